@@ -1,0 +1,110 @@
+"""What can fail, as a tree.
+
+    GPOError
+    ├── ConfigError          the user's configuration or data; names field, value and remedy
+    ├── ModelError           one call to a language model
+    │   ├── ModelUnavailable     transient: retried with jittered backoff
+    │   ├── ModelRefused         final: key, model name, context length, content filter; never retried
+    │   └── MalformedReply       a reply arrived, but what was asked for is not in it
+    ├── EvaluationError      too many examples of one evaluation stayed unscored
+    ├── BudgetExhausted      the run may not spend more
+    ├── CheckpointError      a checkpoint cannot be read or written
+    └── TrajectoryLost       one trajectory could not be carried to its end
+
+To add one: derive from the nearest parent, say in the docstring who raises it and who handles it, and hand every
+constructor argument *positionally* to ``super().__init__``. An exception crosses process boundaries by pickling
+``args``; one with keyword-only arguments arrives as an unreadable wrapper. A message says what happened, with the
+value, then what to do.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class GPOError(Exception):
+    """Anything this project raises on purpose."""
+
+
+class ConfigError(GPOError):
+    """A setting or a data file that cannot be used, found before any language model is called.
+
+    Args:
+        field: where it stands, as the user writes it: ``optimizer.schedule.initial``, ``--task``, ``val.jsonl:3``.
+        problem: the value and what is wrong with it.
+        remedy: what to do about it, as an instruction.
+    """
+
+    def __init__(self, field: str, problem: str, remedy: str) -> None:
+        super().__init__(field, problem, remedy)
+        self.field = field
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.problem}; {self.remedy}"
+
+
+class ModelError(GPOError):
+    """A call to a language model failed."""
+
+
+class ModelUnavailable(ModelError):
+    """Transient: no connection, a time-out, HTTP 408, 409, 429 or 5xx, a body that is no completion.
+
+    Raised once the bounded retries of the model client are used up. ``retries`` says how many there were,
+    ``retry_after_s`` how long the endpoint asked to wait, in seconds.
+    """
+
+    def __init__(self, message: str, retries: int = 0, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retries, retry_after_s)
+        self.retries = retries
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class RefusalReason(StrEnum):
+    """Why an endpoint said a final no."""
+
+    KEY = "key"
+    """The API key is wrong or may not use this model (HTTP 401, 403), or the account has no quota left."""
+    MODEL = "model"
+    """The endpoint does not know the model (HTTP 404)."""
+    REQUEST = "request"
+    """This one request: too long, filtered, malformed (other HTTP 4xx)."""
+
+
+class ModelRefused(ModelError):
+    """A final no from the endpoint; the same call would be refused again.
+
+    ``KEY`` and ``MODEL`` concern every call and end the run; ``REQUEST`` concerns one and leaves it unscored.
+    """
+
+    def __init__(self, message: str, reason: RefusalReason) -> None:
+        super().__init__(message, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class MalformedReply(ModelError):
+    """The model replied, but the reply holds no usable prompt. Handled by dropping the proposal and counting it."""
+
+
+class EvaluationError(GPOError):
+    """More examples of one evaluation stayed unscored than the configuration tolerates."""
+
+
+class BudgetExhausted(GPOError):
+    """The next call would exceed a budget of calls, tokens, money or time."""
+
+
+class CheckpointError(GPOError):
+    """A checkpoint is missing, damaged, of another schema version, or cannot be written."""
+
+
+class TrajectoryLost(GPOError):
+    """A trajectory failed for good; what it had reached is in its last checkpoint."""

@@ -1,0 +1,98 @@
+"""Scoring prompts: the task model answers every example of a split, the task's scorer judges."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gpo.errors import EvaluationError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.examples import Example
+from gpo.models import ChatModel, Message, Sampling, Usage
+from gpo.prompt import Prompt
+from gpo.score import Score
+from gpo.tasks import Split, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A score and what it cost."""
+
+    score: Score
+    usage: Usage
+
+
+class Evaluator(Protocol):
+    """Scores prompts on one task."""
+
+    async def evaluate(self, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
+        """One evaluation per prompt, in order, on every example of the split.
+
+        Raises:
+            EvaluationError: too many examples stayed unscored.
+            ModelRefused: the endpoint refuses every call (key, model name).
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEvaluator:
+    """Calls the task model from this process, all examples at once; the model bounds its own concurrency.
+
+    Args:
+        max_unscored: share of the examples in [0, 1] that may stay unscored, because their calls failed for good.
+    """
+
+    task: Task
+    model: ChatModel
+    sampling: Sampling
+    max_unscored: float = 0.0
+
+    async def evaluate(self, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
+        examples = self.task.examples[split]
+        # Prompt by prompt, so that a server which keeps the last prompts' state sees shared beginnings in a row.
+        try:
+            async with asyncio.TaskGroup() as group:
+                calls = [
+                    [group.create_task(self._judge(prompt, example)) for example in examples] for prompt in prompts
+                ]
+        except* ModelRefused as refusals:
+            raise next(iter(refusals.exceptions)) from None
+        return [self._evaluation(split, [call.result() for call in row]) for row in calls]
+
+    def _evaluation(self, split: Split, verdicts: Sequence[tuple[float | None, Usage, str]]) -> Evaluation:
+        score = Score(tuple(value for value, _, _ in verdicts))
+        if score.num_unscored > self.max_unscored * score.num_examples:
+            problem = next(problem for _, _, problem in verdicts if problem)
+            raise EvaluationError(
+                f"{score.num_unscored} of {score.num_examples} {split} examples of task {self.task.name} stayed "
+                f"unscored, more than the share of {self.max_unscored:g} that evaluation.max_unscored tolerates; "
+                f"the first failure: {problem}"
+            )
+        return Evaluation(score, sum((usage for _, usage, _ in verdicts), start=Usage()))
+
+    async def _judge(self, prompt: Prompt, example: Example) -> tuple[float | None, Usage, str]:
+        """The verdict, its cost, and what went wrong where there is no verdict."""
+        try:
+            answer, usage = await self._answer(prompt, example)
+        except ModelRefused as refusal:
+            if refusal.reason is not RefusalReason.REQUEST:
+                raise
+            return None, Usage(failures=1), str(refusal)
+        except ModelUnavailable as failure:
+            return None, Usage(failures=1, retries=failure.retries), str(failure)
+        return self.task.scorer.score(answer, example), usage, ""
+
+    async def _answer(self, prompt: Prompt, example: Example) -> tuple[str, Usage]:
+        messages = self.task.answer_format.messages(prompt, example)
+        first = await self.model.complete(messages, self.sampling)
+        question = self.task.scorer.follow_up(example)
+        if self.task.answer_format.rounds == 1 or question is None:
+            return first.text, first.usage
+        follow_up: list[Message] = [
+            {"role": "assistant", "content": first.text},
+            {"role": "user", "content": question},
+        ]
+        second = await self.model.complete([*messages, *follow_up], self.sampling)
+        return second.text, first.usage + second.usage

@@ -1,0 +1,268 @@
+"""Chat and embedding models behind any endpoint that speaks the OpenAI API, through the ``openai`` client."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+import openai
+import tenacity
+from openai.types.chat import ChatCompletion
+
+from gpo.errors import ConfigError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.models import Completion, Message, Sampling, Usage
+
+_T = TypeVar("_T")
+
+NO_KEY = "no-key"
+"""Sent where no key is configured: servers on one's own machine ask for none, but the client insists on one."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeySource:
+    """Where the API key is. The key itself is read in the process that calls, and kept nowhere else.
+
+    Attributes:
+        env: name of an environment variable.
+        file: path of a file that holds the key and nothing else; goes before ``env``.
+        required: whether a missing variable is an error, rather than a server that needs no key.
+    """
+
+    env: str | None = "OPENAI_API_KEY"
+    file: str | None = None
+    required: bool = False
+
+    def read(self) -> str:
+        """The key, or a placeholder where none is set and none is required.
+
+        Raises:
+            ConfigError: the file cannot be read or is empty, or a required variable is not set.
+        """
+        if self.file:
+            try:
+                key = Path(self.file).expanduser().read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise ConfigError(
+                    "api_key_file", f"{self.file!r} cannot be read ({error.strerror})", "name a readable file"
+                ) from None
+            if not key:
+                raise ConfigError("api_key_file", f"{self.file!r} is empty", "put the key into it")
+            return key
+        key = os.environ.get(self.env, "").strip() if self.env else ""
+        if not key and self.required:
+            raise ConfigError("api_key_env", f"environment variable {self.env} is not set", f"export {self.env}=…")
+        return key or NO_KEY
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Dollars per million tokens."""
+
+    prompt: float = 0.0
+    completion: float = 0.0
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Dollars for one call."""
+        return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An HTTP endpoint and how it may be used. Holds no key and no connection until its first call, so it pickles.
+
+    Attributes:
+        base_url: up to and including ``/v1``.
+        model: the model's name there.
+        key: where the API key is.
+        max_concurrency: requests under way at once, from one process.
+        timeout_s: bound on one request, in seconds.
+        max_attempts: how often one call is tried in all, ≥ 1.
+        max_backoff_s: longest wait between two tries, in seconds; a longer ``Retry-After`` is cut to it.
+        price: to reckon costs with.
+    """
+
+    base_url: str
+    model: str
+    key: KeySource = field(default_factory=KeySource)
+    max_concurrency: int = 16
+    timeout_s: float = 120.0
+    max_attempts: int = 6
+    max_backoff_s: float = 60.0
+    price: Price = field(default_factory=Price)
+
+    @cached_property
+    def client(self) -> openai.AsyncOpenAI:
+        """The client, with one connection pool for this endpoint."""
+        limits = httpx2.Limits(max_connections=self.max_concurrency, max_keepalive_connections=self.max_concurrency)
+        # Retries are ours, to be counted and spread; see ``attempt``.
+        return openai.AsyncOpenAI(
+            base_url=self.base_url,
+            api_key=self.key.read(),
+            max_retries=0,
+            timeout=self.timeout_s,
+            http_client=openai.DefaultAsyncHttpxClient(limits=limits, timeout=self.timeout_s),
+        )
+
+    @cached_property
+    def _slots(self) -> asyncio.Semaphore:
+        return asyncio.Semaphore(self.max_concurrency)
+
+    def __getstate__(self) -> dict[str, Any]:
+        live = {"client", "_slots"}
+        return {name: value for name, value in self.__dict__.items() if name not in live}
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """One of the ``max_concurrency`` places; waits for it."""
+        async with self._slots:
+            yield
+
+    async def attempt(self, call: Callable[[], Awaitable[_T]]) -> tuple[_T, int]:
+        """What the call returns, and how many retries that took.
+
+        Transient failures are tried again after a jittered, exponentially growing wait, or the endpoint's own
+        ``Retry-After``. No place is held while waiting.
+
+        Raises:
+            ModelUnavailable: after ``max_attempts`` tries.
+            ModelRefused: at once.
+        """
+        retries = 0
+        try:
+            async for attempt in tenacity.AsyncRetrying(
+                stop=tenacity.stop_after_attempt(self.max_attempts),
+                wait=_wait(self.max_backoff_s),
+                retry=tenacity.retry_if_exception_type(ModelUnavailable),
+                reraise=True,
+            ):
+                with attempt:
+                    retries = attempt.retry_state.attempt_number - 1
+                    async with self.slot():
+                        return await self._once(call), retries
+        except ModelUnavailable as failure:
+            raise ModelUnavailable(str(failure), retries) from None
+        raise AssertionError("unreachable: tenacity returns or raises")
+
+    async def _once(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        # The client's own errors are not chained: they hold the request, and with it the key.
+        try:
+            return await call()
+        except openai.APIStatusError as error:
+            raise self._failure(error) from None
+        except (openai.APIConnectionError, openai.APIResponseValidationError) as error:
+            raise ModelUnavailable(self._said(str(error.__cause__ or error) or type(error).__name__)) from None
+
+    def _failure(self, error: openai.APIStatusError) -> ModelUnavailable | ModelRefused:
+        status = error.status_code
+        said = self._said(f"HTTP {status}: {error.message}")
+        # An account without quota answers 429 as well, but waiting does not help it.
+        if status in (401, 403) or error.code == "insufficient_quota":
+            return ModelRefused(said, RefusalReason.KEY)
+        if status == 404:
+            return ModelRefused(said, RefusalReason.MODEL)
+        if status in _TRANSIENT or status >= 500:
+            return ModelUnavailable(said, 0, _retry_after_s(error))
+        return ModelRefused(said, RefusalReason.REQUEST)
+
+    def _said(self, text: str, length: int = 300) -> str:
+        """What the endpoint said, in one line, without the key, which some servers repeat."""
+        line = " ".join(text.split()).replace(self.key.read(), "***")
+        return f"{self.model} at {self.base_url}: {line if len(line) <= length else line[:length] + '…'}"
+
+
+_TRANSIENT = {408, 409, 425, 429}
+
+
+def _wait(max_backoff_s: float) -> Callable[[tenacity.RetryCallState], float]:
+    backoff = tenacity.wait_random_exponential(multiplier=0.5, max=max_backoff_s)
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        failure = state.outcome.exception() if state.outcome else None
+        asked = failure.retry_after_s if isinstance(failure, ModelUnavailable) else None
+        return backoff(state) if asked is None else min(asked, max_backoff_s)
+
+    return wait
+
+
+def _retry_after_s(error: openai.APIStatusError) -> float | None:
+    try:
+        return max(0.0, float(error.response.headers["retry-after"]))
+    except (KeyError, ValueError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAICompatibleModel:
+    """A chat model behind an endpoint.
+
+    Args:
+        completion_limit: the field that bounds generated tokens: ``max_tokens``, which all servers know, or
+            ``max_completion_tokens``, which OpenAI's newer models insist on.
+    """
+
+    endpoint: Endpoint
+    completion_limit: str = "max_tokens"
+
+    async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        """Reply to a conversation; see ``gpo.models.ChatModel``."""
+        completion, retries = await self.endpoint.attempt(lambda: self._request(messages, sampling))
+        choice, usage = completion.choices[0], completion.usage
+        prompt_tokens, completion_tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+        return Completion(
+            text=choice.message.content or "",
+            truncated=choice.finish_reason == "length",
+            usage=Usage(
+                requests=1,
+                retries=retries,
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                cost_usd=self.endpoint.price.of(prompt_tokens, completion_tokens),
+            ),
+        )
+
+    async def _request(self, messages: Sequence[Message], sampling: Sampling) -> ChatCompletion:
+        endpoint = self.endpoint
+        settings: dict[str, Any] = {
+            "temperature": sampling.temperature,
+            self.completion_limit: sampling.max_tokens,
+            "top_p": sampling.top_p,
+            "seed": sampling.seed,
+            "stop": list(sampling.stop) or None,
+            "extra_body": dict(sampling.extra) or None,
+        }
+        completion: Any = await endpoint.client.chat.completions.create(
+            model=endpoint.model,
+            messages=list(messages),  # type: ignore[arg-type]  # our turns are a subset of theirs
+            **{name: value for name, value in settings.items() if value is not None},
+        )
+        # A 200 that is not a completion (a proxy's page, a cut body) comes back as text or with no choices.
+        if not isinstance(completion, ChatCompletion) or not completion.choices:
+            raise ModelUnavailable(f"{endpoint.model} at {endpoint.base_url}: the reply is not a chat completion")
+        return completion
+
+
+@dataclass(frozen=True)
+class OpenAICompatibleEmbedder:
+    """Sentence embeddings from an endpoint; each text is asked for once per process."""
+
+    endpoint: Endpoint
+    _known: dict[str, list[float]] = field(default_factory=dict[str, list[float]], repr=False, compare=False)
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        """One vector per text; see ``gpo.models.Embedder``."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if missing:
+            response, _ = await self.endpoint.attempt(
+                lambda: self.endpoint.client.embeddings.create(
+                    model=self.endpoint.model, input=missing, encoding_format="float"
+                )
+            )
+            self._known.update(zip(missing, (row.embedding for row in response.data), strict=True))
+        return [self._known[text] for text in texts]

@@ -1,0 +1,36 @@
+"""Answers that must equal the target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from string import punctuation
+
+from gpo.examples import Example
+from gpo.scoring.conclusion import announced, without_markup
+
+
+def _plain(text: str) -> str:
+    """Lower case, single spaces, and no punctuation around it, unless there is nothing but punctuation."""
+    folded = " ".join(text.lower().split())
+    return folded.strip(punctuation + " ") or folded
+
+
+@dataclass(frozen=True, slots=True)
+class ExactScorer:
+    """The answer is the target, word for word.
+
+    Case, white space, Markdown marks and punctuation around the answer do not count. Taken for the answer: all of it,
+    its last line, or what follows the last "the answer is"; a target inside other text is not enough (``label`` is
+    the scorer for that).
+    """
+
+    def score(self, answer: str, example: Example) -> float:
+        """1 where the answer equals a target, else 0."""
+        raw, text = answer.strip(), without_markup(answer)
+        last_line = text.splitlines()[-1] if text else ""
+        readings = {_plain(reading) for reading in (raw, text, last_line, announced(text) or text)}
+        return float(any(_plain(target) in readings for target in example.targets))
+
+    def follow_up(self, example: Example) -> str:
+        """Asks for the bare answer."""
+        return "Now give only the final answer and nothing else."
