@@ -80,11 +80,18 @@ class ModelRefused(ModelError):
     """A final no from the endpoint; the same call would be refused again.
 
     ``KEY`` and ``MODEL`` concern every call and end the run; ``REQUEST`` concerns one and leaves it unscored.
+
+    Args:
+        message: what the endpoint said.
+        reason: what it is about.
+        model: the model that was asked, and ``base_url`` where.
     """
 
-    def __init__(self, message: str, reason: RefusalReason) -> None:
-        super().__init__(message, reason)
+    def __init__(self, message: str, reason: RefusalReason, model: str = "", base_url: str = "") -> None:
+        super().__init__(message, reason, model, base_url)
         self.reason = reason
+        self.model = model
+        self.base_url = base_url
 
     def __str__(self) -> str:
         return str(self.args[0])

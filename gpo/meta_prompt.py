@@ -20,8 +20,14 @@ from gpo.trajectory import Candidate
 
 START, END = "<START>", "<END>"
 
-_TAGGED = re.compile(r"<START>(.*?)(?:</?END>|</START>|$)", re.IGNORECASE | re.DOTALL)
-_CLOSING = re.compile(r"</?(?:START|END)>", re.IGNORECASE)
+_START = re.compile(r"<START>", re.IGNORECASE)
+_END = re.compile(r"</?END>|</START>", re.IGNORECASE)
+_TAG = re.compile(r"</?(?:START|END)>", re.IGNORECASE)
+# One pair of marks around the whole. A quoted word at either end is no such pair, an apostrophe in a word no mark.
+_QUOTED = re.compile(
+    r"""\s*(?:"([^"]*)"|“([^“”]*)”|'((?:[^']|(?<=\w)'(?=\w))*)'|```(?:\w*\n)?([^`]*)```|`([^`]*)`)\s*"""
+)
+_BLANK_LINE = re.compile(r"\n\s*\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +65,25 @@ class MetaPrompt(Protocol):
 def parse_reply(reply: Completion, *, max_words: int = 1000) -> Prompt:
     """The prompt in a reply.
 
-    What stands between the last ``<START>`` and the ``<END>`` after it (or the end of the reply, where the model
-    stopped there by itself). A reply without tags counts as the prompt where it is a single paragraph.
+    What stands between the last ``<START>`` that anything follows and the ``<END>`` after it (or the end of the reply,
+    where the model stopped there by itself), without quotation marks or a code fence around it. A reply without tags
+    counts as the prompt where it is a single paragraph. The prompt is always valid Unicode.
 
     Raises:
         MalformedReply: no prompt, one cut off at the token limit, or one of more than ``max_words`` words.
     """
-    text = reply.text.strip()
-    tagged = list(_TAGGED.finditer(text))
-    if tagged:
-        closed = _CLOSING.search(text, tagged[-1].end(1)) is not None
-        found = tagged[-1][1]
-    else:
-        # Where the opening tag was put into the model's mouth, or ``stop`` took the closing one, only one tag is left.
-        found, end_tag, _ = text.partition(END)
-        closed = bool(end_tag)
-        if "\n\n" in found.strip():
-            raise MalformedReply("the reply has no <START> … <END> and is longer than one paragraph")
-    if reply.truncated and not closed:
+    # An emoji cut in two arrives as half a surrogate pair, which could be neither hashed nor saved.
+    text = reply.text.encode(errors="replace").decode()
+    # Where the opening tag was put into the model's mouth, or ``stop`` took the closing one, only one tag is left.
+    untagged, *tagged = _START.split(text)
+    body = next((part for part in reversed(tagged) if part.strip()), "") if tagged else untagged
+    found, *after_end = _END.split(body, maxsplit=1)
+    if not tagged and _BLANK_LINE.search(found.strip()):
+        raise MalformedReply("the reply has no <START> … <END> and is longer than one paragraph")
+    if reply.truncated and not after_end:
         raise MalformedReply("the reply was cut off at max_tokens before <END>")
-    found = _CLOSING.sub("", found).strip().strip("\"'“”`").strip()
+    quoted = _QUOTED.fullmatch(found)
+    found = (found if quoted is None else quoted[quoted.lastindex or 0]).strip()
     if not found:
         raise MalformedReply("the reply holds no prompt")
     if len(found.split()) > max_words:
@@ -101,7 +106,8 @@ def _percent(candidate: Candidate) -> str:
 
 def _neutral(text: str) -> str:
     """A text without the tags that mark the reply: a prompt or an example must not look like one."""
-    return _CLOSING.sub("", text)
+    # A space in its place: the two sides of a tag that is taken out could join to another one.
+    return _TAG.sub(" ", text)
 
 
 @dataclass(frozen=True, slots=True)

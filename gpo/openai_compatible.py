@@ -164,12 +164,12 @@ class Endpoint:
         said = self._said(f"HTTP {status}: {error.message}")
         # An account without quota answers 429 as well, but waiting does not help it.
         if status in (401, 403) or error.code == "insufficient_quota":
-            return ModelRefused(said, RefusalReason.KEY)
+            return ModelRefused(said, RefusalReason.KEY, self.model, self.base_url)
         if status == 404:
-            return ModelRefused(said, RefusalReason.MODEL)
+            return ModelRefused(said, RefusalReason.MODEL, self.model, self.base_url)
         if status in _TRANSIENT or status >= 500:
             return ModelUnavailable(said, 0, _retry_after_s(error))
-        return ModelRefused(said, RefusalReason.REQUEST)
+        return ModelRefused(said, RefusalReason.REQUEST, self.model, self.base_url)
 
     def _said(self, text: str, length: int = 300) -> str:
         """What the endpoint said, in one line, without the key, which some servers repeat."""

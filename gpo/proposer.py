@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gpo.answering import Position
-from gpo.errors import MalformedReply, ModelError, ModelRefused, RefusalReason
+from gpo.errors import MalformedReply, ModelError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.examples import Example
 from gpo.meta_prompt import Direction, MetaPrompt, parse_reply
 from gpo.models import ChatModel, Message, Sampling, Usage
@@ -76,7 +76,8 @@ class GenerationProposer:
         if final or (failures and not replies):
             raise (final or failures)[0]
         prompts = tuple(prompt for prompt, _ in replies if prompt is not None)
-        usage = sum((usage for _, usage in replies), start=Usage(failures=len(failures)))
+        retries = sum(failure.retries for failure in failures if isinstance(failure, ModelUnavailable))
+        usage = sum((usage for _, usage in replies), start=Usage(failures=len(failures), retries=retries))
         return Proposals(prompts, num_malformed=len(replies) - len(prompts), usage=usage)
 
     async def _sample(self, messages: Sequence[Message], seed: int) -> tuple[Prompt | None, Usage]:

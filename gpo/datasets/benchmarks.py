@@ -36,7 +36,7 @@ class Benchmark:
             task: which of its tasks; ``None`` where the benchmark is a single one.
 
         Raises:
-            ConfigError: the task's name is missing or unknown, or its files are not there.
+            ConfigError: the task's name is missing or unknown, its files are not there, or ``val`` repeats ``test``.
         """
         folder = root / self.name if (root / self.name).is_dir() else root
         if not folder.is_dir():
@@ -46,7 +46,11 @@ class Benchmark:
         splits = {
             split: read_examples(folder / file, self.fields, where=f"{where}.root") for split, file in _FILES.items()
         }
-        return without_overlap(splits)
+        kept = without_overlap(splits)
+        if not kept[Split.VAL]:
+            problem = f"every example of eval.jsonl in {str(folder)!r} is in test.jsonl too"
+            raise ConfigError(f"{where}.root", problem, "replace eval.jsonl")
+        return kept
 
     def _known(self, folder: Path, task: str | None, where: str) -> str:
         names = sorted(path.name for path in folder.iterdir() if (path / _FILES[Split.TRAIN]).is_file())
@@ -71,16 +75,19 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 }
 
 _LETTER = re.compile(r"\([A-Z]\)")
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 _VERDICTS = {"yes", "no", "true", "false", "valid", "invalid"}
 
 
 def answer_kind(examples: Sequence[Example]) -> str:
-    """The kind of answer that the targets show: ``choice``, ``boolean``, ``number``, ``text`` or ``exact``."""
+    """The kind of answer that the targets show: ``choice``, ``boolean``, ``number``, ``text`` or ``exact``.
+
+    A few faulty targets do not hide multiple choice: two tasks of BBH have one each that is an option's text.
+    """
     targets = [target.strip() for example in examples for target in example.targets]
     if any(len(example.targets) > 1 for example in examples):
         return "text"
-    if all(_LETTER.fullmatch(target) for target in targets):
+    if sum(_LETTER.fullmatch(target) is not None for target in targets) >= 0.95 * len(targets):
         return "choice"
     if all(target.lower() in _VERDICTS for target in targets):
         return "boolean"

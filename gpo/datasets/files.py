@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ class Fields:
 def read_examples(path: Path, fields: Fields, *, where: str) -> tuple[Example, ...]:
     """The examples of a ``.jsonl`` or ``.csv`` file (UTF-8), in order; blank lines are skipped.
 
-    A target may be a text, a number, a boolean, or a list of alternatives.
+    A target may be a text, a number, a boolean, or a list of alternatives. Line ends within a quoted CSV cell are kept.
 
     Args:
         where: the setting that named the file, for errors.
@@ -55,7 +56,8 @@ def _rows(path: Path, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _json_lines(text: str, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines: JSON texts may hold other separators (U+2028, form feed) as they are.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -72,17 +74,23 @@ def _json_lines(text: str, where: str) -> Iterator[tuple[int, Mapping[str, Any]]
 
 
 def _csv(text: str, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    del where  # every text is valid CSV
-    reader = csv.DictReader(text.splitlines(keepends=True))
-    for row in reader:
-        yield reader.line_num, row
+    # Strict, since a quote that is never closed would swallow the rest of the file.
+    reader = csv.DictReader(io.StringIO(text), strict=True)
+    try:
+        for row in reader:
+            if any(str(value or "").strip() for value in row.values()):
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise ConfigError(
+            f"{where}:{reader.line_num})", f"not valid CSV ({error})", "close every quote, and double quotes in a cell"
+        ) from None
 
 
 _READERS = {".jsonl": _json_lines, ".csv": _csv}
 
 
 def _example(row: Mapping[str, Any], fields: Fields, where: str) -> Example:
-    values: list[Any] = []
+    values: list[list[str]] = []
     for role, column in (("input", fields.input), ("target", fields.target)):
         if column not in row:
             present = ", ".join(str(name) for name in row)
@@ -91,9 +99,17 @@ def _example(row: Mapping[str, Any], fields: Fields, where: str) -> Example:
                 f"there is no column {column!r}; the columns are: {present}",
                 f"set fields.{role} to the column that holds the {role}",
             )
-        if row[column] in (None, "", []):
-            raise ConfigError(where, f"column {column!r} is empty", "fill it in, or take the example out")
-        values.append(row[column])
-    text, target = values
-    targets = target if isinstance(target, list) else [target]
-    return Example(input=str(text), targets=tuple(str(alternative) for alternative in targets))
+        values.append(_texts(row[column], column, where))
+    (text, *more), targets = values
+    if more:
+        raise ConfigError(where, f"column {fields.input!r} is a list", "an example has one input")
+    return Example(input=text, targets=tuple(targets))
+
+
+def _texts(value: Any, column: str, where: str) -> list[str]:
+    alternatives = value if isinstance(value, list) else [value]
+    if not alternatives or any(item is None or not str(item).strip() for item in alternatives):
+        raise ConfigError(where, f"column {column!r} is empty", "fill it in, or take the example out")
+    if not all(isinstance(item, str | int | float) for item in alternatives):
+        raise ConfigError(where, f"column {column!r} holds an object or a nested list", "make it a plain value")
+    return [str(item) for item in alternatives]

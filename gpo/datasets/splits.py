@@ -34,9 +34,10 @@ def require_disjoint(splits: Splits, *, where: str) -> None:
 
 
 def without_overlap(splits: Splits) -> dict[Split, tuple[Example, ...]]:
-    """The splits without repeats: an input stays in ``test`` first, then ``val``, then ``train``, and there once.
+    """The splits without repeats: an input stays in ``test`` first, then ``val``, then ``train``.
 
-    Some published benchmarks repeat questions across splits; keeping ``test`` whole keeps its scores comparable.
+    ``val`` and ``train`` lose repeats of their own too. Some published benchmarks repeat questions; ``test`` is kept
+    whole, its own repeats included, so that its scores stay comparable.
     """
     seen: set[str] = set()
     kept: dict[Split, tuple[Example, ...]] = {}

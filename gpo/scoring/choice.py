@@ -9,28 +9,44 @@ from gpo.examples import Example
 from gpo.scoring.conclusion import announced, without_markup
 
 _OPTION_LINE = re.compile(r"^\s*\(([A-Z])\)\s*(.*?)\s*$", re.MULTILINE)
-_BRACKETED = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]]")
+# "(b)" or "option B".
+_MARKED = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]]|\b(?:[Oo]ption|[Cc]hoice|OPTION|CHOICE)\s+([A-Z])\b")
 _LEADING = re.compile(r"\s*[(\[]?([A-Za-z])(?:[)\].:,]|\s*$|\s+[-–—])")
-_UPPER_WORD = re.compile(r"(?<![\w'])([B-HJ-Z])(?![\w'])")
+_FIRST_WORD = re.compile(r"\s*([A-Z])(?![\w'’])")
+_UPPER_WORD = re.compile(r"(?<![\w'’])([B-HJ-Z])(?![\w'’])")
+_CONFIRMED = re.compile(
+    r"(?:[(\[]([A-Za-z])[)\]]|\b([A-Z]))\s+(?:is|seems|must be)\s+(?:the\s+)?(?:correct|right|best|answer)\b"
+)
+_DENIED = re.compile(
+    r"(?:\bnot|n['’]t|\brather than|\binstead of)\s+(?:(?:option|choice)\s+)?"
+    r"(?:[(\[]\s*[A-Z]\s*[)\]]|[B-HJ-Z](?![\w'’]))",
+    re.IGNORECASE,
+)
 
 
 def options(example: Example) -> dict[str, str]:
-    """Letter → text of the options listed in an input, one a line: ``(A) some text``. Empty where none is listed."""
-    return dict(_OPTION_LINE.findall(example.input))
+    """Letter → text of the options listed in an input, one a line: ``(A) some text``.
+
+    Empty where they are not listed like that, from A on and without a gap: several on one line would hide the others.
+    """
+    listed = dict(_OPTION_LINE.findall(example.input))
+    return listed if len(listed) > 1 and "ABCDEFGHIJKLMNOPQRSTUVWXYZ".startswith("".join(listed)) else {}
 
 
 @dataclass(frozen=True, slots=True)
 class ChoiceScorer:
     """The answer is an option letter; targets look like ``(B)`` or ``B``.
 
-    Read in this order, the first that says something decides: the letter after the last "the answer is"; the only
-    bracketed letter, or else the last one; a letter that opens the answer; the only option whose text stands in the
-    answer; a lone capital letter. Letters beyond the listed options do not count.
+    Read in this order, the first that says something decides: what follows the last "the answer is"; the last "(B) is
+    correct"; a first line that is an option and nothing else; the rest of the answer. Within each, a marked letter
+    goes before the only option whose text stands there, and that before a lone capital letter; of several letters the
+    last counts, but the first after "the answer is". Letters beyond the listed options, and those that the answer
+    denies ("not (A) but (B)"), do not count.
     """
 
     def score(self, answer: str, example: Example) -> float:
         """1 where the letter read from the answer is the target's, else 0."""
-        letter = self._letter(without_markup(answer), options(example))
+        letter = _letter(without_markup(answer), options(example))
         return float(letter is not None and letter in {target.strip("() ").upper() for target in example.targets})
 
     def follow_up(self, example: Example) -> str:
@@ -39,27 +55,66 @@ class ChoiceScorer:
         span = f"from ({letters[0]}) to ({letters[-1]})" if letters else "by its letter, such as (A)"
         return f"Now give only the final answer: one option {span}."
 
-    def _letter(self, answer: str, listed: dict[str, str]) -> str | None:
-        conclusion = announced(answer)
-        for text in (conclusion, answer):
-            if text is None:
-                continue
-            opening = _LEADING.match(text)
-            if text is conclusion and opening and self._is_option(opening[1], listed):
-                return str(opening[1]).upper()
-            bracketed = [found.upper() for found in _BRACKETED.findall(text) if self._is_option(found, listed)]
-            if bracketed:
-                return bracketed[0] if text is conclusion else bracketed[-1]
-            if opening and self._is_option(opening[1], listed):
-                return str(opening[1]).upper()
-            named = [letter for letter, option in listed.items() if option and option.lower() in text.lower()]
-            if len(named) == 1:
-                return named[0]
-            alone = [found for found in _UPPER_WORD.findall(text) if self._is_option(found, listed)]
-            if alone:
-                return alone[-1]
-        return None
 
-    @staticmethod
-    def _is_option(letter: str, listed: dict[str, str]) -> bool:
-        return not listed or letter.upper() in listed
+def _letter(answer: str, listed: dict[str, str]) -> str | None:
+    answer = _DENIED.sub("", answer)
+    conclusion = announced(answer)
+    found = _concluded(conclusion, listed) if conclusion is not None else None
+    if found is None:
+        confirmed = _known(_CONFIRMED, answer, listed)
+        found = confirmed[-1] if confirmed else _alone_in_first_line(answer, listed)
+    return found or _mentioned(answer, listed)
+
+
+def _concluded(conclusion: str, listed: dict[str, str]) -> str | None:
+    first = (
+        _known(_LEADING, conclusion, listed, at_start=True)
+        or _known(_MARKED, conclusion, listed)
+        or _named(conclusion, listed)
+        or _known(_FIRST_WORD, conclusion, listed, at_start=True)
+    )
+    last = _known(_UPPER_WORD, conclusion, listed)
+    return first[0] if first else last[-1] if last else None
+
+
+def _alone_in_first_line(answer: str, listed: dict[str, str]) -> str | None:
+    first_line = answer.partition("\n")[0]
+    leading = _known(_LEADING, first_line, listed, at_start=True)
+    if not leading:
+        return None
+    rest = re.sub(r"\W*[A-Za-z]\b\W*", "", first_line, count=1).strip(" .")
+    alone = not rest or rest.lower() == listed.get(leading[0], "").lower().strip(" .")
+    return leading[0] if alone else None
+
+
+def _mentioned(answer: str, listed: dict[str, str]) -> str | None:
+    last = (
+        _known(_MARKED, answer, listed)
+        or _known(_LEADING, answer, listed, at_start=True)
+        or _named(answer, listed)
+        or _known(_UPPER_WORD, answer, listed)
+    )
+    return last[-1] if last else None
+
+
+def _known(pattern: re.Pattern[str], text: str, listed: dict[str, str], *, at_start: bool = False) -> list[str]:
+    """The letters that a pattern finds and that may be options, in order."""
+    matches = [pattern.match(text)] if at_start else pattern.finditer(text)
+    letters = [match[match.lastindex or 0].upper() for match in matches if match]
+    return [letter for letter in letters if not listed or letter in listed]
+
+
+def _named(text: str, listed: dict[str, str]) -> list[str]:
+    """The letter of the option whose text stands in the answer, where it is one only; parts of another do not count."""
+    texts = {letter: option.lower() for letter, option in listed.items() if option}
+    present = {
+        letter: option
+        for letter, option in texts.items()
+        if re.search(rf"(?<!\w){re.escape(option)}(?!\w)", text.lower())
+    }
+    whole = [
+        letter
+        for letter, option in present.items()
+        if not any(option in other and option != other for other in present.values())
+    ]
+    return whole if len(whole) == 1 else []

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import re
 
-_ANNOUNCEMENT = re.compile(
-    r"(?:(?:final\s+|correct\s+|right\s+|best\s+)?(?:answer|choice|option|result|label)\b[\s*_]*(?:is|:|=|are)"
-    r"|####|\\boxed\{|\btherefore\b[,:]?|\bso\b,)[\s:*_]*",
-    re.IGNORECASE,
+_STATED = (
+    r"(?:final\s+|correct\s+|right\s+|best\s+)?(?:answer|choice|option|result|label)\b[\s*_]*"
+    r"(?:(?:is|are|(?:would|should|must|will)\s+be)\b|:|=)|####|\\boxed\{"
 )
-_MARKUP = re.compile(r"[*_`]+|^#+\s*", re.MULTILINE)
+_ANNOUNCEMENT = re.compile(rf"(?:{_STATED}|\btherefore\b[,:]?|\bso\b,)[\s:*_]*", re.IGNORECASE)
+_STATEMENT = re.compile(rf"(?:{_STATED})[\s:*_]*", re.IGNORECASE)
+# Marks within a word ("snake_case", "3*4") and between spaces ("3 * 4") are no markup.
+_MARKUP = re.compile(r"^[ \t]*(?:#+|[-*+•])\s+|^#+|(?<!\w)[*_`]+(?=\S)|(?<=\S)[*_`]+(?!\w)", re.MULTILINE)
 
 
 def without_markup(answer: str) -> str:
-    """The answer without Markdown's emphasis, code and heading marks."""
+    """The answer without Markdown's emphasis, code, heading and bullet marks."""
     return _MARKUP.sub("", answer).strip()
 
 
 def announced(answer: str) -> str | None:
-    """What follows the last announcement such as "the answer is", up to the end; ``None`` where there is none."""
+    """What follows the last announcement such as "the answer is" or "therefore"; ``None`` where there is none."""
+    return _after_last(_ANNOUNCEMENT, answer)
+
+
+def stated(answer: str) -> str | None:
+    """What follows the last "the answer is" or its like, which the answer itself comes right after; or ``None``."""
+    return _after_last(_STATEMENT, answer)
+
+
+def _after_last(pattern: re.Pattern[str], answer: str) -> str | None:
     end = None
-    for match in _ANNOUNCEMENT.finditer(answer):
+    for match in pattern.finditer(answer):
         end = match.end()
     return answer[end:] if end is not None else None

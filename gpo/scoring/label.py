@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from gpo.examples import Example
+from gpo.scoring.conclusion import without_markup
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class LabelScorer:
 
     def score(self, answer: str, example: Example) -> float:
         """1 where the only label in the answer is a target, else 0."""
-        named = {found.lower() for found in self._pattern.findall(answer)}
+        named = {found.lower() for found in self._pattern.findall(without_markup(answer))}
         return float(len(named) == 1 and named <= {target.strip().lower() for target in example.targets})
 
     def follow_up(self, example: Example) -> str:

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from math import isclose
 
 from gpo.examples import Example
-from gpo.scoring.conclusion import announced, without_markup
+from gpo.scoring.conclusion import stated, without_markup
 
-_NUMBER = re.compile(r"(?<![\w.])[-−+]?\s?\$?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?(?:/\d+)?")
+_NUMBER = re.compile(r"(?<![\w.])[-−+]?(?:[$€£¥]\s?)?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?(?:/\d+)?")
+_LEFT_SIDE = re.compile(r"[\s\d.,$€£¥\\()+\-−*/×÷·=]*=")
+_FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
 
 
 def numbers(text: str) -> list[float]:
     """The numbers in a text, in order: signs, thousands separators, decimals, exponents and fractions are read."""
     found: list[float] = []
     for match in _NUMBER.finditer(text):
-        plain = re.sub(r"[\s$,+]", "", match[0]).replace("−", "-")
+        plain = re.sub(r"[\s$€£¥,+]", "", match[0]).replace("−", "-")
         numerator, _, denominator = plain.partition("/")
         try:
             found.append(float(numerator) / float(denominator or 1))
@@ -29,13 +31,14 @@ def numbers(text: str) -> list[float]:
 class NumberScorer:
     """The answer is a number: the first one after the last "the answer is" or ``####``, else the last in the answer.
 
-    Equal means equal to a relative error of 1e-6. Units, currency signs and thousands separators do not count.
+    Of a calculation ("the answer is 3 + 4 = 7") its result counts. Equal means equal to a relative error of 1e-6.
+    Units, currency signs and thousands separators do not count.
     """
 
     def score(self, answer: str, example: Example) -> float:
         """1 where the number read from the answer equals a target, else 0."""
-        text = without_markup(answer.replace("####", "answer is"))
-        after = numbers(announced(text) or "")
+        text = _FRACTION.sub(r"\1/\2", without_markup(answer.replace("####", "answer is")))
+        after = numbers(_LEFT_SIDE.sub("", stated(text) or "", count=1))
         value = after[:1] or numbers(text)[-1:]
         targets = [number for target in example.targets for number in numbers(target)[:1]]
         return float(any(isclose(value[0], target, rel_tol=1e-6, abs_tol=1e-9) for target in targets) if value else 0)

@@ -1,0 +1,1 @@
+"""Where trajectories live: Ray actors that run searches, and the supervisor that watches over them."""

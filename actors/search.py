@@ -1,0 +1,60 @@
+"""One search as it travels to an actor, and the news that come back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gpo.checkpoint import Checkpoint
+from gpo.optimizer import GPO
+from gpo.prompt import Prompt
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SearchKey:
+    """Names a trajectory within a run."""
+
+    task: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.task}/{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What an actor needs to carry one trajectory to its end. Pickles: no connection in it is open yet."""
+
+    key: SearchKey
+    initial: Prompt
+    gpo: GPO
+
+
+class Phase(StrEnum):
+    """What a trajectory is busy with."""
+
+    INITIAL = "initial prompt"
+    PROPOSING = "proposing"
+    EVALUATING = "evaluating"
+    TESTING = "testing"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """News of one trajectory.
+
+    Attributes:
+        key: which.
+        phase: what it does from now on.
+        evaluated, to_evaluate: prompts of this phase that are scored, and all of them.
+        checkpoint: what was saved just now; ``None`` where nothing new was.
+        error: why it came to its end early.
+    """
+
+    key: SearchKey
+    phase: Phase
+    evaluated: int = 0
+    to_evaluate: int = 0
+    checkpoint: Checkpoint | None = None
+    error: str | None = None

@@ -1,0 +1,1 @@
+"""Measurements of this project, and the simulated endpoint that they run against."""

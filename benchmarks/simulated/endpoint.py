@@ -1,0 +1,147 @@
+"""The simulated endpoint as a running server: inside an event loop, or in a thread of a test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from threading import Event, Thread
+from types import TracebackType
+from typing import Any
+
+from aiohttp import web
+
+from benchmarks.simulated.service import AccessRecord, Behaviour, Service
+
+try:
+    import uvloop
+except ImportError:
+    _new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+else:
+    _new_loop = uvloop.new_event_loop
+
+_BACKLOG = 4096
+_SHUTDOWN_S = 0.2
+"""How long replies under way may take when the server ends."""
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end, on uvloop where that is installed."""
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
+        runner.run(main)
+
+
+async def serve(
+    service: Service, host: str, port: int, *, announce: Callable[[str], None], stop: asyncio.Event
+) -> None:
+    """Serve until ``stop`` is set.
+
+    Args:
+        port: 0 picks a free one.
+        announce: is handed the base URL once requests are answered there.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    # A client that goes away ends its request, else one that hangs would be in flight for ever.
+    server = web.Server(service.handle, handler_cancellation=True, access_log=None)
+    runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_S)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
+        announce(f"http://{host}:{runner.addresses[0][1]}/v1")
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+def json_lines_log(path: Path, files: ExitStack) -> Callable[[AccessRecord], None]:
+    """Something that appends a record to a file, as a line of JSON; the file is emptied first, and closed by ``files``.
+
+    Every line is written at once, so that the file is complete even if the server is killed.
+    """
+    file = files.enter_context(path.open("w", encoding="utf-8", buffering=1))
+    return lambda record: print(json.dumps(asdict(record)), file=file)
+
+
+class SimulatedEndpoint:
+    """The endpoint in a thread of this process, for as long as the context lasts. One object serves one context.
+
+    Args:
+        behaviour: how it behaves at first.
+        port: 0 picks a free one.
+        access_log: a file that gets every record as a line of JSON, in addition to ``requests``.
+
+    Attributes:
+        base_url: up to and including ``/v1``.
+        requests: the record of every finished request, in the order in which they finished.
+    """
+
+    def __init__(
+        self,
+        behaviour: Behaviour | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        access_log: Path | None = None,
+    ) -> None:
+        self.base_url = ""
+        self.requests: list[AccessRecord] = []
+        self._service = Service(behaviour or Behaviour(), self._record)
+        self._address = (host, port)
+        self._access_log = access_log
+        self._files = ExitStack()
+        self._log: Callable[[AccessRecord], None] | None = None
+        self._ready = Event()
+        self._failure: Exception | None = None
+        self._thread = Thread(target=self._run, name="simulated-endpoint", daemon=True)
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """How the endpoint behaves; an assignment holds from the next request on."""
+        return self._service.behaviour
+
+    @behaviour.setter
+    def behaviour(self, behaviour: Behaviour) -> None:
+        self._service.set(behaviour)
+
+    def __enter__(self) -> SimulatedEndpoint:
+        if self._access_log is not None:
+            self._log = json_lines_log(self._access_log, self._files)
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            self._files.close()
+            raise self._failure
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        self._files.close()
+
+    def _record(self, record: AccessRecord) -> None:
+        self.requests.append(record)
+        if self._log is not None:
+            self._log(record)
+
+    def _run(self) -> None:
+        try:
+            run(self._serve())
+        except Exception as failure:
+            self._failure = failure
+        finally:
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        await serve(self._service, *self._address, announce=self._announce, stop=self._stop)
+
+    def _announce(self, base_url: str) -> None:
+        self.base_url = base_url
+        self._ready.set()

@@ -1,0 +1,242 @@
+"""The OpenAI wire format, as far as the simulated endpoint speaks it: requests in, replies and errors out."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from gpo.models import Message
+
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+
+
+class Refusal(Exception):
+    """A request that is answered with an error."""
+
+    def __init__(self, status: int, code: str, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(status, code, message, retry_after_s)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> dict[str, Any]:
+        """The error as OpenAI words it."""
+        kind = "server_error" if self.status >= 500 else "requests" if self.status == 429 else "invalid_request_error"
+        return {"error": {"message": self.message, "type": kind, "param": None, "code": self.code}}
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A checked request for a chat completion. ``messages`` are plain texts, and developers count as the system."""
+
+    model: str
+    messages: tuple[Message, ...]
+    n: int
+    temperature: float
+    max_tokens: int | None
+    stop: tuple[str, ...]
+    seed: int | None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Words in the conversation."""
+        return sum(len(turn["content"].split()) for turn in self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """A checked request for embeddings."""
+
+    model: str
+    texts: tuple[str, ...]
+    as_base64: bool
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Words in all the texts."""
+        return sum(len(text.split()) for text in self.texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One generated reply, cut where it had to end."""
+
+    text: str
+    finish_reason: str
+
+    @property
+    def tokens(self) -> int:
+        """Words in the reply."""
+        return len(self.text.split())
+
+
+def parse_body(raw: bytes) -> dict[str, Any]:
+    """The JSON object in a request's body.
+
+    Raises:
+        Refusal: it is not one.
+    """
+    try:
+        body = json.loads(raw)
+    except ValueError as error:
+        raise _malformed(f"the body is not valid JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise _malformed("the body is not a JSON object")
+    return cast("dict[str, Any]", body)
+
+
+def parse_chat(body: dict[str, Any]) -> ChatRequest:
+    """The chat request in a body; settings of no effect here (``top_p`` and such) are passed over.
+
+    Raises:
+        Refusal: something is missing, of the wrong type or out of range, or a stream is asked for.
+    """
+    if body.get("stream"):
+        raise _malformed("'stream' is not supported by this endpoint")
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise _malformed("'messages' must be a non-empty list")
+    temperature = body.get("temperature")
+    if temperature is None:
+        temperature = 1.0
+    if not _is_number(temperature) or not 0 <= temperature <= 2:
+        raise _malformed("'temperature' must be a number from 0 to 2")
+    limit = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
+    return ChatRequest(
+        model=_model(body),
+        messages=tuple(_message(turn) for turn in messages),
+        n=_integer(body, "n", at_least=1) or 1,
+        temperature=float(temperature),
+        max_tokens=_integer(body, limit, at_least=1),
+        stop=_stop(body.get("stop")),
+        seed=_integer(body, "seed"),
+    )
+
+
+def parse_embedding(body: dict[str, Any]) -> EmbeddingRequest:
+    """The embedding request in a body.
+
+    Raises:
+        Refusal: something is missing or of the wrong type; lists of token numbers are not understood.
+    """
+    texts = body.get("input")
+    texts = [texts] if isinstance(texts, str) else texts
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise _malformed("'input' must be a text or a non-empty list of texts")
+    encoding = body.get("encoding_format") or "float"
+    if encoding not in ("float", "base64"):
+        raise _malformed("'encoding_format' must be 'float' or 'base64'")
+    return EmbeddingRequest(_model(body), tuple(texts), as_base64=encoding == "base64")
+
+
+def cut(text: str, request: ChatRequest) -> Choice:
+    """The text up to the first stop string and to ``max_tokens`` words."""
+    ends = [end for end in (text.find(stop) for stop in request.stop) if end >= 0]
+    text = text[: min(ends)] if ends else text
+    words = text.split()
+    if request.max_tokens is not None and len(words) > request.max_tokens:
+        return Choice(" ".join(words[: request.max_tokens]), "length")
+    return Choice(text, "stop")
+
+
+def chat_body(request: ChatRequest, choices: Sequence[Choice], content: str) -> dict[str, Any]:
+    """The reply to a chat request. ``content`` identifies it; nothing in it depends on the time."""
+    prompt_tokens, completion_tokens = request.prompt_tokens, sum(choice.tokens for choice in choices)
+    return {
+        "id": f"chatcmpl-{content}",
+        "object": "chat.completion",
+        "created": 0,
+        "model": request.model,
+        "choices": [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": choice.text},
+                "logprobs": None,
+                "finish_reason": choice.finish_reason,
+            }
+            for index, choice in enumerate(choices)
+        ],
+        "usage": {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+        },
+    }
+
+
+def embedding_body(request: EmbeddingRequest, vectors: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """The reply to an embedding request: vectors as numbers, or as little-endian 32-bit floats in base64."""
+    tokens = request.prompt_tokens
+    return {
+        "object": "list",
+        "model": request.model,
+        "data": [
+            {"object": "embedding", "index": index, "embedding": _packed(vector) if request.as_base64 else list(vector)}
+            for index, vector in enumerate(vectors)
+        ],
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+
+
+def models_body(models: Sequence[str]) -> dict[str, Any]:
+    """The list of models."""
+    listed = [{"id": model, "object": "model", "created": 0, "owned_by": "simulation"} for model in models]
+    return {"object": "list", "data": listed}
+
+
+def _packed(vector: Sequence[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii")
+
+
+def _malformed(message: str) -> Refusal:
+    return Refusal(400, "invalid_request", message)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _model(body: dict[str, Any]) -> str:
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise _malformed("'model' must be the name of a model")
+    return model
+
+
+def _integer(body: dict[str, Any], name: str, at_least: int | None = None) -> int | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or (at_least is not None and value < at_least):
+        raise _malformed(f"'{name}' must be an integer{'' if at_least is None else f' of at least {at_least}'}")
+    return value
+
+
+def _stop(stop: object) -> tuple[str, ...]:
+    stops = [] if stop is None else [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, list) or not all(isinstance(text, str) and text for text in stops):
+        raise _malformed("'stop' must be a text or a list of texts")
+    return tuple(stops)
+
+
+def _message(turn: object) -> Message:
+    role = turn.get("role") if isinstance(turn, dict) else None
+    if not isinstance(turn, dict) or not isinstance(role, str) or role not in _ROLES:
+        raise _malformed(f"every message needs a 'role' out of {', '.join(_ROLES)}")
+    content = turn.get("content")
+    if isinstance(content, list):
+        content = "\n".join(_part(part) for part in content)
+    if not isinstance(content, str):
+        raise _malformed("the 'content' of a message must be a text or a list of text parts")
+    return cast("Message", {"role": _ROLES[role], "content": content})
+
+
+def _part(part: object) -> str:
+    if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+        return cast("str", part["text"])
+    raise _malformed("only text parts are supported in a message's 'content'")

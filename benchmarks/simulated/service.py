@@ -1,0 +1,263 @@
+"""The simulated endpoint's HTTP side: who is let in, what fails on purpose, and what is put on record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from benchmarks.simulated import optimizer_model, task_model
+from benchmarks.simulated.embedding_model import embed
+from benchmarks.simulated.hashing import integer, uniform
+from benchmarks.simulated.protocol import (
+    ChatRequest,
+    Choice,
+    EmbeddingRequest,
+    Refusal,
+    chat_body,
+    cut,
+    embedding_body,
+    models_body,
+    parse_body,
+    parse_chat,
+    parse_embedding,
+)
+
+_Asked = TypeVar("_Asked", ChatRequest, EmbeddingRequest)
+
+CLIENT_GONE = 499
+"""The recorded status of a request whose client went away before the reply."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """How the endpoint behaves. Durations are in seconds, rates are shares of requests in [0, 1].
+
+    Attributes:
+        latency_s: time to every chat and embedding reply.
+        latency_per_token_s: further time for each word of a chat reply (of its longest choice).
+        limit: chat and embedding requests served at once; those beyond are answered 429. ``None`` is no limit.
+        retry_after_s: the ``Retry-After`` of those answers.
+        error_rate: share of chat requests answered with ``error_status``. Whether one is depends on its content and on
+            how often that content was sent before, so a repeated request gets through sooner or later.
+        error_status: the status of injected errors.
+        fail_next: so many chat requests are answered with ``error_status``, from when this behaviour is set.
+        hang_rate: share of chat requests that are never answered; chosen like the errors.
+        malformed_rate: share of the optimizer model's replies that hold no prompt.
+        seed: decides everything random-looking.
+        api_key: the bearer token that is asked for everywhere but on ``/health``; ``None`` asks for none.
+        models: the names that the endpoint goes by; each of them answers whatever it is asked.
+        list_models: whether ``GET /v1/models`` is there.
+    """
+
+    latency_s: float = 0.0
+    latency_per_token_s: float = 0.0
+    limit: int | None = None
+    retry_after_s: float = 1.0
+    error_rate: float = 0.0
+    error_status: int = 500
+    fail_next: int = 0
+    hang_rate: float = 0.0
+    malformed_rate: float = 0.0
+    seed: int = 0
+    api_key: str | None = field(default=None, repr=False)
+    models: tuple[str, ...] = ("task-model", "opt-model", "embed-model")
+    list_models: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRecord:
+    """One request, as it went.
+
+    Attributes:
+        model: the model asked for; empty where the request was not understood, or names none.
+        status: of the reply; 499 where the client went away before it.
+        in_flight: chat and embedding requests being served when this one was to be let in, this one included.
+        started_s, finished_s: on the system's monotonic clock.
+        content: hash of the request's body: equal for equal model, messages and sampling, whatever their order in it.
+        prompt_tokens, completion_tokens: words; 0 where the request failed.
+    """
+
+    path: str
+    model: str
+    status: int
+    in_flight: int
+    started_s: float
+    finished_s: float
+    content: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(slots=True)
+class _Call:
+    """What becomes known about a request while it is served."""
+
+    started_s: float
+    model: str = ""
+    content: str = ""
+    in_flight: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Service:
+    """Answers requests; all its state belongs to one event loop.
+
+    Args:
+        on_request: is handed the record of each finished request, health checks excepted.
+    """
+
+    def __init__(self, behaviour: Behaviour, on_request: Callable[[AccessRecord], None]) -> None:
+        self._on_request = on_request
+        self._in_flight = 0
+        self._num_requests = 0
+        self._attempts = Counter[str]()
+        self._routes = {
+            "/v1/models": ("GET", self._models),
+            "/v1/chat/completions": ("POST", self._chat),
+            "/v1/embeddings": ("POST", self._embeddings),
+        }
+        self.set(behaviour)
+
+    def set(self, behaviour: Behaviour) -> None:
+        """Behave like this from the next request on; earlier attempts at a content are not forgotten."""
+        self.behaviour = behaviour
+        self._left_to_fail = behaviour.fail_next
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """Answer one request."""
+        path, call, status = request.path, _Call(monotonic()), CLIENT_GONE
+        if path == "/health":
+            return _json({"status": "ok", "requests": self._num_requests, "in_flight": self._in_flight})
+        try:
+            response = _json(await self._reply(request, path, call))
+            status = response.status
+        except Refusal as refusal:
+            status = refusal.status
+            response = _json(refusal.body(), status)
+            if refusal.retry_after_s is not None:
+                response.headers["Retry-After"] = f"{refusal.retry_after_s:g}"
+        finally:
+            self._num_requests += 1
+            self._on_request(_record(path, call, status))
+        return response
+
+    async def _reply(self, request: web.BaseRequest, path: str, call: _Call) -> dict[str, Any]:
+        method, serve = self._routes.get(path, ("", None))
+        if serve is None:
+            raise Refusal(404, "unknown_url", f"unknown request URL: {request.method} {path}")
+        if request.method != method:
+            raise Refusal(405, "method_not_allowed", f"{path} is asked with {method}, not {request.method}")
+        key = self.behaviour.api_key
+        if key is not None and request.headers.get("Authorization") != f"Bearer {key}":
+            raise Refusal(401, "invalid_api_key", "the API key is wrong or missing")
+        return await serve(await request.read(), call)
+
+    async def _models(self, _: bytes, call: _Call) -> dict[str, Any]:
+        del call
+        if not self.behaviour.list_models:
+            raise Refusal(404, "unknown_url", "this endpoint does not list its models")
+        return models_body(self.behaviour.models)
+
+    async def _chat(self, raw: bytes, call: _Call) -> dict[str, Any]:
+        behaviour = self.behaviour
+        request = self._understood(raw, call, parse_chat)
+        self._admit(call)
+        try:
+            await self._fail_on_purpose(call.content)
+            choices = [cut(_generated(request, behaviour, index), request) for index in range(request.n)]
+            await _wait(behaviour.latency_s + behaviour.latency_per_token_s * max(choice.tokens for choice in choices))
+        finally:
+            self._in_flight -= 1
+        call.prompt_tokens, call.completion_tokens = request.prompt_tokens, _num_tokens(choices)
+        return chat_body(request, choices, call.content)
+
+    async def _embeddings(self, raw: bytes, call: _Call) -> dict[str, Any]:
+        request = self._understood(raw, call, parse_embedding)
+        self._admit(call)
+        try:
+            await _wait(self.behaviour.latency_s)
+        finally:
+            self._in_flight -= 1
+        call.prompt_tokens = request.prompt_tokens
+        return embedding_body(request, [embed(text) for text in request.texts])
+
+    def _understood(self, raw: bytes, call: _Call, parse: Callable[[dict[str, Any]], _Asked]) -> _Asked:
+        body = parse_body(raw)
+        request = parse(body)
+        call.model = request.model
+        call.content = f"{integer(json.dumps(body, sort_keys=True)):016x}"
+        if request.model not in self.behaviour.models:
+            raise Refusal(404, "model_not_found", f"the model `{request.model}` does not exist")
+        return request
+
+    def _admit(self, call: _Call) -> None:
+        behaviour = self.behaviour
+        call.in_flight = self._in_flight + 1
+        if behaviour.limit is not None and call.in_flight > behaviour.limit:
+            message = f"rate limit reached: {behaviour.limit} requests at once; try again later"
+            raise Refusal(429, "rate_limit_exceeded", message, behaviour.retry_after_s)
+        self._in_flight = call.in_flight
+
+    async def _fail_on_purpose(self, content: str) -> None:
+        """Fail or hang if it is this attempt's turn. Only admitted attempts count: what fails does not hang on load."""
+        behaviour = self.behaviour
+        if self._left_to_fail > 0:
+            self._left_to_fail -= 1
+            raise Refusal(behaviour.error_status, "injected_error", "the endpoint fails on purpose")
+        if not (behaviour.error_rate or behaviour.hang_rate):
+            return
+        attempt = self._attempts[content]
+        self._attempts[content] = attempt + 1
+        if uniform(behaviour.seed, "hang", content, attempt) < behaviour.hang_rate:
+            await asyncio.Event().wait()
+        if uniform(behaviour.seed, "error", content, attempt) < behaviour.error_rate:
+            raise Refusal(behaviour.error_status, "injected_error", "the endpoint fails on purpose")
+
+
+def _generated(request: ChatRequest, behaviour: Behaviour, index: int) -> str:
+    assignment = optimizer_model.read_assignment(request.messages)
+    if assignment is None:
+        return task_model.answer(request.messages, seed=behaviour.seed)
+    return optimizer_model.reply(
+        request.messages,
+        assignment,
+        seed=behaviour.seed,
+        sample=(request.seed, index),
+        temperature=request.temperature,
+        malformed_rate=behaviour.malformed_rate,
+    )
+
+
+def _num_tokens(choices: list[Choice]) -> int:
+    return sum(choice.tokens for choice in choices)
+
+
+async def _wait(duration_s: float) -> None:
+    if duration_s > 0:
+        await asyncio.sleep(duration_s)
+
+
+def _json(body: dict[str, Any], status: int = 200) -> web.Response:
+    return web.Response(body=json.dumps(body).encode(), status=status, content_type="application/json")
+
+
+def _record(path: str, call: _Call, status: int) -> AccessRecord:
+    return AccessRecord(
+        path=path,
+        model=call.model,
+        status=status,
+        in_flight=call.in_flight,
+        started_s=call.started_s,
+        finished_s=monotonic(),
+        content=call.content,
+        prompt_tokens=call.prompt_tokens,
+        completion_tokens=call.completion_tokens,
+    )

@@ -1,0 +1,125 @@
+"""An OpenAI-compatible endpoint that simulates a task model, an optimizer model and an embedding model.
+
+``python -m benchmarks.simulated_endpoint --port 8600`` runs it as a process, ``SimulatedEndpoint`` inside a test. What
+it replies depends on the request and the seed alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks.simulated.embedding_model import embed
+from benchmarks.simulated.endpoint import SimulatedEndpoint, json_lines_log, run, serve
+from benchmarks.simulated.landscape import HARMFUL, HELPFUL, quality
+from benchmarks.simulated.service import CLIENT_GONE, AccessRecord, Behaviour, Service
+
+__all__ = [
+    "CLIENT_GONE",
+    "HARMFUL",
+    "HELPFUL",
+    "AccessRecord",
+    "Behaviour",
+    "SimulatedEndpoint",
+    "embed",
+    "main",
+    "quality",
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the endpoint until SIGTERM or SIGINT; 0 then, 1 where the address or the log cannot be opened."""
+    parser = _parser()
+    settings = parser.parse_args(arguments)
+    behaviour = _behaviour(settings, parser)
+    with ExitStack() as files:
+        try:
+            log = json_lines_log(settings.access_log, files) if settings.access_log else lambda _: None
+            run(_serve_until_signalled(Service(behaviour, log), settings.host, settings.port))
+        except OSError as error:
+            print(f"cannot start: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+async def _serve_until_signalled(service: Service, host: str, port: int) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await serve(service, host, port, announce=lambda url: print(f"listening on {url}", flush=True), stop=stop)
+
+
+def _behaviour(settings: argparse.Namespace, parser: argparse.ArgumentParser) -> Behaviour:
+    key = None
+    if settings.api_key_env:
+        key = os.environ.get(settings.api_key_env, "")
+        if not key:
+            parser.error(f"--api-key-env: environment variable {settings.api_key_env} is not set")
+    return Behaviour(
+        latency_s=settings.latency_ms / 1000,
+        latency_per_token_s=settings.latency_per_token_ms / 1000,
+        limit=settings.limit,
+        retry_after_s=settings.retry_after_s,
+        error_rate=settings.error_rate,
+        hang_rate=settings.hang_rate,
+        malformed_rate=settings.malformed_rate,
+        seed=settings.seed,
+        api_key=key,
+        models=tuple(settings.models),
+        list_models=not settings.no_models,
+    )
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in [0, 1]")
+    return share
+
+
+def _duration(text: str) -> float:
+    duration = float(text)
+    if not 0 <= duration < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number of at least 0")
+    return duration
+
+
+def _parser() -> argparse.ArgumentParser:
+    usual = Behaviour()
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.simulated_endpoint",
+        description="An OpenAI-compatible endpoint that simulates a task model, an optimizer model and an embedding "
+        "model. Its replies depend on the request and the seed alone. Any of its models answers support tickets, "
+        "rewrites the prompt in a meta-prompt, and embeds texts.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on")
+    add("--port", type=int, default=8600, help="port to listen on; 0 picks a free one")
+    add("--seed", type=int, default=usual.seed, help="decides everything random-looking")
+    add("--models", nargs="+", metavar="NAME", default=list(usual.models), help="names that the endpoint goes by")
+    add("--no-models", action="store_true", help="answer GET /v1/models with 404")
+    add("--api-key-env", metavar="NAME", help="environment variable with the key to insist on; none: no key is needed")
+    add("--access-log", type=Path, metavar="FILE", help="write every request as a line of JSON to this file")
+    load = parser.add_argument_group("load")
+    add = load.add_argument
+    add("--latency-ms", type=_duration, default=0.0, help="time to every chat and embedding reply")
+    add("--latency-per-token-ms", type=_duration, default=0.0, help="further time for each word of a chat reply")
+    add("--limit", type=int, metavar="N", help="requests served at once; those beyond are answered 429")
+    add("--retry-after-s", type=_duration, default=usual.retry_after_s, help="the Retry-After of those answers")
+    faults = parser.add_argument_group("faults, as shares of the chat requests")
+    add = faults.add_argument
+    add("--error-rate", type=_share, default=usual.error_rate, help="answered with HTTP 500; repeats get through")
+    add("--hang-rate", type=_share, default=usual.hang_rate, help="never answered; repeats get through")
+    add("--malformed-rate", type=_share, default=usual.malformed_rate, help="meta-prompts whose reply has no prompt")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,261 @@
+"""The ``gpo`` command.
+
+Heavy imports wait inside the commands: ``gpo --help`` answers at once, and Ray is loaded only once its environment is
+prepared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from gpo.errors import ConfigError, GPOError
+
+if TYPE_CHECKING:
+    from cluster.outputs import RunRecord
+    from cluster.run_folder import RunFolder
+
+OK, FAILED, BAD_CONFIG = 0, 1, 2
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="""Optimize prompts by GPO (arXiv:2402.17564), in parallel, on a laptop or a Ray cluster.
+
+    Begin with **gpo run configs/quickstart.yaml**: it needs no key and no network.
+    Every command says more with **--help**.
+
+    Exit codes: 0 success, 2 a mistake in the configuration or the command line, 1 anything else.""",
+)
+
+Config = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CONFIG", help="YAML file; see configs/README.md for what can be in it.", show_default=False
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="A.B=C",
+        help="Put a value over the file's, e.g. **--set optimizer.steps=3** or **--set tasks.0.prompt='Think.'**; "
+        "can be repeated.",
+    ),
+]
+_out, _err = Console(), Console(stderr=True)
+
+
+@app.command()
+def run(
+    config: Config,
+    overrides: Overrides = None,
+    run_dir: Annotated[
+        str | None,
+        typer.Option(
+            "--run-dir",
+            metavar="DIR",
+            help="Folder or fsspec URL for the results.  [default: a new folder below run.dir]",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in --run-dir, or with the newest run of this name; what is done is not done "
+            "again. Where there is none, a new run starts.",
+        ),
+    ] = False,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="local|auto|HOST:PORT",
+            help="The Ray cluster: **local** starts one on this machine for this run, **auto** finds the one that "
+            "runs here.  [default: RAY_ADDRESS, or else local]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Optimize the prompts of every task in CONFIG, one trajectory per task and seed.
+
+    Writes to the run's folder: **summary.json**, **best_prompts.json**, **steps.jsonl** (every candidate),
+    **report.html**, **config.yaml** and the checkpoints. Ctrl-C stops cleanly; **--resume** goes on from there.
+    """
+    _exit_with(_run, config, overrides or [], run_dir, resume, address)
+
+
+@app.command()
+def evaluate(
+    config: Config,
+    overrides: Overrides = None,
+    task: Annotated[
+        str | None, typer.Option(help="Task of the configuration.  [default: the first]", show_default=False)
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="The prompt to score.  [default: the task's initial prompt]", show_default=False),
+    ] = None,
+    split: Annotated[str, typer.Option(help="**train**, **val** or **test**.")] = "val",
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Write the score, with each example's, to this JSON file.", show_default=False),
+    ] = None,
+) -> None:
+    """Score one prompt on one task and split, in this process: no Ray, no search."""
+    _exit_with(_evaluate, config, overrides or [], task, prompt, split, output)
+
+
+@app.command()
+def serve(
+    config: Config,
+    overrides: Overrides = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; beyond loopback, GPO_SERVE_TOKEN must be set.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="local|auto|HOST:PORT", help="The Ray cluster, as for **gpo run**."),
+    ] = None,
+) -> None:
+    """Serve the evaluator of CONFIG's tasks over HTTP, until Ctrl-C.
+
+    **POST /v1/evaluate** scores a prompt on a task and split; **/docs** describes it. Where the variable
+    **GPO_SERVE_TOKEN** is set, every request needs it as a bearer token.
+    """
+    _exit_with(_serve, config, overrides or [], host, port, address)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+def _exit_with(command: Any, *arguments: Any) -> None:
+    """Run the command; its errors become one clear line and an exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        code = command(*arguments)
+    except ConfigError as error:
+        _say_error(error)
+        code = BAD_CONFIG
+    except GPOError as error:
+        _say_error(error)
+        code = FAILED
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        _err.print("Interrupted.", highlight=False)
+        code = FAILED
+    raise typer.Exit(code)
+
+
+def _say_error(error: GPOError) -> None:
+    _err.print(f"gpo: error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _interruptible(work: Coroutine[Any, Any, None]) -> bool:
+    """Run to the end, or until SIGINT or SIGTERM ask to stop; whether it came to the end."""
+
+    async def supervised() -> bool:
+        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+        try:
+            await task
+        except asyncio.CancelledError:
+            return False
+        return True
+
+    return asyncio.run(supervised())
+
+
+def _run(config_path: Path, overrides: list[str], run_dir: str | None, resume: bool, address: str | None) -> int:
+    from cluster.build import build_tasks
+    from cluster.config import load_config
+    from cluster.preflight import check_models
+    from cluster.ray_environment import prepare_environment, resolve_address
+
+    config = load_config(config_path, overrides)
+    address = resolve_address(address)
+    tasks = build_tasks(config)
+    asyncio.run(check_models(config))
+
+    prepare_environment(address)
+    from cluster.progress import view_for
+    from cluster.run import Run, run_keys
+
+    folder = _run_folder(config.run.dir, config.run.name, run_dir, resume)
+    record = folder.open(config, run_keys(config), resume=resume)
+    _err.print(f"Run {record.run_id} in {folder.folder.path('')}", highlight=False, markup=False, soft_wrap=True)
+    with view_for(_err) as view:
+        finished = _interruptible(Run(config, tasks, record, folder).execute(address, view))
+    _show_results(record, folder)
+    if not finished:
+        _err.print(
+            f"Interrupted; what is done is saved. Go on with: gpo run {config_path} --run-dir "
+            f"{folder.folder.path('').rstrip('/')} --resume (and the same --set options)",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+    return OK if record.status == "completed" else FAILED
+
+
+def _run_folder(parent: str, name: str, run_dir: str | None, resume: bool) -> RunFolder:
+    from actors.folder import Folder
+    from cluster.run_folder import RunFolder, latest_run, new_run_id
+
+    if run_dir is not None:
+        return RunFolder(Folder(run_dir))
+    newest = latest_run(Folder(parent), name) if resume else None
+    return RunFolder(newest or Folder(parent) / new_run_id(name))
+
+
+def _show_results(record: RunRecord, folder: RunFolder) -> None:
+    from cluster.results import results_table, written_files
+
+    _out.print(results_table(record))
+    for line in written_files(folder.folder):
+        _out.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _evaluate(
+    config_path: Path, overrides: list[str], task: str | None, prompt: str | None, split: str, output: Path | None
+) -> int:
+    from cluster.config import load_config
+    from cluster.evaluate import evaluate_prompt, report_evaluation
+
+    config = load_config(config_path, overrides)
+    evaluated = asyncio.run(evaluate_prompt(config, task, prompt, split, _err))
+    report_evaluation(evaluated, _out, output)
+    return OK
+
+
+def _serve(config_path: Path, overrides: list[str], host: str, port: int, address: str | None) -> int:
+    from cluster.build import build_tasks
+    from cluster.config import load_config
+    from cluster.preflight import check_models
+    from cluster.ray_environment import prepare_environment, resolve_address
+
+    config = load_config(config_path, overrides)
+    address = resolve_address(address)
+    tasks = build_tasks(config)
+    asyncio.run(check_models(config))
+
+    prepare_environment(address)
+    from cluster.serve_command import serve_evaluator
+
+    _interruptible(serve_evaluator(config, tasks, host, port, address, _err))
+    return OK
+
+
+if __name__ == "__main__":
+    main()

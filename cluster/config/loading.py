@@ -1,0 +1,161 @@
+"""From a YAML file and ``--set`` options to a checked configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from cluster.config.root import RunConfig
+from gpo.errors import ConfigError
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration in a file, with overrides such as ``optimizer.steps=3`` put over it.
+
+    Raises:
+        ConfigError: names the first field that cannot be used, its value, and what to do.
+    """
+    raw = _read(path)
+    for override in overrides:
+        _apply(raw, override)
+    return validate(raw, base_dir=path.parent)
+
+
+def validate(raw: Mapping[str, Any], base_dir: Path) -> RunConfig:
+    """Check a configuration that was read already; relative paths in it start at ``base_dir``.
+
+    Raises:
+        ConfigError: as for ``load_config``.
+    """
+    try:
+        return RunConfig.model_validate(raw, context={"base_dir": base_dir})
+    except ValidationError as error:
+        raise _explained(error.errors(include_url=False)[0], raw) from None
+
+
+def dump(config: RunConfig) -> str:
+    """The configuration as YAML, complete with defaults and absolute paths, in a form that ``gpo run`` accepts."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            "CONFIG", f"{str(path)!r} does not exist", "name a YAML file, such as those in configs/"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("CONFIG", f"{str(path)!r} cannot be read ({error})", "name a readable YAML file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ConfigError("CONFIG", f"{str(path)!r} is not valid YAML ({line}{problem})", "correct that line") from None
+    if not isinstance(raw, dict):
+        raise ConfigError("CONFIG", f"{str(path)!r} holds no sections", "write at least models: and tasks:")
+    return cast("dict[str, Any]", raw)
+
+
+_PART = re.compile(r"[^.\[\]]+")
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    parts = _PART.findall(name)
+    if not separator or not parts:
+        raise ConfigError("--set", f"{name!r} has no value", "write it as section.option=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {name}", "the value is not YAML", "quote it, or write a plain value") from None
+    place: Any = raw
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        if isinstance(place, list):
+            index = int(part) if part.isdecimal() else -1
+            if not 0 <= index < len(place):
+                count = len(place)
+                raise ConfigError(f"--set {name}", f"{part!r} is not one of the {count} entries", "count from 0")
+            key: Any = index
+        elif isinstance(place, dict):
+            key = part
+            if not last and place.get(key) is None:
+                place[key] = {}
+        else:
+            raise ConfigError(f"--set {name}", f"there is nothing below {'.'.join(parts[:depth])}", "correct the name")
+        if last:
+            place[key] = value
+        else:
+            place = place[key]
+
+
+_REMEDIES = {
+    "missing": "set it",
+    "int_type": "write a whole number",
+    "int_parsing": "write a whole number",
+    "int_from_float": "write a whole number",
+    "float_type": "write a number",
+    "float_parsing": "write a number",
+    "finite_number": "write a finite number",
+    "string_type": "write a text, in quotes if need be",
+    "string_too_short": "write at least one character",
+    "string_pattern_mismatch": "use letters, digits, '.', '_' and '-', and begin with a letter or digit",
+    "greater_than": "use a value above {gt}",
+    "greater_than_equal": "use a value of at least {ge}",
+    "less_than": "use a value below {lt}",
+    "less_than_equal": "use a value of at most {le}",
+    "literal_error": "choose one of: {expected}",
+    "enum": "choose one of: {expected}",
+    "bool_type": "write true or false",
+    "bool_parsing": "write true or false",
+    "too_short": "give at least {min_length}",
+    "tuple_type": "write a list",
+    "model_type": "write a section with options",
+    "dict_type": "write a section with options",
+}
+_SECRETIVE = ("api_key", "base_url")
+"""Options whose values are never shown: somebody may have put a key there."""
+
+
+def _explained(error: ErrorDetails, raw: Mapping[str, Any]) -> ConfigError:
+    kind, context = error["type"], error.get("ctx", {})
+    # Our own validators say in "at" which option of the section they mean.
+    parts = [_place(error["loc"], raw, missing=kind == "missing"), str(context.get("at", ""))]
+    field = ".".join(part for part in parts if part) or "CONFIG"
+    if kind == "missing":
+        return ConfigError(field, "is missing", _REMEDIES[kind])
+    if kind in _REMEDIES:
+        secret = any(word in field for word in _SECRETIVE)
+        value = "the value" if secret else _shown(error["input"])
+        return ConfigError(field, f"{value} cannot be used", _REMEDIES[kind].format(**context))
+    problem, _, remedy = error["msg"].partition("; ")
+    if kind == "unknown_kind":
+        problem = f"{_shown(error['input']['kind'])} {problem}"
+    return ConfigError(field, problem, remedy or "correct it")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str | int | float | bool | None) else f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def _place(location: Sequence[int | str], raw: Any, *, missing: bool) -> str:
+    """The location as the user wrote it: pydantic's also names the variant of a section, which is not in the file."""
+    place, data = "", raw
+    for depth, part in enumerate(location):
+        if isinstance(part, int):
+            place += f"[{part}]"
+            data = data[part] if isinstance(data, list) and part < len(data) else None
+        elif isinstance(data, dict) and part in data:
+            place += f".{part}"
+            data = cast("dict[str, Any]", data)[part]
+        elif missing and depth == len(location) - 1:
+            place += f".{part}"
+    return place.removeprefix(".")

@@ -1,0 +1,102 @@
+"""The whole configuration of a run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic_core import PydanticCustomError
+
+from cluster.config.models import EmbeddedChatConfig, ModelsConfig
+from cluster.config.optimizer import MetaPromptConfig, OptimizerConfig
+from cluster.config.section import Section
+from cluster.config.tasks import TaskConfig
+
+
+class RunSection(Section):
+    """What the run is called, and which seeds it covers."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "run"
+    """Letters, digits, ``.``, ``_`` and ``-``."""
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
+    """One trajectory per task and seed."""
+    dir: str = "runs"
+    """Folder or fsspec URL in which each run gets a folder of its own, relative to where the command is typed."""
+
+
+class EvaluationConfig(Section):
+    """How prompts are scored."""
+
+    val_size: PositiveInt | None = None
+    """Score on at most so many ``val`` examples, always the same ones."""
+    test_size: PositiveInt | None = None
+    """Likewise for ``test``."""
+    max_unscored: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of an evaluation's examples that may stay unscored because their calls failed for good."""
+
+
+class ClusterConfig(Section):
+    """How the work is spread over Ray."""
+
+    trajectories_per_actor: PositiveInt = 8
+    """Trajectories of one task that share an actor, and with it a process."""
+    actor_cpus: Annotated[float, Field(ge=0)] = 0.1
+    """CPUs that Ray reserves for a trajectory actor, which mostly waits."""
+    actor_restarts: NonNegativeInt = 3
+    """How often an actor that died is started again; its trajectories go on from their checkpoints."""
+    evaluator_replicas: PositiveInt = 1
+    """Serve replicas of the evaluator; they share ``models.task.max_concurrency``."""
+    evaluator_cpus: Annotated[float, Field(ge=0)] = 0.1
+    """CPUs that Ray reserves for a replica."""
+
+
+class BudgetConfig(Section):
+    """Bounds on what a run may spend."""
+
+    calls: PositiveInt | None = None
+    """Model calls."""
+    tokens: PositiveInt | None = None
+    """Tokens sent and generated."""
+    usd: Annotated[float, Field(gt=0)] | None = None
+    """Dollars, by the prices of the models."""
+    wall_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds from start to end."""
+
+    @model_validator(mode="after")
+    def _none_is_set(self) -> Self:
+        # Better refused than ignored: who sets a budget relies on it.
+        for name, value in self:
+            if value is not None:
+                raise PydanticCustomError(
+                    "budget", "is set, and this version does not enforce budgets; leave it out", {"at": name}
+                )
+        return self
+
+
+class RunConfig(Section):
+    """A run: every task with every seed."""
+
+    run: RunSection = RunSection()
+    models: ModelsConfig
+    tasks: Annotated[tuple[TaskConfig, ...], Field(min_length=1)]
+    optimizer: OptimizerConfig = OptimizerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    budget: BudgetConfig = BudgetConfig()
+
+    @model_validator(mode="after")
+    def _names_and_seeds_are_distinct(self) -> Self:
+        for place, values in (("tasks", [task.name for task in self.tasks]), ("run.seeds", self.run.seeds)):
+            repeated = next((value for value in values if list(values).count(value) > 1), None)
+            if repeated is not None:
+                raise PydanticCustomError(
+                    "repeated", "{value} stands twice; give each its own", {"at": place, "value": str(repeated)}
+                )
+        return self
+
+    @property
+    def meta_prompt(self) -> MetaPromptConfig:
+        """The meta-prompt's settings: those given, or the ones that suit the optimizer model."""
+        model = self.models.optimizer
+        small = isinstance(model, EmbeddedChatConfig) and model.gguf is None
+        return self.optimizer.meta_prompt or MetaPromptConfig(kind="compact" if small else "full")

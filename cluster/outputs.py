@@ -1,0 +1,143 @@
+"""What a run leaves in its folder: the public contract, made from the checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from math import isfinite
+from typing import Any, Literal
+
+from actors.search import SearchKey
+from gpo.checkpoint import Checkpoint
+from gpo.models import Usage
+from gpo.trajectory import Candidate, Spending, Step
+
+Status = Literal["running", "completed", "interrupted", "failed"]
+_FINAL = 4
+"""Decimals of a score in the files; a mean over 5,000 examples is told apart."""
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """What is known of a run, as it goes on.
+
+    Attributes:
+        started_at: seconds since 1970; ``wall_s`` counts the seconds of earlier sittings as well.
+        checkpoints: the last one of each trajectory that has one.
+        errors: why a trajectory came to its end early.
+    """
+
+    run_id: str
+    started_at: float
+    status: Status = "running"
+    finished_at: float | None = None
+    wall_s: float = 0.0
+    keys: tuple[SearchKey, ...] = ()
+    checkpoints: dict[SearchKey, Checkpoint] = field(default_factory=dict[SearchKey, Checkpoint])
+    errors: dict[SearchKey, str] = field(default_factory=dict[SearchKey, str])
+
+    @property
+    def spending(self) -> Spending:
+        """What all trajectories cost, evaluations on ``test`` included."""
+        searches = sum((checkpoint.trajectory.spending for checkpoint in self.checkpoints.values()), start=Spending())
+        tests = [test.usage for checkpoint in self.checkpoints.values() for test in checkpoint.test.values()]
+        return searches + Spending(task=sum(tests, start=Usage()))
+
+    def best_by_task(self) -> dict[str, tuple[SearchKey, Checkpoint]]:
+        """Task → the trajectory whose best prompt has the highest ``val`` mean; the lowest seed of equals."""
+        best: dict[str, tuple[SearchKey, Checkpoint]] = {}
+        for key in sorted(self.checkpoints):
+            checkpoint = self.checkpoints[key]
+            known = best.get(key.task)
+            if known is None or checkpoint.trajectory.best.score.mean > known[1].trajectory.best.score.mean:
+                best[key.task] = (key, checkpoint)
+        return best
+
+
+def summary(record: RunRecord, iso: Mapping[str, str | None]) -> dict[str, Any]:
+    """The content of ``summary.json``; ``iso`` holds ``started_at`` and ``finished_at`` in ISO 8601."""
+    spending = record.spending
+    return {
+        "run_id": record.run_id,
+        "status": record.status,
+        "started_at": iso["started_at"],
+        "finished_at": iso["finished_at"],
+        "wall_s": round(record.wall_s, 3),
+        "trajectories": [_trajectory(record, key) for key in record.keys],
+        "llm": {"task": asdict(spending.task), "optimizer": asdict(spending.optimizer)},
+    }
+
+
+def _trajectory(record: RunRecord, key: SearchKey) -> dict[str, Any]:
+    checkpoint, error = record.checkpoints.get(key), record.errors.get(key)
+    row: dict[str, Any] = {"task": key.task, "seed": key.seed, "steps": 0, "initial": None, "best": None}
+    if checkpoint is not None:
+        trajectory = checkpoint.trajectory
+        row["steps"] = len(trajectory.steps)
+        row["initial"] = scored_prompt(trajectory.initial, checkpoint)
+        row["best"] = scored_prompt(trajectory.best, checkpoint)
+    return row if error is None else {**row, "error": error}
+
+
+def scored_prompt(candidate: Candidate, checkpoint: Checkpoint) -> dict[str, Any]:
+    """A prompt with its mean scores; ``test`` is null until it is scored."""
+    test = checkpoint.test.get(candidate.prompt.id)
+    return {
+        "prompt": candidate.prompt.text,
+        "val": _rounded(candidate.score.mean),
+        "test": _rounded(test.score.mean) if test else None,
+    }
+
+
+def best_prompts(record: RunRecord) -> dict[str, Any]:
+    """The content of ``best_prompts.json``: task → its best prompt by ``val``, scores, and where it comes from."""
+    return {
+        task: {**scored_prompt(checkpoint.trajectory.best, checkpoint), "trajectory": asdict(key)}
+        for task, (key, checkpoint) in record.best_by_task().items()
+    }
+
+
+def step_lines(record: RunRecord) -> Iterator[dict[str, Any]]:
+    """The content of ``steps.jsonl``, ordered by task, seed and step."""
+    for key in sorted(record.checkpoints):
+        for step in record.checkpoints[key].trajectory.steps:
+            yield step_line(key, step)
+
+
+def step_line(key: SearchKey, step: Step) -> dict[str, Any]:
+    """One line of ``steps.jsonl``."""
+    return {
+        "task": key.task,
+        "seed": key.seed,
+        "step": step.index,
+        "step_size": step.step_size,
+        "neighbours": [neighbour.prompt.text for neighbour in step.neighbours],
+        "candidates": [
+            {
+                "prompt": candidate.prompt.text,
+                "val": _rounded(candidate.score.mean),
+                "stderr": _rounded(candidate.score.stderr),
+                "unscored": candidate.score.num_unscored,
+                "edit_distance": candidate.edit_distance,
+            }
+            for candidate in step.candidates
+        ],
+        "malformed": step.num_malformed,
+        "successor": step.successor.prompt.text,
+        "llm": asdict(step.spending),
+    }
+
+
+def as_json(document: Mapping[str, Any]) -> bytes:
+    """A document as indented JSON."""
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def as_json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Rows as JSON Lines."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, _FINAL) if isfinite(value) else None

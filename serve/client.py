@@ -1,0 +1,31 @@
+"""The evaluator as its callers see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from ray.serve.handle import DeploymentHandle
+
+from gpo.concurrency import gather
+from gpo.evaluation import Evaluation
+from gpo.prompt import Prompt
+from gpo.tasks import Split
+
+
+@dataclass(frozen=True, slots=True)
+class ServeEvaluator:
+    """An ``Evaluator`` of one task that asks the Serve deployment. Pickles, and so travels to actors."""
+
+    handle: DeploymentHandle[Any]
+    task: str
+
+    async def evaluate(self, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
+        """One request per prompt, so that several replicas share the work; never one per model call."""
+        rows = await gather(self._evaluate(prompt, split) for prompt in prompts)
+        return [evaluation for row in rows for evaluation in row]
+
+    async def _evaluate(self, prompt: Prompt, split: Split) -> Sequence[Evaluation]:
+        reply = await self.handle.evaluate.remote(self.task, [prompt], split)
+        return cast("Sequence[Evaluation]", reply)

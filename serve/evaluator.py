@@ -1,0 +1,64 @@
+"""The evaluator as a Ray Serve deployment: one request scores prompts, and the calls fan out inside the replica."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ray import serve as ray_serve
+
+from gpo.evaluation import Evaluation, LocalEvaluator
+from gpo.prompt import Prompt
+from gpo.tasks import Split
+
+MAX_ONGOING_REQUESTS = 10_000
+"""Requests that a replica takes on at once. They wait inside for the model's own bound on concurrency, so that one
+trajectory's calls fill the gaps that another leaves."""
+
+
+class UnknownTask(LookupError):
+    """The evaluator holds no task of this name."""
+
+
+class EvaluatorReplica:
+    """Scores prompts on any of the tasks it holds.
+
+    Args:
+        evaluators: one per task; they share one model, and with it one connection pool and one bound on concurrency.
+    """
+
+    def __init__(self, evaluators: Sequence[LocalEvaluator]) -> None:
+        self._evaluators = {evaluator.task.name: evaluator for evaluator in evaluators}
+
+    async def evaluate(self, task: str, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
+        """One evaluation per prompt, in order; see ``gpo.evaluation.Evaluator``."""
+        return await self._evaluator(task).evaluate(prompts, split)
+
+    async def sizes(self) -> dict[str, dict[Split, int]]:
+        """Task → split → number of examples."""
+        return {
+            name: {split: len(examples) for split, examples in evaluator.task.examples.items()}
+            for name, evaluator in self._evaluators.items()
+        }
+
+    def _evaluator(self, task: str) -> LocalEvaluator:
+        try:
+            return self._evaluators[task]
+        except KeyError:
+            raise UnknownTask(task, sorted(self._evaluators)) from None
+
+
+# `Any`: Serve's decorators erase the class's type; `serve.client` gives it back.
+Evaluator: Any = ray_serve.deployment(EvaluatorReplica, name="evaluator", max_ongoing_requests=MAX_ONGOING_REQUESTS)
+
+
+def evaluator_app(evaluators: Sequence[LocalEvaluator], *, replicas: int, cpus: float) -> ray_serve.Application:
+    """The application to hand to ``ray_serve.run``.
+
+    Args:
+        replicas: how many processes score side by side.
+        cpus: what Ray reserves for each.
+    """
+    options = {"num_cpus": cpus}
+    app: ray_serve.Application = Evaluator.options(num_replicas=replicas, ray_actor_options=options).bind(evaluators)
+    return app

