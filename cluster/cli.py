@@ -193,9 +193,11 @@ def _run(config_path: Path, overrides: list[str], run_dir: str | None, resume: b
     prepare_environment(address)
     from cluster.progress import view_for
     from cluster.run import Run, run_keys
+    from cluster.run_folder import new_run_id
 
-    folder = _run_folder(config.run.dir, config.run.name, run_dir, resume)
-    record = folder.open(config, run_keys(config), resume=resume)
+    run_id = new_run_id(config.run.name)
+    folder = _run_folder(config.run.dir, config.run.name, run_id, run_dir, resume)
+    record = folder.open(config, run_keys(config), run_id=run_id, resume=resume)
     _err.print(f"Run {record.run_id} in {folder.folder.path('')}", highlight=False, markup=False, soft_wrap=True)
     with view_for(_err) as view:
         finished = _interruptible(Run(config, tasks, record, folder).execute(address, view))
@@ -209,14 +211,14 @@ def _run(config_path: Path, overrides: list[str], run_dir: str | None, resume: b
     return OK if record.status == "completed" else FAILED
 
 
-def _run_folder(parent: str, name: str, run_dir: str | None, resume: bool) -> RunFolder:
+def _run_folder(parent: str, name: str, run_id: str, run_dir: str | None, resume: bool) -> RunFolder:
     from actors.folder import Folder
-    from cluster.run_folder import RunFolder, latest_run, new_run_id
+    from cluster.run_folder import RunFolder, latest_run
 
     if run_dir is not None:
         return RunFolder(Folder(run_dir))
     newest = latest_run(Folder(parent), name) if resume else None
-    return RunFolder(newest or Folder(parent) / new_run_id(name))
+    return RunFolder(newest or Folder(parent) / run_id)
 
 
 def _show_results(record: RunRecord, folder: RunFolder) -> None:

@@ -71,13 +71,20 @@ def summary(record: RunRecord, iso: Mapping[str, str | None]) -> dict[str, Any]:
 
 def _trajectory(record: RunRecord, key: SearchKey) -> dict[str, Any]:
     checkpoint, error = record.checkpoints.get(key), record.errors.get(key)
-    row: dict[str, Any] = {"task": key.task, "seed": key.seed, "steps": 0, "initial": None, "best": None}
+    row: dict[str, Any] = {
+        "task": key.task,
+        "seed": key.seed,
+        "steps": 0,
+        "initial": None,
+        "best": None,
+        "error": error,
+    }
     if checkpoint is not None:
         trajectory = checkpoint.trajectory
         row["steps"] = len(trajectory.steps)
         row["initial"] = scored_prompt(trajectory.initial, checkpoint)
         row["best"] = scored_prompt(trajectory.best, checkpoint)
-    return row if error is None else {**row, "error": error}
+    return row
 
 
 def scored_prompt(candidate: Candidate, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from actors.search import Phase, SearchKey, Update
 from gpo.checkpoint import Checkpoint
+from gpo.trajectory import Trajectory
 
 
 def percent(value: float | None) -> str:
@@ -203,11 +204,9 @@ class PlainView:
             self._print(f"{update.key}: failed: {update.error}")
         elif row and row.checkpoint and (update.phase is Phase.DONE or self._steps.get(update.key) != row.steps):
             self._steps[update.key] = row.steps
-            self._print(self._line(row))
+            self._print(self._line(row, row.checkpoint.trajectory))
 
-    def _line(self, row: Row) -> str:
-        assert row.checkpoint is not None
-        trajectory = row.checkpoint.trajectory
+    def _line(self, row: Row, trajectory: Trajectory) -> str:
         left = self._progress.left_s() if self._progress else None
         done = "done" if row.phase is Phase.DONE else f"step {row.steps}/{row.num_steps}"
         ending = f", about {duration(left)} left" if left else ""

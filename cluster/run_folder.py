@@ -48,8 +48,14 @@ class RunFolder:
         """Where the trajectories are saved."""
         return CheckpointStore(self.folder / "trajectories")
 
-    def open(self, config: RunConfig, keys: tuple[SearchKey, ...], *, resume: bool) -> RunRecord:
+    def open(self, config: RunConfig, keys: tuple[SearchKey, ...], *, run_id: str, resume: bool) -> RunRecord:
         """Begin a run here, or go on with the one that is here.
+
+        Args:
+            config: as it is now.
+            keys: the run's trajectories.
+            run_id: of a new run.
+            resume: whether a run may be here already.
 
         Raises:
             ConfigError: there is a run here and ``resume`` was not asked for, or it has another configuration; or the
@@ -58,9 +64,9 @@ class RunFolder:
         """
         stored = self._read("config.yaml")
         if stored is None:
-            record = RunRecord(new_run_id(config.run.name), started_at=time.time(), keys=keys)
+            record = RunRecord(run_id, started_at=time.time(), keys=keys)
         elif resume:
-            record = self._resumed(config, keys, yaml.safe_load(stored))
+            record = self._resumed(config, keys, run_id, yaml.safe_load(stored))
         else:
             raise ConfigError(
                 "--run-dir",
@@ -76,7 +82,9 @@ class RunFolder:
             ) from None
         return record
 
-    def _resumed(self, config: RunConfig, keys: tuple[SearchKey, ...], stored: dict[str, Any]) -> RunRecord:
+    def _resumed(
+        self, config: RunConfig, keys: tuple[SearchKey, ...], run_id: str, stored: dict[str, Any]
+    ) -> RunRecord:
         before = validate(stored, base_dir=Path.cwd()).model_dump(mode="json")
         if difference := _difference(before, config.model_dump(mode="json")):
             field, old, new = difference
@@ -86,7 +94,7 @@ class RunFolder:
         known: dict[str, Any] = json.loads(self._read("summary.json") or b"{}")
         started = known.get("started_at")
         record = RunRecord(
-            run_id=known.get("run_id") or new_run_id(config.run.name),
+            run_id=known.get("run_id") or run_id,
             started_at=datetime.fromisoformat(started).timestamp() if started else time.time(),
             wall_s=float(known.get("wall_s") or 0.0),
             keys=keys,

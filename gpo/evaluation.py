@@ -59,7 +59,7 @@ class LocalEvaluator:
     def _evaluation(self, split: Split, verdicts: Sequence[tuple[float | None, Usage, str]]) -> Evaluation:
         score = Score(tuple(value for value, _, _ in verdicts))
         if not score.scored or score.num_unscored / score.num_examples > self.max_unscored:
-            problem = next(problem for _, _, problem in verdicts if problem)
+            problem = next((problem for _, _, problem in verdicts if problem), "the split is empty")
             raise EvaluationError(
                 f"{score.num_unscored} of {score.num_examples} {split} examples of task {self.task.name} stayed "
                 f"unscored; evaluation.max_unscored tolerates a share of {self.max_unscored:g}, and never all; "

@@ -37,7 +37,7 @@ class EmbeddedModelSpec:
 
     @property
     def name(self) -> str:
-        """What summaries call the model."""
+        """What the model is called in requests and messages."""
         return (self.gguf or default_weights()).stem
 
     def check(self, where: str) -> None:

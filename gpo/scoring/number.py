@@ -10,7 +10,8 @@ from gpo.examples import Example
 from gpo.scoring.conclusion import stated, without_markup
 
 _NUMBER = re.compile(r"(?<![\w.])[-−+]?(?:[$€£¥]\s?)?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?(?:/\d+)?")
-_LEFT_SIDE = re.compile(r"[\s\d.,$€£¥\\()+\-−*/×÷·=]*=")
+_CALCULATION = r"[\s\d.,$€£¥\\()+\-−*/×÷·=]"
+_LEFT_SIDE = re.compile(rf"(?<!{_CALCULATION}){_CALCULATION}*=")
 _FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
 
 

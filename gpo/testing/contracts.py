@@ -1,0 +1,183 @@
+"""What every strategy of a kind must do, as test classes.
+
+A test module derives a class named ``Test…`` from one of these and says how the strategy is made::
+
+    class TestRecency(RetrieverContract):
+        def make(self) -> Retriever:
+            return RecencyRetriever()
+
+They run under pytest, asynchronous ones with ``asyncio_mode = "auto"``, and import nothing of it.
+"""
+# ruff: noqa: S101 (assertions are what these classes are for)
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from gpo.acceptance import Acceptance
+from gpo.examples import Example
+from gpo.retrieval import Retriever
+from gpo.schedule import StepSizeSchedule
+from gpo.scoring import Scorer
+from gpo.testing.samples import TRAJECTORIES, candidate
+
+
+class RetrieverContract(ABC):
+    """For ``gpo.retrieval.Retriever``."""
+
+    @abstractmethod
+    def make(self) -> Retriever:
+        """The retriever under test."""
+
+    async def test_returns_at_most_k(self) -> None:
+        for trajectory in TRAJECTORIES.values():
+            for k in range(8):
+                neighbours = await self.make().retrieve(trajectory, k=k)
+                assert len(neighbours) == min(k, len(trajectory.history) - 1)
+
+    async def test_draws_from_the_history_without_the_current_prompt(self) -> None:
+        for trajectory in TRAJECTORIES.values():
+            neighbours = await self.make().retrieve(trajectory, k=100)
+            assert set(neighbours) <= set(trajectory.history)
+            assert trajectory.current.prompt not in {neighbour.prompt for neighbour in neighbours}
+
+    async def test_repeats_no_prompt(self) -> None:
+        for trajectory in TRAJECTORIES.values():
+            prompts = [neighbour.prompt for neighbour in await self.make().retrieve(trajectory, k=100)]
+            assert len(set(prompts)) == len(prompts)
+
+    async def test_a_larger_k_adds_only_less_relevant_ones(self) -> None:
+        for trajectory in TRAJECTORIES.values():
+            everything = await self.make().retrieve(trajectory, k=100)
+            for k in range(1, len(everything) + 1):
+                assert await self.make().retrieve(trajectory, k=k) == everything[-k:]
+
+    async def test_is_deterministic(self) -> None:
+        for trajectory in TRAJECTORIES.values():
+            first, second = self.make(), self.make()
+            assert await first.retrieve(trajectory, k=3) == await second.retrieve(trajectory, k=3)
+
+
+class ScheduleContract(ABC):
+    """For ``gpo.schedule.StepSizeSchedule``.
+
+    Attributes:
+        largest: the largest step size that the schedule may give; ``None`` where nothing is bounded.
+    """
+
+    largest: int | None = None
+
+    @abstractmethod
+    def make(self) -> StepSizeSchedule:
+        """The schedule under test."""
+
+    def test_every_step_may_change_a_word(self) -> None:
+        sizes = [self.make()(step) for step in range(100)]
+        if self.largest is None:
+            assert sizes == [None] * 100
+        else:
+            assert all(size is not None and 1 <= size <= self.largest for size in sizes)
+
+    def test_depends_on_the_index_alone(self) -> None:
+        schedule = self.make()
+        forwards = [schedule(step) for step in range(30)]
+        assert [schedule(step) for step in reversed(range(30))] == forwards[::-1]
+
+
+class AcceptanceContract(ABC):
+    """For ``gpo.acceptance.Acceptance``."""
+
+    @abstractmethod
+    def make(self) -> Acceptance:
+        """The acceptance under test."""
+
+    def test_stays_where_there_is_no_candidate(self) -> None:
+        for trajectory in TRAJECTORIES.values():
+            assert self.make().choose(trajectory, ()) is trajectory.current
+
+    def test_chooses_a_candidate_or_the_current_one(self) -> None:
+        for trajectory in TRAJECTORIES.values():
+            for values in ((0.0,), (1.0,), (0.3, 0.9, 0.9), (0.9, 0.3, 0.0)):
+                candidates = tuple(candidate(f"new {index}", value) for index, value in enumerate(values))
+                chosen = self.make().choose(trajectory, candidates)
+                assert any(chosen is one for one in (*candidates, trajectory.current))
+
+    def test_never_prefers_the_worse_of_two_candidates(self) -> None:
+        better, worse = candidate("better", 0.8), candidate("worse", 0.7)
+        for trajectory in TRAJECTORIES.values():
+            for candidates in ((better, worse), (worse, better)):
+                assert self.make().choose(trajectory, candidates) is not worse
+
+
+ODD_ANSWERS = (
+    *(
+        "",
+        " ",
+        "\n",
+        "\x00",
+        "…",
+        "The answer is",
+        "####",
+        "####\n",
+        "\\boxed{",
+        "\\boxed{}",
+        "**",
+        "```\n```",
+        "()",
+        "( )",
+    ),
+    *(
+        "-",
+        "$",
+        "1/0",
+        "1e999",
+        "-1e999/1e999",
+        "9" * 5000,
+        "∞",
+        "٣",
+        "²",
+        "\ud83d",
+        "n't",
+        "not",
+        "(",
+        "[A)",
+        "A" * 5000,
+    ),
+    *(
+        "the answer is the answer is " * 200,
+        "* " * 2000,
+        "'" * 2000,
+        "=" * 2000,
+        "1 " * 2000,
+        "\n" * 2000,
+        "not " * 2000,
+    ),
+)
+"""Answers that a language model may give and that no scorer may stumble over."""
+
+
+class ScorerContract(ABC):
+    """For ``gpo.scoring.Scorer``."""
+
+    @abstractmethod
+    def make(self) -> Scorer:
+        """The scorer under test."""
+
+    @abstractmethod
+    def example(self) -> Example:
+        """An example of the kind that the scorer judges."""
+
+    def test_reads_any_answer(self) -> None:
+        for answer in ODD_ANSWERS:
+            assert 0.0 <= self.make().score(answer, self.example()) <= 1.0
+
+    def test_an_empty_answer_is_wrong(self) -> None:
+        assert self.make().score("", self.example()) == 0.0
+
+    def test_every_target_is_right(self) -> None:
+        for target in self.example().targets:
+            assert self.make().score(target, self.example()) == 1.0
+
+    def test_asks_again_in_words_or_not_at_all(self) -> None:
+        question = self.make().follow_up(self.example())
+        assert question is None or question.strip()

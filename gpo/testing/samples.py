@@ -1,0 +1,42 @@
+"""Small trajectories to test with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from gpo.models import Usage
+from gpo.prompt import Prompt
+from gpo.score import Score
+from gpo.trajectory import Candidate, Spending, Step, Trajectory
+
+
+def candidate(text: str, *values: float | None) -> Candidate:
+    """A prompt with one verdict per example; 0.5 on a single one where none is given."""
+    return Candidate(Prompt(text), Score(values or (0.5,)))
+
+
+def trajectory(initial: Candidate, *steps: Sequence[Candidate]) -> Trajectory:
+    """A search whose steps scored these candidates, and always moved to the best of them."""
+    search = Trajectory(initial)
+    for candidates in steps:
+        successor = max(candidates, key=lambda candidate: candidate.score.mean, default=search.current)
+        spending = Spending(task=Usage(requests=len(candidates)), optimizer=Usage(requests=1))
+        search = search.append(Step(len(search.steps), 10, (), tuple(candidates), successor, 0, spending))
+    return search
+
+
+TRAJECTORIES: Mapping[str, Trajectory] = {
+    "only the initial prompt": trajectory(candidate("Think step by step.", 0.5)),
+    "one step": trajectory(
+        candidate("Think step by step.", 0.5),
+        [candidate("Think hard.", 0.2), candidate("Think slowly, step by step.", 0.9)],
+    ),
+    "an empty step": trajectory(candidate("Think step by step.", 0.5), []),
+    "several steps, with ties": trajectory(
+        candidate("Think step by step.", 0.5),
+        [candidate("Think.", 0.5), candidate("Reason.", 0.5)],
+        [candidate("Answer at once.", 0.0), candidate("Reason step by step.", 0.75)],
+        [candidate("…", 0.25), candidate("Reason, step by step!", 0.75)],
+    ),
+}
+"""Name → trajectory: the shapes that a strategy meets."""
