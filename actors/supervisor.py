@@ -63,17 +63,20 @@ class Supervisor:
             ModelRefused: the key or the model's name is wrong, so that every call would be refused.
         """
         actors = self._start()
-        news: asyncio.Queue[Update | BaseException | None] = asyncio.Queue()
+        news: asyncio.Queue[Update | BaseException] = asyncio.Queue()
         follow = [asyncio.create_task(self._follow(key, actor, news)) for key, actor in actors.items()]
-        everything = asyncio.gather(*follow, return_exceptions=True)
-        everything.add_done_callback(lambda _: news.put_nowait(None))
+        unfinished = len(follow)
         try:
-            while (update := await news.get()) is not None:
+            while unfinished:
+                update = await news.get()
                 if isinstance(update, BaseException):
                     raise update
+                unfinished -= update.phase is Phase.DONE
                 yield update
         finally:
-            everything.cancel()
+            for task in follow:
+                task.cancel()
+            await asyncio.gather(*follow, return_exceptions=True)
             for actor in set(actors.values()):
                 ray.kill(actor)
 
@@ -90,7 +93,7 @@ class Supervisor:
             actors.update({search.key: actor for search in shard})
         return actors
 
-    async def _follow(self, key: SearchKey, actor: Any, news: asyncio.Queue[Update | BaseException | None]) -> None:
+    async def _follow(self, key: SearchKey, actor: Any, news: asyncio.Queue[Update | BaseException]) -> None:
         try:
             await self._with_restarts(key, actor, news)
         except ModelRefused as refusal:
@@ -103,9 +106,7 @@ class Supervisor:
             log.exception("trajectory %s failed", key)
             news.put_nowait(self._failed(key, error))
 
-    async def _with_restarts(
-        self, key: SearchKey, actor: Any, news: asyncio.Queue[Update | BaseException | None]
-    ) -> None:
+    async def _with_restarts(self, key: SearchKey, actor: Any, news: asyncio.Queue[Update | BaseException]) -> None:
         for restart in range(self._placement.restarts + 1):
             try:
                 async for reference in actor.run.options(num_returns="streaming").remote(key):

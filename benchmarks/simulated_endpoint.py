@@ -90,6 +90,13 @@ def _duration(text: str) -> float:
     return duration
 
 
+def _port(text: str) -> int:
+    # The event loops do not agree on what a larger number means: one of them counts on from 0.
+    if not 0 <= int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is not in [0, 65535]")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     usual = Behaviour()
     parser = argparse.ArgumentParser(
@@ -101,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on")
-    add("--port", type=int, default=8600, help="port to listen on; 0 picks a free one")
+    add("--port", type=_port, default=8600, help="port to listen on; 0 picks a free one")
     add("--seed", type=int, default=usual.seed, help="decides everything random-looking")
     add("--models", nargs="+", metavar="NAME", default=list(usual.models), help="names that the endpoint goes by")
     add("--no-models", action="store_true", help="answer GET /v1/models with 404")

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from gpo.answering import AnswerFormat, Position
+from gpo.examples import Example
+from gpo.prompt import Prompt
+
+PROMPT, EXAMPLE = Prompt("Think."), Example("1 + 1?", ("2",))
+
+
+@pytest.mark.parametrize(
+    ("position", "plain", "marked"),
+    [
+        (Position.QUESTION_END, "1 + 1?\nThink.", "Q: 1 + 1?\nThink.\nA:"),
+        (Position.QUESTION_BEGIN, "Think.\n1 + 1?", "Q: Think.\n1 + 1?\nA:"),
+        (Position.BEFORE_QUESTION, "Think.\n\n1 + 1?", "Think.\n\nQ: 1 + 1?\nA:"),
+        (Position.ANSWER_BEGIN, "Q: 1 + 1?\nA: Think.", "Q: 1 + 1?\nA: Think."),
+    ],
+)
+def test_one_turn_of_the_user(position: Position, plain: str, marked: str) -> None:
+    for question_marks, content in ((False, plain), (True, marked)):
+        asked = AnswerFormat(position, question_marks=question_marks)
+        assert asked.messages(PROMPT, EXAMPLE) == [{"role": "user", "content": content}]
+
+
+@pytest.mark.parametrize(("question_marks", "content"), [(False, "1 + 1?"), (True, "Q: 1 + 1?\nA:")])
+def test_a_system_message_keeps_the_prompt_apart(question_marks: bool, content: str) -> None:
+    asked = AnswerFormat(Position.SYSTEM, question_marks=question_marks)
+    assert asked.messages(PROMPT, EXAMPLE) == [
+        {"role": "system", "content": "Think."},
+        {"role": "user", "content": content},
+    ]
+
+
+@pytest.mark.parametrize("position", Position)
+def test_every_position_shows_prompt_and_input_once(position: Position) -> None:
+    shown = "\n".join(message["content"] for message in AnswerFormat(position).messages(PROMPT, EXAMPLE))
+    assert (shown.count("Think."), shown.count("1 + 1?")) == (1, 1)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpo.checkpoint import SCHEMA_VERSION, Checkpoint, decode, encode
+from gpo.errors import CheckpointError
+from gpo.evaluation import Evaluation
+from gpo.models import Usage
+from gpo.prompt import Prompt
+from gpo.score import Score
+from gpo.trajectory import Candidate, Proposal, Spending, Step, Trajectory
+
+counts = st.integers(0, 2**40)
+usages = st.builds(Usage, *[counts] * 6, st.floats(0, 1e6))
+prompts = st.text().map(Prompt)
+scores = st.lists(st.none() | st.floats(0, 1), max_size=5).map(lambda values: Score(tuple(values)))
+candidates = st.builds(Candidate, prompts, scores, counts)
+spendings = st.builds(Spending, usages, usages)
+step_sizes = st.none() | st.integers(1, 500)
+
+
+def tuples(strategy: st.SearchStrategy, max_size: int = 3) -> st.SearchStrategy:
+    return st.lists(strategy, max_size=max_size).map(tuple)
+
+
+proposals = st.builds(Proposal, step_sizes, tuples(candidates), tuples(prompts), counts, spendings)
+steps = st.builds(Step, counts, step_sizes, tuples(candidates), tuples(candidates), candidates, counts, spendings)
+trajectories = st.builds(Trajectory, candidates, tuples(steps), st.none() | proposals, spendings)
+evaluations = st.builds(Evaluation, scores, usages)
+checkpoints = st.builds(Checkpoint, trajectories, st.dictionaries(st.text(max_size=12), evaluations, max_size=2))
+
+SMALL = Checkpoint(
+    Trajectory(Candidate(Prompt("Think. 🤔"), Score((1.0, None, 0.5))), initial_spending=Spending(Usage(requests=3))),
+    {},
+).with_test(Prompt("Think. 🤔"), Evaluation(Score((1.0, 0.0)), Usage(requests=2, cost_usd=0.5)))
+
+
+def document(**changes: object) -> bytes:
+    return msgpack.packb({**msgpack.unpackb(encode(SMALL)), **changes})
+
+
+@given(checkpoints)
+def test_decodes_to_what_was_encoded(checkpoint: Checkpoint) -> None:
+    assert decode(encode(checkpoint)) == checkpoint
+
+
+def test_what_was_read_from_a_trajectory_does_not_get_into_its_bytes() -> None:
+    fresh = decode(encode(SMALL))
+    before = encode(fresh)
+    assert (fresh.trajectory.best.prompt.id, fresh.trajectory.initial.score.mean) in {(Prompt("Think. 🤔").id, 0.75)}
+    assert encode(fresh) == before
+
+
+def test_an_evaluation_on_test_is_added_under_the_prompt_and_changes_nothing_else() -> None:
+    evaluation = Evaluation(Score((1.0,)), Usage())
+    more = SMALL.with_test(Prompt("other"), evaluation)
+    assert more.test == {**SMALL.test, Prompt("other").id: evaluation}
+    assert more.trajectory is SMALL.trajectory
+    assert list(SMALL.test) == [Prompt("Think. 🤔").id]
+
+
+@pytest.mark.parametrize("length", range(0, len(encode(SMALL)), 7))
+def test_cut_bytes_are_refused(length: int) -> None:
+    with pytest.raises(CheckpointError, match="damaged"):
+        decode(encode(SMALL)[:length])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        pytest.param(encode(SMALL) + b"\x00", "damaged", id="more than one value"),
+        pytest.param(document(schema=SCHEMA_VERSION + 1), f"schema version {SCHEMA_VERSION + 1}", id="a later version"),
+        pytest.param(document(schema=None), "schema version None", id="no version"),
+        pytest.param(msgpack.packb([1, 2]), "schema version None", id="no map"),
+        pytest.param(msgpack.packb({1: 2}), "damaged", id="a key that is no text"),
+        pytest.param(document(trajectory={}), r"damaged at trajectory\.initial: Field required", id="a missing field"),
+        pytest.param(document(trajectory=None), "damaged at trajectory", id="a missing trajectory"),
+        pytest.param(document(test=3), "damaged at test", id="a wrong type"),
+        pytest.param(b"", "damaged", id="nothing"),
+        pytest.param(b"PK\x03\x04 no checkpoint at all", "damaged", id="another format"),
+    ],
+)
+def test_says_what_is_wrong_with_the_bytes(data: bytes, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        decode(data)
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused_by_name(data: bytes) -> None:
+    with pytest.raises(CheckpointError):
+        decode(data)
+
+
+@given(st.lists(st.tuples(st.integers(0, len(encode(SMALL)) - 1), st.integers(0, 255)), min_size=1, max_size=8))
+def test_damaged_bytes_raise_nothing_but_a_checkpoint_error(changes: list[tuple[int, int]]) -> None:
+    data = bytearray(encode(SMALL))
+    for position, byte in changes:
+        data[position] = byte
+    try:
+        damaged = decode(bytes(data))
+    except CheckpointError:
+        return
+    # A changed letter or digit cannot be told from another value; it must still be a whole checkpoint.
+    assert decode(encode(damaged)) == damaged or "nan" in repr(damaged)

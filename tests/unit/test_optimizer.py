@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gpo.acceptance import BestOfStep, StrictImprovement
+from gpo.checkpoint import Checkpoint, decode, encode
+from gpo.errors import EvaluationError
+from gpo.optimizer import GPO
+from gpo.prompt import Prompt, edit_distance
+from gpo.retrieval import RelevanceRetriever
+from gpo.schedule import CosineSchedule
+from gpo.tasks import Split
+from gpo.testing.fakes import FakeEvaluator, FakeProposer, WordEmbedder
+from gpo.trajectory import Candidate, Trajectory
+
+INITIAL = Prompt("Let's think step by step.")
+STEPS = 5
+
+
+def rewrite(current: Candidate, n: int, seed: int) -> list[str]:
+    """Prompts that depend on everything they may depend on; one repeats the current prompt, one another."""
+    fresh = [f"{current.prompt.text} {(seed >> 8 * index) % 50}" for index in range(n - 2)]
+    return [*fresh, current.prompt.text, fresh[0]]
+
+
+def values(prompt: Prompt) -> list[float]:
+    """A verdict for each of four examples, from the prompt's hash."""
+    return [int(digit, 16) / 15 for digit in prompt.id[:4]]
+
+
+def optimizer(**changes: object) -> GPO:
+    made = GPO(
+        retriever=RelevanceRetriever(WordEmbedder()),
+        schedule=CosineSchedule(initial=50, final=10, num_steps=STEPS),
+        proposer=FakeProposer(rewrite),
+        evaluator=FakeEvaluator(values),
+        acceptance=BestOfStep(),
+        num_steps=STEPS,
+        num_candidates=4,
+        num_neighbours=3,
+        seed=7,
+    )
+    return replace(made, **changes)
+
+
+async def search(gpo: GPO, trajectory: Trajectory | None = None) -> list[Trajectory]:
+    """Every trajectory on the way, the one it starts from included."""
+    start = trajectory or await gpo.start(INITIAL)
+    return [start, *[later async for later in gpo.run(start)]]
+
+
+async def test_every_step_yields_its_proposal_and_then_its_scores() -> None:
+    start, *yielded = await search(optimizer())
+    assert start.steps == ()
+    assert [len(trajectory.steps) for trajectory in yielded] == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5]
+    assert [trajectory.proposal is not None for trajectory in yielded] == [True, False] * STEPS
+
+
+async def test_a_finished_search_yields_nothing_more() -> None:
+    done = (await search(optimizer()))[-1]
+    assert await search(optimizer(), done) == [done]
+    assert await search(optimizer(num_steps=2), done) == [done]
+
+
+async def test_no_steps_leave_the_initial_prompt() -> None:
+    (only,) = await search(optimizer(num_steps=0))
+    assert only.best is only.initial
+
+
+@pytest.mark.parametrize("acceptance", [BestOfStep(), StrictImprovement()])
+async def test_resumed_from_any_point_the_search_ends_the_same(acceptance: BestOfStep | StrictImprovement) -> None:
+    undisturbed = await search(optimizer(acceptance=acceptance))
+    for trajectory in undisturbed:
+        saved = decode(encode(Checkpoint(trajectory, {}))).trajectory
+        assert (await search(optimizer(acceptance=acceptance), saved))[-1] == undisturbed[-1]
+
+
+async def test_a_resumed_search_buys_no_proposal_again() -> None:
+    under_way = (await search(optimizer()))[-2]
+    assert under_way.proposal is not None
+    gpo = optimizer()
+    await search(gpo, under_way)
+    assert gpo.proposer.calls == []
+    assert gpo.evaluator.calls == [(under_way.proposal.prompts, Split.VAL)]
+
+
+async def test_other_seeds_go_other_ways() -> None:
+    first, second = [(await search(optimizer(seed=seed)))[-1] for seed in (7, 8)]
+    assert first.initial == second.initial
+    assert first.history != second.history
+
+
+async def test_no_prompt_is_evaluated_twice_and_only_val_is() -> None:
+    gpo = optimizer()
+    last = (await search(gpo))[-1]
+    evaluated = [prompt for prompts, _ in gpo.evaluator.calls for prompt in prompts]
+    assert len(set(evaluated)) == len(evaluated)
+    assert evaluated == [candidate.prompt for candidate in last.history]
+    assert {split for _, split in gpo.evaluator.calls} == {Split.VAL}
+
+
+async def test_step_sizes_follow_the_schedule_from_index_0() -> None:
+    gpo = optimizer()
+    last = (await search(gpo))[-1]
+    expected = [50, 44, 30, 16, 10]
+    assert [step.step_size for step in last.steps] == expected
+    assert [step_size for step_size, _ in gpo.proposer.calls] == expected
+
+
+async def test_steps_record_what_they_saw_and_did() -> None:
+    gpo = optimizer()
+    last = (await search(gpo))[-1]
+    current = last.initial
+    for step, (_, neighbours) in zip(last.steps, gpo.proposer.calls, strict=True):
+        assert step.neighbours == neighbours
+        assert current.prompt not in {neighbour.prompt for neighbour in neighbours}
+        assert all(
+            candidate.edit_distance == edit_distance(current.prompt, candidate.prompt) > 0
+            for candidate in step.candidates
+        )
+        assert all(candidate.score.values_E == tuple(values(candidate.prompt)) for candidate in step.candidates)
+        assert step.successor is max(step.candidates, key=lambda candidate: candidate.score.mean)
+        current = step.successor
+    assert [len(step.neighbours) for step in last.steps] == [0, *[3] * (STEPS - 1)][: len(last.steps)] or [
+        len(step.neighbours) for step in last.steps
+    ] == [min(3, sum(len(earlier.candidates) for earlier in last.steps[:index])) for index in range(STEPS)]
+
+
+async def test_spending_is_all_that_was_paid() -> None:
+    gpo = optimizer()
+    last = (await search(gpo))[-1]
+    assert last.spending.task.requests == 4 * len(last.history)
+    assert last.spending.optimizer.requests == STEPS * 4
+
+
+@pytest.mark.parametrize("texts", [[], [INITIAL.text, INITIAL.text]], ids=["nothing", "nothing new"])
+async def test_without_a_new_prompt_the_current_one_stays(texts: list[str]) -> None:
+    gpo = optimizer(proposer=FakeProposer(lambda current, n, seed: texts))
+    last = (await search(gpo))[-1]
+    assert len(last.steps) == STEPS
+    assert all(step.successor is last.initial and step.candidates == () for step in last.steps)
+    assert sum(len(prompts) for prompts, _ in gpo.evaluator.calls) == 1
+    assert [step.num_malformed for step in last.steps] == [4 - len(texts)] * STEPS
+
+
+async def test_the_last_trajectory_yielded_survives_a_failure() -> None:
+    class Failing(FakeEvaluator):
+        async def evaluate(self, prompts, split):
+            if len(self.calls) == 3:
+                raise EvaluationError("too many unscored")
+            return await super().evaluate(prompts, split)
+
+    gpo = optimizer(evaluator=Failing(values))
+    seen = [await gpo.start(INITIAL)]
+    with pytest.raises(EvaluationError):
+        async for trajectory in gpo.run(seen[0]):
+            seen.append(trajectory)
+    assert len(seen[-1].steps) == 2
+    assert seen[-1].proposal is not None
+    assert (await search(optimizer(), seen[-1]))[-1] == (await search(optimizer()))[-1]
+
+
+async def test_there_is_no_step_without_a_proposal() -> None:
+    gpo = optimizer()
+    with pytest.raises(ValueError, match="no proposal"):
+        await gpo.step(await gpo.start(INITIAL))

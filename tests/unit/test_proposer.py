@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from gpo.answering import Position
+from gpo.errors import BudgetExhausted, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.examples import Example
+from gpo.meta_prompt import FullMetaPrompt
+from gpo.models import Completion, Message, Sampling, Usage
+from gpo.prompt import Prompt
+from gpo.proposer import GenerationProposer, Proposals
+from gpo.testing.fakes import FakeModel, Reply
+from gpo.testing.samples import candidate
+
+CURRENT = candidate("Think.", 0.5)
+EXAMPLES = [Example(f"input {number}", (f"answer {number}",)) for number in range(20)]
+SAMPLING = Sampling(temperature=1.0, max_tokens=512, stop=("###",))
+
+
+def seeded(messages: Sequence[Message], sampling: Sampling) -> Reply:
+    return f"<START>prompt {sampling.seed}<END>"
+
+
+def failing(failures: dict[int, Reply]) -> FakeModel:
+    """A model whose n-th call, from 0, gives this in place of a prompt."""
+    calls = iter(range(100))
+
+    def reply(messages: Sequence[Message], sampling: Sampling) -> Reply:
+        number = next(calls)
+        return failures.get(number, f"<START>prompt {number}<END>")
+
+    return FakeModel(reply)
+
+
+def proposer(model: FakeModel, **changes: object) -> GenerationProposer:
+    made = GenerationProposer(
+        model=model,
+        sampling=SAMPLING,
+        meta_prompt=FullMetaPrompt(),
+        exemplars=EXAMPLES,
+        num_exemplars=3,
+        position=Position.QUESTION_END,
+    )
+    return replace(made, **changes)
+
+
+async def propose(made: GenerationProposer, n: int = 4, seed: int = 0) -> Proposals:
+    return await made.propose(CURRENT, [candidate("Reason.", 0.3)], step_size=20, n=n, seed=seed)
+
+
+async def test_each_prompt_is_one_request_with_a_seed_of_its_own() -> None:
+    model = FakeModel(seeded)
+    proposals = await propose(proposer(model), n=8)
+    seeds = [sampling.seed for _, sampling in model.calls]
+    assert len(set(seeds)) == 8
+    assert all(seed is not None and 0 <= seed < 2**31 for seed in seeds)
+    assert proposals.prompts == tuple(Prompt(f"prompt {seed}") for seed in seeds)
+    assert proposals.usage.requests == 8
+    assert {replace(sampling, seed=None) for _, sampling in model.calls if not sampling.extra.clear()} == {SAMPLING}  # type: ignore[attr-defined]
+
+
+async def test_all_requests_show_the_same_conversation() -> None:
+    model = FakeModel(seeded)
+    await propose(proposer(model))
+    assert all(messages == model.calls[0][0] for messages, _ in model.calls)
+    content = model.calls[0][0][0]["content"]
+    assert all(part in content for part in ("Prompt: Think.\nScore: 50.0", "Prompt: Reason.", "at most 20 words"))
+
+
+async def test_equal_seeds_give_equal_proposals() -> None:
+    first, second, other = [await propose(proposer(FakeModel(seeded)), seed=seed) for seed in (1, 1, 2)]
+    assert first == second
+    assert set(first.prompts).isdisjoint(other.prompts)
+
+
+def exemplars_shown(model: FakeModel) -> set[str]:
+    content = model.calls[0][0][0]["content"].replace("\n", " \n")
+    return {example.input for example in EXAMPLES if f"{example.input} " in content}
+
+
+async def test_exemplars_are_drawn_by_the_seed() -> None:
+    drawn = []
+    for seed in (5, 5, 6):
+        model = FakeModel(seeded)
+        await propose(proposer(model), seed=seed)
+        drawn.append(exemplars_shown(model))
+    assert [len(shown) for shown in drawn] == [3, 3, 3]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize(("available", "wanted", "shown"), [(2, 3, 2), (5, 0, 0), (0, 3, 0)])
+async def test_no_more_exemplars_than_there_are(available: int, wanted: int, shown: int) -> None:
+    model = FakeModel(seeded)
+    await propose(proposer(model, exemplars=EXAMPLES[:available], num_exemplars=wanted))
+    assert len(exemplars_shown(model)) == shown
+
+
+async def test_malformed_replies_are_dropped_paid_for_and_counted() -> None:
+    cut = Completion("<START>half a pro", Usage(requests=1, completion_tokens=512), truncated=True)
+    proposals = await propose(proposer(failing({1: "", 2: cut})))
+    assert [prompt.text for prompt in proposals.prompts] == ["prompt 0", "prompt 3"]
+    assert (proposals.num_malformed, proposals.usage.requests, proposals.usage.failures) == (2, 4, 0)
+
+
+async def test_repeats_are_left_in() -> None:
+    proposals = await propose(proposer(FakeModel(lambda messages, sampling: "<START>same<END>")))
+    assert proposals.prompts == (Prompt("same"),) * 4
+
+
+@pytest.mark.parametrize(
+    ("failure", "retries"), [(ModelUnavailable("busy", 5), 5), (ModelRefused("filtered", RefusalReason.REQUEST), 0)]
+)
+async def test_a_lost_sample_is_a_smaller_step(failure: Exception, retries: int) -> None:
+    proposals = await propose(proposer(failing({2: failure})))
+    assert [prompt.text for prompt in proposals.prompts] == ["prompt 0", "prompt 1", "prompt 3"]
+    assert proposals.num_malformed == 0
+    assert (proposals.usage.requests, proposals.usage.failures, proposals.usage.retries) == (3, 1, retries)
+
+
+async def test_nothing_but_lost_samples_is_an_error() -> None:
+    with pytest.raises(ModelUnavailable, match="busy"):
+        await propose(proposer(failing(dict.fromkeys(range(4), ModelUnavailable("busy")))))
+
+
+async def test_malformed_replies_show_that_the_model_can_be_asked() -> None:
+    busy: dict[int, Reply] = dict.fromkeys(range(3), ModelUnavailable("busy"))
+    proposals = await propose(proposer(failing({**busy, 3: ""})))
+    assert (proposals.prompts, proposals.num_malformed, proposals.usage.failures) == ((), 1, 3)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ModelRefused("HTTP 401", RefusalReason.KEY),
+        ModelRefused("HTTP 404", RefusalReason.MODEL),
+        BudgetExhausted("no calls left"),
+        ZeroDivisionError("a fault of our own"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("others", [{}, {0: ModelUnavailable("busy")}], ids=["good", "busy"])
+async def test_what_concerns_every_call_is_raised(failure: Exception, others: dict[int, Reply]) -> None:
+    call: Callable[[], object] = lambda: propose(proposer(failing({**others, 2: failure})))  # noqa: E731
+    with pytest.raises(type(failure)) as caught:
+        await call()  # type: ignore[misc]
+    assert caught.value is failure
