@@ -53,7 +53,8 @@ class LocalEvaluator:
     async def evaluate(self, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
         examples = self.task.examples[split]
         # Prompt by prompt, so that a server which keeps the last prompts' state sees shared beginnings in a row.
-        rows = await gather(gather(self._judge(prompt, example) for example in examples) for prompt in prompts)
+        # A list within: a generator there would run when all prompts are through, and see the last of them only.
+        rows = await gather(gather([self._judge(prompt, example) for example in examples]) for prompt in prompts)
         return [self._evaluation(split, row) for row in rows]
 
     def _evaluation(self, split: Split, verdicts: Sequence[tuple[float | None, Usage, str]]) -> Evaluation:

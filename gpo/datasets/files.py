@@ -81,8 +81,11 @@ def _csv(text: str, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
             if any(str(value or "").strip() for value in row.values()):
                 yield reader.line_num, row
     except csv.Error as error:
+        # The number of lines is that of the last good row.
         raise ConfigError(
-            f"{where}:{reader.line_num})", f"not valid CSV ({error})", "close every quote, and double quotes in a cell"
+            f"{where}:{reader.line_num + 1})",
+            f"not valid CSV ({error})",
+            "close every quote, and double quotes in a cell",
         ) from None
 
 

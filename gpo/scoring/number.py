@@ -28,12 +28,17 @@ def numbers(text: str) -> list[float]:
     return found
 
 
+def _equal(value: float, target: float) -> bool:
+    # The second bound tells large whole numbers apart.
+    return isclose(value, target, rel_tol=1e-6, abs_tol=1e-9) and abs(value - target) < 0.5
+
+
 @dataclass(frozen=True, slots=True)
 class NumberScorer:
     """The answer is a number: the first one after the last "the answer is" or ``####``, else the last in the answer.
 
-    Of a calculation ("the answer is 3 + 4 = 7") its result counts. Equal means equal to a relative error of 1e-6.
-    Units, currency signs and thousands separators do not count.
+    Of a calculation ("the answer is 3 + 4 = 7") its result counts. Equal means equal to a relative error of 1e-6,
+    and less than 0.5 apart. Units, currency signs and thousands separators do not count.
     """
 
     def score(self, answer: str, example: Example) -> float:
@@ -42,7 +47,7 @@ class NumberScorer:
         after = numbers(_LEFT_SIDE.sub("", stated(text) or "", count=1))
         value = after[:1] or numbers(text)[-1:]
         targets = [number for target in example.targets for number in numbers(target)[:1]]
-        return float(any(isclose(value[0], target, rel_tol=1e-6, abs_tol=1e-9) for target in targets) if value else 0)
+        return float(any(_equal(value[0], target) for target in targets) if value else 0)
 
     def follow_up(self, example: Example) -> str:
         """Asks for the bare number."""

@@ -123,9 +123,8 @@ async def test_steps_record_what_they_saw_and_did() -> None:
         assert all(candidate.score.values_E == tuple(values(candidate.prompt)) for candidate in step.candidates)
         assert step.successor is max(step.candidates, key=lambda candidate: candidate.score.mean)
         current = step.successor
-    assert [len(step.neighbours) for step in last.steps] == [0, *[3] * (STEPS - 1)][: len(last.steps)] or [
-        len(step.neighbours) for step in last.steps
-    ] == [min(3, sum(len(earlier.candidates) for earlier in last.steps[:index])) for index in range(STEPS)]
+    known = [sum(len(earlier.candidates) for earlier in last.steps[:index]) for index in range(STEPS)]
+    assert [len(step.neighbours) for step in last.steps] == [min(3, others) for others in known]
 
 
 async def test_spending_is_all_that_was_paid() -> None:
@@ -153,13 +152,18 @@ async def test_the_last_trajectory_yielded_survives_a_failure() -> None:
             return await super().evaluate(prompts, split)
 
     gpo = optimizer(evaluator=Failing(values))
-    seen = [await gpo.start(INITIAL)]
+    last = await gpo.start(INITIAL)
+
+    async def run_and_keep() -> None:
+        nonlocal last
+        async for last in gpo.run(last):
+            pass
+
     with pytest.raises(EvaluationError):
-        async for trajectory in gpo.run(seen[0]):
-            seen.append(trajectory)
-    assert len(seen[-1].steps) == 2
-    assert seen[-1].proposal is not None
-    assert (await search(optimizer(), seen[-1]))[-1] == (await search(optimizer()))[-1]
+        await run_and_keep()
+    assert len(last.steps) == 2
+    assert last.proposal is not None
+    assert (await search(optimizer(), last))[-1] == (await search(optimizer()))[-1]
 
 
 async def test_there_is_no_step_without_a_proposal() -> None:
