@@ -13,6 +13,8 @@ _OPTION_LINE = re.compile(r"^\s*\(([A-Z])\)\s*(.*?)\s*$", re.MULTILINE)
 _MARKED = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]]|\b(?:[Oo]ption|[Cc]hoice|OPTION|CHOICE)\s+([A-Z])\b")
 _LEADING = re.compile(r"\s*[(\[]?([A-Za-z])(?:[)\].:,]|\s*$|\s+[-–—])")
 _FIRST_WORD = re.compile(r"\s*([A-Z])(?![\w'’])")
+_ONE_LETTER = re.compile(r"\W*([a-z])\W*")
+_WORD = re.compile(r"\w+")
 _UPPER_WORD = re.compile(r"(?<![\w'’])([B-HJ-Z])(?![\w'’])")
 _CONFIRMED = re.compile(
     r"(?:[(\[]([A-Za-z])[)\]]|\b([A-Z]))\s+(?:is|seems|must be)\s+(?:the\s+)?(?:correct|right|best|answer)\b"
@@ -78,13 +80,20 @@ def _concluded(conclusion: str, listed: dict[str, str]) -> str | None:
 
 
 def _alone_in_first_line(answer: str, listed: dict[str, str]) -> str | None:
-    first_line = answer.partition("\n")[0]
-    leading = _known(_LEADING, first_line, listed, at_start=True)
-    if not leading:
-        return None
-    rest = re.sub(r"\W*[A-Za-z]\b\W*", "", first_line, count=1).strip(" .")
-    alone = not rest or rest.lower() == listed.get(leading[0], "").lower().strip(" .")
-    return leading[0] if alone else None
+    """The option that the first line consists of: its letter, its text, or both."""
+    line = answer.partition("\n")[0].lower()
+    bare = _ONE_LETTER.fullmatch(line)
+    if bare:
+        letters = [bare[1].upper()]
+    else:
+        letters = [
+            letter
+            for letter, option in listed.items()
+            if line.strip(" .") == option.lower().strip(" .")
+            or _WORD.findall(line) == [letter.lower(), *_WORD.findall(option.lower())]
+        ]
+    known = [letter for letter in letters if not listed or letter in listed]
+    return known[0] if len(known) == 1 else None
 
 
 def _mentioned(answer: str, listed: dict[str, str]) -> str | None:

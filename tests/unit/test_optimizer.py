@@ -156,8 +156,8 @@ async def test_the_last_trajectory_yielded_survives_a_failure() -> None:
 
     async def run_and_keep() -> None:
         nonlocal last
-        async for last in gpo.run(last):
-            pass
+        async for trajectory in gpo.run(last):
+            last = trajectory
 
     with pytest.raises(EvaluationError):
         await run_and_keep()

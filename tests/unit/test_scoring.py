@@ -110,6 +110,9 @@ def test_no_answer_makes_a_scorer_stumble(scorer: Scorer, answer: str, prefix: s
         ("(B)\n\nExplanation: (A) purrs and (C) is food.", "B"),
         ("B. The dog\n\nA cat purrs, and (C) is food.", "B"),
         ("(A) purrs; (C) is food; that leaves (B)", "B"),
+        ("(D) 15\n\n(A) and (B) are no numbers.", "D"),
+        ("b\n\nBecause (A) and (C) do not bark.", "B"),
+        ("The dog\n\n(A) and (C) do not bark.", "B"),
         ("The dog", "B"),
         ("It must be the dog.", "B"),
         ("A hot dog", "C"),
@@ -148,6 +151,13 @@ def test_choice_takes_any_letter_where_no_options_are_listed(answer: str, letter
 )
 def test_options_are_those_listed_line_by_line_without_a_gap(text: str, letters: str) -> None:
     assert "".join(options(Example(text, ("(A)",)))) == letters
+
+
+@pytest.mark.parametrize(
+    "answer", ["(C) (A) and (B)", "C. (A) and (B)", "(A) and (B)", "The answer is C, (A) and (B)."]
+)
+def test_an_option_may_name_others(answer: str) -> None:
+    assert ChoiceScorer().score(answer, Example("?\n(A) 1\n(B) 2\n(C) (A) and (B)", ("(C)",))) == 1
 
 
 @pytest.mark.parametrize("answer", ["(B)", "dog: (B)"])
