@@ -92,6 +92,19 @@ async def test_other_seeds_go_other_ways() -> None:
     assert first.history != second.history
 
 
+async def test_every_step_draws_its_own_random_numbers() -> None:
+    seeds: list[int] = []
+
+    def record(current: Candidate, n: int, seed: int) -> list[str]:
+        seeds.append(seed)
+        return []
+
+    await search(optimizer(proposer=FakeProposer(record)))
+    await search(optimizer(proposer=FakeProposer(record)))
+    assert len(set(seeds)) == STEPS
+    assert seeds[:STEPS] == seeds[STEPS:]
+
+
 async def test_no_prompt_is_evaluated_twice_and_only_val_is() -> None:
     gpo = optimizer()
     last = (await search(gpo))[-1]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -81,6 +81,13 @@ async def test_importance_gives_the_highest_and_the_later_of_equals_last() -> No
 )
 async def test_relevance_gives_the_nearest_last(vectors: dict[str, tuple[float, float]], expected: list[str]) -> None:
     assert await texts(RelevanceRetriever(Vectors(vectors)), 4) == expected
+
+
+async def test_relevance_keeps_the_order_of_many_equals() -> None:
+    search = trajectory(candidate("now", 1.0), [candidate(f"other {number}", 0.0) for number in range(100)], [])
+    search = replace(search, steps=(replace(search.steps[0], successor=search.initial),))
+    neighbours = await RelevanceRetriever(Vectors({})).retrieve(search, k=40)
+    assert neighbours == search.history[-40:]
 
 
 @pytest.mark.parametrize(("search", "k"), [(SEARCH, 0), (trajectory(candidate("start")), 3)])
