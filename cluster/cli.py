@@ -233,9 +233,11 @@ def _evaluate(
     config_path: Path, overrides: list[str], task: str | None, prompt: str | None, split: str, output: Path | None
 ) -> int:
     from cluster.config import load_config
-    from cluster.evaluate import evaluate_prompt, report_evaluation
+    from cluster.evaluate import evaluate_prompt, report_evaluation, require_writable
 
     config = load_config(config_path, overrides)
+    if output is not None:
+        require_writable(output)
     evaluated = asyncio.run(evaluate_prompt(config, task, prompt, split, _err))
     report_evaluation(evaluated, _out, output)
     return OK

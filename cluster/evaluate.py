@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,6 +70,24 @@ async def evaluate_prompt(
             except ModelRefused as refusal:
                 raise explained_refusal(config, refusal) from None
     return Evaluated(chosen, Split(split), scored, evaluation)
+
+
+def require_writable(output: Path) -> None:
+    """Find out before anything is paid for that the result could not be written.
+
+    Raises:
+        ConfigError: the file's folder is missing or closed to us, or the file is a folder.
+    """
+    folder = output.absolute().parent
+    if not folder.is_dir():
+        problem = "is in a folder that does not exist"
+    elif output.is_dir():
+        problem = "is a folder"
+    elif not os.access(output if output.exists() else folder, os.W_OK):
+        problem = "cannot be written (no permission)"
+    else:
+        return
+    raise ConfigError("--output", f"{str(output)!r} {problem}", "name another")
 
 
 def report_evaluation(evaluated: Evaluated, console: Console, output: Path | None) -> None:

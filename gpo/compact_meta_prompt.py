@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
-from gpo.meta_prompt import END, START, Direction
+from gpo.meta_prompt import END, START, Direction, neutral
 from gpo.models import Message
 
 _REWRITES = (
+    ("Can you spell this right?", "What is the correct spelling of the word in the text? Write the word."),
     (
-        "Translate this to French.",
-        "Translate the following English sentence into French. Reply with the translation only.",
+        "Is this about sport or politics?",
+        "What is the topic of the text, sport or politics? Name the topic of the text.",
     ),
-    ("Fix the spelling.", "Correct all spelling mistakes in the text and answer with the corrected text only."),
-    ("What topic is this?", "Name the topic of the text. Answer with one word."),
-    ("Add the numbers.", "Compute the sum of the numbers. Answer with just the number."),
+    ("How much is that?", "What is the result of the calculation? Write the number."),
+    ("Which color do you see?", "What is the color of the object in the sentence? Name the color."),
 )
-"""Vague instruction → clear one, for tasks that nobody optimizes here."""
+"""Question → clear instruction, each for a task of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompactMetaPrompt:
-    """Rewrites shown as turns of a chat, then the current prompt.
+    """Rewrites shown as turns of a chat, the last of them from the trajectory itself.
 
-    A model of a few hundred million parameters continues the pattern, where it would not follow a description of it.
-    It takes scores and step size no notice; the selection on ``val`` does the rest.
+    A model of a few hundred million parameters continues such a pattern, where it would not follow a description of
+    it. The retrieved prompts become turns as well: each is "rewritten" into the next better one, and the best of them
+    into the current prompt. Numbers mean nothing to such a model, so neither scores nor the step size are shown; the
+    selection on ``val`` does the rest.
     """
 
     @property
@@ -32,12 +35,14 @@ class CompactMetaPrompt:
         return (END, "\n")
 
     def messages(self, direction: Direction) -> list[Message]:
+        ascending = sorted(direction.neighbours, key=lambda candidate: candidate.score.mean)
+        path = [neutral(candidate.prompt.text) for candidate in (*ascending, direction.current)]
         turns: list[Message] = []
-        for before, after in _REWRITES:
-            turns.append({"role": "user", "content": self._request(before)})
+        for before, after in (*_REWRITES, *pairwise(path)):
+            turns.append({"role": "user", "content": _request(before)})
             turns.append({"role": "assistant", "content": f"{START}{after}{END}"})
-        return [*turns, {"role": "user", "content": self._request(direction.current.prompt.text)}]
+        return [*turns, {"role": "user", "content": _request(path[-1])}]
 
-    @staticmethod
-    def _request(prompt: str) -> str:
-        return f"Rewrite this instruction: {prompt}"
+
+def _request(prompt: str) -> str:
+    return f"Rewrite this instruction: {prompt}"

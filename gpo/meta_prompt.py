@@ -104,7 +104,7 @@ def _percent(candidate: Candidate) -> str:
     return f"{100 * candidate.score.mean:.1f}"
 
 
-def _neutral(text: str) -> str:
+def neutral(text: str) -> str:
     """A text without the tags that mark the reply: a prompt or an example must not look like one."""
     # A space in its place: the two sides of a tag that is taken out could join to another one.
     return _TAG.sub(" ", text)
@@ -145,7 +145,7 @@ class FullMetaPrompt:
         if not direction.exemplars:
             return ""
         shown = "\n\n".join(
-            f"Input: {_neutral(example.input)}\nCorrect answer: {_neutral(example.target)}"
+            f"Input: {neutral(example.input)}\nCorrect answer: {neutral(example.target)}"
             for example in direction.exemplars
         )
         return f"## Examples of the task\n\n{shown}"
@@ -156,14 +156,14 @@ class FullMetaPrompt:
             return ""
         ascending = sorted(direction.neighbours, key=lambda candidate: candidate.score.mean)
         shown = "\n\n".join(
-            f"Prompt: {_neutral(candidate.prompt.text)}\nScore: {_percent(candidate)}" for candidate in ascending
+            f"Prompt: {neutral(candidate.prompt.text)}\nScore: {_percent(candidate)}" for candidate in ascending
         )
         return f"## Earlier prompts and their scores, worst first\n\n{shown}"
 
     @staticmethod
     def _current(direction: Direction) -> str:
         current = direction.current
-        return f"## Current prompt\n\nPrompt: {_neutral(current.prompt.text)}\nScore: {_percent(current)}"
+        return f"## Current prompt\n\nPrompt: {neutral(current.prompt.text)}\nScore: {_percent(current)}"
 
     @staticmethod
     def _instructions(direction: Direction) -> str:

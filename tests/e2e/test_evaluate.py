@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from cluster.build import build_evaluators, build_tasks
+from cluster.config import load_config
+from gpo.prompt import Prompt
+from gpo.tasks import Split
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Gpo, WriteConfig
+
+GOOD = "Read carefully and classify the customer ticket: answer with exactly one category label, a single word only."
+
+
+async def test_the_score_is_the_evaluator_s_own(
+    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    path = write_config(tmp_path, endpoint.base_url)
+    finished = gpo(
+        "evaluate", path, "--prompt", GOOD, "--split", "test", "--task", "triage", "--output", "score.json",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert finished.code == 0, finished.stderr
+    num_calls = sum(record.path == "/v1/chat/completions" for record in endpoint.requests)
+
+    config = load_config(path)
+    (evaluator,) = build_evaluators(config, build_tasks(config), {})
+    (expected,) = await evaluator.evaluate([Prompt(GOOD)], Split.TEST)
+    score, usage = expected.score, expected.usage
+    assert num_calls == usage.requests == 30
+    assert finished.stdout == (
+        f"triage test: {100 * score.mean:.1f} % ± {100 * score.stderr:.1f} (standard error), 30 examples, 30 calls, "
+        f"{usage.prompt_tokens} + {usage.completion_tokens} tokens\n"
+    )
+    document = json.loads((tmp_path / "score.json").read_text(encoding="utf-8"))
+    assert document["mean"] == score.mean
+    assert document["stderr"] == score.stderr
+    assert document["values"] == list(score.values_E)
+    assert document["usage"]["prompt_tokens"] == usage.prompt_tokens
+    assert (document["task"], document["split"], document["prompt"]) == ("triage", "test", GOOD)
+
+
+def test_the_initial_prompt_on_val_is_meant_where_nothing_is_said(
+    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    tasks = [{}, {"name": "other"}]
+    finished = gpo("evaluate", write_config(tmp_path, endpoint.base_url, tasks=tasks), cwd=tmp_path)
+    assert finished.code == 0
+    assert finished.stdout.startswith("triage val: ")
+    assert ", 20 examples, " in finished.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "remedy"),
+    [
+        ("--task", "nowhere", "choose one of: triage"),
+        ("--split", "dev", "choose one of: train, val, test"),
+        ("--prompt", " ", "write a prompt"),
+        ("--output", "missing/score.json", "name another"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_refused(
+    option: str,
+    value: str,
+    remedy: str,
+    endpoint: SimulatedEndpoint,
+    gpo: Gpo,
+    write_config: WriteConfig,
+    tmp_path: Path,
+) -> None:
+    finished = gpo("evaluate", write_config(tmp_path, endpoint.base_url), option, value, cwd=tmp_path)
+    assert finished.code == 2
+    (line,) = finished.stderr.splitlines()
+    assert option in line
+    assert value.strip() in line
+    assert remedy in line
+    assert endpoint.requests == []
+
+
+def test_an_unknown_model_at_an_endpoint_without_a_list_is_found_at_the_first_call(
+    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    endpoint.behaviour = Behaviour(list_models=False)
+    config = write_config(tmp_path, endpoint.base_url, models={"task": {"model": "task-modle"}})
+    finished = gpo("evaluate", config, cwd=tmp_path)
+    assert finished.code == 2
+    (line,) = finished.stderr.splitlines()
+    assert "models.task.model: 'task-modle' is unknown at" in line
+    assert "correct the name" in line
+
+
+def test_a_few_unscored_examples_are_tolerated_and_told(
+    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    endpoint.behaviour = Behaviour(fail_next=3)
+    config = write_config(
+        tmp_path, endpoint.base_url, models={"task": {"max_attempts": 1}}, evaluation={"max_unscored": 0.2}
+    )
+    finished = gpo("evaluate", config, "--output", "score.json", cwd=tmp_path)
+    assert finished.code == 0, finished.stderr
+    assert "20 examples, 3 unscored, 17 calls" in finished.stdout
+    document = json.loads((tmp_path / "score.json").read_text(encoding="utf-8"))
+    assert document["values"].count(None) == document["usage"]["failures"] == 3
+
+
+def test_too_many_unscored_examples_fail_with_one_line(
+    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    endpoint.behaviour = Behaviour(fail_next=3)
+    config = write_config(tmp_path, endpoint.base_url, models={"task": {"max_attempts": 1}})
+    finished = gpo("evaluate", config, cwd=tmp_path)
+    assert finished.code == 1
+    assert finished.stdout == ""
+    (line,) = finished.stderr.splitlines()
+    assert "3 of 20 val examples of task triage stayed unscored" in line
+    assert "evaluation.max_unscored" in line

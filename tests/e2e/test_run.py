@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndpoint
+from cluster.config import load_config
+from gpo.checkpoint import decode
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Finished, Gpo, Started, Until, WriteConfig
+
+KEY = "canary-5f1d2c"
+MARKUP = 'Which <b>team</b> & "desk" <script>alert(1)</script> shall take this?'
+NUM_STEPS, NUM_CANDIDATES, VAL_SIZE, TEST_SIZE = 3, 3, 20, 30
+USAGE = {"requests", "cached", "retries", "failures", "prompt_tokens", "completion_tokens", "cost_usd"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run and all that is known of it."""
+
+    command: Started
+    finished: Finished
+    config: Path
+    folder: Path
+    requests: list[AccessRecord]
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        return dict(self.json("summary.json"))
+
+    @cached_property
+    def steps(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
+
+    def asked(self, model: str) -> list[AccessRecord]:
+        return [record for record in self.requests if record.model == model]
+
+
+@pytest.fixture(scope="module")
+def run(gpo: Gpo, write_config: WriteConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
+    folder = tmp_path_factory.mktemp("run")
+    # Slow enough for calls to overlap; some calls fail and some replies hold no prompt, as in life.
+    behaviour = Behaviour(latency_s=0.01, error_rate=0.02, malformed_rate=0.1, api_key=KEY)
+    with SimulatedEndpoint(behaviour) as endpoint:
+        config = write_config(
+            folder, endpoint.base_url, tasks=[{}, {"name": "desks", "prompt": MARKUP}], optimizer={"steps": 99}
+        )
+        command = gpo.start(
+            "run", config, "--run-dir", "results", "--set", f"optimizer.steps={NUM_STEPS}",
+            cwd=folder, env={"OPENAI_API_KEY": KEY},
+        )  # fmt: skip
+        finished = command.finish()
+        yield Outcome(command, finished, config, folder / "results", endpoint.requests)
+
+
+def test_succeeds_and_says_where_the_results_are(run: Outcome) -> None:
+    assert run.finished.code == 0, run.finished.stderr
+    for name in ("report.html", "best_prompts.json", "summary.json", "steps.jsonl"):
+        assert str(run.folder / name) in run.finished.stdout
+        assert (run.folder / name).stat().st_size > 0
+    assert "→" in run.finished.stdout
+
+
+def test_says_in_plain_lines_how_far_each_trajectory_is(run: Outcome) -> None:
+    for trajectory in ("triage/0", "triage/1", "desks/0", "desks/1"):
+        assert f"{trajectory}: initial prompt scored" in run.finished.stderr
+        assert f"{trajectory}: step 2/3, best val " in run.finished.stderr
+        assert f"{trajectory}: done, best val " in run.finished.stderr
+    assert "\x1b" not in run.finished.stdout + run.finished.stderr
+
+
+def test_leaves_no_process_behind(run: Outcome, until: Until) -> None:
+    until(lambda: not run.command.survivors(), "every process of the run has ended", timeout_s=20)
+
+
+def test_summary_tells_what_the_run_came_to(run: Outcome) -> None:
+    summary = run.summary
+    assert set(summary) == {"run_id", "status", "started_at", "finished_at", "wall_s", "trajectories", "llm"}
+    assert summary["run_id"].startswith("triage-")
+    assert summary["status"] == "completed"
+    started, finished = (datetime.fromisoformat(summary[name]) for name in ("started_at", "finished_at"))
+    assert started.utcoffset() is not None
+    assert 0 < summary["wall_s"] <= (finished - started).total_seconds() + 1
+    assert [(row["task"], row["seed"]) for row in summary["trajectories"]] == [
+        ("triage", 0), ("triage", 1), ("desks", 0), ("desks", 1),
+    ]  # fmt: skip
+    for row in summary["trajectories"]:
+        assert set(row) == {"task", "seed", "steps", "initial", "best", "error"}
+        assert (row["steps"], row["error"]) == (NUM_STEPS, None)
+        for end in ("initial", "best"):
+            assert set(row[end]) == {"prompt", "val", "test"}
+            assert 0 <= row[end]["val"] <= 1
+            assert 0 <= row[end]["test"] <= 1
+
+
+def test_the_best_prompt_is_the_best_one_by_val(run: Outcome) -> None:
+    for row in run.summary["trajectories"]:
+        lines = [line for line in run.steps if (line["task"], line["seed"]) == (row["task"], row["seed"])]
+        scores = {candidate["prompt"]: candidate["val"] for line in lines for candidate in line["candidates"]}
+        scores[row["initial"]["prompt"]] = row["initial"]["val"]
+        assert row["best"]["val"] == max(scores.values()) == scores[row["best"]["prompt"]]
+        assert row["best"]["val"] >= row["initial"]["val"]
+    assert any(row["best"]["val"] > row["initial"]["val"] for row in run.summary["trajectories"])
+
+
+def test_best_prompts_are_those_of_the_best_trajectory_of_each_task(run: Outcome) -> None:
+    best = run.json("best_prompts.json")
+    assert set(best) == {"triage", "desks"}
+    for task, entry in best.items():
+        rows = [row for row in run.summary["trajectories"] if row["task"] == task]
+        top = max(rows, key=lambda row: row["best"]["val"])
+        assert entry == {**top["best"], "trajectory": {"task": task, "seed": top["seed"]}}
+
+
+def test_every_step_stands_on_a_line_with_every_candidate(run: Outcome) -> None:
+    places = [(line["task"], line["seed"], line["step"]) for line in run.steps]
+    assert places == [
+        (task, seed, step) for task in ("desks", "triage") for seed in (0, 1) for step in range(NUM_STEPS)
+    ]
+    for line in run.steps:
+        assert line["step_size"] == {0: 50, 1: 30, 2: 10}[line["step"]]
+        assert len(line["candidates"]) + line["malformed"] <= NUM_CANDIDATES
+        for candidate in line["candidates"]:
+            assert set(candidate) == {"prompt", "val", "stderr", "unscored", "edit_distance"}
+            assert 0 <= candidate["val"] <= 1
+            assert candidate["unscored"] == 0
+            assert 1 <= candidate["edit_distance"] <= 6
+        assert set(line["llm"]) == {"task", "optimizer"}
+    assert any(line["candidates"] for line in run.steps)
+
+
+def test_the_usage_equals_what_the_endpoint_saw(run: Outcome) -> None:
+    for role, model in (("task", "task-model"), ("optimizer", "opt-model")):
+        usage, asked = run.summary["llm"][role], run.asked(model)
+        assert set(usage) == USAGE
+        answered = [record for record in asked if record.status == 200]
+        assert usage == {
+            "requests": len(answered),
+            "cached": 0,
+            "retries": len(asked) - len(answered),
+            "failures": 0,
+            "prompt_tokens": sum(record.prompt_tokens for record in answered),
+            "completion_tokens": sum(record.completion_tokens for record in answered),
+            "cost_usd": 0.0,
+        }
+    assert Counter(record.status for record in run.requests).keys() == {200, 500}
+
+
+def test_only_val_steers_and_test_is_scored_at_the_ends_alone(run: Outcome) -> None:
+    tried = sum(len(line["candidates"]) for line in run.steps)
+    ends = sum(len({row["initial"]["prompt"], row["best"]["prompt"]}) for row in run.summary["trajectories"])
+    initials = len(run.summary["trajectories"])
+    assert run.summary["llm"]["task"]["requests"] == (initials + tried) * VAL_SIZE + ends * TEST_SIZE
+    assert run.summary["llm"]["optimizer"]["requests"] == initials * NUM_STEPS * NUM_CANDIDATES
+
+
+def test_trajectories_run_side_by_side(run: Outcome) -> None:
+    # Within one trajectory proposing and scoring take turns, so one beside the other are two trajectories.
+    assert any(
+        proposing.started_s < scoring.finished_s and scoring.started_s < proposing.finished_s
+        for proposing in run.asked("opt-model")
+        for scoring in run.asked("task-model")
+    )
+    assert max(record.in_flight for record in run.requests) > NUM_CANDIDATES
+
+
+def test_the_resolved_configuration_loads_again(run: Outcome) -> None:
+    resolved = load_config(run.folder / "config.yaml")
+    assert [task.prompt for task in resolved.tasks][1] == MARKUP
+    assert resolved == load_config(run.config, [f"optimizer.steps={NUM_STEPS}"])
+
+
+def test_the_key_is_in_no_file_and_in_no_output(run: Outcome) -> None:
+    files = [path for path in run.folder.rglob("*") if path.is_file()]
+    assert len(files) == 5 + len(run.summary["trajectories"])  # one checkpoint each
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+    assert KEY not in run.finished.stdout + run.finished.stderr
+
+
+def test_each_trajectory_has_a_checkpoint(run: Outcome) -> None:
+    for row in run.summary["trajectories"]:
+        path = run.folder / "trajectories" / row["task"] / f"seed-{row['seed']}.msgpack"
+        checkpoint = decode(path.read_bytes())
+        assert len(checkpoint.trajectory.steps) == NUM_STEPS
+        assert checkpoint.trajectory.best.prompt.text == row["best"]["prompt"]
+        ends = {checkpoint.trajectory.initial.prompt.id, checkpoint.trajectory.best.prompt.id}
+        assert set(checkpoint.test) == ends
+
+
+def test_the_report_shows_prompts_as_text(run: Outcome) -> None:
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert run.summary["run_id"] in page
+    assert not re.search(r"src=|href=|url\(", page)  # nothing comes from elsewhere
