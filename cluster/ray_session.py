@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
@@ -30,6 +31,7 @@ def ray_session(address: str, *, cpus_needed: float) -> Iterator[None]:
     """
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address == "local":
             ray.init(
@@ -48,6 +50,9 @@ def ray_session(address: str, *, cpus_needed: float) -> Iterator[None]:
                     f"no Ray cluster answers at {address!r} ({str(error).splitlines()[0]})",
                     "start one with 'ray start --head', or leave the option out",
                 ) from None
+        # Ray puts a handler of its own in place, which would end us at once, without saving what is done.
+        if signal.getsignal(signal.SIGTERM) is not on_sigterm:
+            signal.signal(signal.SIGTERM, on_sigterm)
         yield
     finally:
         ray.shutdown()
