@@ -115,9 +115,9 @@ def _gpo(
 def _chat_model(
     config: ChatEndpointConfig | EmbeddedChatConfig, urls: EmbeddedUrls, *, default_temperature: float, share: int
 ) -> SampledModel:
-    sampling = config.sampling.build(default_temperature)
     if isinstance(config, ChatEndpointConfig):
-        return SampledModel(OpenAICompatibleModel(config.build(share), config.completion_limit), sampling)
+        model = OpenAICompatibleModel(config.build(share), config.completion_limit)
+        return SampledModel(model, config.sampling.build(default_temperature))
     spec = embedded_spec(config)
     endpoint = Endpoint(
         base_url=urls[spec],
@@ -126,7 +126,7 @@ def _chat_model(
         max_concurrency=config.parallel,
         timeout_s=config.timeout_s,
     )
-    return SampledModel(OpenAICompatibleModel(endpoint), sampling)
+    return SampledModel(OpenAICompatibleModel(endpoint), config.bounded_sampling.build(default_temperature))
 
 
 def _embedder(config: RunConfig) -> Embedder:

@@ -18,6 +18,12 @@ from gpo.checkpoint import Checkpoint
 from gpo.trajectory import Trajectory
 
 
+_SILENCE_S = 15.0
+"""How long a log may stay silent."""
+_SHOWN = 4
+"""Trajectories named in a sign of life."""
+
+
 def percent(value: float | None) -> str:
     """A score in [0, 1] as a percentage with one decimal."""
     return "–" if value is None or value != value else f"{100 * value:.1f}"
@@ -118,6 +124,10 @@ class View(Protocol):
         """Take up news that the progress holds already."""
         ...
 
+    def tick(self) -> None:
+        """Show a sign of life; called about once a second."""
+        ...
+
 
 class LiveView:
     """A table that is drawn anew a few times a second."""
@@ -144,6 +154,9 @@ class LiveView:
     def show(self, update: Update) -> None:
         if update.error:
             self._live.console.print(Text(f"{update.key} failed: {update.error}", style="red"))
+
+    def tick(self) -> None:
+        return  # the table is drawn anew by itself
 
     def _render(self) -> RenderableType:
         if self._progress is None:
@@ -185,6 +198,7 @@ class PlainView:
         self._started = time.monotonic()
         self._progress: Progress | None = None
         self._steps: dict[SearchKey, int] = {}
+        self._last = self._started
 
     def __enter__(self) -> PlainView:
         return self
@@ -206,6 +220,16 @@ class PlainView:
             self._steps[update.key] = row.steps
             self._print(self._line(row, row.checkpoint.trajectory))
 
+    def tick(self) -> None:
+        if self._progress and time.monotonic() - self._last >= _SILENCE_S:
+            busy = [
+                f"{row.key} {row.phase}" + (f" {row.evaluated}/{row.to_evaluate}" if row.to_evaluate else "")
+                for row in self._progress.rows.values()
+                if row.phase is not Phase.DONE
+            ]
+            more = f" and {len(busy) - _SHOWN} more" if len(busy) > _SHOWN else ""
+            self._print(f"at work: {', '.join(busy[:_SHOWN])}{more}")
+
     def _line(self, row: Row, trajectory: Trajectory) -> str:
         left = self._progress.left_s() if self._progress else None
         step = f"step {row.steps}/{row.num_steps}" if row.steps else "initial prompt scored"
@@ -218,7 +242,8 @@ class PlainView:
         )
 
     def _print(self, text: str) -> None:
-        elapsed = duration(time.monotonic() - self._started)
+        self._last = time.monotonic()
+        elapsed = duration(self._last - self._started)
         self._console.print(f"[{elapsed}] {text}", markup=False, highlight=False, soft_wrap=True)
 
 

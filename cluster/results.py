@@ -20,7 +20,7 @@ _FILES = {
 def results_table(record: RunRecord) -> Table:
     """Initial → best of every trajectory, in percent, with the best prompt."""
     table = Table(title=f"{record.run_id}: {record.status}", title_justify="left", title_style="bold")
-    table.add_column("Task")
+    table.add_column("Task", overflow="fold")
     table.add_column("Seed", justify="right")
     table.add_column("Steps", justify="right")
     table.add_column("val", justify="right", no_wrap=True)

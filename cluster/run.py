@@ -106,10 +106,14 @@ class Run:
         placement = Placement(cluster.trajectories_per_actor, cluster.actor_cpus, cluster.actor_restarts)
         progress = Progress(self._record.keys, self._config.optimizer.steps)
         view.begin(progress)
-        async for update in Supervisor(searches, self._folder.checkpoints, placement).run():
-            self._take(update)
-            progress.rows[update.key].take(update)
-            view.show(update)
+        ticking = asyncio.create_task(_tick(view))
+        try:
+            async for update in Supervisor(searches, self._folder.checkpoints, placement).run():
+                self._take(update)
+                progress.rows[update.key].take(update)
+                view.show(update)
+        finally:
+            ticking.cancel()
 
     def _take(self, update: Update) -> None:
         if update.checkpoint is not None:
@@ -129,3 +133,9 @@ class Run:
             + cluster.evaluator_replicas * cluster.evaluator_cpus
             + len(embedded_specs(self._config)) * EMBEDDED_CPUS
         )
+
+
+async def _tick(view: View) -> None:
+    while True:
+        await asyncio.sleep(1.0)
+        view.tick()

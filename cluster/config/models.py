@@ -144,6 +144,12 @@ class EmbeddedChatConfig(Section):
     timeout_s: PositiveFloat = 600.0
     """Bound on one request, in seconds."""
     sampling: SamplingConfig = SamplingConfig()
+    """``max_tokens`` left out: 256, since a small model may not find an end by itself."""
+
+    @property
+    def bounded_sampling(self) -> SamplingConfig:
+        """The sampling with a bound on generated tokens."""
+        return self.sampling.model_copy(update={"max_tokens": self.sampling.max_tokens or 256})
 
 
 class EmbeddedEmbeddingConfig(Section):
