@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import httpx2
 import openai
 import tenacity
-from openai.types.chat import ChatCompletion
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_validator
 
 from gpo.errors import ConfigError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.models import Completion, Message, Sampling, Usage
@@ -156,8 +156,12 @@ class Endpoint:
             return await call()
         except openai.APIStatusError as error:
             raise self._failure(error) from None
-        except (openai.APIConnectionError, openai.APIResponseValidationError) as error:
+        except openai.APIConnectionError as error:
             raise ModelUnavailable(self._said(str(error.__cause__ or error) or type(error).__name__)) from None
+        except ValidationError as error:  # a proxy's page, a cut body, an error that calls itself a success
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise ModelUnavailable(self._said(f"the reply is not what was asked for: {place} {first['msg']}")) from None
 
     def _failure(self, error: openai.APIStatusError) -> ModelUnavailable | ModelRefused:
         status = error.status_code
@@ -212,9 +216,9 @@ class OpenAICompatibleModel:
 
     async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """Reply to a conversation; see ``gpo.models.ChatModel``."""
-        completion, retries = await self.endpoint.attempt(lambda: self._request(messages, sampling))
-        choice, usage = completion.choices[0], completion.usage
-        prompt_tokens, completion_tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+        reply, retries = await self.endpoint.attempt(lambda: self._request(messages, sampling))
+        choice, usage = reply.choices[0], reply.usage or _Usage()
+        prompt_tokens, completion_tokens = usage.prompt_tokens or 0, usage.completion_tokens or 0
         return Completion(
             text=choice.message.content or "",
             truncated=choice.finish_reason == "length",
@@ -227,7 +231,7 @@ class OpenAICompatibleModel:
             ),
         )
 
-    async def _request(self, messages: Sequence[Message], sampling: Sampling) -> ChatCompletion:
+    async def _request(self, messages: Sequence[Message], sampling: Sampling) -> _ChatReply:
         endpoint = self.endpoint
         settings: dict[str, Any] = {
             "temperature": sampling.temperature,
@@ -237,15 +241,12 @@ class OpenAICompatibleModel:
             "stop": list(sampling.stop) or None,
             "extra_body": dict(sampling.extra) or None,
         }
-        completion: Any = await endpoint.client.chat.completions.create(
+        response = await endpoint.client.chat.completions.with_raw_response.create(
             model=endpoint.model,
             messages=list(messages),  # type: ignore[arg-type]  # our turns are a subset of theirs
             **{name: value for name, value in settings.items() if value is not None},
         )
-        # A 200 that is not a completion (a proxy's page, a cut body) comes back as text or with no choices.
-        if not isinstance(completion, ChatCompletion) or not completion.choices:
-            raise ModelUnavailable(f"{endpoint.model} at {endpoint.base_url}: the reply is not a chat completion")
-        return completion
+        return _ChatReply.model_validate_json(response.content)
 
 
 @dataclass(frozen=True)
@@ -259,10 +260,48 @@ class OpenAICompatibleEmbedder:
         """One vector per text; see ``gpo.models.Embedder``."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._known]
         if missing:
-            response, _ = await self.endpoint.attempt(
-                lambda: self.endpoint.client.embeddings.create(
-                    model=self.endpoint.model, input=missing, encoding_format="float"
-                )
-            )
-            self._known.update(zip(missing, (row.embedding for row in response.data), strict=True))
+            reply, _ = await self.endpoint.attempt(lambda: self._request(missing))
+            self._known.update(zip(missing, (row.embedding for row in reply.data), strict=True))
         return [self._known[text] for text in texts]
+
+    async def _request(self, texts: list[str]) -> _EmbeddingReply:
+        response = await self.endpoint.client.embeddings.with_raw_response.create(
+            model=self.endpoint.model, input=texts, encoding_format="float"
+        )
+        return _EmbeddingReply.model_validate_json(response.content, context={"num_texts": len(texts)})
+
+
+# What we read of a reply. The client's own types let any reply through, and fail where it is read.
+
+
+class _Message(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _ChatReply(BaseModel):
+    choices: Annotated[list[_Choice], Field(min_length=1)]
+    usage: _Usage | None = None
+
+
+class _Embedding(BaseModel):
+    embedding: Annotated[list[float], Field(min_length=1)]
+
+
+class _EmbeddingReply(BaseModel):
+    data: list[_Embedding]
+
+    @model_validator(mode="after")
+    def _one_for_each_text(self, info: ValidationInfo) -> Self:
+        if info.context and len(self.data) != info.context["num_texts"]:
+            raise ValueError("holds another number of embeddings than of texts")
+        return self

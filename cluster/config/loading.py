@@ -127,7 +127,9 @@ _SECRETIVE = ("api_key", "base_url")
 def _explained(error: ErrorDetails, raw: Mapping[str, Any]) -> ConfigError:
     kind, context = error["type"], error.get("ctx", {})
     # Our own validators say in "at" which option of the section they mean.
-    parts = [_place(error["loc"], raw, missing=kind == "missing"), str(context.get("at", ""))]
+    # A base URL may stand in the environment alone.
+    absent = kind in ("missing", "base_url")
+    parts = [_place(error["loc"], raw, missing=absent), str(context.get("at", ""))]
     field = ".".join(part for part in parts if part) or "CONFIG"
     if kind == "missing":
         return ConfigError(field, "is missing", _REMEDIES[kind])

@@ -45,7 +45,7 @@ class Started:
         """What Ctrl-C in a terminal does: SIGINT to every process of the group."""
         os.killpg(self.process.pid, signal.SIGINT)
 
-    def finish(self, timeout_s: float = 60) -> Finished:
+    def finish(self, timeout_s: float = 180) -> Finished:
         """Wait for the end; no traceback may have been printed by then."""
         stdout, stderr = self.process.communicate(timeout=timeout_s)
         assert "Traceback" not in stdout + stderr, stderr
@@ -68,7 +68,7 @@ class Gpo:
     started: list[Started] = field(default_factory=list)
 
     def __call__(
-        self, *arguments: object, cwd: Path, env: Mapping[str, str] | None = None, timeout_s: float = 120
+        self, *arguments: object, cwd: Path, env: Mapping[str, str] | None = None, timeout_s: float = 180
     ) -> Finished:
         """Run it to its end."""
         return self.start(*arguments, cwd=cwd, env=env).finish(timeout_s)
@@ -98,7 +98,7 @@ class Gpo:
 
 
 class Until(Protocol):
-    def __call__(self, condition: Callable[[], bool], what: str, *, timeout_s: float = 60) -> None: ...
+    def __call__(self, condition: Callable[[], bool], what: str, *, timeout_s: float = 120) -> None: ...
 
 
 class WriteConfig(Protocol):
@@ -139,7 +139,7 @@ def write_config() -> WriteConfig:
 def until() -> Until:
     """Waits for a condition, as long as a deadline allows."""
 
-    def wait(condition: Callable[[], bool], what: str, *, timeout_s: float = 60) -> None:
+    def wait(condition: Callable[[], bool], what: str, *, timeout_s: float = 120) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain until {what}"

@@ -11,23 +11,32 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from gpo.checkpoint import decode
+from gpo.trajectory import Spending
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Finished, Gpo, Started, Until, WriteConfig
 
-NUM_STEPS = 4
-# Some seconds between two steps, so that a signal after one falls into the next.
-SLOW = Behaviour(latency_s=0.1)
+NUM_STEPS = 5
+SLOW = Behaviour(latency_s=0.05)
+"""A step takes long enough for a signal after one to fall into the next."""
 
 
 @dataclass(frozen=True)
 class Sitting:
-    """One command over a run's folder, what it left there, and which calls it paid for."""
+    """One command over a run's folder.
+
+    Attributes:
+        folder: what it left there, but for the checkpoints.
+        paid: which calls were answered, by model and content.
+        saved: what the checkpoints account for, of all sittings so far.
+    """
 
     command: Started
     finished: Finished
     folder: Path
     paid: Counter[tuple[str, str]]
+    saved: Spending
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -36,14 +45,19 @@ class Sitting:
 
 def _sitting(command: Started, folder: Path, endpoint: SimulatedEndpoint, before: int) -> Sitting:
     finished = command.finish()
-    paid = Counter((call.model, call.content) for call in endpoint.requests[before:] if call.model and call.status == 200)
+    paid = Counter(
+        (call.model, call.content) for call in endpoint.requests[before:] if call.model and call.status == 200
+    )
     # As it was then: a later sitting goes on in the same folder.
-    kept = folder.with_name(f"{folder.name}-{before}")
+    kept = folder.parents[1] / f"results-after-{before}"
     kept.mkdir()
     for path in folder.iterdir():
         if path.is_file():
             (kept / path.name).write_bytes(path.read_bytes())
-    return Sitting(command, finished, kept, paid)
+    saved = [decode(path.read_bytes()) for path in folder.rglob("*.msgpack")]
+    tests = [Spending(task=test.usage) for checkpoint in saved for test in checkpoint.test.values()]
+    searches = [checkpoint.trajectory.spending for checkpoint in saved]
+    return Sitting(command, finished, kept, paid, sum([*searches, *tests], start=Spending()))
 
 
 @pytest.fixture(scope="module")
@@ -62,50 +76,70 @@ def config(endpoint: SimulatedEndpoint, write_config: WriteConfig, tmp_path_fact
 
 @pytest.fixture(scope="module")
 def undisturbed(endpoint: SimulatedEndpoint, config: Path, gpo: Gpo) -> Sitting:
-    folder, before = config.with_name("undisturbed"), len(endpoint.requests)
+    folder, before = config.with_name("runs-undisturbed") / "run", len(endpoint.requests)
     return _sitting(gpo.start("run", config, "--run-dir", folder, cwd=config.parent), folder, endpoint, before)
 
 
 @pytest.fixture(scope="module")
 def interrupted(endpoint: SimulatedEndpoint, config: Path, gpo: Gpo, until: Until, undisturbed: Sitting) -> Sitting:
-    folder, before = config.with_name("interrupted"), len(endpoint.requests)
+    """By Ctrl-C, in a run in a folder of its own below ``run.dir``."""
+    runs, before = config.with_name("runs"), len(endpoint.requests)
     endpoint.behaviour = SLOW
-    command = gpo.start("run", config, "--run-dir", folder, cwd=config.parent)
-    until(lambda: _num_lines(folder / "steps.jsonl") >= 2, "two steps are done")
+    command = gpo.start("run", config, cwd=config.parent)
+    until(lambda: any(_num_lines(path) >= 2 for path in runs.glob("*/steps.jsonl")), "two steps are done")
     command.interrupt()
-    sitting = _sitting(command, folder, endpoint, before)
-    endpoint.behaviour = Behaviour()
-    return sitting
+    (folder,) = runs.iterdir()
+    return _sitting(command, folder, endpoint, before)
 
 
 @pytest.fixture(scope="module")
-def resumed(endpoint: SimulatedEndpoint, config: Path, gpo: Gpo, interrupted: Sitting) -> Sitting:
-    folder, before = config.with_name("interrupted"), len(endpoint.requests)
+def terminated(endpoint: SimulatedEndpoint, config: Path, gpo: Gpo, until: Until, interrupted: Sitting) -> Sitting:
+    """By SIGTERM, after it went on where Ctrl-C had ended it."""
+    (folder,), before = config.with_name("runs").iterdir(), len(endpoint.requests)
+    command = gpo.start("run", config, "--resume", cwd=config.parent)
+    done = _num_lines(folder / "steps.jsonl")
+    until(lambda: _num_lines(folder / "steps.jsonl") >= done + 2, "two more steps are done")
+    command.process.send_signal(signal.SIGTERM)
+    return _sitting(command, folder, endpoint, before)
+
+
+@pytest.fixture(scope="module")
+def resumed(endpoint: SimulatedEndpoint, config: Path, gpo: Gpo, terminated: Sitting) -> Sitting:
+    """To the end."""
+    (folder,), before = config.with_name("runs").iterdir(), len(endpoint.requests)
+    endpoint.behaviour = Behaviour()
     command = gpo.start("run", config, "--run-dir", folder, "--resume", cwd=config.parent)
     return _sitting(command, folder, endpoint, before)
+
+
+@pytest.fixture(params=["interrupted", "terminated"])
+def stopped(request: pytest.FixtureRequest) -> Sitting:
+    """Each of the sittings that did not come to the end."""
+    sitting: Sitting = request.getfixturevalue(request.param)
+    return sitting
 
 
 def _num_lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def test_an_interrupted_run_says_how_to_go_on(interrupted: Sitting) -> None:
-    assert interrupted.finished.code == 1
-    assert interrupted.summary["status"] == "interrupted"
-    *_, last = interrupted.finished.stderr.splitlines()
+def test_a_stopped_run_says_how_to_go_on(stopped: Sitting) -> None:
+    assert stopped.finished.code == 1
+    assert stopped.summary["status"] == "interrupted"
+    *_, last = stopped.finished.stderr.splitlines()
     assert "Interrupted" in last
     assert "--resume" in last
 
 
-def test_an_interrupted_run_stopped_in_the_middle(interrupted: Sitting) -> None:
-    rows = interrupted.summary["trajectories"]
+def test_a_stopped_run_has_saved_what_was_done(stopped: Sitting) -> None:
+    rows = stopped.summary["trajectories"]
     assert 2 <= sum(row["steps"] for row in rows) < NUM_STEPS * len(rows)
     assert {row["error"] for row in rows} == {None}
-    assert _num_lines(interrupted.folder / "steps.jsonl") == sum(row["steps"] for row in rows)
+    assert _num_lines(stopped.folder / "steps.jsonl") == sum(row["steps"] for row in rows)
 
 
-def test_an_interrupted_run_leaves_no_process_behind(interrupted: Sitting, until: Until) -> None:
-    until(lambda: not interrupted.command.survivors(), "every process of the run has ended", timeout_s=20)
+def test_a_stopped_run_leaves_no_process_behind(stopped: Sitting, until: Until) -> None:
+    until(lambda: not stopped.command.survivors(), "every process of the run has ended", timeout_s=20)
 
 
 def test_a_resumed_run_ends_as_an_undisturbed_one(undisturbed: Sitting, resumed: Sitting) -> None:
@@ -117,35 +151,36 @@ def test_a_resumed_run_ends_as_an_undisturbed_one(undisturbed: Sitting, resumed:
     assert resumed.summary["llm"] == undisturbed.summary["llm"]
 
 
-def test_a_resumed_run_is_the_same_run(interrupted: Sitting, resumed: Sitting) -> None:
+def test_a_resumed_run_is_the_same_run(interrupted: Sitting, terminated: Sitting, resumed: Sitting) -> None:
     for name in ("run_id", "started_at"):
-        assert resumed.summary[name] == interrupted.summary[name]
-    assert resumed.summary["wall_s"] > interrupted.summary["wall_s"]
+        assert interrupted.summary[name] == terminated.summary[name] == resumed.summary[name]
+    assert interrupted.summary["wall_s"] < terminated.summary["wall_s"] < resumed.summary["wall_s"]
 
 
-def test_what_an_interrupted_run_had_saved_is_not_paid_for_again(
-    undisturbed: Sitting, interrupted: Sitting, resumed: Sitting
+def test_what_was_saved_is_not_paid_for_again(
+    undisturbed: Sitting, interrupted: Sitting, terminated: Sitting, resumed: Sitting
 ) -> None:
-    assert resumed.paid <= undisturbed.paid
     assert interrupted.paid <= undisturbed.paid
+    assert terminated.paid <= undisturbed.paid
+    assert resumed.paid <= undisturbed.paid
     for role, model in (("task", "task-model"), ("optimizer", "opt-model")):
-        saved = interrupted.summary["llm"][role]["requests"]
-        all_calls, rest = (sum(_of(model, sitting.paid).values()) for sitting in (undisturbed, resumed))
-        assert saved > 0
-        assert rest == all_calls - saved
-    # What is left over was under way when the signal came: at most one step's scoring for each trajectory.
-    again = (interrupted.paid + resumed.paid) - undisturbed.paid
-    assert sum(again.values()) <= 2 * 3 * 20
+        saved = [getattr(sitting.saved, role).requests for sitting in (interrupted, terminated, undisturbed)]
+        num_paid, rest = (_num_calls(model, sitting.paid) for sitting in (undisturbed, resumed))
+        assert 0 < saved[0] < saved[1] < saved[2] == num_paid
+        assert rest == num_paid - saved[1]
+    # What was paid for twice was under way when a signal came: at most one step's scoring for each trajectory.
+    twice = (interrupted.paid + terminated.paid + resumed.paid) - undisturbed.paid
+    assert sum(twice.values()) <= 2 * (2 * 3 * 20)
 
 
-def _of(model: str, paid: Counter[tuple[str, str]]) -> Counter[tuple[str, str]]:
-    return Counter({call: count for call, count in paid.items() if call[0] == model})
+def _num_calls(model: str, paid: Counter[tuple[str, str]]) -> int:
+    return sum(count for (asked, _), count in paid.items() if asked == model)
 
 
 def test_resuming_a_completed_run_makes_no_call(
     endpoint: SimulatedEndpoint, config: Path, gpo: Gpo, undisturbed: Sitting
 ) -> None:
-    folder, before = config.with_name("undisturbed"), len(endpoint.requests)
+    folder, before = config.with_name("runs-undisturbed") / "run", len(endpoint.requests)
     again = _sitting(
         gpo.start("run", config, "--run-dir", folder, "--resume", cwd=config.parent), folder, endpoint, before
     )
@@ -161,7 +196,7 @@ def test_resuming_a_completed_run_makes_no_call(
     ("options", "words"),
     [
         ((), ("--run-dir", "holds a run already", "add --resume")),
-        (("--resume", "--set", "optimizer.steps=9"), ("optimizer.steps", "4", "9", "its own configuration")),
+        (("--resume", "--set", "optimizer.steps=9"), ("optimizer.steps", "5", "9", "its own configuration")),
         (("--resume", "--set", "tasks.0.prompt=Think."), ("tasks[0].prompt", "'Think.'", "its own configuration")),
         (("--resume", "--set", "run.seeds=[0]"), ("run.seeds", "[0]", "its own configuration")),
     ],
@@ -169,33 +204,10 @@ def test_resuming_a_completed_run_makes_no_call(
 def test_a_run_is_neither_overwritten_nor_changed_half_way(
     options: tuple[str, ...], words: tuple[str, ...], config: Path, gpo: Gpo, undisturbed: Sitting
 ) -> None:
-    folder = config.with_name("undisturbed")
+    folder = config.with_name("runs-undisturbed") / "run"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     finished = gpo("run", config, "--run-dir", folder, *options, cwd=config.parent)
     assert finished.code == 2
     (line,) = finished.stderr.splitlines()
     assert not [word for word in words if word not in line], line
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-
-
-def test_sigterm_stops_a_run_just_as_well_and_the_newest_run_is_resumed(
-    endpoint: SimulatedEndpoint, config: Path, gpo: Gpo, until: Until
-) -> None:
-    runs = config.parent / "runs"
-    endpoint.behaviour = SLOW
-    command = gpo.start("run", config, "--set", "run.seeds=[5]", cwd=config.parent)
-    until(lambda: any(_num_lines(path) for path in runs.glob("*/steps.jsonl")), "a step is done")
-    command.process.send_signal(signal.SIGTERM)
-    finished = command.finish()
-    assert finished.code == 1
-    assert "--resume" in finished.stderr
-    (folder,) = runs.iterdir()
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    assert summary["status"] == "interrupted"
-
-    endpoint.behaviour = Behaviour()
-    resumed = gpo("run", config, "--set", "run.seeds=[5]", "--resume", cwd=config.parent)
-    assert resumed.code == 0, resumed.stderr
-    assert list(runs.iterdir()) == [folder]
-    again = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    assert (again["run_id"], again["status"]) == (summary["run_id"], "completed")

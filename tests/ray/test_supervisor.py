@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from actors.checkpoint_store import CheckpointStore
+from actors.folder import Folder
+from actors.search import Phase, Search, SearchKey, Update
+from actors.supervisor import Placement, Supervisor, shards
+from cluster.ray_session import ray_session
+from gpo.acceptance import BestOfStep
+from gpo.errors import ModelRefused, RefusalReason
+from gpo.evaluation import Evaluation, Evaluator
+from gpo.optimizer import GPO
+from gpo.prompt import Prompt
+from gpo.retrieval import RecencyRetriever
+from gpo.schedule import CosineSchedule
+from gpo.tasks import Split
+from gpo.testing.fakes import FakeEvaluator, FakeProposer
+from gpo.trajectory import Candidate
+
+NUM_STEPS, NUM_CANDIDATES = 3, 2
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    from ray import cloudpickle
+
+    # The actors cannot import a test module; what stands in it travels whole.
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
+    with ray_session("local", cpus_needed=4):
+        yield
+
+
+@dataclass(frozen=True)
+class JournaledEvaluator:
+    """Judges by length, and writes down every prompt it is asked about; ``before`` may do something first."""
+
+    journal: Path
+    before: Callable[[Path, Prompt, Split], None] | None = None
+
+    async def evaluate(self, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
+        for prompt in prompts:
+            if self.before is not None:
+                self.before(self.journal, prompt, split)
+            with self.journal.open("a", encoding="utf-8") as file:
+                file.write(f"{split} {prompt.text}\n")
+        return await FakeEvaluator(lambda prompt: [len(prompt.text) % 7 / 7]).evaluate(prompts, split)
+
+
+def _rewritten(current: Candidate, n: int, seed: int) -> list[str]:
+    return [f"{current.prompt.text} {seed % 1000 + index}" for index in range(n)]
+
+
+def _search(evaluator: Evaluator, task: str = "task", seed: int = 0) -> Search:
+    gpo = GPO(
+        retriever=RecencyRetriever(),
+        schedule=CosineSchedule(initial=9, final=3, num_steps=NUM_STEPS),
+        proposer=FakeProposer(_rewritten),
+        evaluator=evaluator,
+        acceptance=BestOfStep(),
+        num_steps=NUM_STEPS,
+        num_candidates=NUM_CANDIDATES,
+        num_neighbours=2,
+        seed=seed,
+    )
+    return Search(SearchKey(task, seed), Prompt("Think."), gpo)
+
+
+async def _last_updates(
+    searches: Sequence[Search], folder: Path, *, restarts: int = 2, size: int = 8
+) -> dict[SearchKey, Update]:
+    supervisor = Supervisor(searches, CheckpointStore(Folder(str(folder))), Placement(size, 0.1, restarts))
+    last = {update.key: update async for update in supervisor.run()}
+    assert {update.phase for update in last.values()} == {Phase.DONE}
+    return last
+
+
+def _die_once(journal: Path, prompt: Prompt, split: Split) -> None:
+    """End the process at the first candidate of the third step."""
+    died = journal.with_name("died")
+    if len(prompt.words) == 4 and not died.exists():
+        died.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _die(journal: Path, prompt: Prompt, split: Split) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _fail(journal: Path, prompt: Prompt, split: Split) -> None:
+    if len(prompt.words) == 3:
+        raise RuntimeError("a fault of ours")
+
+
+def _refuse(reason: RefusalReason) -> Callable[[Path, Prompt, Split], None]:
+    def refuse(journal: Path, prompt: Prompt, split: Split) -> None:
+        raise ModelRefused("HTTP 401: no", reason, "the-model", "http://there/v1")
+
+    return refuse
+
+
+def _pid(journal: Path, prompt: Prompt, split: Split) -> None:
+    with journal.with_name("pids").open("a", encoding="utf-8") as file:
+        file.write(f"{journal.name} {os.getpid()}\n")
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, 5), (2, 3), (3, 2), (8, 2)])
+def test_a_shard_holds_searches_of_one_task_and_no_more_than_its_size(size: int, expected: int, tmp_path: Path) -> None:
+    evaluator = JournaledEvaluator(tmp_path / "journal")
+    searches = [_search(evaluator, task, seed) for task, seed in (("b", 1), ("a", 0), ("b", 0), ("a", 2), ("a", 1))]
+    groups = shards(searches, size)
+    assert len(groups) == expected
+    assert sorted(search.key for group in groups for search in group) == sorted(search.key for search in searches)
+    assert all(len(group) <= size for group in groups)
+    assert all(len({search.key.task for search in group}) == 1 for group in groups)
+
+
+@pytest.mark.usefixtures("cluster")
+async def test_every_search_comes_to_its_end_in_the_actor_of_its_shard(tmp_path: Path) -> None:
+    searches = [
+        _search(JournaledEvaluator(tmp_path / f"{task}-{seed}", _pid), task, seed)
+        for task in ("a", "b")
+        for seed in (0, 1, 2)
+    ]
+    last = await _last_updates(searches, tmp_path / "checkpoints", size=2)
+    assert last.keys() == {search.key for search in searches}
+    store = CheckpointStore(Folder(str(tmp_path / "checkpoints")))
+    for key, update in last.items():
+        assert update.error is None
+        assert update.checkpoint is not None
+        assert len(update.checkpoint.trajectory.steps) == NUM_STEPS
+        assert store.load(key) == update.checkpoint
+    lines = (tmp_path / "pids").read_text(encoding="utf-8").splitlines()
+    homes = {name: process for name, _, process in (line.partition(" ") for line in lines)}
+    assert sorted(Counter(homes.values()).values()) == [1, 1, 2, 2]
+    assert str(os.getpid()) not in homes.values()
+    assert homes["a-0"] == homes["a-1"] != homes["b-0"]
+
+
+@pytest.mark.usefixtures("cluster")
+async def test_searches_whose_actor_is_killed_go_on_from_their_checkpoints(tmp_path: Path) -> None:
+    async def outcome(run: str, before: Callable[[Path, Prompt, Split], None] | None) -> dict[SearchKey, Update]:
+        (tmp_path / run).mkdir()
+        killed = _search(JournaledEvaluator(tmp_path / run / "killed", before), seed=0)
+        beside = _search(JournaledEvaluator(tmp_path / run / "beside"), seed=1)
+        return await _last_updates([killed, beside], tmp_path / run / "checkpoints")
+
+    undisturbed = await outcome("calm", None)
+    assert await outcome("killed", _die_once) == undisturbed
+    assert (tmp_path / "killed" / "died").exists()
+    journals = [(tmp_path / run / "killed").read_text(encoding="utf-8") for run in ("calm", "killed")]
+    assert journals[0] == journals[1]
+
+
+@pytest.mark.usefixtures("cluster")
+async def test_a_search_whose_actor_dies_too_often_is_lost_alone(tmp_path: Path) -> None:
+    doomed = _search(JournaledEvaluator(tmp_path / "doomed", _die), "doomed")
+    sound = _search(JournaledEvaluator(tmp_path / "sound"), "sound")
+    last = await _last_updates([doomed, sound], tmp_path / "checkpoints", restarts=1)
+    assert last[sound.key].error is None
+    error = last[doomed.key].error
+    assert error is not None
+    assert "TrajectoryLost" in error
+    assert "died 2 times" in error
+    assert "cluster.actor_restarts" in error
+
+
+@pytest.mark.usefixtures("cluster")
+async def test_an_exception_in_a_search_ends_it_alone(tmp_path: Path) -> None:
+    # In one actor, so that they could be in each other's way.
+    failing = _search(JournaledEvaluator(tmp_path / "failing", _fail), seed=0)
+    sound = _search(JournaledEvaluator(tmp_path / "sound"), seed=1)
+    last = await _last_updates([failing, sound], tmp_path / "checkpoints")
+    assert last[failing.key].error == "RuntimeError: a fault of ours"
+    assert last[sound.key].error is None
+    saved = CheckpointStore(Folder(str(tmp_path / "checkpoints"))).load(failing.key)
+    assert saved is not None
+    assert len(saved.trajectory.steps) == 1
+
+
+@pytest.mark.usefixtures("cluster")
+async def test_a_request_that_is_refused_ends_its_search_alone(tmp_path: Path) -> None:
+    refused = _search(JournaledEvaluator(tmp_path / "refused", _refuse(RefusalReason.REQUEST)), seed=0)
+    sound = _search(JournaledEvaluator(tmp_path / "sound"), seed=1)
+    last = await _last_updates([refused, sound], tmp_path / "checkpoints")
+    assert last[refused.key].error == "ModelRefused: HTTP 401: no"
+    assert last[sound.key].error is None
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("reason", [RefusalReason.KEY, RefusalReason.MODEL])
+async def test_a_refused_key_or_model_ends_all_searches(reason: RefusalReason, tmp_path: Path) -> None:
+    refused = _search(JournaledEvaluator(tmp_path / "refused", _refuse(reason)), seed=0)
+    sound = _search(JournaledEvaluator(tmp_path / "sound"), seed=1)
+    with pytest.raises(ModelRefused) as caught:
+        await _last_updates([refused, sound], tmp_path / "checkpoints")
+    assert (caught.value.reason, caught.value.model) == (reason, "the-model")
+    assert caught.value.base_url == "http://there/v1"

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from cluster.config import load_config
+from cluster.config.loading import dump, validate
+from cluster.config.models import OPENAI_URL, ChatEndpointConfig, EmbeddedEmbeddingConfig
+from gpo.errors import ConfigError
+
+KEY = "canary-key"
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def raw(**sections: Any) -> dict[str, Any]:
+    model = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model"}
+    return {
+        "models": {"task": dict(model), "optimizer": dict(model)},
+        "tasks": [{"name": "task", "data": {"train": "a.jsonl", "val": "b.jsonl", "test": "c.jsonl"}}],
+        **sections,
+    }
+
+
+def written(folder: Path, document: Any) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return path
+
+
+def refusal(document: Any, overrides: tuple[str, ...], folder: Path) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        load_config(written(folder, document), overrides)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_what_is_left_out_is_gpo_as_published(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, raw()))
+    settings = config.optimizer
+    assert (settings.steps, settings.candidates) == (12, 8)
+    assert settings.direction.model_dump() == {
+        "form": "score",
+        "trajectory": {"kind": "retrieval", "by": "relevance", "k": 3},
+    }
+    assert settings.schedule.model_dump() == {"kind": "cosine", "initial": 50, "final": 10, "warmup_steps": 0}
+    assert settings.refinement.kind == "generation"
+    assert settings.acceptance.kind == "best_of_step"
+    assert config.tasks[0].prompt == "Let's think step by step."
+    assert config.models.embedding == EmbeddedEmbeddingConfig()
+    assert config.run.seeds == (0,)
+
+
+def test_paths_start_at_the_configuration_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "configs", raw())
+    data = load_config(Path("configs/config.yaml")).tasks[0].data
+    assert data.model_dump()["train"] == tmp_path / "configs" / "a.jsonl"
+
+
+def test_the_dump_loads_as_the_same_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(written(tmp_path, raw(optimizer={"schedule": {"kind": "none"}})))
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere/v1")
+    assert validate(yaml.safe_load(dump(config)), base_dir=Path("/elsewhere")) == config
+
+
+def test_a_configuration_never_changes(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, raw()))
+    with pytest.raises(ValidationError, match="frozen"):
+        config.optimizer.steps = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("override", "place", "value"),
+    [
+        ("optimizer.steps=3", ("optimizer", "steps"), 3),
+        ("optimizer.direction.trajectory.k=0", ("optimizer", "direction", "trajectory", "k"), 0),
+        ("run.seeds=[4, 5]", ("run", "seeds"), (4, 5)),
+        ("tasks.0.prompt=Think, 1=1.", ("tasks", 0, "prompt"), "Think, 1=1."),
+        ('tasks.0.prompt="Think: step by step."', ("tasks", 0, "prompt"), "Think: step by step."),
+        ("tasks[0].name=other", ("tasks", 0, "name"), "other"),
+        ("models.task.sampling.max_tokens=7", ("models", "task", "sampling", "max_tokens"), 7),
+        ("evaluation.val_size=null", ("evaluation", "val_size"), None),
+    ],
+)
+def test_an_override_goes_before_the_file(
+    override: str, place: tuple[str | int, ...], value: object, tmp_path: Path
+) -> None:
+    found: Any = load_config(written(tmp_path, raw(evaluation={"val_size": 9})), [override])
+    for part in place:
+        found = found[part] if isinstance(part, int) else getattr(found, part)
+    assert found == value
+
+
+def test_the_last_of_two_overrides_holds(tmp_path: Path) -> None:
+    assert load_config(written(tmp_path, raw()), ["optimizer.steps=3", "optimizer.steps=4"]).optimizer.steps == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "field", "problem"),
+    [
+        ("optimizer.steps", "--set", "'optimizer.steps' has no value"),
+        ("=3", "--set", "has no value"),
+        ("tasks.1.name=x", "--set tasks.1.name", "'1' is not one of the 1 entries"),
+        ("run.name.first=x", "--set run.name.first", "there is nothing below run.name"),
+        ("run.seeds=[", "--set run.seeds", "not YAML"),
+        ("optimizer.steps=many", "optimizer.steps", "'many' cannot be used"),
+    ],
+)
+def test_an_override_that_cannot_be_used_is_refused(override: str, field: str, problem: str, tmp_path: Path) -> None:
+    error = refusal(raw(run={"name": "run"}), (override,), tmp_path)
+    assert error.field == field
+    assert problem in error.problem
+    assert error.remedy
+
+
+@pytest.mark.parametrize(
+    ("sections", "field", "said"),
+    [
+        ({"models": {}}, "models.task", "is missing; set it"),
+        ({"tasks": []}, "tasks", "at least 1"),
+        ({"taks": []}, "taks", "did you mean 'tasks'?"),
+        ({"tasks": "none"}, "tasks", "'none' cannot be used; write a list"),
+        ({"tasks": [{"name": "a/b", "data": {}}]}, "tasks[0].name", "'a/b' cannot be used; use letters"),
+        ({"tasks": [{"name": "../a", "data": {}}]}, "tasks[0].name", "'../a' cannot be used; use letters"),
+        ({"tasks": [{"name": "a", "data": {"train": "x"}}]}, "tasks[0].data.val", "is missing; set it"),
+        ({"run": {"name": "../x"}}, "run.name", "'../x' cannot be used; use letters"),
+        ({"run": {"seeds": [-1]}}, "run.seeds[0]", "-1 cannot be used; use a value of at least 0"),
+        ({"optimizer": {"steps": 2.5}}, "optimizer.steps", "2.5 cannot be used; write a whole number"),
+        ({"optimizer": {"candidates": 0}}, "optimizer.candidates", "0 cannot be used; use a value above 0"),
+        (
+            {"optimizer": {"steps": 3, "schedule": {"kind": "linear", "warmup_steps": 3}}},
+            "optimizer.schedule.warmup_steps",
+            "3 is too many, there are only 3 steps; warm up in fewer",
+        ),
+        ({"optimizer": {"schedule": {"kind": "fixed", "final": 3}}}, "optimizer.schedule.final", "is not an option"),
+        ({"optimizer": {"acceptance": {"kind": "luck"}}}, "optimizer.acceptance.kind", "choose one of"),
+        ({"evaluation": {"max_unscored": 1}}, "evaluation.max_unscored", "use a value below 1"),
+        ({"evaluation": {"max_unscored": float("nan")}}, "evaluation.max_unscored", "write a finite number"),
+        ({"budget": {"usd": 1}}, "budget.usd", "does not enforce budgets; leave it out"),
+    ],
+)
+def test_a_mistake_is_named_as_the_user_wrote_it(
+    sections: dict[str, Any], field: str, said: str, tmp_path: Path
+) -> None:
+    error = refusal(raw(**sections), (), tmp_path)
+    assert error.field == field
+    assert said in str(error)
+
+
+@pytest.mark.parametrize("document", [None, [], "text", 3])
+def test_a_file_without_sections_is_refused(document: Any, tmp_path: Path) -> None:
+    assert "holds no sections" in refusal(document, (), tmp_path).problem
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        f"models.task.api_key={KEY}",
+        f"models.task.api_key_env={KEY}",
+        f"models.task.api_key_env=[{KEY}]",
+        f"models.task.base_url=http://me:{KEY}@127.0.0.1/v1",
+        f"models.task.base_url={KEY}",
+        f"models.task.base_url=[{KEY}]",
+    ],
+)
+def test_a_misplaced_secret_is_not_shown(setting: str, tmp_path: Path) -> None:
+    error = refusal(raw(), (setting,), tmp_path)
+    assert KEY not in str(error)
+    assert error.remedy
+
+
+def test_an_endpoint_that_is_not_named_is_the_one_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ChatEndpointConfig(model="m").base_url == OPENAI_URL
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://there/v1/")
+    assert ChatEndpointConfig(model="m").base_url == "http://there/v1"
+    assert ChatEndpointConfig(model="m", base_url="http://here/v1").base_url == "http://here/v1"
+
+
+def test_a_password_in_the_environment_s_address_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://me:{KEY}@there/v1")
+    document = raw()
+    del document["models"]["task"]["base_url"]
+    error = refusal(document, (), tmp_path)
+    assert error.field == "models.task.base_url"
+    assert KEY not in str(error)
+
+
+def test_a_key_is_required_where_a_variable_was_named_and_by_openai() -> None:
+    assert ChatEndpointConfig(model="m").key.required
+    assert not ChatEndpointConfig(model="m", base_url="http://here/v1").key.required
+    assert ChatEndpointConfig(model="m", base_url="http://here/v1", api_key_env="MY_KEY").key.required
+
+
+def test_processes_share_the_concurrency_of_an_endpoint() -> None:
+    endpoint = ChatEndpointConfig(model="m", base_url="http://here/v1", max_concurrency=9)
+    assert [endpoint.build(share).max_concurrency for share in (1, 2, 4, 20)] == [9, 4, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ({"kind": "embedded"}, "compact"),
+        ({"kind": "embedded", "gguf": "large.gguf"}, "full"),
+        ({"model": "m", "base_url": "http://here/v1"}, "full"),
+    ],
+)
+def test_the_meta_prompt_suits_the_optimizer_model(model: dict[str, Any], kind: str, tmp_path: Path) -> None:
+    document = raw()
+    document["models"]["optimizer"] = model
+    assert load_config(written(tmp_path, document)).meta_prompt.kind == kind
