@@ -30,6 +30,14 @@ class Folder:
     def __getstate__(self) -> dict[str, Any]:
         return {"url": self.url}
 
+    @classmethod
+    def at(cls, place: str) -> Folder:
+        """The folder that a user named.
+
+        A local path becomes absolute: actors run in other working directories.
+        """
+        return cls(place if "://" in place else str(Path(place).expanduser().resolve()))
+
     @property
     def local(self) -> Path | None:
         """The folder's path, where it is a local one."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
 from actors.checkpoint_store import CheckpointStore
 from actors.search import Phase, Search, SearchKey, Update
@@ -56,7 +56,7 @@ class Supervisor:
     def __init__(self, searches: Sequence[Search], store: CheckpointStore, placement: Placement) -> None:
         self._searches, self._store, self._placement = searches, store, placement
 
-    async def run(self) -> AsyncIterator[Update]:
+    async def run(self) -> AsyncGenerator[Update, None]:
         """News of all trajectories as they come; the last of each is ``DONE``, with an error where it failed.
 
         Raises:
@@ -111,7 +111,9 @@ class Supervisor:
             try:
                 async for reference in actor.run.options(num_returns="streaming").remote(key):
                     news.put_nowait(await reference)
-            except (ActorDiedError, ActorUnavailableError, RayActorError) as death:
+            except RayActorError as death:  # dead, or out of reach
+                if restart == self._placement.restarts:
+                    break
                 wait_s = _RESTART_WAIT_S * 2**restart
                 log.warning("the actor of trajectory %s died; asking again in %.0f s: %s", key, wait_s, death)
                 await asyncio.sleep(wait_s)

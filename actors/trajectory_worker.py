@@ -33,6 +33,7 @@ class TrajectoryWorker:
     def __init__(self, searches: Sequence[Search], store: CheckpointStore) -> None:
         self._searches = {search.key: search for search in searches}
         self._store = store
+        self._runs: dict[SearchKey, asyncio.Task[None]] = {}
 
     async def run(self, key: SearchKey) -> AsyncIterator[Update]:
         """Carry one search to its end, with news after every change; a finished one yields a single ``DONE``.
@@ -40,8 +41,13 @@ class TrajectoryWorker:
         Raises:
             ModelError, EvaluationError, CheckpointError: the search stopped; its last checkpoint stands.
         """
+        # Whoever asks again has lost the first answer, not necessarily this actor: two runs would pay for everything
+        # twice, and overwrite each other's checkpoints.
+        if (earlier := self._runs.pop(key, None)) is not None:
+            earlier.cancel()
+            await asyncio.wait([earlier])
         news: asyncio.Queue[Update | None] = asyncio.Queue()
-        work = asyncio.create_task(_Run(self._searches[key], self._store, news).to_end())
+        self._runs[key] = work = asyncio.create_task(_Run(self._searches[key], self._store, news).to_end())
         # The end of the work, good or bad, ends the news.
         work.add_done_callback(lambda _: news.put_nowait(None))
         try:

@@ -20,9 +20,6 @@ from serve.embedded_model import EmbeddedModelSpec
 EmbeddedUrls = Mapping[EmbeddedModelSpec, str]
 """Where each embedded model listens."""
 
-_TASK_TEMPERATURE, _OPTIMIZER_TEMPERATURE = 0.0, 1.0
-"""As in the reference runs: answers are the likeliest ones, proposals are varied."""
-
 
 @dataclass(frozen=True, slots=True)
 class SampledModel:
@@ -55,9 +52,7 @@ def build_tasks(config: RunConfig) -> list[Task]:
 
 def build_evaluators(config: RunConfig, tasks: Sequence[Task], urls: EmbeddedUrls) -> list[LocalEvaluator]:
     """What scores prompts, one per task, over one task model."""
-    task_model = _chat_model(
-        config.models.task, urls, default_temperature=_TASK_TEMPERATURE, share=config.cluster.evaluator_replicas
-    )
+    task_model = _chat_model(config.models.task, urls, share=config.cluster.evaluator_replicas)
     return [
         LocalEvaluator(task, task_model.model, task_model.sampling, config.evaluation.max_unscored) for task in tasks
     ]
@@ -73,9 +68,7 @@ def build_searches(
     """
     size = config.cluster.trajectories_per_actor
     num_actors = len(tasks) * -(-len(config.run.seeds) // size)
-    optimizer_model = _chat_model(
-        config.models.optimizer, urls, default_temperature=_OPTIMIZER_TEMPERATURE, share=num_actors
-    )
+    optimizer_model = _chat_model(config.models.optimizer, urls, share=num_actors)
     embedder = _embedder(config)
     return [
         Search(
@@ -112,12 +105,10 @@ def _gpo(
     )
 
 
-def _chat_model(
-    config: ChatEndpointConfig | EmbeddedChatConfig, urls: EmbeddedUrls, *, default_temperature: float, share: int
-) -> SampledModel:
+def _chat_model(config: ChatEndpointConfig | EmbeddedChatConfig, urls: EmbeddedUrls, *, share: int) -> SampledModel:
     if isinstance(config, ChatEndpointConfig):
         model = OpenAICompatibleModel(config.build(share), config.completion_limit)
-        return SampledModel(model, config.sampling.build(default_temperature))
+        return SampledModel(model, config.sampling.build())
     spec = embedded_spec(config)
     endpoint = Endpoint(
         base_url=urls[spec],
@@ -126,7 +117,7 @@ def _chat_model(
         max_concurrency=config.parallel,
         timeout_s=config.timeout_s,
     )
-    return SampledModel(OpenAICompatibleModel(endpoint), config.bounded_sampling.build(default_temperature))
+    return SampledModel(OpenAICompatibleModel(endpoint), config.bounded_sampling.build())
 
 
 def _embedder(config: RunConfig) -> Embedder:

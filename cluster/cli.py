@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-from collections.abc import Coroutine
+import shlex
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from cluster.interrupts import stoppable
 from gpo.errors import ConfigError, GPOError
+from gpo.tasks import Split
 
 if TYPE_CHECKING:
     from cluster.outputs import RunRecord
@@ -53,6 +55,21 @@ Overrides = Annotated[
     ),
 ]
 _out, _err = Console(), Console(stderr=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gpo {version('distributed-gpo')}")
+        raise typer.Exit(OK)
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Take the options of the command itself; the help text stands with the application."""
 
 
 @app.command()
@@ -106,7 +123,7 @@ def evaluate(
         str | None,
         typer.Option(help="The prompt to score.  [default: the task's initial prompt]", show_default=False),
     ] = None,
-    split: Annotated[str, typer.Option(help="**train**, **val** or **test**.")] = "val",
+    split: Annotated[Split, typer.Option(help="The examples to score on.")] = Split.VAL,
     output: Annotated[
         Path | None,
         typer.Option(help="Write the score, with each example's, to this JSON file.", show_default=False),
@@ -126,13 +143,19 @@ def serve(
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
     address: Annotated[
         str | None,
-        typer.Option("--address", metavar="local|auto|HOST:PORT", help="The Ray cluster, as for **gpo run**."),
+        typer.Option(
+            "--address",
+            metavar="local|auto|HOST:PORT",
+            help="The Ray cluster, as for **gpo run**.  [default: RAY_ADDRESS, or else local]",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Serve the evaluator of CONFIG's tasks over HTTP, until Ctrl-C.
 
-    **POST /v1/evaluate** scores a prompt on a task and split; **/docs** describes it. Where the variable
-    **GPO_SERVE_TOKEN** is set, every request needs it as a bearer token.
+    **POST /v1/evaluate** scores a prompt on a task and split; **/docs** and **/openapi.json** describe it. Where the
+    variable **GPO_SERVE_TOKEN** is set, every request needs it as a bearer token; on a cluster that runs already, it
+    must be set where the cluster was started.
     """
     _exit_with(_serve, config, overrides or [], host, port, address)
 
@@ -146,37 +169,26 @@ def _exit_with(command: Any, *arguments: Any) -> None:
     """Run the command; its errors become one clear line and an exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        code = command(*arguments)
+        with stoppable():
+            code = command(*arguments)
     except ConfigError as error:
         _say_error(error)
         code = BAD_CONFIG
     except GPOError as error:
         _say_error(error)
         code = FAILED
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        _err.print("Interrupted.", highlight=False)
+    except KeyboardInterrupt:
+        _say("Interrupted.")
         code = FAILED
     raise typer.Exit(code)
 
 
+def _say(text: str, style: str | None = None) -> None:
+    _err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def _say_error(error: GPOError) -> None:
-    _err.print(f"gpo: error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-
-
-def _interruptible(work: Coroutine[Any, Any, None]) -> bool:
-    """Run to the end, or until SIGINT or SIGTERM ask to stop; whether it came to the end."""
-
-    async def supervised() -> bool:
-        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel)
-        try:
-            await task
-        except asyncio.CancelledError:
-            return False
-        return True
-
-    return asyncio.run(supervised())
+    _say(f"gpo: error: {error}", style="red")
 
 
 def _run(config_path: Path, overrides: list[str], run_dir: str | None, resume: bool, address: str | None) -> int:
@@ -193,22 +205,30 @@ def _run(config_path: Path, overrides: list[str], run_dir: str | None, resume: b
     prepare_environment(address)
     from cluster.progress import view_for
     from cluster.run import Run, run_keys
-    from cluster.run_folder import new_run_id
+    from cluster.run_folder import fingerprint, new_run_id
 
     run_id = new_run_id(config.run.name)
     folder = _run_folder(config.run.dir, config.run.name, run_id, run_dir, resume)
-    record = folder.open(config, run_keys(config), run_id=run_id, resume=resume)
-    _err.print(f"Run {record.run_id} in {folder.folder.path('')}", highlight=False, markup=False, soft_wrap=True)
+    fingerprints = {task.name: fingerprint(task) for task in tasks}
+    record = folder.open(config, run_keys(config), fingerprints, run_id=run_id, resume=resume)
+    _say(f"Run {record.run_id} in {folder.folder.path('')}")
+    interrupted = False
     with view_for(_err) as view:
-        finished = _interruptible(Run(config, tasks, record, folder).execute(address, view))
+        try:
+            Run(config, tasks, record, folder).execute(address, view)
+        except KeyboardInterrupt:
+            interrupted = True
     _show_results(record, folder)
-    if not finished:
-        _err.print(
-            f"Interrupted; what is done is saved. Go on with: gpo run {config_path} --run-dir "
-            f"{folder.folder.path('').rstrip('/')} --resume (and the same --set options)",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+    if interrupted:
+        _say(f"Interrupted; what is done is saved. Go on with: {_resume_command(folder, config_path)}")
     return OK if record.status == "completed" else FAILED
+
+
+def _resume_command(folder: RunFolder, config_path: Path) -> str:
+    """What to type. A local run folder holds the run's own configuration, --set options included."""
+    place = folder.folder
+    config = place.path("config.yaml") if place.local else str(config_path)
+    return shlex.join(["gpo", "run", config, "--run-dir", str(place.local or place.url), "--resume"])
 
 
 def _run_folder(parent: str, name: str, run_id: str, run_dir: str | None, resume: bool) -> RunFolder:
@@ -216,9 +236,11 @@ def _run_folder(parent: str, name: str, run_id: str, run_dir: str | None, resume
     from cluster.run_folder import RunFolder, latest_run
 
     if run_dir is not None:
-        return RunFolder(Folder(run_dir))
-    newest = latest_run(Folder(parent), name) if resume else None
-    return RunFolder(newest or Folder(parent) / run_id)
+        if not run_dir.strip():
+            raise ConfigError("--run-dir", "is empty", "name a folder, or leave the option out")
+        return RunFolder(Folder.at(run_dir))
+    newest = latest_run(Folder.at(parent), name) if resume else None
+    return RunFolder(newest or Folder.at(parent) / run_id)
 
 
 def _show_results(record: RunRecord, folder: RunFolder) -> None:
@@ -230,7 +252,7 @@ def _show_results(record: RunRecord, folder: RunFolder) -> None:
 
 
 def _evaluate(
-    config_path: Path, overrides: list[str], task: str | None, prompt: str | None, split: str, output: Path | None
+    config_path: Path, overrides: list[str], task: str | None, prompt: str | None, split: Split, output: Path | None
 ) -> int:
     from cluster.config import load_config
     from cluster.evaluate import evaluate_prompt, report_evaluation, require_writable
@@ -238,7 +260,7 @@ def _evaluate(
     config = load_config(config_path, overrides)
     if output is not None:
         require_writable(output)
-    evaluated = asyncio.run(evaluate_prompt(config, task, prompt, split, _err))
+    evaluated = evaluate_prompt(config, task, prompt, split, _err)
     report_evaluation(evaluated, _out, output)
     return OK
 
@@ -257,7 +279,7 @@ def _serve(config_path: Path, overrides: list[str], host: str, port: int, addres
     prepare_environment(address)
     from cluster.serve_command import serve_evaluator
 
-    _interruptible(serve_evaluator(config, tasks, host, port, address, _err))
+    serve_evaluator(config, tasks, host, port, address, _err)
     return OK
 
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from cluster.build import build_evaluators, embedded_spec
+from cluster.build import EmbeddedUrls, build_evaluators, embedded_spec
 from cluster.config import RunConfig
 from cluster.config.models import EmbeddedChatConfig
+from cluster.interrupts import run_interruptibly
 from cluster.preflight import check_models, explained_refusal
 from cluster.progress import percent
 from gpo.errors import ConfigError, ModelRefused
 from gpo.evaluation import Evaluation
 from gpo.prompt import Prompt
+from gpo.score import finite
 from gpo.tasks import Split
 from serve.embedded_model import EmbeddedModelServer, free_port
 
@@ -32,44 +36,48 @@ class Evaluated:
     evaluation: Evaluation
 
 
-async def evaluate_prompt(
-    config: RunConfig, task: str | None, prompt: str | None, split: str, console: Console
+def evaluate_prompt(
+    config: RunConfig, task: str | None, prompt: str | None, split: Split, console: Console
 ) -> Evaluated:
     """Score a prompt; where the task model is an embedded one, it is served by this process for as long as it takes.
 
     Raises:
-        ConfigError: no such task or split; the data or the model cannot be used.
+        ConfigError: no such task; the data or the model cannot be used.
         EvaluationError: too many examples stayed unscored.
     """
     names = [entry.name for entry in config.tasks]
     chosen = task or names[0]
     if chosen not in names:
         raise ConfigError("--task", f"{chosen!r} is not in the configuration", f"choose one of: {', '.join(names)}")
-    if split not in list(Split):
-        raise ConfigError("--split", f"{split!r} is unknown", f"choose one of: {', '.join(Split)}")
     if prompt is not None and not prompt.strip():
         raise ConfigError("--prompt", "is empty", "write a prompt, or leave the option out")
     index = names.index(chosen)
     sizes = config.evaluation
     loaded = config.tasks[index].build(f"tasks[{index}]", sizes.val_size, sizes.test_size)
-    await check_models(config, roles=("task",))
+    asyncio.run(check_models(config, roles=("task",)))
 
-    with ExitStack() as stack:
-        urls = {}
-        model = config.models.task
-        if isinstance(model, EmbeddedChatConfig):
-            stack.enter_context(console.status("Starting the embedded model …"))
-            server = EmbeddedModelServer(embedded_spec(model), free_port())
-            urls[embedded_spec(model)] = server.base_url()
+    with _embedded_model(config, console) as urls:
         (evaluator,) = build_evaluators(config, [loaded], urls)
         scored = Prompt(prompt.strip()) if prompt else loaded.initial
-        count = len(loaded.examples[Split(split)])
-        with console.status(f"Scoring on {count} examples …"):
+        with console.status(f"Scoring on {len(loaded.examples[split])} examples …"):
             try:
-                (evaluation,) = await evaluator.evaluate([scored], Split(split))
+                (evaluation,) = run_interruptibly(evaluator.evaluate([scored], split))
             except ModelRefused as refusal:
                 raise explained_refusal(config, refusal) from None
-    return Evaluated(chosen, Split(split), scored, evaluation)
+    return Evaluated(chosen, split, scored, evaluation)
+
+
+@contextmanager
+def _embedded_model(config: RunConfig, console: Console) -> Iterator[EmbeddedUrls]:
+    """The task model's server in this process, where it is an embedded one."""
+    model = config.models.task
+    if not isinstance(model, EmbeddedChatConfig):
+        yield {}
+        return
+    spec = embedded_spec(model)
+    with console.status("Starting the embedded model …"):
+        server = EmbeddedModelServer(spec, free_port())
+    yield {spec: server.base_url()}
 
 
 def require_writable(output: Path) -> None:
@@ -111,8 +119,8 @@ def report_evaluation(evaluated: Evaluated, console: Console, output: Path | Non
         "task": evaluated.task,
         "split": evaluated.split.value,
         "prompt": evaluated.prompt.text,
-        "mean": score.mean,
-        "stderr": score.stderr if score.num_examples > 1 else None,
+        "mean": finite(score.mean),
+        "stderr": finite(score.stderr),
         "values": list(score.values_E),
         "usage": asdict(usage),
     }

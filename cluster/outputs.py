@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from math import isfinite
 from typing import Any, Literal
 
 from actors.search import SearchKey
 from gpo.checkpoint import Checkpoint
 from gpo.models import Usage
+from gpo.score import finite
 from gpo.trajectory import Candidate, Spending, Step
 
 Status = Literal["running", "completed", "interrupted", "failed"]
-_FINAL = 4
+_DECIMALS = 4
 """Decimals of a score in the files; a mean over 5,000 examples is told apart."""
 
 
@@ -147,4 +147,5 @@ def as_json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def _rounded(value: float) -> float | None:
-    return round(value, _FINAL) if isfinite(value) else None
+    known = finite(value)
+    return None if known is None else round(known, _DECIMALS)

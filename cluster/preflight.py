@@ -11,6 +11,7 @@ from cluster.build import embedded_spec
 from cluster.config import RunConfig
 from cluster.config.models import EmbeddedChatConfig, EndpointConfig
 from gpo.errors import ConfigError, GPOError, ModelRefused, RefusalReason
+from gpo.text import without_controls
 
 _TIMEOUT_S = 15.0
 _MODELS_SHOWN = 8
@@ -60,7 +61,7 @@ async def _check(where: str, endpoint: EndpointConfig) -> ConfigError | None:
                 )
             return None  # keeps no list of models
         except openai.APIConnectionError as error:
-            reason = str(error.__cause__ or error)
+            reason = without_controls(str(error.__cause__ or error)).replace(key, "***")
             return ConfigError(
                 f"{where}.base_url", f"{url} cannot be reached ({reason})", "start it, or correct base_url"
             )
@@ -74,7 +75,9 @@ async def _check(where: str, endpoint: EndpointConfig) -> ConfigError | None:
 def refused_key(where: str, endpoint: EndpointConfig, said: str) -> ConfigError:
     """The endpoint does not take the key."""
     source = endpoint.key
-    place = f"in {source.file}" if source.file else f"in the environment variable {source.env}"
+    # A name in capitals is one of a variable; anything else might be a key that was put in its place.
+    variable = f"variable {source.env}" if source.env and source.env.isupper() else "variable that api_key_env names"
+    place = f"in {source.file}" if source.file else f"in the environment {variable}"
     field = f"{where}.{'api_key_file' if source.file else 'api_key_env'}"
     return ConfigError(field, f"{endpoint.base_url} refused the key {place} ({said})", "set a key that is valid there")
 

@@ -17,7 +17,6 @@ from actors.search import Phase, SearchKey, Update
 from gpo.checkpoint import Checkpoint
 from gpo.trajectory import Trajectory
 
-
 _SILENCE_S = 15.0
 """How long a log may stay silent."""
 _SHOWN = 4

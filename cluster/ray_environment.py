@@ -6,10 +6,13 @@ import atexit
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 
 from gpo.errors import ConfigError
+
+_CONNECT_TIMEOUT_S = 5.0
 
 
 def resolve_address(address: str | None) -> str:
@@ -19,12 +22,22 @@ def resolve_address(address: str | None) -> str:
         ConfigError: an address that this command cannot use.
     """
     resolved = address or os.environ.get("RAY_ADDRESS") or "local"
-    if resolved.startswith(("ray://", "http://", "https://")):
+    if resolved in ("local", "auto"):
+        return resolved
+    host, _, port = resolved.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
         raise ConfigError(
             "--address",
             f"{resolved!r} is not the address of a Ray cluster that this machine belongs to",
             "use local, auto or HOST:PORT, or run the command as a Ray job on that cluster",
         )
+    try:
+        # Ray itself would try for minutes.
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            "--address", f"nothing answers at {resolved!r} ({error})", "start a cluster with 'ray start --head' there"
+        ) from None
     return resolved
 
 

@@ -58,6 +58,12 @@ def ray_session(address: str, *, cpus_needed: float) -> Iterator[None]:
         ray.shutdown()
 
 
+def cpus_missing(needed: float) -> float:
+    """How many CPUs the cluster lacks for our actors; 0 where it has enough."""
+    total: float = ray.cluster_resources().get("CPU", 0.0)  # type: ignore[no-untyped-call]
+    return max(0.0, needed - total)
+
+
 def distinct_hosts() -> int:
     """How many machines the cluster has."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]

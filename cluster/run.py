@@ -6,16 +6,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 
 from actors.search import Phase, Search, SearchKey, Update
 from actors.supervisor import Placement, Supervisor
 from cluster.build import build_evaluators, build_searches, embedded_specs
 from cluster.config import RunConfig
+from cluster.interrupts import run_interruptibly
 from cluster.outputs import RunRecord
 from cluster.preflight import explained_refusal
 from cluster.progress import Progress, View
-from cluster.ray_session import ray_session
+from cluster.ray_session import cpus_missing, ray_session
 from cluster.run_folder import RunFolder
 from cluster.services import EMBEDDED_CPUS, embedded_models, evaluator
 from gpo.errors import ModelRefused
@@ -52,54 +53,57 @@ class Run:
     def __init__(self, config: RunConfig, tasks: Sequence[Task], record: RunRecord, folder: RunFolder) -> None:
         self._config, self._tasks, self._record, self._folder = config, tasks, record, folder
 
-    async def execute(self, address: str, view: View) -> None:
+    def execute(self, address: str, view: View) -> None:
         """Run to the end, and leave the results in the folder, whatever the end is.
 
         Raises:
             ConfigError: an endpoint refuses the key or the model; no cluster at the address.
             GPOError: the run could not go on.
-            asyncio.CancelledError: it was interrupted; what is done is saved.
+            KeyboardInterrupt: it was told to stop (SIGINT or SIGTERM); what is done is saved.
         """
         started, earlier = time.monotonic(), self._record.wall_s
         self._record.status = "running"
-        try:
-            if not is_complete(self._record, self._config.optimizer.steps):
-                await self._search(address, view)
-            self._record.status = "failed" if self._record.errors else "completed"
-        except asyncio.CancelledError:
-            self._record.status = "interrupted"
-            raise
-        except ModelRefused as refusal:
-            self._record.status = "failed"
-            raise explained_refusal(self._config, refusal) from None
-        except BaseException:
-            self._record.status = "failed"
-            raise
-        finally:
-            self._record.finished_at = time.time()
-            self._record.wall_s = earlier + time.monotonic() - started
-            self._folder.save(self._record)
-
-    async def _search(self, address: str, view: View) -> None:
-        config = self._config
-        view.status("Starting Ray" if address == "local" else f"Connecting to Ray at {address}")
+        # Ray ends with the stack, after the results are saved: its end can take long, or fail.
         with ExitStack() as stack:
-            stack.enter_context(ray_session(address, cpus_needed=self._cpus_needed()))
-            specs = embedded_specs(config)
-            if specs:
-                view.status("Starting the embedded model")
-            async with embedded_models(specs) as urls:
-                view.status("Starting the evaluator")
-                handle = stack.enter_context(
-                    evaluator(
-                        f"gpo-{self._record.run_id}",
-                        build_evaluators(config, self._tasks, urls),
-                        replicas=config.cluster.evaluator_replicas,
-                        cpus=config.cluster.evaluator_cpus,
-                    )
-                )
-                evaluators = {task.name: ServeEvaluator(handle, task.name) for task in self._tasks}
-                await self._follow(build_searches(config, self._tasks, evaluators, urls), view)
+            try:
+                if not is_complete(self._record, self._config.optimizer.steps):
+                    run_interruptibly(self._follow(self._start(stack, address, view), view))
+                self._record.status = "failed" if self._record.errors else "completed"
+            except KeyboardInterrupt:
+                self._record.status = "interrupted"
+                raise
+            except ModelRefused as refusal:
+                self._record.status = "failed"
+                raise explained_refusal(self._config, refusal) from None
+            except BaseException:
+                self._record.status = "failed"
+                raise
+            finally:
+                self._record.finished_at = time.time()
+                self._record.wall_s = earlier + time.monotonic() - started
+                self._folder.save(self._record)
+
+    def _start(self, stack: ExitStack, address: str, view: View) -> list[Search]:
+        config, cpus = self._config, self._cpus_needed()
+        view.status("Starting Ray" if address == "local" else f"Connecting to Ray at {address}")
+        stack.enter_context(ray_session(address, cpus_needed=cpus))
+        if missing := cpus_missing(cpus):
+            view.status(f"Waiting for {missing:g} more CPUs than the cluster has now")
+        specs = embedded_specs(config)
+        if specs:
+            view.status("Starting the embedded model")
+        urls = stack.enter_context(embedded_models(specs))
+        view.status("Starting the evaluator")
+        handle = stack.enter_context(
+            evaluator(
+                f"gpo-{self._record.run_id}",
+                build_evaluators(config, self._tasks, urls),
+                replicas=config.cluster.evaluator_replicas,
+                cpus=config.cluster.evaluator_cpus,
+            )
+        )
+        evaluators = {task.name: ServeEvaluator(handle, task.name) for task in self._tasks}
+        return build_searches(config, self._tasks, evaluators, urls)
 
     async def _follow(self, searches: Sequence[Search], view: View) -> None:
         cluster = self._config.cluster
@@ -108,10 +112,12 @@ class Run:
         view.begin(progress)
         ticking = asyncio.create_task(_tick(view))
         try:
-            async for update in Supervisor(searches, self._folder.checkpoints, placement).run():
-                self._take(update)
-                progress.rows[update.key].take(update)
-                view.show(update)
+            # Closed here rather than by the garbage collector: its actors end before Ray does, whatever goes wrong.
+            async with aclosing(Supervisor(searches, self._folder.checkpoints, placement).run()) as updates:
+                async for update in updates:
+                    self._take(update)
+                    progress.rows[update.key].take(update)
+                    view.show(update)
         finally:
             ticking.cancel()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,11 @@ from cluster.config import RunConfig
 from cluster.config.loading import dump, validate
 from cluster.outputs import RunRecord, as_json, as_json_lines, best_prompts, step_line, step_lines, summary
 from cluster.report import report
-from gpo.errors import ConfigError
+from gpo.errors import ConfigError, StorageError
+from gpo.tasks import Task
 from gpo.trajectory import Step
+
+log = logging.getLogger(__name__)
 
 # What may differ between a run and its resumption: it changes where and how fast the work is done, not what comes out.
 _FREE = ("run.dir", "cluster", "budget")
@@ -48,12 +53,21 @@ class RunFolder:
         """Where the trajectories are saved."""
         return CheckpointStore(self.folder / "trajectories")
 
-    def open(self, config: RunConfig, keys: tuple[SearchKey, ...], *, run_id: str, resume: bool) -> RunRecord:
+    def open(
+        self,
+        config: RunConfig,
+        keys: tuple[SearchKey, ...],
+        fingerprints: Mapping[str, str],
+        *,
+        run_id: str,
+        resume: bool,
+    ) -> RunRecord:
         """Begin a run here, or go on with the one that is here.
 
         Args:
             config: as it is now.
             keys: the run's trajectories.
+            fingerprints: task → ``fingerprint`` of its examples.
             run_id: of a new run.
             resume: whether a run may be here already.
 
@@ -62,11 +76,12 @@ class RunFolder:
                 folder cannot be written to.
             CheckpointError: a checkpoint cannot be read.
         """
-        stored = self._read("config.yaml")
+        stored = self._stored_config()
         if stored is None:
             record = RunRecord(run_id, started_at=time.time(), keys=keys)
         elif resume:
-            record = self._resumed(config, keys, run_id, yaml.safe_load(stored))
+            self._require_same(config, fingerprints, stored)
+            record = self._resumed(keys, run_id)
         else:
             raise ConfigError(
                 "--run-dir",
@@ -74,31 +89,54 @@ class RunFolder:
                 "add --resume to go on with it, or name another",
             )
         try:
-            self.folder.write("config.yaml", dump(config).encode())
+            self._write("config.yaml", dump(config).encode())
+            self._write("data.json", as_json(fingerprints))
             self.save(record)
-        except OSError as error:
-            raise ConfigError(
-                "--run-dir", f"{self.folder.url!r} cannot be written to ({error})", "name another"
-            ) from None
+        except StorageError as error:
+            raise ConfigError("--run-dir", str(error), "name another folder") from None
         return record
 
-    def _resumed(
-        self, config: RunConfig, keys: tuple[SearchKey, ...], run_id: str, stored: dict[str, Any]
-    ) -> RunRecord:
-        before = validate(stored, base_dir=Path.cwd()).model_dump(mode="json")
-        if difference := _difference(before, config.model_dump(mode="json")):
+    def _stored_config(self) -> RunConfig | None:
+        content = self._read("config.yaml")
+        if content is None:
+            return None
+        try:
+            return validate(yaml.safe_load(content), base_dir=Path.cwd())
+        except (yaml.YAMLError, ConfigError, ValueError, AttributeError, TypeError):
+            raise ConfigError(
+                "--run-dir",
+                f"{self.folder.path('config.yaml')!r} is damaged or of another version, so that it cannot be told "
+                "which run this is",
+                "restore the file, or name another folder",
+            ) from None
+
+    def _require_same(self, config: RunConfig, fingerprints: Mapping[str, str], stored: RunConfig) -> None:
+        """Refuse to go on with other settings or other data than before: the scores would not compare."""
+        if difference := _difference(stored.model_dump(mode="json"), config.model_dump(mode="json")):
             field, old, new = difference
             raise ConfigError(
                 field, f"the run in {self.folder.url!r} has {old!r}, not {new!r}", "resume with its own configuration"
             )
-        known: dict[str, Any] = json.loads(self._read("summary.json") or b"{}")
-        started = known.get("started_at")
-        record = RunRecord(
-            run_id=known.get("run_id") or run_id,
-            started_at=datetime.fromisoformat(started).timestamp() if started else time.time(),
-            wall_s=float(known.get("wall_s") or 0.0),
-            keys=keys,
-        )
+        known = _json_object(self._read("data.json"))
+        for index, (task, fingerprint) in enumerate(fingerprints.items()):
+            if known.get(task, fingerprint) != fingerprint:
+                raise ConfigError(
+                    f"tasks[{index}].data",
+                    f"the examples of {task!r} are not those that the run in {self.folder.url!r} began with",
+                    "restore the files, or start a new run",
+                )
+
+    def _resumed(self, keys: tuple[SearchKey, ...], run_id: str) -> RunRecord:
+        # The summary only repeats what the checkpoints say; where it is damaged, the run goes on without it.
+        known = _json_object(self._read("summary.json"))
+        record = RunRecord(run_id=str(known.get("run_id") or run_id), started_at=time.time(), keys=keys)
+        try:
+            record.started_at = datetime.fromisoformat(known["started_at"]).timestamp()
+            record.wall_s = float(known["wall_s"])
+        except (KeyError, TypeError, ValueError):
+            log.warning(
+                "%s is damaged; start and duration of the run are counted from now", self.folder.path("summary.json")
+            )
         for key in keys:
             checkpoint = self.checkpoints.load(key)
             if checkpoint is not None:
@@ -108,22 +146,32 @@ class RunFolder:
     def append_step(self, key: SearchKey, step: Step) -> None:
         """Show a step in ``steps.jsonl`` at once, where the folder is local; ``save`` writes the file in order."""
         local = self.folder.local
-        if local is not None:
+        if local is None:
+            return
+        try:
             with (local / "steps.jsonl").open("ab") as file:
                 file.write(as_json_lines([step_line(key, step)]))
+        except OSError as error:
+            raise StorageError(f"{self.folder.path('steps.jsonl')} cannot be written: {error}") from None
 
     def save(self, record: RunRecord) -> None:
         """Write every file but the checkpoints.
 
         Raises:
-            OSError: a file could not be written.
+            StorageError: a file could not be written; ``summary.json`` comes first.
         """
         iso = {"started_at": _iso(record.started_at), "finished_at": _iso(record.finished_at)}
         document = summary(record, iso)
-        self.folder.write("steps.jsonl", as_json_lines(step_lines(record)))
-        self.folder.write("best_prompts.json", as_json(best_prompts(record)))
-        self.folder.write("report.html", report(record, document).encode())
-        self.folder.write("summary.json", as_json(document))
+        self._write("summary.json", as_json(document))
+        self._write("steps.jsonl", as_json_lines(step_lines(record)))
+        self._write("best_prompts.json", as_json(best_prompts(record)))
+        self._write("report.html", report(record, document).encode())
+
+    def _write(self, name: str, content: bytes) -> None:
+        try:
+            self.folder.write(name, content)
+        except (OSError, ImportError, ValueError) as error:
+            raise StorageError(f"{self.folder.path(name)} cannot be written: {error}") from None
 
     def _read(self, name: str) -> bytes | None:
         try:
@@ -134,10 +182,37 @@ class RunFolder:
             ) from None
 
 
+def fingerprint(task: Task) -> str:
+    """Sixteen hexadecimal digits that depend on every example of the task, in order."""
+    digest = blake2b(digest_size=8)
+    for split, examples in sorted(task.examples.items()):
+        for example in examples:
+            digest.update(json.dumps([split, example.input, *example.targets]).encode())
+    return digest.hexdigest()
+
+
+def _json_object(content: bytes | None) -> dict[str, Any]:
+    """The JSON object in a file, or an empty one where there is none."""
+    try:
+        document = json.loads(content or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
 def latest_run(parent: Folder, name: str) -> Folder | None:
-    """The newest run of this name below a folder, which ``--resume`` means where no folder is named."""
+    """The newest run of this name below a folder, which ``--resume`` means where no folder is named.
+
+    Raises:
+        ConfigError: the folder cannot be looked into.
+    """
     of_this_name = re.compile(re.escape(name) + r"-\d{8}-\d{6}-[0-9a-f]{4}")
-    runs = [entry for entry in parent.names() if of_this_name.fullmatch(entry)]
+    try:
+        runs = [entry for entry in parent.names() if of_this_name.fullmatch(entry)]
+    except (OSError, ImportError, ValueError) as error:
+        raise ConfigError(
+            "run.dir", f"{parent.url!r} cannot be read ({error})", "name a folder or fsspec URL"
+        ) from None
     return parent / runs[-1] if runs else None
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+import socket
+import threading
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from ipaddress import ip_address
 
+import ray
 from ray import serve as ray_serve
 from rich.console import Console
 
@@ -14,13 +17,15 @@ from cluster.build import build_evaluators, embedded_specs
 from cluster.config import RunConfig
 from cluster.ray_session import ray_session
 from cluster.services import EMBEDDED_CPUS, embedded_models
-from gpo.errors import ConfigError
+from gpo.errors import ConfigError, ModelUnavailable
 from gpo.tasks import Task
 from serve.embedded_model import free_port
 from serve.evaluator import evaluator_app
 from serve.ingress import TOKEN_VARIABLE, ingress_app
 
 _APP = "gpo-evaluator"
+_DRAIN_S = 20.0
+"""What a replica gets to finish its requests."""
 
 
 def needs_token(host: str, address: str) -> bool:
@@ -32,37 +37,70 @@ def needs_token(host: str, address: str) -> bool:
     return not loopback or address != "local"
 
 
-async def serve_evaluator(
+def serve_evaluator(
     config: RunConfig, tasks: Sequence[Task], host: str, port: int, address: str, console: Console
 ) -> None:
-    """Serve until cancelled.
+    """Serve until SIGINT or SIGTERM.
 
     Raises:
-        ConfigError: a token is needed and none is set.
+        ConfigError: a token is needed and none is set, or the port is taken.
+        ModelUnavailable: the evaluator did not come up.
     """
-    has_token = bool(os.environ.get(TOKEN_VARIABLE))
-    if needs_token(host, address) and not has_token:
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if needs_token(host, address) and not token:
         raise ConfigError(
             "--host", f"{host!r} can be reached by others, and no token is set", f"export {TOKEN_VARIABLE}=…"
         )
+    if not token.isascii():
+        raise ConfigError(TOKEN_VARIABLE, "has characters that do not fit an HTTP header", "use ASCII characters")
     port = port or free_port()
+    if address == "local":
+        _require_free(host, port)
     specs = embedded_specs(config)
     cluster = config.cluster
     cpus = cluster.evaluator_replicas * cluster.evaluator_cpus + len(specs) * EMBEDDED_CPUS + 1
-    with console.status("Starting Ray …"), ray_session(address, cpus_needed=cpus):
-        async with embedded_models(specs) as urls:
-            evaluators = build_evaluators(config, tasks, urls)
-            app = evaluator_app(evaluators, replicas=cluster.evaluator_replicas, cpus=cluster.evaluator_cpus)
-            ray_serve.start(http_options={"host": host, "port": port})
-            ray_serve.run(ingress_app(app, guarded=has_token), name=_APP, route_prefix="/")
-            guard = "with a bearer token" if has_token else "without a token"
-            console.print(
-                f"Serving {len(tasks)} tasks at http://{host}:{port}/v1/evaluate ({guard}; described at /docs). "
-                "Ctrl-C ends it.",
-                highlight=False,
-                soft_wrap=True,
+    with ExitStack() as stack:
+        with console.status("Starting Ray …"):
+            stack.enter_context(ray_session(address, cpus_needed=cpus))
+        with console.status("Starting the evaluator …"):
+            urls = stack.enter_context(embedded_models(specs))
+            where = _http_address(host, port)
+            app = evaluator_app(
+                build_evaluators(config, tasks, urls),
+                replicas=cluster.evaluator_replicas,
+                cpus=cluster.evaluator_cpus,
+                drain_s=_DRAIN_S,
             )
             try:
-                await asyncio.Event().wait()
-            finally:
-                ray_serve.delete(_APP, _blocking=False)
+                ray_serve.run(ingress_app(app, guarded=bool(token)), name=_APP, route_prefix="/")
+            except (RuntimeError, ray.exceptions.RayError) as error:
+                reason = str(error).strip().splitlines()[-1]
+                raise ModelUnavailable(f"the evaluator did not come up: {reason}") from None
+        stack.callback(ray_serve.delete, _APP, _blocking=False)
+        guard = "with a bearer token" if token else "without a token"
+        console.print(
+            f"Serving {len(tasks)} tasks at http://{where}/v1/evaluate ({guard}; described at /docs). Ctrl-C ends it.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+def _require_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise ConfigError(
+            "--port", f"{host}:{port} cannot be listened on ({error.strerror or error})", "choose another, or --port 0"
+        ) from None
+
+
+def _http_address(host: str, port: int) -> str:
+    """Start Serve's HTTP proxy, and say where it listens: a Serve that runs already keeps its own address."""
+    running = ray_serve.status().proxies
+    ray_serve.start(http_options={"host": host, "port": port})
+    return "the address of the Serve that runs on this cluster" if running else f"{host}:{port}"

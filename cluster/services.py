@@ -1,11 +1,13 @@
-"""What a run has standing while its searches work: the embedded model servers and the evaluator."""
+"""What a run has standing while its searches work: the embedded model servers and the evaluator.
+
+All of it is started synchronously, outside any event loop, so that Ctrl-C works while something is being waited for.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -26,8 +28,8 @@ _EMBEDDED_RESTARTS = 10
 _START_TIMEOUT_S = 180.0
 
 
-@asynccontextmanager
-async def embedded_models(specs: Sequence[EmbeddedModelSpec]) -> AsyncIterator[EmbeddedUrls]:
+@contextmanager
+def embedded_models(specs: Sequence[EmbeddedModelSpec]) -> Iterator[EmbeddedUrls]:
     """Servers for the embedded models, up and healthy; they end with the context.
 
     Raises:
@@ -46,25 +48,25 @@ async def embedded_models(specs: Sequence[EmbeddedModelSpec]) -> AsyncIterator[E
             port = free_port()
             actor = actor_class.options(num_cpus=EMBEDDED_CPUS, max_restarts=_EMBEDDED_RESTARTS).remote(spec, port)
             actors.append(actor)
-            urls[spec] = await _healthy(actor, spec, port)
+            urls[spec] = _healthy(actor, spec, port)
         yield urls
     finally:
         for actor in actors:
             ray.kill(actor)
 
 
-async def _healthy(actor: Any, spec: EmbeddedModelSpec, port: int) -> str:
+def _healthy(actor: Any, spec: EmbeddedModelSpec, port: int) -> str:
     deadline = time.monotonic() + _START_TIMEOUT_S
     try:
-        url: str = await asyncio.wait_for(actor.base_url.remote(), _START_TIMEOUT_S)
-        while time.monotonic() < deadline:
-            if await asyncio.to_thread(_answers, f"http://{HOST}:{port}/health"):
-                return url
-            await asyncio.sleep(0.1)
+        url: str = ray.get(actor.base_url.remote(), timeout=_START_TIMEOUT_S)
     except (ray.exceptions.RayError, TimeoutError) as error:
         reason = str(error).strip().splitlines()[-1:] or ["no answer"]
-        raise ModelUnavailable(f"the embedded model {spec.name} did not start: {reason[0]}") from error
-    raise ModelUnavailable(f"the embedded model {spec.name} was not ready within {_START_TIMEOUT_S:.0f} s")
+        raise ModelUnavailable(f"the embedded model {spec.name} did not start: {reason[0]}") from None
+    while not _answers(f"http://{HOST}:{port}/health"):
+        if time.monotonic() > deadline:
+            raise ModelUnavailable(f"the embedded model {spec.name} was not ready within {_START_TIMEOUT_S:.0f} s")
+        time.sleep(0.1)
+    return url
 
 
 def _answers(url: str) -> bool:
@@ -83,8 +85,12 @@ def evaluator(
 
     Args:
         name: of the application; two of one name would replace each other.
+        evaluators: one per task.
+        replicas: how many processes score side by side.
+        cpus: what Ray reserves for each.
     """
-    app = evaluator_app(evaluators, replicas=replicas, cpus=cpus)
+    # Nobody but this run calls it: once the run is over, or was interrupted, what it still does is money lost.
+    app = evaluator_app(evaluators, replicas=replicas, cpus=cpus, drain_s=0)
     ray_serve.start(proxy_location="Disabled")
     handle = ray_serve.run(app, name=name, route_prefix=None)
     try:

@@ -8,7 +8,8 @@
     │   └── MalformedReply       a reply arrived, but what was asked for is not in it
     ├── EvaluationError      too many examples of one evaluation stayed unscored
     ├── BudgetExhausted      the run may not spend more
-    ├── CheckpointError      a checkpoint cannot be read or written
+    ├── StorageError         the run's folder cannot be read or written
+    │   └── CheckpointError      in particular, a checkpoint
     └── TrajectoryLost       one trajectory could not be carried to its end
 
 To add one: derive from the nearest parent, say in the docstring who raises it and who handles it, and hand every
@@ -109,7 +110,11 @@ class BudgetExhausted(GPOError):
     """The next call would exceed a budget of calls, tokens, money or time."""
 
 
-class CheckpointError(GPOError):
+class StorageError(GPOError):
+    """A file of the run cannot be read or written: no space, no permission, an object store out of reach."""
+
+
+class CheckpointError(StorageError):
     """A checkpoint is missing, damaged, of another schema version, or cannot be written."""
 
 

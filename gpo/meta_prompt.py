@@ -16,6 +16,7 @@ from gpo.errors import MalformedReply
 from gpo.examples import Example
 from gpo.models import Completion, Message
 from gpo.prompt import Prompt
+from gpo.text import without_controls
 from gpo.trajectory import Candidate
 
 START, END = "<START>", "<END>"
@@ -67,13 +68,13 @@ def parse_reply(reply: Completion, *, max_words: int = 1000) -> Prompt:
 
     What stands between the last ``<START>`` that anything follows and the ``<END>`` after it (or the end of the reply,
     where the model stopped there by itself), without quotation marks or a code fence around it. A reply without tags
-    counts as the prompt where it is a single paragraph. The prompt is always valid Unicode.
+    counts as the prompt where it is a single paragraph. The prompt is always valid Unicode without control characters.
 
     Raises:
         MalformedReply: no prompt, one cut off at the token limit, or one of more than ``max_words`` words.
     """
     # An emoji cut in two arrives as half a surrogate pair, which could be neither hashed nor saved.
-    text = reply.text.encode(errors="replace").decode()
+    text = without_controls(reply.text.encode(errors="replace").decode())
     # Where the opening tag was put into the model's mouth, or ``stop`` took the closing one, only one tag is left.
     untagged, *tagged = _START.split(text)
     body = next((part for part in reversed(tagged) if part.strip()), "") if tagged else untagged

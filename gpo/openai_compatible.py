@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_va
 
 from gpo.errors import ConfigError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.models import Completion, Message, Sampling, Usage
+from gpo.text import without_controls
 
 _T = TypeVar("_T")
 
@@ -43,22 +44,37 @@ class KeySource:
         """The key, or a placeholder where none is set and none is required.
 
         Raises:
-            ConfigError: the file cannot be read or is empty, or a required variable is not set.
+            ConfigError: the file cannot be read or is empty, a required variable is not set, or what is there cannot
+                be a key. What is there is never shown.
         """
         if self.file:
-            try:
-                key = Path(self.file).expanduser().read_text(encoding="utf-8").strip()
-            except OSError as error:
-                raise ConfigError(
-                    "api_key_file", f"{self.file!r} cannot be read ({error.strerror})", "name a readable file"
-                ) from None
-            if not key:
-                raise ConfigError("api_key_file", f"{self.file!r} is empty", "put the key into it")
-            return key
+            return self._sound(self._from_file(self.file), "api_key_file", f"the content of {self.file!r}")
         key = os.environ.get(self.env, "").strip() if self.env else ""
         if not key and self.required:
-            raise ConfigError("api_key_env", f"environment variable {self.env} is not set", f"export {self.env}=…")
-        return key or NO_KEY
+            raise ConfigError(
+                "api_key_env",
+                f"environment variable {self.env} is not set",
+                f"export {self.env}=… (on a cluster, for every node's processes)",
+            )
+        return self._sound(key or NO_KEY, "api_key_env", f"the content of environment variable {self.env}")
+
+    @staticmethod
+    def _from_file(file: str) -> str:
+        try:
+            key = Path(file).expanduser().read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+            raise ConfigError("api_key_file", f"{file!r} cannot be read ({reason})", "name a readable file") from None
+        if not key:
+            raise ConfigError("api_key_file", f"{file!r} is empty", "put the key into it")
+        return key
+
+    @staticmethod
+    def _sound(key: str, field: str, what: str) -> str:
+        # A key travels in an HTTP header; the client would quote one that does not fit there in its error.
+        if not all("!" <= character <= "~" for character in key):
+            raise ConfigError(field, f"{what} has characters that no key has", "put the key there, and nothing else")
+        return key
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +193,14 @@ class Endpoint:
 
     def _said(self, text: str, length: int = 300) -> str:
         """What the endpoint said, in one line, without the key, which some servers repeat."""
-        line = " ".join(text.split()).replace(self.key.read(), "***")
+        line = without_controls(" ".join(text.split()))
+        key = self.client.api_key
+        if len(key) >= _SHORTEST_KEY:  # a shorter one is a word like any other
+            line = line.replace(key, "***")
         return f"{self.model} at {self.base_url}: {line if len(line) <= length else line[:length] + '…'}"
 
 
+_SHORTEST_KEY = 6
 _TRANSIENT = {408, 409, 425, 429}
 
 

@@ -1,8 +1,9 @@
 """Step size: how many words of the current prompt may change, step by step.
 
 The paper's gradient-inspired learning rate. Steps count from 0; a schedule over ``num_steps`` steps starts at
-``initial`` and reaches ``final`` in its last step. With ``warmup_steps``, the size first rises linearly towards
-``initial``, which is reached in step ``warmup_steps``, and decays over the steps that are left.
+``initial`` and reaches ``final`` in its last step (it rises where ``final`` is the larger one). With
+``warmup_steps``, the size first rises linearly towards ``initial``, which is reached in step ``warmup_steps``, and
+decays over the steps that are left; where only that one is left, it stays.
 """
 
 from __future__ import annotations

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import nan, sqrt
+from math import isfinite, nan, sqrt
+
+
+def finite(value: float) -> float | None:
+    """The value, or ``None`` for NaN, which JSON does not know."""
+    return value if isfinite(value) else None
 
 
 @dataclass(frozen=True)

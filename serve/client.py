@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -27,5 +28,10 @@ class ServeEvaluator:
         return [evaluation for row in rows for evaluation in row]
 
     async def _evaluate(self, prompt: Prompt, split: Split) -> Sequence[Evaluation]:
-        reply = await self.handle.evaluate.remote(self.task, [prompt], split)
-        return cast("Sequence[Evaluation]", reply)
+        response = self.handle.evaluate.remote(self.task, [prompt], split)
+        try:
+            return cast("Sequence[Evaluation]", await response)
+        except asyncio.CancelledError:
+            # Awaiting alone does not tell the replica, which would go on and pay for an answer nobody waits for.
+            response.cancel()  # type: ignore[no-untyped-call]
+            raise

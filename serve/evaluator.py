@@ -52,13 +52,19 @@ class EvaluatorReplica:
 Evaluator: Any = ray_serve.deployment(EvaluatorReplica, name="evaluator", max_ongoing_requests=MAX_ONGOING_REQUESTS)
 
 
-def evaluator_app(evaluators: Sequence[LocalEvaluator], *, replicas: int, cpus: float) -> ray_serve.Application:
+def evaluator_app(
+    evaluators: Sequence[LocalEvaluator], *, replicas: int, cpus: float, drain_s: float
+) -> ray_serve.Application:
     """The application to hand to ``ray_serve.run``.
 
     Args:
+        evaluators: one per task, over one model.
         replicas: how many processes score side by side.
         cpus: what Ray reserves for each.
+        drain_s: seconds that a replica has to finish its requests when it is told to stop.
     """
-    options = {"num_cpus": cpus}
-    app: ray_serve.Application = Evaluator.options(num_replicas=replicas, ray_actor_options=options).bind(evaluators)
+    deployment = Evaluator.options(
+        num_replicas=replicas, ray_actor_options={"num_cpus": cpus}, graceful_shutdown_timeout_s=drain_s
+    )
+    app: ray_serve.Application = deployment.bind(evaluators)
     return app

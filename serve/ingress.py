@@ -20,6 +20,7 @@ from ray.serve.handle import DeploymentHandle
 from gpo.errors import EvaluationError, ModelError
 from gpo.evaluation import Evaluation
 from gpo.prompt import Prompt
+from gpo.score import finite
 from gpo.tasks import Split
 from serve.evaluator import UnknownTask
 
@@ -181,10 +182,15 @@ def _encoded(document: Any, accept: str) -> Response:
 
 async def _scores(evaluator: DeploymentHandle[Any], wanted: EvaluateRequest) -> EvaluateReply:
     prompts = wanted.all_prompts
+    response = evaluator.evaluate.remote(wanted.task, prompts, wanted.split)
     try:
-        reply = evaluator.evaluate.remote(wanted.task, prompts, wanted.split)
-        evaluations: list[Evaluation] = await asyncio.wait_for(reply, TIMEOUT_S)
+        async with asyncio.timeout(TIMEOUT_S):
+            evaluations: list[Evaluation] = await response
+    except asyncio.CancelledError:  # the caller has gone
+        response.cancel()  # type: ignore[no-untyped-call]
+        raise
     except TimeoutError:
+        response.cancel()  # type: ignore[no-untyped-call]
         raise HTTPException(504, f"not scored within {TIMEOUT_S:.0f} s") from None
     except RayTaskError as failure:
         cause = failure.cause
@@ -201,8 +207,8 @@ def _score(prompt: Prompt, evaluation: Evaluation) -> ScoreReply:
     score = evaluation.score
     return ScoreReply(
         prompt=prompt.text,
-        mean=score.mean if score.scored else None,
-        stderr=score.stderr if len(score.scored) > 1 else None,
+        mean=finite(score.mean),
+        stderr=finite(score.stderr),
         values=list(score.values_E),
         usage=UsageReply.model_validate(evaluation.usage, from_attributes=True),
     )

@@ -71,10 +71,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     parts = _PART.findall(name)
     if not separator or not parts:
         raise ConfigError("--set", f"{name!r} has no value", "write it as section.option=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {name}", "the value is not YAML", "quote it, or write a plain value") from None
+    value = _value(name, text)
     place: Any = raw
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
@@ -96,6 +93,18 @@ def _apply(raw: dict[str, Any], override: str) -> None:
             place = place[key]
 
 
+def _value(name: str, text: str) -> Any:
+    """The value as YAML; what is no list or section in brackets is a plain value, whatever colons are in it."""
+    bracketed = text.lstrip().startswith(("[", "{"))
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        if bracketed:
+            raise ConfigError(f"--set {name}", f"{text!r} is not valid YAML", "close the brackets and quotes") from None
+        return text
+    return text if isinstance(value, dict | list) and not bracketed else value
+
+
 _REMEDIES = {
     "missing": "set it",
     "int_type": "write a whole number",
@@ -106,6 +115,7 @@ _REMEDIES = {
     "finite_number": "write a finite number",
     "string_type": "write a text, in quotes if need be",
     "string_too_short": "write at least one character",
+    "string_unicode": "write it without half characters (lone surrogates)",
     "string_pattern_mismatch": "use letters, digits, '.', '_' and '-', and begin with a letter or digit",
     "greater_than": "use a value above {gt}",
     "greater_than_equal": "use a value of at least {ge}",

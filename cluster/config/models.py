@@ -6,34 +6,56 @@ import os
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, Tag, field_validator
+from pydantic import AfterValidator, Field, JsonValue, PositiveFloat, PositiveInt, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from cluster.config.section import ConfigPath, Section, by_kind
 from gpo.models import Sampling
 from gpo.openai_compatible import Endpoint, KeySource, Price
 
+_RESERVED = {
+    "model",
+    "messages",
+    "n",
+    "stream",
+    "seed",
+    "stop",
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "max_completion_tokens",
+}
 OPENAI_URL = "https://api.openai.com/v1"
 
 
 class SamplingConfig(Section):
-    """How replies are drawn; what is left out is up to the endpoint."""
+    """How replies are drawn; what is left out or ``null`` is up to the endpoint."""
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """0 always takes the likeliest token; up to 2."""
+    """0 always takes the likeliest token; up to 2. Left out: 0 for the task model, 1 for the optimizer model, as in the
+    reference runs. ``null`` sends none, for models that accept only their own."""
     max_tokens: PositiveInt | None = None
     """Tokens that may be generated."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the probability mass to draw from."""
     stop: tuple[str, ...] = ()
     """Strings at which generation ends."""
-    extra: dict[str, Any] = Field(default_factory=dict)
+    extra: dict[str, JsonValue] = Field(default_factory=dict)
     """Further fields of the request body, sent as they are, e.g. ``{min_p: 0.05}``."""
 
-    def build(self, default_temperature: float) -> Sampling:
+    @field_validator("extra")
+    @classmethod
+    def _nothing_that_is_set_elsewhere(cls, extra: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        # `n` would buy replies that nobody reads, `stream` replies that nobody can.
+        for name in extra:
+            if name in _RESERVED:
+                raise PydanticCustomError("reserved", "is set by the program; leave it out", {"at": name})
+        return extra
+
+    def build(self) -> Sampling:
         """The settings for the core."""
         return Sampling(
-            temperature=default_temperature if self.temperature is None else self.temperature,
+            temperature=self.temperature,
             max_tokens=self.max_tokens,
             top_p=self.top_p,
             stop=self.stop,
@@ -58,6 +80,8 @@ def _without_credentials(url: str) -> str:
         valid = False
     if not valid:
         raise PydanticCustomError("base_url", "is not an http(s) address; write it up to and including /v1")
+    if parts.query or parts.fragment:
+        raise PydanticCustomError("base_url", "holds a query; write it up to and including /v1")
     if parts.username or parts.password:
         raise PydanticCustomError("base_url", "holds a user name or password; set api_key_env instead")
     return url.rstrip("/")
@@ -82,7 +106,7 @@ class EndpointConfig(Section):
     api_key_file: ConfigPath | None = None
     """File with the API key, in place of a variable."""
     max_concurrency: PositiveInt = 16
-    """Requests under way at once."""
+    """Requests under way at once. Divided among the processes of a run that call this model, at least 1 for each."""
     timeout_s: PositiveFloat = 120.0
     """Bound on one request, in seconds."""
     max_attempts: PositiveInt = 6
@@ -168,6 +192,9 @@ EmbeddingConfig = Annotated[
 ]
 
 
+_TEMPERATURES = {"task": 0.0, "optimizer": 1.0}
+
+
 class ModelsConfig(Section):
     """The language models."""
 
@@ -177,3 +204,20 @@ class ModelsConfig(Section):
     """Writes new prompts."""
     embedding: EmbeddingConfig = EmbeddedEmbeddingConfig()
     """Embeds prompts, for retrieval by relevance."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _temperatures(cls, models: Any) -> Any:
+        """Write the default temperatures out, so that leaving one out and sending none can be told apart."""
+        if not isinstance(models, dict):
+            return models
+        return {role: _with_temperature(model, _TEMPERATURES.get(role)) for role, model in models.items()}
+
+
+def _with_temperature(model: Any, temperature: float | None) -> Any:
+    if temperature is None or not isinstance(model, dict):
+        return model
+    sampling = model.get("sampling", {})
+    if not isinstance(sampling, dict) or "temperature" in sampling:
+        return model
+    return {**model, "sampling": {**sampling, "temperature": temperature}}

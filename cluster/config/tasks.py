@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, PositiveInt, StringConstraints, Tag, model_validator
+from pydantic_core import PydanticCustomError
 
 from cluster.config.section import ConfigPath, Section
 from gpo.answering import AnswerFormat, Position
@@ -61,18 +63,50 @@ class AnswerConfig(Section):
     labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     """The labels of kind ``label``. Left out: every target in the data."""
 
-    def scorer(self, examples: list[Example]) -> Scorer:
-        """The scorer for these examples."""
-        labels = self.labels or tuple(sorted({target for example in examples for target in example.targets}))
-        scorers: dict[str, Scorer] = {
-            "choice": ChoiceScorer(),
-            "boolean": BooleanScorer(),
-            "number": NumberScorer(),
-            "exact": ExactScorer(),
-            "label": LabelScorer(labels),
-            "text": RougeScorer(),
-        }
-        return scorers[self.kind or answer_kind(examples)]
+    @model_validator(mode="after")
+    def _labels_are_used(self) -> Self:
+        if self.labels is not None and self.kind != "label":
+            raise PydanticCustomError(
+                "labels", "goes with kind: label only; set that kind, or leave it out", {"at": "labels"}
+            )
+        return self
+
+    def scorer(self, examples: list[Example], where: str) -> Scorer:
+        """The scorer for these examples.
+
+        Args:
+            where: this section's place, for errors.
+
+        Raises:
+            ConfigError: it would find many of the targets themselves wrong.
+        """
+        kind = self.kind or answer_kind(examples)
+        scorer = self._label_scorer(examples) if kind == "label" else _SCORERS[kind]()
+        wrong = [example.target for example in examples if scorer.score(example.target, example) < 1]
+        # A few faulty targets are part of some published benchmarks.
+        if len(wrong) > _FAULTY * len(examples):
+            shown = wrong[0] if len(wrong[0]) <= 40 else f"{wrong[0][:40]}…"
+            raise ConfigError(
+                f"{where}.{'labels' if self.labels else 'kind'}",
+                f"{kind!r} would judge {len(wrong)} of {len(examples)} targets wrong, such as {shown!r}",
+                "choose the kind, or the labels, that fit the data",
+            )
+        return scorer
+
+    def _label_scorer(self, examples: list[Example]) -> LabelScorer:
+        found = {target for example in examples for target in example.targets}
+        return LabelScorer(self.labels or tuple(sorted(found)))
+
+
+_SCORERS: dict[str, Callable[[], Scorer]] = {
+    "choice": ChoiceScorer,
+    "boolean": BooleanScorer,
+    "number": NumberScorer,
+    "exact": ExactScorer,
+    "text": RougeScorer,
+}
+_FAULTY = 0.05
+"""Share of targets that may be faulty."""
 
 
 def _data_kind(value: Any) -> str:
@@ -83,6 +117,9 @@ def _data_kind(value: Any) -> str:
 class TaskConfig(Section):
     """One task."""
 
+    # The name has no default value, but may be left out with a benchmark.
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("name"))
+
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     """Letters, digits, ``.``, ``_`` and ``-``; names folders and rows. Left out: the benchmark's own name."""
     data: Annotated[
@@ -90,7 +127,7 @@ class TaskConfig(Section):
     ]
     fields: FieldsConfig | None = None
     """Only with files; left out: columns ``input`` and ``target``."""
-    prompt: Annotated[str, Field(min_length=1)] = DEFAULT_PROMPT
+    prompt: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] = DEFAULT_PROMPT
     """The initial prompt."""
     position: Position = Position.QUESTION_END
     """Where the prompt stands: question_end, question_begin, before_question, answer_begin or system."""
@@ -122,13 +159,13 @@ class TaskConfig(Section):
         is_benchmark = isinstance(self.data, BenchmarkConfig)
         return Task(
             name=self.name,
-            initial=Prompt(self.prompt.strip()),
+            initial=Prompt(self.prompt),
             examples={
                 Split.TRAIN: splits[Split.TRAIN],
                 Split.VAL: sampled(splits[Split.VAL], val_size),
                 Split.TEST: sampled(splits[Split.TEST], test_size),
             },
-            scorer=self.answer.scorer(examples),
+            scorer=self.answer.scorer(examples, f"{where}.answer"),
             answer_format=AnswerFormat(
                 self.position, self.answer.rounds or (2 if is_benchmark else 1), self.question_marks
             ),

@@ -62,9 +62,10 @@ def _json_lines(text: str, where: str) -> Iterator[tuple[int, Mapping[str, Any]]
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists without end
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error).partition(";")[0]
             raise ConfigError(
-                f"{where}:{number})", f"not valid JSON ({error.msg})", "put one complete JSON object on each line"
+                f"{where}:{number})", f"not valid JSON ({reason})", "put one complete JSON object on each line"
             ) from None
         if not isinstance(row, dict):
             raise ConfigError(
@@ -115,4 +116,7 @@ def _texts(value: Any, column: str, where: str) -> list[str]:
         raise ConfigError(where, f"column {column!r} is empty", "fill it in, or take the example out")
     if not all(isinstance(item, str | int | float) for item in alternatives):
         raise ConfigError(where, f"column {column!r} holds an object or a nested list", "make it a plain value")
-    return [str(item) for item in alternatives]
+    texts = [str(item) for item in alternatives]
+    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+        raise ConfigError(where, f"column {column!r} holds half a character (a lone surrogate)", "write it out in full")
+    return texts

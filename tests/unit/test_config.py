@@ -112,7 +112,7 @@ def test_the_last_of_two_overrides_holds(tmp_path: Path) -> None:
         ("=3", "--set", "has no value"),
         ("tasks.1.name=x", "--set tasks.1.name", "'1' is not one of the 1 entries"),
         ("run.name.first=x", "--set run.name.first", "there is nothing below run.name"),
-        ("run.seeds=[", "--set run.seeds", "not YAML"),
+        ("run.seeds=[", "--set run.seeds", "not valid YAML"),
         ("optimizer.steps=many", "optimizer.steps", "'many' cannot be used"),
     ],
 )

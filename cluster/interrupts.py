@@ -1,0 +1,56 @@
+"""SIGINT and SIGTERM: one clean stop, wherever the program is."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let both signals raise ``KeyboardInterrupt``, also where libraries wait in plain Python code."""
+    before = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def run_interruptibly(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run a coroutine to its end and return its result; a signal cancels it, so that it can tidy up.
+
+    Raises:
+        KeyboardInterrupt: it was cancelled by a signal.
+    """
+    interrupted = False
+
+    async def supervised() -> _T:
+        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+
+        def stop() -> None:
+            nonlocal interrupted
+            interrupted = True
+            task.cancel()
+
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, stop)
+        return await task
+
+    try:
+        return asyncio.run(supervised())
+    except asyncio.CancelledError:
+        if not interrupted:
+            raise
+        raise KeyboardInterrupt from None
