@@ -18,7 +18,6 @@ from rich.console import Console
 
 from cluster.interrupts import stoppable
 from gpo.errors import ConfigError, GPOError
-from gpo.tasks import Split
 
 if TYPE_CHECKING:
     from cluster.outputs import RunRecord
@@ -123,7 +122,7 @@ def evaluate(
         str | None,
         typer.Option(help="The prompt to score.  [default: the task's initial prompt]", show_default=False),
     ] = None,
-    split: Annotated[Split, typer.Option(help="The examples to score on.")] = Split.VAL,
+    split: Annotated[str, typer.Option(help="**train**, **val** or **test**.")] = "val",
     output: Annotated[
         Path | None,
         typer.Option(help="Write the score, with each example's, to this JSON file.", show_default=False),
@@ -252,7 +251,7 @@ def _show_results(record: RunRecord, folder: RunFolder) -> None:
 
 
 def _evaluate(
-    config_path: Path, overrides: list[str], task: str | None, prompt: str | None, split: Split, output: Path | None
+    config_path: Path, overrides: list[str], task: str | None, prompt: str | None, split: str, output: Path | None
 ) -> int:
     from cluster.config import load_config
     from cluster.evaluate import evaluate_prompt, report_evaluation, require_writable

@@ -37,18 +37,21 @@ class Evaluated:
 
 
 def evaluate_prompt(
-    config: RunConfig, task: str | None, prompt: str | None, split: Split, console: Console
+    config: RunConfig, task: str | None, prompt: str | None, split_name: str, console: Console
 ) -> Evaluated:
     """Score a prompt; where the task model is an embedded one, it is served by this process for as long as it takes.
 
     Raises:
-        ConfigError: no such task; the data or the model cannot be used.
+        ConfigError: no such task or split; the data or the model cannot be used.
         EvaluationError: too many examples stayed unscored.
     """
     names = [entry.name for entry in config.tasks]
     chosen = task or names[0]
     if chosen not in names:
         raise ConfigError("--task", f"{chosen!r} is not in the configuration", f"choose one of: {', '.join(names)}")
+    if split_name not in list(Split):
+        raise ConfigError("--split", f"{split_name!r} is unknown", f"choose one of: {', '.join(Split)}")
+    split = Split(split_name)
     if prompt is not None and not prompt.strip():
         raise ConfigError("--prompt", "is empty", "write a prompt, or leave the option out")
     index = names.index(chosen)

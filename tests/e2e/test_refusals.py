@@ -163,6 +163,23 @@ CASES = {
         ("--address", "'ray://127.0.0.1:10001'", "use local, auto or HOST:PORT"),
         options=("--address", "ray://127.0.0.1:10001"),
     ),
+    "an address that is none": Case(
+        ("--address", "'somewhere'", "use local, auto or HOST:PORT"), options=("--address", "somewhere")
+    ),
+    "a cluster that is not there": Case(
+        ("--address", "nothing answers at '127.0.0.1:9'", "ray start --head"), options=("--address", "127.0.0.1:9")
+    ),
+    "an empty folder name": Case(("--run-dir", "is empty", "name a folder"), options=("--run-dir", "")),
+    "targets that are no numbers": Case(
+        ("tasks[0].answer.kind", "'number' would judge", "targets wrong", "choose the kind"),
+        {"tasks": [{"answer": {"kind": "number"}}]},
+    ),
+    "two keys in a file": Case(
+        ("models.task.api_key_file", "characters that no key has", "nothing else"),
+        {"models": {"task": {"api_key_file": "keys"}}},
+        files=_rewrite("keys", f"{KEY}\n{KEY}\n"),
+        hidden=KEY,
+    ),
     "a folder that cannot be written to": Case(
         ("--run-dir", "'/sys/gpo-run'", "name another"), options=("--run-dir", "/sys/gpo-run")
     ),

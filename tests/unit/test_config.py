@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 from cluster.config import load_config
 from cluster.config.loading import dump, validate
 from cluster.config.models import OPENAI_URL, ChatEndpointConfig, EmbeddedEmbeddingConfig
+from cluster.config.tasks import TaskConfig
 from gpo.errors import ConfigError
 
 KEY = "canary-key"
@@ -101,6 +103,64 @@ def test_an_override_goes_before_the_file(
     assert found == value
 
 
+@pytest.mark.parametrize("prompt", ["Think: now.", "Which one? {a} or [b]: say.", "- Answer", 'Say "yes": or'])
+def test_a_prompt_with_yaml_s_signs_in_it_stays_a_text(prompt: str, tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, raw()), (f"tasks.0.prompt={prompt}",))
+    assert config.tasks[0].prompt == prompt
+
+
+def test_a_temperature_of_null_is_not_the_default(tmp_path: Path) -> None:
+    default = load_config(written(tmp_path, raw())).models
+    assert default.task.sampling.temperature == 0
+    assert default.optimizer.sampling.temperature == 1
+
+    config = load_config(written(tmp_path, raw()), ("models.task.sampling.temperature=null",))
+    assert config.models.task.sampling.build().temperature is None
+    (tmp_path / "dumped.yaml").write_text(dump(config), encoding="utf-8")
+    assert load_config(tmp_path / "dumped.yaml").models.task.sampling.temperature is None
+
+
+def _task_with_targets(folder: Path, targets: list[str], answer: dict[str, Any]) -> TaskConfig:
+    for split in ("train", "val", "test"):
+        rows = [{"input": f"{split} {index}", "target": target} for index, target in enumerate(targets)]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = {split: f"{split}.jsonl" for split in ("train", "val", "test")}
+    task = {"name": "task", "data": data, "answer": answer}
+    return load_config(written(folder, raw(tasks=[task]))).tasks[0]
+
+
+@pytest.mark.parametrize(
+    ("targets", "answer", "field"),
+    [
+        (["cat", "dog"], {"kind": "number"}, "tasks[0].answer.kind"),
+        (["cat", "dog"], {"kind": "choice"}, "tasks[0].answer.kind"),
+        (["cat", "dog"], {"kind": "boolean"}, "tasks[0].answer.kind"),
+        (["cat", "dog"], {"kind": "label", "labels": ["cow", "pig"]}, "tasks[0].answer.labels"),
+    ],
+)
+def test_targets_that_could_never_be_right_are_refused(
+    targets: list[str], answer: dict[str, Any], field: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="would judge 6 of 6 targets wrong, such as 'cat'") as caught:
+        _task_with_targets(tmp_path, targets, answer).build("tasks[0]", None, None)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("targets", "answer"),
+    [
+        (["cat", "dog"], {"kind": "exact"}),
+        (["cat", "dog"], {"kind": "label"}),
+        (["cat", "dog"], {"kind": "text"}),
+        (["1,200", "-3"], {"kind": "number"}),
+        (["Yes", "No"], {}),
+        (["(A)"] * 30 + ["none"], {"kind": "choice"}),
+    ],
+)
+def test_targets_that_fit_pass(targets: list[str], answer: dict[str, Any], tmp_path: Path) -> None:
+    _task_with_targets(tmp_path, targets, answer).build("tasks[0]", None, None)
+
+
 def test_the_last_of_two_overrides_holds(tmp_path: Path) -> None:
     assert load_config(written(tmp_path, raw()), ["optimizer.steps=3", "optimizer.steps=4"]).optimizer.steps == 4
 
@@ -146,6 +206,30 @@ def test_an_override_that_cannot_be_used_is_refused(override: str, field: str, p
         ({"optimizer": {"acceptance": {"kind": "luck"}}}, "optimizer.acceptance.kind", "choose one of"),
         ({"evaluation": {"max_unscored": 1}}, "evaluation.max_unscored", "use a value below 1"),
         ({"evaluation": {"max_unscored": float("nan")}}, "evaluation.max_unscored", "write a finite number"),
+        (
+            {"models": {"task": {"model": "m", "sampling": {"extra": {"n": 4}}}, "optimizer": {"model": "m"}}},
+            "models.task.sampling.extra.n",
+            "is set by the program; leave it out",
+        ),
+        (
+            {"models": {"task": {"model": "m", "base_url": "http://h/v1?key=x"}, "optimizer": {"model": "m"}}},
+            "models.task.base_url",
+            "holds a query",
+        ),
+        (
+            {"tasks": [{"name": "a", "data": {"train": "a", "val": "b", "test": "c"}, "prompt": "  "}]},
+            "tasks[0].prompt",
+            "at least one character",
+        ),
+        (
+            {
+                "tasks": [
+                    {"name": "a", "data": {"train": "a", "val": "b", "test": "c"}, "answer": {"labels": ["x", "y"]}}
+                ]
+            },
+            "tasks[0].answer.labels",
+            "goes with kind: label only",
+        ),
         ({"budget": {"usd": 1}}, "budget.usd", "does not enforce budgets; leave it out"),
     ],
 )

@@ -154,3 +154,8 @@ def test_the_number_of_words_is_bounded_and_not_one_less() -> None:
     assert len(parse_reply(reply("<START>a b c<END>"), max_words=3).words) == 3
     with pytest.raises(MalformedReply, match="2 words"):
         parse_reply(reply("<START>a b c<END>"), max_words=2)
+
+
+def test_a_prompt_moves_no_terminal() -> None:
+    reply = Completion("<START>Say \x1b[31mhi\x07\x9b2J,\ttwice:\r\nhi hi<END>", Usage())
+    assert parse_reply(reply) == Prompt("Say [31mhi2J,\ttwice:\nhi hi")

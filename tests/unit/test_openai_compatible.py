@@ -294,6 +294,22 @@ def test_a_key_file_goes_before_the_variable(tmp_path: Path) -> None:
     assert KeySource().read() == KEY
 
 
+@pytest.mark.parametrize("content", [b"sk-canary\nsk-second", "sk-canary…".encode(), b"sk canary", b"sk-canary\xff"])
+def test_what_fits_no_header_is_refused_and_not_shown(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        KeySource(file=str(tmp_path / "key")).read()
+    assert caught.value.field == "api_key_file"
+    assert "canary" not in str(caught.value)
+
+
+def test_a_variable_that_fits_no_header_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary\nsk-second")
+    with pytest.raises(ConfigError) as caught:
+        KeySource().read()
+    assert "canary" not in str(caught.value)
+
+
 def test_a_key_that_is_not_there_is_refused_only_where_it_is_required(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

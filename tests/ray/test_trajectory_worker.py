@@ -1,0 +1,102 @@
+"""The worker as a plain class: no cluster is started."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from actors.checkpoint_store import CheckpointStore
+from actors.folder import Folder
+from actors.search import Phase, Search, SearchKey, Update
+from actors.trajectory_worker import TrajectoryWorker
+from gpo.acceptance import BestOfStep
+from gpo.evaluation import Evaluation
+from gpo.optimizer import GPO
+from gpo.prompt import Prompt
+from gpo.retrieval import RecencyRetriever
+from gpo.schedule import FixedSchedule
+from gpo.tasks import Split
+from gpo.testing.fakes import FakeEvaluator, FakeProposer
+
+KEY = SearchKey("desk", 0)
+
+
+def worker(evaluator: FakeEvaluator, folder: Path) -> TrajectoryWorker:
+    gpo = GPO(
+        retriever=RecencyRetriever(),
+        schedule=FixedSchedule(size=5),
+        proposer=FakeProposer(lambda current, n, _: [f"{current.prompt.text} {index}" for index in range(n)]),
+        evaluator=evaluator,
+        acceptance=BestOfStep(),
+        num_steps=2,
+        num_candidates=2,
+        num_neighbours=1,
+        seed=0,
+    )
+    return TrajectoryWorker([Search(KEY, Prompt("Which desk?"), gpo)], CheckpointStore(Folder(str(folder))))
+
+
+@dataclass
+class SlowEvaluator(FakeEvaluator):
+    """Takes its time, and notes what it is asked for while it is at work on the same."""
+
+    under_way: list[Prompt] = field(default_factory=list)
+    twice: list[Prompt] = field(default_factory=list)
+
+    async def evaluate(self, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
+        self.twice += [prompt for prompt in prompts if prompt in self.under_way]
+        self.under_way += prompts
+        try:
+            await asyncio.sleep(0.02)
+            return await super().evaluate(prompts, split)
+        finally:
+            for prompt in prompts:
+                self.under_way.remove(prompt)
+
+
+def by_length(prompt: Prompt) -> list[float]:
+    return [len(prompt.words) / 10]
+
+
+async def test_news_tell_the_phases_in_order_and_end_with_the_result(tmp_path: Path) -> None:
+    updates = [update async for update in worker(FakeEvaluator(by_length), tmp_path).run(KEY)]
+
+    phases = list(dict.fromkeys(update.phase for update in updates))
+    assert phases == [Phase.INITIAL, Phase.PROPOSING, Phase.EVALUATING, Phase.TESTING, Phase.DONE]
+    last = updates[-1].checkpoint
+    assert last is not None
+    assert len(last.trajectory.steps) == 2
+    assert set(last.test) == {last.trajectory.initial.prompt.id, last.trajectory.best.prompt.id}
+
+
+async def test_a_finished_search_only_says_so(tmp_path: Path) -> None:
+    first = [update async for update in worker(FakeEvaluator(by_length), tmp_path).run(KEY)]
+    idle = FakeEvaluator(by_length)
+
+    again = [update async for update in worker(idle, tmp_path).run(KEY)]
+
+    assert idle.calls == []
+    assert again[-1] == first[-1]
+
+
+async def test_who_asks_again_takes_the_search_over(tmp_path: Path) -> None:
+    evaluator = SlowEvaluator(by_length)
+    shared = worker(evaluator, tmp_path)
+    lost, started = shared.run(KEY), asyncio.Event()
+
+    async def follow_the_first() -> None:
+        async for update in lost:
+            if update.checkpoint is not None:
+                started.set()
+                await asyncio.sleep(3600)  # its caller does not listen any more, and has not gone either
+
+    first = asyncio.create_task(follow_the_first())
+    await started.wait()
+    updates: list[Update] = [update async for update in shared.run(KEY)]
+    first.cancel()
+    await asyncio.wait([first])
+
+    assert updates[-1].phase is Phase.DONE
+    assert evaluator.twice == []
