@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgpack
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray import serve as ray_serve
 from ray.exceptions import RayTaskError
@@ -102,6 +103,18 @@ _BODY = {
 }
 
 
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The body is not valid JSON or msgpack."},
+    401: {"description": "A valid bearer token is needed."},
+    404: {"description": "There is no such task."},
+    413: {"description": f"The body is larger than {MAX_BODY_BYTES} bytes."},
+    415: {"description": "The body is neither JSON nor msgpack."},
+    422: {"description": "The body does not fit the schema."},
+    502: {"description": "The task model could not be asked, or too many examples stayed unscored."},
+    504: {"description": f"Not scored within {TIMEOUT_S:.0f} s."},
+}
+
+
 def build_api(evaluator: DeploymentHandle[Any], token: str | None) -> FastAPI:
     """The HTTP interface over an evaluator.
 
@@ -114,7 +127,8 @@ def build_api(evaluator: DeploymentHandle[Any], token: str | None) -> FastAPI:
         description="Scores prompts on the tasks of a configuration. Bodies are JSON or msgpack, by Content-Type; "
         "replies likewise, by Accept.",
     )
-    guarded = [Depends(_bearer(token))] if token else []
+    # The first of the two only describes the token in the OpenAPI page.
+    guarded = [Depends(HTTPBearer(auto_error=False)), Depends(_bearer(token))] if token else []
 
     @api.get("/health")
     async def health() -> dict[str, str]:
@@ -126,7 +140,9 @@ def build_api(evaluator: DeploymentHandle[Any], token: str | None) -> FastAPI:
         """The tasks that can be scored on."""
         return TasksReply(tasks=await evaluator.sizes.remote())
 
-    @api.post("/v1/evaluate", dependencies=guarded, response_model=EvaluateReply, openapi_extra=_BODY)
+    @api.post(
+        "/v1/evaluate", dependencies=guarded, response_model=EvaluateReply, openapi_extra=_BODY, responses=_REFUSALS
+    )
     async def evaluate(request: Request) -> Response:
         """Score one or more prompts on every example of a split."""
         body = _decoded(await _limited_body(request), request.headers.get("content-type", JSON))
