@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from ipaddress import ip_address
 
-import ray
 from ray import serve as ray_serve
 from rich.console import Console
 
 from cluster.build import build_evaluators, embedded_specs
 from cluster.config import RunConfig
 from cluster.ray_session import ray_session
-from cluster.services import EMBEDDED_CPUS, embedded_models
-from gpo.errors import ConfigError, ModelUnavailable
+from cluster.services import EMBEDDED_CPUS, deployed, embedded_models
+from gpo.errors import ConfigError
 from gpo.tasks import Task
 from serve.embedded_model import free_port
 from serve.evaluator import evaluator_app
@@ -44,7 +43,7 @@ def serve_evaluator(
 
     Raises:
         ConfigError: a token is needed and none is set, or the port is taken.
-        ModelUnavailable: the evaluator did not come up.
+        ClusterError: the evaluator does not come up.
     """
     token = os.environ.get(TOKEN_VARIABLE, "")
     if needs_token(host, address) and not token:
@@ -71,12 +70,7 @@ def serve_evaluator(
                 cpus=cluster.evaluator_cpus,
                 drain_s=_DRAIN_S,
             )
-            try:
-                ray_serve.run(ingress_app(app, guarded=bool(token)), name=_APP, route_prefix="/")
-            except (RuntimeError, ray.exceptions.RayError) as error:
-                reason = str(error).strip().splitlines()[-1]
-                raise ModelUnavailable(f"the evaluator did not come up: {reason}") from None
-        stack.callback(ray_serve.delete, _APP, _blocking=False)
+            stack.enter_context(deployed(ingress_app(app, guarded=bool(token)), _APP, route_prefix="/"))
         guard = "with a bearer token" if token else "without a token"
         console.print(
             f"Serving {len(tasks)} tasks at http://{where}/v1/evaluate ({guard}; described at /docs). Ctrl-C ends it.",

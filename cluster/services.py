@@ -18,7 +18,7 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.build import EmbeddedUrls
 from cluster.ray_session import distinct_hosts
-from gpo.errors import ConfigError, ModelUnavailable
+from gpo.errors import ClusterError, ConfigError, ModelUnavailable
 from gpo.evaluation import LocalEvaluator
 from serve.embedded_model import HOST, EmbeddedModelServer, EmbeddedModelSpec, free_port
 from serve.evaluator import evaluator_app
@@ -92,8 +92,26 @@ def evaluator(
     # Nobody but this run calls it: once the run is over, or was interrupted, what it still does is money lost.
     app = evaluator_app(evaluators, replicas=replicas, cpus=cpus, drain_s=0)
     ray_serve.start(proxy_location="Disabled")
-    handle = ray_serve.run(app, name=name, route_prefix=None)
+    with deployed(app, name, route_prefix=None) as handle:
+        yield handle
+
+
+@contextmanager
+def deployed(app: ray_serve.Application, name: str, route_prefix: str | None) -> Iterator[DeploymentHandle[Any]]:
+    """A Serve application that is up; deleted with the context, also where it never comes up.
+
+    Raises:
+        ClusterError: it does not come up.
+    """
     try:
+        try:
+            handle = ray_serve.run(app, name=name, route_prefix=route_prefix)
+        except (RuntimeError, ray.exceptions.RayError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ClusterError(
+                f"the evaluator did not come up: {reason} Serve's logs on the cluster say more; is this version of the "
+                "program installed on all its nodes?"
+            ) from None
         yield handle
     finally:
         ray_serve.delete(name, _blocking=False)

@@ -8,6 +8,7 @@
     │   └── MalformedReply       a reply arrived, but what was asked for is not in it
     ├── EvaluationError      too many examples of one evaluation stayed unscored
     ├── BudgetExhausted      the run may not spend more
+    ├── ClusterError         Ray or Serve cannot start a part of the program
     ├── StorageError         the run's folder cannot be read or written
     │   └── CheckpointError      in particular, a checkpoint
     └── TrajectoryLost       one trajectory could not be carried to its end
@@ -108,6 +109,10 @@ class EvaluationError(GPOError):
 
 class BudgetExhausted(GPOError):
     """The next call would exceed a budget of calls, tokens, money or time."""
+
+
+class ClusterError(GPOError):
+    """Ray or Serve cannot start a part of the program; what stood before still stands."""
 
 
 class StorageError(GPOError):
