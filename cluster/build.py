@@ -12,7 +12,7 @@ from gpo.evaluation import Evaluator, LocalEvaluator
 from gpo.models import ChatModel, Embedder, Sampling
 from gpo.openai_compatible import Endpoint, OpenAICompatibleEmbedder, OpenAICompatibleModel
 from gpo.optimizer import GPO
-from gpo.proposer import GenerationProposer
+from gpo.proposer import SamplingProposer
 from gpo.static_embedding import StaticEmbedder
 from gpo.tasks import Split, Task
 from serve.embedded_model import EmbeddedModelSpec
@@ -88,13 +88,14 @@ def _gpo(
     return GPO(
         retriever=settings.direction.trajectory.build(embedder),
         schedule=settings.schedule.build(settings.steps),
-        proposer=GenerationProposer(
+        proposer=SamplingProposer(
             model=model.model,
             sampling=model.sampling,
-            meta_prompt=config.meta_prompt.build(),
+            meta_prompt=config.meta_prompt.build(settings.refinement.build()),
             exemplars=task.examples[Split.TRAIN],
             num_exemplars=config.meta_prompt.exemplars,
             position=task.answer_format.position,
+            max_samples=settings.refinement.max_samples if settings.refinement.enforce else 1,
         ),
         evaluator=evaluator,
         acceptance=settings.acceptance.build(),

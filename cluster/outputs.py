@@ -131,6 +131,7 @@ def step_line(key: SearchKey, step: Step) -> dict[str, Any]:
             for candidate in step.candidates
         ],
         "malformed": step.num_malformed,
+        "rejected": step.num_rejected,
         "successor": step.successor.prompt.text,
         "llm": asdict(step.spending),
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean, stdev
 from typing import Protocol
 
 from gpo.trajectory import Candidate, Trajectory
@@ -13,7 +15,7 @@ class Acceptance(Protocol):
     """Chooses where the search goes on."""
 
     def choose(self, trajectory: Trajectory, candidates: Sequence[Candidate]) -> Candidate:
-        """The next current prompt: one of the step's candidates, or the one that is current.
+        """The next current prompt: one of the step's candidates, the one that is current, or an earlier one.
 
         ``candidates`` were not scored before in this trajectory; may be empty, and then the current prompt stays.
         """
@@ -33,6 +35,32 @@ class BestOfStep:
 
     def choose(self, trajectory: Trajectory, candidates: Sequence[Candidate]) -> Candidate:
         return _best(candidates) if candidates else trajectory.current
+
+
+@dataclass(frozen=True, slots=True)
+class WithinError:
+    """Move to the best new candidate, unless it is measurably worse than the best so far; then go back to that one.
+
+    Between the other two: differences within the noise of a small ``val`` split do not hold the search up, and a step
+    that really led downhill is undone. Measured on the examples that both prompts have a verdict on, by the standard
+    error of the mean of the paired differences.
+
+    Args:
+        standard_errors: how many of these a candidate may lie below, ≥ 0.
+    """
+
+    standard_errors: float = 1.0
+
+    def choose(self, trajectory: Trajectory, candidates: Sequence[Candidate]) -> Candidate:
+        if not candidates:
+            return trajectory.current
+        candidate, best = _best(candidates), trajectory.best
+        pairs = zip(candidate.score.values_E, best.score.values_E, strict=True)
+        differences = [new - old for new, old in pairs if new is not None and old is not None]
+        if len(differences) < 2:
+            return candidate
+        stderr = stdev(differences) / sqrt(len(differences))
+        return best if fmean(differences) < -self.standard_errors * stderr else candidate
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from gpo.answering import Position
@@ -16,6 +16,7 @@ from gpo.errors import MalformedReply
 from gpo.examples import Example
 from gpo.models import Completion, Message
 from gpo.prompt import Prompt
+from gpo.refinement import Generation, Refinement
 from gpo.text import without_controls
 from gpo.trajectory import Candidate
 
@@ -116,7 +117,12 @@ class FullMetaPrompt:
     """One instruction in titled sections, for models that follow long instructions.
 
     Scores are shown as percentages, and the text says so.
+
+    Attributes:
+        refinement: what the model is to do.
     """
+
+    refinement: Refinement = field(default_factory=Generation)
 
     @property
     def stop(self) -> tuple[str, ...]:
@@ -166,17 +172,9 @@ class FullMetaPrompt:
         current = direction.current
         return f"## Current prompt\n\nPrompt: {neutral(current.prompt.text)}\nScore: {_percent(current)}"
 
-    @staticmethod
-    def _instructions(direction: Direction) -> str:
-        bound = ""
-        if direction.step_size is not None:
-            bound = (
-                f" Change at most {direction.step_size} words of the current prompt: inserting, deleting or replacing "
-                "a word counts as one change."
-            )
+    def _instructions(self, direction: Direction) -> str:
         return (
-            "## What to do\n\nLook at what separates prompts with high scores from those with low ones, and write one "
-            f"new prompt that carries the current prompt further in that direction.{bound} It must work for every "
-            "input of the task, so do not put a particular input or answer into it, and do not repeat a prompt shown "
-            f"above. Write the new prompt between {START} and {END}, and nothing else."
+            f"## What to do\n\n{self.refinement.instruction(direction.step_size)} It must work for every input of the "
+            "task, so do not put a particular input or answer into it, and do not repeat a prompt shown above. Write "
+            f"the new prompt between {START} and {END}, and nothing else."
         )

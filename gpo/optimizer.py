@@ -78,7 +78,14 @@ class GPO:
 
         # No prompt is paid for twice.
         fresh = trajectory.unseen(proposals.prompts)
-        return Proposal(step_size, neighbours, fresh, proposals.num_malformed, Spending(optimizer=proposals.usage))
+        return Proposal(
+            step_size=step_size,
+            neighbours=neighbours,
+            prompts=fresh,
+            num_malformed=proposals.num_malformed,
+            spending=Spending(optimizer=proposals.usage),
+            num_rejected=proposals.num_rejected,
+        )
 
     async def step(self, trajectory: Trajectory) -> Step:
         """Score the proposal under way and choose who goes on."""
@@ -99,6 +106,7 @@ class GPO:
             candidates=candidates,
             successor=self.acceptance.choose(trajectory, candidates),
             num_malformed=proposal.num_malformed,
+            num_rejected=proposal.num_rejected,
             spending=sum((Spending(task=evaluation.usage) for evaluation in evaluations), start=proposal.spending),
         )
 

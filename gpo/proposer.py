@@ -13,17 +13,22 @@ from gpo.errors import MalformedReply, ModelError, ModelRefused, ModelUnavailabl
 from gpo.examples import Example
 from gpo.meta_prompt import Direction, MetaPrompt, parse_reply
 from gpo.models import ChatModel, Message, Sampling, Usage
-from gpo.prompt import Prompt
+from gpo.prompt import Prompt, edit_distance
 from gpo.trajectory import Candidate
 
 
 @dataclass(frozen=True, slots=True)
 class Proposals:
-    """What the optimizer model wrote: prompts in the order of the samples, repeats included."""
+    """What the optimizer model wrote: prompts in the order of the samples, repeats included.
+
+    ``num_malformed`` counts replies in which no prompt was found, ``num_rejected`` prompts that were not taken because
+    they went beyond an enforced step size.
+    """
 
     prompts: tuple[Prompt, ...]
     num_malformed: int
     usage: Usage
+    num_rejected: int = 0
 
 
 class Proposer(Protocol):
@@ -43,14 +48,16 @@ class Proposer(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GenerationProposer:
-    """Generation-based refinement: the model writes a new prompt, guided by the direction. GPO's own choice.
+class SamplingProposer:
+    """Samples prompts from the optimizer model, which the meta-prompt tells what to do.
 
     Each of the ``n`` prompts is one request with a seed of its own, never one request for ``n`` replies: endpoints
     differ in how they count those, and some refuse them.
 
     Args:
         exemplars: the train examples to draw from; ``num_exemplars`` of them are shown, the same in all ``n``.
+        max_samples: the step size is advice where this is 1. A higher number enforces it: a prompt that goes beyond is
+            sampled anew, until so many samples were bought for it, and then given up.
     """
 
     model: ChatModel
@@ -59,6 +66,7 @@ class GenerationProposer:
     exemplars: Sequence[Example]
     num_exemplars: int
     position: Position
+    max_samples: int = 1
 
     async def propose(
         self, current: Candidate, neighbours: Sequence[Candidate], *, step_size: int | None, n: int, seed: int
@@ -68,24 +76,48 @@ class GenerationProposer:
         messages = self.meta_prompt.messages(Direction(current, neighbours, step_size, shown, self.position))
         # Endpoints take a signed 32-bit seed at the least.
         seeds = [draw.getrandbits(31) for _ in range(n)]
-        samples = await asyncio.gather(*(self._sample(messages, seed) for seed in seeds), return_exceptions=True)
+        bound = step_size if self.max_samples > 1 else None
+        samples = await asyncio.gather(
+            *(self._sample(messages, seed, current.prompt, bound) for seed in seeds), return_exceptions=True
+        )
         failures = [sample for sample in samples if isinstance(sample, BaseException)]
         replies = [sample for sample in samples if not isinstance(sample, BaseException)]
         # One lost sample is a smaller step; nothing but lost samples is a model that cannot be asked.
         final = [failure for failure in failures if not _concerns_one_sample(failure)]
         if final or (failures and not replies):
             raise (final or failures)[0]
-        prompts = tuple(prompt for prompt, _ in replies if prompt is not None)
         retries = sum(failure.retries for failure in failures if isinstance(failure, ModelUnavailable))
-        usage = sum((usage for _, usage in replies), start=Usage(failures=len(failures), retries=retries))
-        return Proposals(prompts, num_malformed=len(replies) - len(prompts), usage=usage)
+        return Proposals(
+            prompts=tuple(sample.prompt for sample in replies if sample.prompt is not None),
+            num_malformed=sum(sample.malformed for sample in replies),
+            num_rejected=sum(sample.num_rejected for sample in replies),
+            usage=sum((sample.usage for sample in replies), start=Usage(failures=len(failures), retries=retries)),
+        )
 
-    async def _sample(self, messages: Sequence[Message], seed: int) -> tuple[Prompt | None, Usage]:
-        reply = await self.model.complete(messages, self.sampling.seeded(seed).stopping_at(self.meta_prompt.stop))
-        try:
-            return parse_reply(reply), reply.usage
-        except MalformedReply:
-            return None, reply.usage
+    async def _sample(self, messages: Sequence[Message], seed: int, current: Prompt, bound: int | None) -> _Sample:
+        draw, usage = random.Random(seed), Usage()
+        for num_rejected in range(self.max_samples):
+            sampling = self.sampling.seeded(seed).stopping_at(self.meta_prompt.stop)
+            reply = await self.model.complete(messages, sampling)
+            usage += reply.usage
+            try:
+                prompt = parse_reply(reply)
+            except MalformedReply:
+                return _Sample(None, usage, num_rejected, malformed=True)
+            if bound is None or edit_distance(current, prompt) <= bound:
+                return _Sample(prompt, usage, num_rejected)
+            seed = draw.getrandbits(31)
+        return _Sample(None, usage, self.max_samples)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """One of the ``n`` prompts, or what became of it."""
+
+    prompt: Prompt | None
+    usage: Usage
+    num_rejected: int
+    malformed: bool = False
 
 
 def _concerns_one_sample(failure: BaseException) -> bool:

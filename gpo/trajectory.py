@@ -48,6 +48,7 @@ class Proposal:
         prompts: unseen and distinct; may be empty.
         num_malformed: replies in which no prompt was found.
         spending: what the proposal cost.
+        num_rejected: prompts beyond an enforced step size that were sampled anew or given up.
     """
 
     step_size: int | None
@@ -55,6 +56,7 @@ class Proposal:
     prompts: tuple[Prompt, ...]
     num_malformed: int
     spending: Spending
+    num_rejected: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Step:
 
     Attributes:
         index: 0 for the first.
-        step_size, neighbours, num_malformed: as in ``Proposal``.
+        step_size, neighbours, num_malformed, num_rejected: as in ``Proposal``.
         candidates: the proposal's prompts, scored, in order; may be empty.
         successor: the current prompt after the step.
         spending: what proposing and evaluating cost.
@@ -76,6 +78,7 @@ class Step:
     successor: Candidate
     num_malformed: int
     spending: Spending
+    num_rejected: int = 0
 
 
 @dataclass(frozen=True)

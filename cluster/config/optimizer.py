@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import NonNegativeInt, PositiveInt, Tag, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from cluster.config.section import Section, by_kind
-from gpo.acceptance import Acceptance, BestOfStep, StrictImprovement
+from gpo.acceptance import Acceptance, BestOfStep, StrictImprovement, WithinError
 from gpo.compact_meta_prompt import CompactMetaPrompt
 from gpo.meta_prompt import FullMetaPrompt, MetaPrompt
 from gpo.models import Embedder
+from gpo.refinement import Editing, Generation, Refinement
 from gpo.retrieval import ImportanceRetriever, RecencyRetriever, RelevanceRetriever, Retriever
 from gpo.schedule import CosineSchedule, FixedSchedule, LinearSchedule, NoBound, StepSizeSchedule
 
@@ -125,8 +126,18 @@ class CosineScheduleConfig(_DecayConfig):
 class RefinementConfig(Section):
     """Update method: how a new prompt is made."""
 
-    kind: Literal["generation"] = "generation"
-    """``generation``: the optimizer model writes a new prompt, guided by the direction."""
+    kind: Literal["generation", "editing"] = "generation"
+    """``generation``: the optimizer model writes a new prompt, guided by the direction. ``editing``: it changes words
+    of the current prompt and leaves the rest."""
+    enforce: bool = False
+    """Sample a prompt anew where it changes more words than the step size allows; else the step size is advice."""
+    max_samples: Annotated[int, Field(ge=2)] = 4
+    """With ``enforce``: samples that are bought for one candidate at the most."""
+
+    def build(self) -> Refinement:
+        """What the optimizer model is told to do."""
+        refinements: dict[str, Refinement] = {"generation": Generation(), "editing": Editing()}
+        return refinements[self.kind]
 
 
 class MetaPromptConfig(Section):
@@ -137,22 +148,41 @@ class MetaPromptConfig(Section):
     exemplars: NonNegativeInt = 3
     """Train examples shown by ``full``, drawn anew in every step."""
 
-    def build(self) -> MetaPrompt:
+    def build(self, refinement: Refinement) -> MetaPrompt:
         """The meta-prompt."""
-        meta_prompts: dict[str, MetaPrompt] = {"full": FullMetaPrompt(), "compact": CompactMetaPrompt()}
-        return meta_prompts[self.kind]
+        return CompactMetaPrompt() if self.kind == "compact" else FullMetaPrompt(refinement)
 
 
-class AcceptanceConfig(Section):
-    """Who becomes the current prompt after a step."""
+class BestOfStepConfig(Section):
+    """On to the best new candidate, even where it is worse; the reference runs' policy."""
 
-    kind: Literal["best_of_step", "strict_improvement"] = "best_of_step"
-    """``best_of_step``: the best new candidate, even where it is worse. ``strict_improvement``: only a better one."""
+    kind: Literal["best_of_step"] = "best_of_step"
 
     def build(self) -> Acceptance:
         """The acceptance rule."""
-        rules: dict[str, Acceptance] = {"best_of_step": BestOfStep(), "strict_improvement": StrictImprovement()}
-        return rules[self.kind]
+        return BestOfStep()
+
+
+class StrictImprovementConfig(Section):
+    """On to the best new candidate only where it is better than the current prompt."""
+
+    kind: Literal["strict_improvement"]
+
+    def build(self) -> Acceptance:
+        """The acceptance rule."""
+        return StrictImprovement()
+
+
+class WithinErrorConfig(Section):
+    """On to the best new candidate, but back to the best so far where it is measurably worse than that."""
+
+    kind: Literal["within_error"]
+    standard_errors: NonNegativeFloat = 1.0
+    """How many standard errors of the paired difference a candidate may lie below the best so far."""
+
+    def build(self) -> Acceptance:
+        """The acceptance rule."""
+        return WithinError(self.standard_errors)
 
 
 class OptimizerConfig(Section):
@@ -173,7 +203,13 @@ class OptimizerConfig(Section):
     refinement: RefinementConfig = RefinementConfig()
     meta_prompt: MetaPromptConfig | None = None
     """Left out: ``compact`` where the optimizer model is the embedded default, and else ``full``."""
-    acceptance: AcceptanceConfig = AcceptanceConfig()
+    acceptance: Annotated[
+        Annotated[BestOfStepConfig, Tag("best_of_step")]
+        | Annotated[StrictImprovementConfig, Tag("strict_improvement")]
+        | Annotated[WithinErrorConfig, Tag("within_error")],
+        by_kind("best_of_step", "strict_improvement", "within_error"),
+    ] = BestOfStepConfig()
+    """Who becomes the current prompt after a step."""
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:

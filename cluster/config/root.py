@@ -94,6 +94,16 @@ class RunConfig(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _meta_prompt_can_ask_for_it(self) -> Self:
+        if self.meta_prompt.kind == "compact" and self.optimizer.refinement.kind != "generation":
+            raise PydanticCustomError(
+                "meta_prompt",
+                "'{kind}' cannot be asked for by the compact meta-prompt; set optimizer.meta_prompt.kind to full",
+                {"at": "optimizer.refinement.kind", "kind": self.optimizer.refinement.kind},
+            )
+        return self
+
     @property
     def meta_prompt(self) -> MetaPromptConfig:
         """The meta-prompt's settings: those given, or the ones that suit the optimizer model."""

@@ -95,12 +95,12 @@ class AcceptanceContract(ABC):
         for trajectory in TRAJECTORIES.values():
             assert self.make().choose(trajectory, ()) is trajectory.current
 
-    def test_chooses_a_candidate_or_the_current_one(self) -> None:
+    def test_chooses_a_candidate_or_a_prompt_scored_before(self) -> None:
         for trajectory in TRAJECTORIES.values():
             for values in ((0.0,), (1.0,), (0.3, 0.9, 0.9), (0.9, 0.3, 0.0)):
                 candidates = tuple(candidate(f"new {index}", value) for index, value in enumerate(values))
                 chosen = self.make().choose(trajectory, candidates)
-                assert any(chosen is one for one in (*candidates, trajectory.current))
+                assert any(chosen is one for one in (*candidates, *trajectory.history))
 
     def test_never_prefers_the_worse_of_two_candidates(self) -> None:
         better, worse = candidate("better", 0.8), candidate("worse", 0.7)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpo.acceptance import Acceptance, BestOfStep, StrictImprovement
+from gpo.acceptance import Acceptance, BestOfStep, StrictImprovement, WithinError
 from gpo.testing.contracts import AcceptanceContract
 from gpo.testing.samples import candidate, trajectory
 
@@ -15,6 +15,31 @@ class TestBestOfStep(AcceptanceContract):
 class TestStrictImprovement(AcceptanceContract):
     def make(self) -> Acceptance:
         return StrictImprovement()
+
+
+class TestWithinError(AcceptanceContract):
+    def make(self) -> Acceptance:
+        return WithinError()
+
+
+@pytest.mark.parametrize(
+    ("standard_errors", "new", "stays"),
+    [
+        (1.0, (1.0, 1.0, 0.0, 1.0), True),  # one of four lost: within one standard error
+        (1.0, (0.0, 0.0, 1.0, 1.0), False),  # two of four lost: beyond it
+        (3.0, (0.0, 0.0, 1.0, 1.0), True),
+        (0.0, (1.0, 1.0, 0.0, 1.0), False),
+        (1.0, (0.0, None, None, None), True),  # one pair tells nothing
+        (1.0, (0.0, 0.0, 0.0, 0.0), False),
+    ],
+)
+def test_a_measurable_fall_goes_back_to_the_best(
+    standard_errors: float, new: tuple[float | None, ...], stays: bool
+) -> None:
+    best = candidate("best", 1.0, 1.0, 1.0, 1.0)
+    search = trajectory(candidate("first", 0.0, 0.0, 0.0, 0.0), [best], [candidate("current", 1.0, 1.0, 1.0, 0.0)])
+    fresh = candidate("new", *new)
+    assert WithinError(standard_errors).choose(search, [fresh]) is (fresh if stays else best)
 
 
 @pytest.mark.parametrize(

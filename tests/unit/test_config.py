@@ -230,6 +230,11 @@ def test_an_override_that_cannot_be_used_is_refused(override: str, field: str, p
             "tasks[0].answer.labels",
             "goes with kind: label only",
         ),
+        (
+            {"optimizer": {"refinement": {"kind": "editing"}, "meta_prompt": {"kind": "compact"}}},
+            "optimizer.refinement.kind",
+            "set optimizer.meta_prompt.kind to full",
+        ),
         ({"budget": {"usd": 1}}, "budget.usd", "does not enforce budgets; leave it out"),
     ],
 )

@@ -11,7 +11,7 @@ from gpo.examples import Example
 from gpo.meta_prompt import FullMetaPrompt
 from gpo.models import Completion, Message, Sampling, Usage
 from gpo.prompt import Prompt
-from gpo.proposer import GenerationProposer, Proposals
+from gpo.proposer import Proposals, SamplingProposer
 from gpo.testing.fakes import FakeModel, Reply
 from gpo.testing.samples import candidate
 
@@ -35,8 +35,8 @@ def failing(failures: dict[int, Reply]) -> FakeModel:
     return FakeModel(reply)
 
 
-def proposer(model: FakeModel, **changes: object) -> GenerationProposer:
-    made = GenerationProposer(
+def proposer(model: FakeModel, **changes: object) -> SamplingProposer:
+    made = SamplingProposer(
         model=model,
         sampling=SAMPLING,
         meta_prompt=FullMetaPrompt(),
@@ -47,7 +47,7 @@ def proposer(model: FakeModel, **changes: object) -> GenerationProposer:
     return replace(made, **changes)
 
 
-async def propose(made: GenerationProposer, n: int = 4, seed: int = 0) -> Proposals:
+async def propose(made: SamplingProposer, n: int = 4, seed: int = 0) -> Proposals:
     return await made.propose(CURRENT, [candidate("Reason.", 0.3)], step_size=20, n=n, seed=seed)
 
 
@@ -146,3 +146,32 @@ async def test_what_concerns_every_call_is_raised(failure: Exception, others: di
     with pytest.raises(type(failure)) as caught:
         await propose(proposer(failing({**others, 2: failure})))
     assert caught.value is failure
+
+
+@pytest.mark.parametrize(
+    ("lengths", "max_samples", "taken", "rejected", "malformed", "bought"),
+    [
+        ([9], 1, 9, 0, 0, 1),  # advice only
+        ([5], 4, 5, 0, 0, 1),  # at the bound
+        ([9, 6, 4], 4, 4, 2, 0, 3),
+        ([9, 6], 2, None, 2, 0, 2),  # given up
+        ([9, 0], 4, None, 1, 1, 2),  # an empty reply is none that could be shortened
+    ],
+)
+async def test_an_enforced_step_size_samples_anew(
+    lengths: list[int], max_samples: int, taken: int | None, rejected: int, malformed: int, bought: int
+) -> None:
+    model = FakeModel.scripted(f"<START>{'word ' * length}<END>" for length in lengths)
+    made = proposer(model, max_samples=max_samples)
+    proposals = await made.propose(candidate("word", 0.5), [], step_size=4, n=1, seed=0)
+    assert [len(prompt.words) for prompt in proposals.prompts] == ([] if taken is None else [taken])
+    assert (proposals.num_rejected, proposals.num_malformed) == (rejected, malformed)
+    assert proposals.usage.requests == len(model.calls) == bought
+    seeds = [sampling.seed for _, sampling in model.calls]
+    assert len(set(seeds)) == len(seeds)
+
+
+async def test_without_a_bound_nothing_is_rejected() -> None:
+    model = FakeModel.scripted([f"<START>{'word ' * 500}<END>"])
+    proposals = await proposer(model, max_samples=4).propose(CURRENT, [], step_size=None, n=1, seed=0)
+    assert len(proposals.prompts) == 1
