@@ -133,6 +133,33 @@ def evaluate(
 
 
 @app.command()
+def score(
+    answers: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="JSON Lines with the fields **dataset**, **task**, **target** and **answer**; others are kept.",
+            show_default=False,
+        ),
+    ],
+    parser: Annotated[
+        str,
+        typer.Option(help="Who reads the answers: **default**, or **paper** for the rules of the published figures."),
+    ] = "default",
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Write the scored lines to this file.  [default: standard output]", show_default=False),
+    ] = None,
+) -> None:
+    """Score the recorded answers in FILE: each line again, in order, with its **score** in [0, 1].
+
+    A summary per dataset goes to standard error; where lines hold a **reference_score**, it says how often the two
+    agree (texts: to 0.02).
+    """
+    _exit_with(_score, answers, parser, output)
+
+
+@app.command()
 def serve(
     config: Config,
     overrides: Overrides = None,
@@ -254,13 +281,26 @@ def _evaluate(
     config_path: Path, overrides: list[str], task: str | None, prompt: str | None, split: str, output: Path | None
 ) -> int:
     from cluster.config import load_config
-    from cluster.evaluate import evaluate_prompt, report_evaluation, require_writable
+    from cluster.evaluate import evaluate_prompt, report_evaluation
+    from cluster.output_file import require_writable
 
     config = load_config(config_path, overrides)
     if output is not None:
         require_writable(output)
     evaluated = evaluate_prompt(config, task, prompt, split, _err)
     report_evaluation(evaluated, _out, output)
+    return OK
+
+
+def _score(answers: Path, parser: str, output: Path | None) -> int:
+    from cluster.score import require_other_file, scored_answers, summary_lines, write_scored
+
+    if output is not None:
+        require_other_file(output, answers)
+    scored = scored_answers(answers, parser)
+    write_scored(scored, output)
+    for line in summary_lines(scored):
+        _say(line)
     return OK
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -81,24 +80,6 @@ def _embedded_model(config: RunConfig, console: Console) -> Iterator[EmbeddedUrl
     with console.status("Starting the embedded model …"):
         server = EmbeddedModelServer(spec, free_port())
     yield {spec: server.base_url()}
-
-
-def require_writable(output: Path) -> None:
-    """Find out before anything is paid for that the result could not be written.
-
-    Raises:
-        ConfigError: the file's folder is missing or closed to us, or the file is a folder.
-    """
-    folder = output.absolute().parent
-    if not folder.is_dir():
-        problem = "is in a folder that does not exist"
-    elif output.is_dir():
-        problem = "is a folder"
-    elif not os.access(output if output.exists() else folder, os.W_OK):
-        problem = "cannot be written (no permission)"
-    else:
-        return
-    raise ConfigError("--output", f"{str(output)!r} {problem}", "name another")
 
 
 def report_evaluation(evaluated: Evaluated, console: Console, output: Path | None) -> None:

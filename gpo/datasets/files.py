@@ -40,19 +40,34 @@ def read_examples(path: Path, fields: Fields, *, where: str) -> tuple[Example, .
     return examples
 
 
+def read_json_lines(path: Path, *, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The objects of a JSON Lines file (UTF-8) with their line numbers, in order; blank lines are skipped.
+
+    Args:
+        where: the setting that named the file, for errors.
+
+    Raises:
+        ConfigError: no such file, half a line, or a line that is no object.
+    """
+    return _json_lines(_text(path, where), f"{where} ({path.name}")
+
+
 def _rows(path: Path, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise ConfigError(where, f"{str(path)!r} is neither .jsonl nor .csv", "convert it to one of these")
+    return reader(_text(path, where), f"{where} ({path.name}")
+
+
+def _text(path: Path, where: str) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(where, f"{str(path)!r} does not exist", "correct the path, or put the file there") from None
     except UnicodeDecodeError as error:
         raise ConfigError(where, f"{str(path)!r} is not UTF-8 ({error.reason})", "save it as UTF-8") from None
     except OSError as error:
         raise ConfigError(where, f"{str(path)!r} cannot be read ({error.strerror})", "make it readable") from None
-    return reader(text, f"{where} ({path.name}")
 
 
 def _json_lines(text: str, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -103,14 +118,22 @@ def _example(row: Mapping[str, Any], fields: Fields, where: str) -> Example:
                 f"there is no column {column!r}; the columns are: {present}",
                 f"set fields.{role} to the column that holds the {role}",
             )
-        values.append(_texts(row[column], column, where))
+        values.append(cell_texts(row[column], column, where))
     (text, *more), targets = values
     if more:
         raise ConfigError(where, f"column {fields.input!r} is a list", "an example has one input")
     return Example(input=text, targets=tuple(targets))
 
 
-def _texts(value: Any, column: str, where: str) -> list[str]:
+def cell_texts(value: Any, column: str, where: str) -> list[str]:
+    """The texts of a cell that holds a text, a number, a boolean, or a list of alternatives; at least one.
+
+    Args:
+        column: the cell's column, and ``where`` its place, for errors.
+
+    Raises:
+        ConfigError: it is empty, or holds something else.
+    """
     alternatives = value if isinstance(value, list) else [value]
     if not alternatives or any(item is None or not str(item).strip() for item in alternatives):
         raise ConfigError(where, f"column {column!r} is empty", "fill it in, or take the example out")

@@ -25,6 +25,11 @@ _DENIED = re.compile(
     re.IGNORECASE,
 )
 
+_TOGETHER = re.compile(
+    r"[(\[]\s*[A-Z]\s*[)\]](?:\s*(?:[,/&]|,?\s*\b(?:and|or)\b)\s*(?:(?:option|choice)\s+)?[(\[]\s*[A-Z]\s*[)\]])+",
+    re.IGNORECASE,
+)
+
 
 def options(example: Example) -> dict[str, str]:
     """Letter → text of the options listed in an input, one a line: ``(A) some text``.
@@ -42,8 +47,8 @@ class ChoiceScorer:
     Read in this order, the first that says something decides: what follows the last "the answer is"; the last "(B) is
     correct"; a first line that is an option and nothing else; the rest of the answer. Within each, a marked letter
     goes before the only option whose text stands there, and that before a lone capital letter; of several letters the
-    last counts, but the first after "the answer is". Letters beyond the listed options, and those that the answer
-    denies ("not (A) but (B)"), do not count.
+    last counts, but the first after "the answer is". Letters beyond the listed options, those that the answer denies
+    ("not (A) but (B)"), and those that it names in one breath ("(A) and (B) are both plausible") do not count.
     """
 
     def score(self, answer: str, example: Example) -> float:
@@ -59,6 +64,8 @@ class ChoiceScorer:
 
 
 def _letter(answer: str, listed: dict[str, str]) -> str | None:
+    if not any(_TOGETHER.search(option) for option in listed.values()):  # "(C) both (A) and (B)"
+        answer = _TOGETHER.sub("", answer)
     answer = _DENIED.sub("", answer)
     conclusion = announced(answer)
     found = _concluded(conclusion, listed) if conclusion is not None else None

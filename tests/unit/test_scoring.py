@@ -133,6 +133,23 @@ def test_choice(answer: str, letter: str | None) -> None:
     assert read == ([] if letter is None else [letter])
 
 
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("So, (B) and (C) are both plausible.", False),
+        ("The answer is (B) or (C).", False),
+        ("The answer is either (A), (B), or option (C)", False),
+        ("(B)/(C)", False),
+        ("It is (A) or (B), and I go with (B).", True),
+        ("So, (A) and (C) are wrong. The answer is (B).", True),
+        ("(A) and (C) are cats, so (B)", True),
+    ],
+)
+def test_letters_named_in_one_breath_are_no_answer(answer: str, right: bool) -> None:
+    assert ChoiceScorer().score(answer, Example(QUESTION, ("(B)",))) == right
+    assert ChoiceScorer().score(answer, Example("?", ("(B)",))) == right
+
+
 @pytest.mark.parametrize(("answer", "letter"), [("Z", "Z"), ("(z)", "Z"), ("The answer is Z because …", "Z")])
 def test_choice_takes_any_letter_where_no_options_are_listed(answer: str, letter: str) -> None:
     assert ChoiceScorer().score(answer, Example("Which one?", (letter,))) == 1
@@ -309,6 +326,18 @@ def test_numbers_are_equal_to_six_digits(answer: str, target: str, right: bool) 
         ("C++", "C", False),
         ("The label is snake_case.", "snake_case", True),
         ("- a\n- b", "a b", True),
+        ("a, b", "a b", True),
+        ("1. a\n2. b", "a b", True),
+        ("Here is the list:\n1. a\n2. b", "a b", True),
+        ("b, a", "a b", False),
+        ("a, b, c", "a b", False),
+        ("a, b", "a, b", True),
+        ("we close with ] ).", "] )", True),
+        ("Sure: ])", "] )", True),
+        ("`] )`", "] )", True),
+        ("we close with ] ) ].", "] )", False),
+        ("( [ ] )", "] )", False),
+        ("", "] )", False),
         ("b", "a", False),
     ],
 )
