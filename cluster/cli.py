@@ -1,29 +1,21 @@
 """The ``gpo`` command.
 
-Heavy imports wait inside the commands: ``gpo --help`` answers at once, and Ray is loaded only once its environment is
-prepared.
+What a user types, and what ``--help`` says; ``cluster.commands`` does it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import shlex
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from cluster import commands
 from cluster.interrupts import stoppable
 from gpo.errors import ConfigError, GPOError
-
-if TYPE_CHECKING:
-    from cluster.outputs import RunRecord
-    from cluster.run_folder import RunFolder
-
-OK, FAILED, BAD_CONFIG = 0, 1, 2
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,13 +45,12 @@ Overrides = Annotated[
         "can be repeated.",
     ),
 ]
-_out, _err = Console(), Console(stderr=True)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"gpo {version('distributed-gpo')}")
-        raise typer.Exit(OK)
+        raise typer.Exit(commands.OK)
 
 
 @app.callback()
@@ -108,7 +99,7 @@ def run(
     Writes to the run's folder: **summary.json**, **best_prompts.json**, **steps.jsonl** (every candidate),
     **report.html**, **config.yaml** and the checkpoints. Ctrl-C stops cleanly; **--resume** goes on from there.
     """
-    _exit_with(_run, config, overrides or [], run_dir, resume, address)
+    _exit_with(commands.run, config, overrides or [], run_dir, resume, address)
 
 
 @app.command()
@@ -129,7 +120,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score one prompt on one task and split, in this process: no Ray, no search."""
-    _exit_with(_evaluate, config, overrides or [], task, prompt, split, output)
+    _exit_with(commands.evaluate, config, overrides or [], task, prompt, split, output)
 
 
 @app.command()
@@ -156,7 +147,7 @@ def score(
     A summary per dataset goes to standard error; where lines hold a **reference_score**, it says how often the two
     agree (texts: to 0.02).
     """
-    _exit_with(_score, answers, parser, output)
+    _exit_with(commands.score, answers, parser, output)
 
 
 @app.command()
@@ -183,7 +174,7 @@ def serve(
     variable **GPO_SERVE_TOKEN** is set, every request needs it as a bearer token; on a cluster that runs already, it
     must be set where the cluster was started.
     """
-    _exit_with(_serve, config, overrides or [], host, port, address)
+    _exit_with(commands.serve, config, overrides or [], host, port, address)
 
 
 def main() -> None:
@@ -191,135 +182,19 @@ def main() -> None:
     app()
 
 
-def _exit_with(command: Any, *arguments: Any) -> None:
+def _exit_with(command: Callable[..., int], *arguments: Any) -> None:
     """Run the command; its errors become one clear line and an exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         with stoppable():
             code = command(*arguments)
-    except ConfigError as error:
-        _say_error(error)
-        code = BAD_CONFIG
     except GPOError as error:
-        _say_error(error)
-        code = FAILED
+        commands.say(f"gpo: error: {error}", style="red")
+        code = commands.BAD_CONFIG if isinstance(error, ConfigError) else commands.FAILED
     except KeyboardInterrupt:
-        _say("Interrupted.")
-        code = FAILED
+        commands.say("Interrupted.")
+        code = commands.FAILED
     raise typer.Exit(code)
-
-
-def _say(text: str, style: str | None = None) -> None:
-    _err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-def _say_error(error: GPOError) -> None:
-    _say(f"gpo: error: {error}", style="red")
-
-
-def _run(config_path: Path, overrides: list[str], run_dir: str | None, resume: bool, address: str | None) -> int:
-    from cluster.build import build_tasks
-    from cluster.config import load_config
-    from cluster.preflight import check_models
-    from cluster.ray_environment import prepare_environment, resolve_address
-
-    config = load_config(config_path, overrides)
-    address = resolve_address(address)
-    tasks = build_tasks(config)
-    asyncio.run(check_models(config))
-
-    prepare_environment(address)
-    from cluster.progress import view_for
-    from cluster.run import Run, run_keys
-    from cluster.run_folder import fingerprint, new_run_id
-
-    run_id = new_run_id(config.run.name)
-    folder = _run_folder(config.run.dir, config.run.name, run_id, run_dir, resume)
-    fingerprints = {task.name: fingerprint(task) for task in tasks}
-    record = folder.open(config, run_keys(config), fingerprints, run_id=run_id, resume=resume)
-    _say(f"Run {record.run_id} in {folder.folder.path('')}")
-    interrupted = False
-    with view_for(_err) as view:
-        try:
-            Run(config, tasks, record, folder).execute(address, view)
-        except KeyboardInterrupt:
-            interrupted = True
-    _show_results(record, folder)
-    if interrupted:
-        _say(f"Interrupted; what is done is saved. Go on with: {_resume_command(folder, config_path)}")
-    return OK if record.status == "completed" else FAILED
-
-
-def _resume_command(folder: RunFolder, config_path: Path) -> str:
-    """What to type. A local run folder holds the run's own configuration, --set options included."""
-    place = folder.folder
-    config = place.path("config.yaml") if place.local else str(config_path)
-    return shlex.join(["gpo", "run", config, "--run-dir", str(place.local or place.url), "--resume"])
-
-
-def _run_folder(parent: str, name: str, run_id: str, run_dir: str | None, resume: bool) -> RunFolder:
-    from actors.folder import Folder
-    from cluster.run_folder import RunFolder, latest_run
-
-    if run_dir is not None:
-        if not run_dir.strip():
-            raise ConfigError("--run-dir", "is empty", "name a folder, or leave the option out")
-        return RunFolder(Folder.at(run_dir))
-    newest = latest_run(Folder.at(parent), name) if resume else None
-    return RunFolder(newest or Folder.at(parent) / run_id)
-
-
-def _show_results(record: RunRecord, folder: RunFolder) -> None:
-    from cluster.results import results_table, written_files
-
-    _out.print(results_table(record))
-    for line in written_files(folder.folder):
-        _out.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _evaluate(
-    config_path: Path, overrides: list[str], task: str | None, prompt: str | None, split: str, output: Path | None
-) -> int:
-    from cluster.config import load_config
-    from cluster.evaluate import evaluate_prompt, report_evaluation
-    from cluster.output_file import require_writable
-
-    config = load_config(config_path, overrides)
-    if output is not None:
-        require_writable(output)
-    evaluated = evaluate_prompt(config, task, prompt, split, _err)
-    report_evaluation(evaluated, _out, output)
-    return OK
-
-
-def _score(answers: Path, parser: str, output: Path | None) -> int:
-    from cluster.score import require_other_file, scored_answers, summary_lines, write_scored
-
-    if output is not None:
-        require_other_file(output, answers)
-    scored = scored_answers(answers, parser)
-    write_scored(scored, output)
-    for line in summary_lines(scored):
-        _say(line)
-    return OK
-
-
-def _serve(config_path: Path, overrides: list[str], host: str, port: int, address: str | None) -> int:
-    from cluster.build import build_tasks
-    from cluster.config import load_config
-    from cluster.preflight import check_models
-    from cluster.ray_environment import prepare_environment, resolve_address
-
-    config = load_config(config_path, overrides)
-    address = resolve_address(address)
-    tasks = build_tasks(config)
-    asyncio.run(check_models(config))
-
-    prepare_environment(address)
-    from cluster.serve_command import serve_evaluator
-
-    serve_evaluator(config, tasks, host, port, address, _err)
-    return OK
 
 
 if __name__ == "__main__":

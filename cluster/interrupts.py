@@ -48,9 +48,14 @@ def run_interruptibly(work: Coroutine[Any, Any, _T]) -> _T:
             loop.add_signal_handler(number, stop)
         return await task
 
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         return asyncio.run(supervised())
     except asyncio.CancelledError:
         if not interrupted:
             raise
         raise KeyboardInterrupt from None
+    finally:
+        # The loop, when it closes, puts Python's defaults in place of what was there.
+        for number, handler in before.items():
+            signal.signal(number, handler)

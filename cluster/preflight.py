@@ -75,9 +75,7 @@ async def _check(where: str, endpoint: EndpointConfig) -> ConfigError | None:
 def refused_key(where: str, endpoint: EndpointConfig, said: str) -> ConfigError:
     """The endpoint does not take the key."""
     source = endpoint.key
-    # A name in capitals is one of a variable; anything else might be a key that was put in its place.
-    variable = f"variable {source.env}" if source.env and source.env.isupper() else "variable that api_key_env names"
-    place = f"in {source.file}" if source.file else f"in the environment {variable}"
+    place = f"in {source.file}" if source.file else f"in the environment variable {source.env}"
     field = f"{where}.{'api_key_file' if source.file else 'api_key_env'}"
     return ConfigError(field, f"{endpoint.base_url} refused the key {place} ({said})", "set a key that is valid there")
 

@@ -31,31 +31,44 @@ def ray_session(address: str, *, cpus_needed: float) -> Iterator[None]:
     """
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
-    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        if address == "local":
-            ray.init(
-                "local",
-                num_cpus=max(os.cpu_count() or 1, ceil(cpus_needed)),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        else:
-            try:
-                ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-            except (ConnectionError, ValueError) as error:
-                raise ConfigError(
-                    "--address",
-                    f"no Ray cluster answers at {address!r} ({str(error).splitlines()[0]})",
-                    "start one with 'ray start --head', or leave the option out",
-                ) from None
-        # Ray puts a handler of its own in place, which would end us at once, without saving what is done.
-        if signal.getsignal(signal.SIGTERM) is not on_sigterm:
-            signal.signal(signal.SIGTERM, on_sigterm)
+        with _signals_as_ours():
+            _connect(address, cpus_needed)
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(address: str, cpus_needed: float) -> None:
+    if address == "local":
+        ray.init(
+            "local",
+            num_cpus=max(os.cpu_count() or 1, ceil(cpus_needed)),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        return
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError) as error:
+        raise ConfigError(
+            "--address",
+            f"no Ray cluster answers at {address!r} ({str(error).strip().partition(chr(10))[0]})",
+            "start one with 'ray start --head', or leave the option out",
+        ) from None
+
+
+@contextmanager
+def _signals_as_ours() -> Iterator[None]:
+    """Ray puts a SIGTERM handler of its own in place, which would end us at once, without saving what is done."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def cpus_missing(needed: float) -> float:

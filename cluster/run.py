@@ -87,13 +87,13 @@ class Run:
         config, cpus = self._config, self._cpus_needed()
         view.status("Starting Ray" if address == "local" else f"Connecting to Ray at {address}")
         stack.enter_context(ray_session(address, cpus_needed=cpus))
-        if missing := cpus_missing(cpus):
-            view.status(f"Waiting for {missing:g} more CPUs than the cluster has now")
+        missing = cpus_missing(cpus)
+        shortage = f" (the cluster has {missing:g} CPUs too few; it must grow, or this waits)" if missing else ""
         specs = embedded_specs(config)
         if specs:
-            view.status("Starting the embedded model")
+            view.status(f"Starting the embedded model{shortage}")
         urls = stack.enter_context(embedded_models(specs))
-        view.status("Starting the evaluator")
+        view.status(f"Starting the evaluator{shortage}")
         handle = stack.enter_context(
             evaluator(
                 f"gpo-{self._record.run_id}",

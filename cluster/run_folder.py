@@ -134,9 +134,8 @@ class RunFolder:
             record.started_at = datetime.fromisoformat(known["started_at"]).timestamp()
             record.wall_s = float(known["wall_s"])
         except (KeyError, TypeError, ValueError):
-            log.warning(
-                "%s is damaged; start and duration of the run are counted from now", self.folder.path("summary.json")
-            )
+            where = self.folder.path("summary.json")
+            log.warning("%s cannot be read; start and duration of the run are counted from now", where)
         for key in keys:
             checkpoint = self.checkpoints.load(key)
             if checkpoint is not None:

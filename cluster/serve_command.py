@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from ipaddress import ip_address
 
+import ray
 from ray import serve as ray_serve
 from rich.console import Console
 
@@ -16,7 +17,7 @@ from cluster.build import build_evaluators, embedded_specs
 from cluster.config import RunConfig
 from cluster.ray_session import ray_session
 from cluster.services import EMBEDDED_CPUS, deployed, embedded_models
-from gpo.errors import ConfigError
+from gpo.errors import ClusterError, ConfigError
 from gpo.tasks import Task
 from serve.embedded_model import free_port
 from serve.evaluator import evaluator_app
@@ -43,7 +44,7 @@ def serve_evaluator(
 
     Raises:
         ConfigError: a token is needed and none is set, or the port is taken.
-        ClusterError: the evaluator does not come up.
+        ClusterError: the evaluator does not come up, or a Serve without HTTP runs already.
     """
     token = os.environ.get(TOKEN_VARIABLE, "")
     if needs_token(host, address) and not token:
@@ -63,7 +64,7 @@ def serve_evaluator(
             stack.enter_context(ray_session(address, cpus_needed=cpus))
         with console.status("Starting the evaluator …"):
             urls = stack.enter_context(embedded_models(specs))
-            where = _http_address(host, port)
+            where = _start_http(host, port)
             app = evaluator_app(
                 build_evaluators(config, tasks, urls),
                 replicas=cluster.evaluator_replicas,
@@ -73,7 +74,7 @@ def serve_evaluator(
             stack.enter_context(deployed(ingress_app(app, guarded=bool(token)), _APP, route_prefix="/"))
         guard = "with a bearer token" if token else "without a token"
         console.print(
-            f"Serving {len(tasks)} tasks at http://{where}/v1/evaluate ({guard}; described at /docs). Ctrl-C ends it.",
+            f"Serving {len(tasks)} tasks at {where} ({guard}; described at /docs). Ctrl-C ends it.",
             highlight=False,
             soft_wrap=True,
         )
@@ -93,8 +94,17 @@ def _require_free(host: str, port: int) -> None:
         ) from None
 
 
-def _http_address(host: str, port: int) -> str:
-    """Start Serve's HTTP proxy, and say where it listens: a Serve that runs already keeps its own address."""
-    running = ray_serve.status().proxies
-    ray_serve.start(http_options={"host": host, "port": port})
-    return "the address of the Serve that runs on this cluster" if running else f"{host}:{port}"
+def _start_http(host: str, port: int) -> str:
+    """Start Serve's HTTP proxy, and say where it listens: a Serve that runs already keeps its own address.
+
+    Raises:
+        ClusterError: a Serve without HTTP runs already.
+    """
+    try:
+        ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+    except ValueError:
+        ray_serve.start(http_options={"host": host, "port": port})
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1/evaluate"
+    if not ray_serve.status().proxies:
+        raise ClusterError("a Serve without HTTP runs on this cluster; end it with 'serve shutdown', then try again")
+    return "/v1/evaluate, at the address of the Serve that runs on this cluster already"

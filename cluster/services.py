@@ -5,6 +5,7 @@ All of it is started synchronously, outside any event loop, so that Ctrl-C works
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from gpo.errors import ClusterError, ConfigError, ModelUnavailable
 from gpo.evaluation import LocalEvaluator
 from serve.embedded_model import HOST, EmbeddedModelServer, EmbeddedModelSpec, free_port
 from serve.evaluator import evaluator_app
+
+log = logging.getLogger(__name__)
 
 EMBEDDED_CPUS = 1.0
 _EMBEDDED_RESTARTS = 10
@@ -52,7 +55,8 @@ def embedded_models(specs: Sequence[EmbeddedModelSpec]) -> Iterator[EmbeddedUrls
         yield urls
     finally:
         for actor in actors:
-            ray.kill(actor)
+            with unfailing("ending the embedded model"):
+                ray.kill(actor)
 
 
 def _healthy(actor: Any, spec: EmbeddedModelSpec, port: int) -> str:
@@ -60,8 +64,7 @@ def _healthy(actor: Any, spec: EmbeddedModelSpec, port: int) -> str:
     try:
         url: str = ray.get(actor.base_url.remote(), timeout=_START_TIMEOUT_S)
     except (ray.exceptions.RayError, TimeoutError) as error:
-        reason = str(error).strip().splitlines()[-1:] or ["no answer"]
-        raise ModelUnavailable(f"the embedded model {spec.name} did not start: {reason[0]}") from None
+        raise ModelUnavailable(f"the embedded model {spec.name} did not start: {_last_line(error)}") from None
     while not _answers(f"http://{HOST}:{port}/health"):
         if time.monotonic() > deadline:
             raise ModelUnavailable(f"the embedded model {spec.name} was not ready within {_START_TIMEOUT_S:.0f} s")
@@ -107,11 +110,24 @@ def deployed(app: ray_serve.Application, name: str, route_prefix: str | None) ->
         try:
             handle = ray_serve.run(app, name=name, route_prefix=route_prefix)
         except (RuntimeError, ray.exceptions.RayError) as error:
-            reason = str(error).strip().splitlines()[-1]
             raise ClusterError(
-                f"the evaluator did not come up: {reason} Serve's logs on the cluster say more; is this version of the "
-                "program installed on all its nodes?"
+                f"the evaluator did not come up: {_last_line(error)} Serve's logs on the cluster say more; is this "
+                "version of the program installed on all its nodes?"
             ) from None
         yield handle
     finally:
-        ray_serve.delete(name, _blocking=False)
+        with unfailing("ending the evaluator"):
+            ray_serve.delete(name, _blocking=False)
+
+
+@contextmanager
+def unfailing(what: str) -> Iterator[None]:
+    """Tidy up without hiding the error that may be under way: a cluster that has gone needs no tidying."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("%s failed: %s", what, _last_line(error))
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

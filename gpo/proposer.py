@@ -57,7 +57,7 @@ class SamplingProposer:
     Args:
         exemplars: the train examples to draw from; ``num_exemplars`` of them are shown, the same in all ``n``.
         max_samples: the step size is advice where this is 1. A higher number enforces it: a prompt that goes beyond is
-            sampled anew, until so many samples were bought for it, and then given up.
+            sampled anew, until so many samples were bought for it, and then given up. A malformed reply ends it too.
     """
 
     model: ChatModel
@@ -98,7 +98,14 @@ class SamplingProposer:
         draw, usage = random.Random(seed), Usage()
         for num_rejected in range(self.max_samples):
             sampling = self.sampling.seeded(seed).stopping_at(self.meta_prompt.stop)
-            reply = await self.model.complete(messages, sampling)
+            try:
+                reply = await self.model.complete(messages, sampling)
+            except ModelError as failure:
+                if num_rejected == 0 or not _concerns_one_sample(failure):
+                    raise
+                # What was bought before still counts.
+                retries = failure.retries if isinstance(failure, ModelUnavailable) else 0
+                return _Sample(None, usage + Usage(failures=1, retries=retries), num_rejected)
             usage += reply.usage
             try:
                 prompt = parse_reply(reply)

@@ -53,7 +53,7 @@ def _read(path: Path) -> dict[str, Any]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("CONFIG", f"{str(path)!r} cannot be read ({error})", "name a readable YAML file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or "not YAML"
@@ -94,15 +94,20 @@ def _apply(raw: dict[str, Any], override: str) -> None:
 
 
 def _value(name: str, text: str) -> Any:
-    """The value as YAML; what is no list or section in brackets is a plain value, whatever colons are in it."""
-    bracketed = text.lstrip().startswith(("[", "{"))
+    """A number, truth value, null, quoted text, or list or section in brackets, as in YAML; else the text itself.
+
+    A text without quotes stays as it was typed, whatever YAML would make of its colons, hashes and line breaks.
+    """
+    marked = text.strip()[:1] in ("[", "{", "'", '"')
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        if bracketed:
-            raise ConfigError(f"--set {name}", f"{text!r} is not valid YAML", "close the brackets and quotes") from None
+    except (yaml.YAMLError, ValueError):  # the latter for what looks like a date and is none
+        if marked:
+            raise ConfigError(
+                f"--set {name}", f"{text!r} is not valid YAML", "close the brackets, or put quotes around a text"
+            ) from None
         return text
-    return text if isinstance(value, dict | list) and not bracketed else value
+    return value if marked or value is None or isinstance(value, bool | int | float) else text
 
 
 _REMEDIES = {

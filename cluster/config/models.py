@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -88,8 +89,11 @@ def _without_credentials(url: str) -> str:
 
 
 def _variable_name(name: str) -> str:
-    if not name.isidentifier():
-        raise PydanticCustomError("api_key_env", "is not the name of a variable; name it, do not put the key here")
+    # Capitals only: many a key is an identifier too, and would be shown in errors.
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
+        raise PydanticCustomError(
+            "api_key_env", "is not the name of a variable in capitals; name it, do not put the key here"
+        )
     return name
 
 

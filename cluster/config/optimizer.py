@@ -212,6 +212,16 @@ class OptimizerConfig(Section):
     """Who becomes the current prompt after a step."""
 
     @model_validator(mode="after")
+    def _there_is_something_to_enforce(self) -> Self:
+        if self.refinement.enforce and self.schedule.kind == "none":
+            raise PydanticCustomError(
+                "enforce",
+                "there is no step size to enforce with schedule.kind none; choose a schedule, or leave it out",
+                {"at": "refinement.enforce"},
+            )
+        return self
+
+    @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
         warmup = getattr(self.schedule, "warmup_steps", 0)
         if warmup and warmup >= self.steps:

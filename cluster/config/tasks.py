@@ -84,12 +84,12 @@ class AnswerConfig(Section):
         scorer = self._label_scorer(examples) if kind == "label" else _SCORERS[kind]()
         wrong = [example.target for example in examples if scorer.score(example.target, example) < 1]
         # A few faulty targets are part of some published benchmarks.
-        if len(wrong) > _FAULTY * len(examples):
+        if len(wrong) > max(1, _FAULTY * len(examples)):
             shown = wrong[0] if len(wrong[0]) <= 40 else f"{wrong[0][:40]}…"
             raise ConfigError(
                 f"{where}.{'labels' if self.labels else 'kind'}",
                 f"{kind!r} would judge {len(wrong)} of {len(examples)} targets wrong, such as {shown!r}",
-                "choose the kind, or the labels, that fit the data",
+                "choose the kind or the labels that fit the data, or correct those targets",
             )
         return scorer
 

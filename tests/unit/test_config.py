@@ -103,7 +103,19 @@ def test_an_override_goes_before_the_file(
     assert found == value
 
 
-@pytest.mark.parametrize("prompt", ["Think: now.", "Which one? {a} or [b]: say.", "- Answer", 'Say "yes": or'])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Think: now.",
+        "Which one? {a} or [b]: say.",
+        "- Answer",
+        'Say "yes": or',
+        "Answer #1 only",
+        "&a b",
+        "a\nb",
+        "2026-13-45",
+    ],
+)
 def test_a_prompt_with_yaml_s_signs_in_it_stays_a_text(prompt: str, tmp_path: Path) -> None:
     config = load_config(written(tmp_path, raw()), (f"tasks.0.prompt={prompt}",))
     assert config.tasks[0].prompt == prompt
@@ -235,6 +247,11 @@ def test_an_override_that_cannot_be_used_is_refused(override: str, field: str, p
             "optimizer.refinement.kind",
             "set optimizer.meta_prompt.kind to full",
         ),
+        (
+            {"optimizer": {"refinement": {"enforce": True}, "schedule": {"kind": "none"}}},
+            "optimizer.refinement.enforce",
+            "no step size to enforce",
+        ),
         ({"budget": {"usd": 1}}, "budget.usd", "does not enforce budgets; leave it out"),
     ],
 )
@@ -256,6 +273,7 @@ def test_a_file_without_sections_is_refused(document: Any, tmp_path: Path) -> No
     [
         f"models.task.api_key={KEY}",
         f"models.task.api_key_env={KEY}",
+        f"models.task.api_key_env={KEY.replace('-', '_')}",
         f"models.task.api_key_env=[{KEY}]",
         f"models.task.base_url=http://me:{KEY}@127.0.0.1/v1",
         f"models.task.base_url={KEY}",

@@ -40,8 +40,16 @@ def test_a_signal_lets_a_coroutine_tidy_up(number: signal.Signals) -> None:
             await asyncio.sleep(0)
             tidied = True
 
-    with pytest.raises(KeyboardInterrupt), stoppable():
-        run_interruptibly(work())
+    def interrupted() -> None:
+        try:
+            run_interruptibly(work())
+        finally:
+            assert signal.getsignal(number) is handler, "a second signal would end the program at once"
+
+    with stoppable():
+        handler = signal.getsignal(number)
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
     assert tidied
 
 

@@ -175,3 +175,12 @@ async def test_without_a_bound_nothing_is_rejected() -> None:
     model = FakeModel.scripted([f"<START>{'word ' * 500}<END>"])
     proposals = await proposer(model, max_samples=4).propose(CURRENT, [], step_size=None, n=1, seed=0)
     assert len(proposals.prompts) == 1
+
+
+async def test_what_was_bought_before_a_failure_still_counts() -> None:
+    long = f"<START>{'word ' * 9}<END>"
+    model = FakeModel.scripted([long, long, ModelUnavailable("gone", 3)])
+    made = proposer(model, max_samples=4)
+    proposals = await made.propose(candidate("word", 0.5), [], step_size=4, n=1, seed=0)
+    assert (proposals.prompts, proposals.num_rejected) == ((), 2)
+    assert (proposals.usage.requests, proposals.usage.failures, proposals.usage.retries) == (2, 1, 3)
