@@ -48,9 +48,6 @@ def prepare_environment(address: str) -> None:
     Does nothing for a cluster that is there already, or where the user has decided with ``RAY_AUTH_MODE``.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address != "local":
-        # A cluster that does not let us in makes Ray print a line a second; our own error says it once.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     if address != "local" or "RAY_AUTH_MODE" in os.environ:
         return
     folder = Path(tempfile.mkdtemp(prefix="gpo-ray-"))  # readable by this user only
