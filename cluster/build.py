@@ -66,9 +66,7 @@ def build_searches(
     Args:
         evaluators: task name → evaluator, as the searches shall reach it.
     """
-    size = config.cluster.trajectories_per_actor
-    num_actors = len(tasks) * -(-len(config.run.seeds) // size)
-    optimizer_model = _chat_model(config.models.optimizer, urls, share=num_actors)
+    optimizer_model = _chat_model(config.models.optimizer, urls, share=config.num_actors)
     embedder = _embedder(config)
     return [
         Search(

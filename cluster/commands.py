@@ -39,7 +39,8 @@ def run(config_path: Path, overrides: list[str], run_dir: str | None, resume: bo
     config = load_config(config_path, overrides)
     address = resolve_address(typed_address)
     tasks = build_tasks(config)
-    asyncio.run(check_models(config))
+    with _err.status("Asking the endpoints for their models …"):
+        asyncio.run(check_models(config))
 
     prepare_environment(address)
     from cluster.progress import view_for
@@ -143,7 +144,8 @@ def serve(config_path: Path, overrides: list[str], host: str, port: int, address
     config = load_config(config_path, overrides)
     address = resolve_address(address)
     tasks = build_tasks(config)
-    asyncio.run(check_models(config))
+    with _err.status("Asking the endpoints for their models …"):
+        asyncio.run(check_models(config))
 
     prepare_environment(address)
     from cluster.serve_command import serve_evaluator

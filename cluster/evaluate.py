@@ -56,7 +56,8 @@ def evaluate_prompt(
     index = names.index(chosen)
     sizes = config.evaluation
     loaded = config.tasks[index].build(f"tasks[{index}]", sizes.val_size, sizes.test_size)
-    asyncio.run(check_models(config, roles=("task",)))
+    with console.status("Asking the endpoint for its models …"):
+        asyncio.run(check_models(config, roles=("task",)))
 
     with _embedded_model(config, console) as urls:
         (evaluator,) = build_evaluators(config, [loaded], urls)

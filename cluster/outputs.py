@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from actors.search import SearchKey
 from gpo.checkpoint import Checkpoint
-from gpo.models import Usage
 from gpo.score import finite
 from gpo.trajectory import Candidate, Spending, Step
 
@@ -40,9 +39,7 @@ class RunRecord:
     @property
     def spending(self) -> Spending:
         """What all trajectories cost, evaluations on ``test`` included."""
-        searches = sum((checkpoint.trajectory.spending for checkpoint in self.checkpoints.values()), start=Spending())
-        tests = [test.usage for checkpoint in self.checkpoints.values() for test in checkpoint.test.values()]
-        return searches + Spending(task=sum(tests, start=Usage()))
+        return sum((checkpoint.spending for checkpoint in self.checkpoints.values()), start=Spending())
 
     def best_by_task(self) -> dict[str, tuple[SearchKey, Checkpoint]]:
         """Task → the trajectory whose best prompt has the highest ``val`` mean; the lowest seed of equals."""

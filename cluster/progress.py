@@ -67,9 +67,8 @@ class Row:
         """Model calls that its checkpoint accounts for."""
         if self.checkpoint is None:
             return 0
-        spending = self.checkpoint.trajectory.spending
-        tests = sum(test.usage.requests for test in self.checkpoint.test.values())
-        return spending.task.requests + spending.optimizer.requests + tests
+        spending = self.checkpoint.spending
+        return spending.task.requests + spending.optimizer.requests
 
     def left_s(self, now: float) -> float | None:
         """Seconds that are left, at the pace of this sitting so far; ``None`` while there is no pace yet."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, aclosing
@@ -22,8 +21,6 @@ from cluster.services import EMBEDDED_CPUS, embedded_models, evaluator
 from gpo.errors import ModelRefused
 from gpo.tasks import Task
 from serve.client import ServeEvaluator
-
-log = logging.getLogger(__name__)
 
 
 def run_keys(config: RunConfig) -> tuple[SearchKey, ...]:
@@ -133,9 +130,8 @@ class Run:
 
     def _cpus_needed(self) -> float:
         cluster = self._config.cluster
-        num_actors = len(self._tasks) * -(-len(self._config.run.seeds) // cluster.trajectories_per_actor)
         return (
-            num_actors * cluster.actor_cpus
+            self._config.num_actors * cluster.actor_cpus
             + cluster.evaluator_replicas * cluster.evaluator_cpus
             + len(embedded_specs(self._config)) * EMBEDDED_CPUS
         )

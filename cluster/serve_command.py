@@ -15,6 +15,7 @@ from rich.console import Console
 
 from cluster.build import build_evaluators, embedded_specs
 from cluster.config import RunConfig
+from cluster.progress import view_for
 from cluster.ray_session import ray_session
 from cluster.services import EMBEDDED_CPUS, deployed, embedded_models
 from gpo.errors import ClusterError, ConfigError
@@ -60,9 +61,10 @@ def serve_evaluator(
     cluster = config.cluster
     cpus = cluster.evaluator_replicas * cluster.evaluator_cpus + len(specs) * EMBEDDED_CPUS + 1
     with ExitStack() as stack:
-        with console.status("Starting Ray …"):
+        with view_for(console) as view:
+            view.status("Starting Ray" if address == "local" else f"Connecting to Ray at {address}")
             stack.enter_context(ray_session(address, cpus_needed=cpus))
-        with console.status("Starting the evaluator …"):
+            view.status("Starting the evaluator")
             urls = stack.enter_context(embedded_models(specs))
             where = _start_http(host, port)
             app = evaluator_app(

@@ -12,8 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from gpo.errors import CheckpointError
 from gpo.evaluation import Evaluation
+from gpo.models import Usage
 from gpo.prompt import Prompt
-from gpo.trajectory import Trajectory
+from gpo.trajectory import Spending, Trajectory
 
 SCHEMA_VERSION = 1
 """Raised by one whenever older checkpoints can no longer be read as they are."""
@@ -31,6 +32,12 @@ class Checkpoint:
 
     trajectory: Trajectory
     test: Mapping[str, Evaluation]
+
+    @property
+    def spending(self) -> Spending:
+        """What the search cost, its evaluations on ``test`` included."""
+        tests = sum((evaluation.usage for evaluation in self.test.values()), start=Usage())
+        return self.trajectory.spending + Spending(task=tests)
 
     def with_test(self, prompt: Prompt, evaluation: Evaluation) -> Checkpoint:
         """The checkpoint with one more evaluation on ``test``."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -134,12 +133,6 @@ class Endpoint:
         live = {"client", "_slots"}
         return {name: value for name, value in self.__dict__.items() if name not in live}
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """One of the ``max_concurrency`` places; waits for it."""
-        async with self._slots:
-            yield
-
     async def attempt(self, call: Callable[[], Awaitable[_T]]) -> tuple[_T, int]:
         """What the call returns, and how many retries that took.
 
@@ -160,7 +153,7 @@ class Endpoint:
             ):
                 with attempt:
                     retries = attempt.retry_state.attempt_number - 1
-                    async with self.slot():
+                    async with self._slots:
                         return await self._once(call), retries
         except ModelUnavailable as failure:
             raise ModelUnavailable(str(failure), retries) from None

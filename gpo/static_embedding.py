@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class StaticEmbedder:
-    """Mean of 256-dimensional token vectors; about 0.1 ms a text on one core; loaded once a process."""
+    """Mean of 256-dimensional token vectors; loaded once a process. See ``benchmarks.paraphrases``."""
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         """One vector per text; see ``gpo.models.Embedder``. Never fails and never waits."""

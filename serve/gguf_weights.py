@@ -33,8 +33,8 @@ def cache_dir() -> Path:
 def as_q8_0(source: Path) -> Path:
     """The same weights encoded as Q8_0, made once and kept in the cache folder.
 
-    llama.cpp reads prompts about twice as fast in Q8_0 as in the 4-bit form that the package ships; nothing is lost,
-    since 8 bits hold every 4-bit value's block closely. Takes some seconds and 150 MB for the default model.
+    For the speed of reading prompts: the 4-bit form that the package ships costs more arithmetic. Takes some seconds
+    and 150 MB for the default model.
     """
     stat = source.stat()
     key = blake2b(f"{source.name}/{stat.st_size}/{stat.st_mtime_ns}".encode(), digest_size=8).hexdigest()

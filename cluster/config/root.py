@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Annotated, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -103,6 +104,11 @@ class RunConfig(Section):
                 {"at": "optimizer.refinement.kind", "kind": self.optimizer.refinement.kind},
             )
         return self
+
+    @property
+    def num_actors(self) -> int:
+        """How many actors the trajectories are spread over: those of a task together, so many to an actor."""
+        return len(self.tasks) * ceil(len(self.run.seeds) / self.cluster.trajectories_per_actor)
 
     @property
     def meta_prompt(self) -> MetaPromptConfig:
