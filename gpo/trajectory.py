@@ -33,9 +33,10 @@ class Spending:
 
     task: Usage = field(default_factory=Usage)
     optimizer: Usage = field(default_factory=Usage)
+    judge: Usage = field(default_factory=Usage)
 
     def __add__(self, other: Spending) -> Spending:
-        return Spending(self.task + other.task, self.optimizer + other.optimizer)
+        return Spending(self.task + other.task, self.optimizer + other.optimizer, self.judge + other.judge)
 
 
 @dataclass(frozen=True, slots=True)

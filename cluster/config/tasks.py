@@ -2,116 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Discriminator, Field, PositiveInt, StringConstraints, Tag, model_validator
-from pydantic_core import PydanticCustomError
 
-from cluster.config.section import ConfigPath, Section
+from cluster.config.answers import AnswerConfig
+from cluster.config.data import BenchmarkConfig, FieldsConfig, FilesConfig, data_kind
+from cluster.config.section import Section
 from gpo.answering import AnswerFormat, Position
-from gpo.datasets.benchmarks import BENCHMARKS, answer_kind
+from gpo.datasets.benchmarks import BENCHMARKS
 from gpo.datasets.files import Fields, read_examples
 from gpo.datasets.splits import Splits, require_disjoint, sampled
 from gpo.errors import ConfigError
-from gpo.examples import Example
 from gpo.prompt import Prompt
-from gpo.scoring import BooleanScorer, ChoiceScorer, ExactScorer, LabelScorer, NumberScorer, RougeScorer, Scorer
 from gpo.tasks import Split, Task
 
 DEFAULT_PROMPT = "Let's think step by step."
-
-
-class FilesConfig(Section):
-    """Three files of examples, JSON Lines or CSV."""
-
-    train: ConfigPath
-    """Shown to the optimizer model, a few at a time."""
-    val: ConfigPath
-    """Steers the search."""
-    test: ConfigPath
-    """Scored for the initial and the final prompt only."""
-
-
-class BenchmarkConfig(Section):
-    """A known benchmark in its own folder layout."""
-
-    benchmark: Literal["bbh", "mmlu", "gsm8k", "wsc", "webnlg"]
-    name: str | None = None
-    """One of its tasks, e.g. ``navigate``; left out where the benchmark is a single one."""
-    root: ConfigPath
-    """The benchmark's folder, or the folder that holds it."""
-
-
-class FieldsConfig(Section):
-    """Which columns hold what."""
-
-    input: str = "input"
-    """The question, text or ticket."""
-    target: str = "target"
-    """The right answer, or a list of right answers."""
-
-
-class AnswerConfig(Section):
-    """How answers are asked for and judged."""
-
-    kind: Literal["choice", "boolean", "number", "exact", "label", "text"] | None = None
-    """``choice``: an option such as (B). ``boolean``: yes or no, true or false. ``number``. ``exact``: the target
-    itself. ``label``: names the target and no other label. ``text``: ROUGE-L. Left out: read off the targets."""
-    rounds: Literal[1, 2] | None = None
-    """2 asks once more for the bare answer. Left out: 1 for files, 2 for benchmarks."""
-    labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
-    """The labels of kind ``label``. Left out: every target in the data."""
-
-    @model_validator(mode="after")
-    def _labels_are_used(self) -> Self:
-        if self.labels is not None and self.kind != "label":
-            raise PydanticCustomError(
-                "labels", "goes with kind: label only; set that kind, or leave it out", {"at": "labels"}
-            )
-        return self
-
-    def scorer(self, examples: list[Example], where: str) -> Scorer:
-        """The scorer for these examples.
-
-        Args:
-            where: this section's place, for errors.
-
-        Raises:
-            ConfigError: it would find many of the targets themselves wrong.
-        """
-        kind = self.kind or answer_kind(examples)
-        scorer = self._label_scorer(examples) if kind == "label" else _SCORERS[kind]()
-        wrong = [example.target for example in examples if scorer.score(example.target, example) < 1]
-        # A few faulty targets are part of some published benchmarks.
-        if len(wrong) > max(1, _FAULTY * len(examples)):
-            shown = wrong[0] if len(wrong[0]) <= 40 else f"{wrong[0][:40]}…"
-            raise ConfigError(
-                f"{where}.{'labels' if self.labels else 'kind'}",
-                f"{kind!r} would judge {len(wrong)} of {len(examples)} targets wrong, such as {shown!r}",
-                "choose the kind or the labels that fit the data, or correct those targets",
-            )
-        return scorer
-
-    def _label_scorer(self, examples: list[Example]) -> LabelScorer:
-        found = {target for example in examples for target in example.targets}
-        return LabelScorer(self.labels or tuple(sorted(found)))
-
-
-_SCORERS: dict[str, Callable[[], Scorer]] = {
-    "choice": ChoiceScorer,
-    "boolean": BooleanScorer,
-    "number": NumberScorer,
-    "exact": ExactScorer,
-    "text": RougeScorer,
-}
-_FAULTY = 0.05
-"""Share of targets that may be faulty."""
-
-
-def _data_kind(value: Any) -> str:
-    has_benchmark = "benchmark" in value if isinstance(value, dict) else isinstance(value, BenchmarkConfig)
-    return "benchmark" if has_benchmark else "files"
 
 
 class TaskConfig(Section):
@@ -123,7 +29,7 @@ class TaskConfig(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     """Letters, digits, ``.``, ``_`` and ``-``; names folders and rows. Left out: the benchmark's own name."""
     data: Annotated[
-        Annotated[FilesConfig, Tag("files")] | Annotated[BenchmarkConfig, Tag("benchmark")], Discriminator(_data_kind)
+        Annotated[FilesConfig, Tag("files")] | Annotated[BenchmarkConfig, Tag("benchmark")], Discriminator(data_kind)
     ]
     fields: FieldsConfig | None = None
     """Only with files; left out: columns ``input`` and ``target``."""

@@ -8,8 +8,8 @@ import pytest
 
 from cluster.build import build_tasks
 from cluster.config import load_config
+from cluster.config.data import FilesConfig
 from cluster.config.schema import schema
-from cluster.config.tasks import FilesConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SCHEMA = CONFIGS / "schema.json"
