@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from math import ceil
 from typing import Any
 
 import ray
@@ -28,7 +28,7 @@ class Placement:
     """How searches are spread.
 
     Attributes:
-        trajectories_per_actor: searches of one task in an actor, at most.
+        trajectories_per_actor: searches in an actor, at most.
         cpus: what Ray reserves for an actor.
         restarts: how often an actor that died is started again.
     """
@@ -39,9 +39,13 @@ class Placement:
 
 
 def shards(searches: Sequence[Search], size: int) -> list[list[Search]]:
-    """The searches in groups of at most ``size``, each of one task only."""
-    by_task = [list(group) for _, group in groupby(sorted(searches, key=lambda s: s.key), key=lambda s: s.key.task)]
-    return [group[start : start + size] for group in by_task for start in range(0, len(group), size)]
+    """The searches in as few groups of at most ``size`` as there can be, those of a task next to each other.
+
+    All groups are filled alike: an actor more, half empty, would cost a process and spare nobody any work.
+    """
+    ordered = sorted(searches, key=lambda search: search.key)
+    count = ceil(len(ordered) / size)
+    return [ordered[index * len(ordered) // count : (index + 1) * len(ordered) // count] for index in range(count)]
 
 
 class Supervisor:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from actors.search import Search, SearchKey
 from cluster.config import RunConfig
 from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, EmbeddedEmbeddingConfig
-from gpo.evaluation import Evaluator, LocalEvaluator
+from gpo.errors import ConfigError
+from gpo.evaluation import LocalEvaluator
 from gpo.models import ChatModel, Embedder, Sampling
 from gpo.openai_compatible import Endpoint, OpenAICompatibleEmbedder, OpenAICompatibleModel
-from gpo.optimizer import GPO
-from gpo.proposer import SamplingProposer
 from gpo.static_embedding import StaticEmbedder
 from gpo.tasks import Split, Task
 from serve.embedded_model import EmbeddedModelSpec
@@ -47,64 +45,28 @@ def build_tasks(config: RunConfig) -> list[Task]:
         ConfigError: the first task whose data cannot be used.
     """
     sizes = config.evaluation
-    return [task.build(f"tasks[{index}]", sizes.val_size, sizes.test_size) for index, task in enumerate(config.tasks)]
+    tasks = [task.build(f"tasks[{index}]", sizes.val_size, sizes.test_size) for index, task in enumerate(config.tasks)]
+    for task in tasks:
+        num_steps = config.optimizer.num_steps(len(task.examples[Split.TRAIN]))
+        if not config.optimizer.warm_up_fits(num_steps):
+            raise ConfigError(
+                "optimizer.schedule.warmup_steps",
+                f"{config.optimizer.schedule.warmup_steps} is too many, {task.name} takes only {num_steps} steps",
+                "warm up in fewer",
+            )
+    return tasks
 
 
 def build_evaluators(config: RunConfig, tasks: Sequence[Task], urls: EmbeddedUrls) -> list[LocalEvaluator]:
     """What scores prompts, one per task, over one task model."""
-    task_model = _chat_model(config.models.task, urls, share=config.cluster.evaluator_replicas)
+    task_model = chat_model(config.models.task, urls, share=config.cluster.evaluator_replicas)
     return [
         LocalEvaluator(task, task_model.model, task_model.sampling, config.evaluation.max_unscored) for task in tasks
     ]
 
 
-def build_searches(
-    config: RunConfig, tasks: Sequence[Task], evaluators: Mapping[str, Evaluator], urls: EmbeddedUrls
-) -> list[Search]:
-    """One search per task and seed.
-
-    Args:
-        evaluators: task name → evaluator, as the searches shall reach it.
-    """
-    optimizer_model = _chat_model(config.models.optimizer, urls, share=config.num_actors)
-    embedder = _embedder(config)
-    return [
-        Search(
-            SearchKey(task.name, seed),
-            task.initial,
-            _gpo(config, task, seed, evaluators[task.name], optimizer_model, embedder),
-        )
-        for task in tasks
-        for seed in config.run.seeds
-    ]
-
-
-def _gpo(
-    config: RunConfig, task: Task, seed: int, evaluator: Evaluator, model: SampledModel, embedder: Embedder
-) -> GPO:
-    settings = config.optimizer
-    return GPO(
-        retriever=settings.direction.trajectory.build(embedder),
-        schedule=settings.schedule.build(settings.steps),
-        proposer=SamplingProposer(
-            model=model.model,
-            sampling=model.sampling,
-            meta_prompt=config.meta_prompt.build(settings.refinement.build()),
-            exemplars=task.examples[Split.TRAIN],
-            num_exemplars=config.meta_prompt.exemplars,
-            position=task.answer_format.position,
-            max_samples=settings.refinement.max_samples if settings.refinement.enforce else 1,
-        ),
-        evaluator=evaluator,
-        acceptance=settings.acceptance.build(),
-        num_steps=settings.steps,
-        num_candidates=settings.candidates,
-        num_neighbours=settings.direction.trajectory.k,
-        seed=seed,
-    )
-
-
-def _chat_model(config: ChatEndpointConfig | EmbeddedChatConfig, urls: EmbeddedUrls, *, share: int) -> SampledModel:
+def chat_model(config: ChatEndpointConfig | EmbeddedChatConfig, urls: EmbeddedUrls, *, share: int) -> SampledModel:
+    """The model of a role, for one of ``share`` processes that call it side by side."""
     if isinstance(config, ChatEndpointConfig):
         model = OpenAICompatibleModel(config.build(share), config.completion_limit)
         return SampledModel(model, config.sampling.build())
@@ -119,7 +81,8 @@ def _chat_model(config: ChatEndpointConfig | EmbeddedChatConfig, urls: EmbeddedU
     return SampledModel(OpenAICompatibleModel(endpoint), config.bounded_sampling.build())
 
 
-def _embedder(config: RunConfig) -> Embedder:
+def embedder(config: RunConfig) -> Embedder:
+    """What embeds prompts, for retrieval by relevance."""
     embedding = config.models.embedding
     if isinstance(embedding, EmbeddedEmbeddingConfig):
         return StaticEmbedder()

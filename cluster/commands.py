@@ -46,6 +46,7 @@ def run(config_path: Path, overrides: list[str], run_dir: str | None, resume: bo
     from cluster.progress import view_for
     from cluster.run import Run, run_keys
     from cluster.run_folder import fingerprint, new_run_id
+    from cluster.standing import Standing
 
     run_id = new_run_id(config.run.name)
     folder = _run_folder(config.run.dir, config.run.name, run_id, run_dir, resume)
@@ -55,7 +56,8 @@ def run(config_path: Path, overrides: list[str], run_dir: str | None, resume: bo
     interrupted = False
     with view_for(_err) as view:
         try:
-            Run(config, tasks, record, folder).execute(address, view)
+            with Standing(config, tasks, name=f"gpo-{record.run_id}", address=address, view=view) as standing:
+                Run(config, tasks, record, folder).execute(standing, view)
         except KeyboardInterrupt:
             interrupted = True
     _show_results(record, folder)

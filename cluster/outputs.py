@@ -116,7 +116,9 @@ def step_line(key: SearchKey, step: Step) -> dict[str, Any]:
         "seed": key.seed,
         "step": step.index,
         "step_size": step.step_size,
-        "neighbours": [neighbour.prompt.text for neighbour in step.neighbours],
+        "neighbours": [neighbour.prompt.text for neighbour in step.direction.neighbours],
+        "reflection": step.direction.reflection,
+        "summary": step.direction.summary,
         "candidates": [
             {
                 "prompt": candidate.prompt.text,
@@ -127,8 +129,10 @@ def step_line(key: SearchKey, step: Step) -> dict[str, Any]:
             }
             for candidate in step.candidates
         ],
-        "malformed": step.num_malformed,
-        "rejected": step.num_rejected,
+        "malformed": step.samples.num_malformed,
+        "rejected": step.samples.num_rejected,
+        "repeated": step.samples.num_repeated,
+        "failed": step.samples.num_failed,
         "successor": step.successor.prompt.text,
         "llm": asdict(step.spending),
     }

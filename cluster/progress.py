@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -86,15 +86,18 @@ class Row:
 
 @dataclass(slots=True)
 class Progress:
-    """All trajectories of a run."""
+    """All trajectories of a run.
 
-    keys: Iterable[SearchKey]
-    num_steps: int
+    Attributes:
+        num_steps: trajectory → the steps that it will take.
+    """
+
+    num_steps: Mapping[SearchKey, int]
     rows: dict[SearchKey, Row] = field(init=False)
 
     def __post_init__(self) -> None:
         now = time.monotonic()
-        self.rows = {key: Row(key, self.num_steps, now) for key in self.keys}
+        self.rows = {key: Row(key, steps, now) for key, steps in self.num_steps.items()}
 
     def left_s(self) -> float | None:
         """Seconds until the last trajectory is done; ``None`` while that cannot be told."""

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, aclosing
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 
 from actors.search import Phase, Search, SearchKey, Update
 from actors.supervisor import Placement, Supervisor
-from cluster.build import build_evaluators, build_searches, embedded_specs
 from cluster.config import RunConfig
 from cluster.interrupts import run_interruptibly
 from cluster.outputs import RunRecord
 from cluster.preflight import explained_refusal
 from cluster.progress import Progress, View
-from cluster.ray_session import cpus_missing, ray_session
 from cluster.run_folder import RunFolder
-from cluster.services import EMBEDDED_CPUS, embedded_models, evaluator
+from cluster.searches import build_searches
+from cluster.standing import Standing
 from gpo.errors import ModelRefused
-from gpo.tasks import Task
-from serve.client import ServeEvaluator
+from gpo.tasks import Split, Task
 
 
 def run_keys(config: RunConfig) -> tuple[SearchKey, ...]:
@@ -28,11 +26,11 @@ def run_keys(config: RunConfig) -> tuple[SearchKey, ...]:
     return tuple(SearchKey(task.name, seed) for task in config.tasks for seed in config.run.seeds)
 
 
-def is_complete(record: RunRecord, num_steps: int) -> bool:
+def is_complete(record: RunRecord, num_steps: Mapping[SearchKey, int]) -> bool:
     """Whether every trajectory took all its steps and has its test scores."""
     return all(
         (checkpoint := record.checkpoints.get(key)) is not None
-        and len(checkpoint.trajectory.steps) >= num_steps
+        and len(checkpoint.trajectory.steps) >= num_steps[key]
         and {checkpoint.trajectory.initial.prompt.id, checkpoint.trajectory.best.prompt.id} <= set(checkpoint.test)
         for key in record.keys
     )
@@ -49,9 +47,14 @@ class Run:
 
     def __init__(self, config: RunConfig, tasks: Sequence[Task], record: RunRecord, folder: RunFolder) -> None:
         self._config, self._tasks, self._record, self._folder = config, tasks, record, folder
+        steps_of = {task.name: config.optimizer.num_steps(len(task.examples[Split.TRAIN])) for task in tasks}
+        self._num_steps = {key: steps_of[key.task] for key in record.keys}
 
-    def execute(self, address: str, view: View) -> None:
+    def execute(self, standing: Standing, view: View) -> None:
         """Run to the end, and leave the results in the folder, whatever the end is.
+
+        Args:
+            standing: what the run works with; it ends after the results are saved, since its end can take long, or fail.
 
         Raises:
             ConfigError: an endpoint refuses the key or the model; no cluster at the address.
@@ -60,52 +63,30 @@ class Run:
         """
         started, earlier = time.monotonic(), self._record.wall_s
         self._record.status = "running"
-        # Ray ends with the stack, after the results are saved: its end can take long, or fail.
-        with ExitStack() as stack:
-            try:
-                if not is_complete(self._record, self._config.optimizer.steps):
-                    run_interruptibly(self._follow(self._start(stack, address, view), view))
-                self._record.status = "failed" if self._record.errors else "completed"
-            except KeyboardInterrupt:
-                self._record.status = "interrupted"
-                raise
-            except ModelRefused as refusal:
-                self._record.status = "failed"
-                raise explained_refusal(self._config, refusal) from None
-            except BaseException:
-                self._record.status = "failed"
-                raise
-            finally:
-                self._record.finished_at = time.time()
-                self._record.wall_s = earlier + time.monotonic() - started
-                self._folder.save(self._record)
-
-    def _start(self, stack: ExitStack, address: str, view: View) -> list[Search]:
-        config, cpus = self._config, self._cpus_needed()
-        view.status("Starting Ray" if address == "local" else f"Connecting to Ray at {address}")
-        stack.enter_context(ray_session(address, cpus_needed=cpus))
-        missing = cpus_missing(cpus)
-        shortage = f" (the cluster has {missing:g} CPUs too few; it must grow, or this waits)" if missing else ""
-        specs = embedded_specs(config)
-        if specs:
-            view.status(f"Starting the embedded model{shortage}")
-        urls = stack.enter_context(embedded_models(specs))
-        view.status(f"Starting the evaluator{shortage}")
-        handle = stack.enter_context(
-            evaluator(
-                f"gpo-{self._record.run_id}",
-                build_evaluators(config, self._tasks, urls),
-                replicas=config.cluster.evaluator_replicas,
-                cpus=config.cluster.evaluator_cpus,
-            )
-        )
-        evaluators = {task.name: ServeEvaluator(handle, task.name) for task in self._tasks}
-        return build_searches(config, self._tasks, evaluators, urls)
+        try:
+            if not is_complete(self._record, self._num_steps):
+                services = standing.services
+                searches = build_searches(self._config, self._tasks, services.evaluators, services.urls)
+                run_interruptibly(self._follow(searches, view))
+            self._record.status = "failed" if self._record.errors else "completed"
+        except KeyboardInterrupt:
+            self._record.status = "interrupted"
+            raise
+        except ModelRefused as refusal:
+            self._record.status = "failed"
+            raise explained_refusal(self._config, refusal) from None
+        except BaseException:
+            self._record.status = "failed"
+            raise
+        finally:
+            self._record.finished_at = time.time()
+            self._record.wall_s = earlier + time.monotonic() - started
+            self._folder.save(self._record)
 
     async def _follow(self, searches: Sequence[Search], view: View) -> None:
         cluster = self._config.cluster
         placement = Placement(cluster.trajectories_per_actor, cluster.actor_cpus, cluster.actor_restarts)
-        progress = Progress(self._record.keys, self._config.optimizer.steps)
+        progress = Progress(self._num_steps)
         view.begin(progress)
         ticking = asyncio.create_task(_tick(view))
         try:
@@ -127,14 +108,6 @@ class Run:
                 self._folder.append_step(update.key, step)
         if update.phase is Phase.DONE and update.error:
             self._record.errors[update.key] = update.error
-
-    def _cpus_needed(self) -> float:
-        cluster = self._config.cluster
-        return (
-            self._config.num_actors * cluster.actor_cpus
-            + cluster.evaluator_replicas * cluster.evaluator_cpus
-            + len(embedded_specs(self._config)) * EMBEDDED_CPUS
-        )
 
 
 async def _tick(view: View) -> None:

@@ -12,11 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from gpo.errors import CheckpointError
 from gpo.evaluation import Evaluation
-from gpo.models import Usage
 from gpo.prompt import Prompt
 from gpo.trajectory import Spending, Trajectory
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised by one whenever older checkpoints can no longer be read as they are."""
 
 
@@ -36,8 +35,7 @@ class Checkpoint:
     @property
     def spending(self) -> Spending:
         """What the search cost, its evaluations on ``test`` included."""
-        tests = sum((evaluation.usage for evaluation in self.test.values()), start=Usage())
-        return self.trajectory.spending + Spending(task=tests)
+        return sum((evaluation.spending for evaluation in self.test.values()), start=self.trajectory.spending)
 
     def with_test(self, prompt: Prompt, evaluation: Evaluation) -> Checkpoint:
         """The checkpoint with one more evaluation on ``test``."""

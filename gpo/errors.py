@@ -6,7 +6,7 @@
     │   ├── ModelUnavailable     transient: retried with jittered backoff
     │   ├── ModelRefused         final: key, model name, context length, content filter; never retried
     │   └── MalformedReply       a reply arrived, but what was asked for is not in it
-    ├── EvaluationError      too many examples of one evaluation stayed unscored
+    ├── EvaluationError      too many examples of one evaluation stayed unscored, or none can be judged
     ├── BudgetExhausted      the run may not spend more
     ├── ClusterError         Ray or Serve cannot start a part of the program
     ├── StorageError         the run's folder cannot be read or written
@@ -100,11 +100,14 @@ class ModelRefused(ModelError):
 
 
 class MalformedReply(ModelError):
-    """The model replied, but the reply holds no usable prompt. Handled by dropping the proposal and counting it."""
+    """The model replied, but what was asked for is not in the reply.
+
+    A reply without a usable prompt is dropped and counted; an answer that the judge gave no verdict on stays unscored.
+    """
 
 
 class EvaluationError(GPOError):
-    """More examples of one evaluation stayed unscored than the configuration tolerates."""
+    """More examples stayed unscored than the configuration tolerates, or a function of the user's own failed."""
 
 
 class BudgetExhausted(GPOError):

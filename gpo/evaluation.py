@@ -1,26 +1,51 @@
-"""Scoring prompts: the task model answers every example of a split, the task's scorer judges."""
+"""Scoring prompts: the task model answers every example of a split, a grader judges."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from gpo.concurrency import gather
 from gpo.errors import EvaluationError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.examples import Example
+from gpo.grading import Grader
 from gpo.models import ChatModel, Completion, Message, Sampling, Usage
 from gpo.prompt import Prompt
 from gpo.score import Score
 from gpo.tasks import Split, Task
+from gpo.trajectory import Spending
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A score and what it cost."""
+    """A score and what it cost: ``usage`` of the task model, ``judge`` of the model that judged, if one did."""
 
     score: Score
     usage: Usage
+    judge: Usage = field(default_factory=Usage)
+
+    @property
+    def spending(self) -> Spending:
+        """What it cost, by role."""
+        return Spending(task=self.usage, judge=self.judge)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One answer of the task model to one example, judged.
+
+    Attributes:
+        text: the answer; where a second round asked for the bare answer, that follows. Empty where none came.
+        value: the verdict in [0, 1]; ``None`` is unscored.
+        spending: what answer and verdict cost.
+        problem: what went wrong where there is no verdict; empty otherwise.
+    """
+
+    text: str
+    value: float | None
+    spending: Spending
+    problem: str = ""
 
 
 class Evaluator(Protocol):
@@ -30,7 +55,24 @@ class Evaluator(Protocol):
         """One evaluation per prompt, in order, on every example of the split.
 
         Raises:
-            EvaluationError: too many examples stayed unscored.
+            EvaluationError: too many examples stayed unscored, or a function of the user's own failed.
+            ModelRefused: the endpoint refuses every call (key, model name).
+        """
+        ...
+
+
+class Answerer(Protocol):
+    """Shows what the task model answers on one task."""
+
+    async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
+        """One answer per index, in order; failed calls are among them, unscored.
+
+        Args:
+            indices: positions of examples in the split, from 0.
+
+        Raises:
+            ValueError: there is no example at an index.
+            EvaluationError: a function of the user's own failed.
             ModelRefused: the endpoint refuses every call (key, model name).
         """
         ...
@@ -40,7 +82,10 @@ class Evaluator(Protocol):
 class LocalEvaluator:
     """Calls the task model from this process, all examples at once; the model bounds its own concurrency.
 
+    It is an ``Evaluator`` and an ``Answerer``.
+
     Args:
+        grader: judges the answers, by the task's scorer.
         max_unscored: share of the examples in [0, 1] that may stay unscored, because their calls failed for good;
             never all of them, since a score of nothing has no mean.
     """
@@ -48,44 +93,57 @@ class LocalEvaluator:
     task: Task
     model: ChatModel
     sampling: Sampling
+    grader: Grader
     max_unscored: float = 0.0
 
     async def evaluate(self, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
         examples = self.task.examples[split]
         # Prompt by prompt, so that a server which keeps the last prompts' state sees shared beginnings in a row.
         # A list within: a generator there would run when all prompts are through, and see the last of them only.
-        rows = await gather(gather([self._judge(prompt, example) for example in examples]) for prompt in prompts)
+        rows = await gather(gather([self._answered(prompt, example) for example in examples]) for prompt in prompts)
         return [self._evaluation(split, row) for row in rows]
 
-    def _evaluation(self, split: Split, verdicts: Sequence[tuple[float | None, Usage, str]]) -> Evaluation:
-        score = Score(tuple(value for value, _, _ in verdicts))
+    async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
+        examples = self.task.examples[split]
+        for index in indices:
+            if not 0 <= index < len(examples):
+                raise ValueError(
+                    f"task {self.task.name} has no {split} example {index}; they are counted from 0, and there are "
+                    f"{len(examples)}"
+                )
+        return await gather(self._answered(prompt, examples[index]) for index in indices)
+
+    def _evaluation(self, split: Split, answers: Sequence[Answered]) -> Evaluation:
+        score = Score(tuple(answer.value for answer in answers))
         if not score.scored or score.num_unscored / score.num_examples > self.max_unscored:
-            problem = next((problem for _, _, problem in verdicts if problem), "the split is empty")
+            problem = next((answer.problem for answer in answers if answer.problem), "the split is empty")
             raise EvaluationError(
                 f"{score.num_unscored} of {score.num_examples} {split} examples of task {self.task.name} stayed "
                 f"unscored; evaluation.max_unscored tolerates a share of {self.max_unscored:g}, and never all; "
                 f"the first failure: {problem}"
             )
-        return Evaluation(score, sum((usage for _, usage, _ in verdicts), start=Usage()))
+        spending = sum((answer.spending for answer in answers), start=Spending())
+        return Evaluation(score, spending.task, spending.judge)
 
-    async def _judge(self, prompt: Prompt, example: Example) -> tuple[float | None, Usage, str]:
-        """The verdict, its cost, and what went wrong where there is no verdict."""
+    async def _answered(self, prompt: Prompt, example: Example) -> Answered:
         messages = self.task.answer_format.messages(prompt, example)
         question = self.task.scorer.follow_up(example) if self.task.answer_format.rounds == 2 else None
-        usage = Usage()
+        usage, text = Usage(), ""
         try:
             reply = await self.model.complete(messages, self.sampling)
-            usage += reply.usage
+            usage, text = usage + reply.usage, reply.text
             if question is not None:
                 reply = await self.model.complete([*messages, *_follow_up(reply, question)], self.sampling)
-                usage += reply.usage
+                usage, text = usage + reply.usage, f"{text}\n\nAsked for the final answer alone: {reply.text}"
         except ModelRefused as refusal:
             if refusal.reason is not RefusalReason.REQUEST:
                 raise
-            return None, usage + Usage(failures=1), str(refusal)
+            return Answered(text, None, Spending(task=usage + Usage(failures=1)), str(refusal))
         except ModelUnavailable as failure:
-            return None, usage + Usage(failures=1, retries=failure.retries), str(failure)
-        return self.task.scorer.score(reply.text, example), usage, ""
+            failed = Usage(failures=1, retries=failure.retries)
+            return Answered(text, None, Spending(task=usage + failed), str(failure))
+        grade = await self.grader.grade(reply.text, example)
+        return Answered(text, grade.value, Spending(task=usage, judge=grade.usage), grade.problem)
 
 
 def _follow_up(reply: Completion, question: str) -> list[Message]:

@@ -1,4 +1,4 @@
-"""The meta-prompt: what the optimizer model is told, and how its reply is read.
+"""The meta-prompt: what the optimizer model is told when it is asked for a new prompt.
 
 The wording is this project's own. A meta-prompt is a strategy: ``full`` explains the task to a capable model,
 ``compact`` shows a small model by example what to do. Both ask for the new prompt between ``<START>`` and ``<END>``.
@@ -6,55 +6,42 @@ The wording is this project's own. A meta-prompt is a strategy: ``full`` explain
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Protocol
 
 from gpo.answering import Position
-from gpo.errors import MalformedReply
 from gpo.examples import Example
-from gpo.models import Completion, Message
-from gpo.prompt import Prompt
+from gpo.models import Message
 from gpo.refinement import Generation, Refinement
-from gpo.text import without_controls
-from gpo.trajectory import Candidate
-
-START, END = "<START>", "<END>"
-
-_START = re.compile(r"<START>", re.IGNORECASE)
-_END = re.compile(r"</?END>|</START>", re.IGNORECASE)
-_TAG = re.compile(r"</?(?:START|END)>", re.IGNORECASE)
-# One pair of marks around the whole. A quoted word at either end is no such pair, an apostrophe in a word no mark.
-_QUOTED = re.compile(
-    r"""\s*(?:"([^"]*)"|“([^“”]*)”|'((?:[^']|(?<=\w)'(?=\w))*)'|```(?:\w*\n)?([^`]*)```|`([^`]*)`)\s*"""
-)
-_BLANK_LINE = re.compile(r"\n\s*\n")
+from gpo.sections import END, SCALE, START, example_lines, joined, neutral, prompt_line, scored_lines, titled
+from gpo.trajectory import Candidate, Direction
 
 
 @dataclass(frozen=True, slots=True)
-class Direction:
+class Brief:
     """Everything that may go into a meta-prompt.
 
     Attributes:
         current: the prompt to improve.
-        neighbours: past prompts with their scores, most relevant last.
+        direction: what the search so far tells.
         step_size: words that may change; ``None`` is no bound.
         exemplars: train examples that show the task.
         position: where the prompt will stand.
     """
 
     current: Candidate
-    neighbours: Sequence[Candidate]
+    direction: Direction
     step_size: int | None
     exemplars: Sequence[Example]
     position: Position
 
 
 class MetaPrompt(Protocol):
-    """Turns a direction into a conversation, and a reply into a prompt."""
+    """Turns a brief into a conversation."""
 
-    def messages(self, direction: Direction) -> list[Message]:
+    def messages(self, brief: Brief) -> list[Message]:
         """The conversation whose next turn holds the new prompt."""
         ...
 
@@ -62,35 +49,6 @@ class MetaPrompt(Protocol):
     def stop(self) -> tuple[str, ...]:
         """Strings at which the optimizer model shall stop generating."""
         ...
-
-
-def parse_reply(reply: Completion, *, max_words: int = 1000) -> Prompt:
-    """The prompt in a reply.
-
-    What stands between the last ``<START>`` that anything follows and the ``<END>`` after it (or the end of the reply,
-    where the model stopped there by itself), without quotation marks or a code fence around it. A reply without tags
-    counts as the prompt where it is a single paragraph. The prompt is always valid Unicode without control characters.
-
-    Raises:
-        MalformedReply: no prompt, one cut off at the token limit, or one of more than ``max_words`` words.
-    """
-    # An emoji cut in two arrives as half a surrogate pair, which could be neither hashed nor saved.
-    text = without_controls(reply.text.encode(errors="replace").decode())
-    # Where the opening tag was put into the model's mouth, or ``stop`` took the closing one, only one tag is left.
-    untagged, *tagged = _START.split(text)
-    body = next((part for part in reversed(tagged) if part.strip()), "") if tagged else untagged
-    found, *after_end = _END.split(body, maxsplit=1)
-    if not tagged and _BLANK_LINE.search(found.strip()):
-        raise MalformedReply("the reply has no <START> … <END> and is longer than one paragraph")
-    if reply.truncated and not after_end:
-        raise MalformedReply("the reply was cut off at max_tokens before <END>")
-    quoted = _QUOTED.fullmatch(found)
-    found = (found if quoted is None else quoted[quoted.lastindex or 0]).strip()
-    if not found:
-        raise MalformedReply("the reply holds no prompt")
-    if len(found.split()) > max_words:
-        raise MalformedReply(f"the prompt in the reply is longer than {max_words} words")
-    return Prompt(found)
 
 
 _PLACES = {
@@ -102,16 +60,6 @@ _PLACES = {
 }
 
 
-def _percent(candidate: Candidate) -> str:
-    return f"{100 * candidate.score.mean:.1f}"
-
-
-def neutral(text: str) -> str:
-    """A text without the tags that mark the reply: a prompt or an example must not look like one."""
-    # A space in its place: the two sides of a tag that is taken out could join to another one.
-    return _TAG.sub(" ", text)
-
-
 @dataclass(frozen=True, slots=True)
 class FullMetaPrompt:
     """One instruction in titled sections, for models that follow long instructions.
@@ -120,61 +68,65 @@ class FullMetaPrompt:
 
     Attributes:
         refinement: what the model is to do.
+        show_scores: whether prompts stand with their scores. Without, they are only texts to vary.
     """
 
     refinement: Refinement = field(default_factory=Generation)
+    show_scores: bool = True
 
     @property
     def stop(self) -> tuple[str, ...]:
         return ()
 
-    def messages(self, direction: Direction) -> list[Message]:
-        sections = (
-            self._assignment(direction),
-            self._exemplars(direction),
-            self._history(direction),
-            self._current(direction),
-            self._instructions(direction),
+    def messages(self, brief: Brief) -> list[Message]:
+        direction = brief.direction
+        content = joined(
+            self._assignment(brief.position),
+            titled("Examples of the task", "\n\n".join(example_lines(example) for example in brief.exemplars)),
+            titled("What the search has taught so far", neutral(direction.summary or "")),
+            titled(self._history_title(), "\n\n".join(self._history(direction))),
+            titled("Current prompt", self._shown(brief.current)),
+            titled("Reflection on the current prompt", neutral(direction.reflection or "")),
+            titled("What to do", self._instructions(brief)),
         )
-        return [{"role": "user", "content": "\n\n".join(section for section in sections if section)}]
+        return [{"role": "user", "content": content}]
 
-    @staticmethod
-    def _assignment(direction: Direction) -> str:
+    def _assignment(self, position: Position) -> str:
+        scale = f" {SCALE}" if self.show_scores else ""
+        aim = "a prompt with a higher score" if self.show_scores else "a prompt under which more answers are correct"
         return (
             "You improve prompts. A language model receives a prompt together with one input at a time and has to "
-            f"answer correctly; the prompt stands {_PLACES[direction.position]}. A prompt's score is the percentage of "
-            "held-out inputs answered correctly with it, from 0 (none) to 100 (all). Your aim is a prompt with a "
-            "higher score."
+            f"answer correctly; the prompt stands {_PLACES[position]}.{scale} Your aim is {aim}."
         )
 
-    @staticmethod
-    def _exemplars(direction: Direction) -> str:
-        if not direction.exemplars:
-            return ""
-        shown = "\n\n".join(
-            f"Input: {neutral(example.input)}\nCorrect answer: {neutral(example.target)}"
-            for example in direction.exemplars
-        )
-        return f"## Examples of the task\n\n{shown}"
+    def _shown(self, candidate: Candidate) -> str:
+        return scored_lines(candidate) if self.show_scores else prompt_line(candidate)
 
-    @staticmethod
-    def _history(direction: Direction) -> str:
-        if not direction.neighbours:
-            return ""
-        ascending = sorted(direction.neighbours, key=lambda candidate: candidate.score.mean)
-        shown = "\n\n".join(
-            f"Prompt: {neutral(candidate.prompt.text)}\nScore: {_percent(candidate)}" for candidate in ascending
-        )
-        return f"## Earlier prompts and their scores, worst first\n\n{shown}"
+    def _history_title(self) -> str:
+        return "Earlier prompts and their scores, worst first" if self.show_scores else "Earlier prompts"
 
-    @staticmethod
-    def _current(direction: Direction) -> str:
-        current = direction.current
-        return f"## Current prompt\n\nPrompt: {neutral(current.prompt.text)}\nScore: {_percent(current)}"
+    def _history(self, direction: Direction) -> list[str]:
+        past = list(zip_longest(direction.neighbours, direction.neighbour_reflections))
+        if self.show_scores:
+            past.sort(key=lambda entry: entry[0].score.mean)
+        return [
+            self._shown(candidate) + (f"\nReflection: {neutral(reflection)}" if reflection else "")
+            for candidate, reflection in past
+        ]
 
-    def _instructions(self, direction: Direction) -> str:
+    def _instructions(self, brief: Brief) -> str:
         return (
-            f"## What to do\n\n{self.refinement.instruction(direction.step_size)} It must work for every input of the "
-            "task, so do not put a particular input or answer into it, and do not repeat a prompt shown above. Write "
-            f"the new prompt between {START} and {END}, and nothing else."
+            f"{self.refinement.instruction(self._evidence(brief.direction), brief.step_size)} It must work for every "
+            "input of the task, so do not put a particular input or answer into it, and do not repeat a prompt shown "
+            f"above. Write the new prompt between {START} and {END}, and nothing else."
         )
+
+    def _evidence(self, direction: Direction) -> str:
+        sources = []
+        if direction.neighbours and self.show_scores:
+            sources.append("what separates prompts with high scores from those with low ones")
+        if direction.summary:
+            sources.append("what the search has taught so far")
+        if direction.reflection or any(direction.neighbour_reflections):
+            sources.append("what the reflections say")
+        return f"Go by {', and by '.join(sources)}." if sources else ""

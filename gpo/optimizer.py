@@ -6,18 +6,23 @@ write new prompts within a step size that decays, scores them on the ``val`` spl
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from gpo.acceptance import Acceptance
+from gpo.batches import TrainBatches
+from gpo.concurrency import gather
 from gpo.evaluation import Evaluator
+from gpo.examples import Example
 from gpo.prompt import Prompt, edit_distance
 from gpo.proposer import Proposer
+from gpo.reflection import Reflector
 from gpo.retrieval import Retriever
 from gpo.schedule import StepSizeSchedule
+from gpo.summary import Summarizer
 from gpo.tasks import Split
-from gpo.trajectory import Candidate, Proposal, Spending, Step, Trajectory
+from gpo.trajectory import Candidate, Direction, Proposal, Samples, Spending, Step, Trajectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +33,15 @@ class GPO:
         num_steps: updates in a whole search, ≥ 0.
         num_candidates: prompts asked for in a step, ≥ 1.
         num_neighbours: past prompts shown to the optimizer model, ≥ 0.
+        train: the train split, of which ``batches`` gives each step a part.
+        num_exemplars: examples of a step's batch that show the optimizer model the task, ≥ 0.
         seed: decides everything random. With equal seeds and deterministic models, two searches are equal, whether
             or not they were interrupted and resumed.
     """
 
     retriever: Retriever
+    reflector: Reflector
+    summarizer: Summarizer
     schedule: StepSizeSchedule
     proposer: Proposer
     evaluator: Evaluator
@@ -40,12 +49,15 @@ class GPO:
     num_steps: int
     num_candidates: int
     num_neighbours: int
+    train: Sequence[Example]
+    batches: TrainBatches
+    num_exemplars: int
     seed: int
 
     async def start(self, prompt: Prompt) -> Trajectory:
         """A search that has only scored its initial prompt."""
         (evaluation,) = await self.evaluator.evaluate([prompt], Split.VAL)
-        return Trajectory(Candidate(prompt, evaluation.score), initial_spending=Spending(task=evaluation.usage))
+        return Trajectory(Candidate(prompt, evaluation.score), initial_spending=evaluation.spending)
 
     async def run(self, trajectory: Trajectory) -> AsyncIterator[Trajectory]:
         """Yield the trajectory after each change worth saving; resume by passing a saved one back in.
@@ -65,27 +77,55 @@ class GPO:
 
     async def propose(self, trajectory: Trajectory) -> Proposal:
         """Buy the next step's prompts."""
-        index = len(trajectory.steps)
+        index, current = len(trajectory.steps), trajectory.current
+        batch = self.batches(index)
 
-        # Update direction: past prompts that tell the optimizer model where to go.
-        neighbours = await self.retriever.retrieve(trajectory, k=self.num_neighbours)
+        # Update direction: what the trajectory, and failures on train, tell the optimizer model.
+        direction, spent = await self._direction(trajectory, batch, index)
 
         # Update method: rewrite the current prompt within a decaying step size.
         step_size = self.schedule(index)
+        shown = Random(f"{self.seed}/{index}/exemplars").sample(batch, min(self.num_exemplars, len(batch)))
         proposals = await self.proposer.propose(
-            trajectory.current, neighbours, step_size=step_size, n=self.num_candidates, seed=self._seed(index)
+            current,
+            direction,
+            step_size=step_size,
+            exemplars=[self.train[position] for position in shown],
+            n=self.num_candidates,
+            seed=self._seed(index, "proposals"),
         )
 
         # No prompt is paid for twice.
         fresh = trajectory.unseen(proposals.prompts)
         return Proposal(
             step_size=step_size,
-            neighbours=neighbours,
+            direction=direction,
             prompts=fresh,
-            num_malformed=proposals.num_malformed,
-            spending=Spending(optimizer=proposals.usage),
-            num_rejected=proposals.num_rejected,
+            samples=Samples(
+                num_malformed=proposals.num_malformed,
+                num_rejected=proposals.num_rejected,
+                num_repeated=len(proposals.prompts) - len(fresh),
+                num_failed=proposals.num_failed,
+            ),
+            spending=spent + Spending(optimizer=proposals.usage),
         )
+
+    async def _direction(self, trajectory: Trajectory, batch: Sequence[int], index: int) -> tuple[Direction, Spending]:
+        neighbours = await self.retriever.retrieve(trajectory, k=self.num_neighbours)
+        summary, reflection = await gather(
+            (
+                self.summarizer.summarize(trajectory, seed=self._seed(index, "summary")),
+                self.reflector.reflect(trajectory.current, batch, seed=self._seed(index, "reflection")),
+            )
+        )
+        known = trajectory.reflections
+        direction = Direction(
+            neighbours=neighbours,
+            neighbour_reflections=tuple(known.get(neighbour.prompt) for neighbour in neighbours),
+            reflection=reflection.text,
+            summary=summary.text,
+        )
+        return direction, summary.spending + reflection.spending
 
     async def step(self, trajectory: Trajectory) -> Step:
         """Score the proposal under way and choose who goes on."""
@@ -102,14 +142,14 @@ class GPO:
         return Step(
             index=len(trajectory.steps),
             step_size=proposal.step_size,
-            neighbours=proposal.neighbours,
+            direction=proposal.direction,
             candidates=candidates,
             successor=self.acceptance.choose(trajectory, candidates),
-            num_malformed=proposal.num_malformed,
-            num_rejected=proposal.num_rejected,
-            spending=sum((Spending(task=evaluation.usage) for evaluation in evaluations), start=proposal.spending),
+            samples=proposal.samples,
+            spending=sum((evaluation.spending for evaluation in evaluations), start=proposal.spending),
         )
 
-    def _seed(self, index: int) -> int:
-        # From the step's index, not from a running generator: a resumed search draws the same numbers.
-        return Random(f"{self.seed}/{index}").getrandbits(63)
+    def _seed(self, index: int, purpose: str) -> int:
+        # From the step's index, not from a running generator: a resumed search draws the same numbers. Endpoints take
+        # a signed 32-bit seed at the least.
+        return Random(f"{self.seed}/{index}/{purpose}").getrandbits(31)

@@ -11,10 +11,11 @@ from typing import Protocol
 from gpo.answering import Position
 from gpo.errors import MalformedReply, ModelError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.examples import Example
-from gpo.meta_prompt import Direction, MetaPrompt, parse_reply
+from gpo.meta_prompt import Brief, MetaPrompt
 from gpo.models import ChatModel, Message, Sampling, Usage
 from gpo.prompt import Prompt, edit_distance
-from gpo.trajectory import Candidate
+from gpo.replies import parse_reply
+from gpo.trajectory import Candidate, Direction
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,24 +23,33 @@ class Proposals:
     """What the optimizer model wrote: prompts in the order of the samples, repeats included.
 
     ``num_malformed`` counts replies in which no prompt was found, ``num_rejected`` prompts that were not taken because
-    they went beyond an enforced step size.
+    they went beyond an enforced step size, ``num_failed`` replies that never came.
     """
 
     prompts: tuple[Prompt, ...]
     num_malformed: int
     usage: Usage
     num_rejected: int = 0
+    num_failed: int = 0
 
 
 class Proposer(Protocol):
     """Writes new prompts."""
 
     async def propose(
-        self, current: Candidate, neighbours: Sequence[Candidate], *, step_size: int | None, n: int, seed: int
+        self,
+        current: Candidate,
+        direction: Direction,
+        *,
+        step_size: int | None,
+        exemplars: Sequence[Example],
+        n: int,
+        seed: int,
     ) -> Proposals:
         """``n`` samples' worth of prompts; fewer where replies hold none.
 
-        ``seed`` decides everything random here: equal arguments and a deterministic model give equal proposals.
+        ``exemplars`` are train examples that show the task. ``seed`` decides everything random here: equal arguments
+        and a deterministic model give equal proposals.
 
         Raises:
             ModelUnavailable, ModelRefused: the optimizer model could not be asked.
@@ -55,7 +65,6 @@ class SamplingProposer:
     differ in how they count those, and some refuse them.
 
     Args:
-        exemplars: the train examples to draw from; ``num_exemplars`` of them are shown, the same in all ``n``.
         max_samples: the step size is advice where this is 1. A higher number enforces it: a prompt that goes beyond is
             sampled anew, until so many samples were bought for it, and then given up. A malformed reply ends it too.
     """
@@ -63,17 +72,21 @@ class SamplingProposer:
     model: ChatModel
     sampling: Sampling
     meta_prompt: MetaPrompt
-    exemplars: Sequence[Example]
-    num_exemplars: int
     position: Position
     max_samples: int = 1
 
     async def propose(
-        self, current: Candidate, neighbours: Sequence[Candidate], *, step_size: int | None, n: int, seed: int
+        self,
+        current: Candidate,
+        direction: Direction,
+        *,
+        step_size: int | None,
+        exemplars: Sequence[Example],
+        n: int,
+        seed: int,
     ) -> Proposals:
         draw = random.Random(seed)
-        shown = draw.sample(self.exemplars, min(self.num_exemplars, len(self.exemplars)))
-        messages = self.meta_prompt.messages(Direction(current, neighbours, step_size, shown, self.position))
+        messages = self.meta_prompt.messages(Brief(current, direction, step_size, exemplars, self.position))
         # Endpoints take a signed 32-bit seed at the least.
         seeds = [draw.getrandbits(31) for _ in range(n)]
         bound = step_size if self.max_samples > 1 else None
@@ -91,6 +104,7 @@ class SamplingProposer:
             prompts=tuple(sample.prompt for sample in replies if sample.prompt is not None),
             num_malformed=sum(sample.malformed for sample in replies),
             num_rejected=sum(sample.num_rejected for sample in replies),
+            num_failed=len(failures) + sum(sample.failed for sample in replies),
             usage=sum((sample.usage for sample in replies), start=Usage(failures=len(failures), retries=retries)),
         )
 
@@ -105,7 +119,7 @@ class SamplingProposer:
                     raise
                 # What was bought before still counts.
                 retries = failure.retries if isinstance(failure, ModelUnavailable) else 0
-                return _Sample(None, usage + Usage(failures=1, retries=retries), num_rejected)
+                return _Sample(None, usage + Usage(failures=1, retries=retries), num_rejected, failed=True)
             usage += reply.usage
             try:
                 prompt = parse_reply(reply)
@@ -125,6 +139,7 @@ class _Sample:
     usage: Usage
     num_rejected: int
     malformed: bool = False
+    failed: bool = False
 
 
 def _concerns_one_sample(failure: BaseException) -> bool:

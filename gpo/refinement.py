@@ -9,33 +9,54 @@ from typing import Protocol
 class Refinement(Protocol):
     """Words the task of the optimizer model."""
 
-    def instruction(self, step_size: int | None) -> str:
-        """One or more sentences; they state ``step_size``, in words that may change, where there is a bound."""
+    def instruction(self, evidence: str, step_size: int | None) -> str:
+        """One or more sentences.
+
+        Args:
+            evidence: a sentence on what to learn from, out of all that is shown; may be empty.
+            step_size: words that may change, stated in the text; ``None`` is no bound.
+        """
         ...
 
 
-_COUNTING = "inserting, deleting or replacing a word counts as one change."
+def _bound(step_size: int | None) -> str:
+    if step_size is None:
+        return ""
+    counting = "inserting, deleting or replacing a word counts as one change"
+    return f"Change at most {step_size} words of the current prompt: {counting}."
+
+
+def _sentences(*sentences: str) -> str:
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
     """Write a new prompt that follows the direction. GPO's own choice."""
 
-    def instruction(self, step_size: int | None) -> str:
-        bound = f" Change at most {step_size} words of the current prompt: {_COUNTING}" if step_size is not None else ""
-        return (
-            "Look at what separates prompts with high scores from those with low ones, and write one new prompt that "
-            f"carries the current prompt further in that direction.{bound}"
-        )
+    def instruction(self, evidence: str, step_size: int | None) -> str:
+        aim = "carries the current prompt further in that direction" if evidence else "serves the task better"
+        return _sentences(evidence, f"Write one new prompt that {aim}.", _bound(step_size))
 
 
 @dataclass(frozen=True, slots=True)
 class Editing:
     """Change the current prompt in place, and leave the rest of it as it stands."""
 
-    def instruction(self, step_size: int | None) -> str:
-        bound = f" Change at most {step_size} words of it: {_COUNTING}" if step_size is not None else ""
-        return (
-            "Find the words of the current prompt that keep its score low, judging by what separates prompts with "
-            f"high scores from those with low ones, and edit just these words.{bound} Leave the rest as it stands."
+    def instruction(self, evidence: str, step_size: int | None) -> str:
+        return _sentences(
+            evidence,
+            "Find the words of the current prompt that keep it from working better, and edit just these words.",
+            _bound(step_size),
+            "Leave the rest as it stands.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Paraphrase:
+    """Say the same in other words: a sample from the current prompt's surroundings, in no direction."""
+
+    def instruction(self, evidence: str, step_size: int | None) -> str:
+        return _sentences(
+            "Write one new prompt that means the same as the current prompt, in other words.", _bound(step_size)
         )

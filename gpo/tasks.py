@@ -9,7 +9,7 @@ from enum import StrEnum
 from gpo.answering import AnswerFormat
 from gpo.examples import Example
 from gpo.prompt import Prompt
-from gpo.scoring import Scorer
+from gpo.scoring import Rubric, Scorer
 
 
 class Split(StrEnum):
@@ -29,11 +29,11 @@ class Task:
         initial: the prompt that the search starts from.
         examples: the examples of each split, in a fixed order; ``VAL`` and ``TEST`` are not empty.
         answer_format: how prompt and example become a conversation.
-        scorer: judges an answer against the example's target.
+        scorer: judges an answer against the example's target; a rubric has a language model do it.
     """
 
     name: str
     initial: Prompt
     examples: Mapping[Split, tuple[Example, ...]]
-    scorer: Scorer
+    scorer: Scorer | Rubric
     answer_format: AnswerFormat = field(default_factory=AnswerFormat)

@@ -40,24 +40,56 @@ class Spending:
 
 
 @dataclass(frozen=True, slots=True)
+class Direction:
+    """The update direction: what the search so far tells the optimizer model.
+
+    Attributes:
+        neighbours: past prompts with their scores, most relevant last.
+        neighbour_reflections: the reflection on each of them, in their order; ``None`` for one that never was current.
+        reflection: why the current prompt fails on train examples, in the optimizer model's words; ``None`` without.
+        summary: what the steps so far have taught, likewise.
+    """
+
+    neighbours: tuple[Candidate, ...] = ()
+    neighbour_reflections: tuple[str | None, ...] = ()
+    reflection: str | None = None
+    summary: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What became of the replies that a step bought for new prompts; every reply is one of the four, or a candidate.
+
+    Attributes:
+        num_malformed: held no prompt.
+        num_rejected: held a prompt beyond an enforced step size.
+        num_repeated: held a prompt that was scored before, or that another reply of the step held.
+        num_failed: never came: their calls were given up.
+    """
+
+    num_malformed: int = 0
+    num_rejected: int = 0
+    num_repeated: int = 0
+    num_failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Proposal:
     """New prompts, bought from the optimizer model and not yet evaluated.
 
     Attributes:
         step_size: words that may change; ``None`` is no bound.
-        neighbours: the scored prompts that gave the update direction.
+        direction: what the prompts were made from.
         prompts: unseen and distinct; may be empty.
-        num_malformed: replies in which no prompt was found.
+        samples: what became of the other replies.
         spending: what the proposal cost.
-        num_rejected: prompts beyond an enforced step size that were sampled anew or given up.
     """
 
     step_size: int | None
-    neighbours: tuple[Candidate, ...]
+    direction: Direction
     prompts: tuple[Prompt, ...]
-    num_malformed: int
+    samples: Samples
     spending: Spending
-    num_rejected: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +98,7 @@ class Step:
 
     Attributes:
         index: 0 for the first.
-        step_size, neighbours, num_malformed, num_rejected: as in ``Proposal``.
+        step_size, direction, samples: as in ``Proposal``.
         candidates: the proposal's prompts, scored, in order; may be empty.
         successor: the current prompt after the step.
         spending: what proposing and evaluating cost.
@@ -74,12 +106,11 @@ class Step:
 
     index: int
     step_size: int | None
-    neighbours: tuple[Candidate, ...]
+    direction: Direction
     candidates: tuple[Candidate, ...]
     successor: Candidate
-    num_malformed: int
+    samples: Samples
     spending: Spending
-    num_rejected: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,6 +140,16 @@ class Trajectory:
     def best(self) -> Candidate:
         """The candidate with the highest mean; the earliest of equals."""
         return max(self.history, key=lambda candidate: candidate.score.mean)
+
+    @cached_property
+    def reflections(self) -> dict[Prompt, str]:
+        """Every prompt that was current and reflected on, with the last reflection on it."""
+        currents = (self.initial, *(step.successor for step in self.steps))
+        return {
+            current.prompt: step.direction.reflection
+            for current, step in zip(currents, self.steps, strict=False)
+            if step.direction.reflection is not None
+        }
 
     @property
     def spending(self) -> Spending:

@@ -10,14 +10,17 @@ from typing import Any, cast
 from ray.serve.handle import DeploymentHandle
 
 from gpo.concurrency import gather
-from gpo.evaluation import Evaluation
+from gpo.evaluation import Answered, Evaluation
 from gpo.prompt import Prompt
 from gpo.tasks import Split
 
 
 @dataclass(frozen=True, slots=True)
 class ServeEvaluator:
-    """An ``Evaluator`` of one task that asks the Serve deployment. Pickles, and so travels to actors."""
+    """An ``Evaluator`` and ``Answerer`` of one task that asks the Serve deployment.
+
+    Pickles, and so travels to actors.
+    """
 
     handle: DeploymentHandle[Any]
     task: str
@@ -27,11 +30,18 @@ class ServeEvaluator:
         rows = await gather(self._evaluate(prompt, split) for prompt in prompts)
         return [evaluation for row in rows for evaluation in row]
 
+    async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
+        """One request for all of them."""
+        return cast("Sequence[Answered]", await _reply(self.handle.answer.remote(self.task, prompt, split, indices)))
+
     async def _evaluate(self, prompt: Prompt, split: Split) -> Sequence[Evaluation]:
-        response = self.handle.evaluate.remote(self.task, [prompt], split)
-        try:
-            return cast("Sequence[Evaluation]", await response)
-        except asyncio.CancelledError:
-            # Awaiting alone does not tell the replica, which would go on and pay for an answer nobody waits for.
-            response.cancel()  # type: ignore[no-untyped-call]
-            raise
+        return cast("Sequence[Evaluation]", await _reply(self.handle.evaluate.remote(self.task, [prompt], split)))
+
+
+async def _reply(response: Any) -> Any:
+    try:
+        return await response
+    except asyncio.CancelledError:
+        # Awaiting alone does not tell the replica, which would go on and pay for an answer nobody waits for.
+        response.cancel()
+        raise

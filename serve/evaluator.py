@@ -7,7 +7,7 @@ from typing import Any
 
 from ray import serve as ray_serve
 
-from gpo.evaluation import Evaluation, LocalEvaluator
+from gpo.evaluation import Answered, Evaluation, LocalEvaluator
 from gpo.prompt import Prompt
 from gpo.tasks import Split
 
@@ -24,7 +24,7 @@ class EvaluatorReplica:
     """Scores prompts on any of the tasks it holds.
 
     Args:
-        evaluators: one per task; they share one model, and with it one connection pool and one bound on concurrency.
+        evaluators: one per task; they share their models, and with each one connection pool and bound on concurrency.
     """
 
     def __init__(self, evaluators: Sequence[LocalEvaluator]) -> None:
@@ -33,6 +33,10 @@ class EvaluatorReplica:
     async def evaluate(self, task: str, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
         """One evaluation per prompt, in order; see ``gpo.evaluation.Evaluator``."""
         return await self._evaluator(task).evaluate(prompts, split)
+
+    async def answer(self, task: str, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
+        """One answer per index, in order; see ``gpo.evaluation.Answerer``."""
+        return await self._evaluator(task).answer(prompt, split, indices)
 
     async def sizes(self) -> dict[str, dict[Split, int]]:
         """Task → split → number of examples."""

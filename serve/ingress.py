@@ -20,6 +20,7 @@ from ray.serve.handle import DeploymentHandle
 
 from gpo.errors import EvaluationError, ModelError
 from gpo.evaluation import Evaluation
+from gpo.models import Usage
 from gpo.prompt import Prompt
 from gpo.score import finite
 from gpo.tasks import Split
@@ -79,6 +80,8 @@ class ScoreReply(BaseModel):
     values: list[float | None]
     """One value per example, in the order of the file; null is unscored."""
     usage: UsageReply
+    judge: UsageReply | None
+    """What judging cost; null where no language model judges."""
 
 
 class EvaluateReply(BaseModel):
@@ -227,6 +230,7 @@ def _score(prompt: Prompt, evaluation: Evaluation) -> ScoreReply:
         stderr=finite(score.stderr),
         values=list(score.values_E),
         usage=UsageReply.model_validate(evaluation.usage, from_attributes=True),
+        judge=UsageReply.model_validate(evaluation.judge, from_attributes=True) if evaluation.judge != Usage() else None,
     )
 
 

@@ -2,50 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Literal, Self
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from cluster.config.section import Section
+from cluster.config.section import ConfigPath, Section
 from gpo.datasets.benchmarks import answer_kind
-from gpo.errors import ConfigError
+from gpo.datasets.catalogue import BenchmarkTask
+from gpo.errors import ConfigError, EvaluationError
 from gpo.examples import Example
-from gpo.scoring import BooleanScorer, ChoiceScorer, ExactScorer, LabelScorer, NumberScorer, RougeScorer, Scorer
+from gpo.scoring import (
+    BooleanScorer,
+    ChoiceScorer,
+    CustomScorer,
+    ExactScorer,
+    FunctionReference,
+    LabelScorer,
+    NumberScorer,
+    ParsedScorer,
+    RougeScorer,
+    Rubric,
+    Scorer,
+)
+from gpo.scoring.parsers import PARSERS, Family
+
+_FUNCTION = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+
+
+def _function(name: str) -> str:
+    if not re.fullmatch(_FUNCTION, name):
+        raise PydanticCustomError("function", "names no function; write it as module:function")
+    return name
+
+
+def _parser(name: str) -> str:
+    if name not in PARSERS and not re.fullmatch(_FUNCTION, name):
+        raise PydanticCustomError("parser", "is no parser; choose default, paper, or a function as module:function")
+    return name
 
 
 class AnswerConfig(Section):
     """How answers are asked for and judged."""
 
-    kind: Literal["choice", "boolean", "number", "exact", "label", "text"] | None = None
+    kind: Literal["choice", "boolean", "number", "exact", "label", "text", "custom", "judge"] | None = None
     """``choice``: an option such as (B). ``boolean``: yes or no, true or false. ``number``. ``exact``: the target
-    itself. ``label``: names the target and no other label. ``text``: ROUGE-L. Left out: read off the targets."""
+    itself. ``label``: names the target and no other label. ``text``: ROUGE-L. ``custom``: by ``metric``. ``judge``: a
+    language model judges by ``rubric``. Left out: as the benchmark needs, or read off the targets."""
+    parser: Annotated[str, AfterValidator(_parser), Field(json_schema_extra={"pattern": rf"^(default|paper|{_FUNCTION})$"})] = "default"
+    """How an answer is read. ``default``. ``paper``: by the rules behind the paper's figures. Or a function of your
+    own, ``module:function``: called with the answer and the input, it returns the text that ``kind`` judges."""
     rounds: Literal[1, 2] | None = None
     """2 asks once more for the bare answer. Left out: 1 for files, 2 for benchmarks."""
     labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     """The labels of kind ``label``. Left out: every target in the data."""
+    metric: Annotated[str, AfterValidator(_function), Field(json_schema_extra={"pattern": rf"^{_FUNCTION}$"})] | None = None
+    """Of kind ``custom``: a function, ``module:function``. Called with the answer, a tuple of the targets and the
+    input, it returns a number from 0 to 1, or a truth value."""
+    rubric: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
+    """Of kind ``judge``: what makes an answer good."""
+    scale: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Of kind ``judge``: the best verdict; the worst is 0. Left out: 10."""
+    folder: ConfigPath | None = None
+    """Where the modules of ``metric`` and ``parser`` lie, if they are not installed; the working directory is searched,
+    too. On a cluster they must be found on every node. Left out: this file's folder."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folder_of_functions(cls, answer: Any) -> Any:
+        """Write the folder out: the copy of the configuration that a run keeps lies elsewhere."""
+        if isinstance(answer, dict) and answer.get("folder") is None and _names_function(answer):
+            return {**answer, "folder": "."}
+        return answer
 
     @model_validator(mode="after")
-    def _labels_are_used(self) -> Self:
-        if self.labels is not None and self.kind != "label":
+    def _options_fit_the_kind(self) -> Self:
+        for option, kind in _OPTION_OF.items():
+            if getattr(self, option) is not None and self.kind != kind:
+                raise PydanticCustomError(
+                    "kind",
+                    "goes with kind: {kind} only; set that kind, or leave it out",
+                    {"at": option, "kind": kind},
+                )
+        for kind, option in (("custom", "metric"), ("judge", "rubric")):
+            if self.kind == kind and getattr(self, option) is None:
+                raise PydanticCustomError("missing_option", "is missing; set it", {"at": option})
+        if self.kind in ("custom", "judge") and self.parser != "default":
             raise PydanticCustomError(
-                "labels", "goes with kind: label only; set that kind, or leave it out", {"at": "labels"}
+                "parser", "goes with the kinds that judge by rule; leave it out", {"at": "parser"}
             )
+        if self.folder is not None and not _names_function({"metric": self.metric, "parser": self.parser}):
+            raise PydanticCustomError("folder", "holds no function that is used; leave it out", {"at": "folder"})
         return self
 
-    def scorer(self, examples: list[Example], where: str) -> Scorer:
-        """The scorer for these examples.
+    def scorer(self, examples: list[Example], where: str, known: BenchmarkTask | None = None) -> Scorer | Rubric:
+        """The scorer for these examples, or the rubric by which a language model judges.
 
         Args:
             where: this section's place, for errors.
+            known: the benchmark's entry, where the examples are a known benchmark's.
 
         Raises:
-            ConfigError: it would find many of the targets themselves wrong.
+            ConfigError: it would find many of the targets themselves wrong; the paper has no such rule; a function of
+                the user's own cannot be loaded, or fails on the first target.
         """
-        kind = self.kind or answer_kind(examples)
-        scorer = self._label_scorer(examples) if kind == "label" else _SCORERS[kind]()
-        wrong = [example.target for example in examples if scorer.score(example.target, example) < 1]
+        if self.kind == "judge":
+            return Rubric(self.rubric or "", self.scale or _SCALE)
+        if self.kind == "custom":
+            metric = self._reference(self.metric or "")
+            return _tried(CustomScorer(metric), metric, examples[0], f"{where}.metric")
+        scorer = self._by_rule(examples, where, known)
+        if self.parser in PARSERS:
+            return scorer
+        parser = self._reference(self.parser)
+        return _tried(ParsedScorer(parser, scorer), parser, examples[0], f"{where}.parser")
+
+    def _by_rule(self, examples: list[Example], where: str, known: BenchmarkTask | None) -> Scorer:
+        kind = self.kind or (known.family if known else answer_kind(examples))
+        if self.parser == "paper":
+            scorer = PARSERS["paper"][self._paper_family(kind, where, known)]()
+        elif self.kind is None and known is not None:
+            scorer = PARSERS["default"][known.family]()
+        else:
+            scorer = self._label_scorer(examples) if kind == "label" else _SCORERS[kind]()
+        wrong = [example.target for example in examples if scorer.score(example.target, example) == 0]
         # A few faulty targets are part of some published benchmarks.
         if len(wrong) > max(1, _FAULTY * len(examples)):
             shown = wrong[0] if len(wrong[0]) <= 40 else f"{wrong[0][:40]}…"
@@ -56,9 +139,47 @@ class AnswerConfig(Section):
             )
         return scorer
 
+    def _paper_family(self, kind: str, where: str, known: BenchmarkTask | None) -> Family:
+        family = _FAMILIES.get(kind)
+        if known is not None and (self.kind is None or (kind == "exact" and known.family in ("words", "brackets"))):
+            family = known.family
+        if family is None:
+            raise ConfigError(
+                f"{where}.parser",
+                f"'paper' has no rule for answers of kind {kind!r}",
+                f"set kind to one of: {', '.join(_FAMILIES)}; or leave parser out",
+            )
+        return family
+
     def _label_scorer(self, examples: list[Example]) -> LabelScorer:
         found = {target for example in examples for target in example.targets}
         return LabelScorer(self.labels or tuple(sorted(found)))
+
+    def _reference(self, name: str) -> FunctionReference:
+        module, _, function = name.partition(":")
+        folders = (str(self.folder), str(Path.cwd()))
+        return FunctionReference(module, function, tuple(dict.fromkeys(folders)))
+
+
+def _names_function(answer: Mapping[str, Any]) -> bool:
+    return bool(answer.get("metric")) or ":" in str(answer.get("parser"))
+
+
+def _tried(scorer: Scorer, function: FunctionReference, example: Example, field: str) -> Scorer:
+    """The scorer, once its function was loaded and has judged a target."""
+    try:
+        function.load()
+    except EvaluationError as failure:
+        raise ConfigError(
+            field,
+            str(failure),
+            "name a function of a module that is installed, or that lies in answer.folder or the working directory",
+        ) from None
+    try:
+        scorer.score(example.target, example)
+    except EvaluationError as failure:
+        raise ConfigError(field, f"tried on the first target: {failure}", "correct the function") from None
+    return scorer
 
 
 _SCORERS: dict[str, Callable[[], Scorer]] = {
@@ -68,5 +189,10 @@ _SCORERS: dict[str, Callable[[], Scorer]] = {
     "exact": ExactScorer,
     "text": RougeScorer,
 }
+_FAMILIES: Mapping[str, Family] = {"choice": "choice", "boolean": "boolean", "number": "number", "text": "text"}
+"""Kind → the family whose answers the paper reads in the same way."""
+_OPTION_OF: Mapping[str, str] = {"labels": "label", "metric": "custom", "rubric": "judge", "scale": "judge"}
+"""Option → the only kind that it goes with."""
+_SCALE = 10
 _FAULTY = 0.05
 """Share of targets that may be faulty."""

@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from cluster.config.extending import read_extended
 from cluster.config.root import RunConfig
 from gpo.errors import ConfigError
 
@@ -21,10 +22,22 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: names the first field that cannot be used, its value, and what to do.
     """
-    raw = _read(path)
+    raw = read_overridden(path, overrides)
+    if "compare" in raw:
+        raise ConfigError("compare", "is a comparison of several methods", f"run it with: gpo compare {path}")
+    return validate(raw, base_dir=path.parent)
+
+
+def read_overridden(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """The sections of a file and of those that it extends, with overrides put over them, not checked yet.
+
+    Raises:
+        ConfigError: a file or an override cannot be used.
+    """
+    raw = read_extended(path)
     for override in overrides:
         _apply(raw, override)
-    return validate(raw, base_dir=path.parent)
+    return raw
 
 
 def validate(raw: Mapping[str, Any], base_dir: Path) -> RunConfig:
@@ -42,25 +55,6 @@ def validate(raw: Mapping[str, Any], base_dir: Path) -> RunConfig:
 def dump(config: RunConfig) -> str:
     """The configuration as YAML, complete with defaults and absolute paths, in a form that ``gpo run`` accepts."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            "CONFIG", f"{str(path)!r} does not exist", "name a YAML file, such as those in configs/"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("CONFIG", f"{str(path)!r} cannot be read ({error})", "name a readable YAML file") from None
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise ConfigError("CONFIG", f"{str(path)!r} is not valid YAML ({line}{problem})", "correct that line") from None
-    if not isinstance(raw, dict):
-        raise ConfigError("CONFIG", f"{str(path)!r} holds no sections", "write at least models: and tasks:")
-    return cast("dict[str, Any]", raw)
 
 
 _PART = re.compile(r"[^.\[\]]+")

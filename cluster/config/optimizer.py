@@ -2,133 +2,29 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from cluster.config.direction import DirectionConfig
+from cluster.config.schedule import CosineScheduleConfig, ScheduleConfig
 from cluster.config.section import Section, by_kind
 from gpo.acceptance import Acceptance, BestOfStep, StrictImprovement, WithinError
 from gpo.compact_meta_prompt import CompactMetaPrompt
 from gpo.meta_prompt import FullMetaPrompt, MetaPrompt
-from gpo.models import Embedder
-from gpo.refinement import Editing, Generation, Refinement
-from gpo.retrieval import ImportanceRetriever, RecencyRetriever, RelevanceRetriever, Retriever
-from gpo.schedule import CosineSchedule, FixedSchedule, LinearSchedule, NoBound, StepSizeSchedule
+from gpo.refinement import Editing, Generation, Paraphrase, Refinement
 
-
-class RetrievalConfig(Section):
-    """Show past prompts that were retrieved from the trajectory."""
-
-    kind: Literal["retrieval"] = "retrieval"
-    by: Literal["recency", "importance", "relevance"] = "relevance"
-    """The last ones, the best ones, or those nearest in meaning to the current prompt."""
-    k: NonNegativeInt = 3
-    """How many."""
-
-    def build(self, embedder: Embedder) -> Retriever:
-        """The retriever."""
-        retrievers: dict[str, Retriever] = {
-            "recency": RecencyRetriever(),
-            "importance": ImportanceRetriever(),
-            "relevance": RelevanceRetriever(embedder),
-        }
-        return retrievers[self.by]
-
-
-class NoTrajectoryConfig(Section):
-    """Show the current prompt alone."""
-
-    kind: Literal["none"]
-
-    @property
-    def k(self) -> int:
-        """No past prompt is shown."""
-        return 0
-
-    def build(self, embedder: Embedder) -> Retriever:
-        """Any retriever: it is asked for 0 prompts."""
-        del embedder
-        return RecencyRetriever()
-
-
-class DirectionConfig(Section):
-    """Update direction: what the optimizer model learns from."""
-
-    form: Literal["score"] = "score"
-    """``score``: prompts with their scores."""
-    trajectory: Annotated[
-        Annotated[RetrievalConfig, Tag("retrieval")] | Annotated[NoTrajectoryConfig, Tag("none")],
-        by_kind("retrieval", "none"),
-    ] = RetrievalConfig()
-    """How the trajectory so far is used."""
-
-
-class NoScheduleConfig(Section):
-    """Any number of words may change."""
-
-    kind: Literal["none"]
-
-    def build(self, num_steps: int) -> StepSizeSchedule:
-        """The schedule over ``num_steps`` steps."""
-        del num_steps
-        return NoBound()
-
-
-class FixedScheduleConfig(Section):
-    """The same step size in every step."""
-
-    kind: Literal["fixed"]
-    initial: PositiveInt = 50
-    """Words that may change."""
-    warmup_steps: NonNegativeInt = 0
-    """Steps in which the size rises linearly first."""
-
-    def build(self, num_steps: int) -> StepSizeSchedule:
-        """The schedule over ``num_steps`` steps."""
-        del num_steps
-        return FixedSchedule(size=self.initial, warmup_steps=self.warmup_steps)
-
-
-class _DecayConfig(Section):
-    initial: PositiveInt = 50
-    """Words that may change in the first step (after the warm-up)."""
-    final: PositiveInt = 10
-    """Words that may change in the last step."""
-    warmup_steps: NonNegativeInt = 0
-    """Steps in which the size rises linearly first."""
-
-
-class LinearScheduleConfig(_DecayConfig):
-    """A step size that falls evenly."""
-
-    kind: Literal["linear"]
-
-    def build(self, num_steps: int) -> StepSizeSchedule:
-        """The schedule over ``num_steps`` steps."""
-        return LinearSchedule(
-            initial=self.initial, final=self.final, num_steps=num_steps, warmup_steps=self.warmup_steps
-        )
-
-
-class CosineScheduleConfig(_DecayConfig):
-    """A step size that falls along half a cosine wave."""
-
-    kind: Literal["cosine"] = "cosine"
-
-    def build(self, num_steps: int) -> StepSizeSchedule:
-        """The schedule over ``num_steps`` steps."""
-        return CosineSchedule(
-            initial=self.initial, final=self.final, num_steps=num_steps, warmup_steps=self.warmup_steps
-        )
+_DEFAULT_STEPS = 12
 
 
 class RefinementConfig(Section):
     """Update method: how a new prompt is made."""
 
-    kind: Literal["generation", "editing"] = "generation"
+    kind: Literal["generation", "editing", "paraphrase"] = "generation"
     """``generation``: the optimizer model writes a new prompt, guided by the direction. ``editing``: it changes words
-    of the current prompt and leaves the rest."""
+    of the current prompt and leaves the rest. ``paraphrase``: it says the same in other words."""
     enforce: bool = False
     """Sample a prompt anew where it changes more words than the step size allows; else the step size is advice."""
     max_samples: Annotated[int, Field(ge=2)] = 4
@@ -136,7 +32,11 @@ class RefinementConfig(Section):
 
     def build(self) -> Refinement:
         """What the optimizer model is told to do."""
-        refinements: dict[str, Refinement] = {"generation": Generation(), "editing": Editing()}
+        refinements: dict[str, Refinement] = {
+            "generation": Generation(),
+            "editing": Editing(),
+            "paraphrase": Paraphrase(),
+        }
         return refinements[self.kind]
 
 
@@ -146,11 +46,13 @@ class MetaPromptConfig(Section):
     kind: Literal["full", "compact"]
     """``full``: one long instruction, for capable models. ``compact``: a few example turns, for small ones."""
     exemplars: NonNegativeInt = 3
-    """Train examples shown by ``full``, drawn anew in every step."""
+    """Train examples shown by ``full``, drawn from the step's batch."""
 
-    def build(self, refinement: Refinement) -> MetaPrompt:
-        """The meta-prompt."""
-        return CompactMetaPrompt() if self.kind == "compact" else FullMetaPrompt(refinement)
+    def build(self, refinement: RefinementConfig, form: str) -> MetaPrompt:
+        """The meta-prompt for this refinement and form of direction."""
+        if self.kind == "compact":
+            return CompactMetaPrompt(refinement.kind)
+        return FullMetaPrompt(refinement.build(), show_scores=form != "prompt")
 
 
 class BestOfStepConfig(Section):
@@ -188,18 +90,16 @@ class WithinErrorConfig(Section):
 class OptimizerConfig(Section):
     """The search."""
 
-    steps: NonNegativeInt = 12
-    """Updates of each trajectory."""
+    steps: NonNegativeInt | None = None
+    """Updates of each trajectory. Left out: as many as ``epochs`` take, or 12 where that is left out, too."""
+    epochs: PositiveInt | None = None
+    """Passes over ``train``, one update for each batch; ``steps`` goes before it."""
+    batch_size: PositiveInt = 8
+    """Train examples of a step: reflections are made on them, and the examples in the meta-prompt come from them."""
     candidates: PositiveInt = 8
     """New prompts asked for in each step."""
     direction: DirectionConfig = DirectionConfig()
-    schedule: Annotated[
-        Annotated[CosineScheduleConfig, Tag("cosine")]
-        | Annotated[LinearScheduleConfig, Tag("linear")]
-        | Annotated[FixedScheduleConfig, Tag("fixed")]
-        | Annotated[NoScheduleConfig, Tag("none")],
-        by_kind("cosine", "linear", "fixed", "none"),
-    ] = CosineScheduleConfig()
+    schedule: ScheduleConfig = CosineScheduleConfig()
     refinement: RefinementConfig = RefinementConfig()
     meta_prompt: MetaPromptConfig | None = None
     """Left out: ``compact`` where the optimizer model is the embedded default, and else ``full``."""
@@ -223,11 +123,25 @@ class OptimizerConfig(Section):
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
-        warmup = getattr(self.schedule, "warmup_steps", 0)
-        if warmup and warmup >= self.steps:
+        # How many steps ``epochs`` are is known once the data is loaded.
+        if (self.steps is not None or self.epochs is None) and not self.warm_up_fits(self.num_steps(num_train=1)):
             raise PydanticCustomError(
                 "warmup",
                 "{warmup} is too many, there are only {steps} steps; warm up in fewer",
-                {"at": "schedule.warmup_steps", "warmup": warmup, "steps": self.steps},
+                {
+                    "at": "schedule.warmup_steps",
+                    "warmup": self.schedule.warmup_steps,
+                    "steps": self.num_steps(num_train=1),
+                },
             )
         return self
+
+    def num_steps(self, num_train: int) -> int:
+        """Updates of a trajectory whose task has so many train examples."""
+        if self.steps is not None:
+            return self.steps
+        return self.epochs * ceil(num_train / self.batch_size) if self.epochs else _DEFAULT_STEPS
+
+    def warm_up_fits(self, num_steps: int) -> bool:
+        """Whether the warm-up leaves a step to decay in."""
+        return self.schedule.warmup_steps == 0 or self.schedule.warmup_steps < num_steps

@@ -40,7 +40,7 @@ class ClusterConfig(Section):
     """How the work is spread over Ray."""
 
     trajectories_per_actor: PositiveInt = 8
-    """Trajectories of one task that share an actor, and with it a process."""
+    """Trajectories that share an actor, and with it a process."""
     actor_cpus: Annotated[float, Field(ge=0)] = 0.1
     """CPUs that Ray reserves for a trajectory actor, which mostly waits."""
     actor_restarts: NonNegativeInt = 3
@@ -95,20 +95,10 @@ class RunConfig(Section):
                 )
         return self
 
-    @model_validator(mode="after")
-    def _meta_prompt_can_ask_for_it(self) -> Self:
-        if self.meta_prompt.kind == "compact" and self.optimizer.refinement.kind != "generation":
-            raise PydanticCustomError(
-                "meta_prompt",
-                "'{kind}' cannot be asked for by the compact meta-prompt; set optimizer.meta_prompt.kind to full",
-                {"at": "optimizer.refinement.kind", "kind": self.optimizer.refinement.kind},
-            )
-        return self
-
     @property
     def num_actors(self) -> int:
-        """How many actors the trajectories are spread over: those of a task together, so many to an actor."""
-        return len(self.tasks) * ceil(len(self.run.seeds) / self.cluster.trajectories_per_actor)
+        """How many actors the trajectories are spread over."""
+        return ceil(len(self.tasks) * len(self.run.seeds) / self.cluster.trajectories_per_actor)
 
     @property
     def meta_prompt(self) -> MetaPromptConfig:

@@ -13,7 +13,11 @@ class Scorer(Protocol):
     def score(self, answer: str, example: Example) -> float:
         """How right the answer is, in [0, 1].
 
-        Never raises for any answer: one from which nothing can be read scores 0.
+        Never raises for any answer: one from which nothing can be read scores 0. Only a function of the user's own
+        may fail, and that is no verdict.
+
+        Raises:
+            EvaluationError: such a function failed.
         """
         ...
 

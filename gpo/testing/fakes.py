@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from gpo.evaluation import Evaluation
+from gpo.evaluation import Answered, Evaluation
+from gpo.examples import Example
 from gpo.models import Completion, Message, Sampling, Usage
 from gpo.prompt import Prompt
 from gpo.proposer import Proposals
 from gpo.score import Score
 from gpo.tasks import Split
-from gpo.trajectory import Candidate
+from gpo.trajectory import Candidate, Direction, Spending
 
 Reply = str | Completion | Exception
 """What a fake model does with one call; an exception is raised."""
@@ -64,17 +65,27 @@ class FakeModel:
         return Completion(reply, Usage(requests=1, prompt_tokens=asked, completion_tokens=len(reply.split())))
 
 
+def _numbered_answer(prompt: Prompt, index: int) -> str:
+    return f"answer {index} to: {prompt.text}"
+
+
 @dataclass
 class FakeEvaluator:
     """An evaluator whose verdicts a function makes: one value per example, and one request for each.
 
     Attributes:
         values: called with each prompt.
-        calls: the prompts and the split of every call, in order.
+        texts: called with a prompt and the index of an example; where its value is ``None``, the answer is empty.
+        calls: the prompts and the split of every call to ``evaluate``, in order.
+        answered: the prompt, the split and the indices of every call to ``answer``, in order.
     """
 
     values: Callable[[Prompt], Sequence[float | None]]
+    texts: Callable[[Prompt, int], str] = _numbered_answer
     calls: list[tuple[tuple[Prompt, ...], Split]] = field(default_factory=list[tuple[tuple[Prompt, ...], Split]])
+    answered: list[tuple[Prompt, Split, tuple[int, ...]]] = field(
+        default_factory=list[tuple[Prompt, Split, tuple[int, ...]]]
+    )
 
     async def evaluate(self, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
         """What ``values`` makes of each prompt; see ``gpo.evaluation.Evaluator``."""
@@ -83,6 +94,21 @@ class FakeEvaluator:
         scores = [Score(tuple(self.values(prompt))) for prompt in prompts]
         return [Evaluation(score, Usage(requests=score.num_examples)) for score in scores]
 
+    async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
+        """What ``texts`` and ``values`` make of the prompt; see ``gpo.evaluation.Answerer``."""
+        self.answered.append((prompt, split, tuple(indices)))
+        await asyncio.sleep(0)
+        values = self.values(prompt)
+        for index in indices:
+            if not 0 <= index < len(values):
+                raise ValueError(f"there is no {split} example {index}; there are {len(values)}")
+        return [self._answered(prompt, index, values[index]) for index in indices]
+
+    def _answered(self, prompt: Prompt, index: int, value: float | None) -> Answered:
+        if value is None:
+            return Answered("", None, Spending(task=Usage(failures=1)), "the call failed")
+        return Answered(self.texts(prompt, index), value, Spending(task=Usage(requests=1)))
+
 
 @dataclass
 class FakeProposer:
@@ -90,19 +116,26 @@ class FakeProposer:
 
     Attributes:
         texts: called with the current candidate, ``n`` and the seed.
-        calls: step size and neighbours of every call, in order.
+        calls: step size, direction and exemplars of every call, in order.
     """
 
     texts: Callable[[Candidate, int, int], Sequence[str]]
-    calls: list[tuple[int | None, tuple[Candidate, ...]]] = field(
-        default_factory=list[tuple[int | None, tuple[Candidate, ...]]]
+    calls: list[tuple[int | None, Direction, tuple[Example, ...]]] = field(
+        default_factory=list[tuple[int | None, Direction, tuple[Example, ...]]]
     )
 
     async def propose(
-        self, current: Candidate, neighbours: Sequence[Candidate], *, step_size: int | None, n: int, seed: int
+        self,
+        current: Candidate,
+        direction: Direction,
+        *,
+        step_size: int | None,
+        exemplars: Sequence[Example],
+        n: int,
+        seed: int,
     ) -> Proposals:
         """What ``texts`` makes of the call; see ``gpo.proposer.Proposer``."""
-        self.calls.append((step_size, tuple(neighbours)))
+        self.calls.append((step_size, direction, tuple(exemplars)))
         await asyncio.sleep(0)
         prompts = tuple(Prompt(text) for text in self.texts(current, n, seed))
         return Proposals(prompts, num_malformed=max(0, n - len(prompts)), usage=Usage(requests=n))

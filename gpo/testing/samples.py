@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from gpo.models import Usage
 from gpo.prompt import Prompt
 from gpo.score import Score
-from gpo.trajectory import Candidate, Spending, Step, Trajectory
+from gpo.trajectory import Candidate, Direction, Samples, Spending, Step, Trajectory
 
 
 def candidate(text: str, *values: float | None) -> Candidate:
@@ -21,7 +21,9 @@ def trajectory(initial: Candidate, *steps: Sequence[Candidate]) -> Trajectory:
     for candidates in steps:
         successor = max(candidates, key=lambda candidate: candidate.score.mean, default=search.current)
         spending = Spending(task=Usage(requests=len(candidates)), optimizer=Usage(requests=1))
-        search = search.append(Step(len(search.steps), 10, (), tuple(candidates), successor, 0, spending))
+        search = search.append(
+            Step(len(search.steps), 10, Direction(), tuple(candidates), successor, Samples(), spending)
+        )
     return search
 
 

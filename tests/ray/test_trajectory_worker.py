@@ -12,11 +12,14 @@ from actors.folder import Folder
 from actors.search import Phase, Search, SearchKey, Update
 from actors.trajectory_worker import TrajectoryWorker
 from gpo.acceptance import BestOfStep
+from gpo.batches import TrainBatches
 from gpo.evaluation import Evaluation
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt
+from gpo.reflection import NoReflection
 from gpo.retrieval import RecencyRetriever
 from gpo.schedule import FixedSchedule
+from gpo.summary import NoSummary
 from gpo.tasks import Split
 from gpo.testing.fakes import FakeEvaluator, FakeProposer
 
@@ -26,6 +29,8 @@ KEY = SearchKey("desk", 0)
 def worker(evaluator: FakeEvaluator, folder: Path) -> TrajectoryWorker:
     gpo = GPO(
         retriever=RecencyRetriever(),
+        reflector=NoReflection(),
+        summarizer=NoSummary(),
         schedule=FixedSchedule(size=5),
         proposer=FakeProposer(lambda current, n, _: [f"{current.prompt.text} {index}" for index in range(n)]),
         evaluator=evaluator,
@@ -33,6 +38,9 @@ def worker(evaluator: FakeEvaluator, folder: Path) -> TrajectoryWorker:
         num_steps=2,
         num_candidates=2,
         num_neighbours=1,
+        train=(),
+        batches=TrainBatches(1, 1, seed=0),
+        num_exemplars=0,
         seed=0,
     )
     return TrajectoryWorker([Search(KEY, Prompt("Which desk?"), gpo)], CheckpointStore(Folder(str(folder))))

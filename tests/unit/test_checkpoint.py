@@ -11,14 +11,14 @@ from gpo.evaluation import Evaluation
 from gpo.models import Usage
 from gpo.prompt import Prompt
 from gpo.score import Score
-from gpo.trajectory import Candidate, Proposal, Spending, Step, Trajectory
+from gpo.trajectory import Candidate, Direction, Proposal, Samples, Spending, Step, Trajectory
 
 counts = st.integers(0, 2**40)
 usages = st.builds(Usage, *[counts] * 6, st.floats(0, 1e6))
 prompts = st.text().map(Prompt)
 scores = st.lists(st.none() | st.floats(0, 1), max_size=5).map(lambda values: Score(tuple(values)))
 candidates = st.builds(Candidate, prompts, scores, counts)
-spendings = st.builds(Spending, usages, usages)
+spendings = st.builds(Spending, usages, usages, usages)
 step_sizes = st.none() | st.integers(1, 500)
 
 
@@ -26,8 +26,11 @@ def tuples(strategy: st.SearchStrategy, max_size: int = 3) -> st.SearchStrategy:
     return st.lists(strategy, max_size=max_size).map(tuple)
 
 
-proposals = st.builds(Proposal, step_sizes, tuples(candidates), tuples(prompts), counts, spendings)
-steps = st.builds(Step, counts, step_sizes, tuples(candidates), tuples(candidates), candidates, counts, spendings)
+words = st.none() | st.text(max_size=20)
+directions = st.builds(Direction, tuples(candidates), tuples(words), words, words)
+samples = st.builds(Samples, *[counts] * 4)
+proposals = st.builds(Proposal, step_sizes, directions, tuples(prompts), samples, spendings)
+steps = st.builds(Step, counts, step_sizes, directions, tuples(candidates), candidates, samples, spendings)
 trajectories = st.builds(Trajectory, candidates, tuples(steps), st.none() | proposals, spendings)
 evaluations = st.builds(Evaluation, scores, usages)
 checkpoints = st.builds(Checkpoint, trajectories, st.dictionaries(st.text(max_size=12), evaluations, max_size=2))

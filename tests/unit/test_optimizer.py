@@ -5,18 +5,23 @@ from dataclasses import replace
 import pytest
 
 from gpo.acceptance import BestOfStep, StrictImprovement
+from gpo.batches import TrainBatches
 from gpo.checkpoint import Checkpoint, decode, encode
 from gpo.errors import EvaluationError
+from gpo.examples import Example
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt, edit_distance
+from gpo.reflection import NoReflection
 from gpo.retrieval import RelevanceRetriever
 from gpo.schedule import CosineSchedule
+from gpo.summary import NoSummary
 from gpo.tasks import Split
 from gpo.testing.fakes import FakeEvaluator, FakeProposer, WordEmbedder
 from gpo.trajectory import Candidate, Trajectory
 
 INITIAL = Prompt("Let's think step by step.")
 STEPS = 5
+TRAIN = [Example(f"input {number}", (f"answer {number}",)) for number in range(10)]
 
 
 def rewrite(current: Candidate, n: int, seed: int) -> list[str]:
@@ -33,6 +38,8 @@ def values(prompt: Prompt) -> list[float]:
 def optimizer(**changes: object) -> GPO:
     made = GPO(
         retriever=RelevanceRetriever(WordEmbedder()),
+        reflector=NoReflection(),
+        summarizer=NoSummary(),
         schedule=CosineSchedule(initial=50, final=10, num_steps=STEPS),
         proposer=FakeProposer(rewrite),
         evaluator=FakeEvaluator(values),
@@ -40,6 +47,9 @@ def optimizer(**changes: object) -> GPO:
         num_steps=STEPS,
         num_candidates=4,
         num_neighbours=3,
+        train=TRAIN,
+        batches=TrainBatches(len(TRAIN), batch_size=4, seed=7),
+        num_exemplars=2,
         seed=7,
     )
     return replace(made, **changes)
@@ -119,16 +129,18 @@ async def test_step_sizes_follow_the_schedule_from_index_0() -> None:
     last = (await search(gpo))[-1]
     expected = [50, 44, 30, 16, 10]
     assert [step.step_size for step in last.steps] == expected
-    assert [step_size for step_size, _ in gpo.proposer.calls] == expected
+    assert [step_size for step_size, _, _ in gpo.proposer.calls] == expected
 
 
 async def test_steps_record_what_they_saw_and_did() -> None:
     gpo = optimizer()
     last = (await search(gpo))[-1]
     current = last.initial
-    for step, (_, neighbours) in zip(last.steps, gpo.proposer.calls, strict=True):
-        assert step.neighbours == neighbours
-        assert current.prompt not in {neighbour.prompt for neighbour in neighbours}
+    for step, (_, direction, exemplars) in zip(last.steps, gpo.proposer.calls, strict=True):
+        assert step.direction == direction
+        assert current.prompt not in {neighbour.prompt for neighbour in direction.neighbours}
+        assert set(exemplars) <= {TRAIN[position] for position in gpo.batches(step.index)}
+        assert len(set(exemplars)) == 2
         assert all(
             candidate.edit_distance == edit_distance(current.prompt, candidate.prompt) > 0
             for candidate in step.candidates
@@ -137,7 +149,7 @@ async def test_steps_record_what_they_saw_and_did() -> None:
         assert step.successor is max(step.candidates, key=lambda candidate: candidate.score.mean)
         current = step.successor
     known = [sum(len(earlier.candidates) for earlier in last.steps[:index]) for index in range(STEPS)]
-    assert [len(step.neighbours) for step in last.steps] == [min(3, others) for others in known]
+    assert [len(step.direction.neighbours) for step in last.steps] == [min(3, others) for others in known]
 
 
 async def test_spending_is_all_that_was_paid() -> None:
@@ -154,7 +166,8 @@ async def test_without_a_new_prompt_the_current_one_stays(texts: list[str]) -> N
     assert len(last.steps) == STEPS
     assert all(step.successor is last.initial and step.candidates == () for step in last.steps)
     assert sum(len(prompts) for prompts, _ in gpo.evaluator.calls) == 1
-    assert [step.num_malformed for step in last.steps] == [4 - len(texts)] * STEPS
+    assert [step.samples.num_malformed for step in last.steps] == [4 - len(texts)] * STEPS
+    assert [step.samples.num_repeated for step in last.steps] == [len(texts)] * STEPS
 
 
 async def test_the_last_trajectory_yielded_survives_a_failure() -> None:

@@ -56,7 +56,7 @@ def test_a_terminal_gets_a_table_and_anything_else_gets_lines() -> None:
 
 def test_plain_lines_tell_each_thing_once() -> None:
     on = console(terminal=False)
-    progress = Progress((FIRST, SECOND), num_steps=1)
+    progress = Progress({FIRST: 1, SECOND: 1})
     with PlainView(on) as view:
         view.status("Starting Ray")
         view.begin(progress)
@@ -76,7 +76,7 @@ def test_plain_lines_tell_each_thing_once() -> None:
 
 def test_the_live_table_can_be_drawn_at_any_time() -> None:
     on = console(terminal=True)
-    progress = Progress((FIRST, SECOND), num_steps=1)
+    progress = Progress({FIRST: 1, SECOND: 1})
     with LiveView(on) as view:
         view.status("Starting Ray")
         on.print(view._render())
@@ -93,7 +93,7 @@ def test_the_live_table_can_be_drawn_at_any_time() -> None:
 
 def test_the_time_left_follows_the_pace_so_far(clock: Callable[[float], None]) -> None:
     clock(0)
-    progress = Progress((FIRST,), num_steps=2)
+    progress = Progress({FIRST: 2})
     row = progress.rows[FIRST]
     assert progress.left_s() is None
     # The initial prompt is one of four shares of the work: the prompts before and after the steps, and the two steps.

@@ -14,6 +14,7 @@ from gpo.prompt import Prompt
 from gpo.proposer import Proposals, SamplingProposer
 from gpo.testing.fakes import FakeModel, Reply
 from gpo.testing.samples import candidate
+from gpo.trajectory import Direction
 
 CURRENT = candidate("Think.", 0.5)
 EXAMPLES = [Example(f"input {number}", (f"answer {number}",)) for number in range(20)]
@@ -40,15 +41,14 @@ def proposer(model: FakeModel, **changes: object) -> SamplingProposer:
         model=model,
         sampling=SAMPLING,
         meta_prompt=FullMetaPrompt(),
-        exemplars=EXAMPLES,
-        num_exemplars=3,
         position=Position.QUESTION_END,
     )
     return replace(made, **changes)
 
 
 async def propose(made: SamplingProposer, n: int = 4, seed: int = 0) -> Proposals:
-    return await made.propose(CURRENT, [candidate("Reason.", 0.3)], step_size=20, n=n, seed=seed)
+    direction = Direction((candidate("Reason.", 0.3),))
+    return await made.propose(CURRENT, direction, step_size=20, exemplars=EXAMPLES[:3], n=n, seed=seed)
 
 
 async def test_each_prompt_is_one_request_with_a_seed_of_its_own() -> None:
@@ -76,26 +76,15 @@ async def test_equal_seeds_give_equal_proposals() -> None:
     assert set(first.prompts).isdisjoint(other.prompts)
 
 
-def exemplars_shown(model: FakeModel) -> set[str]:
-    content = model.calls[0][0][0]["content"].replace("\n", " \n")
-    return {example.input for example in EXAMPLES if f"{example.input} " in content}
-
-
-async def test_exemplars_are_drawn_by_the_seed() -> None:
-    drawn = []
-    for seed in (5, 5, 6):
-        model = FakeModel(seeded)
-        await propose(proposer(model), seed=seed)
-        drawn.append(exemplars_shown(model))
-    assert [len(shown) for shown in drawn] == [3, 3, 3]
-    assert drawn[0] == drawn[1] != drawn[2]
-
-
-@pytest.mark.parametrize(("available", "wanted", "shown"), [(2, 3, 2), (5, 0, 0), (0, 3, 0)])
-async def test_no_more_exemplars_than_there_are(available: int, wanted: int, shown: int) -> None:
+async def test_the_exemplars_given_are_shown() -> None:
     model = FakeModel(seeded)
-    await propose(proposer(model, exemplars=EXAMPLES[:available], num_exemplars=wanted))
-    assert len(exemplars_shown(model)) == shown
+    await propose(proposer(model))
+    content = model.calls[0][0][0]["content"].replace("\n", " \n")
+    assert [example.input for example in EXAMPLES if f"{example.input} " in content] == [
+        "input 0",
+        "input 1",
+        "input 2",
+    ]
 
 
 async def test_malformed_replies_are_dropped_paid_for_and_counted() -> None:
@@ -163,7 +152,7 @@ async def test_an_enforced_step_size_samples_anew(
 ) -> None:
     model = FakeModel.scripted(f"<START>{'word ' * length}<END>" for length in lengths)
     made = proposer(model, max_samples=max_samples)
-    proposals = await made.propose(candidate("word", 0.5), [], step_size=4, n=1, seed=0)
+    proposals = await made.propose(candidate("word", 0.5), Direction(), step_size=4, exemplars=[], n=1, seed=0)
     assert [len(prompt.words) for prompt in proposals.prompts] == ([] if taken is None else [taken])
     assert (proposals.num_rejected, proposals.num_malformed) == (rejected, malformed)
     assert proposals.usage.requests == len(model.calls) == bought
@@ -173,7 +162,7 @@ async def test_an_enforced_step_size_samples_anew(
 
 async def test_without_a_bound_nothing_is_rejected() -> None:
     model = FakeModel.scripted([f"<START>{'word ' * 500}<END>"])
-    proposals = await proposer(model, max_samples=4).propose(CURRENT, [], step_size=None, n=1, seed=0)
+    proposals = await proposer(model, max_samples=4).propose(CURRENT, Direction(), step_size=None, exemplars=[], n=1, seed=0)
     assert len(proposals.prompts) == 1
 
 
@@ -181,6 +170,6 @@ async def test_what_was_bought_before_a_failure_still_counts() -> None:
     long = f"<START>{'word ' * 9}<END>"
     model = FakeModel.scripted([long, long, ModelUnavailable("gone", 3)])
     made = proposer(model, max_samples=4)
-    proposals = await made.propose(candidate("word", 0.5), [], step_size=4, n=1, seed=0)
+    proposals = await made.propose(candidate("word", 0.5), Direction(), step_size=4, exemplars=[], n=1, seed=0)
     assert (proposals.prompts, proposals.num_rejected) == ((), 2)
     assert (proposals.usage.requests, proposals.usage.failures, proposals.usage.retries) == (2, 1, 3)

@@ -10,14 +10,18 @@ from hypothesis import strategies as st
 from gpo.models import Usage
 from gpo.prompt import Prompt
 from gpo.testing.samples import candidate, trajectory
-from gpo.trajectory import Candidate, Proposal, Spending, Step, Trajectory
+from gpo.trajectory import Candidate, Direction, Proposal, Samples, Spending, Step, Trajectory
 
 texts = st.sampled_from("abcdefgh")
 means = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
 rounds = st.lists(st.lists(st.tuples(texts, means), max_size=4), max_size=5)
 
 PROPOSAL = Proposal(
-    10, (), (Prompt("new"),), num_malformed=1, spending=Spending(optimizer=Usage(requests=3, cost_usd=0.25))
+    10,
+    Direction(),
+    (Prompt("new"),),
+    Samples(num_malformed=1),
+    spending=Spending(optimizer=Usage(requests=3, cost_usd=0.25)),
 )
 
 
@@ -34,7 +38,7 @@ def grown(rounds: Sequence[Sequence[tuple[str, float]]]) -> Trajectory:
 
 def step(index: int, candidates: tuple[Candidate, ...] = (), successor: Candidate | None = None) -> Step:
     spending = Spending(task=Usage(requests=len(candidates)), optimizer=Usage(requests=1))
-    return Step(index, 10, (), candidates, successor or candidate("successor"), 0, spending)
+    return Step(index, 10, Direction(), candidates, successor or candidate("successor"), Samples(), spending)
 
 
 @given(rounds)

@@ -1,0 +1,104 @@
+"""Configurations made of several files: one that extends others, and sections laid over sections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from gpo.errors import ConfigError
+
+_DATA_PATHS = ("root", "train", "val", "test", "few_shot")
+_MODEL_PATHS = ("gguf", "api_key_file")
+
+
+def read_extended(path: Path, *, where: str = "CONFIG") -> dict[str, Any]:
+    """The content of a YAML file, laid over the files that its ``extends`` names, one after the other.
+
+    Paths in a file that is extended start at that file's folder.
+
+    Args:
+        where: what named the file, for errors.
+
+    Raises:
+        ConfigError: a file is missing, no YAML, or extends itself.
+    """
+    return _read_extended(path, where, ())
+
+
+def _read_extended(path: Path, where: str, extending: tuple[Path, ...]) -> dict[str, Any]:
+    place = path.resolve()
+    if place in extending:
+        raise ConfigError("extends", f"{str(path)!r} extends itself", "take it out")
+    raw = _read(path, where)
+    extended = raw.pop("extends", None) or []
+    names = [extended] if isinstance(extended, str) else extended
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError("extends", f"{extended!r} cannot be used", "name a YAML file, or write a list of them")
+    merged: dict[str, Any] = {}
+    for name in names:
+        base = path.parent / Path(name).expanduser()
+        below = _read_extended(base, f"extends ({path.name})", (*extending, place))
+        _start_paths_at(below, base.parent.resolve())
+        merged = laid_over(merged, below)
+    return laid_over(merged, raw)
+
+
+def laid_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections merged option by option; anything else, lists too, is replaced.
+
+    A section of another ``kind`` replaces the one below it: the options of one kind mean nothing to another.
+    """
+    merged = dict(base)
+    for name, value in changes.items():
+        below = merged.get(name)
+        if isinstance(below, dict) and isinstance(value, dict) and _same_kind(below, value):
+            merged[name] = laid_over(below, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def _same_kind(below: Any, value: Any) -> bool:
+    return "kind" not in value or below.get("kind", value["kind"]) == value["kind"]
+
+
+def _start_paths_at(raw: dict[str, Any], folder: Path) -> None:
+    """Make the relative paths in a file's sections absolute."""
+    tasks = raw.get("tasks")
+    for task in tasks if isinstance(tasks, list) else []:
+        data = task.get("data") if isinstance(task, dict) else None
+        # With a hub's data set, the splits are no paths.
+        if isinstance(data, dict) and "huggingface" not in data:
+            _absolute(data, _DATA_PATHS, folder)
+    models = raw.get("models")
+    for model in models.values() if isinstance(models, dict) else []:
+        if isinstance(model, dict):
+            _absolute(model, _MODEL_PATHS, folder)
+
+
+def _absolute(section: dict[str, Any], options: tuple[str, ...], folder: Path) -> None:
+    for option in options:
+        if isinstance(section.get(option), str):
+            section[option] = str(folder / Path(section[option]).expanduser())
+
+
+def _read(path: Path, where: str) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            where, f"{str(path)!r} does not exist", "name a YAML file, such as those in configs/"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(where, f"{str(path)!r} cannot be read ({error})", "name a readable YAML file") from None
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ConfigError(where, f"{str(path)!r} is not valid YAML ({line}{problem})", "correct that line") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(where, f"{str(path)!r} holds no sections", "write at least models: and tasks:")
+    return cast("dict[str, Any]", raw)

@@ -1,0 +1,76 @@
+"""From a checked configuration to the searches of a run, ready to travel to their actors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from actors.search import Search, SearchKey
+from cluster.build import EmbeddedUrls, SampledModel, chat_model, embedder
+from cluster.config import RunConfig
+from gpo.batches import TrainBatches
+from gpo.evaluation import Answerer, Evaluator
+from gpo.models import Embedder
+from gpo.optimizer import GPO
+from gpo.proposer import SamplingProposer
+from gpo.tasks import Split, Task
+
+
+class TaskEvaluator(Evaluator, Answerer, Protocol):
+    """What a search needs of the evaluator of its task."""
+
+
+def build_searches(
+    config: RunConfig, tasks: Sequence[Task], evaluators: Mapping[str, TaskEvaluator], urls: EmbeddedUrls
+) -> list[Search]:
+    """One search per task and seed.
+
+    Args:
+        evaluators: task name → evaluator, as the searches shall reach it.
+    """
+    model = chat_model(config.models.optimizer, urls, share=config.num_actors)
+    embedding = embedder(config)
+    return [
+        Search(
+            SearchKey(task.name, seed),
+            task.initial,
+            build_gpo(config, task, seed, evaluators[task.name], model, embedding),
+        )
+        for task in tasks
+        for seed in config.run.seeds
+    ]
+
+
+def build_gpo(
+    config: RunConfig, task: Task, seed: int, evaluator: TaskEvaluator, model: SampledModel, embedding: Embedder
+) -> GPO:
+    """The optimizer of one task and seed, put together from the configuration's strategies.
+
+    Args:
+        model: the optimizer model.
+    """
+    settings, train = config.optimizer, task.examples[Split.TRAIN]
+    direction, trajectory = settings.direction, settings.direction.trajectory
+    num_steps = settings.num_steps(len(train))
+    return GPO(
+        retriever=trajectory.build_retriever(embedding),
+        reflector=direction.build_reflector(model.model, model.sampling, evaluator, train),
+        summarizer=trajectory.build_summarizer(model.model, model.sampling),
+        schedule=settings.schedule.build(num_steps),
+        proposer=SamplingProposer(
+            model=model.model,
+            sampling=model.sampling,
+            meta_prompt=config.meta_prompt.build(settings.refinement, direction.form),
+            position=task.answer_format.position,
+            max_samples=settings.refinement.max_samples if settings.refinement.enforce else 1,
+        ),
+        evaluator=evaluator,
+        acceptance=settings.acceptance.build(),
+        num_steps=num_steps,
+        num_candidates=settings.candidates,
+        num_neighbours=trajectory.k,
+        train=train,
+        batches=TrainBatches(len(train), settings.batch_size, seed),
+        num_exemplars=config.meta_prompt.exemplars,
+        seed=seed,
+    )

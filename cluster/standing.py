@@ -1,0 +1,84 @@
+"""What stands while runs work: Ray, the embedded models and the evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+
+from cluster.build import EmbeddedUrls, build_evaluators, embedded_specs
+from cluster.config import RunConfig
+from cluster.progress import View
+from cluster.ray_session import cpus_missing, ray_session
+from cluster.services import EMBEDDED_CPUS, embedded_models, evaluator
+from gpo.tasks import Task
+from serve.client import ServeEvaluator
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """How to reach what stands.
+
+    Attributes:
+        evaluators: task name → its evaluator.
+        urls: where the embedded models listen.
+    """
+
+    evaluators: Mapping[str, ServeEvaluator]
+    urls: EmbeddedUrls
+
+
+class Standing:
+    """A context in which runs on the same tasks and models share what they need; all of it ends with the context.
+
+    Nothing is started before it is asked for: a run that is complete already needs none of it.
+
+    Args:
+        name: of the evaluator's application; two of one name on a cluster would replace each other.
+        address: of the Ray cluster, as for ``ray_session``.
+    """
+
+    def __init__(self, config: RunConfig, tasks: Sequence[Task], *, name: str, address: str, view: View) -> None:
+        self._config, self._tasks, self._name, self._address, self._view = config, tasks, name, address, view
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Standing:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    @cached_property
+    def services(self) -> Services:
+        """Started at the first use, synchronously: outside an event loop, so that Ctrl-C works meanwhile.
+
+        Raises:
+            ConfigError: there is no cluster at the address.
+            ClusterError, ModelUnavailable: something did not come up.
+        """
+        config, view = self._config, self._view
+        specs = embedded_specs(config)
+        cluster = config.cluster
+        cpus = (
+            config.num_actors * cluster.actor_cpus
+            + cluster.evaluator_replicas * cluster.evaluator_cpus
+            + len(specs) * EMBEDDED_CPUS
+        )
+        view.status("Starting Ray" if self._address == "local" else f"Connecting to Ray at {self._address}")
+        self._stack.enter_context(ray_session(self._address, cpus_needed=cpus))
+        missing = cpus_missing(cpus)
+        shortage = f" (the cluster has {missing:g} CPUs too few; it must grow, or this waits)" if missing else ""
+        if specs:
+            view.status(f"Starting the embedded model{shortage}")
+        urls = self._stack.enter_context(embedded_models(specs))
+        view.status(f"Starting the evaluator{shortage}")
+        handle = self._stack.enter_context(
+            evaluator(
+                self._name,
+                build_evaluators(config, self._tasks, urls),
+                replicas=cluster.evaluator_replicas,
+                cpus=cluster.evaluator_cpus,
+            )
+        )
+        return Services({task.name: ServeEvaluator(handle, task.name) for task in self._tasks}, urls)

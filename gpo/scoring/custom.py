@@ -1,0 +1,155 @@
+"""Scoring by functions of the user's own: a metric, or a parser before one of the known scorers.
+
+A function is named, ``module:function``, and imported where it is called: in the command, and in each process that
+scores. On a cluster the module must therefore be found on every node, where it is installed or at the same path. The
+functions are called in the scoring process's event loop: one that takes long holds up every other answer.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module, invalidate_caches
+from typing import Any, SupportsFloat
+
+from gpo.errors import EvaluationError
+from gpo.examples import Example
+from gpo.scoring.scorer import Scorer
+from gpo.text import without_controls
+
+_SHOWN = 300
+"""Characters of an error or a value of the user's function that are repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionReference:
+    """A function of the user's own, by name; it pickles, whatever the function is.
+
+    Attributes:
+        module: dotted name, looked for on Python's search path and then in the folders.
+        name: of the function in it.
+        folders: absolute; one that is needed stays at the end of the search path, where it hides nothing.
+    """
+
+    module: str
+    name: str
+    folders: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.name}"
+
+    def load(self) -> Callable[..., Any]:
+        """The function.
+
+        Raises:
+            EvaluationError: there is no such module or function, or the module fails when it is imported.
+        """
+        try:
+            module = self._module()
+        except (Exception, SystemExit) as error:  # the module is the user's: anything may happen in it
+            if isinstance(error, ModuleNotFoundError) and self._is_own(error):
+                raise EvaluationError(f"there is no module {self.module!r}") from None
+            raise EvaluationError(f"the module {self.module!r} cannot be imported: {_shown(error)}") from None
+        function = getattr(module, self.name, None)
+        if not callable(function):
+            place = getattr(module, "__file__", None) or "built in"
+            lack = "is not a function" if hasattr(module, self.name) else "is not there"
+            raise EvaluationError(f"{self.name!r} {lack} in the module {self.module!r} ({place})")
+        return function  # type: ignore[no-any-return]
+
+    def call(self, *arguments: Any) -> Any:
+        """What the function returns.
+
+        Raises:
+            EvaluationError: it cannot be loaded, or raises; says where and what.
+        """
+        function = self.load()
+        try:
+            return function(*arguments)
+        except (Exception, SystemExit) as error:
+            raise EvaluationError(f"the function {self} failed: {_shown(error)}") from None
+
+    def _module(self) -> Any:
+        try:
+            return import_module(self.module)
+        except ModuleNotFoundError as missing:
+            folders = [folder for folder in self.folders if folder not in sys.path]
+            if not folders or not self._is_own(missing):
+                raise
+        sys.path.extend(folders)
+        invalidate_caches()
+        return import_module(self.module)
+
+    def _is_own(self, missing: ModuleNotFoundError) -> bool:
+        """Whether it is this module that is missing, and not one that it needs."""
+        return f"{self.module}.".startswith(f"{missing.name}.")
+
+
+@dataclass(frozen=True, slots=True)
+class CustomScorer:
+    """A metric of the user's own: ``function(answer, targets, input)`` gives a number in [0, 1] or a truth value."""
+
+    metric: FunctionReference
+
+    def score(self, answer: str, example: Example) -> float:
+        """The metric's value.
+
+        Raises:
+            EvaluationError: the function fails, or gives anything else; an answer is never 0 for that.
+        """
+        value = self.metric.call(answer, example.targets, example.input)
+        try:
+            number = float(value) if isinstance(value, SupportsFloat) else None
+        except (TypeError, ValueError, OverflowError):  # an array, say
+            number = None
+        if number is None or not 0 <= number <= 1:
+            raise EvaluationError(f"the function {self.metric} gave {_quoted(value)}, not a number from 0 to 1")
+        return number
+
+    def follow_up(self, example: Example) -> str:
+        """Asks for the bare answer."""
+        return "Now give only the final answer and nothing else."
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedScorer:
+    """A parser of the user's own before a scorer: ``function(answer, input)`` gives what the scorer shall judge."""
+
+    parser: FunctionReference
+    scorer: Scorer
+
+    def score(self, answer: str, example: Example) -> float:
+        """The scorer's verdict on what was parsed out of the answer.
+
+        Raises:
+            EvaluationError: the function fails, or gives no text.
+        """
+        parsed = self.parser.call(answer, example.input)
+        if not isinstance(parsed, str):
+            raise EvaluationError(f"the function {self.parser} gave {_quoted(parsed)}, not a text")
+        return self.scorer.score(parsed, example)
+
+    def follow_up(self, example: Example) -> str | None:
+        """Asks as the scorer does."""
+        return self.scorer.follow_up(example)
+
+
+def _shown(error: BaseException) -> str:
+    """Type, message and place of an error, on one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {_line(str(error))}{place}"
+
+
+def _quoted(value: Any) -> str:
+    try:
+        return _line(repr(value))
+    except Exception:
+        return f"a {type(value).__name__}"
+
+
+def _line(text: str) -> str:
+    line = " ".join(without_controls(text).split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
