@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from benchmarks.simulated.domains import DOMAINS
 from benchmarks.simulated.embedding_model import embed
 from benchmarks.simulated.endpoint import SimulatedEndpoint, json_lines_log, run, serve
 from benchmarks.simulated.landscape import HARMFUL, HELPFUL, quality
@@ -102,8 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.simulated_endpoint",
         description="An OpenAI-compatible endpoint that simulates a task model, an optimizer model and an embedding "
-        "model. Its replies depend on the request and the seed alone. Any of its models answers support tickets, "
-        "rewrites the prompt in a meta-prompt, and embeds texts.",
+        "model. Its replies depend on the request and the seed alone. Any of its models answers the examples of four "
+        f"domains ({', '.join(DOMAINS)}), does what meta-prompts ask for, judges answers, and embeds texts.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument

@@ -45,6 +45,16 @@ Overrides = Annotated[
         "can be repeated.",
     ),
 ]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="local|auto|HOST:PORT",
+        help="The Ray cluster: **local** starts one on this machine for this command, **auto** finds the one that "
+        "runs here.  [default: RAY_ADDRESS, or else local]",
+        show_default=False,
+    ),
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -83,16 +93,7 @@ def run(
             "again. Where there is none, a new run starts.",
         ),
     ] = False,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--address",
-            metavar="local|auto|HOST:PORT",
-            help="The Ray cluster: **local** starts one on this machine for this run, **auto** finds the one that "
-            "runs here.  [default: RAY_ADDRESS, or else local]",
-            show_default=False,
-        ),
-    ] = None,
+    address: Address = None,
 ) -> None:
     """Optimize the prompts of every task in CONFIG, one trajectory per task and seed.
 
@@ -100,6 +101,49 @@ def run(
     **report.html**, **config.yaml** and the checkpoints. Ctrl-C stops cleanly; **--resume** goes on from there.
     """
     _exit_with(commands.run, config, overrides or [], run_dir, resume, address)
+
+
+@app.command()
+def compare(
+    config: Config,
+    overrides: Overrides = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            metavar="NAME|FILE",
+            help="A method of **configs/methods/** or a YAML file with a section **optimizer**; can be repeated.  "
+            "[default: those in the section **compare** of CONFIG, or gpo, ape, apo, opro, pe2 and sgdm]",
+            show_default=False,
+        ),
+    ] = None,
+    run_dir: Annotated[
+        str | None,
+        typer.Option(
+            "--run-dir",
+            metavar="DIR",
+            help="Folder or fsspec URL for the results.  [default: a new folder below run.dir]",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the comparison in --run-dir, or with the newest one of this name. Where there is none, a "
+            "new one starts.",
+        ),
+    ] = False,
+    address: Address = None,
+) -> None:
+    """Run several methods on the tasks and seeds of CONFIG, and put them side by side.
+
+    All of them share CONFIG's models, tasks, seeds, steps and candidates a step; only what their files say of the
+    **optimizer** differs. Writes **comparison.md** and **comparison.json** (means over tasks and seeds with standard
+    errors, prompts tried, calls, tokens), and a folder for each method as **gpo run** leaves it. Ctrl-C stops cleanly;
+    **--resume** goes on from there.
+    """
+    _exit_with(commands.compare, config, overrides or [], methods or [], run_dir, resume, address)
 
 
 @app.command()
@@ -158,15 +202,7 @@ def serve(
         str, typer.Option(help="Where to listen; beyond loopback, GPO_SERVE_TOKEN must be set.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--address",
-            metavar="local|auto|HOST:PORT",
-            help="The Ray cluster, as for **gpo run**.  [default: RAY_ADDRESS, or else local]",
-            show_default=False,
-        ),
-    ] = None,
+    address: Address = None,
 ) -> None:
     """Serve the evaluator of CONFIG's tasks over HTTP, until Ctrl-C.
 

@@ -45,13 +45,12 @@ def run(config_path: Path, overrides: list[str], run_dir: str | None, resume: bo
     prepare_environment(address)
     from cluster.progress import view_for
     from cluster.run import Run, run_keys
-    from cluster.run_folder import fingerprint, new_run_id
+    from cluster.run_folder import new_run_id
     from cluster.standing import Standing
 
     run_id = new_run_id(config.run.name)
     folder = _run_folder(config.run.dir, config.run.name, run_id, run_dir, resume)
-    fingerprints = {task.name: fingerprint(task) for task in tasks}
-    record = folder.open(config, run_keys(config), fingerprints, run_id=run_id, resume=resume)
+    record = folder.open(config, run_keys(config), tasks, run_id=run_id, resume=resume)
     say(f"Run {record.run_id} in {folder.folder.path('')}")
     interrupted = False
     with view_for(_err) as view:
@@ -65,6 +64,68 @@ def run(config_path: Path, overrides: list[str], run_dir: str | None, resume: bo
         command = _resume_command(folder, config_path, overrides, typed_address)
         say(f"Interrupted; what is done is saved. Go on with: {command}")
     return OK if record.status == "completed" else FAILED
+
+
+def compare(
+    config_path: Path,
+    overrides: list[str],
+    methods: list[str],
+    run_dir: str | None,
+    resume: bool,
+    typed_address: str | None,
+) -> int:
+    """``gpo compare``."""
+    from cluster.build import build_tasks, require_room_to_decay
+    from cluster.config.comparison import load_comparison
+    from cluster.preflight import check_models
+    from cluster.ray_environment import prepare_environment, resolve_address
+
+    loaded = load_comparison(config_path, overrides, methods)
+    base = loaded.base
+    address = resolve_address(typed_address)
+    tasks = build_tasks(base)
+    for config in loaded.methods.values():
+        require_room_to_decay(config, tasks)
+    with _err.status("Asking the endpoints for their models …"):
+        asyncio.run(check_models(base))
+
+    prepare_environment(address)
+    from cluster.compare import ComparisonFolder, carry_out, open_comparison
+    from cluster.comparison import comparison_tables, save_comparison
+    from cluster.progress import view_for
+    from cluster.run_folder import new_run_id
+    from cluster.standing import Standing
+
+    name = f"{base.run.name}-compare"
+    run_id = new_run_id(name)
+    folder = _run_folder(base.run.dir, name, run_id, run_dir, resume).folder
+    place = ComparisonFolder(folder)
+    comparison = open_comparison(place, loaded.methods, tasks, run_id=run_id, resume=resume)
+    say(f"Comparing {', '.join(loaded.methods)} in {folder.path('')}")
+    interrupted = False
+    with view_for(_err) as view:
+        try:
+            with Standing(base, tasks, name=f"gpo-{run_id}", address=address, view=view) as standing:
+                carry_out(comparison, place, standing, view)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            written = save_comparison(comparison, folder)
+    for table in comparison_tables(comparison):
+        _out.print(table)
+    for line in written:
+        _out.print(line, highlight=False, markup=False, soft_wrap=True)
+    if interrupted:
+        parts = [part for override in overrides for part in ("--set", override)]
+        parts += [part for method in methods for part in ("--method", method)]
+        parts += [
+            "--run-dir",
+            str(folder.local or folder.url),
+            *(["--address", typed_address] if typed_address else []),
+        ]
+        command = shlex.join(["gpo", "compare", str(config_path), *parts, "--resume"])
+        say(f"Interrupted; what is done is saved. Go on with: {command}")
+    return OK if comparison.status == "completed" else FAILED
 
 
 def _resume_command(folder: RunFolder, config_path: Path, overrides: list[str], address: str | None) -> str:
@@ -100,9 +161,11 @@ def _folder(field: str, place: str) -> Folder:
 
 
 def _show_results(record: RunRecord, folder: RunFolder) -> None:
-    from cluster.results import results_table, written_files
+    from cluster.results import acceptance_line, results_table, written_files
 
     _out.print(results_table(record))
+    if line := acceptance_line(record):
+        _out.print(line, highlight=False, markup=False, soft_wrap=True)
     for line in written_files(folder.folder):
         _out.print(line, highlight=False, markup=False, soft_wrap=True)
 

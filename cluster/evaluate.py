@@ -19,10 +19,12 @@ from cluster.preflight import check_models, explained_refusal
 from cluster.progress import percent
 from gpo.errors import ConfigError, ModelRefused
 from gpo.evaluation import Evaluation
+from gpo.models import Usage
 from gpo.prompt import Prompt
 from gpo.score import finite
+from gpo.scoring import Rubric
 from gpo.tasks import Split
-from serve.embedded_model import EmbeddedModelServer, free_port
+from serve.embedded_model import EmbeddedModelServer, EmbeddedModelSpec, free_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,11 @@ class Evaluated:
 def evaluate_prompt(
     config: RunConfig, task: str | None, prompt: str | None, split_name: str, console: Console
 ) -> Evaluated:
-    """Score a prompt; where the task model is an embedded one, it is served by this process for as long as it takes.
+    """Score a prompt; embedded models are served by this process for as long as it takes.
 
     Raises:
-        ConfigError: no such task or split; the data or the model cannot be used.
-        EvaluationError: too many examples stayed unscored.
+        ConfigError: no such task or split; the data or a model cannot be used.
+        EvaluationError: too many examples stayed unscored, or a function of the user's own failed.
     """
     names = [entry.name for entry in config.tasks]
     chosen = task or names[0]
@@ -56,10 +58,11 @@ def evaluate_prompt(
     index = names.index(chosen)
     sizes = config.evaluation
     loaded = config.tasks[index].build(f"tasks[{index}]", sizes.val_size, sizes.test_size)
+    is_judged = isinstance(loaded.scorer, Rubric)
     with console.status("Asking the endpoint for its models …"):
-        asyncio.run(check_models(config, roles=("task",)))
+        asyncio.run(check_models(config, roles=("task", "judge") if is_judged else ("task",)))
 
-    with _embedded_model(config, console) as urls:
+    with _embedded_models(config, is_judged, console) as urls:
         (evaluator,) = build_evaluators(config, [loaded], urls)
         scored = Prompt(prompt.strip()) if prompt else loaded.initial
         with console.status(f"Scoring on {len(loaded.examples[split])} examples …"):
@@ -71,16 +74,14 @@ def evaluate_prompt(
 
 
 @contextmanager
-def _embedded_model(config: RunConfig, console: Console) -> Iterator[EmbeddedUrls]:
-    """The task model's server in this process, where it is an embedded one."""
-    model = config.models.task
-    if not isinstance(model, EmbeddedChatConfig):
-        yield {}
-        return
-    spec = embedded_spec(model)
-    with console.status("Starting the embedded model …"):
-        server = EmbeddedModelServer(spec, free_port())
-    yield {spec: server.base_url()}
+def _embedded_models(config: RunConfig, is_judged: bool, console: Console) -> Iterator[EmbeddedUrls]:
+    """Servers in this process for those of the models that are embedded ones."""
+    models = [config.models.task, *([config.models.judging] if is_judged else [])]
+    servers: dict[EmbeddedModelSpec, EmbeddedModelServer] = {}
+    for spec in dict.fromkeys(embedded_spec(model) for model in models if isinstance(model, EmbeddedChatConfig)):
+        with console.status("Starting the embedded model …"):
+            servers[spec] = EmbeddedModelServer(spec, free_port())
+    yield {spec: server.base_url() for spec, server in servers.items()}
 
 
 def report_evaluation(evaluated: Evaluated, console: Console, output: Path | None) -> None:
@@ -89,12 +90,13 @@ def report_evaluation(evaluated: Evaluated, console: Console, output: Path | Non
     Raises:
         ConfigError: the file cannot be written.
     """
-    score, usage = evaluated.evaluation.score, evaluated.evaluation.usage
+    score, usage, judge = evaluated.evaluation.score, evaluated.evaluation.usage, evaluated.evaluation.judge
+    is_judged = judge != Usage()
     unscored = f", {score.num_unscored} unscored" if score.num_unscored else ""
     console.print(
         f"{evaluated.task} {evaluated.split}: {percent(score.mean)} % ± {percent(score.stderr)} "
-        f"(standard error), {score.num_examples} examples{unscored}, {usage.requests} calls, "
-        f"{usage.prompt_tokens} + {usage.completion_tokens} tokens",
+        f"(standard error), {score.num_examples} examples{unscored}, {_cost(usage)}"
+        + (f"; judge: {_cost(judge)}" if is_judged else ""),
         highlight=False,
         soft_wrap=True,
     )
@@ -108,8 +110,13 @@ def report_evaluation(evaluated: Evaluated, console: Console, output: Path | Non
         "stderr": finite(score.stderr),
         "values": list(score.values_E),
         "usage": asdict(usage),
+        **({"judge": asdict(judge)} if is_judged else {}),
     }
     try:
         output.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError("--output", f"{str(output)!r} cannot be written ({error.strerror})", "name another") from None
+
+
+def _cost(usage: Usage) -> str:
+    return f"{usage.requests} calls, {usage.prompt_tokens} + {usage.completion_tokens} tokens"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from actors.search import SearchKey
+from cluster.averages import Family, averages
 from gpo.checkpoint import Checkpoint
+from gpo.models import Usage
 from gpo.score import finite
 from gpo.trajectory import Candidate, Spending, Step
 
@@ -25,6 +27,7 @@ class RunRecord:
         started_at: seconds since 1970; ``wall_s`` counts the seconds of earlier sittings as well.
         checkpoints: the last one of each trajectory that has one.
         errors: why a trajectory came to its end early.
+        families: the tasks that are averaged together; the last one is all tasks.
     """
 
     run_id: str
@@ -35,11 +38,16 @@ class RunRecord:
     keys: tuple[SearchKey, ...] = ()
     checkpoints: dict[SearchKey, Checkpoint] = field(default_factory=dict[SearchKey, Checkpoint])
     errors: dict[SearchKey, str] = field(default_factory=dict[SearchKey, str])
+    families: tuple[Family, ...] = ()
 
     @property
     def spending(self) -> Spending:
         """What all trajectories cost, evaluations on ``test`` included."""
         return sum((checkpoint.spending for checkpoint in self.checkpoints.values()), start=Spending())
+
+    def usage_by_role(self) -> dict[str, Usage]:
+        """Role → what its model cost; the judge only where a language model judged."""
+        return _by_role(self.spending)
 
     def best_by_task(self) -> dict[str, tuple[SearchKey, Checkpoint]]:
         """Task → the trajectory whose best prompt has the highest ``val`` mean; the lowest seed of equals."""
@@ -54,7 +62,6 @@ class RunRecord:
 
 def summary(record: RunRecord, iso: Mapping[str, str | None]) -> dict[str, Any]:
     """The content of ``summary.json``; ``iso`` holds ``started_at`` and ``finished_at`` in ISO 8601."""
-    spending = record.spending
     return {
         "run_id": record.run_id,
         "status": record.status,
@@ -62,7 +69,8 @@ def summary(record: RunRecord, iso: Mapping[str, str | None]) -> dict[str, Any]:
         "finished_at": iso["finished_at"],
         "wall_s": round(record.wall_s, 3),
         "trajectories": [_trajectory(record, key) for key in record.keys],
-        "llm": {"task": asdict(spending.task), "optimizer": asdict(spending.optimizer)},
+        "averages": averages(record.families, record.checkpoints),
+        "llm": {role: asdict(usage) for role, usage in record.usage_by_role().items()},
     }
 
 
@@ -74,6 +82,7 @@ def _trajectory(record: RunRecord, key: SearchKey) -> dict[str, Any]:
         "steps": 0,
         "initial": None,
         "best": None,
+        "samples": None,
         "error": error,
     }
     if checkpoint is not None:
@@ -81,7 +90,33 @@ def _trajectory(record: RunRecord, key: SearchKey) -> dict[str, Any]:
         row["steps"] = len(trajectory.steps)
         row["initial"] = scored_prompt(trajectory.initial, checkpoint)
         row["best"] = scored_prompt(trajectory.best, checkpoint)
+        row["samples"] = samples(trajectory.steps)
     return row
+
+
+def samples(steps: Sequence[Step]) -> dict[str, Any]:
+    """What became of the replies that were bought for new prompts.
+
+    ``acceptance_rate`` is the share of the new prompts that kept to the step size, those counted that were sampled anew
+    for going beyond it; null where no step was bounded, or no prompt was new.
+    """
+    bounded = [
+        (candidate.edit_distance, step.step_size)
+        for step in steps
+        for candidate in step.candidates
+        if step.step_size is not None
+    ]
+    rejected = sum(step.samples.num_rejected for step in steps)
+    kept = sum(distance <= bound for distance, bound in bounded)
+    judged = len(bounded) + rejected
+    return {
+        "candidates": sum(len(step.candidates) for step in steps),
+        "malformed": sum(step.samples.num_malformed for step in steps),
+        "rejected": rejected,
+        "repeated": sum(step.samples.num_repeated for step in steps),
+        "failed": sum(step.samples.num_failed for step in steps),
+        "acceptance_rate": _rounded(kept / judged) if judged else None,
+    }
 
 
 def scored_prompt(candidate: Candidate, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -134,8 +169,13 @@ def step_line(key: SearchKey, step: Step) -> dict[str, Any]:
         "repeated": step.samples.num_repeated,
         "failed": step.samples.num_failed,
         "successor": step.successor.prompt.text,
-        "llm": asdict(step.spending),
+        "llm": {role: asdict(usage) for role, usage in _by_role(step.spending).items()},
     }
+
+
+def _by_role(spending: Spending) -> dict[str, Usage]:
+    judge = {"judge": spending.judge} if spending.judge != Usage() else {}
+    return {"task": spending.task, "optimizer": spending.optimizer, **judge}
 
 
 def as_json(document: Mapping[str, Any]) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import openai
 
-from cluster.build import embedded_spec
+from cluster.build import embedded_spec, is_judged
 from cluster.config import RunConfig
 from cluster.config.models import EmbeddedChatConfig, EndpointConfig
 from gpo.errors import ConfigError, GPOError, ModelRefused, RefusalReason
@@ -17,11 +17,11 @@ _TIMEOUT_S = 15.0
 _MODELS_SHOWN = 8
 
 
-async def check_models(config: RunConfig, roles: Sequence[str] = ("task", "optimizer", "embedding")) -> None:
+async def check_models(config: RunConfig, roles: Sequence[str] | None = None) -> None:
     """See that every model can be asked: the weights are there, the endpoint answers, takes the key, knows the model.
 
     Args:
-        roles: of the models that will be asked.
+        roles: of the models that will be asked; ``None`` means all that a run of this configuration asks.
 
     No language model is called: an endpoint is asked for its list of models. One that keeps no such list passes, and
     what is wrong with its key or model is found, and named in the same way, at the first call.
@@ -29,7 +29,8 @@ async def check_models(config: RunConfig, roles: Sequence[str] = ("task", "optim
     Raises:
         ConfigError: the first model that cannot be asked.
     """
-    models = {f"models.{role}": getattr(config.models, role) for role in roles}
+    named = (_role(config, role) for role in (roles if roles is not None else _roles(config)))
+    models = {f"models.{role}": getattr(config.models, role) for role in named}
     for where, model in models.items():
         if isinstance(model, EmbeddedChatConfig):
             embedded_spec(model).check(f"{where}.gguf")
@@ -38,6 +39,15 @@ async def check_models(config: RunConfig, roles: Sequence[str] = ("task", "optim
     for finding in findings:
         if finding is not None:
             raise finding
+
+
+def _roles(config: RunConfig) -> list[str]:
+    return ["task", "optimizer", *(["judge"] if is_judged(config) else []), "embedding"]
+
+
+def _role(config: RunConfig, role: str) -> str:
+    """The role whose section in the configuration names the model."""
+    return "optimizer" if role == "judge" and config.models.judge is None else role
 
 
 async def _check(where: str, endpoint: EndpointConfig) -> ConfigError | None:
@@ -90,7 +100,7 @@ def unknown_model(where: str, endpoint: EndpointConfig, known: list[str]) -> Con
 
 def explained_refusal(config: RunConfig, refusal: ModelRefused) -> GPOError:
     """A refusal that came with a call, as the same error that the check before the run would have given."""
-    for role in ("task", "optimizer", "embedding"):
+    for role in ("task", "optimizer", "judge", "embedding"):
         model = getattr(config.models, role)
         if isinstance(model, EndpointConfig) and refusal.model == model.model and refusal.base_url == model.base_url:
             if refusal.reason is RefusalReason.KEY:

@@ -90,9 +90,11 @@ class Progress:
 
     Attributes:
         num_steps: trajectory → the steps that it will take.
+        title: what all this is, where there are several runs; may be empty.
     """
 
     num_steps: Mapping[SearchKey, int]
+    title: str = ""
     rows: dict[SearchKey, Row] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -165,7 +167,8 @@ class LiveView:
         left = self._progress.left_s()
         calls = sum(row.calls for row in self._progress.rows.values())
         ending = f"about {duration(left)} left" if left is not None else "time left not known yet"
-        self._spinner.update(text=f"{duration(time.monotonic() - self._started)} · {calls} calls · {ending}")
+        title = f"{self._progress.title} · " if self._progress.title else ""
+        self._spinner.update(text=f"{title}{duration(time.monotonic() - self._started)} · {calls} calls · {ending}")
         return Group(self._table(self._progress), self._spinner)
 
     def _table(self, progress: Progress) -> Table:
@@ -211,7 +214,9 @@ class PlainView:
         self._print(f"{text} …")
 
     def begin(self, progress: Progress) -> None:
-        self._progress = progress
+        self._progress, self._steps = progress, {}
+        if progress.title:
+            self._print(progress.title)
 
     def show(self, update: Update) -> None:
         row = self._progress.rows[update.key] if self._progress else None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.table import Table
 from rich.text import Text
 
 from actors.folder import Folder
-from cluster.outputs import RunRecord, scored_prompt
+from cluster.averages import averages
+from cluster.outputs import RunRecord, samples, scored_prompt
 from cluster.progress import percent
 
 _FILES = {
@@ -18,7 +21,7 @@ _FILES = {
 
 
 def results_table(record: RunRecord) -> Table:
-    """Initial → best of every trajectory, in percent, with the best prompt."""
+    """Initial → best of every trajectory, in percent, with the best prompt; below, the means over families of tasks."""
     table = Table(title=f"{record.run_id}: {record.status}", title_justify="left", title_style="bold")
     table.add_column("Task", overflow="fold")
     table.add_column("Seed", justify="right")
@@ -37,7 +40,32 @@ def results_table(record: RunRecord) -> Table:
         scores = [f"{percent(initial[split])} → {percent(best[split])}" for split in ("val", "test")]
         prompt = Text(best["prompt"]) if error is None else outcome
         table.add_row(Text(key.task), str(key.seed), str(len(trajectory.steps)), *scores, prompt)
+    _add_averages(table, record)
     return table
+
+
+def _add_averages(table: Table, record: RunRecord) -> None:
+    table.add_section()
+    for average in averages(record.families, record.checkpoints):
+        name = f"{average['family']} ({average['tasks']})"
+        scores = [f"{_mean(average['initial'][split])} → {_mean(average['best'][split])}" for split in ("val", "test")]
+        error = (average["best"]["test"] or {}).get("stderr")
+        note = f"test ± {percent(error)}: standard error over seeds" if error is not None else ""
+        table.add_row(Text(name, style="bold"), "all", "", *scores, Text(note, style="dim"))
+
+
+def _mean(known: Mapping[str, float | None] | None) -> str:
+    return percent(known["mean"] if known else None)
+
+
+def acceptance_line(record: RunRecord) -> str | None:
+    """How many of the new prompts kept to the step size; ``None`` where nothing bounded them."""
+    counts = samples([step for checkpoint in record.checkpoints.values() for step in checkpoint.trajectory.steps])
+    rate = counts["acceptance_rate"]
+    if rate is None:
+        return None
+    anew = f"; {counts['rejected']} beyond it were not taken" if counts["rejected"] else ""
+    return f"{percent(rate)} % of the new prompts kept to the step size{anew}."
 
 
 def written_files(folder: Folder) -> list[str]:

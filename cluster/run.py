@@ -50,11 +50,12 @@ class Run:
         steps_of = {task.name: config.optimizer.num_steps(len(task.examples[Split.TRAIN])) for task in tasks}
         self._num_steps = {key: steps_of[key.task] for key in record.keys}
 
-    def execute(self, standing: Standing, view: View) -> None:
+    def execute(self, standing: Standing, view: View, title: str = "") -> None:
         """Run to the end, and leave the results in the folder, whatever the end is.
 
         Args:
-            standing: what the run works with; it ends after the results are saved, since its end can take long, or fail.
+            title: of the run, where several are shown one after the other.
+            standing: what the run works with. It ends after the results are saved: its end can take long, or fail.
 
         Raises:
             ConfigError: an endpoint refuses the key or the model; no cluster at the address.
@@ -67,7 +68,7 @@ class Run:
             if not is_complete(self._record, self._num_steps):
                 services = standing.services
                 searches = build_searches(self._config, self._tasks, services.evaluators, services.urls)
-                run_interruptibly(self._follow(searches, view))
+                run_interruptibly(self._follow(searches, view, title))
             self._record.status = "failed" if self._record.errors else "completed"
         except KeyboardInterrupt:
             self._record.status = "interrupted"
@@ -83,10 +84,10 @@ class Run:
             self._record.wall_s = earlier + time.monotonic() - started
             self._folder.save(self._record)
 
-    async def _follow(self, searches: Sequence[Search], view: View) -> None:
+    async def _follow(self, searches: Sequence[Search], view: View, title: str) -> None:
         cluster = self._config.cluster
         placement = Placement(cluster.trajectories_per_actor, cluster.actor_cpus, cluster.actor_restarts)
-        progress = Progress(self._num_steps)
+        progress = Progress(self._num_steps, title)
         view.begin(progress)
         ticking = asyncio.create_task(_tick(view))
         try:

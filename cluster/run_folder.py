@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -19,6 +19,7 @@ import yaml
 from actors.checkpoint_store import CheckpointStore
 from actors.folder import Folder
 from actors.search import SearchKey
+from cluster.averages import families_of
 from cluster.config import RunConfig
 from cluster.config.loading import dump, validate
 from cluster.outputs import RunRecord, as_json, as_json_lines, best_prompts, step_line, step_lines, summary
@@ -57,7 +58,7 @@ class RunFolder:
         self,
         config: RunConfig,
         keys: tuple[SearchKey, ...],
-        fingerprints: Mapping[str, str],
+        tasks: Sequence[Task],
         *,
         run_id: str,
         resume: bool,
@@ -67,7 +68,7 @@ class RunFolder:
         Args:
             config: as it is now.
             keys: the run's trajectories.
-            fingerprints: task → ``fingerprint`` of its examples.
+            tasks: loaded and checked; a run that is resumed must have begun with the same examples.
             run_id: of a new run.
             resume: whether a run may be here already.
 
@@ -76,6 +77,7 @@ class RunFolder:
                 folder cannot be written to.
             CheckpointError: a checkpoint cannot be read.
         """
+        fingerprints = {task.name: fingerprint(task) for task in tasks}
         stored = self._stored_config()
         if stored is None:
             record = RunRecord(run_id, started_at=time.time(), keys=keys)
@@ -88,6 +90,7 @@ class RunFolder:
                 f"{self.folder.url!r} holds a run already",
                 "add --resume to go on with it, or name another",
             )
+        record.families = families_of(tasks)
         try:
             self._write("config.yaml", dump(config).encode())
             self._write("data.json", as_json(fingerprints))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from actors.search import Search, SearchKey
-from cluster.build import EmbeddedUrls, SampledModel, chat_model, embedder
+from cluster.build import EmbeddedUrls, SampledModel, chat_model, embedder, optimizer_share
 from cluster.config import RunConfig
 from gpo.batches import TrainBatches
 from gpo.evaluation import Answerer, Evaluator
@@ -28,7 +28,7 @@ def build_searches(
     Args:
         evaluators: task name → evaluator, as the searches shall reach it.
     """
-    model = chat_model(config.models.optimizer, urls, share=config.num_actors)
+    model = chat_model(config.models.optimizer, urls, share=optimizer_share(config))
     embedding = embedder(config)
     return [
         Search(

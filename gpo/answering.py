@@ -33,28 +33,39 @@ class AnswerFormat:
         rounds: 1 judges the first answer; 2 asks once more, for the bare answer, and judges that.
         question_marks: mark question and answer with "Q:" and "A:". ``ANSWER_BEGIN`` always marks them, since the
             prompt then stands after the "A:".
+        demonstrations: solved examples, shown before the question as turns of their own: asked like the question, with
+            the same prompt, and answered with their target.
     """
 
     position: Position = Position.QUESTION_END
     rounds: int = 1
     question_marks: bool = False
+    demonstrations: tuple[Example, ...] = ()
 
     def messages(self, prompt: Prompt, example: Example) -> list[Message]:
         """The conversation that asks for an answer to the example."""
+        messages: list[Message] = []
+        if self.position is Position.SYSTEM:
+            messages.append({"role": "system", "content": prompt.text})
+        for shown in self.demonstrations:
+            messages.append({"role": "user", "content": self._turn(prompt, shown)})
+            messages.append({"role": "assistant", "content": shown.target})
+        messages.append({"role": "user", "content": self._turn(prompt, example)})
+        return messages
+
+    def _turn(self, prompt: Prompt, example: Example) -> str:
         question, instruction = example.input, prompt.text
         match self.position:
             case Position.SYSTEM:
-                marked = self._marked(question)
-                return [{"role": "system", "content": instruction}, {"role": "user", "content": marked}]
+                return self._marked(question)
             case Position.QUESTION_END:
-                content = self._marked(f"{question}\n{instruction}")
+                return self._marked(f"{question}\n{instruction}")
             case Position.QUESTION_BEGIN:
-                content = self._marked(f"{instruction}\n{question}")
+                return self._marked(f"{instruction}\n{question}")
             case Position.BEFORE_QUESTION:
-                content = f"{instruction}\n\n{self._marked(question)}"
+                return f"{instruction}\n\n{self._marked(question)}"
             case Position.ANSWER_BEGIN:
-                content = f"Q: {question}\nA: {instruction}"
-        return [{"role": "user", "content": content}]
+                return f"Q: {question}\nA: {instruction}"
 
     def _marked(self, question: str) -> str:
         return f"Q: {question}\nA:" if self.question_marks else question

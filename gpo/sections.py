@@ -44,5 +44,8 @@ def example_lines(example: Example) -> str:
     return f"Input: {neutral(example.input)}\nCorrect answer: {neutral(example.target)}"
 
 
-SCALE = "A prompt's score is the percentage of held-out inputs answered correctly with it, from 0 (none) to 100 (all)."
+SCALE = (
+    "A prompt's score is the percentage of held-out inputs answered correctly with it (an answer may be correct in part), "
+    "from 0 (none) to 100 (all)."
+)
 """Stands wherever scores are shown."""

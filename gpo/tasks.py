@@ -30,6 +30,8 @@ class Task:
         examples: the examples of each split, in a fixed order; ``VAL`` and ``TEST`` are not empty.
         answer_format: how prompt and example become a conversation.
         scorer: judges an answer against the example's target; a rubric has a language model do it.
+        group: the heading under which the score is reported with that of others; empty where there is none.
+        counts_as: what the task is in averages, together with others of the same value; empty where it is itself.
     """
 
     name: str
@@ -37,3 +39,5 @@ class Task:
     examples: Mapping[Split, tuple[Example, ...]]
     scorer: Scorer | Rubric
     answer_format: AnswerFormat = field(default_factory=AnswerFormat)
+    group: str = ""
+    counts_as: str = ""

@@ -218,11 +218,12 @@ async def _scores(evaluator: DeploymentHandle[Any], wanted: EvaluateRequest) -> 
         if isinstance(cause, EvaluationError | ModelError):
             raise HTTPException(502, f"{type(cause).__name__}: {cause}") from None
         raise
-    scores = [_score(prompt, evaluation) for prompt, evaluation in zip(prompts, evaluations, strict=True)]
+    scores = [score_reply(prompt, evaluation) for prompt, evaluation in zip(prompts, evaluations, strict=True)]
     return EvaluateReply(task=wanted.task, split=wanted.split, scores=scores)
 
 
-def _score(prompt: Prompt, evaluation: Evaluation) -> ScoreReply:
+def score_reply(prompt: Prompt, evaluation: Evaluation) -> ScoreReply:
+    """How a prompt did, in the form of a reply."""
     score = evaluation.score
     return ScoreReply(
         prompt=prompt.text,
@@ -230,7 +231,9 @@ def _score(prompt: Prompt, evaluation: Evaluation) -> ScoreReply:
         stderr=finite(score.stderr),
         values=list(score.values_E),
         usage=UsageReply.model_validate(evaluation.usage, from_attributes=True),
-        judge=UsageReply.model_validate(evaluation.judge, from_attributes=True) if evaluation.judge != Usage() else None,
+        judge=UsageReply.model_validate(evaluation.judge, from_attributes=True)
+        if evaluation.judge != Usage()
+        else None,
     )
 
 

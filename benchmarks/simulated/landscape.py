@@ -1,14 +1,20 @@
-"""How good a prompt is for the simulated task: a known landscape, for a search to climb.
+"""How good a prompt is for a simulated task: a known landscape, for a search to climb.
 
 The quality of a prompt is the probability of a right answer. It depends on which words stand in the prompt and on how
-many there are; word order, case and punctuation do not matter.
+many there are; word order, case and punctuation do not matter. Each domain has a landscape of its own: the words that
+matter are the same everywhere, what they are worth is not.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
+
+from benchmarks.simulated.hashing import integer
+
+TICKETS = "tickets"
+"""The domain whose landscape is written out here; the others' are made from it."""
 
 BASE = 0.15
 FREE_WORDS = 40
@@ -41,7 +47,7 @@ HELPFUL: Mapping[str, float] = {
     "nothing": 0.015,
     "support": 0.015,
 }
-"""Word → what it adds. All of them together lift the quality from 0.15 to 0.90."""
+"""Word → what it adds for tickets. All of them together lift the quality from 0.15 to 0.90."""
 
 HARMFUL: Mapping[str, float] = {
     "poem": 0.100,
@@ -57,17 +63,17 @@ HARMFUL: Mapping[str, float] = {
     "elaborate": 0.040,
     "whatever": 0.030,
 }
-"""Word → what it takes away."""
+"""Word → what it takes away for tickets."""
 
 NEUTRAL: tuple[str, ...] = (
     "please", "then", "also", "given", "text", "message", "below", "above", "kindly", "try", "consider", "think",
     "about", "every", "each", "first", "last", "write", "say", "tell", "choose", "find", "look", "note", "here", "now",
     "team", "request", "case", "sentence", "reply", "short", "user", "task", "input", "result",
 )  # fmt: skip
-"""Words without any effect."""
+"""Words without any effect, in any domain."""
 
 WEIGHTS: Mapping[str, float] = {**HELPFUL, **{word: -weight for word, weight in HARMFUL.items()}}
-"""Word → its effect on the quality."""
+"""Word → its effect on the quality for tickets."""
 
 VOCABULARY: tuple[str, ...] = (*HELPFUL, *HARMFUL, *NEUTRAL)
 """Every word that the simulated optimizer model knows. Its mean effect is 0, so that an aimless walk leads nowhere."""
@@ -86,9 +92,19 @@ def words_of(text: str) -> frozenset[str]:
     return frozenset(word_list(text))
 
 
+@cache
+def weights(domain: str) -> Mapping[str, float]:
+    """Word → its effect on the quality in a domain: those for tickets, dealt out to the same words anew."""
+    if domain == TICKETS:
+        return WEIGHTS
+    shuffled = sorted(WEIGHTS, key=lambda word: integer("landscape", domain, word))
+    return dict(zip(shuffled, WEIGHTS.values(), strict=True))
+
+
 @lru_cache(maxsize=65536)
-def quality(prompt: str) -> float:
+def quality(prompt: str, domain: str = TICKETS) -> float:
     """The probability of a right answer under a prompt, in [0.05, 0.97]."""
-    effect = sum(WEIGHTS[word] for word in sorted(words_of(prompt) & WEIGHTS.keys()))
+    effects = weights(domain)
+    effect = sum(effects[word] for word in sorted(words_of(prompt) & effects.keys()))
     excess = max(0, len(prompt.split()) - FREE_WORDS)
     return min(HIGHEST, max(LOWEST, BASE + effect - PENALTY_PER_WORD * excess))

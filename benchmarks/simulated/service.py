@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from benchmarks.simulated import optimizer_model, task_model
+from benchmarks.simulated import judge_model, optimizer_model, task_model
 from benchmarks.simulated.embedding_model import embed
 from benchmarks.simulated.hashing import integer, uniform
 from benchmarks.simulated.protocol import (
@@ -172,7 +172,7 @@ class Service:
         self._admit(call)
         try:
             await self._fail_on_purpose(call.content)
-            choices = [cut(_generated(request, behaviour, index), request) for index in range(request.n)]
+            choices = [cut(generated(request, behaviour, index), request) for index in range(request.n)]
             await _wait(behaviour.latency_s + behaviour.latency_per_token_s * max(choice.tokens for choice in choices))
         finally:
             self._in_flight -= 1
@@ -222,13 +222,17 @@ class Service:
             raise Refusal(behaviour.error_status, "injected_error", "the endpoint fails on purpose")
 
 
-def _generated(request: ChatRequest, behaviour: Behaviour, index: int) -> str:
-    assignment = optimizer_model.read_assignment(request.messages)
-    if assignment is None:
+def generated(request: ChatRequest, behaviour: Behaviour, index: int) -> str:
+    """What the model replies that the request is meant for, which its text tells; ``index`` is among its choices."""
+    verdict = judge_model.verdict(request.messages)
+    if verdict is not None:
+        return verdict
+    asked = optimizer_model.read_request(request.messages)
+    if asked is None:
         return task_model.answer(request.messages, seed=behaviour.seed)
     return optimizer_model.reply(
         request.messages,
-        assignment,
+        asked,
         seed=behaviour.seed,
         sample=(request.seed, index),
         temperature=request.temperature,

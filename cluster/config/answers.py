@@ -11,8 +11,8 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from cluster.config.section import ConfigPath, Section
-from gpo.datasets.benchmarks import answer_kind
-from gpo.datasets.catalogue import BenchmarkTask
+from gpo.datasets.catalogue import BenchmarkTask, Family
+from gpo.datasets.inference import inferred_kind
 from gpo.errors import ConfigError, EvaluationError
 from gpo.examples import Example
 from gpo.scoring import (
@@ -28,20 +28,30 @@ from gpo.scoring import (
     Rubric,
     Scorer,
 )
-from gpo.scoring.parsers import PARSERS, Family
+from gpo.scoring.parsers import PARSERS
 
 _FUNCTION = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 
 
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}…")
+
+
 def _function(name: str) -> str:
     if not re.fullmatch(_FUNCTION, name):
-        raise PydanticCustomError("function", "names no function; write it as module:function")
+        raise PydanticCustomError(
+            "function", "{value} names no function; write it as module:function", {"value": _quoted(name)}
+        )
     return name
 
 
 def _parser(name: str) -> str:
     if name not in PARSERS and not re.fullmatch(_FUNCTION, name):
-        raise PydanticCustomError("parser", "is no parser; choose default, paper, or a function as module:function")
+        raise PydanticCustomError(
+            "parser",
+            "{value} is no parser; choose default, paper, or a function as module:function",
+            {"value": _quoted(name)},
+        )
     return name
 
 
@@ -52,14 +62,18 @@ class AnswerConfig(Section):
     """``choice``: an option such as (B). ``boolean``: yes or no, true or false. ``number``. ``exact``: the target
     itself. ``label``: names the target and no other label. ``text``: ROUGE-L. ``custom``: by ``metric``. ``judge``: a
     language model judges by ``rubric``. Left out: as the benchmark needs, or read off the targets."""
-    parser: Annotated[str, AfterValidator(_parser), Field(json_schema_extra={"pattern": rf"^(default|paper|{_FUNCTION})$"})] = "default"
+    parser: Annotated[
+        str, AfterValidator(_parser), Field(json_schema_extra={"pattern": rf"^(default|paper|{_FUNCTION})$"})
+    ] = "default"
     """How an answer is read. ``default``. ``paper``: by the rules behind the paper's figures. Or a function of your
     own, ``module:function``: called with the answer and the input, it returns the text that ``kind`` judges."""
     rounds: Literal[1, 2] | None = None
     """2 asks once more for the bare answer. Left out: 1 for files, 2 for benchmarks."""
     labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     """The labels of kind ``label``. Left out: every target in the data."""
-    metric: Annotated[str, AfterValidator(_function), Field(json_schema_extra={"pattern": rf"^{_FUNCTION}$"})] | None = None
+    metric: (
+        Annotated[str, AfterValidator(_function), Field(json_schema_extra={"pattern": rf"^{_FUNCTION}$"})] | None
+    ) = None
     """Of kind ``custom``: a function, ``module:function``. Called with the answer, a tuple of the targets and the
     input, it returns a number from 0 to 1, or a truth value."""
     rubric: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
@@ -121,7 +135,7 @@ class AnswerConfig(Section):
         return _tried(ParsedScorer(parser, scorer), parser, examples[0], f"{where}.parser")
 
     def _by_rule(self, examples: list[Example], where: str, known: BenchmarkTask | None) -> Scorer:
-        kind = self.kind or (known.family if known else answer_kind(examples))
+        kind = self.kind or (known.family if known else inferred_kind(examples))
         if self.parser == "paper":
             scorer = PARSERS["paper"][self._paper_family(kind, where, known)]()
         elif self.kind is None and known is not None:
@@ -131,10 +145,9 @@ class AnswerConfig(Section):
         wrong = [example.target for example in examples if scorer.score(example.target, example) == 0]
         # A few faulty targets are part of some published benchmarks.
         if len(wrong) > max(1, _FAULTY * len(examples)):
-            shown = wrong[0] if len(wrong[0]) <= 40 else f"{wrong[0][:40]}…"
             raise ConfigError(
                 f"{where}.{'labels' if self.labels else 'kind'}",
-                f"{kind!r} would judge {len(wrong)} of {len(examples)} targets wrong, such as {shown!r}",
+                f"{kind!r} would judge {len(wrong)} of {len(examples)} targets wrong, such as {_quoted(wrong[0])}",
                 "choose the kind or the labels that fit the data, or correct those targets",
             )
         return scorer

@@ -1,14 +1,76 @@
-"""Section ``data`` of a task: where its examples come from."""
+"""Section ``data`` of a task: where its examples come from; and ``fields``, what they are made of."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
 
 from cluster.config.section import ConfigPath, Section
+from gpo.datasets.benchmarks import BENCHMARKS
+from gpo.datasets.catalogue import BenchmarkTask, known_task, tasks_of
+from gpo.datasets.files import read_examples
+from gpo.datasets.huggingface import HubDataset
+from gpo.datasets.loaded import LoadedTask, published
+from gpo.datasets.rows import Fields
+from gpo.datasets.splits import require_disjoint
+from gpo.datasets.template import Template
+from gpo.errors import ConfigError
+from gpo.tasks import Split
+
+ALL = "all"
+
+
+class FieldsConfig(Section):
+    """Which columns hold what."""
+
+    input: str | None = None
+    """The column with the question, text or ticket. Left out: ``input``, unless there is a template."""
+    template: str | None = None
+    """Instead of ``input``, a text made of several columns: a Jinja template with the columns as its variables, such as
+    ``{{ context }}``; ``row["Two words"]`` is a column whose name is no word."""
+    target: str | None = None
+    """The column with the right answer, or a list of right answers. Left out: ``target``, unless there is a
+    template."""
+    target_template: str | None = None
+    """Instead of ``target``, likewise."""
+
+    @model_validator(mode="after")
+    def _templates_are_right(self) -> Self:
+        for option, template, column in (
+            ("template", self.template, self.input),
+            ("target_template", self.target_template, self.target),
+        ):
+            if template is None:
+                continue
+            if column is not None:
+                other = "input" if option == "template" else "target"
+                raise PydanticCustomError(
+                    "template", "stands beside {other}; keep one of the two", {"at": option, "other": other}
+                )
+            try:
+                Template(template, option).check()
+            except ConfigError as error:
+                raise PydanticCustomError(
+                    "template", "{problem}; {remedy}", {"at": option, "problem": error.problem, "remedy": error.remedy}
+                ) from None
+        return self
+
+    def build(self, where: str) -> Fields:
+        """Input and target as reading needs them; ``where`` is this section's place, for errors."""
+        return Fields(
+            self.input or "input" if self.template is None else Template(self.template, f"{where}.template"),
+            self.target or "target"
+            if self.target_template is None
+            else Template(self.target_template, f"{where}.target_template"),
+        )
 
 
 class FilesConfig(Section):
-    """Three files of examples, JSON Lines or CSV."""
+    """Files of examples, JSON Lines or CSV."""
 
     train: ConfigPath
     """Shown to the optimizer model, a few at a time."""
@@ -16,28 +78,127 @@ class FilesConfig(Section):
     """Steers the search."""
     test: ConfigPath
     """Scored for the initial and the final prompt only."""
+    few_shot: ConfigPath | None = None
+    """Shown to the task model where ``shots`` asks for it. Left out: drawn from ``train``."""
+
+    def load(self, fields: Fields, where: str) -> LoadedTask:
+        """The examples.
+
+        Raises:
+            ConfigError: a file cannot be used, or an input stands in two splits.
+        """
+        files = {Split.TRAIN: self.train, Split.VAL: self.val, Split.TEST: self.test}
+        splits = {split: read_examples(path, fields, where=f"{where}.{split}") for split, path in files.items()}
+        require_disjoint(splits, where=where)
+        if self.few_shot is None:
+            return LoadedTask(splits)
+        few_shot = read_examples(self.few_shot, fields, where=f"{where}.few_shot")
+        for split in (Split.VAL, Split.TEST):
+            require_disjoint({"few_shot": few_shot, str(split): splits[split]}, where=where)
+        return LoadedTask(splits, few_shot)
 
 
 class BenchmarkConfig(Section):
-    """A known benchmark in its own folder layout."""
+    """A known benchmark, in the folder layout of the reference runs or as its authors publish it."""
 
     benchmark: Literal["bbh", "mmlu", "gsm8k", "wsc", "webnlg"]
-    name: str | None = None
-    """One of its tasks, e.g. ``navigate``; left out where the benchmark is a single one."""
+    name: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """One of its tasks, e.g. ``navigate``; a list of them, or ``all``, stands for one entry each; left out where the
+    benchmark is a single one."""
     root: ConfigPath
     """The benchmark's folder, or the folder that holds it."""
 
+    @model_validator(mode="after")
+    def _listed_tasks_are_known(self) -> Self:
+        if isinstance(self.name, tuple):
+            known = [task.name for task in tasks_of(self.benchmark)]
+            for name in self.name:
+                if name not in known:
+                    near = get_close_matches(name, known, n=3)
+                    remedy = f"did you mean {' or '.join(near)}?" if near else f"choose among: {', '.join(known)}"
+                    raise PydanticCustomError(
+                        "unknown_task",
+                        "'{name}' is not a task of {benchmark}; {remedy}",
+                        {"at": "name", "name": name, "benchmark": self.benchmark, "remedy": remedy},
+                    )
+        return self
 
-class FieldsConfig(Section):
-    """Which columns hold what."""
+    @property
+    def entries(self) -> tuple[BenchmarkConfig, ...]:
+        """The entry once for each of the tasks that it stands for; itself where it stands for one."""
+        if self.name == ALL:
+            names = tuple(task.name for task in tasks_of(self.benchmark))
+        elif isinstance(self.name, tuple):
+            names = self.name
+        else:
+            return (self,)
+        return tuple(self.model_copy(update={"name": name}) for name in names)
 
-    input: str = "input"
-    """The question, text or ticket."""
-    target: str = "target"
-    """The right answer, or a list of right answers."""
+    @property
+    def known(self) -> BenchmarkTask | None:
+        """The catalogue's entry for the task; ``None`` for one that a user has added to the folder."""
+        return known_task(self.benchmark, self._task)
+
+    @property
+    def _task(self) -> str | None:
+        if isinstance(self.name, tuple):
+            raise TypeError("several tasks are loaded entry by entry, see entries")
+        return self.name
+
+    def load(self, where: str) -> LoadedTask:
+        """The examples, repeats removed.
+
+        Raises:
+            ConfigError: there is no such task, or its files cannot be used.
+        """
+        return BENCHMARKS[self.benchmark].load(self.root, self._task, where=where)
+
+
+def _local(name: str, info: ValidationInfo) -> str:
+    """Paths are told from names by how they begin, and start at the configuration file's folder."""
+    if not name.startswith((".", "/", "~")):
+        return name
+    base: Path = (info.context or {}).get("base_dir", Path.cwd())
+    return str((base / Path(name).expanduser()).resolve())
+
+
+class HuggingFaceConfig(Section):
+    """A data set of the Hugging Face Hub; it needs the extra ``huggingface``."""
+
+    huggingface: Annotated[str, Field(min_length=1), AfterValidator(_local)]
+    """Its name, ``owner/name``; or a folder of files that ``datasets`` reads, beginning with ``.``, ``/`` or ``~``."""
+    config: str | None = None
+    """Which of its configurations; left out where it has one."""
+    revision: str | None = None
+    """Branch, tag or commit. Left out: the newest."""
+    train: str
+    """Name of a split, or a part of one such as ``train[:80%]``. Shown to the optimizer model, a few at a time."""
+    val: str
+    """Likewise. Steers the search."""
+    test: str
+    """Likewise. Scored for the initial and the final prompt only."""
+    few_shot: str | None = None
+    """Likewise. Shown to the task model where ``shots`` asks for it. Left out: drawn from ``train``."""
+
+    def load(self, fields: Fields, where: str) -> LoadedTask:
+        """The examples, repeats removed.
+
+        Raises:
+            ConfigError: the data set cannot be loaded, or a split or a column is not there.
+        """
+        source = HubDataset(self.huggingface, self.config, self.revision)
+        named = {Split.TRAIN: self.train, Split.VAL: self.val, Split.TEST: self.test}
+        splits = {split: source.read(part, fields, where=where, at=split) for split, part in named.items()}
+        few_shot = source.read(self.few_shot, fields, where=where, at="few_shot") if self.few_shot else None
+        return published(splits, few_shot, where=where)
 
 
 def data_kind(value: Any) -> str:
-    """Which of the sections is meant."""
-    has_benchmark = "benchmark" in value if isinstance(value, dict) else isinstance(value, BenchmarkConfig)
-    return "benchmark" if has_benchmark else "files"
+    """Which of the sections is meant, as the tag in the union of ``TaskConfig.data``.
+
+    A tag is no option's name: the places in pydantic's errors hold both, and only options are shown to users.
+    """
+    for option, section in (("benchmark", BenchmarkConfig), ("huggingface", HuggingFaceConfig)):
+        if option in value if isinstance(value, dict) else isinstance(value, section):
+            return f"a {option}"
+    return "files"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -69,17 +69,29 @@ def _start_paths_at(raw: dict[str, Any], folder: Path) -> None:
     """Make the relative paths in a file's sections absolute."""
     tasks = raw.get("tasks")
     for task in tasks if isinstance(tasks, list) else []:
-        data = task.get("data") if isinstance(task, dict) else None
+        data, answer = (task.get(name) if isinstance(task, dict) else None for name in ("data", "answer"))
         # With a hub's data set, the splits are no paths.
         if isinstance(data, dict) and "huggingface" not in data:
             _absolute(data, _DATA_PATHS, folder)
+        if isinstance(answer, dict) and any(":" in str(answer.get(name)) for name in ("metric", "parser")):
+            answer.setdefault("folder", ".")
+            _absolute(answer, ("folder",), folder)
     models = raw.get("models")
     for model in models.values() if isinstance(models, dict) else []:
         if isinstance(model, dict):
             _absolute(model, _MODEL_PATHS, folder)
+    methods = raw.get("compare")
+    if isinstance(methods, dict):
+        _absolute(methods, [name for name, entry in methods.items() if _is_file(entry)], folder)
+    elif isinstance(methods, list):
+        raw["compare"] = [str(folder / Path(entry).expanduser()) if _is_file(entry) else entry for entry in methods]
 
 
-def _absolute(section: dict[str, Any], options: tuple[str, ...], folder: Path) -> None:
+def _is_file(entry: Any) -> bool:
+    return isinstance(entry, str) and Path(entry).suffix in (".yaml", ".yml")
+
+
+def _absolute(section: dict[str, Any], options: Iterable[str], folder: Path) -> None:
     for option in options:
         if isinstance(section.get(option), str):
             section[option] = str(folder / Path(section[option]).expanduser())

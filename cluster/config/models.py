@@ -1,4 +1,4 @@
-"""Section ``models``: the task model, the optimizer model and the embedding model."""
+"""Section ``models``: the task model, the optimizer model, the judge and the embedding model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, JsonValue, PositiveFloat, PositiveInt, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
 from cluster.config.section import ConfigPath, Section, by_kind
 from gpo.models import Sampling
@@ -33,8 +34,8 @@ class SamplingConfig(Section):
     """How replies are drawn; what is left out or ``null`` is up to the endpoint."""
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """0 always takes the likeliest token; up to 2. Left out: 0 for the task model, 1 for the optimizer model, as in the
-    reference runs. ``null`` sends none, for models that accept only their own."""
+    """0 always takes the likeliest token; up to 2. Left out: 0 for the task model and the judge, 1 for the optimizer
+    model, as in the reference runs. ``null`` sends none, for models that accept only their own."""
     max_tokens: PositiveInt | None = None
     """Tokens that may be generated."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -157,7 +158,7 @@ class ChatEndpointConfig(EndpointConfig):
 class EmbeddedChatConfig(Section):
     """A small model that this program serves itself, on the CPU, behind an OpenAI-compatible endpoint.
 
-    Task and optimizer model share one server where ``gguf``, ``parallel``, ``context`` and ``threads`` are the same.
+    The roles share one server where ``gguf``, ``parallel``, ``context`` and ``threads`` are the same.
     """
 
     kind: Literal["embedded"]
@@ -196,7 +197,9 @@ EmbeddingConfig = Annotated[
 ]
 
 
-_TEMPERATURES = {"task": 0.0, "optimizer": 1.0}
+# A name of its own, since a union with None needs a member that can be hashed.
+JudgeConfig = TypeAliasType("JudgeConfig", ChatModelConfig)
+_TEMPERATURES = {"task": 0.0, "optimizer": 1.0, "judge": 0.0}
 
 
 class ModelsConfig(Section):
@@ -206,6 +209,8 @@ class ModelsConfig(Section):
     """Answers the task's examples."""
     optimizer: ChatModelConfig
     """Writes new prompts."""
+    judge: JudgeConfig | None = None
+    """Judges the answers of tasks with ``answer.kind: judge``. Left out: the optimizer model, at temperature 0."""
     embedding: EmbeddingConfig = EmbeddedEmbeddingConfig()
     """Embeds prompts, for retrieval by relevance."""
 
@@ -216,6 +221,16 @@ class ModelsConfig(Section):
         if not isinstance(models, dict):
             return models
         return {role: _with_temperature(model, _TEMPERATURES.get(role)) for role, model in models.items()}
+
+    @property
+    def judging(self) -> ChatEndpointConfig | EmbeddedChatConfig:
+        """What judges: the judge, or the optimizer model, with a temperature of 0 where it takes any."""
+        if self.judge is not None:
+            return self.judge
+        sampling = self.optimizer.sampling
+        if sampling.temperature is None:
+            return self.optimizer
+        return self.optimizer.model_copy(update={"sampling": sampling.model_copy(update={"temperature": 0.0})})
 
 
 def _with_temperature(model: Any, temperature: float | None) -> Any:

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from cluster.config.models import EmbeddedChatConfig, ModelsConfig
 from cluster.config.optimizer import MetaPromptConfig, OptimizerConfig
 from cluster.config.section import Section
-from cluster.config.tasks import TaskConfig
+from cluster.config.tasks import Tasks
 
 
 class RunSection(Section):
@@ -79,7 +79,7 @@ class RunConfig(Section):
 
     run: RunSection = RunSection()
     models: ModelsConfig
-    tasks: Annotated[tuple[TaskConfig, ...], Field(min_length=1)]
+    tasks: Tasks
     optimizer: OptimizerConfig = OptimizerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()

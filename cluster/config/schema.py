@@ -3,13 +3,48 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from cluster.config.root import RunConfig
+
+_METHOD = {"type": "string", "description": "The name of a method in configs/methods/, or a YAML file."}
+_OF_FILES: dict[str, Any] = {
+    "extends": {
+        "description": "YAML files that this one is laid over, relative to its folder; of several, the later go first.",
+        "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+    },
+    "compare": {
+        "description": "For gpo compare: a list of methods, or a name for each with what it changes in optimizer.",
+        "anyOf": [
+            {"type": "array", "items": _METHOD, "minItems": 1},
+            {
+                "type": "object",
+                "minProperties": 1,
+                "additionalProperties": {
+                    "anyOf": [
+                        _METHOD,
+                        {"type": "null"},
+                        {
+                            "type": "object",
+                            "properties": {"optimizer": {"type": "object"}},
+                            "additionalProperties": False,
+                        },
+                    ]
+                },
+            },
+        ],
+    },
+}
+"""What a file may hold beside the sections of a run: it is gone once the configuration is read."""
 
 
 def schema() -> str:
     """The schema as indented JSON."""
-    return json.dumps(RunConfig.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+    document = RunConfig.model_json_schema()
+    document["properties"] |= _OF_FILES
+    # What a file leaves out may stand in those that it extends.
+    document["anyOf"] = [{"required": document.pop("required")}, {"required": ["extends"]}]
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

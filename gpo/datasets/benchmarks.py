@@ -1,39 +1,53 @@
-"""The benchmarks of the reference runs, as folders of JSON Lines files.
+"""The benchmarks, as the reference runs store them and as their authors publish them.
 
-A benchmark's folder holds ``train.jsonl``, ``eval.jsonl`` (our ``val``) and ``test.jsonl``; one of several tasks has a
-folder of such files per task: ``bbh/navigate/train.jsonl``.
+In the layout of the reference runs, a benchmark's folder holds ``train.jsonl``, ``eval.jsonl`` (our ``val``),
+``test.jsonl`` and perhaps ``few_shot_examples.jsonl``; one of several tasks has a folder of such files per task:
+``bbh/navigate/train.jsonl``. Where both layouts are found, this one is read.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpo.datasets.files import Fields, read_examples
-from gpo.datasets.splits import without_overlap
+from gpo.datasets.files import read_examples
+from gpo.datasets.inference import inferred_kind
+from gpo.datasets.loaded import LoadedTask, published
+from gpo.datasets.releases import Release
+from gpo.datasets.releases.bbh import BBHRelease
+from gpo.datasets.releases.gsm8k import GSM8KRelease
+from gpo.datasets.releases.mmlu import MMLURelease
+from gpo.datasets.rows import Fields
 from gpo.errors import ConfigError
-from gpo.examples import Example
 from gpo.tasks import Split
 
 _FILES = {Split.TRAIN: "train.jsonl", Split.VAL: "eval.jsonl", Split.TEST: "test.jsonl"}
+_FEW_SHOT = "few_shot_examples.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """How one benchmark stores its examples."""
+    """How one benchmark stores its examples.
+
+    Attributes:
+        fields: the columns, in the layout of the reference runs.
+        has_tasks: whether it has a folder per task there.
+        release: knows the published files; ``None`` where only the other layout is read.
+    """
 
     name: str
     fields: Fields
     has_tasks: bool
+    release: Release | None = None
 
-    def load(self, root: Path, task: str | None, *, where: str) -> dict[Split, tuple[Example, ...]]:
-        """The splits of one task, repeats across splits removed (see ``without_overlap``).
+    def load(self, root: Path, task: str | None, *, where: str) -> LoadedTask:
+        """The examples of one task, repeats removed (see ``published``).
 
         Args:
             root: the benchmark's folder, or the folder that holds it.
             task: which of its tasks; ``None`` where the benchmark is a single one.
+            where: the section ``data``, for errors.
 
         Raises:
             ConfigError: the task's name is missing or unknown, its files are not there, or ``val`` repeats ``test``.
@@ -41,56 +55,41 @@ class Benchmark:
         folder = root / self.name if (root / self.name).is_dir() else root
         if not folder.is_dir():
             raise ConfigError(f"{where}.root", f"{str(root)!r} is not a folder", "name the folder with the files")
-        if self.has_tasks:
-            folder = folder / self._known(folder, task, where)
-        splits = {
-            split: read_examples(folder / file, self.fields, where=f"{where}.root") for split, file in _FILES.items()
-        }
-        kept = without_overlap(splits)
-        if not kept[Split.VAL]:
-            problem = f"every example of eval.jsonl in {str(folder)!r} is in test.jsonl too"
-            raise ConfigError(f"{where}.root", problem, "replace eval.jsonl")
-        return kept
-
-    def _known(self, folder: Path, task: str | None, where: str) -> str:
-        names = sorted(path.name for path in folder.iterdir() if (path / _FILES[Split.TRAIN]).is_file())
-        if task in names:
-            return task
+        published_tasks = self.release.tasks(folder) if self.release else ()
+        if not self.has_tasks:
+            if task not in (None, self.name):
+                raise ConfigError(f"{where}.name", f"{task!r} is unknown, {self.name} is one task", "leave it out")
+            if self.release and published_tasks:
+                return self.release.load(folder, self.name, where=f"{where}.root")
+            return self._load(folder, f"{where}.root")
+        folders = {path.name for path in folder.iterdir() if (path / _FILES[Split.TRAIN]).is_file()}
+        if task in folders:
+            return self._load(folder / task, f"{where}.root")
+        if self.release and task and task in published_tasks:
+            return self.release.load(folder, task, where=f"{where}.root")
         raise ConfigError(
             f"{where}.name",
             f"{task!r} is not a task of {self.name} in {str(folder)!r}",
-            f"choose one of: {', '.join(names) or 'none found there'}",
+            f"choose one of: {', '.join(sorted({*folders, *published_tasks})) or 'none found there'}",
         )
+
+    def _load(self, folder: Path, where: str) -> LoadedTask:
+        splits = {split: read_examples(folder / file, self.fields, where=where) for split, file in _FILES.items()}
+        shown = folder / _FEW_SHOT
+        few_shot = read_examples(shown, self.fields, where=where) if shown.is_file() else ()
+        return published(splits, few_shot, where=where)
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
-        Benchmark("bbh", Fields("input", "target"), has_tasks=True),
-        Benchmark("mmlu", Fields("input", "output"), has_tasks=True),
-        Benchmark("gsm8k", Fields("input", "output"), has_tasks=False),
+        Benchmark("bbh", Fields("input", "target"), has_tasks=True, release=BBHRelease()),
+        Benchmark("mmlu", Fields("input", "output"), has_tasks=True, release=MMLURelease()),
+        Benchmark("gsm8k", Fields("input", "output"), has_tasks=False, release=GSM8KRelease()),
         Benchmark("wsc", Fields("input", "output"), has_tasks=False),
         Benchmark("webnlg", Fields("input", "output"), has_tasks=False),
     )
 }
 
-_LETTER = re.compile(r"\([A-Z]\)")
-_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
-_VERDICTS = {"yes", "no", "true", "false", "valid", "invalid"}
-
-
-def answer_kind(examples: Sequence[Example]) -> str:
-    """The kind of answer that the targets show: ``choice``, ``boolean``, ``number``, ``text`` or ``exact``.
-
-    A few faulty targets do not hide multiple choice: two tasks of BBH have one each that is an option's text.
-    """
-    targets = [target.strip() for example in examples for target in example.targets]
-    if any(len(example.targets) > 1 for example in examples):
-        return "text"
-    if sum(_LETTER.fullmatch(target) is not None for target in targets) >= 0.95 * len(targets):
-        return "choice"
-    if all(target.lower() in _VERDICTS for target in targets):
-        return "boolean"
-    if all(_NUMBER.fullmatch(target) for target in targets):
-        return "number"
-    return "exact"
+answer_kind = inferred_kind
+"""Its former name."""

@@ -6,20 +6,14 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpo.datasets.rows import Fields, cell_texts, example_of
 from gpo.errors import ConfigError
 from gpo.examples import Example
 
-
-@dataclass(frozen=True, slots=True)
-class Fields:
-    """Which columns hold an example's input and its target."""
-
-    input: str = "input"
-    target: str = "target"
+__all__ = ["Fields", "cell_texts", "read_examples", "read_json_lines", "read_text"]
 
 
 def read_examples(path: Path, fields: Fields, *, where: str) -> tuple[Example, ...]:
@@ -34,7 +28,7 @@ def read_examples(path: Path, fields: Fields, *, where: str) -> tuple[Example, .
         ConfigError: no such file, another format, half a line, a missing column or value, or no example at all.
     """
     rows = _rows(path, where)
-    examples = tuple(_example(row, fields, f"{where} ({path.name}:{line})") for line, row in rows)
+    examples = tuple(example_of(row, fields, f"{where} ({path.name}:{line})") for line, row in rows)
     if not examples:
         raise ConfigError(where, f"{str(path)!r} holds no example", "every split needs at least one")
     return examples
@@ -49,17 +43,22 @@ def read_json_lines(path: Path, *, where: str) -> Iterator[tuple[int, Mapping[st
     Raises:
         ConfigError: no such file, half a line, or a line that is no object.
     """
-    return _json_lines(_text(path, where), f"{where} ({path.name}")
+    return _json_lines(read_text(path, where), f"{where} ({path.name}")
 
 
 def _rows(path: Path, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise ConfigError(where, f"{str(path)!r} is neither .jsonl nor .csv", "convert it to one of these")
-    return reader(_text(path, where), f"{where} ({path.name}")
+    return reader(read_text(path, where), f"{where} ({path.name}")
 
 
-def _text(path: Path, where: str) -> str:
+def read_text(path: Path, where: str) -> str:
+    """The content of a text file (UTF-8, a byte order mark is dropped).
+
+    Raises:
+        ConfigError: no such file, not readable, or another encoding.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -106,40 +105,3 @@ def _csv(text: str, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 _READERS = {".jsonl": _json_lines, ".csv": _csv}
-
-
-def _example(row: Mapping[str, Any], fields: Fields, where: str) -> Example:
-    values: list[list[str]] = []
-    for role, column in (("input", fields.input), ("target", fields.target)):
-        if column not in row:
-            present = ", ".join(str(name) for name in row)
-            raise ConfigError(
-                where,
-                f"there is no column {column!r}; the columns are: {present}",
-                f"set fields.{role} to the column that holds the {role}",
-            )
-        values.append(cell_texts(row[column], column, where))
-    (text, *more), targets = values
-    if more:
-        raise ConfigError(where, f"column {fields.input!r} is a list", "an example has one input")
-    return Example(input=text, targets=tuple(targets))
-
-
-def cell_texts(value: Any, column: str, where: str) -> list[str]:
-    """The texts of a cell that holds a text, a number, a boolean, or a list of alternatives; at least one.
-
-    Args:
-        column: the cell's column, and ``where`` its place, for errors.
-
-    Raises:
-        ConfigError: it is empty, or holds something else.
-    """
-    alternatives = value if isinstance(value, list) else [value]
-    if not alternatives or any(item is None or not str(item).strip() for item in alternatives):
-        raise ConfigError(where, f"column {column!r} is empty", "fill it in, or take the example out")
-    if not all(isinstance(item, str | int | float) for item in alternatives):
-        raise ConfigError(where, f"column {column!r} holds an object or a nested list", "make it a plain value")
-    texts = [str(item) for item in alternatives]
-    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
-        raise ConfigError(where, f"column {column!r} holds half a character (a lone surrogate)", "write it out in full")
-    return texts

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 from random import Random
+from typing import TypeVar
 
 from gpo.errors import ConfigError
 from gpo.examples import Example
 from gpo.tasks import Split
 
 Splits = Mapping[Split, tuple[Example, ...]]
+Name = TypeVar("Name", bound=str)
 
 
 def _key(example: Example) -> str:
     return " ".join(example.input.split()).lower()
 
 
-def require_disjoint(splits: Splits, *, where: str) -> None:
+def require_disjoint(splits: Mapping[Name, tuple[Example, ...]], *, where: str) -> None:
     """Refuse an input that stands in two splits (case and white space aside): its score would not be held out.
+
+    Args:
+        splits: by name; few-shot examples may be among them.
+        where: the setting that named the data, for errors.
 
     Raises:
         ConfigError: names the two splits and the input.
@@ -49,6 +55,27 @@ def without_overlap(splits: Splits) -> dict[Split, tuple[Example, ...]]:
             seen.add(_key(example))
         kept[split] = tuple(fresh)
     return kept
+
+
+def absent_from(examples: Iterable[Example], others: Iterable[Example]) -> tuple[Example, ...]:
+    """The examples, in order, whose input is not among the others' (case and white space aside)."""
+    taken = {_key(other) for other in others}
+    return tuple(example for example in examples if _key(example) not in taken)
+
+
+def distinct(examples: Iterable[Example]) -> tuple[Example, ...]:
+    """The examples, in order, without those whose input stood before (case and white space aside)."""
+    first: dict[str, Example] = {}
+    for example in examples:
+        first.setdefault(_key(example), example)
+    return tuple(first.values())
+
+
+def shuffled(examples: Iterable[Example]) -> tuple[Example, ...]:
+    """The examples in an arbitrary order, always the same one, for a data set that is published without splits."""
+    mixed = list(examples)
+    Random(0).shuffle(mixed)
+    return tuple(mixed)
 
 
 def sampled(examples: tuple[Example, ...], size: int | None) -> tuple[Example, ...]:

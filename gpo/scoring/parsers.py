@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
 
+from gpo.datasets.catalogue import BENCHMARK_NAMES, Family, known_task, tasks_of
 from gpo.errors import ConfigError
 from gpo.scoring.boolean import BooleanScorer
 from gpo.scoring.choice import ChoiceScorer
@@ -21,7 +21,7 @@ from gpo.scoring.paper import (
 from gpo.scoring.rouge import RougeScorer
 from gpo.scoring.scorer import Scorer
 
-Family = Literal["choice", "boolean", "number", "words", "brackets", "text"]
+__all__ = ["DATASETS", "PARSERS", "Family", "benchmark_scorer", "family_of"]
 
 PARSERS: Mapping[str, Mapping[Family, Callable[[], Scorer]]] = {
     "default": {
@@ -43,41 +43,7 @@ PARSERS: Mapping[str, Mapping[Family, Callable[[], Scorer]]] = {
 }
 """Parser → family of tasks → scorer."""
 
-_ONE_FAMILY: Mapping[str, Family] = {"mmlu": "choice", "gsm8k": "number", "wsc": "choice", "webnlg": "text"}
-_BBH: Mapping[Family, tuple[str, ...]] = {
-    "choice": (
-        "date_understanding",
-        "disambiguation_qa",
-        "geometric_shapes",
-        "hyperbaton",
-        "logical_deduction_five_objects",
-        "logical_deduction_seven_objects",
-        "logical_deduction_three_objects",
-        "movie_recommendation",
-        "penguins_in_a_table",
-        "reasoning_about_colored_objects",
-        "ruin_names",
-        "salient_translation_error_detection",
-        "snarks",
-        "temporal_sequences",
-        "tracking_shuffled_objects_five_objects",
-        "tracking_shuffled_objects_seven_objects",
-        "tracking_shuffled_objects_three_objects",
-    ),
-    "boolean": (
-        "boolean_expressions",
-        "causal_judgement",
-        "formal_fallacies",
-        "navigate",
-        "sports_understanding",
-        "web_of_lies",
-    ),
-    "number": ("multistep_arithmetic_two", "object_counting"),
-    "words": ("word_sorting",),
-    "brackets": ("dyck_languages",),
-}
-_FAMILY_OF = {task: family for family, tasks in _BBH.items() for task in tasks}
-DATASETS = ("bbh", *_ONE_FAMILY)
+DATASETS = BENCHMARK_NAMES
 
 
 def family_of(dataset: str, task: str, *, where: str) -> Family:
@@ -91,11 +57,15 @@ def family_of(dataset: str, task: str, *, where: str) -> Family:
     """
     if dataset not in DATASETS:
         raise ConfigError(where, f"dataset {dataset!r} is unknown", f"choose one of: {', '.join(DATASETS)}")
+    tasks = tasks_of(dataset)
     if dataset != "bbh":
-        return _ONE_FAMILY[dataset]
-    if task not in _FAMILY_OF:
-        raise ConfigError(where, f"task {task!r} is not one of bbh", f"choose one of: {', '.join(sorted(_FAMILY_OF))}")
-    return _FAMILY_OF[task]
+        return tasks[0].family
+    known = known_task(dataset, task)
+    if known is None:
+        raise ConfigError(
+            where, f"task {task!r} is not one of bbh", f"choose one of: {', '.join(one.name for one in tasks)}"
+        )
+    return known.family
 
 
 def benchmark_scorer(parser: str, dataset: str, task: str, *, where: str) -> Scorer:

@@ -120,3 +120,83 @@ def test_too_many_unscored_examples_fail_with_one_line(
     (line,) = finished.stderr.splitlines()
     assert "3 of 20 val examples of task triage stayed unscored" in line
     assert "evaluation.max_unscored" in line
+
+
+def test_a_metric_of_the_users_own_beside_the_configuration(
+    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (folder / "own_metric.py").write_text(
+        "def half(answer, targets, input):\n    return 0.5 if answer.strip().lower() in targets else 0\n",
+        encoding="utf-8",
+    )
+    exact = gpo("evaluate", write_config(folder, endpoint.base_url), "--output", "exact.json", cwd=tmp_path)
+    answer = {"kind": "custom", "metric": "own_metric:half"}
+    custom = gpo(
+        "evaluate", write_config(folder, endpoint.base_url, tasks=[{"answer": answer}]), "--output", "custom.json",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert (exact.code, custom.code) == (0, 0), exact.stderr + custom.stderr
+    expected, document = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("exact", "custom"))
+    assert document["values"] == [value / 2 for value in expected["values"]]
+    assert 0.5 in document["values"]
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "said"),
+    [
+        (
+            "def metric(*given): return 3",
+            2,
+            "tasks[0].answer.metric: tried on the first target: the function own:metric",
+        ),
+        # The targets are labels: only a model's answer, here never a label, makes this one fail.
+        (
+            "def metric(answer, targets, input):\n    return 1 if answer in targets else {}[answer]\n",
+            1,
+            "the function own:metric failed: KeyError: ",
+        ),
+    ],
+)
+def test_a_metric_that_fails_is_one_line(
+    source: str, code: int, said: str, endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(source, encoding="utf-8")
+    answer = {"kind": "custom", "metric": "own:metric"}
+    config = write_config(tmp_path, endpoint.base_url, tasks=[{"answer": answer, "prompt": "Write a poem."}])
+    finished = gpo("evaluate", config, cwd=tmp_path)
+    assert finished.code == code
+    assert finished.stdout == ""
+    (line,) = finished.stderr.splitlines()
+    assert said in line
+
+
+def test_a_language_model_judges_and_its_cost_is_told_apart(
+    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    endpoint.behaviour = Behaviour(models=("task-model", "opt-model", "judge-model"))
+    exact = gpo("evaluate", write_config(tmp_path, endpoint.base_url), "--output", "exact.json", cwd=tmp_path)
+    answer = {"kind": "judge", "rubric": "The label is right.", "scale": 4}
+    judge = {"base_url": endpoint.base_url, "model": "judge-model"}
+    config = write_config(tmp_path, endpoint.base_url, tasks=[{"answer": answer}], models={"judge": judge})
+    judged = gpo("evaluate", config, "--output", "judged.json", cwd=tmp_path)
+    assert (exact.code, judged.code) == (0, 0), exact.stderr + judged.stderr
+    expected, document = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("exact", "judged"))
+    assert document["values"] == expected["values"]
+    assert "judge" not in expected
+    assert document["usage"]["requests"] == document["judge"]["requests"] == 20
+    assert sum(record.model == "judge-model" for record in endpoint.requests) == 20
+    assert f"; judge: 20 calls, {document['judge']['prompt_tokens']} + " in judged.stdout
+
+
+def test_a_judge_that_is_not_known_is_named_before_anything_is_asked(
+    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    answer = {"kind": "judge", "rubric": "The label is right."}
+    judge = {"base_url": endpoint.base_url, "model": "jugde"}
+    config = write_config(tmp_path, endpoint.base_url, tasks=[{"answer": answer}], models={"judge": judge})
+    finished = gpo("evaluate", config, cwd=tmp_path)
+    assert finished.code == 2
+    assert "models.judge.model: 'jugde' is unknown" in finished.stderr
+    assert not any(record.path == "/v1/chat/completions" for record in endpoint.requests)

@@ -32,7 +32,7 @@ samples = st.builds(Samples, *[counts] * 4)
 proposals = st.builds(Proposal, step_sizes, directions, tuples(prompts), samples, spendings)
 steps = st.builds(Step, counts, step_sizes, directions, tuples(candidates), candidates, samples, spendings)
 trajectories = st.builds(Trajectory, candidates, tuples(steps), st.none() | proposals, spendings)
-evaluations = st.builds(Evaluation, scores, usages)
+evaluations = st.builds(Evaluation, scores, usages, usages)
 checkpoints = st.builds(Checkpoint, trajectories, st.dictionaries(st.text(max_size=12), evaluations, max_size=2))
 
 SMALL = Checkpoint(
@@ -55,6 +55,19 @@ def test_what_was_read_from_a_trajectory_does_not_get_into_its_bytes() -> None:
     before = encode(fresh)
     assert (fresh.trajectory.best.prompt.id, fresh.trajectory.initial.score.mean) in {(Prompt("Think. 🤔").id, 0.75)}
     assert encode(fresh) == before
+
+
+def test_the_judge_s_cost_on_test_is_part_of_what_was_spent() -> None:
+    judged = Evaluation(Score((1.0,)), Usage(requests=1), judge=Usage(requests=4))
+    more = SMALL.with_test(Prompt("other"), judged).spending
+    assert more == SMALL.spending + Spending(task=Usage(requests=1), judge=Usage(requests=4))
+
+
+def test_a_checkpoint_from_before_there_were_judges_is_read() -> None:
+    content = msgpack.unpackb(encode(SMALL))
+    (evaluation,) = content["test"].values()
+    del evaluation["judge"]
+    assert decode(msgpack.packb(content)) == SMALL
 
 
 def test_an_evaluation_on_test_is_added_under_the_prompt_and_changes_nothing_else() -> None:

@@ -8,13 +8,15 @@ import pytest
 
 from gpo.answering import AnswerFormat
 from gpo.errors import BudgetExhausted, EvaluationError, GPOError, ModelRefused, ModelUnavailable, RefusalReason
-from gpo.evaluation import LocalEvaluator
+from gpo.evaluation import Answered, LocalEvaluator
 from gpo.examples import Example
+from gpo.grading import Grade, ModelGrader, RuleGrader
 from gpo.models import Message, Sampling, Usage
 from gpo.prompt import Prompt
-from gpo.scoring import ExactScorer, RougeScorer
+from gpo.scoring import ExactScorer, RougeScorer, Rubric
 from gpo.tasks import Split, Task
 from gpo.testing.fakes import FakeModel, Reply
+from gpo.trajectory import Spending
 
 EXAMPLES = tuple(Example(f"What is {number} + 0?", (str(number),)) for number in range(10))
 TASK = Task("sums", Prompt("Add."), {Split.VAL: EXAMPLES, Split.TEST: EXAMPLES[:2]}, ExactScorer())
@@ -35,8 +37,11 @@ def failing(error: Exception, *numbers: int) -> Callable[[Sequence[Message], Sam
     return reply
 
 
-def evaluator(reply: Callable[[Sequence[Message], Sampling], Reply], **changes: object) -> LocalEvaluator:
-    return replace(LocalEvaluator(TASK, FakeModel(reply), SAMPLING), **changes)
+def evaluator(
+    reply: Callable[[Sequence[Message], Sampling], Reply] | FakeModel, task: Task = TASK, **changes: object
+) -> LocalEvaluator:
+    model = reply if isinstance(reply, FakeModel) else FakeModel(reply)
+    return replace(LocalEvaluator(task, model, SAMPLING, RuleGrader(task.scorer)), **changes)
 
 
 async def test_one_evaluation_per_prompt_in_order() -> None:
@@ -55,7 +60,7 @@ async def test_values_are_in_the_order_of_the_examples_however_long_each_takes()
         number = int(messages[0]["content"].split()[2])
         return str(number) if number % 2 else "no idea"
 
-    (evaluation,) = await LocalEvaluator(TASK, Slow(odd_ones_right), SAMPLING).evaluate([GOOD], Split.VAL)
+    (evaluation,) = await evaluator(Slow(odd_ones_right)).evaluate([GOOD], Split.VAL)
     assert evaluation.score.values_E == (0.0, 1.0) * 5
 
 
@@ -66,7 +71,7 @@ async def test_only_the_named_split_is_read() -> None:
 
 async def test_no_prompts_cost_nothing() -> None:
     model = FakeModel(solve)
-    assert await LocalEvaluator(TASK, model, SAMPLING).evaluate([], Split.VAL) == []
+    assert await evaluator(model).evaluate([], Split.VAL) == []
     assert model.calls == []
 
 
@@ -76,7 +81,7 @@ async def test_two_rounds_judge_the_second_answer() -> None:
 
     model = FakeModel(reply)
     task = replace(TASK, answer_format=AnswerFormat(rounds=2))
-    (evaluation,) = await LocalEvaluator(task, model, SAMPLING).evaluate([GOOD], Split.TEST)
+    (evaluation,) = await evaluator(model, task).evaluate([GOOD], Split.TEST)
     assert evaluation.score.values_E == (1.0, 1.0)
     assert evaluation.usage.requests == len(model.calls) == 4
     assert all(sampling == SAMPLING for _, sampling in model.calls)
@@ -89,7 +94,7 @@ async def test_two_rounds_judge_the_second_answer() -> None:
 
 async def test_a_scorer_without_a_follow_up_is_asked_once() -> None:
     task = replace(TASK, answer_format=AnswerFormat(rounds=2), scorer=RougeScorer())
-    (evaluation,) = await LocalEvaluator(task, FakeModel(solve), SAMPLING).evaluate([GOOD], Split.TEST)
+    (evaluation,) = await evaluator(solve, task).evaluate([GOOD], Split.TEST)
     assert evaluation.usage.requests == 2
 
 
@@ -161,3 +166,81 @@ async def test_different_fatal_errors_arrive_as_one_of_them() -> None:
     replies = iter(errors * 10)
     with pytest.raises((ModelRefused, BudgetExhausted)):
         await evaluator(lambda messages, sampling: next(replies)).evaluate([GOOD, BAD], Split.VAL)
+
+
+async def test_answers_come_with_their_verdicts_in_the_order_asked() -> None:
+    model = FakeModel(lambda messages, sampling: messages[0]["content"].split()[2].replace("7", "seven"))
+    answers = await evaluator(model).answer(GOOD, Split.VAL, [7, 2])
+    asked = Usage(requests=1, prompt_tokens=6, completion_tokens=1)
+    assert answers == [Answered("seven", 0.0, Spending(asked)), Answered("2", 1.0, Spending(asked))]
+    assert len(model.calls) == 2
+
+
+async def test_an_answer_of_two_rounds_shows_both() -> None:
+    def reply(messages: Sequence[Message], sampling: Sampling) -> Reply:
+        return "It is one." if len(messages) == 1 else "one"
+
+    task = replace(TASK, answer_format=AnswerFormat(rounds=2))
+    (answer,) = await evaluator(reply, task).answer(GOOD, Split.VAL, [1])
+    assert answer.text == "It is one.\n\nAsked for the final answer alone: one"
+    assert (answer.value, answer.spending.task.requests) == (0.0, 2)
+
+
+async def test_an_answer_that_did_not_come_is_unscored_and_says_why() -> None:
+    good, bad = await evaluator(failing(ModelUnavailable("busy", 2), 3)).answer(GOOD, Split.VAL, [2, 3])
+    assert good.value == 1.0
+    assert bad == Answered("", None, Spending(Usage(failures=1, retries=2)), "busy")
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+async def test_an_example_that_is_not_there_is_refused_before_any_call(index: int) -> None:
+    model = FakeModel(solve)
+    with pytest.raises(ValueError, match=rf"task sums has no test example {index}; .* there are 2"):
+        await evaluator(model).answer(GOOD, Split.TEST, [0, index])
+    assert model.calls == []
+
+
+JUDGED = replace(TASK, scorer=Rubric("The number is right.", scale=4), answer_format=AnswerFormat(rounds=2))
+
+
+def judged(verdict: Callable[[Sequence[Message], Sampling], Reply], **changes: object) -> LocalEvaluator:
+    grader = ModelGrader(Rubric("The number is right.", scale=4), FakeModel(verdict), Sampling(temperature=0))
+    return replace(LocalEvaluator(JUDGED, FakeModel(solve), SAMPLING, grader), **changes)
+
+
+async def test_a_model_judges_each_answer_once_and_its_cost_is_told_apart() -> None:
+    (evaluation,) = await judged(lambda messages, sampling: "Fine.\nVerdict: 3").evaluate([GOOD], Split.VAL)
+    assert evaluation.score.values_E == (0.75,) * 10
+    assert (evaluation.usage.requests, evaluation.judge.requests) == (10, 10)
+    assert evaluation.spending == Spending(task=evaluation.usage, judge=evaluation.judge)
+
+
+async def test_answers_without_a_verdict_stay_unscored_as_far_as_tolerated() -> None:
+    def verdict(messages: Sequence[Message], sampling: Sampling) -> Reply:
+        content = messages[0]["content"]
+        return ModelUnavailable("busy", 1) if " 3 + " in content else "Hm." if " 4 + " in content else "Verdict: 4"
+
+    (evaluation,) = await judged(verdict, max_unscored=0.2).evaluate([GOOD], Split.VAL)
+    assert evaluation.score.values_E == tuple(None if number in {3, 4} else 1.0 for number in range(10))
+    judge = evaluation.judge
+    assert (judge.requests, judge.failures, judge.retries) == (9, 1, 1)
+    assert evaluation.usage.requests == 10
+    with pytest.raises(EvaluationError, match=r"2 of 10 .* the first failure: the judge: busy"):
+        await judged(verdict, max_unscored=0.1).evaluate([GOOD], Split.VAL)
+    (answer,) = await judged(verdict).answer(GOOD, Split.VAL, [4])
+    assert (answer.text, answer.value) == ("4", None)
+    assert "no line 'Verdict: N'" in answer.problem
+
+
+async def test_a_judge_that_refuses_every_call_ends_the_run() -> None:
+    refusal = ModelRefused("HTTP 401", RefusalReason.KEY)
+    with pytest.raises(ModelRefused) as caught:
+        await judged(lambda messages, sampling: refusal, max_unscored=1.0).evaluate([GOOD], Split.VAL)
+    assert caught.value is refusal
+    too_long = judged(lambda messages, sampling: ModelRefused("too long", RefusalReason.REQUEST))
+    (answer,) = await too_long.answer(GOOD, Split.VAL, [0])
+    assert (answer.value, answer.problem, answer.spending.judge) == (None, "the judge: too long", Usage(failures=1))
+
+
+async def test_a_rule_judges_at_no_cost() -> None:
+    assert await RuleGrader(ExactScorer()).grade("1", EXAMPLES[1]) == Grade(1.0, Usage())

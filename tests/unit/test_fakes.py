@@ -7,6 +7,7 @@ from gpo.prompt import Prompt
 from gpo.tasks import Split
 from gpo.testing.fakes import FakeEvaluator, FakeModel, FakeProposer, WordEmbedder
 from gpo.testing.samples import candidate
+from gpo.trajectory import Direction
 
 
 async def test_a_scripted_model_follows_its_script_and_no_further() -> None:
@@ -31,11 +32,20 @@ async def test_an_evaluator_records_what_it_was_asked() -> None:
     assert evaluator.calls == [((Prompt("one"),), Split.TEST)]
 
 
+async def test_an_evaluator_answers_for_the_examples_asked_for() -> None:
+    evaluator = FakeEvaluator(lambda prompt: [1.0, None, 0.0])
+    answers = await evaluator.answer(Prompt("one"), Split.TRAIN, [2, 1])
+    assert [(answer.text, answer.value) for answer in answers] == [("answer 2 to: one", 0.0), ("", None)]
+    assert evaluator.answered == [(Prompt("one"), Split.TRAIN, (2, 1))]
+    with pytest.raises(ValueError, match="no train example 3"):
+        await evaluator.answer(Prompt("one"), Split.TRAIN, [3])
+
+
 async def test_a_proposer_counts_what_it_leaves_out_as_malformed() -> None:
     proposer = FakeProposer(lambda current, n, seed: [f"{current.prompt.text} {n} {seed}"])
-    proposals = await proposer.propose(candidate("now"), [], step_size=5, n=3, seed=9)
+    proposals = await proposer.propose(candidate("now"), Direction(), step_size=5, exemplars=[], n=3, seed=9)
     assert (proposals.prompts, proposals.num_malformed, proposals.usage.requests) == ((Prompt("now 3 9"),), 2, 3)
-    assert proposer.calls == [(5, ())]
+    assert proposer.calls == [(5, Direction(), ())]
 
 
 async def test_an_embedder_counts_words() -> None:

@@ -162,7 +162,9 @@ async def test_an_enforced_step_size_samples_anew(
 
 async def test_without_a_bound_nothing_is_rejected() -> None:
     model = FakeModel.scripted([f"<START>{'word ' * 500}<END>"])
-    proposals = await proposer(model, max_samples=4).propose(CURRENT, Direction(), step_size=None, exemplars=[], n=1, seed=0)
+    proposals = await proposer(model, max_samples=4).propose(
+        CURRENT, Direction(), step_size=None, exemplars=[], n=1, seed=0
+    )
     assert len(proposals.prompts) == 1
 
 

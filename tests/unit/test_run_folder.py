@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,13 @@ from gpo.tasks import Split, Task
 from gpo.testing.samples import TRAJECTORIES
 
 KEYS = (SearchKey("desk", 0), SearchKey("desk", 1))
-DATA = {"desk": "0011"}
+
+
+def desk(target: str) -> Task:
+    return Task("desk", Prompt("Which desk?"), dict.fromkeys(Split, (Example("?", (target,)),)), ExactScorer())
+
+
+DATA = (desk("billing"),)
 CHECKPOINT = Checkpoint(TRAJECTORIES["one step"], test={})
 
 
@@ -35,7 +42,7 @@ def config(**sections: Any) -> RunConfig:
 
 
 def opened(
-    folder: Path, *, resume: bool = False, data: dict[str, str] = DATA, run_id: str = "run-1", **sections: Any
+    folder: Path, *, resume: bool = False, data: Sequence[Task] = DATA, run_id: str = "run-1", **sections: Any
 ) -> RunRecord:
     return RunFolder(Folder.at(str(folder))).open(config(**sections), KEYS, data, run_id=run_id, resume=resume)
 
@@ -106,7 +113,7 @@ def test_other_settings_are_refused(begun: Path) -> None:
 
 def test_other_data_are_refused(begun: Path) -> None:
     with pytest.raises(ConfigError, match="not those that the run") as caught:
-        opened(begun, resume=True, data={"desk": "ffff"})
+        opened(begun, resume=True, data=(desk("technical"),))
     assert caught.value.field == "tasks[0].data"
 
 

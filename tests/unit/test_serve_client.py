@@ -6,12 +6,18 @@ from typing import Any, cast
 
 import pytest
 
-from gpo.evaluation import Evaluation
-from gpo.models import Usage
+from gpo.evaluation import Answered, Evaluation, LocalEvaluator
+from gpo.examples import Example
+from gpo.grading import RuleGrader
+from gpo.models import Sampling, Usage
 from gpo.prompt import Prompt
 from gpo.score import Score
-from gpo.tasks import Split
+from gpo.scoring import ExactScorer
+from gpo.tasks import Split, Task
+from gpo.testing.fakes import FakeModel
+from gpo.trajectory import Spending
 from serve.client import ServeEvaluator
+from serve.evaluator import EvaluatorReplica, UnknownTask
 
 SCORED = Evaluation(Score((1.0,)), Usage(requests=1))
 
@@ -19,10 +25,10 @@ SCORED = Evaluation(Score((1.0,)), Usage(requests=1))
 class Response:
     """A reply of a replica that is still at work."""
 
-    def __init__(self, work: asyncio.Future[list[Evaluation]]) -> None:
+    def __init__(self, work: asyncio.Future[list[Any]]) -> None:
         self.work, self.cancelled = work, False
 
-    def __await__(self) -> Generator[Any, None, list[Evaluation]]:
+    def __await__(self) -> Generator[Any, None, list[Any]]:
         return self.work.__await__()
 
     def cancel(self) -> None:
@@ -34,9 +40,11 @@ class Handle:
 
     def __init__(self) -> None:
         self.responses: list[Response] = []
-        self.evaluate = self
+        self.evaluate = self.answer = self
+        self.asked: list[tuple[Any, ...]] = []
 
-    def remote(self, task: str, prompts: list[Prompt], split: Split) -> Response:
+    def remote(self, *arguments: Any) -> Response:
+        self.asked.append(arguments)
         self.responses.append(Response(asyncio.get_running_loop().create_future()))
         return self.responses[-1]
 
@@ -73,3 +81,28 @@ async def test_one_failure_stops_the_other_requests() -> None:
     with pytest.raises(RuntimeError, match="lost"):
         await task
     assert handle.responses[1].cancelled
+
+
+async def test_answers_are_one_request_which_ends_with_its_caller() -> None:
+    handle = Handle()
+    evaluator = ServeEvaluator(cast("Any", handle), "desk")
+    answered = Answered("yes", 1.0, Spending())
+    tasks = [asyncio.create_task(evaluator.answer(Prompt("a"), Split.TRAIN, (4, 2))) for _ in range(2)]  # type: ignore[arg-type]
+    await asyncio.sleep(0.01)
+    assert handle.asked == [("desk", Prompt("a"), Split.TRAIN, (4, 2))] * 2
+    handle.responses[0].work.set_result([answered])
+    assert await tasks[0] == [answered]
+    tasks[1].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[1]
+    assert [response.cancelled for response in handle.responses] == [False, True]
+
+
+async def test_a_replica_answers_for_the_tasks_it_holds() -> None:
+    task = Task("desk", Prompt("a"), {Split.TRAIN: (Example("?", ("yes",)),)}, ExactScorer())
+    model = FakeModel(lambda messages, sampling: "yes")
+    replica = EvaluatorReplica([LocalEvaluator(task, model, Sampling(), RuleGrader(task.scorer))])
+    (answer,) = await replica.answer("desk", Prompt("a"), Split.TRAIN, [0])
+    assert (answer.text, answer.value) == ("yes", 1.0)
+    with pytest.raises(UnknownTask):
+        await replica.answer("other", Prompt("a"), Split.TRAIN, [0])
