@@ -43,7 +43,9 @@ def open_comparison(
         )
         for name, config in methods.items()
     ]
-    return Comparison(run_id, tuple(tasks), runs)
+    # A comparison that is resumed keeps its name.
+    first = runs[0]
+    return Comparison(first.record.run_id.removesuffix(f"-{first.name}"), tuple(tasks), runs)
 
 
 def carry_out(comparison: Comparison, place: ComparisonFolder, standing: Standing, view: View) -> None:

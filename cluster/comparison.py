@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -13,7 +14,7 @@ from actors.folder import Folder
 from cluster.averages import ALL, Family, Spread, alone, families_of, family_spread, mean_scores
 from cluster.config import RunConfig
 from cluster.outputs import RunRecord, as_json
-from cluster.progress import duration
+from cluster.progress import duration, percent
 from gpo.models import Usage
 from gpo.tasks import Task
 
@@ -95,14 +96,18 @@ def _tokens(record: RunRecord) -> int:
 def _shown(known: Spread | None) -> str:
     if known is None:
         return "–"
-    spread = f" ± {100 * known.stderr:.1f}" if known.stderr is not None else ""
+    spread = f"±{100 * known.stderr:.1f}" if known.stderr is not None else ""
     return f"{100 * known.mean:.1f}{spread}"
+
+
+def _mean(known: Spread | None) -> str:
+    return percent(known.mean if known else None)
 
 
 def _overview(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """One row per method, best on ``test`` first."""
     everything = comparison.families[-1]
-    heading = ["Method", "val", "test", "test, initial", "Prompts", "Task calls", "Optimizer calls", "Tokens", "Time"]
+    heading = ["Method", "val", "test", "initial", "Prompts", "Task calls", "Opt. calls", "Tokens", "Time"]
     costs = any(_cost(run.record) for run in comparison.methods)
     rows: list[tuple[float, list[str]]] = []
     for run in comparison.methods:
@@ -112,16 +117,25 @@ def _overview(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
             run.name if run.record.status == "completed" else f"{run.name} ({run.record.status})",
             _shown(family_spread(everything, ends, which="best", split="val")),
             _shown(best),
-            _shown(family_spread(everything, ends, which="initial", split="test")),
+            _mean(family_spread(everything, ends, which="initial", split="test")),
             f"{_num_prompts(run.record):,}",
             f"{usage['task'].requests:,}",
             f"{usage['optimizer'].requests:,}",
-            f"{_tokens(run.record):,}",
+            _short(_tokens(run.record)),
             duration(run.record.wall_s),
             *([f"{_cost(run.record):.2f}"] if costs else []),
         ]
         rows.append((best.mean if best else -1.0, row))
     return [*heading, *(["US$"] if costs else [])], [row for _, row in sorted(rows, key=lambda row: -row[0])]
+
+
+def _short(count: int) -> str:
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= 10 * size:
+            return f"{count / size:,.0f} {unit}"
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return str(count)
 
 
 def _cost(record: RunRecord) -> float:
@@ -158,7 +172,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
 
 
 def _table(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]], num_averages: int = 0) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, name in enumerate(heading):
         table.add_column(Text(name), justify="left" if index == 0 else "right", overflow="fold")
     for index, row in enumerate(rows):
@@ -175,7 +189,8 @@ def comparison_markdown(comparison: Comparison) -> str:
             (
                 f"# {comparison.run_id}: {comparison.status}",
                 f"Scores are percentages: means over tasks, then over seeds ({num_seeds}), with the standard error "
-                "over seeds behind ±. Only `val` chose; `test` was scored for initial and best prompts.",
+                "over seeds behind ±; `initial` is on `test`. Only `val` chose; `test` was scored for initial and best "
+                "prompts.",
                 _markdown(*overview),
                 f"Best prompts on `test`, task by task; “{ALL}” and families are means over tasks.",
                 _markdown(*by_task),

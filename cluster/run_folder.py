@@ -118,7 +118,9 @@ class RunFolder:
         if difference := _difference(stored.model_dump(mode="json"), config.model_dump(mode="json")):
             field, old, new = difference
             raise ConfigError(
-                field, f"the run in {self.folder.url!r} has {old!r}, not {new!r}", "resume with its own configuration"
+                field,
+                f"the run in {self.folder.url!r} has {_shown(old)}, not {_shown(new)}",
+                "resume with its own configuration",
             )
         known = _json_object(self._read("data.json"))
         for index, (task, fingerprint) in enumerate(fingerprints.items()):
@@ -185,12 +187,16 @@ class RunFolder:
 
 
 def fingerprint(task: Task) -> str:
-    """Sixteen hexadecimal digits that depend on every example of the task, in order."""
+    """Sixteen hexadecimal digits that depend on every example of the task, demonstrations too, in order."""
     digest = blake2b(digest_size=8)
-    for split, examples in sorted(task.examples.items()):
+    for split, examples in (*sorted(task.examples.items()), ("shots", task.answer_format.demonstrations)):
         for example in examples:
             digest.update(json.dumps([split, example.input, *example.targets]).encode())
     return digest.hexdigest()
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else repr(value)
 
 
 def _json_object(content: bytes | None) -> dict[str, Any]:

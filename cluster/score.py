@@ -11,7 +11,8 @@ from typing import Any
 
 from actors.folder import Folder
 from cluster.output_file import require_writable
-from gpo.datasets.files import cell_texts, read_json_lines
+from gpo.datasets.files import read_json_lines
+from gpo.datasets.rows import cell_texts
 from gpo.errors import ConfigError
 from gpo.examples import Example
 from gpo.scoring.parsers import PARSERS, benchmark_scorer, family_of

@@ -45,7 +45,7 @@ def example_lines(example: Example) -> str:
 
 
 SCALE = (
-    "A prompt's score is the percentage of held-out inputs answered correctly with it (an answer may be correct in part), "
-    "from 0 (none) to 100 (all)."
+    "A prompt's score is the percentage of held-out inputs answered correctly with it (an answer may be partly "
+    "correct), from 0 (none) to 100 (all)."
 )
 """Stands wherever scores are shown."""

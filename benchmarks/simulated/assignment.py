@@ -27,7 +27,7 @@ GAIN_PER_REWRITING = 5.0
 # These patterns read ``gpo.refinement`` and ``gpo.compact_meta_prompt``, and change with them.
 _STEP_SIZE = re.compile(r"Change at most (\d+) words? of the current prompt")
 _REQUEST = re.compile(
-    r"^(Rewrite this instruction|Improve a few words of this instruction|Say this instruction in other words): ",
+    r"^(Rewrite this instruction|Improve a few words of this instruction|Say this instruction in other words):\s",
     re.MULTILINE,
 )
 _KINDS: dict[str, Kind] = {

@@ -13,6 +13,8 @@ DIMENSION = 64
 _COORDINATES_PER_WORD = 4
 
 
+# A search embeds its whole history in every step.
+@lru_cache(maxsize=4096)
 def embed(text: str) -> tuple[float, ...]:
     """A unit vector of length 64; its cosine with another text's vector grows with the words that both share.
 

@@ -5,8 +5,9 @@ What is assumed of such models:
 - The more words may change, the more do: up to 30 % of the step size, and up to 20 where no bound is stated. In 5 % of
   replies the model disregards a bound, and adds more words than it allows.
 - Without evidence, edits are aimless: words of a vocabulary whose mean effect is 0 come, go or replace others.
-- With evidence, 70 % of the edits are the most promising of eight that come to mind. Evidence is differences in score,
-  and what reflections and notes recommend; the model cannot tell right advice from wrong.
+- With evidence, 70 % of the edits are the most promising of eight that come to mind. Evidence is differences in score
+  (or, in a compact meta-prompt, which prompt became which), and what reflections and notes recommend; the model cannot
+  tell right advice from wrong.
 - Asked to edit rather than to write anew, it makes half as many changes.
 - Asked to paraphrase, it goes by no evidence. It replaces words without effect by others of the kind and changes the
   order, and in 10 % of its edits, it misses the meaning.
@@ -79,7 +80,11 @@ def _edited(words: Sequence[str], num_edits: int, evidence: Mapping[str, float],
     for _ in range(num_edits):
         num_options = NUM_CONSIDERED if evidence and draw.random() < FOLLOWING else 1
         options = [_aimless(len(edited), vocabulary, draw) for _ in range(num_options)]
-        _apply(max(options, key=lambda edit: _gain(edit, edited, held, evidence)), edited, held)
+        edit = max(options, key=lambda option: _gain(option, edited, held, evidence))
+        lost, won = _exchanged(edit, edited)
+        held.subtract(lost)
+        held.update(won)
+        _apply(edit, edited)
     return edited
 
 
@@ -91,23 +96,20 @@ def _aimless(num_words: int, vocabulary: Sequence[str], draw: Random) -> _Edit:
     return _Edit(draw.randrange(num_words), 1, None if kind < 0.75 and num_words > 1 else draw.choice(vocabulary))
 
 
-def _gain(edit: _Edit, words: Sequence[str], held: Mapping[str, int], evidence: Mapping[str, float]) -> float:
+def _gain(edit: _Edit, words: Sequence[str], held: Counter[str], evidence: Mapping[str, float]) -> float:
     """The promise of the words that an edit brings, less that of the words that no longer occur after it."""
-    won = _distinct(edit.word) if edit.word else ()
-    lost = _distinct(words[edit.place]) if edit.removed else ()
-    gain = sum(evidence.get(word, 0.0) for word in won if word not in held)
+    lost, won = _exchanged(edit, words)
+    gain = sum(evidence.get(word, 0.0) for word in won if held[word] == 0)
     return gain - sum(evidence.get(word, 0.0) for word in lost if held[word] == 1 and word not in won)
 
 
-def _apply(edit: _Edit, words: list[str], held: Counter[str]) -> None:
-    for token in words[edit.place : edit.place + edit.removed]:
-        for word in _distinct(token):
-            held[word] -= 1
-            if not held[word]:
-                del held[word]
+def _exchanged(edit: _Edit, words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The words that an edit takes away, and those that it puts in their place."""
+    return _distinct(words[edit.place]) if edit.removed else (), _distinct(edit.word) if edit.word else ()
+
+
+def _apply(edit: _Edit, words: list[str]) -> None:
     words[edit.place : edit.place + edit.removed] = [edit.word] if edit.word else []
-    if edit.word:
-        held.update(_distinct(edit.word))
 
 
 def _paraphrased(words: Sequence[str], num_edits: int, draw: Random) -> list[str]:
@@ -116,7 +118,7 @@ def _paraphrased(words: Sequence[str], num_edits: int, draw: Random) -> list[str
         replaceable = [index for index, token in enumerate(edited) if not WEIGHTS.keys() & set(_distinct(token))]
         kind = draw.random()
         if kind < MISUNDERSTANDING:
-            _apply(_aimless(len(edited), VOCABULARY, draw), edited, Counter())
+            _apply(_aimless(len(edited), VOCABULARY, draw), edited)
         elif len(edited) > 1 and left > 1 and kind < 0.4:
             # An exchange of neighbours counts as two changed words.
             left -= 1

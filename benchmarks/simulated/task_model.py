@@ -38,7 +38,8 @@ def answer(messages: Sequence[Message], *, seed: int) -> str:
     asked, num_demonstrations = _last_question(messages)
     question = read_question(asked)
     if question is None:
-        return pick(_options(asked) or _options(_all(messages)) or _ANYTHING, seed, "answer", asked)
+        # A follow-up may offer options where the question does not.
+        return pick(_options(asked) or _options(messages[-1]["content"]) or _ANYTHING, seed, "answer", asked)
     taught = GAIN_PER_DEMONSTRATION * min(num_demonstrations, MAX_DEMONSTRATIONS)
     if uniform(seed, "difficulty", question.text) < quality(question.prompt, question.domain) + taught:
         return question.label

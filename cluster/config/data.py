@@ -102,7 +102,7 @@ class BenchmarkConfig(Section):
     """A known benchmark, in the folder layout of the reference runs or as its authors publish it."""
 
     benchmark: Literal["bbh", "mmlu", "gsm8k", "wsc", "webnlg"]
-    name: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    name: str | tuple[str, ...] | None = None
     """One of its tasks, e.g. ``navigate``; a list of them, or ``all``, stands for one entry each; left out where the
     benchmark is a single one."""
     root: ConfigPath
@@ -110,6 +110,8 @@ class BenchmarkConfig(Section):
 
     @model_validator(mode="after")
     def _listed_tasks_are_known(self) -> Self:
+        if self.name == ():
+            raise PydanticCustomError("no_task", "names no task; name some, or write all", {"at": "name"})
         if isinstance(self.name, tuple):
             known = [task.name for task in tasks_of(self.benchmark)]
             for name in self.name:

@@ -70,9 +70,10 @@ def _start_paths_at(raw: dict[str, Any], folder: Path) -> None:
     tasks = raw.get("tasks")
     for task in tasks if isinstance(tasks, list) else []:
         data, answer = (task.get(name) if isinstance(task, dict) else None for name in ("data", "answer"))
-        # With a hub's data set, the splits are no paths.
-        if isinstance(data, dict) and "huggingface" not in data:
-            _absolute(data, _DATA_PATHS, folder)
+        # With a hub's data set, the splits are no paths, and its name is one only where it looks like one.
+        if isinstance(data, dict):
+            is_place = str(data.get("huggingface")).startswith(".")
+            _absolute(data, _DATA_PATHS if "huggingface" not in data else ("huggingface",) * is_place, folder)
         if isinstance(answer, dict) and any(":" in str(answer.get(name)) for name in ("metric", "parser")):
             answer.setdefault("folder", ".")
             _absolute(answer, ("folder",), folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, Tag, model_validator
 from pydantic_core import PydanticCustomError
@@ -16,7 +16,7 @@ from gpo.compact_meta_prompt import CompactMetaPrompt
 from gpo.meta_prompt import FullMetaPrompt, MetaPrompt
 from gpo.refinement import Editing, Generation, Paraphrase, Refinement
 
-_DEFAULT_STEPS = 12
+DEFAULT_STEPS = 12
 
 
 class RefinementConfig(Section):
@@ -111,6 +111,14 @@ class OptimizerConfig(Section):
     ] = BestOfStepConfig()
     """Who becomes the current prompt after a step."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_steps(cls, optimizer: Any) -> Any:
+        """Write the default out, since it depends on another option."""
+        if isinstance(optimizer, dict) and optimizer.get("steps") is None and optimizer.get("epochs") is None:
+            return {**optimizer, "steps": DEFAULT_STEPS}
+        return optimizer
+
     @model_validator(mode="after")
     def _there_is_something_to_enforce(self) -> Self:
         if self.refinement.enforce and self.schedule.kind == "none":
@@ -124,14 +132,14 @@ class OptimizerConfig(Section):
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
         # How many steps ``epochs`` are is known once the data is loaded.
-        if (self.steps is not None or self.epochs is None) and not self.warm_up_fits(self.num_steps(num_train=1)):
+        if self.steps is not None and not self.warm_up_fits(self.steps):
             raise PydanticCustomError(
                 "warmup",
                 "{warmup} is too many, there are only {steps} steps; warm up in fewer",
                 {
                     "at": "schedule.warmup_steps",
                     "warmup": self.schedule.warmup_steps,
-                    "steps": self.num_steps(num_train=1),
+                    "steps": self.steps,
                 },
             )
         return self
@@ -140,7 +148,7 @@ class OptimizerConfig(Section):
         """Updates of a trajectory whose task has so many train examples."""
         if self.steps is not None:
             return self.steps
-        return self.epochs * ceil(num_train / self.batch_size) if self.epochs else _DEFAULT_STEPS
+        return (self.epochs or 0) * ceil(num_train / self.batch_size)
 
     def warm_up_fits(self, num_steps: int) -> bool:
         """Whether the warm-up leaves a step to decay in."""

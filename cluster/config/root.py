@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
 from cluster.config.models import EmbeddedChatConfig, ModelsConfig
-from cluster.config.optimizer import MetaPromptConfig, OptimizerConfig
+from cluster.config.optimizer import DEFAULT_STEPS, MetaPromptConfig, OptimizerConfig
 from cluster.config.section import Section
 from cluster.config.tasks import Tasks
 
@@ -80,7 +80,7 @@ class RunConfig(Section):
     run: RunSection = RunSection()
     models: ModelsConfig
     tasks: Tasks
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(steps=DEFAULT_STEPS)
     evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()
     budget: BudgetConfig = BudgetConfig()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpo.datasets.files import read_examples
-from gpo.datasets.inference import inferred_kind
 from gpo.datasets.loaded import LoadedTask, published
 from gpo.datasets.releases import Release
 from gpo.datasets.releases.bbh import BBHRelease
@@ -90,6 +89,3 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         Benchmark("webnlg", Fields("input", "output"), has_tasks=False),
     )
 }
-
-answer_kind = inferred_kind
-"""Its former name."""

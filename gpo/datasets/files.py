@@ -9,11 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpo.datasets.rows import Fields, cell_texts, example_of
+from gpo.datasets.rows import Fields, example_of
 from gpo.errors import ConfigError
 from gpo.examples import Example
-
-__all__ = ["Fields", "cell_texts", "read_examples", "read_json_lines", "read_text"]
 
 
 def read_examples(path: Path, fields: Fields, *, where: str) -> tuple[Example, ...]:

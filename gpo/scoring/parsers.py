@@ -21,8 +21,6 @@ from gpo.scoring.paper import (
 from gpo.scoring.rouge import RougeScorer
 from gpo.scoring.scorer import Scorer
 
-__all__ = ["DATASETS", "PARSERS", "Family", "benchmark_scorer", "family_of"]
-
 PARSERS: Mapping[str, Mapping[Family, Callable[[], Scorer]]] = {
     "default": {
         "choice": ChoiceScorer,

@@ -51,6 +51,7 @@ def test_what_is_left_out_is_gpo_as_published(tmp_path: Path) -> None:
     assert (settings.steps, settings.candidates) == (12, 8)
     assert settings.direction.model_dump() == {
         "form": "score",
+        "failures": 3,
         "trajectory": {"kind": "retrieval", "by": "relevance", "k": 3},
     }
     assert settings.schedule.model_dump() == {"kind": "cosine", "initial": 50, "final": 10, "warmup_steps": 0}
@@ -241,11 +242,6 @@ def test_an_override_that_cannot_be_used_is_refused(override: str, field: str, p
             },
             "tasks[0].answer.labels",
             "goes with kind: label only",
-        ),
-        (
-            {"optimizer": {"refinement": {"kind": "editing"}, "meta_prompt": {"kind": "compact"}}},
-            "optimizer.refinement.kind",
-            "set optimizer.meta_prompt.kind to full",
         ),
         (
             {"optimizer": {"refinement": {"enforce": True}, "schedule": {"kind": "none"}}},

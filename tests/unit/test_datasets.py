@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gpo.datasets.benchmarks import BENCHMARKS, answer_kind
-from gpo.datasets.files import Fields, read_examples
-from gpo.datasets.splits import require_disjoint, sampled, without_overlap
+from gpo.datasets.benchmarks import BENCHMARKS
+from gpo.datasets.catalogue import BENCHMARK_NAMES, tasks_of
+from gpo.datasets.files import read_examples
+from gpo.datasets.inference import inferred_kind
+from gpo.datasets.rows import Fields
+from gpo.datasets.splits import absent_from, distinct, require_disjoint, sampled, shuffled, without_overlap
 from gpo.errors import ConfigError
 from gpo.examples import Example
 from gpo.tasks import Split
@@ -182,6 +185,20 @@ def test_a_sample_no_smaller_than_the_whole_is_the_whole(size: int | None) -> No
     assert sampled(examples, size) == examples
 
 
+def test_repeats_are_told_aside_from_case_and_white_space() -> None:
+    examples = [Example(text, (str(index),)) for index, text in enumerate(["a b", "c", "A  b\n", "d"])]
+    assert [example.target for example in distinct(examples)] == ["0", "1", "3"]
+    assert [example.target for example in absent_from(examples, [Example("A b", ("",))])] == ["1", "3"]
+
+
+def test_a_shuffled_data_set_is_always_in_the_same_order() -> None:
+    examples = splits(val="abcdefghijklmnopqrstuvwxyz")[Split.VAL]
+    mixed = shuffled(examples)
+    assert mixed == shuffled(examples)
+    assert mixed != examples
+    assert sorted(inputs(mixed)) == list(inputs(examples))
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Two benchmarks: one of tasks, one that is a task."""
@@ -197,11 +214,19 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("name", "task", "prefix"), [("bbh", "navigate", "bbh/navigate"), ("gsm8k", None, "gsm8k")])
 def test_a_benchmark_loads_without_overlap(root: Path, inside: bool, name: str, task: str | None, prefix: str) -> None:
     loaded = BENCHMARKS[name].load(root / name if inside else root, task, where="tasks.t.data")
-    assert {split: [example.input for example in examples] for split, examples in loaded.items()} == {
+    assert {split: [example.input for example in examples] for split, examples in loaded.splits.items()} == {
         Split.TRAIN: [f"{prefix} a", f"{prefix} b"],
         Split.VAL: [f"{prefix} c"],
         Split.TEST: [f"{prefix} d", f"{prefix} e"],
     }
+    assert loaded.few_shot == ()
+
+
+def test_few_shot_examples_that_are_held_out_are_dropped(root: Path) -> None:
+    lines = [row(input=f"bbh/navigate {letter}", target="7") for letter in "acexy"]
+    (root / "bbh/navigate/few_shot_examples.jsonl").write_text("\n".join(lines))
+    loaded = BENCHMARKS["bbh"].load(root, "navigate", where="tasks.t.data")
+    assert [example.input[-1] for example in loaded.few_shot or ()] == ["a", "x", "y"]
 
 
 @pytest.mark.parametrize(
@@ -213,6 +238,7 @@ def test_a_benchmark_loads_without_overlap(root: Path, inside: bool, name: str, 
         ("bbh", "navigate", "nowhere", r"root: .*nowhere' is not a folder"),
         ("mmlu", "anatomy", ".", "is not a task of mmlu"),
         ("wsc", None, ".", "does not exist"),
+        ("gsm8k", "navigate", ".", "name: 'navigate' is unknown, gsm8k is one task; leave it out"),
     ],
 )
 def test_a_benchmark_that_is_not_there(root: Path, name: str, task: str | None, folder: str, message: str) -> None:
@@ -223,7 +249,7 @@ def test_a_benchmark_that_is_not_there(root: Path, name: str, task: str | None, 
 def test_a_benchmark_whose_val_repeats_test_is_refused(root: Path) -> None:
     folder = root / "gsm8k"
     (folder / "eval.jsonl").write_bytes((folder / "test.jsonl").read_bytes())
-    with pytest.raises(ConfigError, match=r"every example of eval\.jsonl"):
+    with pytest.raises(ConfigError, match="every example of val is in test too"):
         BENCHMARKS["gsm8k"].load(root, None, where="tasks.t.data")
 
 
@@ -242,20 +268,24 @@ def test_a_benchmark_whose_val_repeats_test_is_refused(root: Path) -> None:
     ],
 )
 def test_targets_show_their_kind(targets: list[str], kind: str) -> None:
-    assert answer_kind([Example("?", (target,)) for target in targets]) == kind
+    assert inferred_kind([Example("?", (target,)) for target in targets]) == kind
 
 
 def test_alternatives_show_free_text() -> None:
-    assert answer_kind([Example("?", ("7",)), Example("?", ("7", "seven"))]) == "text"
+    assert inferred_kind([Example("?", ("7",)), Example("?", ("7", "seven"))]) == "text"
 
 
 @pytest.mark.skipif("GPO_DATA" not in os.environ, reason="GPO_DATA does not name the benchmarks' folder")
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_the_real_benchmarks_load(name: str) -> None:
+@pytest.mark.parametrize("name", BENCHMARK_NAMES)
+def test_the_real_benchmarks_load_and_their_targets_are_of_the_catalogue_s_family(name: str) -> None:
     root = Path(os.environ["GPO_DATA"])
-    benchmark = BENCHMARKS[name]
-    tasks = sorted(path.name for path in (root / name).iterdir() if path.is_dir()) if benchmark.has_tasks else [None]
-    for task in tasks:
-        loaded = benchmark.load(root, task, where="tasks.t.data")
-        require_disjoint(loaded, where="tasks.t.data")
-        assert all(loaded.values()), task
+    for task in tasks_of(name):
+        loaded = BENCHMARKS[name].load(root, task.name, where="tasks.t.data")
+        require_disjoint(loaded.splits, where="tasks.t.data")
+        assert all(loaded.splits.values()), task
+        assert len(loaded.few_shot or ()) >= 4, task
+        found = inferred_kind([example for split in loaded.splits.values() for example in split])
+        assert found == {"words": "exact", "brackets": "exact"}.get(task.family, task.family), task
+    if BENCHMARKS[name].has_tasks:
+        folders = {path.name for path in (root / name).iterdir() if path.is_dir()}
+        assert folders == {task.name for task in tasks_of(name)}

@@ -95,7 +95,7 @@ async def test_a_completion_tells_its_usage_and_price(server: SimulatedEndpoint)
 
 
 async def test_a_reply_that_was_cut_says_so(server: SimulatedEndpoint) -> None:
-    asked: list[Message] = [{"role": "user", "content": "Rewrite this instruction:\nThink about it carefully."}]
+    asked: list[Message] = [{"role": "user", "content": "Rewrite this instruction: Think about it carefully."}]
     optimizer = model(server.base_url, name="opt-model")
     async with optimizer.endpoint.client:
         completion = await optimizer.complete(asked, Sampling(max_tokens=2))

@@ -48,7 +48,7 @@ def _examples(path: Path, where: str) -> tuple[Example, ...]:
     try:
         examples = tuple(_example(row, f"{where} ({path.name}:{reader.line_num})") for row in reader if row)
     except csv.Error as error:
-        raise ConfigError(f"{where} ({path.name}:{reader.line_num + 1})", f"not valid CSV ({error})", _REMEDY) from None
+        raise ConfigError(f"{where} ({path.name}:{reader.line_num})", f"not valid CSV ({error})", _REMEDY) from None
     if not examples:
         raise ConfigError(where, f"{str(path)!r} holds no example", _REMEDY)
     return examples
