@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Finished, Gpo, Until, WriteConfig
+
+METHODS = ("gpo", "sgdm")
+STEPS, CANDIDATES, VAL, TEST = 3, 3, 20, 30
+SEEDS = (0, 1)
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[SimulatedEndpoint]:
+    with SimulatedEndpoint() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def config(endpoint: SimulatedEndpoint, write_config: WriteConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_config(
+        tmp_path_factory.mktemp("compare"),
+        endpoint.base_url,
+        tasks=[{}, {"name": "desks", "prompt": "Which desk is it?"}],
+        optimizer={"steps": STEPS, "candidates": CANDIDATES},
+        compare=list(METHODS),
+    )
+
+
+def _paid(endpoint: SimulatedEndpoint, since: int = 0) -> Counter[tuple[str, str]]:
+    return Counter((call.model, call.content) for call in endpoint.requests[since:] if call.model)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(gpo: Gpo, config: Path) -> Finished:
+    return gpo("compare", config, "--run-dir", "whole", cwd=config.parent)
+
+
+def _document(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "comparison.json").read_text(encoding="utf-8")))
+
+
+def test_the_table_tells_what_each_method_came_to(
+    undisturbed: Finished, config: Path, endpoint: SimulatedEndpoint
+) -> None:
+    assert undisturbed.code == 0, undisturbed.stderr
+    document = _document(config.parent / "whole")
+    assert document["status"] == "completed"
+    assert [method["name"] for method in document["methods"]] == list(METHODS)
+    for method in document["methods"]:
+        assert method["seeds"] == list(SEEDS)
+        assert 0 <= method["best"]["test"]["mean"] <= 1
+        assert method["best"]["val"]["mean"] >= method["initial"]["val"]["mean"]
+        assert method["best"]["test"]["stderr"] is not None
+        assert set(method["tasks"]) == {"triage", "desks"}
+        expected = sum(method["tasks"][task]["best"]["test"]["mean"] for task in ("triage", "desks")) / 2
+        assert method["best"]["test"]["mean"] == pytest.approx(expected, abs=1e-3)
+        summary = json.loads((config.parent / "whole" / method["name"] / "summary.json").read_text(encoding="utf-8"))
+        assert summary["llm"] == method["llm"]
+        (average,) = summary["averages"]
+        assert {name: average[name] for name in ("initial", "best")} == {
+            name: method[name] for name in ("initial", "best")
+        }
+    answered = [call.model for call in endpoint.requests if call.model]
+    assert Counter(answered[: sum(_calls(document).values())]) == _calls(document)
+    markdown = (config.parent / "whole" / "comparison.md").read_text(encoding="utf-8")
+    for shown in (*METHODS, "triage", "desks", "all tasks", "±"):
+        assert shown in markdown
+        assert shown in undisturbed.stdout
+
+
+def _calls(document: dict[str, Any]) -> Counter[str]:
+    return Counter(
+        {
+            model: sum(method["llm"][role]["requests"] for method in document["methods"])
+            for model, role in (("task-model", "task"), ("opt-model", "optimizer"))
+        }
+    )
+
+
+def test_reflections_and_summaries_cost_what_the_formula_says(undisturbed: Finished, config: Path) -> None:
+    steps = [
+        json.loads(line)
+        for line in (config.parent / "whole" / "sgdm" / "steps.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert all(step["reflection"] for step in steps)
+    assert [step["summary"] is None for step in steps] == [step["step"] == 0 for step in steps]
+    (_, sgdm) = _document(config.parent / "whole")["methods"]
+    trajectories = len(SEEDS) * 2
+    assert sgdm["llm"]["optimizer"]["requests"] == trajectories * (STEPS * (CANDIDATES + 1) + STEPS - 1)
+    tried = sum(len(step["candidates"]) for step in steps)
+    rows = json.loads((config.parent / "whole" / "sgdm" / "summary.json").read_text(encoding="utf-8"))["trajectories"]
+    ends = sum(len({row["initial"]["prompt"], row["best"]["prompt"]}) for row in rows)
+    batches = trajectories * STEPS * 8
+    assert sgdm["llm"]["task"]["requests"] == (trajectories + tried) * VAL + ends * TEST + batches
+
+
+def test_an_interrupted_comparison_goes_on_where_it_was(
+    undisturbed: Finished, gpo: Gpo, config: Path, endpoint: SimulatedEndpoint, until: Until
+) -> None:
+    folder = config.parent / "parts"
+    endpoint.behaviour = Behaviour(latency_s=0.05)
+    started = gpo.start("compare", config, "--run-dir", "parts", cwd=config.parent)
+    until(lambda: (folder / "sgdm" / "steps.jsonl").is_file() and (folder / "sgdm" / "steps.jsonl").stat().st_size > 0,
+          "the second method is under way")  # fmt: skip
+    started.interrupt()
+    first = started.finish()
+    assert first.code == 1
+    assert f"gpo compare {config} --run-dir {folder} --resume" in first.stderr
+    assert _document(folder)["status"] == "interrupted"
+    assert _document(folder)["methods"][0]["status"] == "completed"
+
+    endpoint.behaviour, between = Behaviour(), len(endpoint.requests)
+    second = gpo("compare", config, "--run-dir", "parts", "--resume", cwd=config.parent)
+
+    assert second.code == 0, second.stderr
+    whole, parts = (_document(config.parent / name) for name in ("whole", "parts"))
+    for one, other in zip(whole["methods"], parts["methods"], strict=True):
+        assert {**one, "wall_s": 0, "llm": 0, "calls": 0, "tokens": 0} == {
+            **other, "wall_s": 0, "llm": 0, "calls": 0, "tokens": 0,
+        }  # fmt: skip
+    # The first method was complete: not one of its calls is paid for again.
+    resumed = sum(count for (model, _), count in _paid(endpoint, between).items() if model == "opt-model")
+    assert 0 < resumed <= parts["methods"][1]["llm"]["optimizer"]["requests"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--method", "gop"), "--method: 'gop' is no method; did you mean 'gpo'?"),
+        (("--set", "optimizer.stepps=3"), "optimizer.stepps: is not an option; did you mean 'steps'?"),
+        (("--run-dir", "whole"), "holds a run already"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_started(
+    undisturbed: Finished, gpo: Gpo, config: Path, endpoint: SimulatedEndpoint, options: tuple[str, str], said: str
+) -> None:
+    before = len(_paid(endpoint))
+    refused = gpo("compare", config, *options, cwd=config.parent)
+    assert refused.code == 2
+    assert said in refused.stderr
+    assert len(_paid(endpoint)) == before
+
+
+def test_a_comparison_is_no_run(gpo: Gpo, config: Path) -> None:
+    refused = gpo("run", config, cwd=config.parent)
+    assert refused.code == 2
+    assert "gpo compare" in refused.stderr
