@@ -110,7 +110,7 @@ def report_evaluation(evaluated: Evaluated, console: Console, output: Path | Non
         "stderr": finite(score.stderr),
         "values": list(score.values_E),
         "usage": asdict(usage),
-        **({"judge": asdict(judge)} if is_judged else {}),
+        "judge": asdict(judge) if is_judged else None,
     }
     try:
         output.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

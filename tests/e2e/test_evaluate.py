@@ -149,7 +149,7 @@ def test_a_metric_of_the_users_own_beside_the_configuration(
         (
             "def metric(*given): return 3",
             2,
-            "tasks[0].answer.metric: tried on the first target: the function own:metric",
+            "tasks[0].answer.metric: task triage: tried on the first target: the function own:metric",
         ),
         # The targets are labels: only a model's answer, here never a label, makes this one fail.
         (

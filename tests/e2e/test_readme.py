@@ -44,7 +44,7 @@ def arguments(command: str) -> list[str]:
 def run(command: str, tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command from the project's folder; what it writes goes to ``tmp_path``."""
     parts = arguments(command)
-    if parts[1] == "run":
+    if parts[1] in ("run", "compare"):
         parts += ["--run-dir", str(tmp_path / "run")]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "RAY_", "GPO_"))}
     return subprocess.run(parts, cwd=ROOT, env={**inherited, **env}, capture_output=True, text=True, timeout=280)
@@ -54,7 +54,7 @@ def test_every_command_is_covered() -> None:
     covered = (
         shown("make ")
         + shown("export ")
-        + shown(".venv/bin/gpo run", ".venv/bin/gpo evaluate", ".venv/bin/gpo serve")
+        + shown(".venv/bin/gpo run", ".venv/bin/gpo evaluate", ".venv/bin/gpo serve", ".venv/bin/gpo compare")
         + shown(".venv/bin/gpo --help")
     )
     assert sorted(covered) == sorted(COMMANDS)
@@ -96,6 +96,17 @@ def test_an_endpoint_is_named_by_the_environment(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["status"] == "completed"
 
 
+def test_methods_are_compared(tmp_path: Path) -> None:
+    (command,) = shown(".venv/bin/gpo compare")
+
+    with SimulatedEndpoint(Behaviour(models=("gpt-4o", "gpt-4o-mini"))) as endpoint:
+        done = run(command, tmp_path, OPENAI_BASE_URL=endpoint.base_url)
+
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "run" / "comparison.md").read_text(encoding="utf-8")
+    assert {"gpo", "ape", "apo", "opro", "pe2", "sgdm"} <= set(re.findall(r"^\| (\w+) \|", table, re.MULTILINE))
+
+
 def test_a_prompt_is_evaluated_on_the_embedded_model(tmp_path: Path) -> None:
     (command,) = shown(".venv/bin/gpo evaluate")
 
@@ -128,10 +139,14 @@ def test_the_evaluator_is_served(tmp_path: Path) -> None:
     assert serving.returncode == 0
 
 
-@pytest.mark.parametrize("command", ["", "run", "evaluate", "serve"])
+@pytest.mark.parametrize("command", ["", "run", "compare", "evaluate", "serve"])
 def test_help_teaches(command: str) -> None:
     parts = [str(BIN / "gpo"), *([command] if command else []), "--help"]
     done = subprocess.run(parts, capture_output=True, text=True, timeout=60, check=True)
-    assert {"": "Exit codes", "run": "--resume", "evaluate": "--split", "serve": "GPO_SERVE_TOKEN"}[
-        command
-    ] in done.stdout
+    assert {
+        "": "Exit codes",
+        "run": "--resume",
+        "compare": "--method",
+        "evaluate": "--split",
+        "serve": "GPO_SERVE_TOKEN",
+    }[command] in done.stdout

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,16 @@ def test_leaves_no_process_behind(run: Outcome, until: Until) -> None:
 
 def test_summary_tells_what_the_run_came_to(run: Outcome) -> None:
     summary = run.summary
-    assert set(summary) == {"run_id", "status", "started_at", "finished_at", "wall_s", "trajectories", "llm"}
+    assert set(summary) == {
+        "run_id",
+        "status",
+        "started_at",
+        "finished_at",
+        "wall_s",
+        "trajectories",
+        "averages",
+        "llm",
+    }
     assert summary["run_id"].startswith("triage-")
     assert summary["status"] == "completed"
     started, finished = (datetime.fromisoformat(summary[name]) for name in ("started_at", "finished_at"))
@@ -99,12 +109,28 @@ def test_summary_tells_what_the_run_came_to(run: Outcome) -> None:
         ("triage", 0), ("triage", 1), ("desks", 0), ("desks", 1),
     ]  # fmt: skip
     for row in summary["trajectories"]:
-        assert set(row) == {"task", "seed", "steps", "initial", "best", "error"}
+        assert set(row) == {"task", "seed", "steps", "initial", "best", "samples", "error"}
         assert (row["steps"], row["error"]) == (NUM_STEPS, None)
         for end in ("initial", "best"):
             assert set(row[end]) == {"prompt", "val", "test"}
             assert 0 <= row[end]["val"] <= 1
             assert 0 <= row[end]["test"] <= 1
+
+
+def test_summary_averages_over_tasks_and_tells_who_kept_to_the_step_size(run: Outcome) -> None:
+    (average,) = run.summary["averages"]
+    assert (average["family"], average["tasks"]) == ("all tasks", 2)
+    rows = run.summary["trajectories"]
+    for which, split in product(("initial", "best"), ("val", "test")):
+        mean = sum(row[which][split] for row in rows) / len(rows)
+        assert average[which][split]["mean"] == pytest.approx(mean, abs=1e-3)
+    for row in rows:
+        lines = [line for line in run.steps if (line["task"], line["seed"]) == (row["task"], row["seed"])]
+        kept = [one["edit_distance"] <= line["step_size"] for line in lines for one in line["candidates"]]
+        assert row["samples"]["acceptance_rate"] == pytest.approx(sum(kept) / len(kept), abs=1e-4)
+        assert row["samples"]["candidates"] == len(kept)
+        assert row["samples"]["malformed"] == sum(line["malformed"] for line in lines)
+    assert "of the new prompts kept to the step size" in run.finished.stdout
 
 
 def test_the_best_prompt_is_the_best_one_by_val(run: Outcome) -> None:
@@ -138,8 +164,11 @@ def test_every_step_stands_on_a_line_with_every_candidate(run: Outcome) -> None:
             assert set(candidate) == {"prompt", "val", "stderr", "unscored", "edit_distance"}
             assert 0 <= candidate["val"] <= 1
             assert candidate["unscored"] == 0
-            assert 1 <= candidate["edit_distance"] <= 6
+            assert 1 <= candidate["edit_distance"]
         assert set(line["llm"]) == {"task", "optimizer"}
+        # Every reply that was bought is a candidate, or accounted for.
+        others = sum(line[name] for name in ("malformed", "rejected", "repeated", "failed"))
+        assert len(line["candidates"]) + others == NUM_CANDIDATES
     assert any(line["candidates"] for line in run.steps)
 
 

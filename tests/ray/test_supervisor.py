@@ -173,7 +173,7 @@ async def test_searches_whose_actor_is_killed_go_on_from_their_checkpoints(tmp_p
 async def test_a_search_whose_actor_dies_too_often_is_lost_alone(tmp_path: Path) -> None:
     doomed = _search(JournaledEvaluator(tmp_path / "doomed", _die), "doomed")
     sound = _search(JournaledEvaluator(tmp_path / "sound"), "sound")
-    last = await _last_updates([doomed, sound], tmp_path / "checkpoints", restarts=1)
+    last = await _last_updates([doomed, sound], tmp_path / "checkpoints", restarts=1, size=1)
     assert last[sound.key].error is None
     error = last[doomed.key].error
     assert error is not None
