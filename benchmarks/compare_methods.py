@@ -1,15 +1,15 @@
-"""GPO and the baselines on the simulated endpoint: ``python -m benchmarks.compare_methods [OPTIONS OF gpo compare]``.
+"""GPO and the baselines on the simulated endpoint: ``python -m benchmarks.compare_methods FOLDER [OPTIONS]``.
 
-Four tasks, three seeds, eight steps of six candidates. The simulated optimizer model follows the scores, the step size,
-the reflections and the summaries that it is shown (``benchmarks/simulated/rewriting.py`` says how), so the table tells
-whether each method's information arrives and is used. It does not tell how the methods compare on a language model.
+Four tasks, three seeds, eight steps of six candidates; the options are those of ``gpo compare``, such as ``--resume``.
+The simulated optimizer model follows the scores, the step size, the reflections and the summaries that it is shown
+(``benchmarks/simulated/rewriting.py`` says how), so the table tells whether each method's information arrives and is
+used. It does not tell how the methods compare on a language model.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,21 +20,19 @@ from benchmarks.simulated.domains import DOMAINS, write_task
 from benchmarks.simulated_endpoint import SimulatedEndpoint
 
 
-def configuration(base_url: str, folder: Path) -> dict[str, Any]:
-    """The configuration that is compared on, its tasks' files written to the folder."""
-    tasks = []
-    for name, domain in DOMAINS.items():
-        write_task(folder / name, name, seed=0)
-        tasks.append(
-            {
-                "name": name,
-                "data": {split: f"{name}/{split}.jsonl" for split in ("train", "val", "test")},
-                "fields": {"input": "text", "target": "label"},
-                "prompt": domain.initial,
-                "position": "question_begin",
-                "answer": {"kind": "exact"},
-            }
-        )
+def configuration(base_url: str) -> dict[str, Any]:
+    """The configuration that is compared on; its tasks' files stand beside it."""
+    tasks = [
+        {
+            "name": name,
+            "data": {split: f"{name}/{split}.jsonl" for split in ("train", "val", "test")},
+            "fields": {"input": "text", "target": "label"},
+            "prompt": domain.initial,
+            "position": "question_begin",
+            "answer": {"kind": "exact"},
+        }
+        for name, domain in DOMAINS.items()
+    ]
     return {
         "run": {"name": "simulated", "seeds": [0, 1, 2]},
         "models": {
@@ -46,13 +44,20 @@ def configuration(base_url: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def main(options: Sequence[str]) -> int:
-    """Run ``gpo compare`` with these options; its exit code."""
-    with tempfile.TemporaryDirectory() as place, SimulatedEndpoint() as endpoint:
-        path = Path(place) / "compare.yaml"
-        path.write_text(yaml.safe_dump(configuration(endpoint.base_url, Path(place))), encoding="utf-8")
-        command = [sys.executable, "-m", "cluster.cli", "compare", str(path), *options]
-        return subprocess.run(command, check=False).returncode  # noqa: S603  # our own command
+def main(arguments: Sequence[str]) -> int:
+    """Write data and configuration to the folder, and run ``gpo compare`` on them; its exit code."""
+    if not arguments or arguments[0].startswith("-"):
+        print(__doc__)
+        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+    folder, *options = arguments
+    place = Path(folder)
+    for name in DOMAINS:
+        write_task(place / name, name, seed=0)
+    with SimulatedEndpoint() as endpoint:
+        path = place / "compare.yaml"
+        path.write_text(yaml.safe_dump(configuration(endpoint.base_url), sort_keys=False), encoding="utf-8")
+        command = ["compare", str(path), "--run-dir", str(place / "results"), *options]
+        return subprocess.run([sys.executable, "-m", "cluster.cli", *command], check=False).returncode  # noqa: S603
 
 
 if __name__ == "__main__":

@@ -20,19 +20,21 @@ class Spread:
     """A mean over seeds, and how sure it is.
 
     Attributes:
-        mean: in [0, 1].
-        stderr: standard error of the mean, from the sample standard deviation over seeds; ``None`` for a single seed.
+        by_seed: seed → value in [0, 1]; at least one.
     """
 
-    mean: float
-    stderr: float | None
+    by_seed: Mapping[int, float]
 
+    @property
+    def mean(self) -> float:
+        """In [0, 1]."""
+        return fmean(self.by_seed.values())
 
-def spread(values: Sequence[float]) -> Spread | None:
-    """Mean and standard error; ``None`` for no values."""
-    if not values:
-        return None
-    return Spread(fmean(values), stdev(values) / sqrt(len(values)) if len(values) > 1 else None)
+    @property
+    def stderr(self) -> float | None:
+        """Standard error of the mean, from the sample standard deviation over seeds; ``None`` for a single seed."""
+        values = list(self.by_seed.values())
+        return stdev(values) / sqrt(len(values)) if len(values) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,9 @@ def family_spread(family: Family, ends: Ends, *, which: str, split: str) -> Spre
         score = _score(checkpoint, which, split)
         if score is not None:
             of_seed.setdefault(key.seed, {})[key.task] = score
-    means = [family.mean(of_task) for of_task in of_seed.values()]
-    return spread([mean for mean in means if mean is not None])
+    means = {seed: family.mean(of_task) for seed, of_task in sorted(of_seed.items())}
+    known = {seed: mean for seed, mean in means.items() if mean is not None}
+    return Spread(known) if known else None
 
 
 def alone(task: str) -> Family:
@@ -103,10 +106,11 @@ def alone(task: str) -> Family:
     return Family(task, ((task,),))
 
 
-def mean_scores(family: Family, ends: Ends) -> dict[str, dict[str, dict[str, float | None] | None]]:
-    """``initial`` and ``best`` → ``val`` and ``test`` → mean and ``stderr``, as they stand in a file.
+def mean_scores(family: Family, ends: Ends) -> dict[str, dict[str, dict[str, Any] | None]]:
+    """``initial`` and ``best`` → ``val`` and ``test`` → ``mean``, ``stderr`` and ``by_seed``, as they stand in a file.
 
-    ``stderr`` is over seeds, and null for a single one; a score is null until every task has it.
+    A seed counts once all tasks have a score with it; the whole is null while there is no such seed. ``stderr`` is over
+    seeds, and null for a single one.
     """
     return {
         which: {split: _rounded(family_spread(family, ends, which=which, split=split)) for split in ("val", "test")}
@@ -121,7 +125,11 @@ def averages(families: Sequence[Family], ends: Ends) -> list[dict[str, Any]]:
     return [{"family": family.name, "tasks": len(family.units), **mean_scores(family, ends)} for family in families]
 
 
-def _rounded(known: Spread | None) -> dict[str, float | None] | None:
+def _rounded(known: Spread | None) -> dict[str, Any] | None:
     if known is None:
         return None
-    return {"mean": round(known.mean, 4), "stderr": None if known.stderr is None else round(known.stderr, 4)}
+    return {
+        "mean": round(known.mean, 4),
+        "stderr": None if known.stderr is None else round(known.stderr, 4),
+        "by_seed": {str(seed): round(value, 4) for seed, value in known.by_seed.items()},
+    }

@@ -91,7 +91,7 @@ def compare(
 
     prepare_environment(address)
     from cluster.compare import ComparisonFolder, carry_out, open_comparison
-    from cluster.comparison import comparison_tables, save_comparison
+    from cluster.comparison_table import comparison_tables, save_comparison
     from cluster.progress import view_for
     from cluster.run_folder import new_run_id
     from cluster.standing import Standing
@@ -111,8 +111,11 @@ def compare(
             interrupted = True
         finally:
             written = save_comparison(comparison, folder)
-    for table in comparison_tables(comparison):
+    for table in comparison_tables(comparison, _out.width):
         _out.print(table)
+    for run in comparison.methods:
+        for key, error in run.record.errors.items():
+            say(f"{run.name}: {key} failed: {error}", style="red")
     for line in written:
         _out.print(line, highlight=False, markup=False, soft_wrap=True)
     if interrupted:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
 
 from actors.folder import Folder
 from cluster.comparison import Comparison, MethodRun
+from cluster.comparison_table import save_comparison
 from cluster.config import RunConfig
 from cluster.progress import View
 from cluster.run import Run, run_keys
 from cluster.run_folder import RunFolder
 from cluster.standing import Standing
+from gpo.errors import ConfigError
 from gpo.tasks import Task
 
 
@@ -25,6 +30,38 @@ class ComparisonFolder:
         """The run's folder of a method."""
         return RunFolder(self.folder / name)
 
+    def stored(self) -> Mapping[str, Any] | None:
+        """What ``comparison.json`` says of the comparison that is here; ``None`` where there is none.
+
+        Raises:
+            ConfigError: it is damaged, or the folder holds a single run.
+        """
+        try:
+            content, run = self.folder.read("comparison.json"), self.folder.read("config.yaml")
+        except (OSError, ValueError, ImportError) as error:
+            raise ConfigError(
+                "--run-dir", f"{self.folder.url!r} cannot be read ({error})", "name a folder or fsspec URL"
+            ) from None
+        if run is not None:
+            raise ConfigError("--run-dir", f"{self.folder.url!r} holds a run, not a comparison", "name another")
+        try:
+            return None if content is None else _Stored.model_validate_json(content).model_dump()
+        except ValidationError:
+            raise ConfigError(
+                "--run-dir",
+                f"{self.folder.path('comparison.json')!r} is damaged",
+                "remove the file; the methods' own folders hold all that matters",
+            ) from None
+
+
+class _StoredMethod(BaseModel):
+    name: str
+
+
+class _Stored(BaseModel):
+    run_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    methods: list[_StoredMethod]
+
 
 def open_comparison(
     place: ComparisonFolder, methods: Mapping[str, RunConfig], tasks: Sequence[Task], *, run_id: str, resume: bool
@@ -32,9 +69,15 @@ def open_comparison(
     """Begin a comparison, or go on with the one that is there.
 
     Raises:
-        ConfigError: there is one already and ``resume`` was not asked for, or it has another configuration.
+        ConfigError: there is one already and ``resume`` was not asked for, or it has other methods or another
+            configuration; or the folder holds a run.
         CheckpointError: a checkpoint cannot be read.
+        StorageError: the folder cannot be written to.
     """
+    stored = place.stored()
+    if stored is not None:
+        _require_same_methods(place, stored, methods, resume=resume)
+        run_id = str(stored["run_id"])
     runs = [
         MethodRun(
             name,
@@ -43,9 +86,27 @@ def open_comparison(
         )
         for name, config in methods.items()
     ]
-    # A comparison that is resumed keeps its name.
-    first = runs[0]
-    return Comparison(first.record.run_id.removesuffix(f"-{first.name}"), tuple(tasks), runs)
+    comparison = Comparison(run_id, tuple(tasks), runs)
+    save_comparison(comparison, place.folder)
+    return comparison
+
+
+def _require_same_methods(
+    place: ComparisonFolder, stored: Mapping[str, Any], methods: Mapping[str, RunConfig], *, resume: bool
+) -> None:
+    if not resume:
+        raise ConfigError(
+            "--run-dir",
+            f"{place.folder.url!r} holds a comparison already",
+            "add --resume to go on with it, or name another",
+        )
+    known = [method["name"] for method in stored["methods"]]
+    if set(known) != set(methods):
+        raise ConfigError(
+            "--method",
+            f"the comparison in {place.folder.url!r} has {', '.join(known)}, not {', '.join(methods)}",
+            "resume with the same methods, or name another --run-dir",
+        )
 
 
 def carry_out(comparison: Comparison, place: ComparisonFolder, standing: Standing, view: View) -> None:
@@ -57,4 +118,6 @@ def carry_out(comparison: Comparison, place: ComparisonFolder, standing: Standin
     count = len(comparison.methods)
     for number, method in enumerate(comparison.methods, start=1):
         run = Run(method.config, comparison.tasks, method.record, place.method(method.name))
+        if not run.is_complete:
+            standing.start()  # before the first method's time begins
         run.execute(standing, view, title=f"{method.name} ({number} of {count})")

@@ -14,7 +14,7 @@ from gpo.models import Usage
 from gpo.score import finite
 from gpo.trajectory import Candidate, Spending, Step
 
-Status = Literal["running", "completed", "interrupted", "failed"]
+Status = Literal["pending", "running", "completed", "interrupted", "failed"]
 _DECIMALS = 4
 """Decimals of a score in the files; a mean over 5,000 examples is told apart."""
 
@@ -32,7 +32,7 @@ class RunRecord:
 
     run_id: str
     started_at: float
-    status: Status = "running"
+    status: Status = "pending"
     finished_at: float | None = None
     wall_s: float = 0.0
     keys: tuple[SearchKey, ...] = ()

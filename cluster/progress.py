@@ -68,7 +68,7 @@ class Row:
         if self.checkpoint is None:
             return 0
         spending = self.checkpoint.spending
-        return spending.task.requests + spending.optimizer.requests
+        return spending.task.requests + spending.optimizer.requests + spending.judge.requests
 
     def left_s(self, now: float) -> float | None:
         """Seconds that are left, at the pace of this sitting so far; ``None`` while there is no pace yet."""
@@ -149,7 +149,7 @@ class LiveView:
         self._live.stop()
 
     def status(self, text: str) -> None:
-        self._spinner.update(text=f"{text} …")
+        self._spinner.update(text=Text(f"{text} …"))
 
     def begin(self, progress: Progress) -> None:
         self._progress = progress
@@ -168,7 +168,9 @@ class LiveView:
         calls = sum(row.calls for row in self._progress.rows.values())
         ending = f"about {duration(left)} left" if left is not None else "time left not known yet"
         title = f"{self._progress.title} · " if self._progress.title else ""
-        self._spinner.update(text=f"{title}{duration(time.monotonic() - self._started)} · {calls} calls · {ending}")
+        self._spinner.update(
+            text=Text(f"{title}{duration(time.monotonic() - self._started)} · {calls} calls · {ending}")
+        )
         return Group(self._table(self._progress), self._spinner)
 
     def _table(self, progress: Progress) -> Table:

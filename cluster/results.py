@@ -22,7 +22,7 @@ _FILES = {
 
 def results_table(record: RunRecord) -> Table:
     """Initial → best of every trajectory, in percent, with the best prompt; below, the means over families of tasks."""
-    table = Table(title=f"{record.run_id}: {record.status}", title_justify="left", title_style="bold")
+    table = Table(title=Text(f"{record.run_id}: {record.status}"), title_justify="left", title_style="bold")
     table.add_column("Task", overflow="fold")
     table.add_column("Seed", justify="right")
     table.add_column("Steps", justify="right")

@@ -50,6 +50,11 @@ class Run:
         steps_of = {task.name: config.optimizer.num_steps(len(task.examples[Split.TRAIN])) for task in tasks}
         self._num_steps = {key: steps_of[key.task] for key in record.keys}
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is nothing left to do."""
+        return is_complete(self._record, self._num_steps)
+
     def execute(self, standing: Standing, view: View, title: str = "") -> None:
         """Run to the end, and leave the results in the folder, whatever the end is.
 
@@ -64,8 +69,9 @@ class Run:
         """
         started, earlier = time.monotonic(), self._record.wall_s
         self._record.status = "running"
+        self._folder.save(self._record)
         try:
-            if not is_complete(self._record, self._num_steps):
+            if not self.is_complete:
                 services = standing.services
                 searches = build_searches(self._config, self._tasks, services.evaluators, services.urls)
                 run_interruptibly(self._follow(searches, view, title))

@@ -55,7 +55,7 @@ def build_gpo(
     return GPO(
         retriever=trajectory.build_retriever(embedding),
         reflector=direction.build_reflector(model.model, model.sampling, evaluator, train),
-        summarizer=trajectory.build_summarizer(model.model, model.sampling),
+        summarizer=trajectory.build_summarizer(model.model, model.sampling, show_scores=direction.form != "prompt"),
         schedule=settings.schedule.build(num_steps),
         proposer=SamplingProposer(
             model=model.model,

@@ -49,6 +49,10 @@ class Standing:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
+    def start(self) -> None:
+        """Have it stand now; else it is started when the services are asked for first."""
+        _ = self.services
+
     @cached_property
     def services(self) -> Services:
         """Started at the first use, synchronously: outside an event loop, so that Ctrl-C works meanwhile.

@@ -9,7 +9,7 @@ from typing import Literal
 
 from gpo.meta_prompt import Brief
 from gpo.models import Message
-from gpo.sections import END, START, neutral
+from gpo.sections import END, START, neutral, ordered
 
 Kind = Literal["generation", "editing", "paraphrase"]
 
@@ -54,17 +54,21 @@ class CompactMetaPrompt:
     it. The retrieved prompts become turns as well: each is "rewritten" into the next better one, and the best of them
     into the current prompt. A reflection or summary stands before the last request, cut to a note. Numbers mean nothing
     to such a model, so neither scores nor the step size are shown; the selection on ``val`` does the rest.
+
+    Attributes:
+        by_score: order the retrieved prompts by their scores; else they stand as they were retrieved.
     """
 
     kind: Kind = "generation"
+    by_score: bool = True
 
     @property
     def stop(self) -> tuple[str, ...]:
         return (END, "\n")
 
     def messages(self, brief: Brief) -> list[Message]:
-        ascending = sorted(brief.direction.neighbours, key=lambda candidate: candidate.score.mean)
-        path = [neutral(candidate.prompt.text) for candidate in (*ascending, brief.current)]
+        past = ordered(brief.direction.neighbours, by_score=self.by_score)
+        path = [neutral(candidate.prompt.text) for candidate in (*past, brief.current)]
         turns: list[Message] = []
         for before, after in (*_EXAMPLES[self.kind], *pairwise(path)):
             turns.append({"role": "user", "content": self._request(before)})

@@ -15,7 +15,7 @@ from gpo.answering import Position
 from gpo.examples import Example
 from gpo.models import Message
 from gpo.refinement import Generation, Refinement
-from gpo.sections import END, SCALE, START, example_lines, joined, neutral, prompt_line, scored_lines, titled
+from gpo.sections import END, SCALE, START, example_lines, joined, neutral, shown, titled
 from gpo.trajectory import Candidate, Direction
 
 
@@ -85,7 +85,7 @@ class FullMetaPrompt:
             titled("Examples of the task", "\n\n".join(example_lines(example) for example in brief.exemplars)),
             titled("What the search has taught so far", neutral(direction.summary or "")),
             titled(self._history_title(), "\n\n".join(self._history(direction))),
-            titled("Current prompt", self._shown(brief.current)),
+            titled("Current prompt", shown(brief.current, score=self.show_scores)),
             titled("Reflection on the current prompt", neutral(direction.reflection or "")),
             titled("What to do", self._instructions(brief)),
         )
@@ -99,9 +99,6 @@ class FullMetaPrompt:
             f"answer correctly; the prompt stands {_PLACES[position]}.{scale} Your aim is {aim}."
         )
 
-    def _shown(self, candidate: Candidate) -> str:
-        return scored_lines(candidate) if self.show_scores else prompt_line(candidate)
-
     def _history_title(self) -> str:
         return "Earlier prompts and their scores, worst first" if self.show_scores else "Earlier prompts"
 
@@ -110,7 +107,7 @@ class FullMetaPrompt:
         if self.show_scores:
             past.sort(key=lambda entry: entry[0].score.mean)
         return [
-            self._shown(candidate) + (f"\nReflection: {neutral(reflection)}" if reflection else "")
+            shown(candidate, score=self.show_scores) + (f"\nReflection: {neutral(reflection)}" if reflection else "")
             for candidate, reflection in past
         ]
 

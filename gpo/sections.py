@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from gpo.examples import Example
 from gpo.trajectory import Candidate
@@ -37,6 +38,16 @@ def prompt_line(candidate: Candidate) -> str:
 def scored_lines(candidate: Candidate) -> str:
     """``Prompt: …`` and, below it, ``Score: …``: the mean on ``val`` as a percentage, from 0 to 100."""
     return f"{prompt_line(candidate)}\nScore: {100 * candidate.score.mean:.1f}"
+
+
+def shown(candidate: Candidate, *, score: bool) -> str:
+    """The prompt, with its score or without."""
+    return scored_lines(candidate) if score else prompt_line(candidate)
+
+
+def ordered(candidates: Sequence[Candidate], *, by_score: bool) -> list[Candidate]:
+    """The candidates, worst first, or in the order in which they are given."""
+    return sorted(candidates, key=lambda candidate: candidate.score.mean) if by_score else list(candidates)
 
 
 def example_lines(example: Example) -> str:

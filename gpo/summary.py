@@ -11,7 +11,7 @@ from typing import Protocol
 
 from gpo.models import ChatModel, Sampling
 from gpo.reflection import Account, account
-from gpo.sections import SCALE, joined, neutral, scored_lines, titled
+from gpo.sections import SCALE, joined, neutral, ordered, shown, titled
 from gpo.trajectory import Step, Trajectory
 
 
@@ -41,10 +41,14 @@ class RunningSummary:
 
     One call of the optimizer model in every step but the first, which has nothing to look back on. Where a call gave no
     summary, the one before it stands.
+
+    Attributes:
+        show_scores: whether prompts stand with their scores. Without, only which prompt went on is told.
     """
 
     model: ChatModel
     sampling: Sampling
+    show_scores: bool = True
 
     async def summarize(self, trajectory: Trajectory, *, seed: int) -> Account:
         if not trajectory.steps:
@@ -53,11 +57,12 @@ class RunningSummary:
         last = trajectory.steps[-1]
         sections = [
             "You keep the notes of a search for a better prompt. A language model receives a prompt together with one "
-            f"input at a time and has to answer correctly. {SCALE}",
+            f"input at a time and has to answer correctly.{f' {SCALE}' if self.show_scores else ''}",
             titled("Notes so far", neutral(last.direction.summary or "")),
-            titled("Prompt before the last step", scored_lines(before)),
+            titled("Prompt before the last step", shown(before, score=self.show_scores)),
             titled("Reflection on that prompt", neutral(last.direction.reflection or "")),
-            titled("Prompts that the last step tried, worst first", _tried(last)),
+            titled(f"Prompts that the last step tried{', worst first' if self.show_scores else ''}", self._tried(last)),
+            titled("Prompt after the last step", "" if self.show_scores else shown(last.successor, score=False)),
             titled(
                 "What to note",
                 "Write the notes anew, in at most five sentences: what makes prompts for this task better, and what "
@@ -68,7 +73,6 @@ class RunningSummary:
         summary = await account(self.model, self.sampling, seed, joined(*sections))
         return Account(summary.text or last.direction.summary, summary.spending)
 
-
-def _tried(step: Step) -> str:
-    ascending = sorted(step.candidates, key=lambda candidate: candidate.score.mean)
-    return "\n\n".join(scored_lines(candidate) for candidate in ascending)
+    def _tried(self, step: Step) -> str:
+        candidates = ordered(step.candidates, by_score=self.show_scores)
+        return "\n\n".join(shown(candidate, score=self.show_scores) for candidate in candidates)

@@ -48,7 +48,7 @@ def read_notes(request: str) -> Notes | None:
 
 
 def summary(notes: Notes) -> str:
-    """The new notes in two or three sentences; empty where there is nothing to note."""
+    """The new notes in two or three sentences."""
     evidence = dict(promise(notes.scored, notes.reflection))
     for words, most, sign in ((notes.old.say, MAX_TO_SAY, 1), (notes.old.avoid, MAX_TO_AVOID, -1)):
         for rank, word in enumerate(words[:most]):
@@ -58,7 +58,8 @@ def summary(notes: Notes) -> str:
         say=_worth_noting(by_promise, [evidence[word] for word in by_promise], MAX_TO_SAY),
         avoid=_worth_noting(by_promise[::-1], [-evidence[word] for word in by_promise[::-1]], MAX_TO_AVOID),
     )
-    return f"A prompt for this task is a matter of its words. {advice.worded()}" if advice != Advice() else ""
+    learnt = advice.worded() if advice != Advice() else "Which of them help cannot be told yet."
+    return f"A prompt for this task is a matter of its words. {learnt}"
 
 
 def _worth_noting(words: Sequence[str], promised: Sequence[float], most: int) -> tuple[str, ...]:

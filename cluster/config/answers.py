@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from cluster.config.section import ConfigPath, Section
@@ -28,6 +28,7 @@ from gpo.scoring import (
     Rubric,
     Scorer,
 )
+from gpo.scoring.own_modules import home_of
 from gpo.scoring.parsers import PARSERS
 
 _FUNCTION = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
@@ -38,6 +39,7 @@ def _quoted(text: str) -> str:
 
 
 def _function(name: str) -> str:
+    _refuse_file(name)
     if not re.fullmatch(_FUNCTION, name):
         raise PydanticCustomError(
             "function", "{value} names no function; write it as module:function", {"value": _quoted(name)}
@@ -45,7 +47,18 @@ def _function(name: str) -> str:
     return name
 
 
+def _refuse_file(name: str) -> None:
+    module = name.partition(":")[0]
+    if module.endswith(".py"):
+        raise PydanticCustomError(
+            "function",
+            "{value} names a file; write its module without .py, as module:function, and its folder as answer.folder",
+            {"value": _quoted(name)},
+        )
+
+
 def _parser(name: str) -> str:
+    _refuse_file(name)
     if name not in PARSERS and not re.fullmatch(_FUNCTION, name):
         raise PydanticCustomError(
             "parser",
@@ -81,8 +94,8 @@ class AnswerConfig(Section):
     scale: Annotated[int, Field(ge=1, le=100)] | None = None
     """Of kind ``judge``: the best verdict; the worst is 0. Left out: 10."""
     folder: ConfigPath | None = None
-    """Where the modules of ``metric`` and ``parser`` lie, if they are not installed; the working directory is searched,
-    too. On a cluster they must be found on every node. Left out: this file's folder."""
+    """Where the modules of ``metric`` and ``parser`` lie; the working directory is searched after it, and what is
+    installed at last. On a cluster they must be found on every node. Left out: this file's folder."""
 
     @model_validator(mode="before")
     @classmethod
@@ -91,6 +104,16 @@ class AnswerConfig(Section):
         if isinstance(answer, dict) and answer.get("folder") is None and _names_function(answer):
             return {**answer, "folder": "."}
         return answer
+
+    @field_validator("folder")
+    @classmethod
+    def _folder_where_it_is(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
+        """The folder that really holds the function, so that a run can be resumed from anywhere."""
+        name = info.data.get("metric") or str(info.data.get("parser"))
+        if folder is None or ":" not in name:
+            return folder
+        found = home_of(name.partition(":")[0], _searched(folder))
+        return folder if found is None else Path(found)
 
     @model_validator(mode="after")
     def _options_fit_the_kind(self) -> Self:
@@ -170,8 +193,12 @@ class AnswerConfig(Section):
 
     def _reference(self, name: str) -> FunctionReference:
         module, _, function = name.partition(":")
-        folders = (str(self.folder), str(Path.cwd()))
-        return FunctionReference(module, function, tuple(dict.fromkeys(folders)))
+        return FunctionReference(module, function, _searched(self.folder or Path.cwd()))
+
+
+def _searched(folder: Path) -> tuple[str, ...]:
+    """Where modules are looked for before Python looks, in this order."""
+    return tuple(dict.fromkeys((str(folder), str(Path.cwd()))))
 
 
 def _names_function(answer: Mapping[str, Any]) -> bool:
@@ -183,6 +210,12 @@ def _tried(scorer: Scorer, function: FunctionReference, example: Example, field:
     try:
         function.load()
     except EvaluationError as failure:
+        section, folder = field.rpartition(".")[0], Path(function.folders[0])
+        if not folder.is_dir():
+            lack = "is not a folder" if folder.exists() else "does not exist"
+            raise ConfigError(
+                f"{section}.folder", f"{str(folder)!r} {lack}, and {failure}", "name the folder that holds the module"
+            ) from None
         raise ConfigError(
             field,
             str(failure),

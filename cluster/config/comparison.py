@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from cluster.config.extending import laid_over, read_extended
+from cluster.config.extending import place_below, read_extended
+from cluster.config.layers import laid_over
 from cluster.config.loading import read_overridden, validate
 from cluster.config.root import RunConfig
 from gpo.errors import ConfigError
@@ -20,7 +21,15 @@ METHODS = Path(__file__).resolve().parents[2] / "configs" / "methods"
 STANDARD = ("gpo", "ape", "apo", "opro", "pe2", "sgdm")
 """What is compared where nothing is named: GPO, and the baselines as the paper frames them."""
 
+OWN = "own"
+"""The method that the configuration itself describes."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_RESERVED = ("comparison.md", "comparison.json")
+_SHARED = ("steps", "epochs", "batch_size", "candidates")
+"""What all methods have in common: the number of prompts that they try."""
+_OF_METHODS = ("direction", "schedule", "refinement", "acceptance")
+"""What a method's file says in full; nothing of the configuration is left below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,15 @@ class Comparison:
     methods: Mapping[str, RunConfig]
 
 
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """What is put over the configuration; ``whole`` where it is all that there is to say of a method."""
+
+    name: str
+    changes: Mapping[str, Any]
+    whole: bool = False
+
+
 def load_comparison(path: Path, overrides: Sequence[str], named: Sequence[str]) -> Comparison:
     """The configuration in a file, once for each method.
 
@@ -45,20 +63,38 @@ def load_comparison(path: Path, overrides: Sequence[str], named: Sequence[str]) 
         named: methods, by name or file, in place of those in the section ``compare``.
 
     Raises:
-        ConfigError: names the first field that cannot be used, and the method that it belongs to.
+        ConfigError: names the first field that cannot be used, and the method that it belongs to; or an override that
+            makes no difference to any method.
     """
+    comparison = _load(path, overrides, named)
+    for index, override in enumerate(overrides):
+        if override.strip().startswith("optimizer"):
+            without = _load(path, (*overrides[:index], *overrides[index + 1 :]), named)
+            if without.methods == comparison.methods and without.base != comparison.base:
+                raise ConfigError(
+                    f"--set {override.partition('=')[0]}",
+                    "changes none of the methods, which say that themselves",
+                    f"compare with --method {OWN}, the method that CONFIG describes, or change the methods' files",
+                )
+    return comparison
+
+
+def _load(path: Path, overrides: Sequence[str], named: Sequence[str]) -> Comparison:
     raw = read_overridden(path, overrides)
     section = raw.pop("compare", None)
     base = validate(raw, base_dir=path.parent)
     methods: dict[str, RunConfig] = {}
-    for name, changes in _methods(section, named, path.parent):
-        if name in methods:
-            raise ConfigError("compare", f"{name!r} stands twice", "give each method its own name")
-        methods[name] = _with_method(raw, changes, name, path.parent)
+    for method in _methods(section, named, path.parent):
+        if not _NAME.fullmatch(method.name) or method.name in _RESERVED:
+            problem = f"{method.name!r} cannot name a method"
+            raise ConfigError("compare", problem, "use letters, digits, '.', '_' and '-', and begin with a letter")
+        if method.name in methods:
+            raise ConfigError("compare", f"{method.name!r} stands twice", "give each method its own name")
+        methods[method.name] = _with_method(raw, method, path.parent)
     return Comparison(base, methods)
 
 
-def _methods(section: Any, named: Sequence[str], folder: Path) -> list[tuple[str, Mapping[str, Any]]]:
+def _methods(section: Any, named: Sequence[str], folder: Path) -> list[_Method]:
     if named:
         return [_from_file(name, Path.cwd(), "--method") for name in named]
     if section is None:
@@ -67,44 +103,54 @@ def _methods(section: Any, named: Sequence[str], folder: Path) -> list[tuple[str
         return [_from_file(name, folder, "compare") for name in section]
     if isinstance(section, dict) and section:
         return [_from_entry(str(name), entry, folder) for name, entry in section.items()]
-    raise ConfigError("compare", "names no method", "write a list of methods, or name: changes for each")
+    raise ConfigError("compare", f"{section!r} names no method", "write a list of methods, or name: changes for each")
 
 
-def _from_entry(name: str, entry: Any, folder: Path) -> tuple[str, Mapping[str, Any]]:
-    where = f"compare.{name}"
-    if not _NAME.fullmatch(name):
-        raise ConfigError(where, "is no name", "use letters, digits, '.', '_' and '-'")
+def _from_entry(name: str, entry: Any, folder: Path) -> _Method:
     if isinstance(entry, str):
-        return name, _from_file(entry, folder, where)[1]
+        return replace(_from_file(entry, folder, f"compare.{name}"), name=name)
     if entry is None or isinstance(entry, dict):
-        return name, entry or {}
-    raise ConfigError(where, f"{entry!r} cannot be used", "name a method or a file, or write sections to put over")
+        return _Method(name, entry or {})
+    raise ConfigError(
+        f"compare.{name}", f"{entry!r} cannot be used", "name a method or a file, or write sections to put over"
+    )
 
 
-def _from_file(place: Any, folder: Path, where: str) -> tuple[str, Mapping[str, Any]]:
+def _from_file(place: Any, folder: Path, where: str) -> _Method:
     """A method that comes with the project, by its name, or one in a file of the user's."""
     if not isinstance(place, str):
         raise ConfigError(where, f"{place!r} cannot be used", "name a method or a file")
-    if Path(place).suffix in (".yaml", ".yml"):
-        file = folder / Path(place).expanduser()
-        return file.stem, read_extended(file, where=where)
-    known = sorted(path.stem for path in METHODS.glob("*.yaml"))
+    if place == OWN:
+        return _Method(OWN, {})
+    if place.endswith((".yaml", ".yml")):
+        file = place_below(folder, place, where=where)
+        return _Method(file.stem, read_extended(file, where=where), whole=True)
+    known = [*sorted(path.stem for path in METHODS.glob("*.yaml")), OWN]
     if place not in known:
         near = get_close_matches(place, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose among: {', '.join(known)}, or name a .yaml file"
         raise ConfigError(where, f"{place!r} is no method", hint)
-    return place, read_extended(METHODS / f"{place}.yaml", where=where)
+    return _Method(place, read_extended(METHODS / f"{place}.yaml", where=where), whole=True)
 
 
-def _with_method(raw: Mapping[str, Any], changes: Mapping[str, Any], name: str, folder: Path) -> RunConfig:
+def _with_method(raw: Mapping[str, Any], method: _Method, folder: Path) -> RunConfig:
+    where, optimizer = f"compare.{method.name}", method.changes.get("optimizer")
     # One evaluator and one set of models serve all methods, and only then do their scores compare.
-    other = next((section for section in changes if section != "optimizer"), None)
+    other = next((section for section in method.changes if section != "optimizer"), None)
     if other is not None:
         raise ConfigError(
-            f"compare.{name}.{other}", "is not what a method may change", "change optimizer only, or run it by itself"
+            f"{where}.{other}", "is not what a method may change", "change optimizer only, or run it by itself"
         )
+    shared = next((option for option in _SHARED if isinstance(optimizer, dict) and option in optimizer), None)
+    if shared is not None:
+        raise ConfigError(
+            f"{where}.optimizer.{shared}", "is the same for all methods", "set it outside of the methods, for all"
+        )
+    below: Mapping[str, Any] = raw
+    if method.whole and isinstance(raw.get("optimizer"), dict):
+        kept = {option: value for option, value in raw["optimizer"].items() if option not in _OF_METHODS}
+        below = {**raw, "optimizer": kept}
     try:
-        config = validate(laid_over(raw, changes), base_dir=folder)
+        return validate(laid_over(below, method.changes), base_dir=folder)
     except ConfigError as error:
-        raise ConfigError(f"compare.{name}: {error.field}", error.problem, error.remedy) from None
-    return config
+        raise ConfigError(f"{where}: {error.field}", error.problem, error.remedy) from None

@@ -25,9 +25,9 @@ class RetrievalConfig(Section):
     k: NonNegativeInt = 3
     """How many."""
 
-    def build_summarizer(self, model: ChatModel, sampling: Sampling) -> Summarizer:
+    def build_summarizer(self, model: ChatModel, sampling: Sampling, *, show_scores: bool) -> Summarizer:
         """None: the prompts speak for themselves."""
-        del model, sampling
+        del model, sampling, show_scores
         return NoSummary()
 
     def build_retriever(self, embedder: Embedder) -> Retriever:
@@ -50,9 +50,9 @@ class NoTrajectoryConfig(Section):
         """No past prompt is shown."""
         return 0
 
-    def build_summarizer(self, model: ChatModel, sampling: Sampling) -> Summarizer:
+    def build_summarizer(self, model: ChatModel, sampling: Sampling, *, show_scores: bool) -> Summarizer:
         """None."""
-        del model, sampling
+        del model, sampling, show_scores
         return NoSummary()
 
     def build_retriever(self, embedder: Embedder) -> Retriever:
@@ -71,9 +71,9 @@ class SummaryConfig(Section):
         """No past prompt is shown."""
         return 0
 
-    def build_summarizer(self, model: ChatModel, sampling: Sampling) -> Summarizer:
+    def build_summarizer(self, model: ChatModel, sampling: Sampling, *, show_scores: bool) -> Summarizer:
         """The summarizer, on the optimizer model."""
-        return RunningSummary(model=model, sampling=sampling)
+        return RunningSummary(model=model, sampling=sampling, show_scores=show_scores)
 
     def build_retriever(self, embedder: Embedder) -> Retriever:
         """Any retriever: it is asked for 0 prompts."""

@@ -1,13 +1,14 @@
-"""Configurations made of several files: one that extends others, and sections laid over sections."""
+"""Configurations made of several files: one that extends others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
+from cluster.config.layers import laid_over
 from gpo.errors import ConfigError
 
 _DATA_PATHS = ("root", "train", "val", "test", "few_shot")
@@ -29,7 +30,7 @@ def read_extended(path: Path, *, where: str = "CONFIG") -> dict[str, Any]:
 
 
 def _read_extended(path: Path, where: str, extending: tuple[Path, ...]) -> dict[str, Any]:
-    place = path.resolve()
+    place = place_below(Path.cwd(), path, where=where)
     if place in extending:
         raise ConfigError("extends", f"{str(path)!r} extends itself", "take it out")
     raw = _read(path, where)
@@ -39,30 +40,23 @@ def _read_extended(path: Path, where: str, extending: tuple[Path, ...]) -> dict[
         raise ConfigError("extends", f"{extended!r} cannot be used", "name a YAML file, or write a list of them")
     merged: dict[str, Any] = {}
     for name in names:
-        base = path.parent / Path(name).expanduser()
+        base = place_below(path.parent, name, where="extends")
         below = _read_extended(base, f"extends ({path.name})", (*extending, place))
         _start_paths_at(below, base.parent.resolve())
         merged = laid_over(merged, below)
     return laid_over(merged, raw)
 
 
-def laid_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections merged option by option; anything else, lists too, is replaced.
+def place_below(folder: Path, name: str | Path, *, where: str) -> Path:
+    """The absolute path of what a user named, relative to a folder.
 
-    A section of another ``kind`` replaces the one below it: the options of one kind mean nothing to another.
+    Raises:
+        ConfigError: no path can be called this, or no user of this name has a home.
     """
-    merged = dict(base)
-    for name, value in changes.items():
-        below = merged.get(name)
-        if isinstance(below, dict) and isinstance(value, dict) and _same_kind(below, value):
-            merged[name] = laid_over(below, value)
-        else:
-            merged[name] = value
-    return merged
-
-
-def _same_kind(below: Any, value: Any) -> bool:
-    return "kind" not in value or below.get("kind", value["kind"]) == value["kind"]
+    try:
+        return (folder / Path(name).expanduser()).resolve()
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(where, f"{str(name)!r} is no path ({error})", "name another") from None
 
 
 def _start_paths_at(raw: dict[str, Any], folder: Path) -> None:
@@ -85,7 +79,9 @@ def _start_paths_at(raw: dict[str, Any], folder: Path) -> None:
     if isinstance(methods, dict):
         _absolute(methods, [name for name, entry in methods.items() if _is_file(entry)], folder)
     elif isinstance(methods, list):
-        raw["compare"] = [str(folder / Path(entry).expanduser()) if _is_file(entry) else entry for entry in methods]
+        raw["compare"] = [
+            str(place_below(folder, entry, where="compare")) if _is_file(entry) else entry for entry in methods
+        ]
 
 
 def _is_file(entry: Any) -> bool:
@@ -95,7 +91,7 @@ def _is_file(entry: Any) -> bool:
 def _absolute(section: dict[str, Any], options: Iterable[str], folder: Path) -> None:
     for option in options:
         if isinstance(section.get(option), str):
-            section[option] = str(folder / Path(section[option]).expanduser())
+            section[option] = str(place_below(folder, section[option], where=option))
 
 
 def _read(path: Path, where: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cluster.config.extending import read_extended
+from cluster.config.layers import take_the_place_of_the_other
 from cluster.config.root import RunConfig
 from gpo.errors import ConfigError
 
@@ -83,6 +84,8 @@ def _apply(raw: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {name}", f"there is nothing below {'.'.join(parts[:depth])}", "correct the name")
         if last:
             place[key] = value
+            if parts[:-1] == ["optimizer"]:
+                take_the_place_of_the_other(place, {key: value})
         else:
             place = place[key]
 

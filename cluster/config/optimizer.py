@@ -51,7 +51,7 @@ class MetaPromptConfig(Section):
     def build(self, refinement: RefinementConfig, form: str) -> MetaPrompt:
         """The meta-prompt for this refinement and form of direction."""
         if self.kind == "compact":
-            return CompactMetaPrompt(refinement.kind)
+            return CompactMetaPrompt(refinement.kind, by_score=form != "prompt")
         return FullMetaPrompt(refinement.build(), show_scores=form != "prompt")
 
 
@@ -93,7 +93,7 @@ class OptimizerConfig(Section):
     steps: NonNegativeInt | None = None
     """Updates of each trajectory. Left out: as many as ``epochs`` take, or 12 where that is left out, too."""
     epochs: PositiveInt | None = None
-    """Passes over ``train``, one update for each batch; ``steps`` goes before it."""
+    """Passes over ``train``, one update for each batch; in place of ``steps``."""
     batch_size: PositiveInt = 8
     """Train examples of a step: reflections are made on them, and the examples in the meta-prompt come from them."""
     candidates: PositiveInt = 8
@@ -118,6 +118,12 @@ class OptimizerConfig(Section):
         if isinstance(optimizer, dict) and optimizer.get("steps") is None and optimizer.get("epochs") is None:
             return {**optimizer, "steps": DEFAULT_STEPS}
         return optimizer
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.steps is not None and self.epochs is not None:
+            raise PydanticCustomError("epochs", "is set beside steps; leave one of the two out", {"at": "epochs"})
+        return self
 
     @model_validator(mode="after")
     def _there_is_something_to_enforce(self) -> Self:

@@ -33,7 +33,12 @@ class Section(BaseModel):
 
 def _resolved(path: Path, info: ValidationInfo) -> Path:
     base: Path = (info.context or {}).get("base_dir", Path.cwd())
-    return (base / path.expanduser()).resolve()
+    try:
+        return (base / path.expanduser()).resolve()
+    except (RuntimeError, ValueError) as error:  # no such user's home, a NUL
+        raise PydanticCustomError(
+            "path", "{path} is no path ({reason}); name another", {"path": repr(str(path)), "reason": str(error)}
+        ) from None
 
 
 ConfigPath = Annotated[Path, AfterValidator(_resolved)]

@@ -7,20 +7,22 @@ functions are called in the scoring process's event loop: one that takes long ho
 
 from __future__ import annotations
 
-import sys
+import inspect
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module, invalidate_caches
 from typing import Any, SupportsFloat
 
 from gpo.errors import EvaluationError
 from gpo.examples import Example
+from gpo.scoring.own_modules import own_module
 from gpo.scoring.scorer import Scorer
 from gpo.text import without_controls
 
 _SHOWN = 300
 """Characters of an error or a value of the user's function that are repeated."""
+_ROUNDING = 1e-6
+"""How far a metric may leave [0, 1]: a mean of floats ends beside 1 at times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +30,9 @@ class FunctionReference:
     """A function of the user's own, by name; it pickles, whatever the function is.
 
     Attributes:
-        module: dotted name, looked for on Python's search path and then in the folders.
+        module: dotted name, looked for in the folders, in their order, and then on Python's search path.
         name: of the function in it.
-        folders: absolute; one that is needed stays at the end of the search path, where it hides nothing.
+        folders: absolute; the modules in them are no part of Python's search path (see ``gpo.scoring.own_modules``).
     """
 
     module: str
@@ -47,10 +49,11 @@ class FunctionReference:
             EvaluationError: there is no such module or function, or the module fails when it is imported.
         """
         try:
-            module = self._module()
+            module = own_module(self.module, self.folders)
         except (Exception, SystemExit) as error:  # the module is the user's: anything may happen in it
             if isinstance(error, ModuleNotFoundError) and self._is_own(error):
-                raise EvaluationError(f"there is no module {self.module!r}") from None
+                places = [*(repr(folder) for folder in self.folders), "where Python looks"]
+                raise EvaluationError(f"there is no module {self.module!r} in {' or '.join(places)}") from None
             raise EvaluationError(f"the module {self.module!r} cannot be imported: {_shown(error)}") from None
         function = getattr(module, self.name, None)
         if not callable(function):
@@ -63,24 +66,20 @@ class FunctionReference:
         """What the function returns.
 
         Raises:
-            EvaluationError: it cannot be loaded, or raises; says where and what.
+            EvaluationError: it cannot be loaded, is async, or raises; says where and what.
         """
         function = self.load()
         try:
-            return function(*arguments)
+            value = function(*arguments)
         except (Exception, SystemExit) as error:
-            raise EvaluationError(f"the function {self} failed: {_shown(error)}") from None
-
-    def _module(self) -> Any:
-        try:
-            return import_module(self.module)
-        except ModuleNotFoundError as missing:
-            folders = [folder for folder in self.folders if folder not in sys.path]
-            if not folders or not self._is_own(missing):
-                raise
-        sys.path.extend(folders)
-        invalidate_caches()
-        return import_module(self.module)
+            # Where not even its first line was reached, the arguments do not fit.
+            inside = error.__traceback__ is None or error.__traceback__.tb_next is not None
+            shown = _shown(error, None if inside else function)
+            raise EvaluationError(f"the function {self} failed: {shown}") from None
+        if inspect.iscoroutine(value):
+            value.close()
+            raise EvaluationError(f"the function {self} is async; write a plain function")
+        return value
 
     def _is_own(self, missing: ModuleNotFoundError) -> bool:
         """Whether it is this module that is missing, and not one that it needs."""
@@ -104,9 +103,9 @@ class CustomScorer:
             number = float(value) if isinstance(value, SupportsFloat) else None
         except (TypeError, ValueError, OverflowError):  # an array, say
             number = None
-        if number is None or not 0 <= number <= 1:
+        if number is None or not -_ROUNDING <= number <= 1 + _ROUNDING:
             raise EvaluationError(f"the function {self.metric} gave {_quoted(value)}, not a number from 0 to 1")
-        return number
+        return min(max(number, 0.0), 1.0)
 
     def follow_up(self, example: Example) -> str:
         """Asks for the bare answer."""
@@ -136,11 +135,22 @@ class ParsedScorer:
         return self.scorer.follow_up(example)
 
 
-def _shown(error: BaseException) -> str:
-    """Type, message and place of an error, on one line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {_line(str(error))}{place}"
+def _shown(error: BaseException, function: Callable[..., Any] | None = None) -> str:
+    """Type, message and place of an error, on one line; the place is the function's, where one is given."""
+    if function is None:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    else:
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        place = f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""
+    return f"{type(error).__name__}: {_message(error)}{place}"
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return _line(str(error))
+    except Exception:  # its own way to be shown fails
+        return "an error without a message"
 
 
 def _quoted(value: Any) -> str:

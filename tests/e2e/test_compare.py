@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import Finished, Gpo, Until, WriteConfig
 
 METHODS = ("gpo", "sgdm")
+ROOT = Path(__file__).resolve().parents[2]
 STEPS, CANDIDATES, VAL, TEST = 3, 3, 20, 30
 SEEDS = (0, 1)
 
@@ -60,6 +63,7 @@ def test_the_table_tells_what_each_method_came_to(
         assert 0 <= method["best"]["test"]["mean"] <= 1
         assert method["best"]["val"]["mean"] >= method["initial"]["val"]["mean"]
         assert method["best"]["test"]["stderr"] is not None
+        assert set(method["best"]["test"]["by_seed"]) == {"0", "1"}
         assert set(method["tasks"]) == {"triage", "desks"}
         expected = sum(method["tasks"][task]["best"]["test"]["mean"] for task in ("triage", "desks")) / 2
         assert method["best"]["test"]["mean"] == pytest.approx(expected, abs=1e-3)
@@ -117,11 +121,13 @@ def test_an_interrupted_comparison_goes_on_where_it_was(
     assert f"gpo compare {config} --run-dir {folder} --resume" in first.stderr
     assert _document(folder)["status"] == "interrupted"
     assert _document(folder)["methods"][0]["status"] == "completed"
+    run_id = _document(folder)["run_id"]
 
     endpoint.behaviour, between = Behaviour(), len(endpoint.requests)
     second = gpo("compare", config, "--run-dir", "parts", "--resume", cwd=config.parent)
 
     assert second.code == 0, second.stderr
+    assert _document(folder)["run_id"] == run_id
     whole, parts = (_document(config.parent / name) for name in ("whole", "parts"))
     for one, other in zip(whole["methods"], parts["methods"], strict=True):
         assert {**one, "wall_s": 0, "llm": 0, "calls": 0, "tokens": 0} == {
@@ -132,25 +138,42 @@ def test_an_interrupted_comparison_goes_on_where_it_was(
     assert 0 < resumed <= parts["methods"][1]["llm"]["optimizer"]["requests"]
 
 
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (("--method", "gop"), "--method: 'gop' is no method; did you mean 'gpo'?"),
         (("--set", "optimizer.stepps=3"), "optimizer.stepps: is not an option; did you mean 'steps'?"),
-        (("--run-dir", "whole"), "holds a run already"),
+        (("--run-dir", "whole"), "holds a comparison already; add --resume"),
+        (("--run-dir", "whole", "--method", "pe2"), "holds a comparison already; add --resume"),
+        (("--run-dir", "whole", "--resume", "--method", "gpo"), "has gpo, sgdm, not gpo; resume with the same methods"),
+        (("--run-dir", "whole/gpo"), "holds a run, not a comparison"),
+        (("--set", "optimizer.schedule.initial=9"), "changes none of the methods"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_started(
     undisturbed: Finished, gpo: Gpo, config: Path, endpoint: SimulatedEndpoint, options: tuple[str, str], said: str
 ) -> None:
-    before = len(_paid(endpoint))
+    before, files = len(_paid(endpoint)), _files(config.parent / "whole")
     refused = gpo("compare", config, *options, cwd=config.parent)
     assert refused.code == 2
     assert said in refused.stderr
     assert len(_paid(endpoint)) == before
+    assert _files(config.parent / "whole") == files
 
 
 def test_a_comparison_is_no_run(gpo: Gpo, config: Path) -> None:
     refused = gpo("run", config, cwd=config.parent)
     assert refused.code == 2
     assert "gpo compare" in refused.stderr
+
+
+def test_the_benchmark_of_the_methods_runs(tmp_path: Path) -> None:
+    options = ("--method", "gpo", "--set", "run.seeds=[0]", "--set", "optimizer.steps=1")
+    command = [sys.executable, "-m", "benchmarks.compare_methods", str(tmp_path), *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert _document(tmp_path / "results")["tasks"] == ["tickets", "weather", "repairs", "crafts"]

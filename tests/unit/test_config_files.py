@@ -12,6 +12,10 @@ from cluster.config.comparison import METHODS, STANDARD, load_comparison
 from cluster.config.data import FilesConfig
 from cluster.config.extending import read_extended
 from cluster.config.schema import schema
+from gpo.examples import Example
+from gpo.prompt import Prompt
+from gpo.scoring import BooleanScorer
+from gpo.tasks import Split, Task
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SCHEMA = CONFIGS / "schema.json"
@@ -19,6 +23,15 @@ CONTENT = {path: read_extended(path) for path in sorted(CONFIGS.rglob("*.yaml"))
 COMPARISONS = [path for path, content in CONTENT.items() if "compare" in content]
 RUNS = [path for path, content in CONTENT.items() if {"tasks", "models"} <= content.keys() and path not in COMPARISONS]
 PARTS = [path for path in CONTENT if path not in RUNS and path not in COMPARISONS]
+
+
+OF_BBH = Task(
+    "navigate",
+    Prompt("Think."),
+    {split: (Example("?", ("Yes",)),) * 48 for split in Split},
+    BooleanScorer(),
+)
+"""A task as large as BBH's."""
 
 
 def name(path: Path) -> str:
@@ -59,7 +72,7 @@ def test_every_comparison_loads_and_its_methods_differ(path: Path) -> None:
     assert all(one != other for index, one in enumerate(optimizers) for other in optimizers[:index])
     for config in comparison.methods.values():
         assert config.model_copy(update={"optimizer": comparison.base.optimizer}) == comparison.base
-        require_room_to_decay(config, ())
+        require_room_to_decay(config, [OF_BBH])
 
 
 def test_the_methods_try_equally_many_prompts() -> None:

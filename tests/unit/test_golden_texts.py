@@ -65,9 +65,9 @@ def meta_prompts() -> Iterator[tuple[str, str]]:
         full = FullMetaPrompt(REFINEMENTS[refinement], show_scores=form != "prompt")
         bound = "bounded" if step_size else "unbounded"
         yield f"full/{form}-{trajectory}-{refinement}-{bound}", shown(full.messages(brief(form, trajectory, step_size)))
-    for kind, trajectory in product(KINDS, trajectories):
-        compact = CompactMetaPrompt(kind)
-        yield f"compact/{trajectory}-{kind}", shown(compact.messages(brief("score_reflection", trajectory, 30)))
+    for form, trajectory, kind in product(forms, trajectories, KINDS):
+        compact = CompactMetaPrompt(kind, by_score=form != "prompt")
+        yield f"compact/{form}-{trajectory}-{kind}", shown(compact.messages(brief(form, trajectory, 30)))
 
 
 class _Answers:
@@ -76,13 +76,15 @@ class _Answers:
 
 
 async def accounts() -> list[tuple[str, str]]:
-    model = FakeModel.scripted(["…", "…", "…"])
+    model = FakeModel.scripted(["…"] * 4)
     reflector = FailureReflector(model=model, sampling=Sampling(), answerer=_Answers(), examples=EXEMPLARS)
     await reflector.reflect(CURRENT, [0, 1], seed=0)
-    for known in (Direction(), Direction(summary=SUMMARY, reflection=REFLECTION)):
+    told = Direction(summary=SUMMARY, reflection=REFLECTION)
+    for known, show_scores in ((Direction(), True), (told, True), (told, False)):
         step = Step(0, 30, known, NEIGHBOURS, NEIGHBOURS[0], Samples(), Spending())
-        await RunningSummary(model=model, sampling=Sampling()).summarize(Trajectory(CURRENT, (step,)), seed=0)
-    names = ("reflection", "summary-of-the-first-step", "summary-of-a-later-step")
+        summarizer = RunningSummary(model=model, sampling=Sampling(), show_scores=show_scores)
+        await summarizer.summarize(Trajectory(CURRENT, (step,)), seed=0)
+    names = ("reflection", "summary-of-the-first-step", "summary-of-a-later-step", "summary-without-scores")
     return [(name, shown(list(messages))) for name, (messages, _) in zip(names, model.calls, strict=True)]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,15 +10,16 @@ from gpo.batches import TrainBatches
 from gpo.checkpoint import Checkpoint, decode, encode
 from gpo.errors import EvaluationError
 from gpo.examples import Example
+from gpo.models import Usage
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt, edit_distance
-from gpo.reflection import NoReflection
+from gpo.reflection import Account, NoReflection
 from gpo.retrieval import RelevanceRetriever
 from gpo.schedule import CosineSchedule
 from gpo.summary import NoSummary
 from gpo.tasks import Split
 from gpo.testing.fakes import FakeEvaluator, FakeProposer, WordEmbedder
-from gpo.trajectory import Candidate, Trajectory
+from gpo.trajectory import Candidate, Spending, Trajectory
 
 INITIAL = Prompt("Let's think step by step.")
 STEPS = 5
@@ -150,6 +152,32 @@ async def test_steps_record_what_they_saw_and_did() -> None:
         current = step.successor
     known = [sum(len(earlier.candidates) for earlier in last.steps[:index]) for index in range(STEPS)]
     assert [len(step.direction.neighbours) for step in last.steps] == [min(3, others) for others in known]
+
+
+class Reflecting:
+    """Reflects on every prompt by its id."""
+
+    async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Account:
+        return Account(f"on {current.prompt.id} and {len(batch)}", Spending(optimizer=Usage(requests=1)))
+
+
+class Summarizing:
+    async def summarize(self, trajectory: Trajectory, *, seed: int) -> Account:
+        return Account(f"after {len(trajectory.steps)}", Spending(optimizer=Usage(requests=1)))
+
+
+async def test_reflections_stay_with_the_prompts_that_they_are_on() -> None:
+    last = (await search(optimizer(reflector=Reflecting(), summarizer=Summarizing(), num_neighbours=99)))[-1]
+    currents = [last.initial, *(step.successor for step in last.steps)]
+    for step, current in zip(last.steps, currents, strict=False):
+        assert step.direction.reflection == f"on {current.prompt.id} and {len(optimizer().batches(step.index))}"
+        assert step.direction.summary == f"after {step.index}"
+        known = {candidate.prompt for candidate in currents[: step.index]}
+        told = zip(step.direction.neighbours, step.direction.neighbour_reflections, strict=True)
+        assert {neighbour.prompt for neighbour, reflection in told if reflection is not None} == known - {
+            current.prompt
+        }
+    assert last.spending.optimizer.requests == STEPS * (4 + 2)
 
 
 async def test_spending_is_all_that_was_paid() -> None:

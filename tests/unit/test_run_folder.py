@@ -58,7 +58,7 @@ def begun(tmp_path: Path) -> Path:
 
 def test_a_new_run_leaves_its_configuration_and_an_empty_summary(tmp_path: Path) -> None:
     record = opened(tmp_path / "run")
-    assert (record.run_id, record.status, record.checkpoints) == ("run-1", "running", {})
+    assert (record.run_id, record.status, record.checkpoints) == ("run-1", "pending", {})
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["tasks"][0]["name"] == "desk"
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [(row["task"], row["seed"], row["steps"], row["best"]) for row in summary["trajectories"]] == [

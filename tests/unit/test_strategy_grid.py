@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from gpo.evaluation import LocalEvaluator
 from gpo.grading import RuleGrader
 from gpo.models import Sampling
 from gpo.prompt import edit_distance
+from gpo.reflection import FailureReflector
 from gpo.tasks import Split, Task
 from gpo.testing.fakes import WordEmbedder
 from gpo.trajectory import Trajectory
@@ -122,7 +124,8 @@ def check(optimizer: Mapping[str, Any], made: RunConfig, last: Trajectory) -> No
     # A prompt that was given up is rejected max_samples times for one candidate.
     lost = sum(step.samples.num_malformed + step.samples.num_repeated + len(step.candidates) for step in last.steps)
     reflections = sum(step.direction.reflection is not None for step in last.steps)
-    assert (reflections > 0) <= reflects
+    # The simulated optimizer model has something to say of every failure; a batch of two need not hold one.
+    assert reflections in (range(1, STEPS + 1) if reflects else (0,)), optimizer
     usage = last.spending
     assert usage.task.requests == VAL * (1 + tried) + reflects * STEPS * BATCH, optimizer
     expected = rejected + lost + reflections + summarizes * (STEPS - 1)
@@ -130,12 +133,15 @@ def check(optimizer: Mapping[str, Any], made: RunConfig, last: Trajectory) -> No
     if not made.optimizer.refinement.enforce:
         assert rejected == 0
         assert lost == STEPS * CANDIDATES
-    for before, step in zip((last.initial, *(step.successor for step in last.steps)), last.steps, strict=False):
+    acceptance, k = made.optimizer.acceptance.build(), optimizer["direction"]["trajectory"].get("k", 0)
+    for step in last.steps:
+        before = replace(last, steps=last.steps[: step.index])
+        assert len(step.direction.neighbours) == min(k, len(before.history) - 1)
+        assert step.successor == acceptance.choose(before, step.candidates)
         for candidate in step.candidates:
-            assert candidate.edit_distance == edit_distance(before.prompt, candidate.prompt)
+            assert candidate.edit_distance == edit_distance(before.current.prompt, candidate.prompt)
             assert not made.optimizer.refinement.enforce or candidate.edit_distance <= (step.step_size or 0)
-        summarized = step.direction.summary is not None
-        assert summarized <= (summarizes and step.index > 0)
+        assert (step.direction.summary is not None) == (summarizes and step.index > 0), optimizer
 
 
 @pytest.mark.parametrize(
@@ -149,3 +155,26 @@ async def test_every_way_to_ask_completes(position: str, marks: bool, shots: int
     assert last.spending.task.requests == rounds * VAL * len(last.history)
     assert len(task.examples[Split.TRAIN]) == 24 - shots
     assert last.initial.score.mean > 0  # the simulated model finds ticket and prompt, wherever they stand
+
+
+def test_every_seed_has_its_own_batches() -> None:
+    (task,) = build_tasks(config())
+    model = SimulatedModel()
+    evaluator = LocalEvaluator(task, model, Sampling(), RuleGrader(task.scorer))
+    first, again, other = (
+        build_gpo(config(), task, seed, evaluator, SampledModel(model, Sampling()), WordEmbedder())
+        for seed in (0, 0, 1)
+    )
+    steps = range(12)
+    assert [first.batches(step) for step in steps] == [again.batches(step) for step in steps]
+    assert [first.batches(step) for step in steps] != [other.batches(step) for step in steps]
+
+
+def test_a_reflection_is_made_from_as_many_failures_as_the_configuration_says() -> None:
+    (task,) = build_tasks(config())
+    model = SimulatedModel()
+    evaluator = LocalEvaluator(task, model, Sampling(), RuleGrader(task.scorer))
+    made = config({"direction": {"form": "score_reflection", "failures": 5}})
+    reflector = build_gpo(made, task, 0, evaluator, SampledModel(model, Sampling()), WordEmbedder()).reflector
+    assert isinstance(reflector, FailureReflector)
+    assert reflector.num_failures == 5
