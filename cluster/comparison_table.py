@@ -181,9 +181,9 @@ def _table(title: str, grid: _Grid) -> Table:
     table = Table(
         title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
-    table.add_column(Text(grid.heading[0]), overflow="fold")
+    table.add_column(Text(grid.heading[0]), overflow="fold", min_width=min(grid.width(0), _NAME_WIDTH))
     for name in grid.heading[1:]:
-        table.add_column(Text(name), justify="right", no_wrap=True)
+        table.add_column(Text(name.replace(" ", "\n")), justify="right", no_wrap=True)
     for index, row in enumerate(grid.rows):
         table.add_row(*map(Text, row), end_section=index == len(grid.rows) - grid.num_averages - 1)
     return table
