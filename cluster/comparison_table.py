@@ -46,7 +46,7 @@ class _Grid:
             needed = self.width(column) + 1
             if not groups or needed > free:
                 groups.append([])
-                free = width - min(self.width(0), _NAME_WIDTH) - 2
+                free = width - min(self.width(0), _NAME_WIDTH) - 3  # the box has an edge on either side
             groups[-1].append(column)
             free -= needed
         return [self.with_columns(group) for group in groups]
