@@ -85,9 +85,9 @@ async def _check(where: str, endpoint: EndpointConfig) -> ConfigError | None:
 def refused_key(where: str, endpoint: EndpointConfig, said: str) -> ConfigError:
     """The endpoint does not take the key."""
     source = endpoint.key
-    place = f"in {source.file}" if source.file else f"in the environment variable {source.env}"
     field = f"{where}.{'api_key_file' if source.file else 'api_key_env'}"
-    return ConfigError(field, f"{endpoint.base_url} refused the key {place} ({said})", "set a key that is valid there")
+    problem = f"{endpoint.base_url} refused the key in {source.place} ({said})"
+    return ConfigError(field, problem, "set a key that is valid there")
 
 
 def unknown_model(where: str, endpoint: EndpointConfig, known: list[str]) -> ConfigError:
@@ -102,7 +102,10 @@ def explained_refusal(config: RunConfig, refusal: ModelRefused) -> GPOError:
     """A refusal that came with a call, as the same error that the check before the run would have given."""
     for role in ("task", "optimizer", "judge", "embedding"):
         model = getattr(config.models, role)
-        if isinstance(model, EndpointConfig) and refusal.model == model.model and refusal.base_url == model.base_url:
+        if not isinstance(model, EndpointConfig):
+            continue
+        asked = (model.model, model.base_url, model.key.place)
+        if asked == (refusal.model, refusal.base_url, refusal.key_place):
             if refusal.reason is RefusalReason.KEY:
                 return refused_key(f"models.{role}", model, str(refusal))
             if refusal.reason is RefusalReason.MODEL:

@@ -69,4 +69,5 @@ class ModelGrader:
         try:
             return Grade(self.rubric.read(reply.text), reply.usage)
         except MalformedReply as malformed:
-            return Grade(None, reply.usage, str(malformed))
+            cut = "the judge's reply was cut off at max_tokens; raise models.judge.sampling.max_tokens"
+            return Grade(None, reply.usage, cut if reply.truncated else str(malformed))

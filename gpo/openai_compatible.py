@@ -39,6 +39,11 @@ class KeySource:
     file: str | None = None
     required: bool = False
 
+    @property
+    def place(self) -> str:
+        """Where the key is, for messages; tells one source from another."""
+        return self.file or f"the environment variable {self.env}"
+
     def read(self) -> str:
         """The key, or a placeholder where none is set and none is required.
 
@@ -177,12 +182,15 @@ class Endpoint:
         said = self._said(f"HTTP {status}: {error.message}")
         # An account without quota answers 429 as well, but waiting does not help it.
         if status in (401, 403) or error.code == "insufficient_quota":
-            return ModelRefused(said, RefusalReason.KEY, self.model, self.base_url)
+            return self._refusal(said, RefusalReason.KEY)
         if status == 404:
-            return ModelRefused(said, RefusalReason.MODEL, self.model, self.base_url)
+            return self._refusal(said, RefusalReason.MODEL)
         if status in _TRANSIENT or status >= 500:
             return ModelUnavailable(said, 0, _retry_after_s(error))
-        return ModelRefused(said, RefusalReason.REQUEST, self.model, self.base_url)
+        return self._refusal(said, RefusalReason.REQUEST)
+
+    def _refusal(self, said: str, reason: RefusalReason) -> ModelRefused:
+        return ModelRefused(said, reason, self.model, self.base_url, self.key.place)
 
     def _said(self, text: str, length: int = 300) -> str:
         """What the endpoint said, in one line, without the key, which some servers repeat."""

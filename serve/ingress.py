@@ -13,7 +13,7 @@ import msgpack
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from ray import serve as ray_serve
 from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
@@ -35,6 +35,9 @@ MAX_PROMPTS = 64
 TIMEOUT_S = 3600.0
 
 
+PromptText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100_000)]
+
+
 class EvaluateRequest(BaseModel):
     """Prompts to score."""
 
@@ -44,11 +47,9 @@ class EvaluateRequest(BaseModel):
     """A task that the evaluator holds; ``GET /v1/tasks`` lists them."""
     split: Split = Split.VAL
     """The examples to score on."""
-    prompt: Annotated[str, Field(min_length=1, max_length=100_000)] | None = None
-    """One prompt."""
-    prompts: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=100_000)]], Field(max_length=MAX_PROMPTS)
-    ] = []
+    prompt: PromptText | None = None
+    """One prompt; white space around it is dropped."""
+    prompts: Annotated[list[PromptText], Field(max_length=MAX_PROMPTS)] = []
     """Or several, scored side by side."""
 
     @property

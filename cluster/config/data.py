@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from cluster.config.section import ConfigPath, Section
@@ -22,6 +23,7 @@ from gpo.errors import ConfigError
 from gpo.tasks import Split
 
 ALL = "all"
+TASK_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
 class FieldsConfig(Section):
@@ -31,7 +33,7 @@ class FieldsConfig(Section):
     """The column with the question, text or ticket. Left out: ``input``, unless there is a template."""
     template: str | None = None
     """Instead of ``input``, a text made of several columns: a Jinja template with the columns as its variables, such as
-    ``{{ context }}``; ``row["Two words"]`` is a column whose name is no word."""
+    ``{{ context }}``; ``row["Two words"]`` is a column whose name is no word, ``row.row`` one that is called row."""
     target: str | None = None
     """The column with the right answer, or a list of right answers. Left out: ``target``, unless there is a
     template."""
@@ -108,15 +110,28 @@ class BenchmarkConfig(Section):
     root: ConfigPath
     """The benchmark's folder, or the folder that holds it."""
 
+    @field_validator("name", mode="before")
+    @classmethod
+    def _name_can_be_one(cls, name: Any) -> Any:
+        for one in name if isinstance(name, list | tuple) else () if name is None else (name,):
+            if not isinstance(one, str) or not re.fullmatch(TASK_NAME, one):
+                shown = repr(one) if len(repr(one)) <= 40 else f"{repr(one)[:40]}…"
+                raise PydanticCustomError(
+                    "task_name", "{name} is not a task's name; name one, a list of them, or all", {"name": shown}
+                )
+        return name
+
     @model_validator(mode="after")
     def _listed_tasks_are_known(self) -> Self:
+        if self.name is None and len(tasks_of(self.benchmark)) > 1:
+            raise PydanticCustomError("no_task", "is missing; name one, a list of them, or all", {"at": "name"})
         if self.name == ():
             raise PydanticCustomError("no_task", "names no task; name some, or write all", {"at": "name"})
         if isinstance(self.name, tuple):
             known = [task.name for task in tasks_of(self.benchmark)]
             for name in self.name:
                 if name not in known:
-                    near = get_close_matches(name, known, n=3)
+                    near = get_close_matches(name.lower(), known, n=3)
                     remedy = f"did you mean {' or '.join(near)}?" if near else f"choose among: {', '.join(known)}"
                     raise PydanticCustomError(
                         "unknown_task",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import (
@@ -18,7 +19,15 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from cluster.config.answers import AnswerConfig
-from cluster.config.data import ALL, BenchmarkConfig, FieldsConfig, FilesConfig, HuggingFaceConfig, data_kind
+from cluster.config.data import (
+    ALL,
+    TASK_NAME,
+    BenchmarkConfig,
+    FieldsConfig,
+    FilesConfig,
+    HuggingFaceConfig,
+    data_kind,
+)
 from cluster.config.section import Section
 from gpo.answering import AnswerFormat, Position
 from gpo.datasets.loaded import LoadedTask
@@ -36,7 +45,7 @@ class TaskConfig(Section):
     # The name has no default value, but may be left out with a benchmark.
     model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("name"))
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    name: Annotated[str, Field(pattern=TASK_NAME)]
     """Letters, digits, ``.``, ``_`` and ``-``; names folders and rows. Left out: the benchmark's own name."""
     data: Annotated[
         Annotated[FilesConfig, Tag("files")]
@@ -74,7 +83,9 @@ class TaskConfig(Section):
             # Until each has its own, see one_each.
             own = benchmark
         if "name" not in task and (own or benchmark):
-            return {"name": own or benchmark, **task}
+            # What cannot be a name is told of where it stands, in data.
+            names = (name for name in (own, benchmark) if isinstance(name, str) and re.fullmatch(TASK_NAME, name))
+            return {"name": next(names, "unnamed"), **task}
         return task
 
     def build(self, where: str, val_size: PositiveInt | None, test_size: PositiveInt | None) -> Task:

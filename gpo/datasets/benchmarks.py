@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from gpo.datasets.files import read_examples
@@ -62,14 +63,21 @@ class Benchmark:
                 return self.release.load(folder, self.name, where=f"{where}.root")
             return self._load(folder, f"{where}.root")
         folders = {path.name for path in folder.iterdir() if (path / _FILES[Split.TRAIN]).is_file()}
+        folders -= BENCHMARKS.keys()  # one of these is a neighbour, not a task
         if task in folders:
             return self._load(folder / task, f"{where}.root")
         if self.release and task and task in published_tasks:
             return self.release.load(folder, task, where=f"{where}.root")
+        there = sorted({*folders, *published_tasks})
+        if not there:
+            raise ConfigError(
+                f"{where}.root", f"{str(folder)!r} holds no task of {self.name}", "name the folder with the files"
+            )
+        near = get_close_matches((task or "").lower(), there, n=1)
         raise ConfigError(
             f"{where}.name",
             f"{task!r} is not a task of {self.name} in {str(folder)!r}",
-            f"choose one of: {', '.join(sorted({*folders, *published_tasks})) or 'none found there'}",
+            f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(there)}",
         )
 
     def _load(self, folder: Path, where: str) -> LoadedTask:

@@ -61,7 +61,8 @@ _BBH: Mapping[str, tuple[Family, str]] = {
 }
 _IN_THREE_SIZES = ("logical_deduction", "tracking_shuffled_objects")
 
-# After appendix B of Hendrycks et al. (2021).
+# After categories.py of the authors' evaluation code (github.com/hendrycks/test), by which MMLU is usually reported.
+# The paper's own table (Hendrycks et al., 2021, appendix B) has anatomy under STEM.
 _MMLU: Mapping[str, tuple[str, ...]] = {
     "MMLU STEM": (
         "abstract_algebra",

@@ -90,9 +90,22 @@ def _csv(text: str, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     # Strict, since a quote that is never closed would swallow the rest of the file.
     reader = csv.DictReader(io.StringIO(text), strict=True)
     try:
+        headings = [heading for heading in reader.fieldnames or () if heading.strip()]
+        for heading in headings:
+            if headings.count(heading) > 1:
+                raise ConfigError(f"{where}:1)", f"two columns are called {heading!r}", "give each its own heading")
         for row in reader:
-            if any(str(value or "").strip() for value in row.values()):
-                yield reader.line_num, row
+            cells: dict[str | None, Any] = dict(row)
+            more = cells.pop(None, [])  # what has no heading
+            if not any((cell or "").strip() for cell in (*cells.values(), *more)):
+                continue
+            if more:
+                raise ConfigError(
+                    f"{where}:{reader.line_num})",
+                    f"there are {len(cells) + len(more)} cells below {len(cells)} headings",
+                    "put quotes around a cell that holds a comma",
+                )
+            yield reader.line_num, row
     except csv.Error as error:
         # The number of lines is that of the last good row.
         raise ConfigError(

@@ -67,10 +67,16 @@ def published(splits: Splits, few_shot: Sequence[Example] | None, *, where: str)
         where: the setting that named the data, for errors.
 
     Raises:
-        ConfigError: nothing of ``val`` is left.
+        ConfigError: nothing of ``val`` or of ``train`` is left.
     """
     kept = without_overlap(splits)
     if not kept[Split.VAL]:
         raise ConfigError(where, "every example of val is in test too", "replace one of the two")
+    if not kept[Split.TRAIN]:
+        raise ConfigError(
+            where,
+            "every example of train is in val or test too",
+            'name parts that do not overlap, such as "train[:80%]" for train and "train[80%:]" for val, or other files',
+        )
     shown = None if few_shot is None else absent_from(few_shot, (*kept[Split.VAL], *kept[Split.TEST]))
     return LoadedTask(kept, shown)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import jinja2
+import jinja2.meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from gpo.errors import ConfigError
 
+ROW = "row"
+"""The variable that holds the whole row."""
+
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A Jinja template; the columns of a row are its variables, and ``row`` holds those whose names are no words.
+    """A Jinja template; the columns of a row are its variables, and ``row`` holds them all, whatever their names.
 
-    It is rendered in a sandbox, as plain text: nothing is escaped. A column that is missing or null is an error.
+    A column that is itself called ``row`` is therefore ``row.row``. The template is rendered in a sandbox, as plain
+    text: nothing is escaped. Of Jinja's filters all but ``random`` are there, of its functions none, so that a row
+    always gives the same text. A column that is missing or null is an error.
 
     Attributes:
         source: its text.
@@ -31,7 +37,7 @@ class Template:
         """Compile it.
 
         Raises:
-            ConfigError: its syntax is wrong.
+            ConfigError: its syntax is wrong, or it is too much for the compiler.
         """
         try:
             _compiled(self.source)
@@ -39,6 +45,24 @@ class Template:
             raise ConfigError(
                 self.field, f"is not a valid template (line {error.lineno}: {error.message})", "correct that line"
             ) from None
+        # Jinja writes a program of Python, which may be too deep or break Python's rules.
+        except (jinja2.TemplateError, ArithmeticError, MemoryError, RecursionError, SyntaxError, ValueError) as error:
+            reason = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+            raise ConfigError(
+                self.field,
+                f"is not a valid template ({type(error).__name__}: {reason[:200] or 'too large'})",
+                "write it more simply",
+            ) from None
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """The names that it takes from a row: columns, and ``row``.
+
+        Raises:
+            ConfigError: its syntax is wrong.
+        """
+        self.check()
+        return frozenset(jinja2.meta.find_undeclared_variables(_ENVIRONMENT.parse(self.source)))
 
     def rendered(self, row: Mapping[str, Any], where: str) -> str:
         """The text for a row.
@@ -51,7 +75,7 @@ class Template:
         """
         self.check()
         try:
-            text = _compiled(self.source).render({"row": row, **row})
+            text = _compiled(self.source).render({**row, ROW: row})
         # Whatever a template does wrong comes as an exception of Python's own: a sum of texts, an index too large.
         except Exception as error:
             columns = ", ".join(str(name) for name in row)
@@ -70,6 +94,12 @@ class Template:
 def _printed(value: Any) -> Any:
     if value is None:
         raise jinja2.UndefinedError("a column that it shows is null")
+    if isinstance(value, jinja2.Undefined):
+        return value  # says which
+    if callable(value):
+        raise jinja2.UndefinedError("it shows a function in place of what the function gives; write () after its name")
+    if isinstance(value, Iterator):
+        raise jinja2.UndefinedError("it shows an unfinished list; end it with | list or | join")
     return value
 
 
@@ -79,6 +109,8 @@ _ENVIRONMENT = ImmutableSandboxedEnvironment(
     autoescape=False,
     finalize=_printed,
 )
+_ENVIRONMENT.globals.clear()
+del _ENVIRONMENT.filters["random"]
 
 
 @cache

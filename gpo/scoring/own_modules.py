@@ -82,8 +82,8 @@ class _OwnLoader(SourceFileLoader):
 
 def _imported(
     name: str,
-    globals: Mapping[str, Any] | None = None,
-    locals: Mapping[str, Any] | None = None,
+    globals: Mapping[str, Any] | None = None,  # noqa: A002  # may be given by name, and so may the next
+    locals: Mapping[str, Any] | None = None,  # noqa: A002
     fromlist: Sequence[str] | None = (),
     level: int = 0,
 ) -> ModuleType:

@@ -10,7 +10,11 @@ from gpo.examples import Example
 from gpo.models import Message
 
 _TAG = re.compile(r"<(?=\s*/?\s*(?:question|reference|answer)\b)", re.IGNORECASE)
-_VERDICT = re.compile(r"(verdict[ \t*_]*):[ \t*_]*(\S*)", re.IGNORECASE)
+_MARKS = r"""[ \t*_`"'$<>()\[\]]*"""
+# What follows is looked at, not consumed: another verdict may begin in it.
+_VERDICT = re.compile(rf"verdict{_MARKS}[:：]{_MARKS}(?=(\S{{0,60}}))", re.IGNORECASE)
+# Wider than the former, and ends with the colon.
+_CLAIM = re.compile(r"verdict(?:[^\w\n]|_)*[:：]", re.IGNORECASE)
 
 _OPENING = """\
 Judge one answer to a question by this rubric:
@@ -52,19 +56,19 @@ class Rubric:
         return [{"role": "user", "content": "\n".join(parts)}]
 
     def read(self, reply: str) -> float:
-        """The last verdict in a reply, as a share of the scale, in [0, 1].
+        """The last verdict in a reply that is a whole number on the scale, as a share of it, in [0, 1].
 
         Raises:
-            MalformedReply: there is none, or it is not a whole number on the scale.
+            MalformedReply: there is none.
         """
-        verdicts = _VERDICT.findall(reply)
+        verdicts: list[str] = _VERDICT.findall(reply)
         if not verdicts:
             raise MalformedReply("the judge's reply holds no line 'Verdict: N'")
-        said = verdicts[-1][1]
-        number = re.fullmatch(rf"([0-9]{{1,9}})(?:/{self.scale})?[*_.,;)]*", said)
-        if number is None or int(number[1]) > self.scale:
-            raise MalformedReply(f"the judge's verdict is {said[:40]!r}, not a whole number from 0 to {self.scale}")
-        return int(number[1]) / self.scale
+        for said in reversed(verdicts):
+            number = re.fullmatch(rf"""([0-9]{{1,9}})(?:/{self.scale})?[*_`"'$<>.,;)}}\]]*""", said)
+            if number is not None and int(number[1]) <= self.scale:
+                return int(number[1]) / self.scale
+        raise MalformedReply(f"the judge's verdict is {verdicts[-1][:40]!r}, not a whole number from 0 to {self.scale}")
 
     def follow_up(self, example: Example) -> None:
         """None: the whole answer is judged."""
@@ -72,8 +76,8 @@ class Rubric:
 
 
 def _fenced(tag: str, text: str) -> str:
-    return f"<{tag}>\n{_VERDICT.sub(_without_colon, _TAG.sub('‹', text))}\n</{tag}>\n"
+    return f"<{tag}>\n{_CLAIM.sub(_without_colons, _TAG.sub('‹', text))}\n</{tag}>\n"
 
 
-def _without_colon(verdict: re.Match[str]) -> str:
-    return verdict[0].replace(":", " –", 1)
+def _without_colons(claim: re.Match[str]) -> str:
+    return re.sub("[:：]", " –", claim[0])

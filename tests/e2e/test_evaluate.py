@@ -184,7 +184,7 @@ def test_a_language_model_judges_and_its_cost_is_told_apart(
     assert (exact.code, judged.code) == (0, 0), exact.stderr + judged.stderr
     expected, document = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("exact", "judged"))
     assert document["values"] == expected["values"]
-    assert "judge" not in expected
+    assert expected["judge"] is None
     assert document["usage"]["requests"] == document["judge"]["requests"] == 20
     assert sum(record.model == "judge-model" for record in endpoint.requests) == 20
     assert f"; judge: 20 calls, {document['judge']['prompt_tokens']} + " in judged.stdout

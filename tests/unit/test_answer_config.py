@@ -11,9 +11,9 @@ import yaml
 from cluster.build import build_evaluators, embedded_specs, is_judged, optimizer_share
 from cluster.config import RunConfig, load_config
 from cluster.config.loading import dump, validate
-from cluster.preflight import check_models
+from cluster.preflight import check_models, explained_refusal
 from gpo.datasets.catalogue import known_task
-from gpo.errors import ConfigError
+from gpo.errors import ConfigError, ModelRefused, RefusalReason
 from gpo.examples import Example
 from gpo.grading import ModelGrader, RuleGrader
 from gpo.scoring import (
@@ -142,6 +142,45 @@ def test_a_copy_of_the_configuration_finds_the_functions_of_the_original(tmp_pat
     assert config(tmp_path, {"kind": "exact"}).tasks[0].answer.folder is None
 
 
+def test_a_copy_finds_a_function_of_the_working_directory_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [tmp_path / name for name in ("configs", "working", "elsewhere")]
+    for folder in folders:
+        folder.mkdir()
+    monkeypatch.chdir(tmp_path / "working")
+    (tmp_path / "working/own_there.py").write_text(SCORING, encoding="utf-8")
+    original = config(tmp_path / "configs", {"kind": "custom", "metric": "own_there:metric"})
+    assert original.tasks[0].answer.folder == tmp_path / "working"
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    copy = validate(yaml.safe_load(dump(original)), base_dir=tmp_path / "elsewhere")
+    assert copy == original
+    assert copy.tasks[0].build("tasks[0]", None, None).scorer.score("cat", Example("", ("cat",))) == 1.0  # type: ignore[union-attr]
+
+
+def test_two_tasks_with_modules_of_the_same_name_use_their_own(tmp_path: Path) -> None:
+    for name, value in (("first", 1), ("second", 0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.py").write_text(f"def metric(*_): return {value}", encoding="utf-8")
+    answers = [{"kind": "custom", "metric": "metrics:metric", "folder": name} for name in ("first", "second")]
+    scorers = [built(tmp_path, answer).scorer for answer in answers]
+    assert [scorer.score("", Example("", ("",))) for scorer in scorers] == [1.0, 0.0]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("folder", "lack"), [("gone", "does not exist"), ("train.jsonl", "is not a folder")])
+def test_a_folder_that_is_none_is_named(folder: str, lack: str, tmp_path: Path) -> None:
+    error = refusal(tmp_path, {"kind": "custom", "metric": "own_gone:metric", "folder": folder})
+    assert error.field == "tasks[0].answer.folder"
+    assert f"{folder}' {lack}, and there is no module 'own_gone'" in error.problem
+
+
+def test_a_refusal_lists_the_folders_that_were_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "working").mkdir()
+    monkeypatch.chdir(tmp_path / "working")
+    problem = refusal(tmp_path, {"kind": "custom", "metric": "own_gone:metric"}).problem
+    assert f"no module 'own_gone' in '{tmp_path}' or '{tmp_path}/working' or where Python looks" in problem
+
+
 @pytest.mark.parametrize(
     ("answer", "field", "problem", "remedy"),
     [
@@ -157,6 +196,8 @@ def test_a_copy_of_the_configuration_finds_the_functions_of_the_original(tmp_pat
         ({"kind": "exact", "parser": "own_gone:parse"}, "parser", "there is no module 'own_gone'", "installed"),
         ({"kind": "exact", "parser": "own_bad:generous"}, "parser", "gave 2, not a text", "correct"),
         ({"kind": "custom", "metric": "metric"}, "metric", "'metric' names no function", "module:function"),
+        ({"kind": "custom", "metric": "own_bad.py:metric"}, "metric", "names a file", "without .py"),
+        ({"kind": "exact", "parser": "./own_bad.py:parse"}, "parser", "names a file", "without .py"),
         ({"kind": "custom", "metric": "a-b:c"}, "metric", "names no function", "module:function"),
         ({"kind": "custom", "metric": "a.b:c()"}, "metric", "names no function", "module:function"),
         ({"kind": "custom", "metric": "a:b\n"}, "metric", "names no function", "module:function"),
@@ -231,3 +272,19 @@ async def test_a_judge_is_checked_where_it_is_used(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         await check_models(config(tmp_path, JUDGE, task=reachable), roles=("task", "judge"))
     assert caught.value.field == "models.optimizer.base_url"
+
+
+@pytest.mark.parametrize("role", ["task", "optimizer", "judge"])
+def test_a_refused_key_is_blamed_on_the_role_whose_key_it_is(role: str, tmp_path: Path) -> None:
+    models: dict[str, Any] = {
+        "task": {**MODEL, "api_key_env": "TASK_KEY"},
+        "optimizer": {**MODEL, "api_key_env": "OPTIMIZER_KEY"},
+        "judge": {**MODEL, "api_key_file": str(tmp_path / "key")},
+    }
+    found = config(tmp_path, JUDGE, **models)
+    place = getattr(found.models, role).key.place
+    refusal = ModelRefused("HTTP 401: no", RefusalReason.KEY, MODEL["model"], MODEL["base_url"], place)
+    error = explained_refusal(found, refusal)
+    assert isinstance(error, ConfigError)
+    assert error.field.startswith(f"models.{role}.api_key")
+    assert place in error.problem

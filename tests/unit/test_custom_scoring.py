@@ -12,6 +12,7 @@ import pytest
 from gpo.errors import EvaluationError
 from gpo.examples import Example
 from gpo.scoring import CustomScorer, FunctionReference, NumberScorer, ParsedScorer, Scorer
+from gpo.scoring.own_modules import home_of
 from gpo.testing.contracts import ScorerContract
 
 EXAMPLE = Example("1 + 1?", ("2", "two"))
@@ -63,6 +64,8 @@ def test_a_metric_is_given_answer_targets_and_input(module: WriteModule, tmp_pat
     [
         ("True", 1.0),
         ("0", 0.0),
+        ("1 + 1e-7", 1.0),
+        ("-1e-9", 0.0),
         ("__import__('numpy').float32(0.5)", 0.5),
         ("__import__('numpy').bool_(True)", 1.0),
         ("__import__('fractions').Fraction(1, 4)", 0.25),
@@ -79,6 +82,7 @@ def test_numbers_and_truth_values_count(value: str, number: float, module: Write
         ("None", "None"),
         ("'1'", "'1'"),
         ("1.5", "1.5"),
+        ("1.001", "1.001"),
         ("-0.1", "-0.1"),
         ("float('nan')", "nan"),
         ("10 ** 400", "1000"),
@@ -105,6 +109,7 @@ def test_anything_else_is_an_error_and_never_a_0(value: str, shown: str, module:
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("assert False", "AssertionError"),
         ("raise RuntimeError('x' * 9999)", "RuntimeError: xxx"),
+        ("raise type('Odd', (Exception,), {'__str__': lambda self: 1 / 0})", "Odd: an error without a message"),
     ],
 )
 def test_a_function_that_fails_is_named_with_what_and_where(
@@ -171,10 +176,100 @@ def test_a_module_finds_its_neighbours_even_when_called(module: WriteModule, tmp
     assert CustomScorer(FunctionReference(name, "metric", (str(tmp_path),))).score("2", EXAMPLE) == 0.5
 
 
-def test_what_python_finds_by_itself_goes_first(module: WriteModule, tmp_path: Path) -> None:
-    (tmp_path / "json.py").write_text("def dumps(*arguments): return 'mine'\n", encoding="utf-8")
-    assert FunctionReference("json", "dumps", (str(tmp_path),)).load()([1]) == "[1]"
+@pytest.mark.parametrize("name", ["json", "statistics", "numpy", "serve", "benchmarks"])
+def test_the_folder_goes_before_what_python_finds(name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.py").write_text(
+        "import json, statistics\ndef own(): return json.dumps([1])\n", encoding="utf-8"
+    )
+    before = sys.modules.get(name)
+    assert FunctionReference(name, "own", (str(tmp_path),)).call() == "[1]"
+    assert sys.modules.get(name, before) is before
     assert str(tmp_path) not in sys.path
+
+
+def test_modules_of_the_same_name_in_two_folders_are_two_and_so_are_their_neighbours(tmp_path: Path) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "near.py").write_text(f"NAME = {folder.name!r}", encoding="utf-8")
+        (folder / "late.py").write_text("import near", encoding="utf-8")
+        source = """
+            import near
+            from near import NAME
+            def metric():
+                import late
+                return [near.NAME, NAME, late.near.NAME]
+        """
+        (folder / "metrics.py").write_text(textwrap.dedent(source), encoding="utf-8")
+    first, second = (FunctionReference("metrics", "metric", (str(folder), str(tmp_path))) for folder in folders)
+    for _ in range(2):
+        assert first.call() == ["first"] * 3
+        assert second.call() == ["second"] * 3
+    assert "near" not in sys.modules
+    assert first.load() is first.load()
+
+
+def test_the_first_folder_that_holds_the_module_counts_and_the_others_hold_its_neighbours(tmp_path: Path) -> None:
+    for folder in ("config", "working", "config/own_pack"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "working/own_metrics.py").write_text("import own_near\ndef metric(): return own_near.VALUE")
+    (tmp_path / "config/own_near.py").write_text("VALUE = 0.5", encoding="utf-8")
+    folders = (str(tmp_path / "config"), str(tmp_path / "working"))
+    assert FunctionReference("own_metrics", "metric", folders).call() == 0.5
+    assert home_of("own_metrics", folders) == folders[1]
+    assert home_of("own_pack", folders) is None
+
+
+def test_a_module_in_a_package(tmp_path: Path) -> None:
+    package = tmp_path / "own_package"
+    (package / "inner").mkdir(parents=True)
+    (package / "__init__.py").write_text("VALUE = 0.25", encoding="utf-8")
+    (package / "inner/__init__.py").touch()
+    (package / "other.py").write_text("VALUE = 0.5", encoding="utf-8")
+    source = """
+        import own_package.other
+        import own_package.other as other
+        from own_package import VALUE, other as again
+        from .. import other as near
+        from ..other import VALUE as HALF
+        def metric(): return [own_package.other.VALUE, other.VALUE, VALUE, again.VALUE, near.VALUE, HALF]
+    """
+    (package / "inner/metrics.py").write_text(textwrap.dedent(source), encoding="utf-8")
+    reference = FunctionReference("own_package.inner.metrics", "metric", (str(tmp_path),))
+    assert reference.call() == [0.5, 0.5, 0.25, 0.5, 0.5, 0.5]
+    assert home_of("own_package.inner.metrics", (str(tmp_path),)) == str(tmp_path)
+    with pytest.raises(EvaluationError, match=r"there is no module 'own_package\.gone' in '/.*' or where Python looks"):
+        FunctionReference("own_package.gone", "metric", (str(tmp_path),)).load()
+
+
+def test_classes_of_a_module_of_ones_own_know_their_module(module: WriteModule, tmp_path: Path) -> None:
+    source = """
+        from __future__ import annotations
+        from dataclasses import dataclass
+        from typing import get_type_hints
+        @dataclass
+        class Found:
+            value: float
+        def metric(answer, targets, input):
+            return Found(1.0).value if get_type_hints(Found) == {"value": float} else 0.0
+    """
+    name = module(source)
+    assert CustomScorer(FunctionReference(name, "metric", (str(tmp_path),))).score("2", EXAMPLE) == 1.0
+
+
+def test_arguments_that_do_not_fit_point_at_the_function(module: WriteModule, tmp_path: Path) -> None:
+    name = module("\n\ndef metric(answer, targets):\n    return 1\n")
+    with pytest.raises(
+        EvaluationError, match=rf"takes 2 positional arguments but 3 were given \(.*{name}\.py, line 3\)"
+    ):
+        CustomScorer(FunctionReference(name, "metric", (str(tmp_path),))).score("2", EXAMPLE)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_async_function_is_refused(module: WriteModule, tmp_path: Path) -> None:
+    name = module("async def metric(answer, targets, input):\n    return 1\n")
+    with pytest.raises(EvaluationError, match=r":metric is async; write a plain function"):
+        CustomScorer(FunctionReference(name, "metric", (str(tmp_path),))).score("2", EXAMPLE)
 
 
 def test_a_reference_travels_without_its_function(module: WriteModule, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def inputs(split: Sequence[Example]) -> str:
         ("x.csv", "input,target\n1 + 1?,2\n2 + 2?,4\n"),
         ("x.csv", BOM + 'id,target,input\r\n7,2,1 + 1?\r\n\r\n8,"4","2 + 2?"'),
         ("x.csv", "input,target\n\n1 + 1?,2\n,\n  \n2 + 2?,4\n\n"),
+        ("x.csv", "input,target,,\n1 + 1?,2,,\n,,,,,\n2 + 2?,4,,\n"),
     ],
 )
 def test_reads_examples_in_order(tmp_path: Path, name: str, content: str) -> None:
@@ -91,6 +92,8 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
         ("x.csv", "input,label\na,b\n", r"x\.csv:2\): there is no column 'target'; the columns are: input, label"),
         ("x.csv", "input,target\na,b\n\nc\n", r"x\.csv:4\): column 'target' is empty"),
         ("x.csv", 'input,target\na,b\n"c,d\ne,f\n', r"x\.csv:3\): not valid CSV"),
+        ("x.csv", "input,target\na,b\nc, and d,e\n", r"x\.csv:3\): there are 3 cells below 2 headings; put quotes"),
+        ("x.csv", "input,target,input\na,b,c\n", r"x\.csv:1\): two columns are called 'input'; give each"),
         ("x.csv", "input,target\n" + "a" * 200_000 + ",b\n", "not valid CSV .*limit"),
         ("x.csv", "input,target\n", "holds no example"),
         ("x.csv", "", "holds no example"),
@@ -232,11 +235,13 @@ def test_few_shot_examples_that_are_held_out_are_dropped(root: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "task", "folder", "message"),
     [
-        ("bbh", "navigat", ".", "'navigat' is not a task of bbh .* choose one of: navigate, snarks"),
+        ("bbh", "navigat", ".", "'navigat' is not a task of bbh .* did you mean 'navigate'"),
         ("bbh", None, ".", "None is not a task of bbh"),
-        ("bbh", "navigate", "gsm8k", "choose one of: none found there"),
+        ("bbh", "Navigate", ".", "did you mean 'navigate'"),
+        ("bbh", "xyz", ".", "choose one of: navigate, snarks"),
+        ("bbh", "navigate", "gsm8k", r"data\.root: .*gsm8k' holds no task of bbh; name the folder"),
         ("bbh", "navigate", "nowhere", r"root: .*nowhere' is not a folder"),
-        ("mmlu", "anatomy", ".", "is not a task of mmlu"),
+        ("mmlu", "anatomy", ".", r"data\.root: .* holds no task of mmlu"),
         ("wsc", None, ".", "does not exist"),
         ("gsm8k", "navigate", ".", "name: 'navigate' is unknown, gsm8k is one task; leave it out"),
     ],
@@ -251,6 +256,15 @@ def test_a_benchmark_whose_val_repeats_test_is_refused(root: Path) -> None:
     (folder / "eval.jsonl").write_bytes((folder / "test.jsonl").read_bytes())
     with pytest.raises(ConfigError, match="every example of val is in test too"):
         BENCHMARKS["gsm8k"].load(root, None, where="tasks.t.data")
+
+
+@pytest.mark.parametrize("repeated", ["eval", "test"])
+def test_a_benchmark_whose_train_is_held_out_altogether_is_refused(repeated: str, root: Path) -> None:
+    folder = root / "gsm8k"
+    (folder / "train.jsonl").write_bytes((folder / f"{repeated}.jsonl").read_bytes())
+    with pytest.raises(ConfigError, match="every example of train is in val or test too") as caught:
+        BENCHMARKS["gsm8k"].load(root, None, where="tasks.t.data")
+    assert '"train[:80%]"' in caught.value.remedy
 
 
 @pytest.mark.parametrize(

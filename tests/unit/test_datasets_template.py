@@ -50,6 +50,11 @@ def test_columns_are_filled_in_as_plain_text(source: str, text: str) -> None:
         ("{{ ().__class__.__base__.__subclasses__() }}", "cannot be filled in"),
         ("{% include 'file' %}", "cannot be filled in"),
         ("{{ half }}", "half a character"),
+        ("{{ question.upper }}", "shows a function"),
+        ("{{ [question] | map('upper') }}", "shows an unfinished list; end it with"),
+        ("{{ [question] | batch(2) }}", "shows an unfinished list"),
+        ("{{ range(3) }}", "'range' is undefined"),
+        ("{{ lipsum() }}", "'lipsum' is undefined"),
     ],
 )
 def test_what_cannot_be_filled_in_is_refused(source: str, problem: str) -> None:
@@ -64,6 +69,35 @@ def test_a_template_with_an_error_names_its_line() -> None:
     with pytest.raises(ConfigError, match=r"is not a valid template \(line 2") as caught:
         template("{{ question }}\n{{ context }").check()
     assert caught.value.field == "tasks[0].fields.template"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ " + "(" * 500 + "1" + ")" * 500 + " }}",
+        "{{ " + "1" * 5000 + " }}",
+        "{{ " + "not " * 3000 + "a }}",
+        "{{ " + "a." * 3000 + "a }}",
+        "{% for a in b %}" * 150 + "{% endfor %}" * 150,
+        "{% set a %}" * 300 + "{% endset %}" * 300,
+        "{{ a | random }}",
+    ],
+    ids=["brackets", "digits", "nots", "dots", "loops", "blocks", "random"],
+)
+def test_a_template_that_cannot_be_compiled_is_explained(source: str) -> None:
+    with pytest.raises(ConfigError, match="is not a valid template") as caught:
+        template(source).check()
+    assert len(str(caught.value)) < 400
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(("source", "text"), [("{{ row.a }}{{ row['row'] }}", "12"), ("{{ row.row }}", "2")])
+def test_row_is_the_whole_row_even_beside_a_column_of_that_name(source: str, text: str) -> None:
+    assert template(source).rendered({"a": "1", "row": "2"}, "here") == text
+
+
+def test_a_template_names_what_it_takes_from_a_row() -> None:
+    assert template("{% for c in choices %}{{ c }}{% endfor %}{{ row['a'] }}").variables == {"choices", "row"}
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])

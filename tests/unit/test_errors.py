@@ -12,7 +12,7 @@ from gpo.errors import ConfigError, GPOError, ModelRefused, ModelUnavailable, Re
 ARGUMENTS: dict[type[GPOError], tuple[object, ...]] = {
     ConfigError: ("optimizer.steps", "'x' is not a number", "write a number"),
     ModelUnavailable: ("HTTP 503: busy", 5, 2.5),
-    ModelRefused: ("HTTP 401: no", RefusalReason.KEY, "small", "http://127.0.0.1/v1"),
+    ModelRefused: ("HTTP 401: no", RefusalReason.KEY, "small", "http://127.0.0.1/v1", "/run/key"),
 }
 """How a class is made that takes more than a message."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpo.datasets.huggingface import HubDataset
+from gpo.datasets.huggingface import _FORMATS, HubDataset
 from gpo.datasets.rows import Fields
 from gpo.datasets.template import Template
 from gpo.errors import ConfigError
@@ -136,3 +136,60 @@ def test_the_package_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
         read("owner/name", "train")
     assert caught.value.field == "tasks[0].data.huggingface"
     assert "[huggingface]" in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["json", "csv", "imagefolder", "text", "Parquet"])
+def test_a_format_is_no_data_set(name: str) -> None:
+    with pytest.raises(ConfigError, match="is a format of files, not a data set") as caught:
+        read(name, "train")
+    assert caught.value.field == "tasks[0].data.huggingface"
+
+
+def test_every_format_that_the_package_knows_is_refused() -> None:
+    packaged = pytest.importorskip("datasets.packaged_modules")
+    assert set(packaged._PACKAGED_DATASETS_MODULES) <= _FORMATS
+
+
+def test_a_name_that_is_a_folder_in_the_working_directory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    (tmp_path / "owner/name").mkdir(parents=True)
+    (folder / "train.jsonl").rename(tmp_path / "owner/name/train.jsonl")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"write \./name for a folder") as caught:
+        read("owner/name", "train")
+    assert caught.value.field == "tasks[0].data.huggingface"
+    assert read(tmp_path / "owner/name", "train[:1]") == (Example("train 0?", ("0",)),)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A data set with a column of pictures, none of which can be decoded."""
+    datasets = pytest.importorskip("datasets")
+    rows = {"text": ["a"], "label": ["x"], "picture": [{"bytes": b"no picture", "path": "a.png"}]}
+    table = datasets.Dataset.from_dict(rows).cast_column("picture", datasets.Image())
+    table.to_parquet(str(tmp_path / "train.parquet"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        Fields("text", "label"),
+        Fields(Template("{{ text }}", "fields.template"), "label"),
+        Fields(Template("{{ row['text'] }}", "fields.template"), "label"),
+    ],
+)
+def test_pictures_are_not_decoded(fields: Fields, pictures: Path) -> None:
+    assert read(pictures, "train", fields) == (Example("a", ("x",)),)
+
+
+def test_a_row_that_cannot_be_read_is_explained(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+
+    def broken(self: object) -> Iterator[object]:
+        raise OSError("half a block")
+
+    monkeypatch.setattr(datasets.Dataset, "__iter__", broken)
+    with pytest.raises(ConfigError, match=r"cannot be loaded \(OSError: half a block"):
+        read(folder, "train")

@@ -101,7 +101,7 @@ def test_the_folders_of_the_reference_runs_go_first(tmp_path: Path) -> None:
 
 
 def mmlu(folder: Path, **counts: int) -> Path:
-    for part, count in {"dev": 5, "val": 11, "test": 30, **counts}.items():
+    for part, count in {"dev": 5, "val": 11, "test": 100, **counts}.items():
         (folder / part).mkdir(parents=True, exist_ok=True)
         with (folder / part / f"anatomy_{part}.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows(
@@ -112,16 +112,38 @@ def mmlu(folder: Path, **counts: int) -> Path:
 
 
 @pytest.mark.parametrize("below", [".", "data", "mmlu", "mmlu/data"])
-def test_mmlu_keeps_its_test_and_shows_its_dev(below: str, tmp_path: Path) -> None:
+def test_mmlu_is_split_into_the_sizes_of_the_reference_runs_and_shows_its_dev(below: str, tmp_path: Path) -> None:
     mmlu(tmp_path / below)
     task = loaded(tmp_path, "mmlu", "anatomy")
-    assert sizes(task) == [5, 6, 30, 5]
+    assert sizes(task) == [20, 20, 71, 5]
     require_held_out(task)
     first = task.splits[Split.TEST][0]
-    assert first.input == 'test 0, "why"?\nSay.\n(A) one\n(B) two, or so\n(C) 3\n(D) '
+    assert first.input.startswith("test ")
+    assert first.input.endswith(', "why"?\nSay.\n(A) one\n(B) two, or so\n(C) 3\n(D) ')
     assert [example.target for example in (task.few_shot or ())] == ["(A)", "(B)", "(C)", "(D)", "(A)"]
-    assert {example.input.split()[0] for split in (Split.TRAIN, Split.VAL) for example in task.splits[split]} == {"val"}
+    drawn = [example.input.split()[0] for split in (Split.TRAIN, Split.VAL) for example in task.splits[split]]
+    assert (drawn.count("val"), drawn.count("test")) == (11, 29)
+    assert {example.input.split()[0] for example in task.splits[Split.VAL]} == {"val", "test"}
     assert task == loaded(tmp_path, "mmlu", "anatomy")
+
+
+@pytest.mark.parametrize(
+    ("val", "test", "expected"), [(170, 30, [20, 20, 30, 5]), (40, 1, [20, 20, 1, 5]), (1, 40, [20, 20, 1, 5])]
+)
+def test_mmlu_takes_of_its_test_only_what_its_val_lacks(
+    val: int, test: int, expected: list[int], tmp_path: Path
+) -> None:
+    mmlu(tmp_path, val=val, test=test)
+    task = loaded(tmp_path, "mmlu", "anatomy")
+    assert sizes(task) == expected
+    require_held_out(task)
+
+
+@pytest.mark.parametrize(("val", "test"), [(1, 1), (11, 29), (1, 39)])
+def test_too_short_files_of_mmlu(val: int, test: int, tmp_path: Path) -> None:
+    mmlu(tmp_path, val=val, test=test)
+    error = refusal(tmp_path, "mmlu", "anatomy")
+    assert f"only {val + test} different questions in val and test, 41 are needed" in error.problem
 
 
 @pytest.mark.parametrize(
@@ -153,7 +175,7 @@ def test_a_missing_file_of_mmlu(part: str, problem: str, tmp_path: Path) -> None
 
 def test_shown_examples_of_mmlu_that_its_test_repeats_are_dropped(tmp_path: Path) -> None:
     folder = mmlu(tmp_path)
-    dev, test = (folder / part / f"anatomy_{part}.csv" for part in ("dev", "test"))
+    dev, test = (mmlu(folder, val=60) / part / f"anatomy_{part}.csv" for part in ("dev", "test"))
     repeated = 'held out,1,2,3,4,A\n"shown, too",1,2,3,4,B\n'
     dev.write_text(repeated + "own,1,2,3,4,C\n", encoding="utf-8")
     test.write_text(repeated, encoding="utf-8")
@@ -194,6 +216,8 @@ def test_the_target_of_gsm8k_is_the_number_alone(answer: str, target: str, tmp_p
         ("test", '{"question": "q?"}', "tasks[0].data.root (test.jsonl:21)", "the columns are: question"),
         ("test", '{"question": "", "answer": "#### 1"}', "tasks[0].data.root (test.jsonl:21)", "no texts"),
         ("test", '{"question": "q?", "answer": "It is 7."}', "tasks[0].data.root (test.jsonl:21)", "'It is 7.' is not"),
+        ("test", '{"question": "q?", "answer": "#### ,"}', "tasks[0].data.root (test.jsonl:21)", "'#### ,' is not"),
+        ("test", '{"question": "q?", "answer": "#### ٣"}', "tasks[0].data.root (test.jsonl:21)", "is not #### and"),
         ("test", '{"question": "q?", "answer": "#### 7\\nSo."}', "tasks[0].data.root (test.jsonl:21)", "'So.' is not"),
     ],
 )

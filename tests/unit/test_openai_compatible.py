@@ -152,6 +152,7 @@ async def test_a_final_no_is_not_asked_again(
     error = await failure(model(server.base_url))
     assert isinstance(error, ModelRefused)
     assert (error.reason, error.model, error.base_url) == (reason, "task-model", server.base_url)
+    assert error.key_place == "the environment variable OPENAI_API_KEY"
     assert len(server.requests) == 1
 
 

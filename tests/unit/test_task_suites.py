@@ -71,6 +71,15 @@ def test_the_dump_lists_the_tasks_one_by_one(tmp_path: Path) -> None:
     [
         ([bbh(["navigate", "snark"])], "tasks[0].data.name", "'snark' is not a task of bbh; did you mean snarks?"),
         ([bbh(["navigate", "all"])], "tasks[0].data.name", "'all' is not a task of bbh; choose among: boolean_expr"),
+        ([bbh(["Snarks", "navigate"])], "tasks[0].data.name", "'Snarks' is not a task of bbh; did you mean snarks"),
+        ([bbh(3)], "tasks[0].data.name", "3 is not a task's name; name one, a list of them, or all"),
+        ([bbh(["snarks", 3])], "tasks[0].data.name", "3 is not a task's name"),
+        ([bbh({"a": 1})], "tasks[0].data.name", "{'a': 1} is not a task's name"),
+        ([bbh("a b")], "tasks[0].data.name", "'a b' is not a task's name"),
+        ([bbh(3, name="mine")], "tasks[0].data.name", "3 is not a task's name"),
+        ([bbh(None)], "tasks[0].data.name", "is missing; name one, a list of them, or all"),
+        ([{"data": {"benchmark": "bbh", "root": "."}}], "tasks[0].data.name", "is missing; name one, a list"),
+        ([{"data": {"benchmark": ["bbh"], "root": "."}}], "tasks[0].data.benchmark", "choose one of"),
         ([bbh([])], "tasks[0].data.name", "names no task; name some, or write all"),
         ([bbh("all", name="bbh")], "tasks[0].name", "is one name for several tasks; leave it out"),
         ([bbh(["navigate"], name="mine")], "tasks[0].name", "is one name for several tasks; leave it out"),
@@ -126,6 +135,24 @@ def test_an_error_in_one_of_several_tasks_names_it(tmp_path: Path) -> None:
     error = refusal(tmp_path, bbh(["snarks", "navigate"]))
     assert error.field == "tasks[0].data.root"
     assert error.problem.startswith("task snarks: ")
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["an empty folder", "another benchmark"])
+def test_a_folder_without_any_task_is_a_wrong_root(beside: bool, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    if beside:
+        (tmp_path / "data/gsm8k").mkdir()
+        (tmp_path / "data/gsm8k/train.jsonl").touch()
+    error = refusal(tmp_path, bbh("all"))
+    assert error.field == "tasks[0].data.root"
+    assert "holds no task of bbh" in error.problem
+
+
+def test_a_task_in_capitals_is_told_from_the_one_that_is_meant(tmp_path: Path) -> None:
+    (tmp_path / "data/navigate").mkdir(parents=True)
+    (tmp_path / "data/navigate/train.jsonl").touch()
+    error = refusal(tmp_path, bbh("Navigate"))
+    assert (error.field, error.remedy) == ("tasks[0].data.name", "did you mean 'navigate'?")
 
 
 def test_files_belong_to_no_group_and_show_examples_of_train(tmp_path: Path) -> None:

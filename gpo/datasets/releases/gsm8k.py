@@ -15,7 +15,7 @@ from gpo.examples import Example
 from gpo.tasks import Split
 
 _FEW_SHOT, _TRAIN, _VAL = 5, 100, 100
-_NUMBER = re.compile(r"####\s*(-?[\d,]+(?:\.\d+)?)\s*")
+_NUMBER = re.compile(r"####\s*(-?[0-9](?:[0-9,]*[0-9])?(?:\.[0-9]+)?)\s*")
 
 
 class GSM8KRelease:

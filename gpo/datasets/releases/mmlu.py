@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpo.datasets.files import read_text
 from gpo.datasets.loaded import LoadedTask, published
-from gpo.datasets.splits import shuffled
+from gpo.datasets.splits import absent_from, distinct, shuffled
 from gpo.errors import ConfigError
 from gpo.examples import Example
 from gpo.tasks import Split
@@ -18,10 +18,15 @@ _LETTERS = "ABCD"
 _REMEDY = "put the published file there"
 
 
-class MMLURelease:
-    """``test`` is the published one, the few-shot examples are those of ``dev``.
+_TRAIN, _VAL = 20, 20
 
-    The published ``val``, shuffled with a fixed seed, is halved into ``train`` and our ``val``, which gets the odd one.
+
+class MMLURelease:
+    """Makes ``train`` and ``val`` in the sizes of the reference runs, 20 each, so that an epoch has as many steps.
+
+    The few-shot examples are those of the published ``dev``. ``train`` and ``val`` are drawn, always alike, from the
+    published ``val``, without what the published ``test`` repeats; where that gives fewer than 40, from ``test`` as
+    well. ``test`` is the published one without those: most of the subjects have fewer than 40 in ``val``.
     """
 
     def tasks(self, folder: Path) -> Collection[str]:
@@ -29,9 +34,17 @@ class MMLURelease:
 
     def load(self, folder: Path, task: str, *, where: str) -> LoadedTask:
         dev, val, test = (_examples(_data(folder) / part / f"{task}_{part}.csv", where) for part in _PARTS)
-        mixed = shuffled(val)
-        half = len(mixed) // 2
-        splits = {Split.TRAIN: mixed[:half], Split.VAL: mixed[half:], Split.TEST: test}
+        needed = _TRAIN + _VAL
+        own = shuffled(absent_from(distinct(val), (*dev, *test)))[:needed]
+        topping = shuffled(absent_from(distinct(test), dev))[: needed - len(own)]
+        rest = absent_from(test, topping)
+        if len(own) + len(topping) < needed or not rest:
+            found = len(own) + len(topping) + len(rest)
+            raise ConfigError(
+                where, f"{task} has only {found} different questions in val and test, {needed + 1} are needed", _REMEDY
+            )
+        mixed = shuffled((*own, *topping))
+        splits = {Split.TRAIN: mixed[:_TRAIN], Split.VAL: mixed[_TRAIN:], Split.TEST: rest}
         return published(splits, dev, where=where)
 
 
