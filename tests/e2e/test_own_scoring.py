@@ -20,9 +20,11 @@ def half_for_a_word(answer, targets, input):
 def test_each_task_is_judged_in_its_own_way(
     endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
 ) -> None:
-    (tmp_path / "serve.py").write_text(METRIC, encoding="utf-8")  # a name that the program has, too
+    beside = tmp_path / "configs"
+    beside.mkdir()
+    (beside / "serve.py").write_text(METRIC, encoding="utf-8")  # a name that the program has, too
     config = write_config(
-        tmp_path,
+        beside,
         endpoint.base_url,
         tasks=[
             {},
