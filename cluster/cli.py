@@ -147,6 +147,22 @@ def compare(
 
 
 @app.command()
+def plan(
+    config: Config,
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the plan to this JSON file, too.", show_default=False)
+    ] = None,
+) -> None:
+    """Say what **gpo run** CONFIG may take: calls, tokens and dollars of each task and model.
+
+    Loads and checks the configuration and the data; calls no model and starts nothing. Prices come from **price** in
+    the sections of **models**.
+    """
+    _exit_with(commands.plan, config, overrides or [], output)
+
+
+@app.command()
 def evaluate(
     config: Config,
     overrides: Overrides = None,

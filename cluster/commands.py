@@ -189,6 +189,32 @@ def evaluate(
     return OK
 
 
+def plan(config_path: Path, overrides: list[str], output: Path | None) -> int:
+    """``gpo plan``."""
+    from cluster.build import build_tasks
+    from cluster.config import load_config
+    from cluster.output_file import require_writable
+    from cluster.outputs import as_json
+    from cluster.plan import CHARACTERS_PER_TOKEN, plan_document, plan_table, planned
+
+    config = load_config(config_path, overrides)
+    if output is not None:
+        require_writable(output)
+    plans = planned(config, build_tasks(config))
+    _out.print(plan_table(config, plans))
+    say(
+        "Calls are bounds: candidates that repeat a prompt are not scored; failed calls tried again come on top. "
+        f"Tokens sent are estimated, at {CHARACTERS_PER_TOKEN} characters each."
+    )
+    if output is not None:
+        try:
+            output.write_bytes(as_json(plan_document(config, plans)))
+        except OSError as error:
+            problem = f"{str(output)!r} cannot be written ({error.strerror})"
+            raise ConfigError("--output", problem, "name another") from None
+    return OK
+
+
 def score(answers: Path, parser: str, output: Path | None) -> int:
     """``gpo score``."""
     from cluster.score import require_other_file, scored_answers, summary_lines, write_scored

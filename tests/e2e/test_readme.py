@@ -55,6 +55,7 @@ def test_every_command_is_covered() -> None:
         shown("make ")
         + shown("export ")
         + shown(".venv/bin/gpo run", ".venv/bin/gpo evaluate", ".venv/bin/gpo serve", ".venv/bin/gpo compare")
+        + shown(".venv/bin/gpo plan")
         + shown(".venv/bin/gpo --help")
     )
     assert sorted(covered) == sorted(COMMANDS)
@@ -94,6 +95,15 @@ def test_an_endpoint_is_named_by_the_environment(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["status"] == "completed"
+
+
+def test_a_run_is_planned(tmp_path: Path) -> None:
+    (command,) = shown(".venv/bin/gpo plan")
+
+    done = run(command, tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert "≤ 5,152" in done.stdout  # 2 seeds, 1 + 6·8 prompts on 48 examples, 2 on 112
 
 
 def test_methods_are_compared(tmp_path: Path) -> None:
@@ -139,7 +149,7 @@ def test_the_evaluator_is_served(tmp_path: Path) -> None:
     assert serving.returncode == 0
 
 
-@pytest.mark.parametrize("command", ["", "run", "compare", "evaluate", "serve"])
+@pytest.mark.parametrize("command", ["", "run", "compare", "plan", "evaluate", "serve"])
 def test_help_teaches(command: str) -> None:
     parts = [str(BIN / "gpo"), *([command] if command else []), "--help"]
     done = subprocess.run(parts, capture_output=True, text=True, timeout=60, check=True)
@@ -147,6 +157,7 @@ def test_help_teaches(command: str) -> None:
         "": "Exit codes",
         "run": "--resume",
         "compare": "--method",
+        "plan": "--output",
         "evaluate": "--split",
         "serve": "GPO_SERVE_TOKEN",
     }[command] in done.stdout
