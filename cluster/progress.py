@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,6 +19,8 @@ from gpo.trajectory import Trajectory
 
 _SILENCE_S = 15.0
 """How long a log may stay silent."""
+_LINES_AROUND = 4
+"""Lines of a terminal that a live table leaves for its heading, the last line and what was printed before."""
 _SHOWN = 4
 """Trajectories named in a sign of life."""
 
@@ -168,17 +170,22 @@ class LiveView:
         calls = sum(row.calls for row in self._progress.rows.values())
         ending = f"about {duration(left)} left" if left is not None else "time left not known yet"
         title = f"{self._progress.title} · " if self._progress.title else ""
+        rows = list(self._progress.rows.values())
+        shown = _most_telling(rows, self._live.console.height - _LINES_AROUND)
+        if len(shown) < len(rows):
+            done = sum(row.phase is Phase.DONE for row in rows)
+            title += f"{done} of {len(rows)} trajectories done, {len(shown)} shown · "
         self._spinner.update(
             text=Text(f"{title}{duration(time.monotonic() - self._started)} · {calls} calls · {ending}")
         )
-        return Group(self._table(self._progress), self._spinner)
+        return Group(self._table(shown), self._spinner)
 
-    def _table(self, progress: Progress) -> Table:
+    def _table(self, rows: Iterable[Row]) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in ("Task", "Seed", "Step", "Now", "Initial val", "Best val", "Tried", "Calls", "Left"):
             table.add_column(heading, justify="left" if heading in ("Task", "Now") else "right")
         now = time.monotonic()
-        for row in progress.rows.values():
+        for row in rows:
             trajectory = row.checkpoint.trajectory if row.checkpoint else None
             left = row.left_s(now) if row.phase is not Phase.DONE else None
             counted = f" {row.evaluated}/{row.to_evaluate}" if row.to_evaluate else ""
@@ -194,6 +201,18 @@ class LiveView:
                 duration(left) if left is not None else "",
             )
         return table
+
+
+def _most_telling(rows: Sequence[Row], room: int) -> list[Row]:
+    """The rows that fit, in their order; failed ones go before those at work, not begun, and done."""
+
+    def rank(row: Row) -> int:
+        if row.phase is Phase.DONE:
+            return 0 if row.error else 3
+        return 1 if row.checkpoint else 2
+
+    kept = {row.key for row in sorted(rows, key=rank)[: max(1, room)]}
+    return [row for row in rows if row.key in kept]
 
 
 class PlainView:

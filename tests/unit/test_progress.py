@@ -91,6 +91,24 @@ def test_the_live_table_can_be_drawn_at_any_time() -> None:
     assert "[bold]triage/1 failed: TrajectoryLost: [red]gone[/red]" in text
 
 
+def test_a_table_that_is_too_long_keeps_what_tells_most() -> None:
+    on = Console(file=StringIO(), force_terminal=True, width=120, height=9)
+    keys = [SearchKey(f"task-{number}", 0) for number in range(9)]
+    progress = Progress(dict.fromkeys(keys, 1))
+    for key, update in (
+        (keys[0], Update(keys[0], Phase.DONE)),
+        (keys[1], Update(keys[1], Phase.DONE, error="lost")),
+        (keys[8], Update(keys[8], Phase.PROPOSING, checkpoint=STARTED)),
+    ):
+        progress.rows[key].take(update)
+    view = LiveView(on)
+    view.begin(progress)
+    on.print(view._render())
+    text = on.file.getvalue()
+    assert [number for number in range(9) if f"task-{number} " in text] == [1, 2, 3, 4, 8]
+    assert "2 of 9 trajectories done, 5 shown" in text
+
+
 def test_the_time_left_follows_the_pace_so_far(clock: Callable[[float], None]) -> None:
     clock(0)
     progress = Progress({FIRST: 2})
