@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,21 +12,27 @@ from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ONE_S = 2.0
+"""Signals that follow each other this closely, in seconds, are one: a process and its group are often told alike."""
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Let both signals raise ``KeyboardInterrupt``, also where libraries wait in plain Python code."""
-    before = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
+    told_at = float("-inf")
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal told_at
+        before, told_at = told_at, time.monotonic()
+        if told_at - before > _ONE_S:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def run_interruptibly(work: Coroutine[Any, Any, _T]) -> _T:

@@ -21,6 +21,24 @@ def test_a_signal_ends_what_waits(number: signal.Signals) -> None:
         wait()
 
 
+def test_a_signal_that_comes_twice_lets_the_end_go_on(number: signal.Signals) -> None:
+    tidied = False
+
+    def wait() -> None:
+        nonlocal tidied
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        finally:
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+            tidied = True
+
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        wait()
+    assert tidied
+
+
 def test_afterwards_a_signal_does_what_it_did_before(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with stoppable():
