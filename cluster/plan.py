@@ -153,7 +153,8 @@ def plan_table(config: RunConfig, plans: Sequence[TaskPlan]) -> Table:
     """What each task and model takes, and the whole."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("Task", "Seeds", "Steps", "Model", "Calls", "Tokens sent", "generated", "US$"):
-        table.add_column(heading, justify="left" if heading in ("Task", "Model") else "right")
+        is_word = heading in ("Task", "Model")
+        table.add_column(heading, justify="left" if is_word else "right", no_wrap=heading != "Task")
     total: dict[str, Expense] = {}
     for plan in plans:
         for index, (role, expense) in enumerate(plan.by_role.items()):
@@ -168,10 +169,18 @@ def plan_table(config: RunConfig, plans: Sequence[TaskPlan]) -> Table:
 
 def _cells(config: RunConfig, role: str, expense: Expense) -> tuple[str, str, str, str]:
     cost = cost_usd(config, role, expense)
-    generated = "not bounded" if expense.completion_tokens is None else f"≤ {expense.completion_tokens:,}"
+    generated = "not bounded" if expense.completion_tokens is None else f"≤ {_short(expense.completion_tokens)}"
     return (
         f"≤ {expense.calls:,}",
-        f"≈ {expense.prompt_tokens:,}",
+        f"≈ {_short(expense.prompt_tokens)}",
         generated,
         "not bounded" if cost is None else f"≤ {cost:,.2f}" if cost else "–",
     )
+
+
+def _short(count: int) -> str:
+    """To three digits or so: 950, 12.3 k, 4.6 M, 1.2 G. ``--json`` has the number whole."""
+    for power, unit in ((9, "G"), (6, "M"), (3, "k")):
+        if count >= 10**power:
+            return f"{count / 10**power:.1f} {unit}"
+    return str(count)
