@@ -8,6 +8,8 @@ from functools import cache
 
 from cluster.config import RunConfig
 from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, EmbeddedEmbeddingConfig
+from gpo.completion_cache import CachedModel
+from gpo.completion_store import CompletionStore
 from gpo.errors import ConfigError
 from gpo.evaluation import LocalEvaluator
 from gpo.grading import Grader, ModelGrader, RuleGrader
@@ -82,13 +84,13 @@ def require_room_to_decay(config: RunConfig, tasks: Sequence[Task]) -> None:
 
 def build_evaluators(config: RunConfig, tasks: Sequence[Task], urls: EmbeddedUrls) -> list[LocalEvaluator]:
     """What scores prompts, one per task, over one task model and one judge."""
-    replicas = config.cluster.evaluator_replicas
-    task_model = chat_model(config.models.task, urls, share=replicas)
+    replicas, store = config.cluster.evaluator_replicas, config.cache.build()
+    task_model = chat_model(config.models.task, urls, store, share=replicas)
 
     @cache
     def judge() -> SampledModel:
         return chat_model(
-            config.models.judging, urls, share=replicas if config.models.judge else optimizer_share(config)
+            config.models.judging, urls, store, share=replicas if config.models.judge else optimizer_share(config)
         )
 
     def grader(scorer: Scorer | Rubric) -> Grader:
@@ -102,20 +104,34 @@ def build_evaluators(config: RunConfig, tasks: Sequence[Task], urls: EmbeddedUrl
     ]
 
 
-def chat_model(config: ChatEndpointConfig | EmbeddedChatConfig, urls: EmbeddedUrls, *, share: int) -> SampledModel:
-    """The model of a role, for one of ``share`` processes that call it side by side."""
+def chat_model(
+    config: ChatEndpointConfig | EmbeddedChatConfig,
+    urls: EmbeddedUrls,
+    store: CompletionStore | None = None,
+    *,
+    share: int,
+) -> SampledModel:
+    """The model of a role, for one of ``share`` processes that call it side by side.
+
+    Args:
+        store: where its completions are kept, if anywhere.
+    """
     if isinstance(config, ChatEndpointConfig):
-        model = OpenAICompatibleModel(config.build(share), config.completion_limit)
-        return SampledModel(model, config.sampling.build())
-    spec = embedded_spec(config)
-    endpoint = Endpoint(
-        base_url=urls[spec],
-        model=spec.name,
-        # Its server queues what it cannot decode at once; more than that would only wait there.
-        max_concurrency=config.parallel,
-        timeout_s=config.timeout_s,
-    )
-    return SampledModel(OpenAICompatibleModel(endpoint), config.bounded_sampling.build())
+        endpoint, sampling = config.build(share), config.sampling
+        model = OpenAICompatibleModel(endpoint, config.completion_limit)
+        identity = {"base_url": config.base_url, "model": config.model}
+    else:
+        spec, sampling = embedded_spec(config), config.bounded_sampling
+        endpoint = Endpoint(
+            base_url=urls[spec],
+            model=spec.name,
+            # Its server queues what it cannot decode at once; more than that would only wait there.
+            max_concurrency=config.parallel,
+            timeout_s=config.timeout_s,
+        )
+        model = OpenAICompatibleModel(endpoint)
+        identity = spec.identity
+    return SampledModel(CachedModel(model, store, identity) if store else model, sampling.build())
 
 
 def embedder(config: RunConfig) -> Embedder:

@@ -28,7 +28,7 @@ def build_searches(
     Args:
         evaluators: task name → evaluator, as the searches shall reach it.
     """
-    model = chat_model(config.models.optimizer, urls, share=optimizer_share(config))
+    model = chat_model(config.models.optimizer, urls, config.cache.build(), share=optimizer_share(config))
     embedding = embedder(config)
     return [
         Search(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gpo.errors import ConfigError
-from serve.gguf_weights import as_q8_0, default_weights
+from serve.gguf_weights import as_q8_0, default_weights, weights_id
 
 HOST = "127.0.0.1"
 
@@ -39,6 +39,15 @@ class EmbeddedModelSpec:
     def name(self) -> str:
         """What the model is called in requests and messages."""
         return (self.gguf or default_weights()).stem
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells its replies from those of other models: not the port, which is another one in every run.
+
+        Raises:
+            OSError: the weights cannot be looked at.
+        """
+        return {"weights": weights_id(self.gguf or default_weights()), "context": self.context}
 
     def check(self, where: str) -> None:
         """Refuse weights that are not there or are no GGUF file.

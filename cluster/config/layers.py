@@ -10,6 +10,7 @@ _DEFAULT_KINDS = {
     "models.optimizer": "openai",
     "models.judge": "openai",
     "models.embedding": "embedded",
+    "cache": "sqlite",
     "optimizer.direction.trajectory": "retrieval",
     "optimizer.schedule": "cosine",
     "optimizer.refinement": "generation",

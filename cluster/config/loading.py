@@ -132,7 +132,7 @@ _REMEDIES = {
     "model_type": "write a section with options",
     "dict_type": "write a section with options",
 }
-_SECRETIVE = ("api_key", "base_url")
+_SECRETIVE = ("api_key", "base_url", "url_env")
 """Options whose values are never shown: somebody may have put a key there."""
 
 

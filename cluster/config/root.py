@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
+from cluster.config.cache import CacheConfig, SqliteCacheConfig
 from cluster.config.models import EmbeddedChatConfig, ModelsConfig
 from cluster.config.optimizer import DEFAULT_STEPS, MetaPromptConfig, OptimizerConfig
 from cluster.config.section import Section
@@ -83,6 +84,7 @@ class RunConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig(steps=DEFAULT_STEPS)
     evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()
+    cache: CacheConfig = SqliteCacheConfig()
     budget: BudgetConfig = BudgetConfig()
 
     @model_validator(mode="after")

@@ -1,0 +1,86 @@
+"""Section ``cache``: where completions are kept, so that no call is paid for twice."""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib.util import find_spec
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, PositiveFloat, Tag
+from pydantic_core import PydanticCustomError
+
+from cluster.config.section import ConfigPath, Section, by_kind
+from gpo.cache_folder import cache_folder
+from gpo.completion_store import CompletionStore
+from gpo.errors import ConfigError
+from gpo.stores.redis import DEFAULT_TTL_S, RedisStore
+from gpo.stores.sqlite import DEFAULT_MAX_BYTES, SqliteStore
+
+
+class SqliteCacheConfig(Section):
+    """A file on this machine, which all runs share; on a cluster, a file on each node."""
+
+    kind: Literal["sqlite"] = "sqlite"
+    path: ConfigPath | None = None
+    """Left out: ``completions.sqlite`` in ``$XDG_CACHE_HOME/gpo`` or ``~/.cache/gpo``."""
+    max_bytes: Annotated[int, Field(ge=1_000_000)] = DEFAULT_MAX_BYTES
+    """Bound on the file's size; those completions go first whose last use is longest ago."""
+
+    def build(self) -> CompletionStore | None:
+        """The store; it is opened by the process that asks it first."""
+        return SqliteStore(self.path or cache_folder() / "completions.sqlite", self.max_bytes)
+
+
+def _variable_name(name: str) -> str:
+    # Capitals only, so that an address with a password in it is refused, and not shown.
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
+        raise PydanticCustomError(
+            "url_env", "is not the name of a variable in capitals; name it, do not put the address here"
+        )
+    return name
+
+
+class RedisCacheConfig(Section):
+    """A Redis server, which all nodes of a cluster share."""
+
+    kind: Literal["redis"]
+    url_env: Annotated[str, AfterValidator(_variable_name)] = "GPO_REDIS_URL"
+    """Environment variable with the address, such as ``redis://:password@host:6379/0``; every node needs it."""
+    ttl_s: PositiveFloat = DEFAULT_TTL_S
+    """Seconds that a completion is kept after its last use. The server bounds the size: ``maxmemory`` with
+    ``maxmemory-policy allkeys-lru``."""
+
+    def build(self) -> CompletionStore | None:
+        """The store; it is opened by the process that asks it first.
+
+        Raises:
+            ConfigError: the variable is not set, or the package is not installed.
+        """
+        if not os.environ.get(self.url_env, "").strip():
+            raise ConfigError(
+                "cache.url_env",
+                f"environment variable {self.url_env} is not set",
+                f"export {self.url_env}=redis://… (on a cluster, for every node's processes)",
+            )
+        if find_spec("redis") is None:
+            raise ConfigError("cache.kind", "'redis' needs the package redis", "install it: pip install redis")
+        return RedisStore(self.url_env, self.ttl_s)
+
+
+class NoCacheConfig(Section):
+    """Every call is made."""
+
+    kind: Literal["none"]
+
+    def build(self) -> CompletionStore | None:
+        """There is none."""
+        return None
+
+
+CacheConfig = Annotated[
+    Annotated[SqliteCacheConfig, Tag("sqlite")]
+    | Annotated[RedisCacheConfig, Tag("redis")]
+    | Annotated[NoCacheConfig, Tag("none")],
+    by_kind("sqlite", "redis", "none"),
+]

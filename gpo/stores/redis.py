@@ -1,0 +1,170 @@
+"""Completions on a Redis server: the store of a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+from weakref import WeakKeyDictionary
+
+from gpo.completion_store import Missing
+from gpo.models import Completion
+from gpo.stores.record import decode, encode
+
+log = logging.getLogger(__name__)
+
+DEFAULT_TTL_S = 30 * 86_400.0
+_LEASE_MS = 10_000
+_RENEW_S = 3.0
+_TIMEOUT_S = 5.0
+_MOST_AT_ONCE = 500
+
+# The braces keep both keys of a completion on one node of a sharded server.
+_COMPLETION, _CLAIM = b"gpo:1:{%b}", b"gpo:1:{%b}:claim"
+_FIND = """
+local record = redis.call('GET', KEYS[1])
+if record then redis.call('PEXPIRE', KEYS[1], ARGV[3]) return record end
+if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+return 0
+"""
+_CLAIM_ANEW = """
+if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+return 0
+"""
+_PUT = """
+redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[2])
+if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
+"""
+_RELEASE = "if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end"
+_RENEW = "if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('PEXPIRE', KEYS[2], ARGV[2]) end"
+
+
+@dataclass(frozen=True, slots=True)
+class RedisStore:
+    """Completions on a server; see ``gpo.completion_store.CompletionStore``. Needs the package ``redis``.
+
+    Args:
+        url_env: environment variable with the address. It may hold a password, so it is read where it is used, and
+            neither kept nor shown.
+        ttl_s: seconds that a completion is kept after its last use. The server bounds the size by its own settings.
+    """
+
+    url_env: str
+    ttl_s: float = DEFAULT_TTL_S
+
+    async def find(self, key: bytes) -> Completion | Missing:
+        """The completion, or what to do; see ``gpo.completion_store.CompletionStore``."""
+        link = self._link
+        found = await link.ask(_FIND, key, _LEASE_MS, self._ttl_ms)
+        if isinstance(found, bytes):
+            completion = decode(key, found)
+            if completion is not None:
+                return completion
+            found = await link.ask(_CLAIM_ANEW, key, _LEASE_MS)
+        if found == 0:
+            return Missing.ELSEWHERE
+        link.held.add(key)
+        return Missing.CLAIMED
+
+    async def put(self, key: bytes, completion: Completion) -> None:
+        """Keep a completion; see ``gpo.completion_store.CompletionStore``."""
+        self._link.held.discard(key)
+        await self._link.ask(_PUT, key, self._ttl_ms, encode(key, completion))
+
+    async def release(self, key: bytes) -> None:
+        """Give up a claim; see ``gpo.completion_store.CompletionStore``."""
+        self._link.held.discard(key)
+        await self._link.ask(_RELEASE, key)
+
+    @property
+    def _ttl_ms(self) -> int:
+        return max(1, round(1000 * self.ttl_s))
+
+    @property
+    def _link(self) -> _Link:
+        links = _LINKS.setdefault(asyncio.get_running_loop(), {})
+        if self.url_env not in links:
+            links[self.url_env] = _Link(self.url_env)
+        return links[self.url_env]
+
+
+@dataclass
+class _Link:
+    """The connection of a process to a server; all that is asked meanwhile goes in one message."""
+
+    url_env: str
+    holder: str = field(default_factory=lambda: uuid4().hex)
+    held: set[bytes] = field(default_factory=set[bytes])
+    _waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = field(
+        default_factory=list[tuple[tuple[Any, ...], asyncio.Future[Any]]]
+    )
+    _client: Any = None
+    _sending: asyncio.Task[None] | None = None
+    _renewing: asyncio.Task[None] | None = None
+    _failed: bool = False
+
+    async def ask(self, script: str, key: bytes, *arguments: Any) -> Any:
+        """What the script returns; ``None`` from a server that has failed."""
+        if self._failed:
+            return None
+        name = key.hex().encode()
+        command = ("EVAL", script, 2, _COMPLETION % name, _CLAIM % name, self.holder, *arguments)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((command, future))
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.create_task(self._send())
+        return await future
+
+    async def _send(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:_MOST_AT_ONCE], self._waiting[_MOST_AT_ONCE:]
+            answers = await self._answers([command for command, _ in batch])
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+        if self.held and (self._renewing is None or self._renewing.done()):
+            self._renewing = asyncio.create_task(self._renew())
+
+    async def _answers(self, commands: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
+        nothing = [None] * len(commands)
+        if self._failed:
+            return nothing
+        try:
+            if self._client is None:
+                self._client = self._connected()
+            pipeline = self._client.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            return list(await pipeline.execute())
+        except Exception as error:  # of the client's many kinds, and those of an address that is none
+            self._fail(error)
+            return nothing
+
+    async def _renew(self) -> None:
+        while self.held and not self._failed:
+            await asyncio.sleep(_RENEW_S)
+            await asyncio.gather(*(self.ask(_RENEW, key, _LEASE_MS) for key in tuple(self.held)))
+
+    def _connected(self) -> Any:
+        import redis.asyncio
+
+        return redis.asyncio.from_url(
+            os.environ[self.url_env], socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S
+        )
+
+    def _fail(self, error: Exception) -> None:
+        self._failed = True
+        # Not the error's text: some quote the address, and with it the password.
+        log.warning(
+            "the completion cache at $%s is not used any more by this process: %s; calls that were made before may be "
+            "made again (cache.kind: none goes without)",
+            self.url_env,
+            type(error).__name__,
+        )
+
+
+_LINKS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Link]] = WeakKeyDictionary()
