@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -70,14 +70,14 @@ class CachedModel:
             reply = await asyncio.shield(flight.task)
         except ModelUnavailable as failure:
             # Each of them has lost its call; the attempts at it were made once.
-            raise ModelUnavailable(str(failure), flight.told(failure.retries, 0)) from None
+            raise ModelUnavailable(str(failure), failure.retries if flight.is_first() else 0) from None
         finally:
             flight.waiting -= 1
             if flight.waiting == 0:
                 flight.task.cancel()
                 if self._flights.get(key) is flight:
                     del self._flights[key]
-        return flight.told(reply, _hit(reply))
+        return reply if flight.is_first() else _hit(reply)
 
     async def _fetched(self, key: bytes, messages: Sequence[Message], sampling: Sampling) -> Completion:
         pause_s = _FIRST_PAUSE_S
@@ -108,12 +108,12 @@ class _Flight:
 
     task: asyncio.Task[Completion]
     waiting: int = 0
-    _is_told: bool = field(default=False)
+    _was_asked: bool = False
 
-    def told(self, first: Any, other: Any) -> Any:
-        """What the first one who asks is to be told; all others are told the other thing."""
-        told, self._is_told = self._is_told, True
-        return other if told else first
+    def is_first(self) -> bool:
+        """Whether this is asked for the first time: one of those who wait accounts for the call."""
+        was_asked, self._was_asked = self._was_asked, True
+        return not was_asked
 
 
 def _hit(reply: Completion) -> Completion:

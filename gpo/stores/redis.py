@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 
 DEFAULT_TTL_S = 30 * 86_400.0
 _LEASE_MS = 10_000
-_RENEW_S = 3.0
 _TIMEOUT_S = 5.0
 _MOST_AT_ONCE = 500
 
@@ -67,7 +66,7 @@ class RedisStore:
             found = await link.ask(_CLAIM_ANEW, key, _LEASE_MS)
         if found == 0:
             return Missing.ELSEWHERE
-        link.held.add(key)
+        link.hold(key)
         return Missing.CLAIMED
 
     async def put(self, key: bytes, completion: Completion) -> None:
@@ -119,6 +118,12 @@ class _Link:
             self._sending = asyncio.create_task(self._send())
         return await future
 
+    def hold(self, key: bytes) -> None:
+        """Have the claim last until it is not among those ``held`` any more."""
+        self.held.add(key)
+        if self._renewing is None or self._renewing.done():
+            self._renewing = asyncio.create_task(self._renew())
+
     async def _send(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:_MOST_AT_ONCE], self._waiting[_MOST_AT_ONCE:]
@@ -126,8 +131,6 @@ class _Link:
             for (_, future), answer in zip(batch, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
-        if self.held and (self._renewing is None or self._renewing.done()):
-            self._renewing = asyncio.create_task(self._renew())
 
     async def _answers(self, commands: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
         nothing = [None] * len(commands)
@@ -146,7 +149,7 @@ class _Link:
 
     async def _renew(self) -> None:
         while self.held and not self._failed:
-            await asyncio.sleep(_RENEW_S)
+            await asyncio.sleep(_LEASE_MS / 4000)
             await asyncio.gather(*(self.ask(_RENEW, key, _LEASE_MS) for key in tuple(self.held)))
 
     def _connected(self) -> Any:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from gpo.completion_store import Missing
 from gpo.models import Completion
-from gpo.stores.sqlite_file import Action, CompletionFile, Request, UnusableFile
+from gpo.stores.sqlite_file import Action, CompletionFile, Request
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class _Clerk:
                 self._file = CompletionFile(self._path, self._max_bytes)
             self._file.renew()
             return self._file.serve(requests)
-        except (sqlite3.Error, OSError, UnusableFile) as error:
+        except Exception as error:  # whatever a damaged file makes of a query: those who ask would wait for ever
             self._fail(error)
             return nothing
 

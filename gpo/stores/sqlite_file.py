@@ -184,7 +184,7 @@ class CompletionFile:
     def _rows(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, float, bytes]]:
         for some in _chunks(keys):
             marks = ",".join("?" * len(some))
-            query = f"SELECT key, used, record FROM completions WHERE key IN ({marks})"  # noqa: S608  # question marks
+            query = f"SELECT key, used, CAST(record AS BLOB) FROM completions WHERE key IN ({marks})"  # noqa: S608  # question marks
             yield from self._sql.execute(query, some)
 
     def _claimed(self, keys: Sequence[bytes], now: float) -> set[bytes]:
@@ -198,12 +198,12 @@ class CompletionFile:
     def _evict(self) -> None:
         if self._used_bytes() > self._max_bytes:
             while self._used_bytes() > _PURGED_TO * self._max_bytes:
-                oldest = "SELECT key FROM completions ORDER BY used LIMIT 200"
+                oldest = "SELECT key FROM completions ORDER BY used LIMIT 50"
                 done = self._sql.execute(f"DELETE FROM completions WHERE key IN ({oldest})")  # noqa: S608
                 if done.rowcount == 0:
                     break
         if self._number("PRAGMA page_count") * self._page_bytes > self._max_bytes:
-            self._sql.execute("PRAGMA incremental_vacuum").fetchall()
+            self._sql.executescript("PRAGMA incremental_vacuum")  # `execute` would free a single page
 
     def _used_bytes(self) -> int:
         pages = self._number("PRAGMA page_count") - self._number("PRAGMA freelist_count")

@@ -12,10 +12,14 @@ They run under pytest, asynchronous ones with ``asyncio_mode = "auto"``, and imp
 
 from __future__ import annotations
 
+import asyncio
+import pickle
 from abc import ABC, abstractmethod
 
 from gpo.acceptance import Acceptance
+from gpo.completion_store import CompletionStore, Missing
 from gpo.examples import Example
+from gpo.models import Completion, Usage
 from gpo.retrieval import Retriever
 from gpo.schedule import StepSizeSchedule
 from gpo.scoring import Scorer
@@ -181,3 +185,81 @@ class ScorerContract(ABC):
     def test_asks_again_in_words_or_not_at_all(self) -> None:
         question = self.make().follow_up(self.example())
         assert question is None or question.strip()
+
+
+ODD_REPLIES = ("", " ", "\x00", "\ud83d", "{}", "x" * 100_000, "Grüße,\r\n世界")
+"""Replies that a language model may give, half a surrogate pair among them."""
+
+
+class CompletionStoreContract(ABC):
+    """For ``gpo.completion_store.CompletionStore``."""
+
+    @abstractmethod
+    def make(self) -> CompletionStore:
+        """The store under test; every one that is made within a test keeps what the others kept."""
+
+    @abstractmethod
+    def damage(self, key: bytes) -> None:
+        """Alter the bytes that are kept of a completion."""
+
+    async def test_gives_back_what_was_put(self) -> None:
+        for number, (text, truncated) in enumerate((text, truncated) for text in ODD_REPLIES for truncated in (0, 1)):
+            key = number.to_bytes(20, "big")
+            assert await self.make().find(key) is Missing.CLAIMED
+            await self.make().put(key, Completion(text, Usage(requests=1, prompt_tokens=3), bool(truncated)))
+            assert await self.make().find(key) == Completion(text, Usage(), bool(truncated))
+
+    async def test_is_a_value_that_travels(self) -> None:
+        await self.make().put(b"key", Completion("reply", Usage()))
+        there = pickle.loads(pickle.dumps(self.make()))  # noqa: S301  # our own
+        assert await there.find(b"key") == Completion("reply", Usage())
+
+    async def test_one_of_many_is_told_to_make_what_is_missing(self) -> None:
+        store = self.make()
+        found = await asyncio.gather(*(store.find(b"key") for _ in range(50)))
+        assert found.count(Missing.CLAIMED) == 1
+        assert found.count(Missing.ELSEWHERE) == 49
+        assert await store.find(b"another") is Missing.CLAIMED
+
+    async def test_a_claim_that_is_released_is_for_the_next(self) -> None:
+        store = self.make()
+        assert await store.find(b"key") is Missing.CLAIMED
+        await store.release(b"key")
+        assert await store.find(b"key") is Missing.CLAIMED
+        assert await store.find(b"key") is Missing.ELSEWHERE
+
+    async def test_nobody_is_left_waiting_for_one_who_gave_up_asking(self) -> None:
+        store = self.make()
+        for pauses in range(6):
+            asking = asyncio.create_task(store.find(b"key"))
+            for _ in range(pauses):
+                await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.wait([asking])
+            if not asking.cancelled():
+                await store.release(b"key")
+        async with asyncio.timeout(20):
+            while await store.find(b"key") is Missing.ELSEWHERE:
+                await asyncio.sleep(0.05)
+
+    async def test_the_last_completion_counts(self) -> None:
+        store = self.make()
+        await store.put(b"key", Completion("first", Usage()))
+        await store.put(b"key", Completion("second", Usage()))
+        assert await store.find(b"key") == Completion("second", Usage())
+
+    async def test_many_at_once(self) -> None:
+        store = self.make()
+        keys = [number.to_bytes(20, "big") for number in range(3000)]
+        assert set(await asyncio.gather(*(store.find(key) for key in keys))) == {Missing.CLAIMED}
+        await asyncio.gather(*(store.put(key, Completion(key.hex(), Usage())) for key in keys))
+        found = await asyncio.gather(*(store.find(key) for key in keys))
+        assert found == [Completion(key.hex(), Usage()) for key in keys]
+
+    async def test_damage_is_noticed_and_made_good(self) -> None:
+        store = self.make()
+        await store.put(b"key", Completion("reply", Usage()))
+        self.damage(b"key")
+        assert await store.find(b"key") is Missing.CLAIMED
+        await store.put(b"key", Completion("reply", Usage()))
+        assert await store.find(b"key") == Completion("reply", Usage())

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gpo.completion_cache import CachedModel
+from gpo.completion_store import CompletionStore, Missing
+from gpo.models import Completion, Sampling, Usage
+from gpo.stores import redis as redis_store
+from gpo.stores.redis import RedisStore
+from gpo.testing.contracts import CompletionStoreContract
+from gpo.testing.fakes import FakeModel
+
+redis = pytest.importorskip("redis")
+PASSWORD = "canary-3c19"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server of its own, password and all."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed on this machine")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {
+        "port": port, "bind": "127.0.0.1", "save": "", "appendonly": "no", "requirepass": PASSWORD,
+        "dir": tmp_path_factory.mktemp("redis"),
+    }  # fmt: skip
+    options = [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
+    url = f"redis://:{PASSWORD}@127.0.0.1:{port}/0"
+    with subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as process:
+        try:
+            _wait_for(url)
+            yield url
+        finally:
+            process.kill()
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            redis.Redis.from_url(url).ping()
+        except redis.ConnectionError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        else:
+            return
+
+
+@pytest.fixture
+def client(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """What looks at the server from aside; it is empty, and named by the variable."""
+    monkeypatch.setenv("GPO_REDIS_URL", server)
+    with redis.Redis.from_url(server) as connection:
+        connection.flushall()
+        yield connection
+
+
+class TestRedis(CompletionStoreContract):
+    @pytest.fixture(autouse=True)
+    def _client(self, client: Any) -> None:
+        self.client = client
+
+    def make(self) -> CompletionStore:
+        return RedisStore("GPO_REDIS_URL")
+
+    def damage(self, key: bytes) -> None:
+        name = f"gpo:1:{{{key.hex()}}}"
+        self.client.set(name, self.client.get(name)[:-1] + b"\0")
+
+    @pytest.fixture(autouse=True)
+    def _short_leases(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(redis_store, "_LEASE_MS", 1000)
+
+
+async def test_what_is_not_used_is_forgotten(client: Any) -> None:
+    store = RedisStore("GPO_REDIS_URL", ttl_s=100.0)
+    await store.put(b"key", Completion("reply", Usage()))
+    (name,) = client.keys()
+    assert 90 < client.ttl(name) <= 100
+    client.expire(name, 5)
+    await store.find(b"key")
+    assert 90 < client.ttl(name) <= 100
+
+
+async def test_a_claim_lasts_as_long_as_the_call(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_store, "_LEASE_MS", 200)
+    store = RedisStore("GPO_REDIS_URL")
+    assert await store.find(b"key") is Missing.CLAIMED
+    for _ in range(4):
+        await asyncio.sleep(0.1)
+        assert await store.find(b"key") is Missing.ELSEWHERE
+    (name,) = client.keys("*:claim")
+    client.set(name, "another process", px=200)  # which died
+    await asyncio.sleep(0.4)
+    assert await store.find(b"key") is Missing.CLAIMED
+
+
+async def test_the_claim_of_another_is_not_given_up(client: Any) -> None:
+    store = RedisStore("GPO_REDIS_URL")
+    assert await store.find(b"key") is Missing.CLAIMED
+    (name,) = client.keys("*:claim")
+    client.set(name, "another process", px=5000)
+    await store.release(b"key")
+    assert client.get(name) == b"another process"
+
+
+async def _makes_every_call(store: RedisStore) -> None:
+    inner = FakeModel(lambda *_: "reply")
+    model = CachedModel(inner, store, {"model": "m"})
+    for _ in range(3):
+        reply = await model.complete([{"role": "user", "content": "?"}], Sampling(temperature=0.0))
+        assert (reply.text, reply.usage.requests) == ("reply", 1)
+    assert len(inner.calls) == 3
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://:{PASSWORD}@127.0.0.1:1/0",
+        f"redis://:{PASSWORD}@127.0.0.1:{PASSWORD}/0",
+        f"{PASSWORD}",
+        f"http://:{PASSWORD}@127.0.0.1/",
+        f"redis://:{PASSWORD}@no-such-host.invalid/0",
+        "",
+    ],
+)
+async def test_a_server_that_cannot_be_used_is_done_without_and_its_address_not_told(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("GPO_REDIS_URL", url)
+    with caplog.at_level(logging.DEBUG):
+        await _makes_every_call(RedisStore("GPO_REDIS_URL"))
+    (warning,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "$GPO_REDIS_URL is not used any more" in warning.getMessage()
+    assert PASSWORD not in caplog.text
+
+
+async def test_a_wrong_password_is_done_without(
+    server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("GPO_REDIS_URL", server.replace(PASSWORD, "wrong"))
+    await _makes_every_call(RedisStore("GPO_REDIS_URL"))
+    assert "AuthenticationError" in caplog.text
+
+
+async def test_a_full_server_is_done_without(client: Any, caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        client.config_set("maxmemory", 1)
+        await _makes_every_call(RedisStore("GPO_REDIS_URL"))
+    finally:
+        client.config_set("maxmemory", 0)
+    assert "is not used any more" in caplog.text
