@@ -119,4 +119,5 @@ def report_evaluation(evaluated: Evaluated, console: Console, output: Path | Non
 
 
 def _cost(usage: Usage) -> str:
-    return f"{usage.requests} calls, {usage.prompt_tokens} + {usage.completion_tokens} tokens"
+    cached = f" ({usage.cached} more were cached)" if usage.cached else ""
+    return f"{usage.requests} calls{cached}, {usage.prompt_tokens} + {usage.completion_tokens} tokens"

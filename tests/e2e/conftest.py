@@ -53,11 +53,20 @@ class Started:
 
     def survivors(self) -> list[str]:
         """The command lines of the processes that it started, at any remove, and that are still there."""
+        found = []
+        for number in self.numbers():
+            with suppress(OSError):
+                line = Path(f"/proc/{number}/cmdline").read_bytes()
+                found.append(line.replace(b"\0", b" ").decode(errors="replace"))
+        return found
+
+    def numbers(self) -> list[int]:
+        """Of those processes."""
         wanted, found = f"{_MARK}={self.mark}".encode(), []
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 if wanted in (folder / "environ").read_bytes():
-                    found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+                    found.append(int(folder.name))
         return found
 
 
@@ -122,10 +131,12 @@ def endpoint() -> Iterator[SimulatedEndpoint]:
 def write_config() -> WriteConfig:
     """Writes a small configuration with the keyword arguments put over its sections.
 
-    ``tasks`` holds one dictionary per task, each put over the triage task.
+    ``tasks`` holds one dictionary per task, each put over the triage task. Completions are kept beside the
+    configuration: an endpoint of another test may have had the same port.
     """
 
     def write(folder: Path, base_url: str | None, **changes: Any) -> Path:
+        changes.setdefault("cache", {"path": str(folder / "completions.sqlite")})
         changes["tasks"] = [_merged(_triage(), task) for task in changes.get("tasks", [{}])]
         config = _merged(_small_config(base_url), changes)
         path = folder / "config.yaml"

@@ -99,12 +99,13 @@ def test_reflections_and_summaries_cost_what_the_formula_says(undisturbed: Finis
     assert [step["summary"] is None for step in steps] == [step["step"] == 0 for step in steps]
     (_, sgdm) = _document(config.parent / "whole")["methods"]
     trajectories = len(SEEDS) * 2
-    assert sgdm["llm"]["optimizer"]["requests"] == trajectories * (STEPS * (CANDIDATES + 1) + STEPS - 1)
+    asked = {role: usage["requests"] + usage["cached"] for role, usage in sgdm["llm"].items()}
+    assert asked["optimizer"] == trajectories * (STEPS * (CANDIDATES + 1) + STEPS - 1)
     tried = sum(len(step["candidates"]) for step in steps)
     rows = json.loads((config.parent / "whole" / "sgdm" / "summary.json").read_text(encoding="utf-8"))["trajectories"]
     ends = sum(len({row["initial"]["prompt"], row["best"]["prompt"]}) for row in rows)
     batches = trajectories * STEPS * 8
-    assert sgdm["llm"]["task"]["requests"] == (trajectories + tried) * VAL + ends * TEST + batches
+    assert asked["task"] == (trajectories + tried) * VAL + ends * TEST + batches
 
 
 def test_an_interrupted_comparison_goes_on_where_it_was(
@@ -112,7 +113,9 @@ def test_an_interrupted_comparison_goes_on_where_it_was(
 ) -> None:
     folder = config.parent / "parts"
     endpoint.behaviour = Behaviour(latency_s=0.05)
-    started = gpo.start("compare", config, "--run-dir", "parts", cwd=config.parent)
+    # With completions of its own: from those of the other comparison, it would be done before it can be interrupted.
+    own = ("--set", f"cache.path={config.parent / 'parts.sqlite'}")
+    started = gpo.start("compare", config, "--run-dir", "parts", *own, cwd=config.parent)
     until(lambda: (folder / "sgdm" / "steps.jsonl").is_file() and (folder / "sgdm" / "steps.jsonl").stat().st_size > 0,
           "the second method is under way")  # fmt: skip
     started.interrupt()
@@ -124,7 +127,7 @@ def test_an_interrupted_comparison_goes_on_where_it_was(
     run_id = _document(folder)["run_id"]
 
     endpoint.behaviour, between = Behaviour(), len(endpoint.requests)
-    second = gpo("compare", config, "--run-dir", "parts", "--resume", cwd=config.parent)
+    second = gpo("compare", config, "--run-dir", "parts", "--resume", *own, cwd=config.parent)
 
     assert second.code == 0, second.stderr
     assert _document(folder)["run_id"] == run_id

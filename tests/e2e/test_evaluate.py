@@ -29,7 +29,7 @@ async def test_the_score_is_the_evaluator_s_own(
     assert finished.code == 0, finished.stderr
     num_calls = sum(record.path == "/v1/chat/completions" for record in endpoint.requests)
 
-    config = load_config(path)
+    config = load_config(path, ["cache={kind: none}"])
     (evaluator,) = build_evaluators(config, build_tasks(config), {})
     (expected,) = await evaluator.evaluate([Prompt(GOOD)], Split.TEST)
     score, usage = expected.score, expected.usage

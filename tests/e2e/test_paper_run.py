@@ -34,7 +34,7 @@ def test_calls_are_those_of_the_formula(gpo: Gpo, tmp_path: Path) -> None:
     with SimulatedEndpoint(Behaviour(models=("gpt-4o", "gpt-4o-mini"), malformed_rate=0.05)) as endpoint:
         done = gpo(
             "run", CONFIG, "--run-dir", "results", "--set", "tasks.0.data.name=navigate", "--set", "run.seeds=[0]",
-            "--set", f"tasks.0.data.root={tmp_path}",
+            "--set", f"tasks.0.data.root={tmp_path}", "--set", f"cache.path={tmp_path / 'completions.sqlite'}",
             cwd=tmp_path, env={"OPENAI_BASE_URL": endpoint.base_url},
         )  # fmt: skip
         assert done.code == 0, done.stderr

@@ -46,6 +46,8 @@ def run(command: str, tmp_path: Path, **env: str) -> subprocess.CompletedProcess
     parts = arguments(command)
     if parts[1] in ("run", "compare"):
         parts += ["--run-dir", str(tmp_path / "run")]
+    if parts[1] in ("run", "compare", "evaluate"):
+        parts += ["--set", f"cache.path={tmp_path / 'completions.sqlite'}"]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "RAY_", "GPO_"))}
     return subprocess.run(parts, cwd=ROOT, env={**inherited, **env}, capture_output=True, text=True, timeout=280)
 
@@ -129,7 +131,7 @@ def test_a_prompt_is_evaluated_on_the_embedded_model(tmp_path: Path) -> None:
 def test_the_evaluator_is_served(tmp_path: Path) -> None:
     (command,) = shown(".venv/bin/gpo serve")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "RAY_", "GPO_"))}
-    parts = [*arguments(command), "--port", "0"]
+    parts = [*arguments(command), "--port", "0", "--set", f"cache.path={tmp_path / 'completions.sqlite'}"]
 
     with subprocess.Popen(parts, cwd=ROOT, env=inherited, stderr=subprocess.PIPE, text=True) as serving:
         try:

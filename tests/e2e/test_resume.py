@@ -70,7 +70,11 @@ def endpoint() -> Iterator[SimulatedEndpoint]:
 def config(endpoint: SimulatedEndpoint, write_config: WriteConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("resume")
     return write_config(
-        folder, endpoint.base_url, optimizer={"steps": NUM_STEPS}, models={"task": {"max_concurrency": 8}}
+        folder,
+        endpoint.base_url,
+        optimizer={"steps": NUM_STEPS},
+        models={"task": {"max_concurrency": 8}},
+        cache={"kind": "none"},  # what is not paid for again is what the checkpoints hold, and nothing else
     )
 
 

@@ -179,7 +179,7 @@ def test_the_usage_equals_what_the_endpoint_saw(run: Outcome) -> None:
         answered = [record for record in asked if record.status == 200]
         assert usage == {
             "requests": len(answered),
-            "cached": 0,
+            "cached": usage["cached"],
             "retries": len(asked) - len(answered),
             "failures": 0,
             "prompt_tokens": sum(record.prompt_tokens for record in answered),
@@ -193,8 +193,16 @@ def test_only_val_steers_and_test_is_scored_at_the_ends_alone(run: Outcome) -> N
     tried = sum(len(line["candidates"]) for line in run.steps)
     ends = sum(len({row["initial"]["prompt"], row["best"]["prompt"]}) for row in run.summary["trajectories"])
     initials = len(run.summary["trajectories"])
-    assert run.summary["llm"]["task"]["requests"] == (initials + tried) * VAL_SIZE + ends * TEST_SIZE
-    assert run.summary["llm"]["optimizer"]["requests"] == initials * NUM_STEPS * NUM_CANDIDATES
+    task, optimizer = (run.summary["llm"][role] for role in ("task", "optimizer"))
+    assert task["requests"] + task["cached"] == (initials + tried) * VAL_SIZE + ends * TEST_SIZE
+    assert optimizer["requests"] + optimizer["cached"] == initials * NUM_STEPS * NUM_CANDIDATES
+
+
+def test_no_call_is_paid_for_twice(run: Outcome) -> None:
+    answered = Counter(record.content for record in run.requests if record.model and record.status == 200)
+    assert max(answered.values()) == 1
+    # The two seeds of a task have at least their initial prompt in common.
+    assert run.summary["llm"]["task"]["cached"] >= 2 * VAL_SIZE
 
 
 def test_trajectories_run_side_by_side(run: Outcome) -> None:

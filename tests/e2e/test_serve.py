@@ -75,7 +75,9 @@ def test_the_score_is_that_of_the_command(server: httpx2.Client, gpo: Gpo, confi
     assert finished.code == 0, finished.stderr
     document = json.loads((config.parent / "score.json").read_text(encoding="utf-8"))
     (score,) = _evaluate(server, task="triage", prompt=GOOD).json()["scores"]
+    cost = score.pop("usage")
     assert {name: document[name] for name in score} == score
+    assert (document["usage"]["requests"], cost["requests"], cost["cached"]) == (20, 0, 20)
 
 
 def test_msgpack_says_the_same_as_json(server: httpx2.Client) -> None:
