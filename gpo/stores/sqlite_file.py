@@ -26,6 +26,8 @@ _USED_AGAIN_S = 60.0
 _KEYS_AT_ONCE = 500
 _PURGED_TO = 0.9
 """Share of the bound that eviction leaves, so that it does not come with every completion."""
+_LOOKS = 100
+"""How often the size is looked at while the file's worth of completions is written."""
 
 _SCHEMA = (
     "CREATE TABLE completions (key BLOB PRIMARY KEY, used REAL NOT NULL, record BLOB NOT NULL)",
@@ -61,8 +63,8 @@ class CompletionFile:
 
     Args:
         path: of the file, made where there is none, with its folder; only its owner may read it.
-        max_bytes: bound on the file's size, passed by a transaction's worth at the most; those completions go first
-            whose last use is longest ago.
+        max_bytes: bound on the file's size, which each process may pass by a hundredth and a transaction's worth; those
+            completions go first whose last use is longest ago.
 
     Raises:
         sqlite3.Error, OSError: damaged, locked, read-only, full. Likewise from every method; the file is to be closed
@@ -75,6 +77,7 @@ class CompletionFile:
         self._holder = uuid4().hex
         self._held: set[bytes] = set()
         self._renewed = 0.0
+        self._added_bytes = max_bytes  # since the size was looked at: the bound may be lower than it was
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # SQLite gives its further files the rights that this one has.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -143,7 +146,9 @@ class CompletionFile:
                 )
                 for index in rest:
                     served[index] = self._written(requests[index], now)
+        if self._added_bytes > self._max_bytes // _LOOKS:
             self._evict()
+            self._added_bytes = 0
         return served
 
     def renew(self) -> None:
@@ -166,6 +171,7 @@ class CompletionFile:
             record = encode(key, completion)
             if len(record) <= self._max_bytes // 10:  # a single one shall not drive out all the others
                 self._sql.execute("INSERT OR REPLACE INTO completions VALUES (?, ?, ?)", (key, now, record))
+                self._added_bytes += len(record)
         self._held.discard(key)
         self._sql.execute("DELETE FROM claims WHERE key = ? AND holder = ?", (key, self._holder))
         return None
