@@ -67,7 +67,7 @@ async def test_the_file_of_another_program_is_left_alone(tmp_path: Path, caplog:
     content = path.read_bytes()
     assert "another program's" in await keeps_nothing(SqliteStore(path), caplog)
     assert path.read_bytes() == content
-    assert list(tmp_path.iterdir()) == [path]
+    assert list(tmp_path.iterdir()) == [path]  # noqa: ASYNC240
 
 
 async def test_a_file_of_another_version_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -126,7 +126,7 @@ async def test_a_file_that_another_process_locks_is_done_without(
         sys.stdin.read()
     """
     command = [sys.executable, "-c", textwrap.dedent(holder), str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:  # noqa: ASYNC220
         assert other.stdout is not None
         assert other.stdout.readline() == b"locked\n"
         assert "locked" in await keeps_nothing(SqliteStore(path), caplog)
