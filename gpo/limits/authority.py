@@ -1,0 +1,73 @@
+"""The one authority over limits and budgets, for everybody who calls."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from gpo.limits.limiter import Limiter
+from gpo.limits.messages import Budget, Grant, Report, Spent
+
+
+class LimitAuthority:
+    """An ``Authority`` for gates in one event loop, or, as an actor, on one cluster.
+
+    Everything it knows of the present it is told with every report, so one that was started anew knows it again as
+    soon as the gates have reported; what an account has spent is made good by ``account_spent``.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._limiter = Limiter(clock)
+        self._news = asyncio.Event()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody holds anything."""
+        return self._limiter.is_idle
+
+    async def exchange(self, report: Report, wait_s: float) -> Grant:
+        """Take a report, and reply with what is new; see ``gpo.limits.messages.Authority``."""
+        self._take(report)
+        deadline = self._clock() + wait_s
+        while True:
+            try:
+                if (grant := self._limiter.grant(report.holder)) is not None:
+                    return grant
+                left_s = deadline - self._clock()
+                if left_s <= 0:
+                    return self._limiter.renewal(report.holder)
+                wait = min(left_s, self._limiter.next_s(report.holder))
+            except KeyError:  # it left while it waited
+                return Grant(report.epoch, 0)
+            try:
+                async with asyncio.timeout(wait):
+                    await self._news.wait()
+            except TimeoutError:
+                continue
+
+    async def tell(self, report: Report) -> None:
+        """Take a report; see ``gpo.limits.messages.Authority``."""
+        self._take(report)
+
+    async def open_account(self, account: str, budget: Budget, spent: Spent) -> None:
+        """Bound what the account may spend; see ``gpo.limits.messages.Authority``."""
+        self._limiter.account(account).open(budget, spent)
+        self._tell_all()
+
+    async def account_spent(self, account: str, budget: Budget, at_least: Spent) -> Spent:
+        """What the account has spent; see ``gpo.limits.messages.Authority``."""
+        known = self._limiter.account(account)
+        if known.budget is None:
+            self._tell_all()
+        known.make_good(budget, at_least)
+        return known.spent
+
+    def _take(self, report: Report) -> None:
+        if self._limiter.take(report):
+            self._tell_all()
+
+    def _tell_all(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()

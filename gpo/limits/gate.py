@@ -1,0 +1,311 @@
+"""The gate before a process's calls to one model: what the authority granted, handed out to those who wait in turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from uuid import uuid4
+
+from gpo.errors import BudgetExhausted, ModelUnavailable
+from gpo.limits.caller import caller
+from gpo.limits.fair_queue import FairQueue
+from gpo.limits.messages import LEASE_S, Authority, Grant, Pool, Report, Spent
+from gpo.models import Usage
+
+_BUSY_S, _QUIET_S = 1.0, 4.0
+"""Between two reports while there are calls, and while there are none; well below ``LEASE_S``."""
+_IDLE_ROUNDS = 5
+_COALESCED_S = 0.005
+"""What changes within so short a time is reported at once."""
+_PATIENCE_S = 60.0
+"""How long the authority may be out of reach."""
+_FIRST_COMPLETION_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Lets calls through as the authority grants it. Holds nothing until its first call, so it pickles.
+
+    A place is taken without asking anybody while the gate has one; the authority is asked for many at once.
+    """
+
+    authority: Authority
+    pool: Pool
+
+    @asynccontextmanager
+    async def admitted(self, prompt_characters: int = 0, max_tokens: int | None = None) -> AsyncIterator[Admission]:
+        """A place for one call, once it is this call's turn; given up at the end of the block.
+
+        Callers are told apart by ``gpo.limits.caller``, and served in turn.
+
+        Args:
+            prompt_characters: length of what is sent.
+            max_tokens: bound on what is generated, where there is one.
+
+        Raises:
+            BudgetExhausted: nothing may be called any more.
+            ModelUnavailable: the authority was out of reach for a minute.
+        """
+        live, owner = self._live, caller.get()
+        admission = Admission(live.version, prompt_characters / 4 + live.expected_completion(max_tokens))
+        await live.enter(owner, admission.expected_tokens)
+        admission.version = live.version
+        try:
+            yield admission
+        finally:
+            live.leave(owner, admission)
+
+    @cached_property
+    def _live(self) -> _Live:
+        return _Live(self.authority, self.pool)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_live"}
+
+
+@dataclass(slots=True)
+class Admission:
+    """One call under way.
+
+    Attributes:
+        version: of the endpoint's limit when it began.
+        expected_tokens: that it was reckoned to take.
+        usage: what it cost; ``None`` where it was not answered.
+        was_refused: whether the endpoint said that it was too many.
+        retry_after_s: what the endpoint asked for then.
+    """
+
+    version: int
+    expected_tokens: float
+    usage: Usage | None = None
+    was_refused: bool = False
+    retry_after_s: float = 0.0
+
+    def answered(self, usage: Usage) -> None:
+        """The call was answered, and cost this."""
+        self.usage = usage
+
+    def refused(self, retry_after_s: float) -> None:
+        """The endpoint said that it was too many."""
+        self.was_refused, self.retry_after_s = True, retry_after_s
+
+
+class _Live:
+    """A gate in use; belongs to one event loop."""
+
+    def __init__(self, authority: Authority, pool: Pool) -> None:
+        self._authority, self._pool = authority, pool
+        self._loop = asyncio.get_running_loop()
+        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
+        self._num_waiting = 0
+        self._under_way = Counter[str]()
+        self._num_under_way = 0
+        self._lease_until = self._paused_until = 0.0
+        self._talking: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
+        self._tokens_each, self._completion_tokens = 0.0, 0.0
+        self.version = 0
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """As a holder that the authority has not heard of."""
+        self._holder, self._number, self._epoch = uuid4().hex, 0, 0
+        self._places = self._permits = self._returned = 0
+        self._contended = False
+        self._spent = Spent()
+        self._told = Report(self._holder, 0, self._pool)
+        self._succeeded = self._refused = 0
+        self._refused_version, self._retry_after_s, self._tokens_beyond = 0, 0.0, 0.0
+
+    def expected_completion(self, max_tokens: int | None) -> float:
+        """Tokens that a reply is expected to have: as many as those before it, or what it may have at most."""
+        return self._completion_tokens or min(max_tokens or _FIRST_COMPLETION_TOKENS, _FIRST_COMPLETION_TOKENS)
+
+    async def enter(self, owner: str, expected_tokens: float) -> None:
+        """Wait for a place, and take it."""
+        self._tokens_each += (expected_tokens - self._tokens_each) * (0.1 if self._tokens_each else 1.0)
+        if not self._num_waiting and self._may_begin():
+            self._begin(owner)
+            return
+        place: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.push(owner, place)
+        self._num_waiting += 1
+        self._report_soon()
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.cancelled():
+                self._num_waiting -= 1
+            elif place.exception() is None:  # it was given a place in the same moment
+                self._end(owner)
+                self._permits += self._pool.needs_permits
+                self._admit()
+            raise
+
+    def leave(self, owner: str, admission: Admission) -> None:
+        """Give the place up, with what became of the call."""
+        self._end(owner)
+        used = 0
+        if admission.usage is not None:
+            usage = admission.usage
+            used = usage.prompt_tokens + usage.completion_tokens
+            self._spent += Spent(1, used, usage.cost_usd)
+            self._succeeded += 1
+            rate = 0.05 if self._completion_tokens else 1.0
+            self._completion_tokens += (usage.completion_tokens - self._completion_tokens) * rate
+        else:
+            self._returned += 1
+        self._tokens_beyond += used - admission.expected_tokens
+        if admission.was_refused:
+            # Not to be given to the next at once: it would be refused as well.
+            self._places = max(1, min(self._places, self._num_under_way))
+            self._refused += 1
+            self._refused_version = max(self._refused_version, admission.version)
+            self._retry_after_s = max(self._retry_after_s, admission.retry_after_s)
+            self._report_soon(_COALESCED_S)
+        self._admit()
+        if self._contended and self._places > self._demand and self._told.demand > self._demand:
+            self._report_soon(_COALESCED_S)
+
+    @property
+    def _demand(self) -> int:
+        return self._num_under_way + self._num_waiting
+
+    def _may_begin(self) -> bool:
+        now = self._loop.time()
+        return (
+            self._num_under_way < self._places
+            and (self._permits > 0 or not self._pool.needs_permits)
+            and self._paused_until <= now < self._lease_until
+        )
+
+    def _begin(self, owner: str) -> None:
+        self._num_under_way += 1
+        self._under_way[owner] += 1
+        self._permits -= self._pool.needs_permits
+
+    def _end(self, owner: str) -> None:
+        self._num_under_way -= 1
+        self._under_way[owner] -= 1
+        if not self._under_way[owner]:
+            del self._under_way[owner]
+
+    def _admit(self) -> None:
+        while self._waiting and self._may_begin():
+            owner, place = self._waiting.pop()
+            if not place.done():
+                self._num_waiting -= 1
+                self._begin(owner)
+                place.set_result(None)
+
+    def _turn_away(self, reason: Exception) -> None:
+        while self._waiting:
+            _, place = self._waiting.pop()
+            if not place.done():
+                self._num_waiting -= 1
+                place.set_exception(reason)
+
+    # What is reported, and when.
+
+    def _report(self) -> Report:
+        if not self._num_waiting and self._permits:
+            self._returned += self._permits
+            self._permits = 0
+        self._number += 1
+        needs = self._pool.needs_permits
+        self._told = Report(
+            self._holder,
+            self._number,
+            self._pool,
+            epoch=self._epoch,
+            places=max(self._places, self._num_under_way),
+            under_way=self._num_under_way,
+            demand=self._demand,
+            weight=max(len(self._under_way), self._waiting.num_owners, 1),
+            permits_wanted=max(0, self._num_waiting - self._permits) if needs else 0,
+            tokens_each=self._tokens_each,
+            succeeded=self._succeeded,
+            refused=self._refused,
+            refused_version=self._refused_version,
+            retry_after_s=self._retry_after_s,
+            permits_returned=self._returned,
+            tokens_beyond=self._tokens_beyond,
+            spent=self._spent,
+        )
+        self._succeeded = self._refused = 0
+        self._retry_after_s, self._tokens_beyond = 0.0, 0.0
+        return self._told
+
+    def _take_back(self, report: Report) -> None:
+        """What was not received is reported once more."""
+        self._succeeded += report.succeeded
+        self._refused += report.refused
+        self._retry_after_s = max(self._retry_after_s, report.retry_after_s)
+        self._tokens_beyond += report.tokens_beyond
+
+    def _report_soon(self, delay_s: float = 0.0) -> None:
+        """Tell what changed, if the authority would not do the same without it."""
+        if self._talking is None or self._talking.done():
+            self._talking = asyncio.create_task(self._talk())
+        elif self._telling is None and (delay_s or not self._is_wanting_told()):
+            self._telling = asyncio.create_task(self._tell(delay_s))
+
+    def _is_wanting_told(self) -> bool:
+        """Whether the authority knows that we want more than we have."""
+        if self._pool.needs_permits and not self._told.permits_wanted:
+            return False
+        return self._told.demand > self._places
+
+    async def _tell(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)  # at 0, for all who ask in the same moment
+        self._telling = None
+        report = self._report()
+        try:
+            await self._authority.tell(report)
+        except ConnectionError:
+            self._take_back(report)  # the exchange will notice, too, and try again
+
+    async def _talk(self) -> None:
+        await asyncio.sleep(0)
+        idle_rounds, heard = 0, self._loop.time()
+        while idle_rounds < _IDLE_ROUNDS:
+            report, asked = self._report(), self._loop.time()
+            try:
+                grant = await self._authority.exchange(report, _BUSY_S if report.demand else _QUIET_S)
+            except ConnectionError as lost:
+                self._take_back(report)
+                if self._loop.time() - heard > _PATIENCE_S:
+                    self._turn_away(ModelUnavailable(f"the limiter is out of reach: {lost}"))
+                await asyncio.sleep(0.5)
+                continue
+            heard = self._loop.time()
+            self._apply(grant, asked)
+            idle_rounds = 0 if self._demand else idle_rounds + 1
+        leaving = Report(
+            self._holder, self._number + 1, self._pool, spent=self._spent,
+            permits_returned=self._returned + self._permits, leaving=True,
+        )  # fmt: skip
+        self._begin_anew()
+        self._talking = None
+        try:
+            await self._authority.tell(leaving)
+        except ConnectionError:
+            return  # it will be missed
+
+    def _apply(self, grant: Grant, asked: float) -> None:
+        self._lease_until = asked + LEASE_S
+        if grant.epoch > self._epoch:
+            self._epoch, self._places, self._contended = grant.epoch, grant.places, grant.contended
+            self._permits += grant.permits
+            self.version = max(self.version, grant.version)
+        if grant.pause_s:
+            self._paused_until = self._loop.time() + grant.pause_s
+            self._loop.call_later(grant.pause_s, self._admit)
+        if grant.exhausted:
+            self._turn_away(BudgetExhausted(grant.exhausted))
+        self._admit()

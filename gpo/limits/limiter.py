@@ -1,0 +1,301 @@
+"""Who may call what, and how much: the bookkeeping behind ``LimitAuthority``, without waiting for anything.
+
+Places at an endpoint are never handed out twice: what is taken from one gate goes to another only when the first has
+said that it is back, or was not heard of for ``LEASE_S`` seconds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from math import ceil, inf
+
+from gpo.limits.account import Account
+from gpo.limits.adaptive import AdaptiveConcurrency
+from gpo.limits.messages import LEASE_S, Grant, Pool, Report
+from gpo.limits.rates import MinuteRate
+from gpo.limits.shares import Want, fair_shares
+
+_PERMITS_EVERY_S = 0.05
+"""Permits that a rate lets trickle are handed out in batches, so often at most."""
+
+
+class Limiter:
+    """What is granted to every gate.
+
+    Args:
+        clock: seconds that only go forward.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._gates: dict[str, _Gate] = {}
+        self._endpoints: dict[str, _Endpoint] = {}
+        self._rates: dict[tuple[str, str], _Rates] = {}
+        self._accounts: dict[str, Account] = {}
+
+    def account(self, name: str) -> Account:
+        """The account of this name, a new one where there was none."""
+        return self._accounts.setdefault(name, Account())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody holds anything."""
+        return not self._gates
+
+    def take(self, report: Report) -> bool:
+        """Take a report; whether it may change what anybody is granted."""
+        now, pool = self._clock(), report.pool
+        self._expire(now)
+        endpoint = self._endpoint(pool.endpoint)
+        gate = self._gates.get(report.holder)
+        before = (endpoint.adaptive.limit, endpoint.adaptive.version)
+        changed = endpoint.take(report)
+        if pool.tokens_per_min is not None:
+            self._rate(pool, now).settle(report.tokens_beyond, now)
+        account = self.account(pool.account)
+        exhausted = account.exhausted()
+        account.take(report.holder, report.spent, report.permits_returned)
+        changed |= exhausted != account.exhausted() or report.permits_returned > 0
+        if report.leaving:
+            self._drop(report.holder)
+            return True
+        if gate is None:
+            # One that outlived an authority says what it holds.
+            gate = _Gate(pool, epoch=report.epoch, held=report.places, told=report.places)
+            self._gates[report.holder] = endpoint.gates[report.holder] = gate
+            endpoint.limits_changed()
+        changed |= gate.take(report, now)
+        changed |= before != (endpoint.adaptive.limit, endpoint.adaptive.version)
+        if report.refused and report.retry_after_s and not any(other.under_way for other in endpoint.gates.values()):
+            # Nothing is served at all: not one too many at once, but too much by now.
+            endpoint.paused_until = max(endpoint.paused_until, now + report.retry_after_s)
+            changed = True
+        endpoint.targets_are_old |= changed
+        return changed
+
+    def grant(self, holder: str) -> Grant | None:
+        """What is new for the holder; ``None`` where nothing is.
+
+        Raises:
+            KeyError: it was not heard of for long.
+        """
+        now, gate = self._clock(), self._gates[holder]
+        gate.seen = now  # it waits for this
+        self._expire(now)
+        endpoint = self._endpoint(gate.pool.endpoint)
+        exhausted = self.account(gate.pool.account).exhausted()
+        if exhausted:
+            asks = gate.demand > gate.under_way or not gate.exhausted_told
+            return self._granted(gate, exhausted=exhausted) if asks else None
+        places = endpoint.places_for(holder)
+        contended = endpoint.is_contended_for(holder)
+        permits = self._permits(holder, gate, now)
+        old = (gate.told, gate.contended_told, gate.version_told, gate.paused_told, gate.exhausted_told)
+        new = (places, contended, endpoint.adaptive.version, endpoint.paused_until, False)
+        if old == new and not permits:
+            return None
+        gate.told, gate.held = places, max(gate.held, places)
+        gate.contended_told, gate.version_told, gate.paused_told = new[1:4]
+        endpoint.targets_are_old |= places != old[0]
+        return self._granted(gate, permits=permits)
+
+    def renewal(self, holder: str) -> Grant:
+        """The last grant once more: it holds for longer."""
+        gate = self._gates[holder]
+        return Grant(gate.epoch, gate.told, 0, gate.contended_told, gate.version_told, 0.0, "")
+
+    def next_s(self, holder: str) -> float:
+        """Seconds until time alone may bring something new for the holder."""
+        gate, now = self._gates[holder], self._clock()
+        if not gate.permits_wanted or not gate.pool.needs_permits:
+            return inf
+        return max(_PERMITS_EVERY_S, self._rate(gate.pool, now).wait_s(gate.tokens_each, now))
+
+    def _granted(self, gate: _Gate, permits: int = 0, exhausted: str = "") -> Grant:
+        gate.epoch += 1
+        gate.permits_wanted = max(0, gate.permits_wanted - permits)
+        gate.exhausted_told = bool(exhausted)
+        if exhausted:
+            gate.demand = gate.permits_wanted = 0  # it gives up
+        pause_s = max(0.0, self._endpoint(gate.pool.endpoint).paused_until - self._clock())
+        return Grant(gate.epoch, gate.told, permits, gate.contended_told, gate.version_told, pause_s, exhausted)
+
+    def _permits(self, holder: str, gate: _Gate, now: float) -> int:
+        pool = gate.pool
+        if not pool.needs_permits or not gate.permits_wanted or now < gate.next_permits:
+            return 0
+        rates = self._rate(pool, now)
+        available = rates.calls(gate.tokens_each, now)
+        rivals = sum(
+            other.permits_wanted > 0 and (other.pool.endpoint, other.pool.model) == (pool.endpoint, pool.model)
+            for other in self._gates.values()
+        )
+        wanted = gate.permits_wanted if available == inf else min(gate.permits_wanted, ceil(available / max(1, rivals)))
+        permits = self.account(pool.account).permits(holder, wanted) if pool.has_call_budget else wanted
+        rates.take(permits, gate.tokens_each, now)
+        if available != inf:
+            gate.next_permits = now + _PERMITS_EVERY_S
+        return permits
+
+    def _endpoint(self, name: str) -> _Endpoint:
+        return self._endpoints.setdefault(name, _Endpoint())
+
+    def _rate(self, pool: Pool, now: float) -> _Rates:
+        rates = self._rates.setdefault((pool.endpoint, pool.model), _Rates())
+        rates.set(pool, now)
+        return rates
+
+    def _expire(self, now: float) -> None:
+        for holder in [holder for holder, gate in self._gates.items() if now - gate.seen > LEASE_S]:
+            self._drop(holder)
+
+    def _drop(self, holder: str) -> None:
+        gate = self._gates.pop(holder, None)
+        if gate is not None:
+            endpoint = self._endpoint(gate.pool.endpoint)
+            del endpoint.gates[holder]
+            endpoint.limits_changed()
+
+
+@dataclass(slots=True)
+class _Gate:
+    """What is known of a gate: ``told`` places it may use, ``held`` ones it may still be using."""
+
+    pool: Pool
+    epoch: int = 0
+    held: int = 0
+    told: int = 0
+    number: int = -1
+    under_way: int = 0
+    demand: int = 0
+    weight: int = 1
+    served: int = 0
+    seen: float = 0.0
+    permits_wanted: int = 0
+    tokens_each: float = 0.0
+    next_permits: float = 0.0
+    contended_told: bool = False
+    version_told: int = -1
+    paused_told: float = 0.0
+    exhausted_told: bool = False
+
+    def take(self, report: Report, now: float) -> bool:
+        """What it says of itself, unless it has said something newer; whether that is something new."""
+        self.served += report.succeeded
+        self.seen = now
+        if report.number <= self.number:
+            return False
+        before = (self.held, self.told, self.demand, self.weight, self.permits_wanted)
+        self.number, self.under_way = report.number, report.under_way
+        self.demand, self.weight = report.demand, max(1, report.weight)
+        if report.epoch == self.epoch:  # else it has not heard yet what it was given since
+            self.held = report.places
+            self.told = min(self.told, self.held)
+            self.permits_wanted, self.tokens_each = report.permits_wanted, report.tokens_each
+        return before != (self.held, self.told, self.demand, self.weight, self.permits_wanted)
+
+
+@dataclass(slots=True)
+class _Endpoint:
+    """The gates before an endpoint, and what they may have of it together."""
+
+    adaptive: AdaptiveConcurrency = field(default_factory=lambda: AdaptiveConcurrency(1))
+    gates: dict[str, _Gate] = field(default_factory=dict[str, _Gate])
+    paused_until: float = 0.0
+    targets_are_old: bool = True
+    _caps: dict[str, int] = field(default_factory=dict[str, int])
+    _targets: dict[str, int] = field(default_factory=dict[str, int])
+    _is_new: bool = True
+
+    def take(self, report: Report) -> bool:
+        """What a report says of the endpoint."""
+        self.adaptive.succeeded(report.succeeded)
+        self.adaptive.refused(report.refused, report.refused_version)
+        return bool(report.refused)
+
+    def limits_changed(self) -> None:
+        """Work out the limits anew: where gates name different ones, the lowest holds."""
+        self.targets_are_old = True
+        pools = [gate.pool for gate in self.gates.values()]
+        if not pools:
+            return
+        ceiling = min(pool.endpoint_concurrency for pool in pools)
+        if self._is_new:
+            self.adaptive, self._is_new = AdaptiveConcurrency(ceiling), False
+        self.adaptive.set_ceiling(ceiling)
+        self._caps = {model: _lowest(pools, model) for model in {pool.model for pool in pools}}
+
+    def places_for(self, holder: str) -> int:
+        """Places that the gate may have now: its share, as far as others have given back what is beyond theirs."""
+        gate, target = self.gates[holder], self._shares()[holder]
+        if target <= gate.told:
+            return target
+        held = Counter[str]()
+        for other in self.gates.values():
+            held[other.pool.model] += other.held
+        free = min(self.adaptive.limit - held.total(), self._caps[gate.pool.model] - held[gate.pool.model])
+        return max(gate.told, min(target, gate.held + max(0, free)))
+
+    def is_contended_for(self, holder: str) -> bool:
+        """Whether another gate has fewer places than it could use."""
+        return any(gate.demand > gate.told for name, gate in self.gates.items() if name != holder)
+
+    def _shares(self) -> dict[str, int]:
+        if self.targets_are_old:
+            limit = self.adaptive.limit
+            # Where there is no place for each, those go first that were served least; else who has what stays.
+            scarce = sum(gate.demand > 0 for gate in self.gates.values()) > limit
+            wants = [
+                Want(gate.demand, gate.weight, gate.pool.model, gate.served if scarce else 0)
+                for gate in self.gates.values()
+            ]
+            self._targets = dict(zip(self.gates, fair_shares(limit, wants, self._caps), strict=True))
+            self.targets_are_old = scarce  # what was served changes with every report
+        return self._targets
+
+
+def _lowest(pools: Iterable[Pool], model: str) -> int:
+    return min(pool.concurrency for pool in pools if pool.model == model)
+
+
+@dataclass(slots=True)
+class _Rates:
+    """Requests and tokens a minute of one model."""
+
+    requests: MinuteRate | None = None
+    tokens: MinuteRate | None = None
+    _limits: tuple[int | None, int | None] = (None, None)
+
+    def set(self, pool: Pool, now: float) -> None:
+        """Hold to what the pool says."""
+        limits = (pool.requests_per_min, pool.tokens_per_min)
+        if limits != self._limits:
+            self._limits = limits
+            self.requests, self.tokens = (None if limit is None else MinuteRate(limit, now) for limit in limits)
+
+    def calls(self, tokens_each: float, now: float) -> float:
+        """How many calls may be made now."""
+        calls = inf
+        for rate, amount in ((self.requests, 1.0), (self.tokens, max(1.0, tokens_each))):
+            if rate is not None:
+                calls = min(calls, max(rate.available(now) // amount, 1.0 if rate.takes(amount, now) else 0.0))
+        return calls
+
+    def wait_s(self, tokens_each: float, now: float) -> float:
+        """Seconds until one more may be made."""
+        waits = [(self.requests, 1.0), (self.tokens, max(1.0, tokens_each))]
+        return max((rate.wait_s(amount, now) for rate, amount in waits if rate is not None), default=0.0)
+
+    def take(self, calls: int, tokens_each: float, now: float) -> None:
+        """So many are made."""
+        if self.requests is not None:
+            self.requests.take(calls, now)
+        if self.tokens is not None:
+            self.tokens.take(calls * max(1.0, tokens_each), now)
+
+    def settle(self, tokens_beyond: float, now: float) -> None:
+        """They took so many tokens more than expected."""
+        if self.tokens is not None:
+            self.tokens.take(tokens_beyond, now)
