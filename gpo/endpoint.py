@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
 import openai
-import tenacity
 from pydantic import ValidationError
 
 from gpo.errors import ConfigError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.limits.authority import LimitAuthority
+from gpo.limits.gate import Gate
+from gpo.limits.messages import Pool
+from gpo.models import Usage
+from gpo.retrying import Retries
 from gpo.text import without_controls
 
 _T = TypeVar("_T")
@@ -100,11 +105,12 @@ class Endpoint:
         base_url: up to and including ``/v1``.
         model: the model's name there.
         key: where the API key is.
-        max_concurrency: requests under way at once, from one process.
+        max_concurrency: requests under way at once.
         timeout_s: bound on one request, in seconds.
         max_attempts: how often one call is tried in all, ≥ 1.
         max_backoff_s: longest wait between two tries, in seconds; a longer ``Retry-After`` is cut to it.
         price: to reckon costs with.
+        gate: lets its calls through; ``None`` is one of its own, which knows ``max_concurrency`` and no other limit.
     """
 
     base_url: str
@@ -115,6 +121,7 @@ class Endpoint:
     max_attempts: int = 6
     max_backoff_s: float = 60.0
     price: Price = field(default_factory=Price)
+    gate: Gate | None = None
 
     @cached_property
     def client(self) -> openai.AsyncOpenAI:
@@ -130,38 +137,49 @@ class Endpoint:
         )
 
     @cached_property
-    def _slots(self) -> asyncio.Semaphore:
-        return asyncio.Semaphore(self.max_concurrency)
+    def _gate(self) -> Gate:
+        if self.gate is not None:
+            return self.gate
+        pool = Pool(self.base_url, self.model, self.max_concurrency, self.max_concurrency)
+        return Gate(LimitAuthority(), pool)
 
     def __getstate__(self) -> dict[str, Any]:
-        live = {"client", "_slots"}
+        live = {"client", "_gate"}
         return {name: value for name, value in self.__dict__.items() if name not in live}
 
-    async def attempt(self, call: Callable[[], Awaitable[_T]]) -> tuple[_T, int]:
+    async def attempt(
+        self,
+        call: Callable[[], Awaitable[_T]],
+        usage: Callable[[_T], Usage],
+        prompt_characters: int,
+        max_tokens: int | None = None,
+    ) -> tuple[_T, int]:
         """What the call returns, and how many retries that took.
 
-        Transient failures are tried again after a jittered, exponentially growing wait, or the endpoint's own
-        ``Retry-After``. No place is held while waiting.
+        Every try is let through by the gate. Transient failures are tried again; no place is held while waiting.
+
+        Args:
+            usage: what a reply cost.
+            prompt_characters, max_tokens: what is sent, and the bound on what is generated: how long the reply may be.
 
         Raises:
             ModelUnavailable: after ``max_attempts`` tries.
             ModelRefused: at once.
+            BudgetExhausted: nothing may be called any more.
         """
-        retries = 0
-        try:
-            async for attempt in tenacity.AsyncRetrying(
-                stop=tenacity.stop_after_attempt(self.max_attempts),
-                wait=_wait(self.max_backoff_s),
-                retry=tenacity.retry_if_exception_type(ModelUnavailable),
-                reraise=True,
-            ):
-                with attempt:
-                    retries = attempt.retry_state.attempt_number - 1
-                    async with self._slots:
-                        return await self._once(call), retries
-        except ModelUnavailable as failure:
-            raise ModelUnavailable(str(failure), retries) from None
-        raise AssertionError("unreachable: tenacity returns or raises")
+
+        async def once() -> _T:
+            async with self._gate.admitted(prompt_characters, max_tokens) as admission:
+                try:
+                    reply = await self._once(call)
+                except ModelUnavailable as failure:
+                    if failure.too_many:
+                        admission.refused(min(failure.retry_after_s or 0.0, self.max_backoff_s))
+                    raise
+                admission.answered(usage(reply))
+                return reply
+
+        return await Retries(self.max_attempts, self.max_backoff_s).of(once)
 
     async def _once(self, call: Callable[[], Awaitable[_T]]) -> _T:
         # The client's own errors are not chained: they hold the request, and with it the key.
@@ -185,7 +203,7 @@ class Endpoint:
         if status == 404:
             return self._refusal(said, RefusalReason.MODEL)
         if status in _TRANSIENT or status >= 500:
-            return ModelUnavailable(said, 0, _retry_after_s(error))
+            return ModelUnavailable(said, 0, _retry_after_s(error), too_many=status == 429)
         return self._refusal(said, RefusalReason.REQUEST)
 
     def _refusal(self, said: str, reason: RefusalReason) -> ModelRefused:
@@ -204,19 +222,14 @@ _SHORTEST_KEY = 6
 _TRANSIENT = {408, 409, 425, 429}
 
 
-def _wait(max_backoff_s: float) -> Callable[[tenacity.RetryCallState], float]:
-    backoff = tenacity.wait_random_exponential(multiplier=0.5, max=max_backoff_s)
-
-    def wait(state: tenacity.RetryCallState) -> float:
-        failure = state.outcome.exception() if state.outcome else None
-        asked = failure.retry_after_s if isinstance(failure, ModelUnavailable) else None
-        return backoff(state) if asked is None else min(asked, max_backoff_s)
-
-    return wait
-
-
 def _retry_after_s(error: openai.APIStatusError) -> float | None:
+    said = error.response.headers.get("retry-after", "")
     try:
-        return max(0.0, float(error.response.headers["retry-after"]))
-    except (KeyError, ValueError):
+        return max(0.0, float(said))
+    except ValueError:
+        pass
+    try:
+        when = parsedate_to_datetime(said)
+    except ValueError:
         return None
+    return max(0.0, when.timestamp() - time.time())

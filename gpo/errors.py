@@ -55,13 +55,17 @@ class ModelUnavailable(ModelError):
     """Transient: no connection, a time-out, HTTP 408, 409, 429 or 5xx, a body that is no completion.
 
     Raised once the bounded retries of the model client are used up. ``retries`` says how many there were,
-    ``retry_after_s`` how long the endpoint asked to wait, in seconds.
+    ``retry_after_s`` how long the endpoint asked to wait, in seconds, ``too_many`` whether it said that there were too
+    many calls, and nothing else.
     """
 
-    def __init__(self, message: str, retries: int = 0, retry_after_s: float | None = None) -> None:
-        super().__init__(message, retries, retry_after_s)
+    def __init__(
+        self, message: str, retries: int = 0, retry_after_s: float | None = None, too_many: bool = False
+    ) -> None:
+        super().__init__(message, retries, retry_after_s, too_many)
         self.retries = retries
         self.retry_after_s = retry_after_s
+        self.too_many = too_many
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -115,7 +119,7 @@ class EvaluationError(GPOError):
 
 
 class BudgetExhausted(GPOError):
-    """The next call would exceed a budget of calls, tokens, money or time."""
+    """A budget of calls, tokens, money or time is used up. Ends the run; what is done is saved."""
 
 
 class ClusterError(GPOError):

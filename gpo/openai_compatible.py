@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, ValidationInfo, model_validator
 
-from gpo.endpoint import Endpoint
+from gpo.endpoint import Endpoint, Price
 from gpo.models import Completion, Message, Sampling, Usage
 
 
@@ -26,19 +26,17 @@ class OpenAICompatibleModel:
 
     async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """Reply to a conversation; see ``gpo.models.ChatModel``."""
-        reply, retries = await self.endpoint.attempt(lambda: self._request(messages, sampling))
-        choice, usage = reply.choices[0], reply.usage or _Usage()
-        prompt_tokens, completion_tokens = usage.prompt_tokens or 0, usage.completion_tokens or 0
+        reply, retries = await self.endpoint.attempt(
+            lambda: self._request(messages, sampling),
+            lambda reply: _cost(reply.usage, self.endpoint.price),
+            prompt_characters=sum(len(message["content"]) for message in messages),
+            max_tokens=sampling.max_tokens,
+        )
+        choice, usage = reply.choices[0], _cost(reply.usage, self.endpoint.price)
         return Completion(
             text=choice.message.content or "",
             truncated=choice.finish_reason == "length",
-            usage=Usage(
-                requests=1,
-                retries=retries,
-                prompt_tokens=prompt_tokens,
-                completion_tokens=completion_tokens,
-                cost_usd=self.endpoint.price.of(prompt_tokens, completion_tokens),
-            ),
+            usage=replace(usage, retries=retries),
         )
 
     async def _request(self, messages: Sequence[Message], sampling: Sampling) -> _ChatReply:
@@ -70,7 +68,12 @@ class OpenAICompatibleEmbedder:
         """One vector per text; see ``gpo.models.Embedder``."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._known]
         if missing:
-            reply, _ = await self.endpoint.attempt(lambda: self._request(missing))
+            reply, _ = await self.endpoint.attempt(
+                lambda: self._request(missing),
+                lambda reply: _cost(reply.usage, self.endpoint.price),
+                prompt_characters=sum(map(len, missing)),
+                max_tokens=1,
+            )
             self._known.update(zip(missing, (row.embedding for row in reply.data), strict=True))
         return [self._known[text] for text in texts]
 
@@ -98,6 +101,11 @@ class _Usage(BaseModel):
     completion_tokens: int | None = None
 
 
+def _cost(usage: _Usage | None, price: Price) -> Usage:
+    sent, generated = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, 0)
+    return Usage(requests=1, prompt_tokens=sent, completion_tokens=generated, cost_usd=price.of(sent, generated))
+
+
 class _ChatReply(BaseModel):
     choices: Annotated[list[_Choice], Field(min_length=1)]
     usage: _Usage | None = None
@@ -109,6 +117,7 @@ class _Embedding(BaseModel):
 
 class _EmbeddingReply(BaseModel):
     data: list[_Embedding]
+    usage: _Usage | None = None
 
     @model_validator(mode="after")
     def _one_for_each_text(self, info: ValidationInfo) -> Self:

@@ -48,7 +48,10 @@ class Account:
         What it says first is where its count begins here: an authority that was started anew has that from others.
         """
         known = self._holders.setdefault(holder, _Holder(spent, returned))
-        if spent.calls + returned >= known.at_first.calls + known.spent.calls + known.returned_at_first + known.returned:
+        if (
+            spent.calls + returned
+            >= known.at_first.calls + known.spent.calls + known.returned_at_first + known.returned
+        ):
             known.spent, known.returned = spent - known.at_first, returned - known.returned_at_first
 
     def permits(self, holder: str, wanted: int) -> int:
@@ -82,6 +85,7 @@ class _Holder:
     spent: Spent = field(default_factory=Spent)
     returned: int = 0
     granted: int = 0
+    heard: int = 0
 
     @property
     def outstanding(self) -> int:

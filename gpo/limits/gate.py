@@ -116,7 +116,7 @@ class _Live:
         """As a holder that the authority has not heard of."""
         self._holder, self._number, self._epoch = uuid4().hex, 0, 0
         self._places = self._permits = self._returned = 0
-        self._contended = False
+        self._contended = self._is_exhausted = False
         self._spent = Spent()
         self._told = Report(self._holder, 0, self._pool)
         self._succeeded = self._refused = 0
@@ -169,17 +169,24 @@ class _Live:
             self._retry_after_s = max(self._retry_after_s, admission.retry_after_s)
             self._report_soon(_COALESCED_S)
         self._admit()
-        if self._contended and self._places > self._demand and self._told.demand > self._demand:
+        if self._has_places_to_give_back or (self._pool.has_budget and self._succeeded >= self._places):
             self._report_soon(_COALESCED_S)
 
     @property
     def _demand(self) -> int:
         return self._num_under_way + self._num_waiting
 
+    @property
+    def _has_places_to_give_back(self) -> bool:
+        """Whether others wait for places of which the authority does not know that they are not needed here."""
+        is_ending = self._told.places > max(self._places, self._num_under_way)
+        return is_ending or (self._contended and self._places > self._demand and self._told.demand > self._demand)
+
     def _may_begin(self) -> bool:
         now = self._loop.time()
         return (
             self._num_under_way < self._places
+            and not self._is_exhausted
             and (self._permits > 0 or not self._pool.needs_permits)
             and self._paused_until <= now < self._lease_until
         )
@@ -257,7 +264,7 @@ class _Live:
 
     def _is_wanting_told(self) -> bool:
         """Whether the authority knows that we want more than we have."""
-        if self._pool.needs_permits and not self._told.permits_wanted:
+        if self._is_exhausted or (self._pool.needs_permits and not self._told.permits_wanted):
             return False
         return self._told.demand > self._places
 
@@ -301,6 +308,7 @@ class _Live:
         self._lease_until = asked + LEASE_S
         if grant.epoch > self._epoch:
             self._epoch, self._places, self._contended = grant.epoch, grant.places, grant.contended
+            self._is_exhausted = bool(grant.exhausted)
             self._permits += grant.permits
             self.version = max(self.version, grant.version)
         if grant.pause_s:

@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from math import ceil, inf
+from math import inf
 
 from gpo.limits.account import Account
 from gpo.limits.adaptive import AdaptiveConcurrency
 from gpo.limits.messages import LEASE_S, Grant, Pool, Report
-from gpo.limits.rates import MinuteRate
+from gpo.limits.rates import ModelRates
 from gpo.limits.shares import Want, fair_shares
 
 _PERMITS_EVERY_S = 0.05
 """Permits that a rate lets trickle are handed out in batches, so often at most."""
+
+_HALF_LIFE_S = 5.0
 
 
 class Limiter:
@@ -32,7 +34,7 @@ class Limiter:
         self._clock = clock
         self._gates: dict[str, _Gate] = {}
         self._endpoints: dict[str, _Endpoint] = {}
-        self._rates: dict[tuple[str, str], _Rates] = {}
+        self._rates: dict[tuple[str, str], ModelRates] = {}
         self._accounts: dict[str, Account] = {}
 
     def account(self, name: str) -> Account:
@@ -127,23 +129,27 @@ class Limiter:
         if not pool.needs_permits or not gate.permits_wanted or now < gate.next_permits:
             return 0
         rates = self._rate(pool, now)
-        available = rates.calls(gate.tokens_each, now)
-        rivals = sum(
-            other.permits_wanted > 0 and (other.pool.endpoint, other.pool.model) == (pool.endpoint, pool.model)
-            for other in self._gates.values()
-        )
-        wanted = gate.permits_wanted if available == inf else min(gate.permits_wanted, ceil(available / max(1, rivals)))
-        permits = self.account(pool.account).permits(holder, wanted) if pool.has_call_budget else wanted
-        rates.take(permits, gate.tokens_each, now)
+        available, permits = rates.calls(gate.tokens_each, now), gate.permits_wanted
         if available != inf:
+            rivals = {
+                name: Want(other.permits_wanted, other.weight, "", int(other.permitted.at(now)))
+                for name, other in self._gates.items()
+                if (other.pool.endpoint, other.pool.model) == (pool.endpoint, pool.model)
+            }
+            shares = fair_shares(int(available), list(rivals.values()), {"": int(available)})
+            permits = dict(zip(rivals, shares, strict=True))[holder]
             gate.next_permits = now + _PERMITS_EVERY_S
+        if pool.has_call_budget:
+            permits = self.account(pool.account).permits(holder, permits)
+        rates.take(permits, gate.tokens_each, now)
+        gate.permitted.add(permits, now)
         return permits
 
     def _endpoint(self, name: str) -> _Endpoint:
         return self._endpoints.setdefault(name, _Endpoint())
 
-    def _rate(self, pool: Pool, now: float) -> _Rates:
-        rates = self._rates.setdefault((pool.endpoint, pool.model), _Rates())
+    def _rate(self, pool: Pool, now: float) -> ModelRates:
+        rates = self._rates.setdefault((pool.endpoint, pool.model), ModelRates())
         rates.set(pool, now)
         return rates
 
@@ -160,6 +166,22 @@ class Limiter:
 
 
 @dataclass(slots=True)
+class _Recently:
+    """How much, with what is past counting ever less: who comes late shall not be given all that others had before."""
+
+    amount: float = 0.0
+    _as_of: float = 0.0
+
+    def at(self, now: float) -> float:
+        """The amount as it counts now."""
+        return self.amount * 0.5 ** (max(0.0, now - self._as_of) / _HALF_LIFE_S)
+
+    def add(self, amount: float, now: float) -> None:
+        """So much more."""
+        self.amount, self._as_of = self.at(now) + amount, now
+
+
+@dataclass(slots=True)
 class _Gate:
     """What is known of a gate: ``told`` places it may use, ``held`` ones it may still be using."""
 
@@ -171,7 +193,8 @@ class _Gate:
     under_way: int = 0
     demand: int = 0
     weight: int = 1
-    served: int = 0
+    served: _Recently = field(default_factory=lambda: _Recently())
+    permitted: _Recently = field(default_factory=lambda: _Recently())
     seen: float = 0.0
     permits_wanted: int = 0
     tokens_each: float = 0.0
@@ -183,7 +206,7 @@ class _Gate:
 
     def take(self, report: Report, now: float) -> bool:
         """What it says of itself, unless it has said something newer; whether that is something new."""
-        self.served += report.succeeded
+        self.served.add(report.succeeded, now)
         self.seen = now
         if report.number <= self.number:
             return False
@@ -248,7 +271,7 @@ class _Endpoint:
             # Where there is no place for each, those go first that were served least; else who has what stays.
             scarce = sum(gate.demand > 0 for gate in self.gates.values()) > limit
             wants = [
-                Want(gate.demand, gate.weight, gate.pool.model, gate.served if scarce else 0)
+                Want(gate.demand, gate.weight, gate.pool.model, int(gate.served.at(gate.seen)) if scarce else 0)
                 for gate in self.gates.values()
             ]
             self._targets = dict(zip(self.gates, fair_shares(limit, wants, self._caps), strict=True))
@@ -258,44 +281,3 @@ class _Endpoint:
 
 def _lowest(pools: Iterable[Pool], model: str) -> int:
     return min(pool.concurrency for pool in pools if pool.model == model)
-
-
-@dataclass(slots=True)
-class _Rates:
-    """Requests and tokens a minute of one model."""
-
-    requests: MinuteRate | None = None
-    tokens: MinuteRate | None = None
-    _limits: tuple[int | None, int | None] = (None, None)
-
-    def set(self, pool: Pool, now: float) -> None:
-        """Hold to what the pool says."""
-        limits = (pool.requests_per_min, pool.tokens_per_min)
-        if limits != self._limits:
-            self._limits = limits
-            self.requests, self.tokens = (None if limit is None else MinuteRate(limit, now) for limit in limits)
-
-    def calls(self, tokens_each: float, now: float) -> float:
-        """How many calls may be made now."""
-        calls = inf
-        for rate, amount in ((self.requests, 1.0), (self.tokens, max(1.0, tokens_each))):
-            if rate is not None:
-                calls = min(calls, max(rate.available(now) // amount, 1.0 if rate.takes(amount, now) else 0.0))
-        return calls
-
-    def wait_s(self, tokens_each: float, now: float) -> float:
-        """Seconds until one more may be made."""
-        waits = [(self.requests, 1.0), (self.tokens, max(1.0, tokens_each))]
-        return max((rate.wait_s(amount, now) for rate, amount in waits if rate is not None), default=0.0)
-
-    def take(self, calls: int, tokens_each: float, now: float) -> None:
-        """So many are made."""
-        if self.requests is not None:
-            self.requests.take(calls, now)
-        if self.tokens is not None:
-            self.tokens.take(calls * max(1.0, tokens_each), now)
-
-    def settle(self, tokens_beyond: float, now: float) -> None:
-        """They took so many tokens more than expected."""
-        if self.tokens is not None:
-            self.tokens.take(tokens_beyond, now)

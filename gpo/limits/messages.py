@@ -18,7 +18,8 @@ class Pool:
         requests_per_min: in any 60 s, at most; ``None`` is no limit.
         tokens_per_min: sent and generated, likewise; held on average, since how long a reply is shows afterwards.
         account: who pays.
-        has_call_budget: whether the account has a bound on calls, so that each needs a permit.
+        has_budget: whether the account has any bound, so that what is spent is to be told at once.
+        has_call_budget: whether it has one on calls, so that each needs a permit.
     """
 
     endpoint: str
@@ -28,6 +29,7 @@ class Pool:
     requests_per_min: int | None = None
     tokens_per_min: int | None = None
     account: str = ""
+    has_budget: bool = False
     has_call_budget: bool = False
 
     @property
@@ -127,7 +129,8 @@ class Grant:
 
 
 LEASE_S = 10.0
-"""How long a grant holds. A gate whose process died is missed after so many seconds, and what it held given to others."""
+"""How long a grant holds, in seconds. A gate whose process died is missed after as long, and what it held is given to
+others."""
 
 
 class Authority(Protocol):

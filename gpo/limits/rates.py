@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import inf
+
+from gpo.limits.messages import Pool
+
 _WINDOW_S = 60.0
 
 
@@ -15,7 +20,8 @@ class MinuteRate:
     def __init__(self, limit: int, now: float) -> None:
         self._limit, self._now = limit, now
         self._capacity = max(1.0, limit / _WINDOW_S)
-        self._per_s = (limit - self._capacity + 1) / _WINDOW_S
+        beyond_one = self._capacity if self._capacity > 1 else 0.0
+        self._per_s = (limit - beyond_one) / _WINDOW_S
         self._level = self._capacity
 
     def available(self, now: float) -> float:
@@ -35,3 +41,44 @@ class MinuteRate:
     def wait_s(self, amount: float, now: float) -> float:
         """Seconds until so much can be taken."""
         return max(0.0, (min(amount, self._capacity) - self.available(now)) / self._per_s)
+
+
+@dataclass(slots=True)
+class ModelRates:
+    """Requests and tokens a minute of one model."""
+
+    requests: MinuteRate | None = None
+    tokens: MinuteRate | None = None
+    _limits: tuple[int | None, int | None] = (None, None)
+
+    def set(self, pool: Pool, now: float) -> None:
+        """Hold to what the pool says."""
+        limits = (pool.requests_per_min, pool.tokens_per_min)
+        if limits != self._limits:
+            self._limits = limits
+            self.requests, self.tokens = (None if limit is None else MinuteRate(limit, now) for limit in limits)
+
+    def calls(self, tokens_each: float, now: float) -> float:
+        """How many calls may be made now."""
+        calls = inf
+        for rate, amount in ((self.requests, 1.0), (self.tokens, max(1.0, tokens_each))):
+            if rate is not None:
+                calls = min(calls, max(rate.available(now) // amount, 1.0 if rate.takes(amount, now) else 0.0))
+        return calls
+
+    def wait_s(self, tokens_each: float, now: float) -> float:
+        """Seconds until one more may be made."""
+        waits = [(self.requests, 1.0), (self.tokens, max(1.0, tokens_each))]
+        return max((rate.wait_s(amount, now) for rate, amount in waits if rate is not None), default=0.0)
+
+    def take(self, calls: int, tokens_each: float, now: float) -> None:
+        """So many are made."""
+        if self.requests is not None:
+            self.requests.take(calls, now)
+        if self.tokens is not None:
+            self.tokens.take(calls * max(1.0, tokens_each), now)
+
+    def settle(self, tokens_beyond: float, now: float) -> None:
+        """They took so many tokens more than expected."""
+        if self.tokens is not None:
+            self.tokens.take(tokens_beyond, now)

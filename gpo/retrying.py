@@ -1,0 +1,82 @@
+"""Trying a call again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import tenacity
+
+from gpo.errors import ModelUnavailable
+
+_T = TypeVar("_T")
+
+REFUSALS_S = 600.0
+"""How long a call goes on to be tried whose endpoint says no more than that there are too many."""
+_JITTER = 0.1
+"""Added to a wait that the endpoint asked for, as a share of it: those who were refused together shall not come back
+together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """When to try again, and when to give up.
+
+    Attributes:
+        max_attempts: tries of one call in all, ≥ 1. Tries that were only too many at the time do not count, for ten
+            minutes.
+        max_backoff_s: longest wait between two tries, in seconds; a longer ``Retry-After`` is cut to it.
+    """
+
+    max_attempts: int
+    max_backoff_s: float
+
+    async def of(self, call: Callable[[], Awaitable[_T]]) -> tuple[_T, int]:
+        """What the call returns, and how many retries that took.
+
+        A transient failure is followed by a jittered wait, which grows exponentially or is the endpoint's own
+        ``Retry-After``.
+
+        Raises:
+            ModelUnavailable: the last one, with the number of retries, once it is given up.
+            ModelRefused: at once.
+        """
+        try:
+            return await call(), 0  # nearly always, and tenacity takes its time
+        except ModelUnavailable as failure:
+            failures = [failure]
+        tries = 0
+
+        async def attempt() -> _T:
+            nonlocal tries
+            tries += 1
+            if tries == 1:
+                raise failures[0]
+            try:
+                return await call()
+            except ModelUnavailable as failure:
+                failures.append(failure)
+                raise
+
+        retrying = tenacity.AsyncRetrying(
+            stop=lambda state: self._is_enough(failures, state),
+            wait=lambda state: self._wait_s(failures, state),
+            retry=tenacity.retry_if_exception_type(ModelUnavailable),
+            reraise=True,
+        )
+        try:
+            return await retrying(attempt), len(failures)
+        except ModelUnavailable as failure:
+            raise ModelUnavailable(str(failure), len(failures) - 1) from None
+
+    def _is_enough(self, failures: list[ModelUnavailable], state: tenacity.RetryCallState) -> bool:
+        counted = sum(not failure.too_many for failure in failures)
+        return counted >= self.max_attempts or (failures[-1].too_many and (state.seconds_since_start or 0) > REFUSALS_S)
+
+    def _wait_s(self, failures: list[ModelUnavailable], state: tenacity.RetryCallState) -> float:
+        asked = failures[-1].retry_after_s
+        if asked is None:
+            return float(tenacity.wait_random_exponential(multiplier=0.5, max=self.max_backoff_s)(state))
+        return min(asked, self.max_backoff_s) * (1 + _JITTER * random.random())
