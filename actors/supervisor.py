@@ -15,7 +15,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from actors.checkpoint_store import CheckpointStore
 from actors.search import Phase, Search, SearchKey, Update
 from actors.trajectory_worker import TrajectoryActor
-from gpo.errors import GPOError, ModelRefused, RefusalReason, TrajectoryLost
+from gpo.errors import BudgetExhausted, GPOError, ModelRefused, RefusalReason, TrajectoryLost
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,7 @@ class Supervisor:
 
         Raises:
             ModelRefused: the key or the model's name is wrong, so that every call would be refused.
+            BudgetExhausted: nothing may be called any more.
         """
         actors = self._start()
         news: asyncio.Queue[Update | BaseException] = asyncio.Queue()
@@ -104,6 +105,8 @@ class Supervisor:
             # What one search is refused for good, all are: no use in paying for the others' steps until they see it.
             final = refusal.reason is not RefusalReason.REQUEST
             news.put_nowait(refusal if final else self._failed(key, refusal))
+        except BudgetExhausted as exhausted:
+            news.put_nowait(exhausted)
         except GPOError as error:
             news.put_nowait(self._failed(key, error))
         except Exception as error:  # a fault of ours: the search ends with it, the others go on

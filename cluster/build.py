@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 from cluster.config import RunConfig
-from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, EmbeddedEmbeddingConfig
+from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, EmbeddedEmbeddingConfig, EndpointConfig
 from gpo.completion_cache import CachedModel
-from gpo.completion_store import CompletionStore
 from gpo.endpoint import Endpoint
 from gpo.errors import ConfigError
 from gpo.evaluation import LocalEvaluator
 from gpo.grading import Grader, ModelGrader, RuleGrader
+from gpo.limits.gate import Gate
+from gpo.limits.messages import Authority, Budget, Pool
 from gpo.models import ChatModel, Embedder, Sampling
 from gpo.openai_compatible import OpenAICompatibleEmbedder, OpenAICompatibleModel
 from gpo.scoring import Rubric, Scorer
@@ -21,6 +23,8 @@ from gpo.static_embedding import StaticEmbedder
 from gpo.tasks import Split, Task
 from serve.embedded_model import EmbeddedModelSpec
 
+ChatRole = Literal["task", "optimizer", "judge"]
+Role = Literal[ChatRole, "embedding"]
 EmbeddedUrls = Mapping[EmbeddedModelSpec, str]
 """Where each embedded model listens."""
 
@@ -47,12 +51,6 @@ def embedded_specs(config: RunConfig) -> list[EmbeddedModelSpec]:
 def is_judged(config: RunConfig) -> bool:
     """Whether a language model judges the answers of any task."""
     return any(task.answer.kind == "judge" for task in config.tasks)
-
-
-def optimizer_share(config: RunConfig) -> int:
-    """How many processes of a run call the optimizer model: its actors, and the evaluator's where it judges, too."""
-    judges = is_judged(config) and config.models.judge is None
-    return config.num_actors + (config.cluster.evaluator_replicas if judges else 0)
 
 
 def build_tasks(config: RunConfig) -> list[Task]:
@@ -83,16 +81,28 @@ def require_room_to_decay(config: RunConfig, tasks: Sequence[Task]) -> None:
             )
 
 
-def build_evaluators(config: RunConfig, tasks: Sequence[Task], urls: EmbeddedUrls) -> list[LocalEvaluator]:
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How the models of a run are reached.
+
+    Attributes:
+        urls: of the embedded models.
+        authority: over limits and budgets.
+        account: who pays.
+    """
+
+    urls: EmbeddedUrls
+    authority: Authority
+    account: str
+
+
+def build_evaluators(config: RunConfig, tasks: Sequence[Task], access: Access) -> list[LocalEvaluator]:
     """What scores prompts, one per task, over one task model and one judge."""
-    replicas, store = config.cluster.evaluator_replicas, config.cache.build()
-    task_model = chat_model(config.models.task, urls, store, share=replicas)
+    task_model = chat_model(config, "task", access)
 
     @cache
     def judge() -> SampledModel:
-        return chat_model(
-            config.models.judging, urls, store, share=replicas if config.models.judge else optimizer_share(config)
-        )
+        return chat_model(config, "judge", access)
 
     def grader(scorer: Scorer | Rubric) -> Grader:
         if isinstance(scorer, Rubric):
@@ -105,39 +115,72 @@ def build_evaluators(config: RunConfig, tasks: Sequence[Task], urls: EmbeddedUrl
     ]
 
 
-def chat_model(
-    config: ChatEndpointConfig | EmbeddedChatConfig,
-    urls: EmbeddedUrls,
-    store: CompletionStore | None = None,
-    *,
-    share: int,
-) -> SampledModel:
-    """The model of a role, for one of ``share`` processes that call it side by side.
-
-    Args:
-        store: where its completions are kept, if anywhere.
-    """
-    if isinstance(config, ChatEndpointConfig):
-        endpoint, sampling = config.build(share), config.sampling
-        model = OpenAICompatibleModel(endpoint, config.completion_limit)
-        identity = {"base_url": config.base_url, "model": config.model}
+def chat_model(config: RunConfig, role: ChatRole, access: Access) -> SampledModel:
+    """The model of a role, behind the limits and the completion cache."""
+    model, gate = _chat_config(config, role), _gate(config, role, access)
+    if isinstance(model, ChatEndpointConfig):
+        sampling, identity = model.sampling, {"base_url": model.base_url, "model": model.model}
+        asked = OpenAICompatibleModel(model.build(gate), model.completion_limit)
     else:
-        spec, sampling = embedded_spec(config), config.bounded_sampling
+        spec = embedded_spec(model)
+        sampling, identity = model.bounded_sampling, spec.identity
         endpoint = Endpoint(
-            base_url=urls[spec],
+            base_url=access.urls[spec],
             model=spec.name,
-            # Its server queues what it cannot decode at once; more than that would only wait there.
-            max_concurrency=config.parallel,
-            timeout_s=config.timeout_s,
+            max_concurrency=model.parallel,
+            timeout_s=model.timeout_s,
+            gate=gate,
         )
-        model = OpenAICompatibleModel(endpoint)
-        identity = spec.identity
-    return SampledModel(CachedModel(model, store, identity) if store else model, sampling.build())
+        asked = OpenAICompatibleModel(endpoint)
+    store = config.cache.build()
+    return SampledModel(CachedModel(asked, store, identity) if store else asked, sampling.build())
 
 
-def embedder(config: RunConfig) -> Embedder:
+def embedder(config: RunConfig, access: Access) -> Embedder:
     """What embeds prompts, for retrieval by relevance."""
     embedding = config.models.embedding
     if isinstance(embedding, EmbeddedEmbeddingConfig):
         return StaticEmbedder()
-    return OpenAICompatibleEmbedder(embedding.build())
+    return OpenAICompatibleEmbedder(embedding.build(_gate(config, "embedding", access)))
+
+
+def _chat_config(config: RunConfig, role: ChatRole) -> ChatEndpointConfig | EmbeddedChatConfig:
+    return config.models.judging if role == "judge" else getattr(config.models, role)
+
+
+def _gate(config: RunConfig, role: Role, access: Access) -> Gate:
+    models = {
+        "task": config.models.task,
+        "optimizer": config.models.optimizer,
+        "embedding": config.models.embedding,
+        **({"judge": config.models.judging} if is_judged(config) or role == "judge" else {}),
+    }
+    places = {name: _place(model, access.urls) for name, model in models.items()}
+    url, name, concurrency = places[role]
+    model, budget = models[role], config.budget.build()
+    pool = Pool(
+        endpoint=url,
+        model=name,
+        concurrency=concurrency,
+        endpoint_concurrency=max(most for where, _, most in places.values() if where == url),
+        requests_per_min=model.requests_per_min if isinstance(model, EndpointConfig) else None,
+        tokens_per_min=model.tokens_per_min if isinstance(model, EndpointConfig) else None,
+        role=role,
+        account=access.account,
+        has_budget=budget != Budget(),
+        has_call_budget=budget.calls is not None,
+    )
+    return Gate(access.authority, pool)
+
+
+def _place(
+    model: EndpointConfig | EmbeddedChatConfig | EmbeddedEmbeddingConfig, urls: EmbeddedUrls
+) -> tuple[str, str, int]:
+    """Where a model is called, by what name, and how many calls it takes at once."""
+    if isinstance(model, EndpointConfig):
+        return model.base_url, model.model, model.max_concurrency
+    if isinstance(model, EmbeddedChatConfig) and embedded_spec(model) in urls:
+        # Its server queues what it cannot decode at once; more than that would only wait there.
+        spec = embedded_spec(model)
+        return urls[spec], spec.name, model.parallel
+    return "", "", 0

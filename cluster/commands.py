@@ -60,8 +60,10 @@ def run(config_path: Path, overrides: list[str], run_dir: str | None, resume: bo
         except KeyboardInterrupt:
             interrupted = True
     _show_results(record, folder)
+    command = _resume_command(folder, config_path, overrides, typed_address)
+    if record.status == "budget_exhausted":
+        say(f"Stopped by {record.ended_by}; what is done is saved. With a larger budget, go on with: {command}")
     if interrupted:
-        command = _resume_command(folder, config_path, overrides, typed_address)
         say(f"Interrupted; what is done is saved. Go on with: {command}")
     return OK if record.status == "completed" else FAILED
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 
-from cluster.build import EmbeddedUrls, build_evaluators, embedded_spec
+from cluster.build import Access, EmbeddedUrls, build_evaluators, embedded_spec
 from cluster.config import RunConfig
 from cluster.config.models import EmbeddedChatConfig
 from cluster.interrupts import run_interruptibly
@@ -19,12 +20,16 @@ from cluster.preflight import check_models, explained_refusal
 from cluster.progress import percent
 from gpo.errors import ConfigError, ModelRefused
 from gpo.evaluation import Evaluation
+from gpo.limits.authority import LimitAuthority
+from gpo.limits.messages import Spent
 from gpo.models import Usage
 from gpo.prompt import Prompt
 from gpo.score import finite
 from gpo.scoring import Rubric
 from gpo.tasks import Split
 from serve.embedded_model import EmbeddedModelServer, EmbeddedModelSpec, free_port
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +68,20 @@ def evaluate_prompt(
         asyncio.run(check_models(config, roles=("task", "judge") if is_judged else ("task",)))
 
     with _embedded_models(config, is_judged, console) as urls:
-        (evaluator,) = build_evaluators(config, [loaded], urls)
+        access = Access(urls, LimitAuthority(), account="evaluation")
+        (evaluator,) = build_evaluators(config, [loaded], access)
         scored = Prompt(prompt.strip()) if prompt else loaded.initial
         with console.status(f"Scoring on {len(loaded.examples[split])} examples …"):
             try:
-                (evaluation,) = run_interruptibly(evaluator.evaluate([scored], split))
+                (evaluation,) = run_interruptibly(_within_budget(config, access, evaluator.evaluate([scored], split)))
             except ModelRefused as refusal:
                 raise explained_refusal(config, refusal) from None
     return Evaluated(chosen, split, scored, evaluation)
+
+
+async def _within_budget(config: RunConfig, access: Access, work: Awaitable[_T]) -> _T:
+    await access.authority.open_account(access.account, config.budget.build(), Spent())
+    return await work
 
 
 @contextmanager

@@ -10,11 +10,12 @@ from typing import Any, Literal
 from actors.search import SearchKey
 from cluster.averages import Family, averages
 from gpo.checkpoint import Checkpoint
+from gpo.limits.messages import Spent
 from gpo.models import Usage
 from gpo.score import finite
 from gpo.trajectory import Candidate, Spending, Step
 
-Status = Literal["pending", "running", "completed", "interrupted", "failed"]
+Status = Literal["pending", "running", "completed", "interrupted", "budget_exhausted", "failed"]
 _DECIMALS = 4
 """Decimals of a score in the files; a mean over 5,000 examples is told apart."""
 
@@ -27,6 +28,8 @@ class RunRecord:
         started_at: seconds since 1970; ``wall_s`` counts the seconds of earlier sittings as well.
         checkpoints: the last one of each trajectory that has one.
         errors: why a trajectory came to its end early.
+        ended_by: which budget is exhausted, in words; empty while none is.
+        reported: what answered calls cost, as the limiter counts: also those that no checkpoint accounts for.
         families: the tasks that are averaged together; the last one is all tasks.
     """
 
@@ -38,12 +41,21 @@ class RunRecord:
     keys: tuple[SearchKey, ...] = ()
     checkpoints: dict[SearchKey, Checkpoint] = field(default_factory=dict[SearchKey, Checkpoint])
     errors: dict[SearchKey, str] = field(default_factory=dict[SearchKey, str])
+    ended_by: str = ""
+    reported: Spent = field(default_factory=Spent)
     families: tuple[Family, ...] = ()
 
     @property
     def spending(self) -> Spending:
         """What all trajectories cost, evaluations on ``test`` included."""
         return sum((checkpoint.spending for checkpoint in self.checkpoints.values()), start=Spending())
+
+    @property
+    def spent(self) -> Spent:
+        """What budgets are held against."""
+        usage = self.spending.task + self.spending.optimizer + self.spending.judge
+        accounted = Spent(usage.requests, usage.prompt_tokens + usage.completion_tokens, usage.cost_usd)
+        return max(accounted, self.reported, key=lambda spent: spent.calls)
 
     def usage_by_role(self) -> dict[str, Usage]:
         """Role → what its model cost; the judge only where a language model judged."""
@@ -68,6 +80,7 @@ def summary(record: RunRecord, iso: Mapping[str, str | None]) -> dict[str, Any]:
         "started_at": iso["started_at"],
         "finished_at": iso["finished_at"],
         "wall_s": round(record.wall_s, 3),
+        "spent": asdict(record.spent),
         "trajectories": [_trajectory(record, key) for key in record.keys],
         "averages": averages(record.families, record.checkpoints),
         "llm": {role: asdict(usage) for role, usage in record.usage_by_role().items()},

@@ -16,8 +16,9 @@ from cluster.preflight import explained_refusal
 from cluster.progress import Progress, View
 from cluster.run_folder import RunFolder
 from cluster.searches import build_searches
+from cluster.spending import Spending
 from cluster.standing import Standing
-from gpo.errors import ModelRefused
+from gpo.errors import BudgetExhausted, ModelRefused
 from gpo.tasks import Split, Task
 
 
@@ -73,9 +74,13 @@ class Run:
         try:
             if not self.is_complete:
                 services = standing.services
-                searches = build_searches(self._config, self._tasks, services.evaluators, services.urls)
-                run_interruptibly(self._follow(searches, view, title))
+                searches = build_searches(self._config, self._tasks, services.evaluators, services.access)
+                account = Spending(self._config.budget, services.access, self._record)
+                left_s = account.left_s(earlier + time.monotonic() - started)
+                run_interruptibly(self._follow(searches, account, left_s, view, title))
             self._record.status = "failed" if self._record.errors else "completed"
+        except BudgetExhausted as exhausted:
+            self._record.status, self._record.ended_by = "budget_exhausted", str(exhausted)
         except KeyboardInterrupt:
             self._record.status = "interrupted"
             raise
@@ -90,12 +95,26 @@ class Run:
             self._record.wall_s = earlier + time.monotonic() - started
             self._folder.save(self._record)
 
-    async def _follow(self, searches: Sequence[Search], view: View, title: str) -> None:
+    async def _follow(
+        self, searches: Sequence[Search], account: Spending, left_s: float | None, view: View, title: str
+    ) -> None:
+        await account.open()
+        try:
+            async with asyncio.timeout(left_s) as time_left:
+                await self._follow_to_end(searches, account, view, title)
+        except TimeoutError:
+            if not time_left.expired():
+                raise
+            raise BudgetExhausted(f"budget.wall_s: {self._config.budget.wall_s:g} s are over") from None
+        finally:
+            await account.look()
+
+    async def _follow_to_end(self, searches: Sequence[Search], account: Spending, view: View, title: str) -> None:
         cluster = self._config.cluster
         placement = Placement(cluster.trajectories_per_actor, cluster.actor_cpus, cluster.actor_restarts)
         progress = Progress(self._num_steps, title)
         view.begin(progress)
-        ticking = asyncio.create_task(_tick(view))
+        ticking = asyncio.create_task(_tick(view, account))
         try:
             # Closed here rather than by the garbage collector: its actors end before Ray does, whatever goes wrong.
             async with aclosing(Supervisor(searches, self._folder.checkpoints, placement).run()) as updates:
@@ -117,7 +136,8 @@ class Run:
             self._record.errors[update.key] = update.error
 
 
-async def _tick(view: View) -> None:
+async def _tick(view: View, account: Spending) -> None:
     while True:
         await asyncio.sleep(1.0)
         view.tick()
+        await account.look()

@@ -25,6 +25,7 @@ from cluster.config.loading import dump, validate
 from cluster.outputs import RunRecord, as_json, as_json_lines, best_prompts, step_line, step_lines, summary
 from cluster.report import report
 from gpo.errors import ConfigError, StorageError
+from gpo.limits.messages import Spent
 from gpo.tasks import Task
 from gpo.trajectory import Step
 
@@ -33,8 +34,8 @@ log = logging.getLogger(__name__)
 # What may differ between a run and its resumption: it changes where and how fast the work is done, not what comes out.
 _FREE = ("run.dir", "cluster", "cache", "budget")
 _FREE_OF_MODELS = (
-    "base_url", "api_key_env", "api_key_file", "max_concurrency", "timeout_s", "max_attempts", "price", "check",
-    "parallel", "threads",
+    "base_url", "api_key_env", "api_key_file", "max_concurrency", "requests_per_min", "tokens_per_min", "timeout_s",
+    "max_attempts", "price", "check", "parallel", "threads",
 )  # fmt: skip
 
 
@@ -138,9 +139,11 @@ class RunFolder:
         try:
             record.started_at = datetime.fromisoformat(known["started_at"]).timestamp()
             record.wall_s = float(known["wall_s"])
+            spent = known["spent"]
+            record.reported = Spent(int(spent["calls"]), int(spent["tokens"]), float(spent["usd"]))
         except (KeyError, TypeError, ValueError):
             where = self.folder.path("summary.json")
-            log.warning("%s cannot be read; start and duration of the run are counted from now", where)
+            log.warning("%s cannot be read; start, duration and cost of the run are counted from now", where)
         for key in keys:
             checkpoint = self.checkpoints.load(key)
             if checkpoint is not None:

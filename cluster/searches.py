@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from actors.search import Search, SearchKey
-from cluster.build import EmbeddedUrls, SampledModel, chat_model, embedder, optimizer_share
+from cluster.build import Access, SampledModel, chat_model, embedder
 from cluster.config import RunConfig
 from gpo.batches import TrainBatches
 from gpo.evaluation import Answerer, Evaluator
@@ -21,15 +21,14 @@ class TaskEvaluator(Evaluator, Answerer, Protocol):
 
 
 def build_searches(
-    config: RunConfig, tasks: Sequence[Task], evaluators: Mapping[str, TaskEvaluator], urls: EmbeddedUrls
+    config: RunConfig, tasks: Sequence[Task], evaluators: Mapping[str, TaskEvaluator], access: Access
 ) -> list[Search]:
     """One search per task and seed.
 
     Args:
         evaluators: task name → evaluator, as the searches shall reach it.
     """
-    model = chat_model(config.models.optimizer, urls, config.cache.build(), share=optimizer_share(config))
-    embedding = embedder(config)
+    model, embedding = chat_model(config, "optimizer", access), embedder(config, access)
     return [
         Search(
             SearchKey(task.name, seed),

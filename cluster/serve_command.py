@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
@@ -13,12 +14,14 @@ import ray
 from ray import serve as ray_serve
 from rich.console import Console
 
-from cluster.build import build_evaluators, embedded_specs
+from actors.limiter import ClusterAuthority
+from cluster.build import Access, build_evaluators, embedded_specs
 from cluster.config import RunConfig
 from cluster.progress import view_for
 from cluster.ray_session import ray_session
 from cluster.services import EMBEDDED_CPUS, deployed, embedded_models
 from gpo.errors import ClusterError, ConfigError
+from gpo.limits.messages import Spent
 from gpo.tasks import Task
 from serve.embedded_model import free_port
 from serve.evaluator import evaluator_app
@@ -67,8 +70,10 @@ def serve_evaluator(
             view.status("Starting the evaluator")
             urls = stack.enter_context(embedded_models(specs))
             where = _start_http(host, port)
+            access = Access(urls, ClusterAuthority(), account=_APP)
+            asyncio.run(access.authority.open_account(_APP, config.budget.build(), Spent()))
             app = evaluator_app(
-                build_evaluators(config, tasks, urls),
+                build_evaluators(config, tasks, access),
                 replicas=cluster.evaluator_replicas,
                 cpus=cluster.evaluator_cpus,
                 drain_s=_DRAIN_S,

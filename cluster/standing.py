@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 
-from cluster.build import EmbeddedUrls, build_evaluators, embedded_specs
+from actors.limiter import ClusterAuthority
+from cluster.build import Access, build_evaluators, embedded_specs
 from cluster.config import RunConfig
 from cluster.progress import View
 from cluster.ray_session import cpus_missing, ray_session
@@ -22,11 +23,11 @@ class Services:
 
     Attributes:
         evaluators: task name → its evaluator.
-        urls: where the embedded models listen.
+        access: how the models are reached.
     """
 
     evaluators: Mapping[str, ServeEvaluator]
-    urls: EmbeddedUrls
+    access: Access
 
 
 class Standing:
@@ -76,13 +77,14 @@ class Standing:
         if specs:
             view.status(f"Starting the embedded model{shortage}")
         urls = self._stack.enter_context(embedded_models(specs))
+        access = Access(urls, ClusterAuthority(), account=self._name)
         view.status(f"Starting the evaluator{shortage}")
         handle = self._stack.enter_context(
             evaluator(
                 self._name,
-                build_evaluators(config, self._tasks, urls),
+                build_evaluators(config, self._tasks, access),
                 replicas=cluster.evaluator_replicas,
                 cpus=cluster.evaluator_cpus,
             )
         )
-        return Services({task.name: ServeEvaluator(handle, task.name) for task in self._tasks}, urls)
+        return Services({task.name: ServeEvaluator(handle, task.name) for task in self._tasks}, access)

@@ -13,6 +13,7 @@ from typing_extensions import TypeAliasType
 
 from cluster.config.section import ConfigPath, Section, by_kind
 from gpo.endpoint import Endpoint, KeySource, Price
+from gpo.limits.gate import Gate
 from gpo.models import Sampling
 
 _RESERVED = {
@@ -111,7 +112,12 @@ class EndpointConfig(Section):
     api_key_file: ConfigPath | None = None
     """File with the API key, in place of a variable."""
     max_concurrency: PositiveInt = 16
-    """Requests under way at once. Divided among the processes of a run that call this model, at least 1 for each."""
+    """Requests under way at once, in all processes together. Roles at one ``base_url`` share what the largest of them
+    allows. Where the endpoint answers 429 (too many), fewer are tried, and more again with time."""
+    requests_per_min: PositiveInt | None = None
+    """Requests to this model in any 60 seconds, at most, in all processes together."""
+    tokens_per_min: PositiveInt | None = None
+    """Tokens sent and generated in a minute, likewise; on average, since a reply's length shows afterwards."""
     timeout_s: PositiveFloat = 120.0
     """Bound on one request, in seconds."""
     max_attempts: PositiveInt = 6
@@ -125,13 +131,14 @@ class EndpointConfig(Section):
     def _default_base_url(cls, value: Any) -> Any:
         return value or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
 
-    def build(self, share: int = 1) -> Endpoint:
-        """The endpoint, for one of ``share`` processes that call it side by side."""
+    def build(self, gate: Gate | None = None) -> Endpoint:
+        """The endpoint, behind a gate."""
         return Endpoint(
             base_url=self.base_url,
             model=self.model,
             key=self.key,
-            max_concurrency=max(1, self.max_concurrency // share),
+            gate=gate,
+            max_concurrency=self.max_concurrency,
             timeout_s=self.timeout_s,
             max_attempts=self.max_attempts,
             price=Price(self.price.prompt, self.price.completion),

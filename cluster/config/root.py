@@ -9,10 +9,11 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
 from cluster.config.cache import CacheConfig, SqliteCacheConfig
-from cluster.config.models import EmbeddedChatConfig, ModelsConfig
+from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, ModelsConfig
 from cluster.config.optimizer import DEFAULT_STEPS, MetaPromptConfig, OptimizerConfig
 from cluster.config.section import Section
 from cluster.config.tasks import Tasks
+from gpo.limits.messages import Budget
 
 
 class RunSection(Section):
@@ -47,32 +48,26 @@ class ClusterConfig(Section):
     actor_restarts: NonNegativeInt = 3
     """How often an actor that died is started again; its trajectories go on from their checkpoints."""
     evaluator_replicas: PositiveInt = 1
-    """Serve replicas of the evaluator; they share ``models.task.max_concurrency``."""
+    """Serve replicas of the evaluator: processes that call the task model side by side."""
     evaluator_cpus: Annotated[float, Field(ge=0)] = 0.1
     """CPUs that Ray reserves for a replica."""
 
 
 class BudgetConfig(Section):
-    """Bounds on what a run may spend."""
+    """Bounds on what a run may spend, in all its sittings. Where one is reached, it stops and can be resumed."""
 
     calls: PositiveInt | None = None
-    """Model calls."""
+    """Model calls that are answered, of all roles; cached ones cost nothing."""
     tokens: PositiveInt | None = None
-    """Tokens sent and generated."""
+    """Tokens sent and generated; calls that are under way when it is reached come on top."""
     usd: Annotated[float, Field(gt=0)] | None = None
-    """Dollars, by the prices of the models."""
+    """Dollars, by the prices of the models; calls that are under way when it is reached come on top."""
     wall_s: Annotated[float, Field(gt=0)] | None = None
-    """Seconds from start to end."""
+    """Seconds from start to end; only of ``gpo run`` and of each method of ``gpo compare``."""
 
-    @model_validator(mode="after")
-    def _none_is_set(self) -> Self:
-        # Better refused than ignored: who sets a budget relies on it.
-        for name, value in self:
-            if value is not None:
-                raise PydanticCustomError(
-                    "budget", "is set, and this version does not enforce budgets; leave it out", {"at": name}
-                )
-        return self
+    def build(self) -> Budget:
+        """What an account is held to; time is not its matter."""
+        return Budget(self.calls, self.tokens, self.usd)
 
 
 class RunConfig(Section):
@@ -95,6 +90,17 @@ class RunConfig(Section):
                 raise PydanticCustomError(
                     "repeated", "{value} stands twice; give each its own", {"at": place, "value": str(repeated)}
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _money_can_be_counted(self) -> Self:
+        models = (self.models.task, self.models.optimizer, self.models.judge)
+        prices = [model.price for model in models if isinstance(model, ChatEndpointConfig)]
+        if self.budget.usd is not None and not any(price.prompt or price.completion for price in prices):
+            raise PydanticCustomError(
+                "no_price", "is set, and no model has a price; give models.task.price and models.optimizer.price",
+                {"at": "budget.usd"},
+            )  # fmt: skip
         return self
 
     @property

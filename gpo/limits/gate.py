@@ -278,6 +278,13 @@ class _Live:
             self._take_back(report)  # the exchange will notice, too, and try again
 
     async def _talk(self) -> None:
+        try:
+            await self._exchange_while_busy()
+        except Exception as fault:  # one of ours: those who wait would wait for ever
+            self._turn_away(fault)
+            raise
+
+    async def _exchange_while_busy(self) -> None:
         await asyncio.sleep(0)
         idle_rounds, heard = 0, self._loop.time()
         while idle_rounds < _IDLE_ROUNDS:

@@ -7,7 +7,7 @@ said that it is back, or was not heard of for ``LEASE_S`` seconds.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 
@@ -150,7 +150,7 @@ class Limiter:
 
     def _rate(self, pool: Pool, now: float) -> ModelRates:
         rates = self._rates.setdefault((pool.endpoint, pool.model), ModelRates())
-        rates.set(pool, now)
+        rates.hold_to(pool, now)
         return rates
 
     def _expire(self, now: float) -> None:
@@ -174,7 +174,8 @@ class _Recently:
 
     def at(self, now: float) -> float:
         """The amount as it counts now."""
-        return self.amount * 0.5 ** (max(0.0, now - self._as_of) / _HALF_LIFE_S)
+        decay: float = 0.5 ** (max(0.0, now - self._as_of) / _HALF_LIFE_S)
+        return self.amount * decay
 
     def add(self, amount: float, now: float) -> None:
         """So much more."""
@@ -248,7 +249,9 @@ class _Endpoint:
         if self._is_new:
             self.adaptive, self._is_new = AdaptiveConcurrency(ceiling), False
         self.adaptive.set_ceiling(ceiling)
-        self._caps = {model: _lowest(pools, model) for model in {pool.model for pool in pools}}
+        self._caps = {}
+        for pool in pools:
+            self._caps[pool.group] = min(pool.concurrency, self._caps.get(pool.group, pool.concurrency))
 
     def places_for(self, holder: str) -> int:
         """Places that the gate may have now: its share, as far as others have given back what is beyond theirs."""
@@ -257,8 +260,8 @@ class _Endpoint:
             return target
         held = Counter[str]()
         for other in self.gates.values():
-            held[other.pool.model] += other.held
-        free = min(self.adaptive.limit - held.total(), self._caps[gate.pool.model] - held[gate.pool.model])
+            held[other.pool.group] += other.held
+        free = min(self.adaptive.limit - held.total(), self._caps[gate.pool.group] - held[gate.pool.group])
         return max(gate.told, min(target, gate.held + max(0, free)))
 
     def is_contended_for(self, holder: str) -> bool:
@@ -271,13 +274,9 @@ class _Endpoint:
             # Where there is no place for each, those go first that were served least; else who has what stays.
             scarce = sum(gate.demand > 0 for gate in self.gates.values()) > limit
             wants = [
-                Want(gate.demand, gate.weight, gate.pool.model, int(gate.served.at(gate.seen)) if scarce else 0)
+                Want(gate.demand, gate.weight, gate.pool.group, int(gate.served.at(gate.seen)) if scarce else 0)
                 for gate in self.gates.values()
             ]
             self._targets = dict(zip(self.gates, fair_shares(limit, wants, self._caps), strict=True))
             self.targets_are_old = scarce  # what was served changes with every report
         return self._targets
-
-
-def _lowest(pools: Iterable[Pool], model: str) -> int:
-    return min(pool.concurrency for pool in pools if pool.model == model)

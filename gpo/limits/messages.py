@@ -8,15 +8,16 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Calls that share limits: those to one model at one endpoint.
+    """Calls that share limits.
 
     Attributes:
         endpoint: base URL; what is known of the endpoint's own limit holds for all its models.
-        model: the model's name there.
-        concurrency: calls of this model under way at once, at most, in all processes.
+        model: the model's name there; rates hold for all calls to it.
+        concurrency: calls of this role and account under way at once, at most, in all processes.
         endpoint_concurrency: calls under way at the endpoint, likewise.
         requests_per_min: in any 60 s, at most; ``None`` is no limit.
         tokens_per_min: sent and generated, likewise; held on average, since how long a reply is shows afterwards.
+        role: what the model is called for.
         account: who pays.
         has_budget: whether the account has any bound, so that what is spent is to be told at once.
         has_call_budget: whether it has one on calls, so that each needs a permit.
@@ -28,9 +29,15 @@ class Pool:
     endpoint_concurrency: int
     requests_per_min: int | None = None
     tokens_per_min: int | None = None
+    role: str = ""
     account: str = ""
     has_budget: bool = False
     has_call_budget: bool = False
+
+    @property
+    def group(self) -> str:
+        """What ``concurrency`` bounds."""
+        return f"{self.account}/{self.role}"
 
     @property
     def needs_permits(self) -> bool:

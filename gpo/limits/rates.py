@@ -18,7 +18,7 @@ class MinuteRate:
     """
 
     def __init__(self, limit: int, now: float) -> None:
-        self._limit, self._now = limit, now
+        self.limit, self._now = limit, now
         self._capacity = max(1.0, limit / _WINDOW_S)
         beyond_one = self._capacity if self._capacity > 1 else 0.0
         self._per_s = (limit - beyond_one) / _WINDOW_S
@@ -49,14 +49,11 @@ class ModelRates:
 
     requests: MinuteRate | None = None
     tokens: MinuteRate | None = None
-    _limits: tuple[int | None, int | None] = (None, None)
 
-    def set(self, pool: Pool, now: float) -> None:
-        """Hold to what the pool says."""
-        limits = (pool.requests_per_min, pool.tokens_per_min)
-        if limits != self._limits:
-            self._limits = limits
-            self.requests, self.tokens = (None if limit is None else MinuteRate(limit, now) for limit in limits)
+    def hold_to(self, pool: Pool, now: float) -> None:
+        """Heed what the pool says; where pools name different rates of a model, the lowest holds."""
+        self.requests = _lower(self.requests, pool.requests_per_min, now)
+        self.tokens = _lower(self.tokens, pool.tokens_per_min, now)
 
     def calls(self, tokens_each: float, now: float) -> float:
         """How many calls may be made now."""
@@ -82,3 +79,7 @@ class ModelRates:
         """They took so many tokens more than expected."""
         if self.tokens is not None:
             self.tokens.take(tokens_beyond, now)
+
+
+def _lower(known: MinuteRate | None, limit: int | None, now: float) -> MinuteRate | None:
+    return known if limit is None or (known is not None and known.limit <= limit) else MinuteRate(limit, now)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
-from cluster.build import build_evaluators, build_tasks
+from cluster.build import Access, build_evaluators, build_tasks
 from cluster.config import load_config
+from gpo.limits.authority import LimitAuthority
 from gpo.prompt import Prompt
 from gpo.tasks import Split
 
@@ -30,7 +31,7 @@ async def test_the_score_is_the_evaluator_s_own(
     num_calls = sum(record.path == "/v1/chat/completions" for record in endpoint.requests)
 
     config = load_config(path, ["cache={kind: none}"])
-    (evaluator,) = build_evaluators(config, build_tasks(config), {})
+    (evaluator,) = build_evaluators(config, build_tasks(config), Access({}, LimitAuthority(), "account"))
     (expected,) = await evaluator.evaluate([Prompt(GOOD)], Split.TEST)
     score, usage = expected.score, expected.usage
     assert num_calls == usage.requests == 30

@@ -158,7 +158,7 @@ CASES = {
     ),
     "a seed twice": Case(("run.seeds", "3 stands twice", "give each its own"), {"run": {"seeds": [3, 4, 3]}}),
     "no seed": Case(("run.seeds", "at least 1"), {"run": {"seeds": []}}),
-    "a budget": Case(("budget.calls", "does not enforce budgets", "leave it out"), {"budget": {"calls": 100}}),
+    "money without a price": Case(("budget.usd", "no model has a price", "models.task.price"), {"budget": {"usd": 1}}),
     "the address of a client": Case(
         ("--address", "'ray://127.0.0.1:10001'", "use local, auto or HOST:PORT"),
         options=("--address", "ray://127.0.0.1:10001"),

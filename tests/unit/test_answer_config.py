@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.build import build_evaluators, embedded_specs, is_judged, optimizer_share
+from cluster.build import Access, EmbeddedUrls, build_evaluators, embedded_specs, is_judged
 from cluster.config import RunConfig, load_config
 from cluster.config.loading import dump, validate
 from cluster.preflight import check_models, explained_refusal
@@ -16,6 +16,7 @@ from gpo.datasets.catalogue import known_task
 from gpo.errors import ConfigError, ModelRefused, RefusalReason
 from gpo.examples import Example
 from gpo.grading import ModelGrader, RuleGrader
+from gpo.limits.authority import LimitAuthority
 from gpo.scoring import (
     BooleanScorer,
     ChoiceScorer,
@@ -239,6 +240,10 @@ def test_the_optimizer_model_judges_at_temperature_0_where_no_judge_is_named(tmp
     assert config(tmp_path, JUDGE, optimizer=without).models.judging.sampling.temperature is None
 
 
+def access(urls: EmbeddedUrls) -> Access:
+    return Access(urls, LimitAuthority(), "account")
+
+
 def test_only_a_judged_task_needs_the_judge(tmp_path: Path) -> None:
     judge = {"kind": "embedded", "parallel": 3}
     assert embedded_specs(config(tmp_path, {}, judge=judge)) == []
@@ -246,20 +251,14 @@ def test_only_a_judged_task_needs_the_judge(tmp_path: Path) -> None:
     assert is_judged(judged)
     (spec,) = embedded_specs(judged)
     assert spec.parallel == 3
-    (evaluator,) = build_evaluators(judged, [built(tmp_path, JUDGE)], {spec: "http://127.0.0.1:9/v1"})
+    (evaluator,) = build_evaluators(judged, [built(tmp_path, JUDGE)], access({spec: "http://127.0.0.1:9/v1"}))
     assert isinstance(evaluator.grader, ModelGrader)
     assert evaluator.grader.sampling.temperature == 0.0
-    (evaluator,) = build_evaluators(config(tmp_path, {}), [built(tmp_path, {})], {})
+    (evaluator,) = build_evaluators(config(tmp_path, {}), [built(tmp_path, {})], access({}))
     assert evaluator.grader == RuleGrader(ExactScorer())
     # A task that is judged by rule, of a configuration in which another is not: the judge is not served then.
-    (evaluator,) = build_evaluators(judged, [built(tmp_path, {})], {})
+    (evaluator,) = build_evaluators(judged, [built(tmp_path, {})], access({}))
     assert evaluator.grader == RuleGrader(ExactScorer())
-
-
-def test_who_calls_the_optimizer_model_shares_its_concurrency(tmp_path: Path) -> None:
-    assert optimizer_share(config(tmp_path, {})) == 1
-    assert optimizer_share(config(tmp_path, JUDGE)) == 2
-    assert optimizer_share(config(tmp_path, JUDGE, judge=MODEL)) == 1
 
 
 async def test_a_judge_is_checked_where_it_is_used(tmp_path: Path) -> None:

@@ -248,7 +248,11 @@ def test_an_override_that_cannot_be_used_is_refused(override: str, field: str, p
             "optimizer.refinement.enforce",
             "no step size to enforce",
         ),
-        ({"budget": {"usd": 1}}, "budget.usd", "does not enforce budgets; leave it out"),
+        (
+            {"budget": {"usd": 1}},
+            "budget.usd",
+            "no model has a price; give models.task.price and models.optimizer.price",
+        ),
     ],
 )
 def test_a_mistake_is_named_as_the_user_wrote_it(
@@ -302,11 +306,6 @@ def test_a_key_is_required_where_a_variable_was_named_and_by_openai() -> None:
     assert ChatEndpointConfig(model="m").key.required
     assert not ChatEndpointConfig(model="m", base_url="http://here/v1").key.required
     assert ChatEndpointConfig(model="m", base_url="http://here/v1", api_key_env="MY_KEY").key.required
-
-
-def test_processes_share_the_concurrency_of_an_endpoint() -> None:
-    endpoint = ChatEndpointConfig(model="m", base_url="http://here/v1", max_concurrency=9)
-    assert [endpoint.build(share).max_concurrency for share in (1, 2, 4, 20)] == [9, 4, 2, 1]
 
 
 @pytest.mark.parametrize(

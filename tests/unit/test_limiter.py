@@ -43,9 +43,7 @@ class Holder:
         grant = self.limiter.grant(self.report.holder)
         if grant is not None:
             # What is under way beyond the grant goes on.
-            self.report = replace(
-                self.report, epoch=grant.epoch, places=max(grant.places, self.report.under_way)
-            )
+            self.report = replace(self.report, epoch=grant.epoch, places=max(grant.places, self.report.under_way))
         return grant
 
 
@@ -168,7 +166,9 @@ def test_places_are_never_handed_out_twice() -> None:
 
 def test_fewer_places_than_holders_go_round() -> None:
     limiter = Limiter(Clock())
-    holders = [Holder(limiter, str(number), replace(POOL, concurrency=2, endpoint_concurrency=2)) for number in range(5)]
+    holders = [
+        Holder(limiter, str(number), replace(POOL, concurrency=2, endpoint_concurrency=2)) for number in range(5)
+    ]
     served = dict.fromkeys(range(5), 0)
     for _ in range(200):
         for number, holder in enumerate(holders):

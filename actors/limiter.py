@@ -1,0 +1,65 @@
+"""The limits' authority as an actor: one for all runs on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import ray
+from ray.exceptions import RayActorError
+
+from gpo.limits.authority import LimitAuthority
+from gpo.limits.messages import Budget, Grant, Report, Spent
+
+_NAMESPACE = "gpo"
+_VERSION = 1
+"""Of what gates and authority say to each other; programs of different versions do not share an authority."""
+_AT_ONCE = 100_000
+
+
+@dataclass(frozen=True)
+class ClusterAuthority:
+    """The cluster's ``Authority``, as any of its processes reaches it.
+
+    The actor is started by whoever asks first, and ends with the run that this one belongs to; the others then start
+    it anew, and it learns from them what is under way. Pickles.
+    """
+
+    name: str = f"limiter-{_VERSION}"
+
+    async def exchange(self, report: Report, wait_s: float) -> Grant:
+        """Take a report, and reply with what is new; see ``gpo.limits.messages.Authority``."""
+        return cast("Grant", await self._reply(lambda actor: actor.exchange.remote(report, wait_s)))
+
+    async def tell(self, report: Report) -> None:
+        """Take a report; see ``gpo.limits.messages.Authority``."""
+        await self._reply(lambda actor: actor.tell.remote(report))
+
+    async def open_account(self, account: str, budget: Budget, spent: Spent) -> None:
+        """Bound what the account may spend; see ``gpo.limits.messages.Authority``."""
+        await self._reply(lambda actor: actor.open_account.remote(account, budget, spent))
+
+    async def account_spent(self, account: str, budget: Budget, at_least: Spent) -> Spent:
+        """What the account has spent; see ``gpo.limits.messages.Authority``."""
+        return cast("Spent", await self._reply(lambda actor: actor.account_spent.remote(account, budget, at_least)))
+
+    async def _reply(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
+        try:
+            return await ask(self._actor)
+        except RayActorError as death:
+            self.__dict__.pop("_actor", None)
+            raise ConnectionError(str(death).partition("\n")[0]) from None
+
+    @cached_property
+    def _actor(self) -> Any:
+        options: dict[str, Any] = {"name": self.name, "namespace": _NAMESPACE, "get_if_exists": True}
+        place: Any = LimiterActor
+        return place.options(**options, num_cpus=0, max_restarts=-1, max_concurrency=_AT_ONCE).remote()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+
+LimiterActor = ray.remote(LimitAuthority)
