@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 _FREE = ("run.dir", "cluster", "cache", "budget")
 _FREE_OF_MODELS = (
     "base_url", "api_key_env", "api_key_file", "max_concurrency", "requests_per_min", "tokens_per_min", "timeout_s",
-    "max_attempts", "price", "check", "parallel", "threads",
+    "max_attempts", "patience_s", "price", "check", "parallel", "threads",
 )  # fmt: skip
 
 

@@ -107,7 +107,8 @@ class Endpoint:
         key: where the API key is.
         max_concurrency: requests under way at once.
         timeout_s: bound on one request, in seconds.
-        max_attempts: how often one call is tried in all, ≥ 1.
+        max_attempts: how often one call is tried in all, ≥ 1; see ``gpo.retrying.Retries``.
+        patience_s: how long one is tried again that is refused as one too many (HTTP 429), in seconds.
         max_backoff_s: longest wait between two tries, in seconds; a longer ``Retry-After`` is cut to it.
         price: to reckon costs with.
         gate: lets its calls through; ``None`` is one of its own, which knows ``max_concurrency`` and no other limit.
@@ -119,6 +120,7 @@ class Endpoint:
     max_concurrency: int = 16
     timeout_s: float = 120.0
     max_attempts: int = 6
+    patience_s: float = 300.0
     max_backoff_s: float = 60.0
     price: Price = field(default_factory=Price)
     gate: Gate | None = None
@@ -179,7 +181,7 @@ class Endpoint:
                 admission.answered(usage(reply))
                 return reply
 
-        return await Retries(self.max_attempts, self.max_backoff_s).of(once)
+        return await Retries(self.max_attempts, self.patience_s, self.max_backoff_s).of(once)
 
     async def _once(self, call: Callable[[], Awaitable[_T]]) -> _T:
         # The client's own errors are not chained: they hold the request, and with it the key.

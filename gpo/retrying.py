@@ -13,8 +13,6 @@ from gpo.errors import ModelUnavailable
 
 _T = TypeVar("_T")
 
-REFUSALS_S = 600.0
-"""How long a call goes on to be tried whose endpoint says no more than that there are too many."""
 _JITTER = 0.1
 """Added to a wait that the endpoint asked for, as a share of it: those who were refused together shall not come back
 together."""
@@ -25,12 +23,13 @@ class Retries:
     """When to try again, and when to give up.
 
     Attributes:
-        max_attempts: tries of one call in all, ≥ 1. Tries that were only too many at the time do not count, for ten
-            minutes.
+        max_attempts: tries of one call in all, ≥ 1, but for those that were only one too many at the time.
+        patience_s: how long one that is refused as one too many is tried again, in seconds.
         max_backoff_s: longest wait between two tries, in seconds; a longer ``Retry-After`` is cut to it.
     """
 
     max_attempts: int
+    patience_s: float
     max_backoff_s: float
 
     async def of(self, call: Callable[[], Awaitable[_T]]) -> tuple[_T, int]:
@@ -73,7 +72,8 @@ class Retries:
 
     def _is_enough(self, failures: list[ModelUnavailable], state: tenacity.RetryCallState) -> bool:
         counted = sum(not failure.too_many for failure in failures)
-        return counted >= self.max_attempts or (failures[-1].too_many and (state.seconds_since_start or 0) > REFUSALS_S)
+        waited_s = state.seconds_since_start or 0.0
+        return counted >= self.max_attempts or (failures[-1].too_many and waited_s > self.patience_s)
 
     def _wait_s(self, failures: list[ModelUnavailable], state: tenacity.RetryCallState) -> float:
         asked = failures[-1].retry_after_s

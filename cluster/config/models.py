@@ -122,6 +122,9 @@ class EndpointConfig(Section):
     """Bound on one request, in seconds."""
     max_attempts: PositiveInt = 6
     """Tries of one call in all; what is transient is tried again after a growing, jittered wait."""
+    patience_s: PositiveFloat = 300.0
+    """How long a call is tried again that the endpoint refuses as one too many (429), in seconds; these tries are not
+    counted."""
     price: PriceConfig = PriceConfig()
     check: bool = True
     """Before the run, look the model up in the endpoint's list of models (no language model is called)."""
@@ -141,6 +144,7 @@ class EndpointConfig(Section):
             max_concurrency=self.max_concurrency,
             timeout_s=self.timeout_s,
             max_attempts=self.max_attempts,
+            patience_s=self.patience_s,
             price=Price(self.price.prompt, self.price.completion),
         )
 

@@ -117,10 +117,10 @@ def test_a_new_authority_learns_what_is_held_from_the_reports() -> None:
     assert (grant.epoch, grant.places) == (18, 16)
 
 
-def test_one_model_has_its_own_bound_within_the_endpoints() -> None:
+def test_one_role_has_its_own_bound_within_the_endpoints() -> None:
     limiter = Limiter(Clock())
-    task = Holder(limiter, "a", Pool("e", "task", 32, 32))
-    optimizer = Holder(limiter, "b", Pool("e", "optimizer", 8, 32))
+    task = Holder(limiter, "a", Pool("e", "model", 32, 32, role="task"))
+    optimizer = Holder(limiter, "b", Pool("e", "model", 8, 32, role="optimizer"))
     optimizer.tells(demand=50)
     optimizer.hears()
     assert optimizer.places == 8
