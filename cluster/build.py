@@ -10,11 +10,12 @@ from cluster.config import RunConfig
 from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, EmbeddedEmbeddingConfig
 from gpo.completion_cache import CachedModel
 from gpo.completion_store import CompletionStore
+from gpo.endpoint import Endpoint
 from gpo.errors import ConfigError
 from gpo.evaluation import LocalEvaluator
 from gpo.grading import Grader, ModelGrader, RuleGrader
 from gpo.models import ChatModel, Embedder, Sampling
-from gpo.openai_compatible import Endpoint, OpenAICompatibleEmbedder, OpenAICompatibleModel
+from gpo.openai_compatible import OpenAICompatibleEmbedder, OpenAICompatibleModel
 from gpo.scoring import Rubric, Scorer
 from gpo.static_embedding import StaticEmbedder
 from gpo.tasks import Split, Task

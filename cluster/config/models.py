@@ -12,8 +12,8 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from cluster.config.section import ConfigPath, Section, by_kind
+from gpo.endpoint import Endpoint, KeySource, Price
 from gpo.models import Sampling
-from gpo.openai_compatible import Endpoint, KeySource, Price
 
 _RESERVED = {
     "model",

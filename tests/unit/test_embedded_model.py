@@ -13,9 +13,10 @@ from urllib.request import urlopen
 
 import pytest
 
+from gpo.endpoint import Endpoint
 from gpo.errors import ConfigError
 from gpo.models import Sampling
-from gpo.openai_compatible import Endpoint, OpenAICompatibleModel
+from gpo.openai_compatible import OpenAICompatibleModel
 from serve import gguf_weights
 from serve.embedded_model import HOST, EmbeddedModelSpec, free_port
 from serve.gguf_weights import as_q8_0, default_weights

@@ -13,16 +13,10 @@ import pytest
 from aiohttp import web
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from gpo.endpoint import NO_KEY, Endpoint, KeySource, Price
 from gpo.errors import ConfigError, ModelError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.models import Completion, Message, Sampling
-from gpo.openai_compatible import (
-    NO_KEY,
-    Endpoint,
-    KeySource,
-    OpenAICompatibleEmbedder,
-    OpenAICompatibleModel,
-    Price,
-)
+from gpo.openai_compatible import OpenAICompatibleEmbedder, OpenAICompatibleModel
 
 KEY = "canary-6b1f9e"
 ASKED: list[Message] = [{"role": "user", "content": "Classify.\nwhere is my parcel"}]

@@ -21,12 +21,13 @@ from benchmarks.simulated_endpoint import SimulatedEndpoint
 from gpo.acceptance import BestOfStep
 from gpo.batches import TrainBatches
 from gpo.compact_meta_prompt import CompactMetaPrompt
+from gpo.endpoint import Endpoint
 from gpo.evaluation import LocalEvaluator
 from gpo.examples import Example
 from gpo.grading import RuleGrader
 from gpo.meta_prompt import FullMetaPrompt, MetaPrompt
 from gpo.models import Message, Sampling
-from gpo.openai_compatible import Endpoint, OpenAICompatibleModel
+from gpo.openai_compatible import OpenAICompatibleModel
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt
 from gpo.proposer import SamplingProposer
