@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -15,6 +16,7 @@ import httpx2
 import openai
 from pydantic import ValidationError
 
+from gpo.aiohttp_transport import AiohttpTransport, is_proxied
 from gpo.errors import ConfigError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.limits.authority import LimitAuthority
 from gpo.limits.gate import Gate
@@ -128,6 +130,8 @@ class Endpoint:
     @cached_property
     def client(self) -> openai.AsyncOpenAI:
         """The client, with one connection pool for this endpoint."""
+        # Proxies are left to the stock transport, of which there are more kinds than aiohttp knows.
+        transport = None if is_proxied(self.base_url) else AiohttpTransport(self.max_concurrency)
         limits = httpx2.Limits(max_connections=self.max_concurrency, max_keepalive_connections=self.max_concurrency)
         # Retries are ours, to be counted and spread; see ``attempt``.
         return openai.AsyncOpenAI(
@@ -135,8 +139,25 @@ class Endpoint:
             api_key=self.key.read(),
             max_retries=0,
             timeout=self.timeout_s,
-            http_client=openai.DefaultAsyncHttpxClient(limits=limits, timeout=self.timeout_s),
+            http_client=openai.DefaultAsyncHttpxClient(limits=limits, timeout=self.timeout_s, transport=transport),
         )
+
+    async def post(self, path: str, body: Mapping[str, object]) -> bytes:
+        """The body of the reply to one request; to be called through ``attempt``, which counts, repeats and explains.
+
+        ``client.post`` rather than the client's typed methods: building their types takes longer than the request.
+
+        Raises:
+            ModelUnavailable: no whole reply within ``timeout_s``.
+            openai.APIError: whatever else went wrong.
+        """
+        try:
+            # The client's own limit is on each wait for a byte, so that a reply may drip for ever.
+            async with asyncio.timeout(self.timeout_s):
+                response = await self.client.post(path, cast_to=httpx2.Response, body=body)
+        except TimeoutError:
+            raise ModelUnavailable(self._said(f"no reply within {self.timeout_s:g} s")) from None
+        return response.content
 
     @cached_property
     def _gate(self) -> Gate:

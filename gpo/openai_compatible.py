@@ -40,21 +40,16 @@ class OpenAICompatibleModel:
         )
 
     async def _request(self, messages: Sequence[Message], sampling: Sampling) -> _ChatReply:
-        endpoint = self.endpoint
         settings: dict[str, Any] = {
             "temperature": sampling.temperature,
             self.completion_limit: sampling.max_tokens,
             "top_p": sampling.top_p,
             "seed": sampling.seed,
             "stop": list(sampling.stop) or None,
-            "extra_body": dict(sampling.extra) or None,
         }
-        response = await endpoint.client.chat.completions.with_raw_response.create(
-            model=endpoint.model,
-            messages=list(messages),  # type: ignore[arg-type]  # our turns are a subset of theirs
-            **{name: value for name, value in settings.items() if value is not None},
-        )
-        return _ChatReply.model_validate_json(response.content)
+        asked = {name: value for name, value in settings.items() if value is not None}
+        body = {"model": self.endpoint.model, "messages": list(messages), **asked, **sampling.extra}
+        return _ChatReply.model_validate_json(await self.endpoint.post("/chat/completions", body))
 
 
 @dataclass(frozen=True)
@@ -78,10 +73,9 @@ class OpenAICompatibleEmbedder:
         return [self._known[text] for text in texts]
 
     async def _request(self, texts: list[str]) -> _EmbeddingReply:
-        response = await self.endpoint.client.embeddings.with_raw_response.create(
-            model=self.endpoint.model, input=texts, encoding_format="float"
-        )
-        return _EmbeddingReply.model_validate_json(response.content, context={"num_texts": len(texts)})
+        body = {"model": self.endpoint.model, "input": texts, "encoding_format": "float"}
+        reply = await self.endpoint.post("/embeddings", body)
+        return _EmbeddingReply.model_validate_json(reply, context={"num_texts": len(texts)})
 
 
 # What we read of a reply. The client's own types let any reply through, and fail where it is read.
