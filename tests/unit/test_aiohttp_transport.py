@@ -323,6 +323,8 @@ async def test_the_log_never_holds_the_key(server: SimulatedEndpoint, caplog: py
 async def test_a_client_that_is_dropped_closes_its_connections_quietly(
     in_a_cycle: bool, server: SimulatedEndpoint, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
 ) -> None:
+    gc.collect()  # what other tests left
+    recwarn.clear()
     asked = model(server.base_url)
     await complete(asked)
     if in_a_cycle:  # then the garbage collector finalizes session and transport in any order
