@@ -34,7 +34,7 @@ class CompletionStore(Protocol):
         ...
 
     async def put(self, key: bytes, completion: Completion) -> None:
-        """Keep a completion and give up the claim on it. On return it is kept, unless the store has failed."""
+        """Keep a completion and give up the claim on it, now or within moments."""
         ...
 
     async def release(self, key: bytes) -> None:

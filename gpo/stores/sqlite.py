@@ -7,6 +7,7 @@ import atexit
 import logging
 import sqlite3
 import threading
+import time
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 DEFAULT_MAX_BYTES = 1_000_000_000
 _RENEW_S = 3.0
 _MOST_AT_ONCE = 1000
+_GATHERED_S = 0.1
 _FAREWELL_S = 2.0
 
 _Answer = Completion | Missing | None
@@ -34,7 +36,8 @@ class SqliteStore:
     """Completions in a file on this machine; see ``gpo.completion_store.CompletionStore``.
 
     Nothing waits on the event loop's thread: one thread per process and file takes all that is asked meanwhile, and
-    does it in one transaction.
+    does it in one transaction. What is put waits some moments for more, since a transaction costs as much as what is
+    in it; a process that is killed loses those moments' completions.
 
     Args:
         path: of the file; made where there is none.
@@ -51,11 +54,11 @@ class SqliteStore:
 
     async def put(self, key: bytes, completion: Completion) -> None:
         """Keep a completion; see ``gpo.completion_store.CompletionStore``."""
-        await self._clerk.ask(Request(Action.PUT, key, completion))
+        self._clerk.send(Request(Action.PUT, key, completion))
 
     async def release(self, key: bytes) -> None:
         """Give up a claim; see ``gpo.completion_store.CompletionStore``."""
-        await self._clerk.ask(Request(Action.RELEASE, key))
+        self._clerk.send(Request(Action.RELEASE, key))
 
     @property
     def _clerk(self) -> _Clerk:
@@ -64,8 +67,8 @@ class SqliteStore:
 
 class _Asked(NamedTuple):
     request: Request
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[_Answer]
+    loop: asyncio.AbstractEventLoop | None = None
+    future: asyncio.Future[_Answer] | None = None
 
 
 class _Clerk:
@@ -80,6 +83,11 @@ class _Clerk:
         self._thread.start()
         atexit.register(self.end)
 
+    def send(self, request: Request) -> None:
+        """Have something done by and by, before anything that is asked later."""
+        if not self.failed:
+            self._asked.put(_Asked(request))
+
     async def ask(self, request: Request) -> _Answer:
         """What the file has to say; ``None`` from one that has failed."""
         if self.failed:
@@ -91,7 +99,7 @@ class _Clerk:
             return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():  # answered in the same moment
-                self._hand_back(_Asked(request, loop, future), future.result())
+                self._hand_back(request, future.result())
             raise
 
     def end(self) -> None:
@@ -108,7 +116,8 @@ class _Clerk:
             answers = self._answers([one.request for one in asked])
             by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Asked, _Answer]]] = defaultdict(list)
             for one, answer in zip(asked, answers, strict=True):
-                by_loop[one.loop].append((one, answer))
+                if one.loop is not None:
+                    by_loop[one.loop].append((one, answer))
             for loop, answered in by_loop.items():
                 try:
                     loop.call_soon_threadsafe(self._hand_over, answered)
@@ -122,8 +131,11 @@ class _Clerk:
         batch: list[_Asked | None] = []
         with suppress(Empty):
             batch.append(self._asked.get(timeout=_RENEW_S))
+            deadline = time.monotonic() + _GATHERED_S
             while len(batch) < _MOST_AT_ONCE:
-                batch.append(self._asked.get_nowait())
+                last = batch[-1]
+                can_wait = last is not None and last.future is None
+                batch.append(self._asked.get(timeout=max(0.0, deadline - time.monotonic()) if can_wait else 0.0))
         return batch
 
     def _answers(self, requests: list[Request]) -> list[_Answer]:
@@ -158,15 +170,15 @@ class _Clerk:
 
     def _hand_over(self, answered: list[tuple[_Asked, _Answer]]) -> None:
         for one, answer in answered:
-            if not one.future.done():
+            if one.future is not None and not one.future.done():
                 one.future.set_result(answer)
             else:
-                self._hand_back(one, answer)
+                self._hand_back(one.request, answer)
 
-    def _hand_back(self, one: _Asked, answer: _Answer) -> None:
+    def _hand_back(self, request: Request, answer: _Answer) -> None:
         """What to do with an answer when the one who asked is not there any more."""
         if answer is Missing.CLAIMED:
-            self._asked.put(_Asked(Request(Action.RELEASE, one.request.key), one.loop, one.loop.create_future()))
+            self.send(Request(Action.RELEASE, request.key))
 
 
 @cache

@@ -123,7 +123,9 @@ class CompletionFile:
     def serve(self, requests: Sequence[Request]) -> list[Completion | Missing | None]:
         """Do what is asked, in order and in one transaction; something for each ``FIND``, ``None`` for the others."""
         now = time.time()
-        wanted = [request.key for request in requests if request.action is Action.FIND]
+        # What is written here, too, is looked up when it is its turn.
+        written = {request.key for request in requests if request.action is not Action.FIND}
+        wanted = [request.key for request in requests if request.action is Action.FIND and request.key not in written]
         kept = {key: (used, record) for key, used, record in self._rows(wanted)}
         claimed = self._claimed([key for key in wanted if key not in kept], now)
         served: list[Completion | Missing | None] = [None] * len(requests)

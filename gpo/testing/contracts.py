@@ -259,6 +259,7 @@ class CompletionStoreContract(ABC):
     async def test_damage_is_noticed_and_made_good(self) -> None:
         store = self.make()
         await store.put(b"key", Completion("reply", Usage()))
+        assert await store.find(b"key") == Completion("reply", Usage())
         self.damage(b"key")
         assert await store.find(b"key") is Missing.CLAIMED
         await store.put(b"key", Completion("reply", Usage()))
