@@ -14,7 +14,7 @@ from gpo.evaluation import Answered, Evaluation
 from gpo.examples import Example
 from gpo.models import Completion, Message, Sampling, Usage
 from gpo.prompt import Prompt
-from gpo.proposer import Proposals
+from gpo.proposer import Arrived, Proposals, nobody
 from gpo.score import Score
 from gpo.tasks import Split
 from gpo.trajectory import Candidate, Direction, Spending
@@ -133,11 +133,14 @@ class FakeProposer:
         exemplars: Sequence[Example],
         n: int,
         seed: int,
+        arrived: Arrived = nobody,
     ) -> Proposals:
         """What ``texts`` makes of the call; see ``gpo.proposer.Proposer``."""
         self.calls.append((step_size, direction, tuple(exemplars)))
         await asyncio.sleep(0)
         prompts = tuple(Prompt(text) for text in self.texts(current, n, seed))
+        for prompt in prompts:
+            arrived(prompt)
         return Proposals(prompts, num_malformed=max(0, n - len(prompts)), usage=Usage(requests=n))
 
 
