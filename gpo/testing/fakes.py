@@ -87,11 +87,14 @@ class FakeEvaluator:
         default_factory=list[tuple[Prompt, Split, tuple[int, ...]]]
     )
 
-    async def evaluate(self, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
+    async def evaluate(
+        self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
+    ) -> Sequence[Evaluation]:
         """What ``values`` makes of each prompt; see ``gpo.evaluation.Evaluator``."""
         self.calls.append((tuple(prompts), split))
         await asyncio.sleep(0)
-        scores = [Score(tuple(self.values(prompt))) for prompt in prompts]
+        rows = [self.values(prompt) for prompt in prompts]
+        scores = [Score(tuple(row if indices is None else (row[index] for index in indices))) for row in rows]
         return [Evaluation(score, Usage(requests=score.num_examples)) for score in scores]
 
     async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:

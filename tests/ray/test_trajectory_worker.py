@@ -53,12 +53,14 @@ class SlowEvaluator(FakeEvaluator):
     under_way: list[Prompt] = field(default_factory=list)
     twice: list[Prompt] = field(default_factory=list)
 
-    async def evaluate(self, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
+    async def evaluate(
+        self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
+    ) -> Sequence[Evaluation]:
         self.twice += [prompt for prompt in prompts if prompt in self.under_way]
         self.under_way += prompts
         try:
             await asyncio.sleep(0.02)
-            return await super().evaluate(prompts, split)
+            return await super().evaluate(prompts, split, indices)
         finally:
             for prompt in prompts:
                 self.under_way.remove(prompt)
@@ -116,10 +118,12 @@ class PairedEvaluator(FakeEvaluator):
 
     asked: asyncio.Barrier = field(default_factory=lambda: asyncio.Barrier(2))
 
-    async def evaluate(self, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
+    async def evaluate(
+        self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
+    ) -> Sequence[Evaluation]:
         if split is Split.TEST:
             await self.asked.wait()
-        return await super().evaluate(prompts, split)
+        return await super().evaluate(prompts, split, indices)
 
 
 async def test_both_ends_are_tested_side_by_side(tmp_path: Path) -> None:

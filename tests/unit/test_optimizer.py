@@ -204,10 +204,10 @@ async def test_without_a_new_prompt_the_current_one_stays(texts: list[str]) -> N
 @pytest.mark.parametrize("failing_call", range(1, 6))
 async def test_the_last_trajectory_yielded_survives_a_failure(failing_call: int) -> None:
     class Failing(FakeEvaluator):
-        async def evaluate(self, prompts, split):
+        async def evaluate(self, prompts, split, indices=None):
             if len(self.calls) == failing_call:
                 raise EvaluationError("too many unscored")
-            return await super().evaluate(prompts, split)
+            return await super().evaluate(prompts, split, indices)
 
     gpo = optimizer(evaluator=Failing(values))
     last = await gpo.start(INITIAL)
@@ -268,10 +268,10 @@ class StallingEvaluator(FakeEvaluator):
         super().__init__(values)
         self.first = first
 
-    async def evaluate(self, prompts, split):
+    async def evaluate(self, prompts, split, indices=None):
         if prompts != [INITIAL]:
             await self.first()
-        return await super().evaluate(prompts, split)
+        return await super().evaluate(prompts, split, indices)
 
 
 async def lost() -> None:
