@@ -231,7 +231,7 @@ def main(arguments: Sequence[str]) -> int:
     """Measure, and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.racing", description=__doc__)
     parser.add_argument("--block", type=int, nargs="+", default=[10], help="examples of the first block")
-    parser.add_argument("--alpha", type=float, nargs="+", default=[0.05], help="probability of losing a step's best")
+    parser.add_argument("--alpha", type=float, nargs="+", default=[0.1], help="level of a round's tests")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="searches in each domain")
     parser.add_argument("--acceptance", choices=ACCEPTANCES, default="best_of_step")
     parser.add_argument("--unpaired", action="store_true", help="right about other examples with every prompt")

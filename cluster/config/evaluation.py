@@ -16,8 +16,9 @@ class RacingConfig(Section):
 
     block: Annotated[int, Field(ge=2)] = 10
     """Examples of the first block. Later ones grow as candidates are dropped, so that each round is as many calls."""
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """Probability, at most, with which a step loses the candidate that would have been its best."""
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Level of the tests after each block, corrected for the number of candidates: about the share of steps that lose
+    their best where eight candidates are equally good, which is the hardest case. Smaller is safer and saves less."""
 
 
 class EvaluationConfig(Section):
