@@ -47,7 +47,8 @@ class Update:
     Attributes:
         key: which.
         phase: what it does from now on.
-        evaluated, to_evaluate: prompts of this phase that are scored, and all of them.
+        evaluated, to_evaluate: prompts of the step, or of the phase outside of steps, whose score is final, and all of
+            them; at most so many, while some are still proposed. 0 of 0 where none is known yet.
         checkpoint: what was saved just now; ``None`` where nothing new was.
         error: why it came to its end early.
     """

@@ -7,7 +7,8 @@ worker is a plain class; the actor is a shell over it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 import ray
@@ -16,7 +17,6 @@ from actors.checkpoint_store import CheckpointStore
 from actors.search import Phase, Search, SearchKey, Update
 from gpo.checkpoint import Checkpoint
 from gpo.concurrency import gather
-from gpo.evaluation import Evaluation, Evaluator
 from gpo.prompt import Prompt
 from gpo.tasks import Split
 from gpo.trajectory import Trajectory
@@ -63,27 +63,43 @@ class _Run:
 
     def __init__(self, search: Search, store: CheckpointStore, news: asyncio.Queue[Update | None]) -> None:
         self._search, self._store, self._news = search, store, news
+        self._gpo = search.gpo
         self._phase = Phase.INITIAL
-        self._gpo = replace(search.gpo, evaluator=_Announced(search.gpo.evaluator, self._announce))
+        self._evaluated = self._to_evaluate = 0
 
     async def to_end(self) -> None:
         checkpoint = self._store.load(self._search.key) or await self._begin()
         self._enter_next(checkpoint)
-        async for trajectory in self._gpo.run(checkpoint.trajectory):
-            checkpoint = replace(checkpoint, trajectory=trajectory)
-            self._save(checkpoint)
-            self._enter_next(checkpoint)
-        for prompt in dict.fromkeys((checkpoint.trajectory.initial.prompt, checkpoint.trajectory.best.prompt)):
-            if prompt.id not in checkpoint.test:
-                (evaluation,) = await self._gpo.evaluator.evaluate([prompt], Split.TEST)
-                checkpoint = checkpoint.with_test(prompt, evaluation)
+        # Closed at once where the search is given up: what it is at would still be paid for.
+        async with aclosing(self._gpo.run(checkpoint.trajectory, self._announce)) as trajectories:
+            async for trajectory in trajectories:
+                checkpoint = replace(checkpoint, trajectory=trajectory)
                 self._save(checkpoint)
-        self._phase = Phase.DONE
-        self._tell(checkpoint=checkpoint)
+                self._enter_next(checkpoint)
+        checkpoint = await self._tested(checkpoint)
+        self._phase, self._evaluated, self._to_evaluate = Phase.DONE, 0, 0
+        self._tell(checkpoint)
 
     async def _begin(self) -> Checkpoint:
+        self._announce(0, 1)
         checkpoint = Checkpoint(await self._gpo.start(self._search.initial), test={})
         self._save(checkpoint)
+        return checkpoint
+
+    async def _tested(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint with initial and best prompt evaluated on ``test``, side by side."""
+        ends = dict.fromkeys((checkpoint.trajectory.initial.prompt, checkpoint.trajectory.best.prompt))
+        untested = [prompt for prompt in ends if prompt.id not in checkpoint.test]
+
+        async def test(prompt: Prompt) -> None:
+            nonlocal checkpoint
+            (evaluation,) = await self._gpo.evaluator.evaluate([prompt], Split.TEST)
+            checkpoint = checkpoint.with_test(prompt, evaluation)
+            self._save(checkpoint)
+            self._announce(self._evaluated + 1, self._to_evaluate)
+
+        self._announce(0, len(untested))
+        await gather(test(prompt) for prompt in untested)
         return checkpoint
 
     def _save(self, checkpoint: Checkpoint) -> None:
@@ -92,40 +108,20 @@ class _Run:
 
     def _enter_next(self, checkpoint: Checkpoint) -> None:
         trajectory: Trajectory = checkpoint.trajectory
-        if trajectory.proposal is not None:
-            self._phase = Phase.EVALUATING
-        elif len(trajectory.steps) < self._gpo.num_steps:
-            self._phase = Phase.PROPOSING
+        if (proposal := trajectory.proposal) is not None:
+            # Some were scored while others were still proposed.
+            self._phase, self._to_evaluate = Phase.EVALUATING, len(proposal.prompts)
         else:
-            self._phase = Phase.TESTING
-        self._tell(checkpoint=checkpoint)
+            self._phase = Phase.PROPOSING if len(trajectory.steps) < self._gpo.num_steps else Phase.TESTING
+            self._evaluated = self._to_evaluate = 0
+        self._tell(checkpoint)
 
     def _announce(self, evaluated: int, to_evaluate: int) -> None:
-        self._tell(evaluated=evaluated, to_evaluate=to_evaluate)
+        self._evaluated, self._to_evaluate = evaluated, to_evaluate
+        self._tell()
 
-    def _tell(self, evaluated: int = 0, to_evaluate: int = 0, checkpoint: Checkpoint | None = None) -> None:
-        self._news.put_nowait(Update(self._search.key, self._phase, evaluated, to_evaluate, checkpoint))
-
-
-class _Announced:
-    """An evaluator that tells how far it is."""
-
-    def __init__(self, evaluator: Evaluator, tell: Callable[[int, int], None]) -> None:
-        self._evaluator, self._tell = evaluator, tell
-
-    async def evaluate(self, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
-        done = 0
-        self._tell(done, len(prompts))
-
-        async def one(prompt: Prompt) -> Sequence[Evaluation]:
-            nonlocal done
-            row = await self._evaluator.evaluate([prompt], split)
-            done += 1
-            self._tell(done, len(prompts))
-            return row
-
-        rows = await gather(one(prompt) for prompt in prompts)
-        return [evaluation for row in rows for evaluation in row]
+    def _tell(self, checkpoint: Checkpoint | None = None) -> None:
+        self._news.put_nowait(Update(self._search.key, self._phase, self._evaluated, self._to_evaluate, checkpoint))
 
 
 TrajectoryActor = ray.remote(TrajectoryWorker)

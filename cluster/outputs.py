@@ -124,6 +124,7 @@ def samples(steps: Sequence[Step]) -> dict[str, Any]:
     judged = len(bounded) + rejected
     return {
         "candidates": sum(len(step.candidates) for step in steps),
+        "dropped": sum(candidate.is_dropped for step in steps for candidate in step.candidates),
         "malformed": sum(step.samples.num_malformed for step in steps),
         "rejected": rejected,
         "repeated": sum(step.samples.num_repeated for step in steps),
@@ -173,6 +174,8 @@ def step_line(key: SearchKey, step: Step) -> dict[str, Any]:
                 "val": _rounded(candidate.score.mean),
                 "stderr": _rounded(candidate.score.stderr),
                 "unscored": candidate.score.num_unscored,
+                "dropped": candidate.is_dropped,
+                "left_out": candidate.score.partial.num_left_out if candidate.score.partial else 0,
                 "edit_distance": candidate.edit_distance,
             }
             for candidate in step.candidates

@@ -151,7 +151,14 @@ def plan_document(config: RunConfig, plans: Sequence[TaskPlan]) -> dict[str, Any
 
 def plan_table(config: RunConfig, plans: Sequence[TaskPlan]) -> Table:
     """What each task and model takes, and the whole."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    # Who drops out of a race is not known before.
+    raced = "evaluation.racing is on: task calls are for candidates that all answer every val example."
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption=raced if config.evaluation.racing else None,
+        caption_justify="left",
+    )
     for heading in ("Task", "Seeds", "Steps", "Model", "Calls", "Tokens sent", "generated", "US$"):
         is_word = heading in ("Task", "Model")
         table.add_column(heading, justify="left" if is_word else "right", no_wrap=heading != "Task")

@@ -8,7 +8,7 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import Protocol
 
-from gpo.trajectory import Candidate, Trajectory
+from gpo.trajectory import Candidate, Trajectory, best_of
 
 
 class Acceptance(Protocol):
@@ -17,13 +17,10 @@ class Acceptance(Protocol):
     def choose(self, trajectory: Trajectory, candidates: Sequence[Candidate]) -> Candidate:
         """The next current prompt: one of the step's candidates, the one that is current, or an earlier one.
 
-        ``candidates`` were not scored before in this trajectory; may be empty, and then the current prompt stays.
+        ``candidates`` were not scored before in this trajectory; a dropped one is never chosen. They may be empty, and
+        then the current prompt stays.
         """
         ...
-
-
-def _best(candidates: Sequence[Candidate]) -> Candidate:
-    return max(candidates, key=lambda candidate: candidate.score.mean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +31,7 @@ class BestOfStep:
     """
 
     def choose(self, trajectory: Trajectory, candidates: Sequence[Candidate]) -> Candidate:
-        return _best(candidates) if candidates else trajectory.current
+        return best_of(candidates) or trajectory.current
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +49,9 @@ class WithinError:
     standard_errors: float = 1.0
 
     def choose(self, trajectory: Trajectory, candidates: Sequence[Candidate]) -> Candidate:
-        if not candidates:
+        candidate, best = best_of(candidates), trajectory.best
+        if candidate is None:
             return trajectory.current
-        candidate, best = _best(candidates), trajectory.best
         pairs = zip(candidate.score.values_E, best.score.values_E, strict=True)
         differences = [new - old for new, old in pairs if new is not None and old is not None]
         if len(differences) < 2:
@@ -68,5 +65,5 @@ class StrictImprovement:
     """Move to the best new candidate only where its mean exceeds the current one's."""
 
     def choose(self, trajectory: Trajectory, candidates: Sequence[Candidate]) -> Candidate:
-        current = trajectory.current
-        return _best(candidates) if candidates and _best(candidates).score.mean > current.score.mean else current
+        candidate, current = best_of(candidates), trajectory.current
+        return candidate if candidate is not None and candidate.score.mean > current.score.mean else current

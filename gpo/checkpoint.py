@@ -15,8 +15,10 @@ from gpo.evaluation import Evaluation
 from gpo.prompt import Prompt
 from gpo.trajectory import Spending, Trajectory
 
-SCHEMA_VERSION = 2
-"""Raised by one whenever older checkpoints can no longer be read as they are."""
+SCHEMA_VERSION = 3
+"""Raised by one whenever an older program could misread what is written."""
+_READABLE = (2, SCHEMA_VERSION)
+"""Version 2 knew no partial scores, and is read as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,9 @@ def decode(data: bytes) -> Checkpoint:
     except (ValueError, msgpack.UnpackException) as error:
         raise CheckpointError(f"the checkpoint is damaged: {error}") from None
     version = document.pop("schema", None) if isinstance(document, dict) else None
-    if version != SCHEMA_VERSION:
+    if version not in _READABLE:
         raise CheckpointError(
-            f"the checkpoint has schema version {version!r}, this program reads {SCHEMA_VERSION}; "
+            f"the checkpoint has schema version {version!r}, this program reads {' and '.join(map(str, _READABLE))}; "
             "resume with the version that wrote it, or start a new run"
         )
     try:

@@ -51,10 +51,17 @@ class Answered:
 class Evaluator(Protocol):
     """Scores prompts on one task."""
 
-    async def evaluate(self, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
+    async def evaluate(
+        self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
+    ) -> Sequence[Evaluation]:
         """One evaluation per prompt, in order, on every example of the split.
 
+        Args:
+            indices: positions of examples in the split, from 0: only these are asked, and the scores are in their
+                order. Then more may stay unscored than of the whole split, as long as all of it can be within bounds.
+
         Raises:
+            ValueError: there is no example at an index.
             EvaluationError: too many examples stayed unscored, or a function of the user's own failed.
             ModelRefused: the endpoint refuses every call (key, model name).
         """
@@ -96,14 +103,19 @@ class LocalEvaluator:
     grader: Grader
     max_unscored: float = 0.0
 
-    async def evaluate(self, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
-        examples = self.task.examples[split]
+    async def evaluate(
+        self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
+    ) -> Sequence[Evaluation]:
+        examples = self.task.examples[split] if indices is None else self._chosen(split, indices)
         # Prompt by prompt, so that a server which keeps the last prompts' state sees shared beginnings in a row.
         # A list within: a generator there would run when all prompts are through, and see the last of them only.
         rows = await gather(gather([self._answered(prompt, example) for example in examples]) for prompt in prompts)
-        return [self._evaluation(split, row) for row in rows]
+        return [self._evaluation(split, row, is_whole=indices is None) for row in rows]
 
     async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
+        return await gather(self._answered(prompt, example) for example in self._chosen(split, indices))
+
+    def _chosen(self, split: Split, indices: Sequence[int]) -> list[Example]:
         examples = self.task.examples[split]
         for index in indices:
             if not 0 <= index < len(examples):
@@ -111,14 +123,15 @@ class LocalEvaluator:
                     f"task {self.task.name} has no {split} example {index}; they are counted from 0, and there are "
                     f"{len(examples)}"
                 )
-        return await gather(self._answered(prompt, examples[index]) for index in indices)
+        return [examples[index] for index in indices]
 
-    def _evaluation(self, split: Split, answers: Sequence[Answered]) -> Evaluation:
+    def _evaluation(self, split: Split, answers: Sequence[Answered], *, is_whole: bool) -> Evaluation:
         score = Score(tuple(answer.value for answer in answers))
-        if not score.scored or score.num_unscored / score.num_examples > self.max_unscored:
+        size = len(self.task.examples[split])
+        if (is_whole and not score.scored) or (size and score.num_unscored / size > self.max_unscored):
             problem = next((answer.problem for answer in answers if answer.problem), "the split is empty")
             raise EvaluationError(
-                f"{score.num_unscored} of {score.num_examples} {split} examples of task {self.task.name} stayed "
+                f"{score.num_unscored} of {size} {split} examples of task {self.task.name} stayed "
                 f"unscored; evaluation.max_unscored tolerates a share of {self.max_unscored:g}, and never all; "
                 f"the first failure: {problem}"
             )

@@ -6,17 +6,18 @@ write new prompts within a step size that decays, scores them on the ``val`` spl
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
 from random import Random
 
 from gpo.acceptance import Acceptance
 from gpo.batches import TrainBatches
+from gpo.candidate_scoring import Announce, CandidateScoring, CandidatesUnderWay, FullScoring, silent
 from gpo.concurrency import gather
 from gpo.evaluation import Evaluator
 from gpo.examples import Example
 from gpo.prompt import Prompt, edit_distance
-from gpo.proposer import Proposer
+from gpo.proposer import Arrived, Proposer, nobody
 from gpo.reflection import Reflector
 from gpo.retrieval import Retriever
 from gpo.schedule import StepSizeSchedule
@@ -35,6 +36,7 @@ class GPO:
         num_neighbours: past prompts shown to the optimizer model, ≥ 0.
         train: the train split, of which ``batches`` gives each step a part.
         num_exemplars: examples of a step's batch that show the optimizer model the task, ≥ 0.
+        scoring: how a step's candidates are scored.
         seed: decides everything random. With equal seeds and deterministic models, two searches are equal, whether
             or not they were interrupted and resumed.
     """
@@ -53,30 +55,38 @@ class GPO:
     batches: TrainBatches
     num_exemplars: int
     seed: int
+    scoring: CandidateScoring = field(default_factory=FullScoring)
 
     async def start(self, prompt: Prompt) -> Trajectory:
         """A search that has only scored its initial prompt."""
         (evaluation,) = await self.evaluator.evaluate([prompt], Split.VAL)
         return Trajectory(Candidate(prompt, evaluation.score), initial_spending=evaluation.spending)
 
-    async def run(self, trajectory: Trajectory) -> AsyncIterator[Trajectory]:
+    async def run(self, trajectory: Trajectory, announce: Announce = silent) -> AsyncGenerator[Trajectory, None]:
         """Yield the trajectory after each change worth saving; resume by passing a saved one back in.
 
         Every update yields twice: once its proposal is bought, and once its step is taken. The last trajectory that
-        is yielded has ``num_steps`` steps; one that has them already yields nothing.
+        is yielded has ``num_steps`` steps; one that has them already yields nothing. Who stops early closes the
+        generator: scoring goes on while it waits for its caller.
+
+        Args:
+            announce: told how far the scoring of a step is.
 
         Raises:
             ModelError, EvaluationError: what could not be done; the last trajectory yielded is still good.
         """
         while len(trajectory.steps) < self.num_steps:
-            if trajectory.proposal is None:
-                trajectory = trajectory.begin(await self.propose(trajectory))
-                yield trajectory
-            trajectory = trajectory.append(await self.step(trajectory))
+            async with CandidatesUnderWay(self.evaluator, self.scoring, self.num_candidates, announce) as candidates:
+                if trajectory.proposal is None:
+                    # A prompt is scored from the moment it is there, while others are still being sampled.
+                    proposal = await candidates.beside(self.propose(trajectory, candidates.begin))
+                    trajectory = trajectory.begin(proposal)
+                    yield trajectory
+                trajectory = trajectory.append(await self.step(trajectory, candidates))
             yield trajectory
 
-    async def propose(self, trajectory: Trajectory) -> Proposal:
-        """Buy the next step's prompts."""
+    async def propose(self, trajectory: Trajectory, arrived: Arrived = nobody) -> Proposal:
+        """Buy the next step's prompts; ``arrived`` is told of those that are new, some perhaps more than once."""
         index, current = len(trajectory.steps), trajectory.current
         batch = self.batches(index)
 
@@ -93,6 +103,7 @@ class GPO:
             exemplars=[self.train[position] for position in shown],
             n=self.num_candidates,
             seed=self._seed(index, "proposals"),
+            arrived=lambda prompt: [arrived(fresh) for fresh in trajectory.unseen([prompt])],
         )
 
         # No prompt is paid for twice.
@@ -127,14 +138,14 @@ class GPO:
         )
         return direction, summary.spending + reflection.spending
 
-    async def step(self, trajectory: Trajectory) -> Step:
-        """Score the proposal under way and choose who goes on."""
+    async def step(self, trajectory: Trajectory, under_way: CandidatesUnderWay) -> Step:
+        """Have the proposal under way scored and choose who goes on."""
         proposal, current = trajectory.proposal, trajectory.current
         if proposal is None:
             raise ValueError("there is no proposal to score")
 
         # Only the val split steers the search.
-        evaluations = await self.evaluator.evaluate(proposal.prompts, Split.VAL)
+        evaluations = await under_way.evaluations(proposal.prompts)
         candidates = tuple(
             Candidate(prompt, evaluation.score, edit_distance(current.prompt, prompt))
             for prompt, evaluation in zip(proposal.prompts, evaluations, strict=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from gpo.answering import Position
+from gpo.concurrency import gather
 from gpo.errors import MalformedReply, ModelError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.examples import Example
 from gpo.meta_prompt import Brief, MetaPrompt
@@ -33,6 +33,14 @@ class Proposals:
     num_failed: int = 0
 
 
+Arrived = Callable[[Prompt], object]
+"""Told of a prompt the moment it is there; must not block."""
+
+
+def nobody(prompt: Prompt) -> None:
+    """An ``Arrived`` for those who wait for all of them."""
+
+
 class Proposer(Protocol):
     """Writes new prompts."""
 
@@ -45,11 +53,13 @@ class Proposer(Protocol):
         exemplars: Sequence[Example],
         n: int,
         seed: int,
+        arrived: Arrived = nobody,
     ) -> Proposals:
         """``n`` samples' worth of prompts; fewer where replies hold none.
 
         ``exemplars`` are train examples that show the task. ``seed`` decides everything random here: equal arguments
-        and a deterministic model give equal proposals.
+        and a deterministic model give equal proposals, in the order of the samples. ``arrived`` is told of each of
+        them while others are still being sampled, in the order in which they come.
 
         Raises:
             ModelUnavailable, ModelRefused: the optimizer model could not be asked.
@@ -84,48 +94,48 @@ class SamplingProposer:
         exemplars: Sequence[Example],
         n: int,
         seed: int,
+        arrived: Arrived = nobody,
     ) -> Proposals:
         draw = random.Random(seed)
         messages = self.meta_prompt.messages(Brief(current, direction, step_size, exemplars, self.position))
         # Endpoints take a signed 32-bit seed at the least.
         seeds = [draw.getrandbits(31) for _ in range(n)]
         bound = step_size if self.max_samples > 1 else None
-        samples = await asyncio.gather(
-            *(self._sample(messages, seed, current.prompt, bound) for seed in seeds), return_exceptions=True
-        )
-        failures = [sample for sample in samples if isinstance(sample, BaseException)]
-        replies = [sample for sample in samples if not isinstance(sample, BaseException)]
+        # What concerns every call ends the others at once.
+        samples = await gather(self._sample(messages, seed, current.prompt, bound, arrived) for seed in seeds)
         # One lost sample is a smaller step; nothing but lost samples is a model that cannot be asked.
-        final = [failure for failure in failures if not _concerns_one_sample(failure)]
-        if final or (failures and not replies):
-            raise (final or failures)[0]
-        retries = sum(failure.retries for failure in failures if isinstance(failure, ModelUnavailable))
+        lost = [sample.failure for sample in samples if sample.failure is not None and sample.num_rejected == 0]
+        if lost and len(lost) == len(samples):
+            raise lost[0]
         return Proposals(
-            prompts=tuple(sample.prompt for sample in replies if sample.prompt is not None),
-            num_malformed=sum(sample.malformed for sample in replies),
-            num_rejected=sum(sample.num_rejected for sample in replies),
-            num_failed=len(failures) + sum(sample.failed for sample in replies),
-            usage=sum((sample.usage for sample in replies), start=Usage(failures=len(failures), retries=retries)),
+            prompts=tuple(sample.prompt for sample in samples if sample.prompt is not None),
+            num_malformed=sum(sample.malformed for sample in samples),
+            num_rejected=sum(sample.num_rejected for sample in samples),
+            num_failed=sum(sample.failure is not None for sample in samples),
+            usage=sum((sample.usage for sample in samples), start=Usage()),
         )
 
-    async def _sample(self, messages: Sequence[Message], seed: int, current: Prompt, bound: int | None) -> _Sample:
+    async def _sample(
+        self, messages: Sequence[Message], seed: int, current: Prompt, bound: int | None, arrived: Arrived
+    ) -> _Sample:
         draw, usage = random.Random(seed), Usage()
         for num_rejected in range(self.max_samples):
             sampling = self.sampling.seeded(seed).stopping_at(self.meta_prompt.stop)
             try:
                 reply = await self.model.complete(messages, sampling)
             except ModelError as failure:
-                if num_rejected == 0 or not _concerns_one_sample(failure):
+                if not _concerns_one_sample(failure):
                     raise
                 # What was bought before still counts.
                 retries = failure.retries if isinstance(failure, ModelUnavailable) else 0
-                return _Sample(None, usage + Usage(failures=1, retries=retries), num_rejected, failed=True)
+                return _Sample(None, usage + Usage(failures=1, retries=retries), num_rejected, failure=failure)
             usage += reply.usage
             try:
                 prompt = parse_reply(reply)
             except MalformedReply:
                 return _Sample(None, usage, num_rejected, malformed=True)
             if bound is None or edit_distance(current, prompt) <= bound:
+                arrived(prompt)
                 return _Sample(prompt, usage, num_rejected)
             seed = draw.getrandbits(31)
         return _Sample(None, usage, self.max_samples)
@@ -139,9 +149,8 @@ class _Sample:
     usage: Usage
     num_rejected: int
     malformed: bool = False
-    failed: bool = False
+    failure: ModelError | None = None
 
 
-def _concerns_one_sample(failure: BaseException) -> bool:
-    refused_everything = isinstance(failure, ModelRefused) and failure.reason is not RefusalReason.REQUEST
-    return isinstance(failure, ModelError) and not refused_everything
+def _concerns_one_sample(failure: ModelError) -> bool:
+    return not (isinstance(failure, ModelRefused) and failure.reason is not RefusalReason.REQUEST)

@@ -19,12 +19,23 @@ class Candidate:
     """A scored prompt.
 
     ``edit_distance`` is the measured number of words by which it differs from the prompt it was made from; 0 for the
-    initial prompt. ``score`` is on the ``val`` split.
+    initial prompt. ``score`` is on the ``val`` split; it is partial where the candidate was dropped on the way.
     """
 
     prompt: Prompt
     score: Score
     edit_distance: int = 0
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether it was given up before it had answered every example; it is never chosen then."""
+        return self.score.partial is not None
+
+
+def best_of(candidates: Iterable[Candidate]) -> Candidate | None:
+    """The candidate with the highest mean, of those that were not dropped; the first of equals."""
+    complete = [candidate for candidate in candidates if not candidate.is_dropped]
+    return max(complete, key=lambda candidate: candidate.score.mean, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +149,8 @@ class Trajectory:
 
     @cached_property
     def best(self) -> Candidate:
-        """The candidate with the highest mean; the earliest of equals."""
-        return max(self.history, key=lambda candidate: candidate.score.mean)
+        """The candidate with the highest mean, of those that were not dropped; the earliest of equals."""
+        return best_of(self.history) or self.initial
 
     @cached_property
     def reflections(self) -> dict[Prompt, str]:

@@ -25,17 +25,20 @@ class ServeEvaluator:
     handle: DeploymentHandle[Any]
     task: str
 
-    async def evaluate(self, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
+    async def evaluate(
+        self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
+    ) -> Sequence[Evaluation]:
         """One request per prompt, so that several replicas share the work; never one per model call."""
-        rows = await gather(self._evaluate(prompt, split) for prompt in prompts)
+        rows = await gather(self._evaluate(prompt, split, indices) for prompt in prompts)
         return [evaluation for row in rows for evaluation in row]
 
     async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
         """One request for all of them."""
         return cast("Sequence[Answered]", await _reply(self.handle.answer.remote(self.task, prompt, split, indices)))
 
-    async def _evaluate(self, prompt: Prompt, split: Split) -> Sequence[Evaluation]:
-        return cast("Sequence[Evaluation]", await _reply(self.handle.evaluate.remote(self.task, [prompt], split)))
+    async def _evaluate(self, prompt: Prompt, split: Split, indices: Sequence[int] | None) -> Sequence[Evaluation]:
+        response = self.handle.evaluate.remote(self.task, [prompt], split, indices)
+        return cast("Sequence[Evaluation]", await _reply(response))
 
 
 async def _reply(response: Any) -> Any:

@@ -30,9 +30,11 @@ class EvaluatorReplica:
     def __init__(self, evaluators: Sequence[LocalEvaluator]) -> None:
         self._evaluators = {evaluator.task.name: evaluator for evaluator in evaluators}
 
-    async def evaluate(self, task: str, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
+    async def evaluate(
+        self, task: str, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
+    ) -> Sequence[Evaluation]:
         """One evaluation per prompt, in order; see ``gpo.evaluation.Evaluator``."""
-        return await self._evaluator(task).evaluate(prompts, split)
+        return await self._evaluator(task).evaluate(prompts, split, indices)
 
     async def answer(self, task: str, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
         """One answer per index, in order; see ``gpo.evaluation.Answerer``."""

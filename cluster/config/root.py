@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
 from cluster.config.cache import CacheConfig, SqliteCacheConfig
+from cluster.config.evaluation import EvaluationConfig
 from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, ModelsConfig
 from cluster.config.optimizer import DEFAULT_STEPS, MetaPromptConfig, OptimizerConfig
 from cluster.config.section import Section
@@ -25,17 +26,6 @@ class RunSection(Section):
     """One trajectory per task and seed."""
     dir: str = "runs"
     """Folder or fsspec URL in which each run gets a folder of its own, relative to where the command is typed."""
-
-
-class EvaluationConfig(Section):
-    """How prompts are scored."""
-
-    val_size: PositiveInt | None = None
-    """Score on at most so many ``val`` examples, always the same ones."""
-    test_size: PositiveInt | None = None
-    """Likewise for ``test``."""
-    max_unscored: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of an evaluation's examples that may stay unscored because their calls failed for good."""
 
 
 class ClusterConfig(Section):

@@ -23,7 +23,7 @@ from gpo.models import Completion, Usage
 from gpo.retrieval import Retriever
 from gpo.schedule import StepSizeSchedule
 from gpo.scoring import Scorer
-from gpo.testing.samples import TRAJECTORIES, candidate
+from gpo.testing.samples import TRAJECTORIES, candidate, dropped
 
 
 class RetrieverContract(ABC):
@@ -111,6 +111,14 @@ class AcceptanceContract(ABC):
         for trajectory in TRAJECTORIES.values():
             for candidates in ((better, worse), (worse, better)):
                 assert self.make().choose(trajectory, candidates) is not worse
+
+    def test_a_dropped_candidate_is_never_chosen(self) -> None:
+        given_up = dropped("given up", 1.0)
+        for trajectory in TRAJECTORIES.values():
+            assert self.make().choose(trajectory, [given_up]) is trajectory.current
+            full = candidate("full", 0.9)
+            for candidates in ((given_up, full), (full, given_up)):
+                assert self.make().choose(trajectory, candidates) is not given_up
 
 
 ODD_ANSWERS = (

@@ -14,7 +14,7 @@ from gpo.evaluation import Answered, Evaluation
 from gpo.examples import Example
 from gpo.models import Completion, Message, Sampling, Usage
 from gpo.prompt import Prompt
-from gpo.proposer import Proposals
+from gpo.proposer import Arrived, Proposals, nobody
 from gpo.score import Score
 from gpo.tasks import Split
 from gpo.trajectory import Candidate, Direction, Spending
@@ -87,11 +87,14 @@ class FakeEvaluator:
         default_factory=list[tuple[Prompt, Split, tuple[int, ...]]]
     )
 
-    async def evaluate(self, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
+    async def evaluate(
+        self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
+    ) -> Sequence[Evaluation]:
         """What ``values`` makes of each prompt; see ``gpo.evaluation.Evaluator``."""
         self.calls.append((tuple(prompts), split))
         await asyncio.sleep(0)
-        scores = [Score(tuple(self.values(prompt))) for prompt in prompts]
+        rows = [self.values(prompt) for prompt in prompts]
+        scores = [Score(tuple(row if indices is None else (row[index] for index in indices))) for row in rows]
         return [Evaluation(score, Usage(requests=score.num_examples)) for score in scores]
 
     async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
@@ -133,11 +136,14 @@ class FakeProposer:
         exemplars: Sequence[Example],
         n: int,
         seed: int,
+        arrived: Arrived = nobody,
     ) -> Proposals:
         """What ``texts`` makes of the call; see ``gpo.proposer.Proposer``."""
         self.calls.append((step_size, direction, tuple(exemplars)))
         await asyncio.sleep(0)
         prompts = tuple(Prompt(text) for text in self.texts(current, n, seed))
+        for prompt in prompts:
+            arrived(prompt)
         return Proposals(prompts, num_malformed=max(0, n - len(prompts)), usage=Usage(requests=n))
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from gpo.models import Usage
 from gpo.prompt import Prompt
-from gpo.score import Score
-from gpo.trajectory import Candidate, Direction, Samples, Spending, Step, Trajectory
+from gpo.score import Partial, Score
+from gpo.trajectory import Candidate, Direction, Samples, Spending, Step, Trajectory, best_of
 
 
 def candidate(text: str, *values: float | None) -> Candidate:
@@ -15,11 +15,16 @@ def candidate(text: str, *values: float | None) -> Candidate:
     return Candidate(Prompt(text), Score(values or (0.5,)))
 
 
+def dropped(text: str, mean: float) -> Candidate:
+    """A prompt that was given up before it was asked the only example."""
+    return Candidate(Prompt(text), Score((None,), Partial(num_left_out=1, mean=mean)))
+
+
 def trajectory(initial: Candidate, *steps: Sequence[Candidate]) -> Trajectory:
     """A search whose steps scored these candidates, and always moved to the best of them."""
     search = Trajectory(initial)
     for candidates in steps:
-        successor = max(candidates, key=lambda candidate: candidate.score.mean, default=search.current)
+        successor = best_of(candidates) or search.current
         spending = Spending(task=Usage(requests=len(candidates)), optimizer=Usage(requests=1))
         search = search.append(
             Step(len(search.steps), 10, Direction(), tuple(candidates), successor, Samples(), spending)
@@ -39,6 +44,11 @@ TRAJECTORIES: Mapping[str, Trajectory] = {
         [candidate("Think.", 0.5), candidate("Reason.", 0.5)],
         [candidate("Answer at once.", 0.0), candidate("Reason step by step.", 0.75)],
         [candidate("…", 0.25), candidate("Reason, step by step!", 0.75)],
+    ),
+    "candidates that were dropped": trajectory(
+        candidate("Think step by step.", 0.5),
+        [dropped("Think.", 1.0), candidate("Reason.", 0.75), dropped("Guess.", 0.0)],
+        [dropped("…", 0.5)],
     ),
 }
 """Name → trajectory: the shapes that a strategy meets."""

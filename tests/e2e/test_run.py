@@ -161,9 +161,9 @@ def test_every_step_stands_on_a_line_with_every_candidate(run: Outcome) -> None:
         assert line["step_size"] == {0: 50, 1: 30, 2: 10}[line["step"]]
         assert len(line["candidates"]) + line["malformed"] <= NUM_CANDIDATES
         for candidate in line["candidates"]:
-            assert set(candidate) == {"prompt", "val", "stderr", "unscored", "edit_distance"}
+            assert set(candidate) == {"prompt", "val", "stderr", "unscored", "dropped", "left_out", "edit_distance"}
             assert 0 <= candidate["val"] <= 1
-            assert candidate["unscored"] == 0
+            assert (candidate["unscored"], candidate["dropped"], candidate["left_out"]) == (0, False, 0)
             assert candidate["edit_distance"] >= 1
         assert set(line["llm"]) == {"task", "optimizer"}
         # Every reply that was bought is a candidate, or accounted for.

@@ -49,13 +49,15 @@ class JournaledEvaluator:
     journal: Path
     before: Callable[[Path, Prompt, Split], None] | None = None
 
-    async def evaluate(self, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
+    async def evaluate(
+        self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
+    ) -> Sequence[Evaluation]:
         for prompt in prompts:
             if self.before is not None:
                 self.before(self.journal, prompt, split)
             with self.journal.open("a", encoding="utf-8") as file:
                 file.write(f"{split} {prompt.text}\n")
-        return await FakeEvaluator(lambda prompt: [len(prompt.text) % 7 / 7]).evaluate(prompts, split)
+        return await FakeEvaluator(lambda prompt: [len(prompt.text) % 7 / 7]).evaluate(prompts, split, indices)
 
 
 def _rewritten(current: Candidate, n: int, seed: int) -> list[str]:

@@ -53,12 +53,14 @@ class SlowEvaluator(FakeEvaluator):
     under_way: list[Prompt] = field(default_factory=list)
     twice: list[Prompt] = field(default_factory=list)
 
-    async def evaluate(self, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
+    async def evaluate(
+        self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
+    ) -> Sequence[Evaluation]:
         self.twice += [prompt for prompt in prompts if prompt in self.under_way]
         self.under_way += prompts
         try:
             await asyncio.sleep(0.02)
-            return await super().evaluate(prompts, split)
+            return await super().evaluate(prompts, split, indices)
         finally:
             for prompt in prompts:
                 self.under_way.remove(prompt)
@@ -108,3 +110,41 @@ async def test_who_asks_again_takes_the_search_over(tmp_path: Path) -> None:
 
     assert updates[-1].phase is Phase.DONE
     assert evaluator.twice == []
+
+
+@dataclass
+class PairedEvaluator(FakeEvaluator):
+    """Answers for nobody on ``test`` before two have asked."""
+
+    asked: asyncio.Barrier = field(default_factory=lambda: asyncio.Barrier(2))
+
+    async def evaluate(
+        self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
+    ) -> Sequence[Evaluation]:
+        if split is Split.TEST:
+            await self.asked.wait()
+        return await super().evaluate(prompts, split, indices)
+
+
+async def test_both_ends_are_tested_side_by_side(tmp_path: Path) -> None:
+    async with asyncio.timeout(20):
+        updates = [update async for update in worker(PairedEvaluator(by_length), tmp_path).run(KEY)]
+    last = updates[-1].checkpoint
+    assert last is not None
+    assert len(last.test) == 2
+    counts = [(update.evaluated, update.to_evaluate) for update in updates if update.phase is Phase.TESTING]
+    assert list(dict.fromkeys(counts)) == [(0, 0), (0, 2), (1, 2), (2, 2)]
+
+
+async def test_news_count_the_prompts_of_a_step_and_never_back(tmp_path: Path) -> None:
+    updates = [update async for update in worker(FakeEvaluator(by_length), tmp_path).run(KEY)]
+    steps: dict[int, list[Update]] = {}
+    taken = 0
+    for update in updates:
+        taken = len(update.checkpoint.trajectory.steps) if update.checkpoint else taken
+        if update.phase in (Phase.PROPOSING, Phase.EVALUATING):
+            steps.setdefault(taken, []).append(update)
+    for news in steps.values():
+        evaluated = [update.evaluated for update in news]
+        assert evaluated == sorted(evaluated)
+        assert (news[-1].evaluated, news[-1].to_evaluate) == (2, 2)

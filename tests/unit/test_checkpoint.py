@@ -10,13 +10,14 @@ from gpo.errors import CheckpointError
 from gpo.evaluation import Evaluation
 from gpo.models import Usage
 from gpo.prompt import Prompt
-from gpo.score import Score
+from gpo.score import Partial, Score
 from gpo.trajectory import Candidate, Direction, Proposal, Samples, Spending, Step, Trajectory
 
 counts = st.integers(0, 2**40)
 usages = st.builds(Usage, *[counts] * 6, st.floats(0, 1e6))
 prompts = st.text().map(Prompt)
-scores = st.lists(st.none() | st.floats(0, 1), max_size=5).map(lambda values: Score(tuple(values)))
+verdicts = st.lists(st.none() | st.floats(0, 1), max_size=5).map(tuple)
+scores = st.builds(Score, verdicts, st.none() | st.builds(Partial, st.integers(1, 2**40), st.floats(0, 1)))
 candidates = st.builds(Candidate, prompts, scores, counts)
 spendings = st.builds(Spending, usages, usages, usages)
 step_sizes = st.none() | st.integers(1, 500)
@@ -63,6 +64,18 @@ def test_the_judge_s_cost_on_test_is_part_of_what_was_spent() -> None:
     assert more == SMALL.spending + Spending(task=Usage(requests=1), judge=Usage(requests=4))
 
 
+def without_partial_scores(content: object) -> object:
+    if isinstance(content, dict):
+        return {key: without_partial_scores(value) for key, value in content.items() if key != "partial"}
+    return [without_partial_scores(value) for value in content] if isinstance(content, list) else content
+
+
+def test_a_checkpoint_from_before_there_were_partial_scores_is_read() -> None:
+    content = without_partial_scores(msgpack.unpackb(encode(SMALL)))
+    assert content != msgpack.unpackb(encode(SMALL))
+    assert decode(msgpack.packb({**content, "schema": 2})) == SMALL
+
+
 def test_a_checkpoint_from_before_there_were_judges_is_read() -> None:
     content = msgpack.unpackb(encode(SMALL))
     (evaluation,) = content["test"].values()
@@ -89,6 +102,7 @@ def test_cut_bytes_are_refused(length: int) -> None:
     [
         pytest.param(encode(SMALL) + b"\x00", "damaged", id="more than one value"),
         pytest.param(document(schema=SCHEMA_VERSION + 1), f"schema version {SCHEMA_VERSION + 1}", id="a later version"),
+        pytest.param(document(schema=1), "schema version 1, this program reads 2 and 3", id="too early a version"),
         pytest.param(document(schema=None), "schema version None", id="no version"),
         pytest.param(msgpack.packb([1, 2]), "schema version None", id="no map"),
         pytest.param(msgpack.packb({1: 2}), "damaged", id="a key that is no text"),

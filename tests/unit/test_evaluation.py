@@ -244,3 +244,24 @@ async def test_a_judge_that_refuses_every_call_ends_the_run() -> None:
 
 async def test_a_rule_judges_at_no_cost() -> None:
     assert await RuleGrader(ExactScorer()).grade("1", EXAMPLES[1]) == Grade(1.0, Usage())
+
+
+async def test_only_the_examples_named_are_asked_in_their_order() -> None:
+    def odd_ones_right(messages: Sequence[Message], sampling: Sampling) -> Reply:
+        number = int(messages[0]["content"].split()[2])
+        return str(number) if number % 2 else "no idea"
+
+    model = FakeModel(odd_ones_right)
+    (evaluation,) = await evaluator(model).evaluate([GOOD], Split.VAL, [7, 2, 3])
+    assert evaluation.score.values_E == (1.0, 0.0, 1.0)
+    assert evaluation.usage.requests == len(model.calls) == 3
+    with pytest.raises(ValueError, match="no val example 10"):
+        await evaluator(model).evaluate([GOOD], Split.VAL, [10])
+
+
+async def test_a_part_may_stay_unscored_as_far_as_the_whole_can_be_within_bounds() -> None:
+    reply = failing(ModelUnavailable("busy"), 2, 5, 6)
+    (evaluation,) = await evaluator(reply, max_unscored=0.3).evaluate([GOOD], Split.VAL, [2, 5, 6])
+    assert evaluation.score.values_E == (None, None, None)
+    with pytest.raises(EvaluationError, match="3 of 10 val examples"):
+        await evaluator(reply, max_unscored=0.2).evaluate([GOOD], Split.VAL, [2, 5, 6])

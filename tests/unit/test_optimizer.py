@@ -1,18 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 
 import pytest
 
 from gpo.acceptance import BestOfStep, StrictImprovement
 from gpo.batches import TrainBatches
+from gpo.candidate_scoring import CandidatesUnderWay, silent
 from gpo.checkpoint import Checkpoint, decode, encode
-from gpo.errors import EvaluationError
+from gpo.errors import EvaluationError, ModelUnavailable
 from gpo.examples import Example
 from gpo.models import Usage
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt, edit_distance
+from gpo.proposer import nobody
 from gpo.reflection import Account, NoReflection
 from gpo.retrieval import RelevanceRetriever
 from gpo.schedule import CosineSchedule
@@ -95,7 +98,7 @@ async def test_a_resumed_search_buys_no_proposal_again() -> None:
     gpo = optimizer()
     await search(gpo, under_way)
     assert gpo.proposer.calls == []
-    assert gpo.evaluator.calls == [(under_way.proposal.prompts, Split.VAL)]
+    assert gpo.evaluator.calls == [((prompt,), Split.VAL) for prompt in under_way.proposal.prompts]
 
 
 async def test_other_seeds_go_other_ways() -> None:
@@ -198,12 +201,13 @@ async def test_without_a_new_prompt_the_current_one_stays(texts: list[str]) -> N
     assert [step.samples.num_repeated for step in last.steps] == [len(texts)] * STEPS
 
 
-async def test_the_last_trajectory_yielded_survives_a_failure() -> None:
+@pytest.mark.parametrize("failing_call", range(1, 6))
+async def test_the_last_trajectory_yielded_survives_a_failure(failing_call: int) -> None:
     class Failing(FakeEvaluator):
-        async def evaluate(self, prompts, split):
-            if len(self.calls) == 3:
+        async def evaluate(self, prompts, split, indices=None):
+            if len(self.calls) == failing_call:
                 raise EvaluationError("too many unscored")
-            return await super().evaluate(prompts, split)
+            return await super().evaluate(prompts, split, indices)
 
     gpo = optimizer(evaluator=Failing(values))
     last = await gpo.start(INITIAL)
@@ -215,12 +219,158 @@ async def test_the_last_trajectory_yielded_survives_a_failure() -> None:
 
     with pytest.raises(EvaluationError):
         await run_and_keep()
-    assert len(last.steps) == 2
-    assert last.proposal is not None
+    # Two new prompts a step.
+    assert len(last.steps) == (failing_call - 1) // 2
     assert (await search(optimizer(), last))[-1] == (await search(optimizer()))[-1]
 
 
 async def test_there_is_no_step_without_a_proposal() -> None:
     gpo = optimizer()
-    with pytest.raises(ValueError, match="no proposal"):
-        await gpo.step(await gpo.start(INITIAL))
+    async with CandidatesUnderWay(gpo.evaluator, gpo.scoring, 4, silent) as under_way:
+        with pytest.raises(ValueError, match="no proposal"):
+            await gpo.step(await gpo.start(INITIAL), under_way)
+
+
+class Stalling:
+    """Something that begins, and then waits for ever."""
+
+    def __init__(self) -> None:
+        self.begun, self.ended = asyncio.Event(), asyncio.Event()
+
+    async def stall(self) -> None:
+        self.begun.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            self.ended.set()
+
+
+class StallingProposer(FakeProposer):
+    """Lets prompts arrive in an order of its own, and does something before it is done."""
+
+    def __init__(self, last: Callable[[], Awaitable[object]], order: Callable[[list[str]], Iterable[str]] = list):
+        super().__init__(rewrite)
+        self.last, self.order = last, order
+
+    async def propose(self, current, direction, *, arrived=nobody, **settings):
+        proposals = await super().propose(current, direction, **settings)
+        for text in self.order([prompt.text for prompt in proposals.prompts]):
+            arrived(Prompt(text))
+            await asyncio.sleep(0)
+        await self.last()
+        return proposals
+
+
+class StallingEvaluator(FakeEvaluator):
+    """Answers the initial prompt, and does something before it answers for others."""
+
+    def __init__(self, first: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(values)
+        self.first = first
+
+    async def evaluate(self, prompts, split, indices=None):
+        if prompts != [INITIAL]:
+            await self.first()
+        return await super().evaluate(prompts, split, indices)
+
+
+async def lost() -> None:
+    raise ModelUnavailable("lost")
+
+
+async def test_a_prompt_is_scored_while_others_are_still_sampled() -> None:
+    scored = asyncio.Event()
+
+    async def score() -> None:
+        scored.set()
+
+    # The proposer would wait for ever for a score that comes after it.
+    gpo = optimizer(proposer=StallingProposer(scored.wait), evaluator=StallingEvaluator(score))
+    async with asyncio.timeout(20):
+        assert (await search(gpo))[-1] == (await search(optimizer()))[-1]
+
+
+@pytest.mark.parametrize("order", [list, reversed, lambda texts: texts[:1], lambda texts: []])
+async def test_the_order_in_which_samples_arrive_changes_nothing(order: Callable[[list[str]], Iterable[str]]) -> None:
+    async def nothing() -> None:
+        return
+
+    gpo = optimizer(proposer=StallingProposer(nothing, order))
+    assert (await search(gpo))[-1] == (await search(optimizer()))[-1]
+    evaluated = [prompt for prompts, _ in gpo.evaluator.calls for prompt in prompts]
+    assert len(set(evaluated)) == len(evaluated)
+
+
+async def test_a_failed_evaluation_ends_the_sampling_at_once() -> None:
+    stalling = Stalling()
+    gpo = optimizer(proposer=StallingProposer(stalling.stall), evaluator=StallingEvaluator(lost))
+    with pytest.raises(ModelUnavailable, match="lost"):
+        await search(gpo)
+    assert stalling.ended.is_set() == stalling.begun.is_set()
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_failed_sampling_ends_the_evaluations_at_once() -> None:
+    stalling = Stalling()
+    gpo = optimizer(proposer=StallingProposer(lost), evaluator=StallingEvaluator(stalling.stall))
+    with pytest.raises(ModelUnavailable, match="lost"):
+        await search(gpo)
+    assert stalling.begun.is_set()
+    assert stalling.ended.is_set()
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_one_failed_evaluation_ends_the_others_while_the_caller_is_busy() -> None:
+    stalling = Stalling()
+
+    async def first_fails() -> None:
+        if stalling.begun.is_set():
+            await asyncio.sleep(0.01)
+            await lost()
+        await stalling.stall()
+
+    gpo = optimizer(evaluator=StallingEvaluator(first_fails))
+    trajectories = gpo.run(await gpo.start(INITIAL))
+    assert (await anext(trajectories)).proposal is not None
+    async with asyncio.timeout(20):
+        await stalling.ended.wait()
+    with pytest.raises(ModelUnavailable, match="lost"):
+        await anext(trajectories)
+
+
+async def test_a_closed_generator_leaves_nothing_at_work() -> None:
+    stalling = Stalling()
+    gpo = optimizer(evaluator=StallingEvaluator(stalling.stall))
+    trajectories = gpo.run(await gpo.start(INITIAL))
+    await anext(trajectories)
+    await stalling.begun.wait()
+    await trajectories.aclose()
+    assert stalling.ended.is_set()
+    assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize("at_work", ["sampling", "scoring"])
+async def test_who_is_cancelled_pays_for_nothing_more(at_work: str) -> None:
+    stalling = Stalling()
+    changes = {
+        "sampling": {"proposer": StallingProposer(stalling.stall)},
+        "scoring": {"evaluator": StallingEvaluator(stalling.stall)},
+    }
+    searching = asyncio.create_task(search(optimizer(**changes[at_work])))
+    await stalling.begun.wait()
+    searching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await searching
+    assert stalling.ended.is_set()
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_the_progress_of_a_step_is_announced() -> None:
+    announced: list[tuple[int, int]] = []
+    gpo = optimizer(num_steps=1)
+    start = await gpo.start(INITIAL)
+    async for _ in gpo.run(start, lambda *counts: announced.append(counts)):
+        pass
+    assert [evaluated for evaluated, _ in announced] == sorted(evaluated for evaluated, _ in announced)
+    assert announced[-1] == (2, 2)
+    assert {to_evaluate for _, to_evaluate in announced} <= {2, 4}

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from actors.search import SearchKey
-from cluster.outputs import RunRecord, summary
+from cluster.outputs import RunRecord, step_lines, summary
 from gpo.checkpoint import Checkpoint
 from gpo.evaluation import Evaluation
 from gpo.models import Usage
@@ -26,3 +26,15 @@ def test_the_judge_s_costs_are_told_where_a_model_judged() -> None:
     judged = record(CHECKPOINT.with_test(Prompt("x"), Evaluation(Score((1.0,)), Usage(requests=1), judge)))
     assert summary(judged, iso)["llm"]["judge"] == asdict(judge)
     assert judged.usage_by_role()["task"] == CHECKPOINT.spending.task + Usage(requests=1)
+
+
+def test_a_dropped_candidate_is_told_as_dropped() -> None:
+    checkpoint = Checkpoint(TRAJECTORIES["candidates that were dropped"], {})
+    first, second = step_lines(record(checkpoint))
+    told = [(line["prompt"], line["val"], line["dropped"], line["left_out"]) for line in first["candidates"]]
+    assert told == [("Think.", 1.0, True, 1), ("Reason.", 0.75, False, 0), ("Guess.", 0.0, True, 1)]
+    assert [line["unscored"] for line in first["candidates"]] == [0, 0, 0]
+    assert (first["successor"], second["successor"]) == ("Reason.", "Reason.")
+    (row,) = summary(record(checkpoint), {"started_at": None, "finished_at": None})["trajectories"]
+    assert row["best"]["prompt"] == "Reason."
+    assert (row["samples"]["candidates"], row["samples"]["dropped"]) == (4, 3)

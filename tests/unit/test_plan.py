@@ -8,7 +8,7 @@ import pytest
 from cluster.build import build_tasks
 from cluster.config.loading import validate
 from cluster.config.root import RunConfig
-from cluster.plan import Expense, cost_usd, plan_document, planned
+from cluster.plan import Expense, cost_usd, plan_document, plan_table, planned
 
 TRIAGE = Path(__file__).parents[1] / "data" / "triage"
 MODEL = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model", "sampling": {"max_tokens": 10}}
@@ -78,3 +78,11 @@ def test_tokens_are_estimated_from_the_texts_that_are_sent() -> None:
     # 99 times six characters more, at four a token, in each call.
     assert long["task"].prompt_tokens - short["task"].prompt_tokens == pytest.approx(99 * 6 / 4 * 79, abs=99)
     assert long["optimizer"].prompt_tokens > short["optimizer"].prompt_tokens
+
+
+def test_a_race_leaves_the_bounds_and_is_told() -> None:
+    raced, full = config({}, evaluation={"val_size": 5, "racing": {}}), config({}, evaluation={"val_size": 5})
+    assert calls(raced) == calls(full)
+    captions = [plan_table(made, planned(made, build_tasks(made))).caption for made in (raced, full)]
+    assert "evaluation.racing is on" in str(captions[0])
+    assert captions[1] is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -158,6 +159,40 @@ async def test_an_enforced_step_size_samples_anew(
     assert proposals.usage.requests == len(model.calls) == bought
     seeds = [sampling.seed for _, sampling in model.calls]
     assert len(set(seeds)) == len(seeds)
+
+
+async def test_each_prompt_is_told_of_as_it_comes_and_order_is_that_of_the_samples() -> None:
+    told: list[str] = []
+
+    class Slow(FakeModel):
+        async def complete(self, messages, sampling):
+            completion = await super().complete(messages, sampling)
+            for _ in range(20 - 2 * len(self.calls) - 3 * self.calls.index((tuple(messages), sampling))):
+                await asyncio.sleep(0)
+            return completion
+
+    made = proposer(Slow(seeded))
+    direction = Direction()
+    proposals = await made.propose(
+        CURRENT, direction, step_size=20, exemplars=[], n=4, seed=0, arrived=lambda prompt: told.append(prompt.text)
+    )
+    assert told == [prompt.text for prompt in reversed(proposals.prompts)]
+    assert proposals.prompts == (await propose(proposer(FakeModel(seeded)))).prompts
+
+
+async def test_what_concerns_every_call_ends_the_other_samples_at_once() -> None:
+    class Stuck(FakeModel):
+        async def complete(self, messages, sampling):
+            completion = await super().complete(messages, sampling)
+            await asyncio.sleep(3600)
+            return completion
+
+    replies = iter([BudgetExhausted("no calls left")])
+    model = Stuck(lambda messages, sampling: next(replies, "<START>prompt<END>"))
+    async with asyncio.timeout(20):
+        with pytest.raises(BudgetExhausted):
+            await propose(proposer(model))
+    assert len(asyncio.all_tasks()) == 1
 
 
 async def test_without_a_bound_nothing_is_rejected() -> None:

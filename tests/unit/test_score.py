@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpo.score import Score
+from gpo.score import Partial, Score
 
 values = st.lists(st.none() | st.floats(0, 1), max_size=20).map(tuple)
 
@@ -36,3 +36,10 @@ def test_the_mean_stays_in_range(values_E: tuple[float | None, ...]) -> None:
     score = Score(values_E)
     assert isnan(score.mean) == (not score.scored)
     assert not score.scored or 0 <= score.mean <= 1
+
+
+def test_a_partial_score_tells_an_estimate_and_what_was_left_out() -> None:
+    score = Score((1.0, None, 0.0, 1.0, None, None), Partial(num_left_out=2, mean=0.4))
+    assert (score.mean, score.mean_of_scored) == (0.4, pytest.approx(2 / 3))
+    assert (score.num_examples, score.num_unscored) == (6, 1)
+    assert score.stderr == Score((1.0, 0.0, 1.0)).stderr

@@ -106,3 +106,23 @@ async def test_a_replica_answers_for_the_tasks_it_holds() -> None:
     assert (answer.text, answer.value) == ("yes", 1.0)
     with pytest.raises(UnknownTask):
         await replica.answer("other", Prompt("a"), Split.TRAIN, [0])
+
+
+async def test_a_block_of_examples_is_one_request_for_each_prompt() -> None:
+    handle = Handle()
+    evaluator = ServeEvaluator(cast("Any", handle), "desk")
+    task = asyncio.create_task(evaluator.evaluate([Prompt("a"), Prompt("b")], Split.VAL, [4, 2]))  # type: ignore[arg-type]
+    await asyncio.sleep(0.01)
+    assert handle.asked == [("desk", [Prompt(text)], Split.VAL, [4, 2]) for text in "ab"]
+    for response in handle.responses:
+        response.work.set_result([SCORED])
+    assert await task == [SCORED, SCORED]
+
+
+async def test_a_replica_scores_the_examples_it_is_asked() -> None:
+    examples = tuple(Example(f"? {answer}", (answer,)) for answer in ("yes", "no", "yes"))
+    task = Task("desk", Prompt("a"), {Split.VAL: examples}, ExactScorer())
+    model = FakeModel(lambda messages, sampling: "yes")
+    replica = EvaluatorReplica([LocalEvaluator(task, model, Sampling(), RuleGrader(task.scorer))])
+    (evaluation,) = await replica.evaluate("desk", [Prompt("a")], Split.VAL, [1, 0])
+    assert evaluation.score.values_E == (0.0, 1.0)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from gpo.models import Usage
 from gpo.prompt import Prompt
-from gpo.testing.samples import candidate, trajectory
-from gpo.trajectory import Candidate, Direction, Proposal, Samples, Spending, Step, Trajectory
+from gpo.testing.samples import candidate, dropped, trajectory
+from gpo.trajectory import Candidate, Direction, Proposal, Samples, Spending, Step, Trajectory, best_of
 
 texts = st.sampled_from("abcdefgh")
 means = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
@@ -103,3 +103,10 @@ def test_never_changes() -> None:
     assert len(later.history) == 2
     with pytest.raises(FrozenInstanceError):
         search.steps = ()  # type: ignore[misc]
+
+
+def test_a_dropped_candidate_is_never_the_best_and_never_tried_again() -> None:
+    search = trajectory(candidate("a", 0.5), [dropped("b", 1.0), candidate("c", 0.75)])
+    assert search.best.prompt == search.current.prompt == Prompt("c")
+    assert search.unseen([Prompt("b"), Prompt("d")]) == (Prompt("d"),)
+    assert best_of([dropped("b", 1.0)]) is None

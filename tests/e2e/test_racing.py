@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.simulated_endpoint import SimulatedEndpoint
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Gpo, WriteConfig
+
+SEEDS, VAL, TEST = (0, 1), 20, 30
+
+
+def test_a_race_pays_only_for_what_it_asks_and_says_who_was_dropped(
+    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    config = write_config(
+        tmp_path, endpoint.base_url, run={"seeds": list(SEEDS)}, optimizer={"steps": 3, "candidates": 6},
+        evaluation={"racing": {"block": 5, "alpha": 0.2}}, cache={"kind": "none"},
+    )  # fmt: skip
+    done = gpo("run", config, "--run-dir", "raced", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    calls = sum(call.model == "task-model" and call.status == 200 for call in endpoint.requests)
+    told = json.loads((tmp_path / "raced" / "summary.json").read_text(encoding="utf-8"))
+    assert told["llm"]["task"]["requests"] == calls
+    rows = told["trajectories"]
+    steps = [json.loads(line) for line in (tmp_path / "raced" / "steps.jsonl").read_text().splitlines()]
+    candidates = [candidate for step in steps for candidate in step["candidates"]]
+    left_out = sum(candidate["left_out"] for candidate in candidates)
+    ends = sum(len({row["initial"]["prompt"], row["best"]["prompt"]}) for row in rows)
+    assert calls == VAL * (len(SEEDS) + len(candidates)) - left_out + TEST * ends
+    assert left_out > 0
+    for step in steps:
+        by_prompt = {candidate["prompt"]: candidate for candidate in step["candidates"]}
+        assert any(not candidate["dropped"] for candidate in step["candidates"])
+        assert not by_prompt[step["successor"]]["dropped"]
+        assert all(candidate["dropped"] == (candidate["left_out"] > 0) for candidate in step["candidates"])
+    assert sum(row["samples"]["dropped"] for row in rows) == sum(candidate["dropped"] for candidate in candidates)
