@@ -2,15 +2,16 @@
 
 PYTHON ?= python3
 VENV := .venv
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lock schema clean
+.PHONY: help setup run test check bench bench-peers lock schema clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## make .venv with everything in it
 
@@ -36,6 +37,15 @@ check: $(INSTALLED) ## linters and type checkers
 test: check ## linters, type checkers and all tests
 	$(BIN)/pytest
 
+bench: $(INSTALLED) ## measure ours, and peers where installed; writes the tables of README.md and benchmarks/README.md
+	$(BIN)/python -m benchmarks.saturation --write $(if $(wildcard $(PEERS)/bin/python),--peers-python $(PEERS)/bin/python)
+	$(BIN)/python -m benchmarks.scaling --write
+
+# Of their own: some want another version of the openai package than ours.
+bench-peers: $(INSTALLED) ## install the peers of the benchmarks into a virtual environment of their own
+	@$(PYTHON) -m venv --without-pip $(PEERS)
+	@$(PYTHON) -m pip --disable-pip-version-check --python $(PEERS)/bin/python install --quiet -r benchmarks/peers-requirements.txt
+
 lock: $(INSTALLED) ## update requirements.lock (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --upgrade --group dev --no-header \
 		--output-file requirements.lock pyproject.toml
@@ -44,4 +54,4 @@ schema: $(INSTALLED) ## write configs/schema.json anew
 	$(BIN)/python -m cluster.config.schema > configs/schema.json
 
 clean: ## remove what setup and the tools made; runs/ stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -17,6 +17,7 @@ from actors.checkpoint_store import CheckpointStore
 from actors.search import Phase, Search, SearchKey, Update
 from gpo.checkpoint import Checkpoint
 from gpo.concurrency import gather
+from gpo.limits.caller import caller
 from gpo.prompt import Prompt
 from gpo.tasks import Split
 from gpo.trajectory import Trajectory
@@ -68,6 +69,7 @@ class _Run:
         self._evaluated = self._to_evaluate = 0
 
     async def to_end(self) -> None:
+        caller.set(str(self._search.key))
         checkpoint = self._store.load(self._search.key) or await self._begin()
         self._enter_next(checkpoint)
         # Closed at once where the search is given up: what it is at would still be paid for.

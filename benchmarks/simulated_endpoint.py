@@ -1,7 +1,8 @@
 """An OpenAI-compatible endpoint that simulates a task model, an optimizer model and an embedding model.
 
 ``python -m benchmarks.simulated_endpoint --port 8600`` runs it as a process, ``SimulatedEndpoint`` inside a test. What
-it replies depends on the request and the seed alone.
+it replies depends on the request and the seed alone (and, where a request asks for a random reply without a seed, on
+how often it was made).
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from gpo.concurrency import gather
 from gpo.evaluation import Answered, Evaluation
+from gpo.limits.caller import caller
 from gpo.prompt import Prompt
 from gpo.tasks import Split
 
@@ -34,10 +35,11 @@ class ServeEvaluator:
 
     async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
         """One request for all of them."""
-        return cast("Sequence[Answered]", await _reply(self.handle.answer.remote(self.task, prompt, split, indices)))
+        response = self.handle.answer.remote(self.task, prompt, split, indices, caller.get())
+        return cast("Sequence[Answered]", await _reply(response))
 
     async def _evaluate(self, prompt: Prompt, split: Split, indices: Sequence[int] | None) -> Sequence[Evaluation]:
-        response = self.handle.evaluate.remote(self.task, [prompt], split, indices)
+        response = self.handle.evaluate.remote(self.task, [prompt], split, indices, caller.get())
         return cast("Sequence[Evaluation]", await _reply(response))
 
 

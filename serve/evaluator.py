@@ -8,6 +8,7 @@ from typing import Any
 from ray import serve as ray_serve
 
 from gpo.evaluation import Answered, Evaluation, LocalEvaluator
+from gpo.limits.caller import caller
 from gpo.prompt import Prompt
 from gpo.tasks import Split
 
@@ -31,13 +32,26 @@ class EvaluatorReplica:
         self._evaluators = {evaluator.task.name: evaluator for evaluator in evaluators}
 
     async def evaluate(
-        self, task: str, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
+        self,
+        task: str,
+        prompts: Sequence[Prompt],
+        split: Split,
+        indices: Sequence[int] | None = None,
+        asked_by: str = "",
     ) -> Sequence[Evaluation]:
-        """One evaluation per prompt, in order; see ``gpo.evaluation.Evaluator``."""
+        """One evaluation per prompt, in order; see ``gpo.evaluation.Evaluator``.
+
+        Args:
+            asked_by: who is served in turn with others.
+        """
+        caller.set(asked_by)  # each request is a task of its own
         return await self._evaluator(task).evaluate(prompts, split, indices)
 
-    async def answer(self, task: str, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
+    async def answer(
+        self, task: str, prompt: Prompt, split: Split, indices: Sequence[int], asked_by: str = ""
+    ) -> Sequence[Answered]:
         """One answer per index, in order; see ``gpo.evaluation.Answerer``."""
+        caller.set(asked_by)
         return await self._evaluator(task).answer(prompt, split, indices)
 
     async def sizes(self) -> dict[str, dict[Split, int]]:

@@ -161,29 +161,31 @@ DOMAINS: Mapping[str, Domain] = {
 """Name → domain."""
 
 
-def splits(domain: str, seed: int) -> dict[str, list[dict[str, str]]]:
+def splits(domain: str, seed: int, num_per_label: Mapping[str, int] = NUM_PER_LABEL) -> dict[str, list[dict[str, str]]]:
     """Split → examples with ``text`` and ``label``, in an order that depends on the seed.
 
-    All labels are equally frequent in every split, and no text is in two of them.
+    All labels are equally frequent in every split, and no text is in two of them; there are 1,200 of each label.
     """
     draw = Random(seed)
-    chosen: dict[str, list[dict[str, str]]] = {split: [] for split in NUM_PER_LABEL}
+    chosen: dict[str, list[dict[str, str]]] = {split: [] for split in num_per_label}
     for label in DOMAINS[domain].labels:
-        drawn = iter(draw.sample(DOMAINS[domain].examples(label), sum(NUM_PER_LABEL.values())))
-        for split, size in NUM_PER_LABEL.items():
+        drawn = iter(draw.sample(DOMAINS[domain].examples(label), sum(num_per_label.values())))
+        for split, size in num_per_label.items():
             chosen[split] += [{"text": next(drawn), "label": label} for _ in range(size)]
     for examples in chosen.values():
         draw.shuffle(examples)
     return chosen
 
 
-def write_task(folder: Path, domain: str, seed: int) -> None:
-    """Write train.jsonl, val.jsonl and test.jsonl with 24, 40 and 60 examples; the folder is made where it is missing.
+def write_task(folder: Path, domain: str, seed: int, num_per_label: Mapping[str, int] = NUM_PER_LABEL) -> None:
+    """Write train.jsonl, val.jsonl and test.jsonl, usually with 24, 40 and 60 examples.
+
+    The folder is made where it is missing.
 
     Raises:
         OSError: a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for split, examples in splits(domain, seed).items():
+    for split, examples in splits(domain, seed, num_per_label).items():
         lines = "".join(json.dumps(example) + "\n" for example in examples)
         (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
@@ -63,8 +63,15 @@ def json_lines_log(path: Path, files: ExitStack) -> Callable[[AccessRecord], Non
 
     Every line is written at once, so that the file is complete even if the server is killed.
     """
-    file = files.enter_context(path.open("w", encoding="utf-8", buffering=1))
-    return lambda record: print(json.dumps(asdict(record)), file=file)
+    file = files.enter_context(path.open("wb", buffering=0))
+    names = [field.name for field in fields(AccessRecord)]
+
+    def write(record: AccessRecord) -> None:
+        # Not ``asdict``, which copies every value and takes longer than all else here.
+        line = json.dumps({name: getattr(record, name) for name in names})
+        file.write(f"{line}\n".encode())
+
+    return write
 
 
 class SimulatedEndpoint:

@@ -24,6 +24,8 @@ _SCORED = re.compile(r"^Prompt: (.*?)\nScore: (-?[\d.]+)$", re.DOTALL | re.MULTI
 
 def sections(request: str) -> dict[str, str]:
     """Title → content; empty for what is not a request of the program's."""
+    if "## " not in request:  # nearly always, and a regular expression is slow to say so
+        return {}
     _, *parts = _TITLE.split(request)
     return {title: content.strip() for title, content in zip(parts[::2], parts[1::2], strict=True)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from aiohttp import web
 
 from benchmarks.simulated import judge_model, optimizer_model, task_model
 from benchmarks.simulated.embedding_model import embed
+from benchmarks.simulated.foreign import read_foreign
 from benchmarks.simulated.hashing import integer, uniform
 from benchmarks.simulated.protocol import (
     ChatRequest,
@@ -28,8 +29,14 @@ from benchmarks.simulated.protocol import (
     parse_chat,
     parse_embedding,
 )
+from gpo.models import Message
 
 _Asked = TypeVar("_Asked", ChatRequest, EmbeddingRequest)
+
+# Made once: ``json.dumps`` makes an encoder for every call that asks for anything unusual.
+_in_order = json.JSONEncoder(sort_keys=True).encode
+
+_JSON = {"Content-Type": "application/json"}
 
 CLIENT_GONE = 499
 """The recorded status of a request whose client went away before the reply."""
@@ -119,6 +126,7 @@ class Service:
         self._in_flight = 0
         self._num_requests = 0
         self._attempts = Counter[str]()
+        self._unseeded = Counter[str]()
         self._routes = {
             "/v1/models": ("GET", self._models),
             "/v1/chat/completions": ("POST", self._chat),
@@ -172,12 +180,21 @@ class Service:
         self._admit(call)
         try:
             await self._fail_on_purpose(call.content)
-            choices = [cut(generated(request, behaviour, index), request) for index in range(request.n)]
+            repetition = self._repetition(request, call.content)
+            choices = [cut(generated(request, behaviour, index, repetition), request) for index in range(request.n)]
             await _wait(behaviour.latency_s + behaviour.latency_per_token_s * max(choice.tokens for choice in choices))
         finally:
             self._in_flight -= 1
         call.prompt_tokens, call.completion_tokens = request.prompt_tokens, _num_tokens(choices)
         return chat_body(request, choices, call.content)
+
+    def _repetition(self, request: ChatRequest, content: str) -> int:
+        """How often the same was asked for before, if a model would draw anew: with a temperature, without a seed."""
+        if request.seed is not None or request.temperature == 0:
+            return 0
+        before = self._unseeded[content]
+        self._unseeded[content] = before + 1
+        return before
 
     async def _embeddings(self, raw: bytes, call: _Call) -> dict[str, Any]:
         request = self._understood(raw, call, parse_embedding)
@@ -193,7 +210,7 @@ class Service:
         body = parse_body(raw)
         request = parse(body)
         call.model = request.model
-        call.content = f"{integer(json.dumps(body, sort_keys=True)):016x}"
+        call.content = f"{integer(_in_order(body)):016x}"
         if request.model not in self.behaviour.models:
             raise Refusal(404, "model_not_found", f"the model `{request.model}` does not exist")
         return request
@@ -222,22 +239,33 @@ class Service:
             raise Refusal(behaviour.error_status, "injected_error", "the endpoint fails on purpose")
 
 
-def generated(request: ChatRequest, behaviour: Behaviour, index: int) -> str:
-    """What the model replies that the request is meant for, which its text tells; ``index`` is among its choices."""
-    verdict = judge_model.verdict(request.messages)
+def generated(request: ChatRequest, behaviour: Behaviour, index: int, repetition: int = 0) -> str:
+    """What the model replies that the request is meant for, which its text tells.
+
+    Args:
+        index: among the choices.
+        repetition: how often the same was asked for before without a seed.
+    """
+    messages = request.messages
+    verdict = judge_model.verdict(messages)
     if verdict is not None:
         return verdict
-    asked = optimizer_model.read_request(request.messages)
+    asked = optimizer_model.read_request(messages)
+    foreign = read_foreign(messages) if asked is None else None
+    asked = foreign.assignment if foreign else asked
     if asked is None:
-        return task_model.answer(request.messages, seed=behaviour.seed)
-    return optimizer_model.reply(
-        request.messages,
+        plain: Sequence[Message] = [{"role": "user", "content": foreign.question}] if foreign else messages
+        answer = task_model.answer(plain, seed=behaviour.seed)
+        return foreign.framed(answer) if foreign else answer
+    reply = optimizer_model.reply(
+        messages,
         asked,
         seed=behaviour.seed,
-        sample=(request.seed, index),
+        sample=(request.seed, index, repetition) if repetition else (request.seed, index),
         temperature=request.temperature,
         malformed_rate=behaviour.malformed_rate,
     )
+    return foreign.framed(reply.removeprefix("<START>").removesuffix("<END>")) if foreign else reply
 
 
 def _num_tokens(choices: list[Choice]) -> int:
@@ -250,7 +278,7 @@ async def _wait(duration_s: float) -> None:
 
 
 def _json(body: dict[str, Any], status: int = 200) -> web.Response:
-    return web.Response(body=json.dumps(body).encode(), status=status, content_type="application/json")
+    return web.Response(body=json.dumps(body).encode(), status=status, headers=_JSON)
 
 
 def _record(path: str, call: _Call, status: int) -> AccessRecord:

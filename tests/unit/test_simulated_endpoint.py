@@ -91,6 +91,16 @@ async def test_optimizer_model_follows_seed_temperature_and_limits(endpoint: Sim
     assert not any("<START>" in text for text in malformed)
 
 
+async def test_without_a_seed_the_same_request_is_drawn_anew(endpoint: SimulatedEndpoint) -> None:
+    async def replies(**settings: Any) -> list[str]:
+        text = META_PROMPT[0]["content"]
+        return [(await ask(endpoint, text, "opt-model", **settings)).choices[0].message.content for _ in range(4)]
+
+    assert len(set(await replies(temperature=1.0))) == 4
+    assert len(set(await replies(temperature=1.0, seed=1))) == 1
+    assert len(set(await replies(temperature=0.0))) == 1
+
+
 @pytest.mark.parametrize("encoding", ["float", "base64", None])
 async def test_embeds_in_either_encoding(endpoint: SimulatedEndpoint, encoding: Any) -> None:
     texts = [INITIAL, GOOD]
