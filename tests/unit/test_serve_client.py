@@ -9,6 +9,7 @@ import pytest
 from gpo.evaluation import Answered, Evaluation, LocalEvaluator
 from gpo.examples import Example
 from gpo.grading import RuleGrader
+from gpo.limits.caller import caller
 from gpo.models import Sampling, Usage
 from gpo.prompt import Prompt
 from gpo.score import Score
@@ -89,7 +90,7 @@ async def test_answers_are_one_request_which_ends_with_its_caller() -> None:
     answered = Answered("yes", 1.0, Spending())
     tasks = [asyncio.create_task(evaluator.answer(Prompt("a"), Split.TRAIN, (4, 2))) for _ in range(2)]  # type: ignore[arg-type]
     await asyncio.sleep(0.01)
-    assert handle.asked == [("desk", Prompt("a"), Split.TRAIN, (4, 2))] * 2
+    assert handle.asked == [("desk", Prompt("a"), Split.TRAIN, (4, 2), "")] * 2
     handle.responses[0].work.set_result([answered])
     assert await tasks[0] == [answered]
     tasks[1].cancel()
@@ -110,10 +111,11 @@ async def test_a_replica_answers_for_the_tasks_it_holds() -> None:
 
 async def test_a_block_of_examples_is_one_request_for_each_prompt() -> None:
     handle = Handle()
+    caller.set("some/0")
     evaluator = ServeEvaluator(cast("Any", handle), "desk")
     task = asyncio.create_task(evaluator.evaluate([Prompt("a"), Prompt("b")], Split.VAL, [4, 2]))  # type: ignore[arg-type]
     await asyncio.sleep(0.01)
-    assert handle.asked == [("desk", [Prompt(text)], Split.VAL, [4, 2]) for text in "ab"]
+    assert handle.asked == [("desk", [Prompt(text)], Split.VAL, [4, 2], "some/0") for text in "ab"]
     for response in handle.responses:
         response.work.set_result([SCORED])
     assert await task == [SCORED, SCORED]

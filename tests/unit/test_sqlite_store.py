@@ -187,6 +187,8 @@ async def test_a_lower_bound_shrinks_the_file(tmp_path: Path) -> None:
     path = tmp_path / "completions.sqlite"
     for number in range(1000):
         await SqliteStore(path, 10_000_000).put(number.to_bytes(20, "big"), reply("x" * 2000))
+    await SqliteStore(path, 10_000_000).find(b"key")
+    await SqliteStore(path, 10_000_000).release(b"key")
     await SqliteStore(path, 1_000_000).put(b"key", reply("new"))
     assert await SqliteStore(path, 1_000_000).find(b"key") == reply("new")
     with sqlite3.connect(path) as file:
