@@ -29,6 +29,11 @@ class ClusterAuthority:
 
     name: str = f"limiter-{_VERSION}"
 
+    def start(self) -> ClusterAuthority:
+        """Have the actor started, without waiting for it; itself."""
+        _ = self._actor
+        return self
+
     async def exchange(self, report: Report, wait_s: float) -> Grant:
         """Take a report, and reply with what is new; see ``gpo.limits.messages.Authority``."""
         return cast("Grant", await self._reply(lambda actor: actor.exchange.remote(report, wait_s)))

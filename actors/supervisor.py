@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -13,8 +13,8 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from actors.checkpoint_store import CheckpointStore
+from actors.host import host
 from actors.search import Phase, Search, SearchKey, Update
-from actors.trajectory_worker import TrajectoryActor
 from gpo.errors import BudgetExhausted, GPOError, ModelRefused, RefusalReason, TrajectoryLost
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,18 @@ class Placement:
     cpus: float
     restarts: int
 
+    def host(self, preload: Sequence[str] = ()) -> Any:
+        """An actor for some of the searches; see ``actors.host``."""
+        return host(cpus=self.cpus, restarts=self.restarts, trajectories=self.trajectories_per_actor, preload=preload)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An actor, and the searches that it carries on."""
+
+    actor: Any
+    searches: ray.ObjectRef[Any]
+
 
 def shards(searches: Sequence[Search], size: int) -> list[list[Search]]:
     """The searches in as few groups of at most ``size`` as there can be, those of a task next to each other.
@@ -55,10 +67,13 @@ class Supervisor:
         searches: one per trajectory.
         store: where they are saved, and where a restarted actor finds them.
         placement: how to spread them.
+        hosts: actors that stand already, to be used first; they end with the search.
     """
 
-    def __init__(self, searches: Sequence[Search], store: CheckpointStore, placement: Placement) -> None:
-        self._searches, self._store, self._placement = searches, store, placement
+    def __init__(
+        self, searches: Sequence[Search], store: CheckpointStore, placement: Placement, hosts: Iterable[Any] = ()
+    ) -> None:
+        self._searches, self._store, self._placement, self._hosts = searches, store, placement, iter(hosts)
 
     async def run(self) -> AsyncGenerator[Update, None]:
         """News of all trajectories as they come; the last of each is ``DONE``, with an error where it failed.
@@ -69,7 +84,7 @@ class Supervisor:
         """
         actors = self._start()
         news: asyncio.Queue[Update | BaseException] = asyncio.Queue()
-        follow = [asyncio.create_task(self._follow(key, actor, news)) for key, actor in actors.items()]
+        follow = [asyncio.create_task(self._follow(key, place, news)) for key, place in actors.items()]
         unfinished = len(follow)
         try:
             while unfinished:
@@ -82,25 +97,20 @@ class Supervisor:
             for task in follow:
                 task.cancel()
             await asyncio.gather(*follow, return_exceptions=True)
-            for actor in set(actors.values()):
-                ray.kill(actor)
+            for place in {id(place): place for place in actors.values()}.values():
+                ray.kill(place.actor)
 
-    def _start(self) -> Mapping[SearchKey, Any]:
-        place: Any = TrajectoryActor
-        actors: dict[SearchKey, Any] = {}
+    def _start(self) -> Mapping[SearchKey, _Place]:
+        places: dict[SearchKey, _Place] = {}
         for shard in shards(self._searches, self._placement.trajectories_per_actor):
-            actor = place.options(
-                num_cpus=self._placement.cpus,
-                max_restarts=self._placement.restarts,
-                name=f"trajectories-{shard[0].key.task}-{shard[0].key.seed}",
-                max_concurrency=len(shard) + 1,
-            ).remote(shard, self._store)
-            actors.update({search.key: actor for search in shard})
-        return actors
+            actor = next(self._hosts, None) or self._placement.host()
+            place = _Place(actor, ray.put(shard))
+            places.update({search.key: place for search in shard})
+        return places
 
-    async def _follow(self, key: SearchKey, actor: Any, news: asyncio.Queue[Update | BaseException]) -> None:
+    async def _follow(self, key: SearchKey, place: _Place, news: asyncio.Queue[Update | BaseException]) -> None:
         try:
-            await self._with_restarts(key, actor, news)
+            await self._with_restarts(key, place, news)
         except ModelRefused as refusal:
             # What one search is refused for good, all are: no use in paying for the others' steps until they see it.
             final = refusal.reason is not RefusalReason.REQUEST
@@ -113,10 +123,11 @@ class Supervisor:
             log.exception("trajectory %s failed", key)
             news.put_nowait(self._failed(key, error))
 
-    async def _with_restarts(self, key: SearchKey, actor: Any, news: asyncio.Queue[Update | BaseException]) -> None:
+    async def _with_restarts(self, key: SearchKey, place: _Place, news: asyncio.Queue[Update | BaseException]) -> None:
         for restart in range(self._placement.restarts + 1):
             try:
-                async for reference in actor.run.options(num_returns="streaming").remote(key):
+                streaming = place.actor.run.options(num_returns="streaming")
+                async for reference in streaming.remote(key, [place.searches], self._store):
                     news.put_nowait(await reference)
             except RayActorError as death:  # dead, or out of reach
                 if restart == self._placement.restarts:

@@ -1,7 +1,7 @@
-"""The actor in which trajectories live.
+"""What carries trajectories on, in an actor.
 
-Several share one actor, since a trajectory mostly waits for language models and a process costs about 100 MB. The
-worker is a plain class; the actor is a shell over it.
+Several share one actor, since a trajectory mostly waits for language models and a process costs more than 100 MB. The
+worker is a plain class; ``actors.host`` is the actor, a shell over it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-
-import ray
 
 from actors.checkpoint_store import CheckpointStore
 from actors.search import Phase, Search, SearchKey, Update
@@ -124,6 +122,3 @@ class _Run:
 
     def _tell(self, checkpoint: Checkpoint | None = None) -> None:
         self._news.put_nowait(Update(self._search.key, self._phase, self._evaluated, self._to_evaluate, checkpoint))
-
-
-TrajectoryActor = ray.remote(TrajectoryWorker)

@@ -14,6 +14,8 @@ import ray
 
 from gpo.errors import ConfigError
 
+EMBEDDED_CPUS = 1.0
+"""What Ray reserves for an embedded model's server."""
 _QUIET = ("ray", "ray.serve", "ray._private.worker")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
+from typing import Any
 
 from actors.search import Phase, Search, SearchKey, Update
-from actors.supervisor import Placement, Supervisor
+from actors.supervisor import Supervisor
 from cluster.config import RunConfig
 from cluster.interrupts import run_interruptibly
 from cluster.outputs import RunRecord
@@ -17,7 +18,7 @@ from cluster.progress import Progress, View
 from cluster.run_folder import RunFolder
 from cluster.searches import build_searches
 from cluster.spending import Spending
-from cluster.standing import Standing
+from cluster.standing import Standing, placement
 from gpo.errors import BudgetExhausted, ModelRefused
 from gpo.tasks import Split, Task
 
@@ -77,7 +78,8 @@ class Run:
                 searches = build_searches(self._config, self._tasks, services.evaluators, services.access)
                 account = Spending(self._config.budget, services.access, self._record)
                 left_s = account.left_s(earlier + time.monotonic() - started)
-                run_interruptibly(self._follow(searches, account, left_s, view, title))
+                hosts = services.take_hosts()
+                run_interruptibly(self._follow(searches, hosts, account, left_s, view, title))
             self._record.status = "failed" if self._record.errors else "completed"
         except BudgetExhausted as exhausted:
             self._record.status, self._record.ended_by = "budget_exhausted", str(exhausted)
@@ -96,12 +98,18 @@ class Run:
             self._folder.save(self._record)
 
     async def _follow(
-        self, searches: Sequence[Search], account: Spending, left_s: float | None, view: View, title: str
+        self,
+        searches: Sequence[Search],
+        hosts: Iterable[Any],
+        account: Spending,
+        left_s: float | None,
+        view: View,
+        title: str,
     ) -> None:
         await account.open()
         try:
             async with asyncio.timeout(left_s) as time_left:
-                await self._follow_to_end(searches, account, view, title)
+                await self._follow_to_end(searches, hosts, account, view, title)
         except TimeoutError:
             if not time_left.expired():
                 raise
@@ -109,15 +117,17 @@ class Run:
         finally:
             await account.look()
 
-    async def _follow_to_end(self, searches: Sequence[Search], account: Spending, view: View, title: str) -> None:
-        cluster = self._config.cluster
-        placement = Placement(cluster.trajectories_per_actor, cluster.actor_cpus, cluster.actor_restarts)
+    async def _follow_to_end(
+        self, searches: Sequence[Search], hosts: Iterable[Any], account: Spending, view: View, title: str
+    ) -> None:
         progress = Progress(self._num_steps, title)
         view.begin(progress)
         ticking = asyncio.create_task(_tick(view, account))
         try:
             # Closed here rather than by the garbage collector: its actors end before Ray does, whatever goes wrong.
-            async with aclosing(Supervisor(searches, self._folder.checkpoints, placement).run()) as updates:
+            async with aclosing(
+                Supervisor(searches, self._folder.checkpoints, placement(self._config), hosts).run()
+            ) as updates:
                 async for update in updates:
                     self._take(update)
                     progress.rows[update.key].take(update)

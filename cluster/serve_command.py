@@ -18,8 +18,8 @@ from actors.limiter import ClusterAuthority
 from cluster.build import Access, build_evaluators, embedded_specs
 from cluster.config import RunConfig
 from cluster.progress import view_for
-from cluster.ray_session import ray_session
-from cluster.services import EMBEDDED_CPUS, deployed, embedded_models
+from cluster.ray_session import EMBEDDED_CPUS, ray_session
+from cluster.services import deployed, embedded_models
 from gpo.errors import ClusterError, ConfigError
 from gpo.limits.messages import Spent
 from gpo.tasks import Task

@@ -16,9 +16,10 @@ from urllib.request import urlopen
 import ray
 from ray import serve as ray_serve
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ApplicationStatus
 
 from cluster.build import EmbeddedUrls
-from cluster.ray_session import distinct_hosts
+from cluster.ray_session import EMBEDDED_CPUS, distinct_hosts
 from gpo.errors import ClusterError, ConfigError, ModelUnavailable
 from gpo.evaluation import LocalEvaluator
 from serve.embedded_model import HOST, EmbeddedModelServer, EmbeddedModelSpec, free_port
@@ -26,7 +27,6 @@ from serve.evaluator import evaluator_app
 
 log = logging.getLogger(__name__)
 
-EMBEDDED_CPUS = 1.0
 _EMBEDDED_RESTARTS = 10
 _START_TIMEOUT_S = 180.0
 
@@ -80,6 +80,11 @@ def _answers(url: str) -> bool:
         return False
 
 
+def start_serve() -> None:
+    """Serve without HTTP: an evaluator that only a run calls needs none."""
+    ray_serve.start(proxy_location="Disabled")
+
+
 @contextmanager
 def evaluator(
     name: str, evaluators: Sequence[LocalEvaluator], *, replicas: int, cpus: float
@@ -94,7 +99,6 @@ def evaluator(
     """
     # Nobody but this run calls it: once the run is over, or was interrupted, what it still does is money lost.
     app = evaluator_app(evaluators, replicas=replicas, cpus=cpus, drain_s=0)
-    ray_serve.start(proxy_location="Disabled")
     with deployed(app, name, route_prefix=None) as handle:
         yield handle
 
@@ -106,18 +110,33 @@ def deployed(app: ray_serve.Application, name: str, route_prefix: str | None) ->
     Raises:
         ClusterError: it does not come up.
     """
+    target = ray_serve.RunTarget(app, name=name, route_prefix=route_prefix)
     try:
         try:
-            handle = ray_serve.run(app, name=name, route_prefix=route_prefix)
+            (handle,) = ray_serve.run_many([target], wait_for_applications_running=False)
+            problem = _problem(name)
         except (RuntimeError, ray.exceptions.RayError) as error:
+            problem = _last_line(error)
+        if problem:
             raise ClusterError(
-                f"the evaluator did not come up: {_last_line(error)} Serve's logs on the cluster say more; is this "
-                "version of the program installed on all its nodes?"
-            ) from None
+                f"the evaluator did not come up: {problem} Serve's logs on the cluster say more; is this version "
+                "of the program installed on all its nodes?"
+            )
         yield handle
     finally:
         with unfailing("ending the evaluator"):
             ray_serve.delete(name, _blocking=False)
+
+
+def _problem(name: str) -> str:
+    """Wait until the application runs; why it never will, or nothing. Serve's own waiting looks once a second."""
+    while True:
+        app = ray_serve.status().applications.get(name)
+        if app is not None and app.status is ApplicationStatus.RUNNING:
+            return ""
+        if app is not None and app.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+            return app.message.strip().rpartition("\n")[2] or app.status.value
+        time.sleep(0.1)
 
 
 @contextmanager

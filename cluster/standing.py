@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
 from actors.limiter import ClusterAuthority
+from actors.supervisor import Placement
 from cluster.build import Access, build_evaluators, embedded_specs
 from cluster.config import RunConfig
 from cluster.progress import View
-from cluster.ray_session import cpus_missing, ray_session
-from cluster.services import EMBEDDED_CPUS, embedded_models, evaluator
+from cluster.ray_session import EMBEDDED_CPUS, cpus_missing, ray_session
 from gpo.tasks import Task
-from serve.client import ServeEvaluator
+
+if TYPE_CHECKING:
+    from serve.client import ServeEvaluator
+
+_SERVE = "cluster.services"
+_PRELOADED = ("serve.client", "gpo.openai_compatible", "gpo.static_embedding")
+"""What every trajectory's process needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +34,24 @@ class Services:
     Attributes:
         evaluators: task name → its evaluator.
         access: how the models are reached.
+        hosts: actors that stand ready for the first run's trajectories.
     """
 
     evaluators: Mapping[str, ServeEvaluator]
     access: Access
+    hosts: list[Any]
+
+    def take_hosts(self) -> list[Any]:
+        """The actors that stand ready, for one run: they end with it."""
+        taken = list(self.hosts)
+        self.hosts.clear()
+        return taken
+
+
+def placement(config: RunConfig) -> Placement:
+    """How a run's trajectories are spread."""
+    cluster = config.cluster
+    return Placement(config.trajectories_per_actor, cluster.actor_cpus, cluster.actor_restarts)
 
 
 class Standing:
@@ -63,6 +87,9 @@ class Standing:
             ClusterError, ModelUnavailable: something did not come up.
         """
         config, view = self._config, self._view
+        # Loading Serve takes as long as half of Ray's start, which mostly waits for other processes.
+        loading = Thread(target=import_module, args=(_SERVE,), daemon=True)
+        loading.start()
         specs = embedded_specs(config)
         cluster = config.cluster
         cpus = (
@@ -72,13 +99,21 @@ class Standing:
         )
         view.status("Starting Ray" if self._address == "local" else f"Connecting to Ray at {self._address}")
         self._stack.enter_context(ray_session(self._address, cpus_needed=cpus))
+        loading.join()
+        from cluster.services import embedded_models, evaluator, start_serve
+        from serve.client import ServeEvaluator
+
         missing = cpus_missing(cpus)
         shortage = f" (the cluster has {missing:g} CPUs too few; it must grow, or this waits)" if missing else ""
         if specs:
             view.status(f"Starting the embedded model{shortage}")
         urls = self._stack.enter_context(embedded_models(specs))
-        access = Access(urls, ClusterAuthority(), account=self._name)
         view.status(f"Starting the evaluator{shortage}")
+        start_serve()
+        # Their processes take seconds to load what they need: better now, beside the evaluator's.
+        authority = ClusterAuthority().start()
+        hosts = [placement(config).host(_PRELOADED) for _ in range(min(config.num_actors, os.cpu_count() or 1))]
+        access = Access(urls, authority, account=self._name)
         handle = self._stack.enter_context(
             evaluator(
                 self._name,
@@ -87,4 +122,4 @@ class Standing:
                 cpus=cluster.evaluator_cpus,
             )
         )
-        return Services({task.name: ServeEvaluator(handle, task.name) for task in self._tasks}, access)
+        return Services({task.name: ServeEvaluator(handle, task.name) for task in self._tasks}, access, hosts)

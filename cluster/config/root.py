@@ -16,6 +16,8 @@ from cluster.config.section import Section
 from cluster.config.tasks import Tasks
 from gpo.limits.messages import Budget
 
+_MOST_ACTORS = 16
+
 
 class RunSection(Section):
     """What the run is called, and which seeds it covers."""
@@ -31,8 +33,9 @@ class RunSection(Section):
 class ClusterConfig(Section):
     """How the work is spread over Ray."""
 
-    trajectories_per_actor: PositiveInt = 8
-    """Trajectories that share an actor, and with it a process."""
+    trajectories_per_actor: PositiveInt | None = None
+    """Trajectories that share an actor, and with it a process. Left out: 8, or as many more as it takes to need no more
+    than 16 actors."""
     actor_cpus: Annotated[float, Field(ge=0)] = 0.1
     """CPUs that Ray reserves for a trajectory actor, which mostly waits."""
     actor_restarts: NonNegativeInt = 3
@@ -96,7 +99,16 @@ class RunConfig(Section):
     @property
     def num_actors(self) -> int:
         """How many actors the trajectories are spread over."""
-        return ceil(len(self.tasks) * len(self.run.seeds) / self.cluster.trajectories_per_actor)
+        return ceil(self._num_trajectories / self.trajectories_per_actor)
+
+    @property
+    def trajectories_per_actor(self) -> int:
+        """Trajectories that share an actor: a process costs far more memory than a trajectory in it."""
+        return self.cluster.trajectories_per_actor or max(8, ceil(self._num_trajectories / _MOST_ACTORS))
+
+    @property
+    def _num_trajectories(self) -> int:
+        return len(self.tasks) * len(self.run.seeds)
 
     @property
     def meta_prompt(self) -> MetaPromptConfig:
