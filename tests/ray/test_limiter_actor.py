@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+import ray
+
+from actors.limiter import ClusterAuthority
+from cluster.ray_session import ray_session
+from gpo.limits.gate import Gate
+from gpo.limits.messages import Budget, Pool, Spent
+from gpo.models import Usage
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with ray_session("local", cpus_needed=2):
+        yield
+
+
+class Endpoint:
+    now = most = answered = 0
+
+    async def call(self, gate: Gate) -> None:
+        async with gate.admitted() as admission:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            await asyncio.sleep(0.02)
+            self.now -= 1
+            self.answered += 1
+            admission.answered(Usage(requests=1, prompt_tokens=3))
+
+
+async def test_calls_go_on_when_the_authority_dies_and_its_memory_is_made_good(cluster: None) -> None:
+    authority, endpoint = ClusterAuthority(f"limiter-{uuid4().hex}").start(), Endpoint()
+    budget = Budget(calls=1000)
+    await authority.open_account("run", budget, Spent(calls=5))
+    pool = Pool("http://here/v1", "model", 8, 8, account="run", has_budget=True, has_call_budget=True)
+    gates = [Gate(authority, pool), Gate(ClusterAuthority(authority.name), pool)]
+    first = [asyncio.create_task(endpoint.call(gates[number % 2])) for number in range(200)]
+    while endpoint.answered < 60:  # noqa: ASYNC110  # counted by the calls themselves
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.5)
+    known = await authority.account_spent("run", budget, Spent())
+    assert known.calls > 60
+
+    ray.kill(authority._actor, no_restart=False)
+    again = authority
+    for _ in range(100):
+        try:
+            spent = await again.account_spent("run", budget, known)
+            break
+        except ConnectionError:
+            await asyncio.sleep(0.1)
+    assert spent.calls >= known.calls
+    async with asyncio.timeout(60):
+        await asyncio.gather(*first)
+    assert endpoint.most == 8
+    assert endpoint.answered == 200
+
+
+async def test_all_who_ask_by_name_share_one_authority(cluster: None) -> None:
+    name = f"limiter-{uuid4().hex}"
+    await ClusterAuthority(name).open_account("run", Budget(), Spent(calls=7))
+    assert (await ClusterAuthority(name).account_spent("run", Budget(), Spent())).calls == 7
