@@ -96,6 +96,7 @@ def test_summary_tells_what_the_run_came_to(run: Outcome) -> None:
         "started_at",
         "finished_at",
         "wall_s",
+        "spent",
         "trajectories",
         "averages",
         "llm",

@@ -63,5 +63,6 @@ async def test_calls_go_on_when_the_authority_dies_and_its_memory_is_made_good(c
 
 async def test_all_who_ask_by_name_share_one_authority(cluster: None) -> None:
     name = f"limiter-{uuid4().hex}"
-    await ClusterAuthority(name).open_account("run", Budget(), Spent(calls=7))
+    first = ClusterAuthority(name)
+    await first.open_account("run", Budget(), Spent(calls=7))
     assert (await ClusterAuthority(name).account_spent("run", Budget(), Spent())).calls == 7
