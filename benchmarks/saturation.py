@@ -18,11 +18,11 @@ from benchmarks.measuring.outcome import Outcome, Subject, append_line, measured
 from benchmarks.measuring.peers import PEERS, peer_subject
 from benchmarks.measuring.tables import CALLS, COST, NAME, REFUSALS, SCORES, SPEED, table, write_between
 
-ONE = Load(name="ours, 1 trajectory", trajectories=1, steps=12)
+ONE = Load(name="ours, 1 trajectory", trajectories=1, steps=6)
 OURS: dict[str, Load] = {
     "one": ONE,
-    "four": Load(name="ours, 4 trajectories", trajectories=4, steps=4),
-    "sixteen": Load(name="ours, 16 trajectories, limit 128", trajectories=16, steps=4, limit=128),
+    "four": Load(name="ours, 4 trajectories", trajectories=4, steps=3),
+    "sixteen": Load(name="ours, 16 trajectories, limit 128", trajectories=16, steps=3, limit=128),
     "eight": Load(name="ours, 8 trajectories", trajectories=8, steps=2),
 }
 FAULTS: dict[str, Load] = {

@@ -166,10 +166,10 @@ def _folder(field: str, place: str) -> Folder:
 
 
 def _show_results(record: RunRecord, folder: RunFolder) -> None:
-    from cluster.results import acceptance_line, results_table, written_files
+    from cluster.results import acceptance_line, results_table, unscored_line, written_files
 
     _out.print(results_table(record))
-    if line := acceptance_line(record):
+    for line in filter(None, (acceptance_line(record), unscored_line(record))):
         _out.print(line, highlight=False, markup=False, soft_wrap=True)
     for line in written_files(folder.folder):
         _out.print(line, highlight=False, markup=False, soft_wrap=True)

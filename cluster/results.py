@@ -68,6 +68,22 @@ def acceptance_line(record: RunRecord) -> str | None:
     return f"{percent(rate)} % of the new prompts kept to the step size{anew}."
 
 
+def unscored_line(record: RunRecord) -> str | None:
+    """How many verdicts are missing from the scores; ``None`` where none is."""
+    scores = [
+        score
+        for checkpoint in record.checkpoints.values()
+        for score in (
+            *(candidate.score for candidate in checkpoint.trajectory.history),
+            *(test.score for test in checkpoint.test.values()),
+        )
+    ]
+    missing, whole = sum(score.num_unscored for score in scores), sum(score.num_examples for score in scores)
+    if not missing:
+        return None
+    return f"{missing:,} of {whole:,} answers stayed unscored: their calls failed for good, and no mean counts them."
+
+
 def written_files(folder: Folder) -> list[str]:
     """The paths of the results, each with what it holds."""
     return [f"{what + ':':<16} {folder.path(name)}" for name, what in _FILES.items()]

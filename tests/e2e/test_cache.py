@@ -33,7 +33,7 @@ def _llm(folder: Path, role: str) -> tuple[int, int]:
     return usage["requests"], usage["cached"]
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [2])
 def test_trajectories_from_the_same_prompt_make_no_task_call_twice(
     replicas: int, endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
 ) -> None:

@@ -4,12 +4,13 @@ from dataclasses import asdict
 
 from actors.search import SearchKey
 from cluster.outputs import RunRecord, step_lines, summary
+from cluster.results import unscored_line
 from gpo.checkpoint import Checkpoint
 from gpo.evaluation import Evaluation
 from gpo.models import Usage
 from gpo.prompt import Prompt
 from gpo.score import Score
-from gpo.testing.samples import TRAJECTORIES
+from gpo.testing.samples import TRAJECTORIES, candidate, trajectory
 
 KEY = SearchKey("task", 0)
 CHECKPOINT = Checkpoint(TRAJECTORIES["one step"], {})
@@ -38,3 +39,11 @@ def test_a_dropped_candidate_is_told_as_dropped() -> None:
     (row,) = summary(record(checkpoint), {"started_at": None, "finished_at": None})["trajectories"]
     assert row["best"]["prompt"] == "Reason."
     assert (row["samples"]["candidates"], row["samples"]["dropped"]) == (4, 3)
+
+
+def test_a_run_says_how_many_answers_stayed_unscored() -> None:
+    assert unscored_line(record(CHECKPOINT)) is None
+    search = trajectory(candidate("Think.", 0.5, None, 1.0), [candidate("Reason.", None, None, 1.0)])
+    tested = Checkpoint(search, {}).with_test(Prompt("Think."), Evaluation(Score((1.0, None)), Usage()))
+    line = unscored_line(record(tested))
+    assert line == "4 of 8 answers stayed unscored: their calls failed for good, and no mean counts them."
