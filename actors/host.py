@@ -40,6 +40,12 @@ class Host:
         async for update in (await self._worker).run(key):
             yield update
 
+    async def stop(self) -> None:
+        """End all searches, and whatever they have asked others to do; their last checkpoints stand."""
+        if self._worker is not None:
+            (await self._worker).stop()
+            await asyncio.sleep(0)
+
 
 async def _worker(searches: ray.ObjectRef[Any], store: CheckpointStore) -> TrajectoryWorker:
     return TrajectoryWorker(await searches, store)
@@ -53,7 +59,7 @@ def host(*, cpus: float, restarts: int, trajectories: int, preload: Sequence[str
         restarts: how often it is started again if it dies.
     """
     actor_class: Any = HostActor
-    return actor_class.options(num_cpus=cpus, max_restarts=restarts, max_concurrency=trajectories + 1).remote(preload)
+    return actor_class.options(num_cpus=cpus, max_restarts=restarts, max_concurrency=trajectories + 2).remote(preload)
 
 
 HostActor = ray.remote(Host)

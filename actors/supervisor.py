@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -19,6 +20,7 @@ from gpo.errors import BudgetExhausted, GPOError, ModelRefused, RefusalReason, T
 
 log = logging.getLogger(__name__)
 
+_FAREWELL_S = 3.0
 _RESTART_WAIT_S = 1.0
 """Before a trajectory is asked of its restarted actor again; doubled every time."""
 
@@ -97,7 +99,10 @@ class Supervisor:
             for task in follow:
                 task.cancel()
             await asyncio.gather(*follow, return_exceptions=True)
-            for place in {id(place): place for place in actors.values()}.values():
+            places = {id(place): place for place in actors.values()}.values()
+            # A process that is killed tells nobody that it does not wait any more: the evaluator would go on for it.
+            await _settled([place.actor.stop.remote() for place in places])
+            for place in places:
                 ray.kill(place.actor)
 
     def _start(self) -> Mapping[SearchKey, _Place]:
@@ -147,6 +152,15 @@ class Supervisor:
     @staticmethod
     def _failed(key: SearchKey, error: BaseException) -> Update:
         return Update(key, Phase.DONE, error=f"{type(error).__name__}: {error}")
+
+
+async def _settled(references: Sequence[Any]) -> None:
+    async def settle(reference: Any) -> None:
+        with suppress(ray.exceptions.RayError):
+            await reference
+
+    if references:
+        await asyncio.wait([asyncio.create_task(settle(one)) for one in references], timeout=_FAREWELL_S)
 
 
 def _cause(failure: RayTaskError) -> BaseException:

@@ -56,6 +56,11 @@ class TrajectoryWorker:
         finally:
             work.cancel()
 
+    def stop(self) -> None:
+        """End every search at once; their last checkpoints stand."""
+        for work in self._runs.values():
+            work.cancel()
+
 
 class _Run:
     """One search under way."""

@@ -120,6 +120,8 @@ def chat_model(config: RunConfig, role: ChatRole, access: Access) -> SampledMode
     model, gate = _chat_config(config, role), _gate(config, role, access)
     if isinstance(model, ChatEndpointConfig):
         sampling, identity = model.sampling, {"base_url": model.base_url, "model": model.model}
+        if model.completion_limit != "max_tokens":  # servers may not heed it
+            identity["completion_limit"] = model.completion_limit
         asked = OpenAICompatibleModel(model.build(gate), model.completion_limit)
     else:
         spec = embedded_spec(model)
@@ -157,14 +159,19 @@ def _gate(config: RunConfig, role: Role, access: Access) -> Gate:
     }
     places = {name: _place(model, access.urls) for name, model in models.items()}
     url, name, concurrency = places[role]
-    model, budget = models[role], config.budget.build()
+    budget = config.budget.build()
+    rates = [
+        (model.requests_per_min, model.tokens_per_min)
+        for other, model in models.items()
+        if isinstance(model, EndpointConfig) and places[other][:2] == (url, name)
+    ]
     pool = Pool(
         endpoint=url,
         model=name,
         concurrency=concurrency,
         endpoint_concurrency=max(most for where, _, most in places.values() if where == url),
-        requests_per_min=model.requests_per_min if isinstance(model, EndpointConfig) else None,
-        tokens_per_min=model.tokens_per_min if isinstance(model, EndpointConfig) else None,
+        requests_per_min=min((rate for rate, _ in rates if rate is not None), default=None),
+        tokens_per_min=min((rate for _, rate in rates if rate is not None), default=None),
         role=role,
         account=access.account,
         has_budget=budget != Budget(),

@@ -116,6 +116,8 @@ def compare(
     for table in comparison_tables(comparison, _out.width):
         _out.print(table)
     for run in comparison.methods:
+        if run.record.ended_by:
+            say(f"{run.name}: stopped by {run.record.ended_by}")
         for key, error in run.record.errors.items():
             say(f"{run.name}: {key} failed: {error}", style="red")
     for line in written:

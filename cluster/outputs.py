@@ -81,6 +81,7 @@ def summary(record: RunRecord, iso: Mapping[str, str | None]) -> dict[str, Any]:
         "finished_at": iso["finished_at"],
         "wall_s": round(record.wall_s, 3),
         "spent": asdict(record.spent),
+        "ended_by": record.ended_by or None,
         "trajectories": [_trajectory(record, key) for key in record.keys],
         "averages": averages(record.families, record.checkpoints),
         "llm": {role: asdict(usage) for role, usage in record.usage_by_role().items()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from actors.search import Phase, Search, SearchKey, Update
@@ -19,8 +19,10 @@ from cluster.run_folder import RunFolder
 from cluster.searches import build_searches
 from cluster.spending import Spending
 from cluster.standing import Standing, placement
-from gpo.errors import BudgetExhausted, ModelRefused
+from gpo.errors import BudgetExhausted, ModelRefused, StorageError
 from gpo.tasks import Split, Task
+
+_SAVED_EVERY_S = 10.0
 
 
 def run_keys(config: RunConfig) -> tuple[SearchKey, ...]:
@@ -122,7 +124,7 @@ class Run:
     ) -> None:
         progress = Progress(self._num_steps, title)
         view.begin(progress)
-        ticking = asyncio.create_task(_tick(view, account))
+        ticking = asyncio.create_task(self._tick(view, account))
         try:
             # Closed here rather than by the garbage collector: its actors end before Ray does, whatever goes wrong.
             async with aclosing(
@@ -135,6 +137,19 @@ class Run:
         finally:
             ticking.cancel()
 
+    async def _tick(self, view: View, account: Spending) -> None:
+        before = self._record.wall_s
+        started = saved = time.monotonic()
+        while True:
+            await asyncio.sleep(1.0)
+            view.tick()
+            await account.look()
+            self._record.wall_s = before + time.monotonic() - started
+            if time.monotonic() - saved > _SAVED_EVERY_S:  # a driver that is killed forgets no more than that
+                with suppress(StorageError):  # said at the end, if it is still so
+                    self._folder.save_summary(self._record)
+                saved = time.monotonic()
+
     def _take(self, update: Update) -> None:
         if update.checkpoint is not None:
             before = self._record.checkpoints.get(update.key)
@@ -144,10 +159,3 @@ class Run:
                 self._folder.append_step(update.key, step)
         if update.phase is Phase.DONE and update.error:
             self._record.errors[update.key] = update.error
-
-
-async def _tick(view: View, account: Spending) -> None:
-    while True:
-        await asyncio.sleep(1.0)
-        view.tick()
-        await account.look()

@@ -161,15 +161,23 @@ class RunFolder:
         except OSError as error:
             raise StorageError(f"{self.folder.path('steps.jsonl')} cannot be written: {error}") from None
 
+    def save_summary(self, record: RunRecord) -> dict[str, Any]:
+        """Write ``summary.json``; its content.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        document = summary(record, {"started_at": _iso(record.started_at), "finished_at": _iso(record.finished_at)})
+        self._write("summary.json", as_json(document))
+        return document
+
     def save(self, record: RunRecord) -> None:
         """Write every file but the checkpoints.
 
         Raises:
             StorageError: a file could not be written; ``summary.json`` comes first.
         """
-        iso = {"started_at": _iso(record.started_at), "finished_at": _iso(record.finished_at)}
-        document = summary(record, iso)
-        self._write("summary.json", as_json(document))
+        document = self.save_summary(record)
         self._write("steps.jsonl", as_json_lines(step_lines(record)))
         self._write("best_prompts.json", as_json(best_prompts(record)))
         self._write("report.html", report(record, document).encode())

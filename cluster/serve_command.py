@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import threading
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from ipaddress import ip_address
@@ -17,11 +17,13 @@ from rich.console import Console
 from actors.limiter import ClusterAuthority
 from cluster.build import Access, build_evaluators, embedded_specs
 from cluster.config import RunConfig
+from cluster.interrupts import run_interruptibly
+from cluster.outputs import RunRecord
 from cluster.progress import view_for
 from cluster.ray_session import EMBEDDED_CPUS, ray_session
 from cluster.services import deployed, embedded_models
+from cluster.spending import Spending
 from gpo.errors import ClusterError, ConfigError
-from gpo.limits.messages import Spent
 from gpo.tasks import Task
 from serve.embedded_model import free_port
 from serve.evaluator import evaluator_app
@@ -71,7 +73,9 @@ def serve_evaluator(
             urls = stack.enter_context(embedded_models(specs))
             where = _start_http(host, port)
             access = Access(urls, ClusterAuthority(), account=_APP)
-            asyncio.run(access.authority.open_account(_APP, config.budget.build(), Spent()))
+            record = RunRecord(_APP, started_at=time.time())
+            account = Spending(config.budget, access, record)
+            asyncio.run(account.open())
             app = evaluator_app(
                 build_evaluators(config, tasks, access),
                 replicas=cluster.evaluator_replicas,
@@ -86,7 +90,14 @@ def serve_evaluator(
             soft_wrap=True,
         )
         with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+            run_interruptibly(_watch(account))
+
+
+async def _watch(account: Spending) -> None:
+    """Keep in mind what is spent, for an authority that is started anew."""
+    while True:
+        await asyncio.sleep(1.0)
+        await account.look()
 
 
 def _require_free(host: str, port: int) -> None:

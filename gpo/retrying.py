@@ -13,6 +13,8 @@ from gpo.errors import ModelUnavailable
 
 _T = TypeVar("_T")
 
+_SOON_S = 0.5
+"""An endpoint that asks for a shorter wait, or none, is not asked again and again without growing ones."""
 _JITTER = 0.1
 """Added to a wait that the endpoint asked for, as a share of it: those who were refused together shall not come back
 together."""
@@ -72,11 +74,13 @@ class Retries:
 
     def _is_enough(self, failures: list[ModelUnavailable], state: tenacity.RetryCallState) -> bool:
         counted = sum(not failure.too_many for failure in failures)
-        waited_s = state.seconds_since_start or 0.0
-        return counted >= self.max_attempts or (failures[-1].too_many and waited_s > self.patience_s)
+        # Not the time in our own queue.
+        return counted >= self.max_attempts or (failures[-1].too_many and state.idle_for > self.patience_s)
 
     def _wait_s(self, failures: list[ModelUnavailable], state: tenacity.RetryCallState) -> float:
+        backoff = float(tenacity.wait_random_exponential(multiplier=0.5, max=self.max_backoff_s)(state))
         asked = failures[-1].retry_after_s
         if asked is None:
-            return float(tenacity.wait_random_exponential(multiplier=0.5, max=self.max_backoff_s)(state))
-        return min(asked, self.max_backoff_s) * (1 + _JITTER * random.random())
+            return backoff
+        waits = min(asked, self.max_backoff_s) * (1 + _JITTER * random.random())
+        return waits if asked >= _SOON_S else max(waits, backoff)

@@ -26,6 +26,8 @@ class Account:
         """Count from here, beginning with what was spent already."""
         self.budget = budget
         self._earlier = spent - self._reported
+        for holder in self._holders:
+            self.forget(holder)
 
     def make_good(self, budget: Budget, at_least: Spent) -> None:
         """Go on with what somebody else remembers, where that is more."""
@@ -42,17 +44,40 @@ class Account:
     def _reported(self) -> Spent:
         return sum((holder.spent for holder in self._holders.values()), start=Spent())
 
-    def take(self, holder: str, spent: Spent, returned: int) -> None:
-        """What a gate has spent and given back since its own beginning; less than before is old news.
+    def take(self, holder: str, spent: Spent, returned: int) -> bool:
+        """What a gate has spent and given back since its own beginning; whether there are permits to hand out again.
+
+        Less than before is old news.
 
         What it says first is where its count begins here: an authority that was started anew has that from others.
         """
         known = self._holders.setdefault(holder, _Holder(spent, returned))
-        if (
-            spent.calls + returned
-            >= known.at_first.calls + known.spent.calls + known.returned_at_first + known.returned
-        ):
+        returned_before = known.returned
+        if spent.calls + returned >= known.heard:
             known.spent, known.returned = spent - known.at_first, returned - known.returned_at_first
+            known.heard = spent.calls + returned
+        return known.returned > returned_before
+
+    def received(self, holder: str, permits: int) -> None:
+        """So many permits have reached a gate since its own beginning; those that were lost on the way are none."""
+        known = self._holders[holder]
+        if known.received_at_first is None:
+            known.received_at_first = permits - known.granted
+        known.granted = permits - known.received_at_first
+
+    def forget(self, holder: str) -> None:
+        """The gate is gone, and its permits with it."""
+        known = self._holders.get(holder)
+        if known is not None:
+            known.granted = known.spent.calls + known.returned
+            known.received_at_first = None
+
+    def can_permit(self) -> bool:
+        """Whether it has a permit to hand out."""
+        return self.budget is not None and (self.budget.calls is None or self._left(self.budget.calls) > 0)
+
+    def _left(self, calls: int) -> int:
+        return calls - self.spent.calls - sum(holder.outstanding for holder in self._holders.values())
 
     def permits(self, holder: str, wanted: int) -> int:
         """Permits for calls, at most so many; they count as spent until they come back."""
@@ -61,8 +86,7 @@ class Account:
         known = self._holders.setdefault(holder, _Holder())
         granted = wanted
         if self.budget.calls is not None:
-            outstanding = sum(holder.outstanding for holder in self._holders.values())
-            granted = max(0, min(wanted, self.budget.calls - self.spent.calls - outstanding))
+            granted = max(0, min(wanted, self._left(self.budget.calls)))
         known.granted += granted
         return granted
 
@@ -85,6 +109,7 @@ class _Holder:
     spent: Spent = field(default_factory=Spent)
     returned: int = 0
     granted: int = 0
+    received_at_first: int | None = None
     heard: int = 0
 
     @property

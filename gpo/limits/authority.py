@@ -20,7 +20,7 @@ class LimitAuthority:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._limiter = Limiter(clock)
-        self._news = asyncio.Event()
+        self._news: tuple[asyncio.AbstractEventLoop | None, asyncio.Event] = (None, asyncio.Event())
 
     @property
     def is_idle(self) -> bool:
@@ -43,7 +43,7 @@ class LimitAuthority:
                 return Grant(report.epoch, 0)
             try:
                 async with asyncio.timeout(wait):
-                    await self._news.wait()
+                    await self._news_here().wait()
             except TimeoutError:
                 continue
 
@@ -69,5 +69,13 @@ class LimitAuthority:
             self._tell_all()
 
     def _tell_all(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        self._news[1].set()
+        self._news = (None, asyncio.Event())
+
+    def _news_here(self) -> asyncio.Event:
+        """An event of the loop that runs: one that was waited for in another cannot be waited for here."""
+        loop, news = self._news
+        if loop is not asyncio.get_running_loop():
+            news = news if loop is None else asyncio.Event()
+            self._news = (asyncio.get_running_loop(), news)
+        return news

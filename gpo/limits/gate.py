@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
@@ -24,6 +23,8 @@ _COALESCED_S = 0.005
 """What changes within so short a time is reported at once."""
 _PATIENCE_S = 60.0
 """How long the authority may be out of reach."""
+_SILENCE_S = 15.0
+"""How much later than it was asked to it may reply."""
 _FIRST_COMPLETION_TOKENS = 256
 
 
@@ -60,12 +61,18 @@ class Gate:
         finally:
             live.leave(owner, admission)
 
-    @cached_property
+    @property
     def _live(self) -> _Live:
-        return _Live(self.authority, self.pool)
+        live: _Live | None = self.__dict__.get("_in_use")
+        if live is None or live.loop is not asyncio.get_running_loop():
+            before, live = live, _Live(self.authority, self.pool)
+            if before is not None:
+                live.succeed(before)
+            self.__dict__["_in_use"] = live
+        return live
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_live"}
+        return {name: value for name, value in self.__dict__.items() if name != "_in_use"}
 
 
 @dataclass(slots=True)
@@ -100,7 +107,7 @@ class _Live:
 
     def __init__(self, authority: Authority, pool: Pool) -> None:
         self._authority, self._pool = authority, pool
-        self._loop = asyncio.get_running_loop()
+        self.loop = self._loop = asyncio.get_running_loop()
         self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
         self._num_waiting = 0
         self._under_way = Counter[str]()
@@ -115,12 +122,19 @@ class _Live:
     def _begin_anew(self) -> None:
         """As a holder that the authority has not heard of."""
         self._holder, self._number, self._epoch = uuid4().hex, 0, 0
-        self._places = self._permits = self._returned = 0
+        self._places = self._permits = self._received = self._returned = 0
         self._contended = self._is_exhausted = False
         self._spent = Spent()
         self._told = Report(self._holder, 0, self._pool)
         self._succeeded = self._refused = 0
         self._refused_version, self._retry_after_s, self._tokens_beyond = 0, 0.0, 0.0
+
+    def succeed(self, before: _Live) -> None:
+        """Go on as the same holder as one whose event loop has ended, which can give nothing back any more."""
+        self._holder, self._number, self._epoch = before._holder, before._number, before._epoch
+        self._spent, self._received = before._spent, before._received
+        self._returned = self._received - self._spent.calls
+        self._told = Report(self._holder, self._number, self._pool)
 
     def expected_completion(self, max_tokens: int | None) -> float:
         """Tokens that a reply is expected to have: as many as those before it, or what it may have at most."""
@@ -153,28 +167,38 @@ class _Live:
         used = 0
         if admission.usage is not None:
             usage = admission.usage
-            used = usage.prompt_tokens + usage.completion_tokens
+            # An endpoint that does not say what a reply took is believed to have taken what was expected.
+            used = usage.prompt_tokens + usage.completion_tokens or round(admission.expected_tokens)
             self._spent += Spent(1, used, usage.cost_usd)
             self._succeeded += 1
             rate = 0.05 if self._completion_tokens else 1.0
             self._completion_tokens += (usage.completion_tokens - self._completion_tokens) * rate
         else:
-            self._returned += 1
+            self._returned += self._pool.needs_permits
         self._tokens_beyond += used - admission.expected_tokens
         if admission.was_refused:
             # Not to be given to the next at once: it would be refused as well.
-            self._places = max(1, min(self._places, self._num_under_way))
-            self._refused += 1
+            self._places = min(self._places, max(1, self._num_under_way))
+            if admission.version > self._refused_version:
+                self._refused = 0
+            self._refused += admission.version >= self._refused_version
             self._refused_version = max(self._refused_version, admission.version)
             self._retry_after_s = max(self._retry_after_s, admission.retry_after_s)
             self._report_soon(_COALESCED_S)
         self._admit()
-        if self._has_places_to_give_back or (self._pool.has_budget and self._succeeded >= self._places):
+        is_short = self._pool.needs_permits and self._permits < self._usable_permits // 2
+        if is_short or self._has_places_to_give_back or (self._pool.has_budget and self._succeeded >= self._places):
             self._report_soon(_COALESCED_S)
 
     @property
     def _demand(self) -> int:
         return self._num_under_way + self._num_waiting
+
+    @property
+    def _usable_permits(self) -> int:
+        """As many as may be used soon: more would be kept from other gates, or grow old, while calls wait here."""
+        rated = self._pool.requests_per_min is not None or self._pool.tokens_per_min is not None
+        return min(self._num_waiting, self._places if rated else 2 * self._places)
 
     @property
     def _has_places_to_give_back(self) -> bool:
@@ -220,11 +244,11 @@ class _Live:
     # What is reported, and when.
 
     def _report(self) -> Report:
-        if not self._num_waiting and self._permits:
-            self._returned += self._permits
-            self._permits = 0
+        usable = self._usable_permits if self._pool.needs_permits else 0
+        if self._permits > usable:
+            self._returned += self._permits - usable
+            self._permits = usable
         self._number += 1
-        needs = self._pool.needs_permits
         self._told = Report(
             self._holder,
             self._number,
@@ -234,7 +258,8 @@ class _Live:
             under_way=self._num_under_way,
             demand=self._demand,
             weight=max(len(self._under_way), self._waiting.num_owners, 1),
-            permits_wanted=max(0, self._num_waiting - self._permits) if needs else 0,
+            permits_wanted=usable - self._permits,
+            permits_received=self._received,
             tokens_each=self._tokens_each,
             succeeded=self._succeeded,
             refused=self._refused,
@@ -264,9 +289,9 @@ class _Live:
 
     def _is_wanting_told(self) -> bool:
         """Whether the authority knows that we want more than we have."""
-        if self._is_exhausted or (self._pool.needs_permits and not self._told.permits_wanted):
+        if self._is_exhausted or (self._permits < self._usable_permits and not self._told.permits_wanted):
             return False
-        return self._told.demand > self._places
+        return self._told.demand > self._places or self._told.permits_wanted > 0
 
     async def _tell(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)  # at 0, for all who ask in the same moment
@@ -290,11 +315,13 @@ class _Live:
         while idle_rounds < _IDLE_ROUNDS:
             report, asked = self._report(), self._loop.time()
             try:
-                grant = await self._authority.exchange(report, _BUSY_S if report.demand else _QUIET_S)
-            except ConnectionError as lost:
+                wait_s = _BUSY_S if report.demand else _QUIET_S
+                async with asyncio.timeout(wait_s + _SILENCE_S):
+                    grant = await self._authority.exchange(report, wait_s)
+            except (ConnectionError, TimeoutError) as lost:
                 self._take_back(report)
                 if self._loop.time() - heard > _PATIENCE_S:
-                    self._turn_away(ModelUnavailable(f"the limiter is out of reach: {lost}"))
+                    self._turn_away(ModelUnavailable(f"the limiter is out of reach: {lost or 'no answer'}"))
                 await asyncio.sleep(0.5)
                 continue
             heard = self._loop.time()
@@ -302,7 +329,7 @@ class _Live:
             idle_rounds = 0 if self._demand else idle_rounds + 1
         leaving = Report(
             self._holder, self._number + 1, self._pool, spent=self._spent,
-            permits_returned=self._returned + self._permits, leaving=True,
+            permits_returned=self._returned + self._permits, permits_received=self._received, leaving=True,
         )  # fmt: skip
         self._begin_anew()
         self._talking = None
@@ -317,7 +344,8 @@ class _Live:
             self._epoch, self._places, self._contended = grant.epoch, grant.places, grant.contended
             self._is_exhausted = bool(grant.exhausted)
             self._permits += grant.permits
-            self.version = max(self.version, grant.version)
+            self._received += grant.permits
+            self.version = grant.version  # lower than before, where the authority was started anew
         if grant.pause_s:
             self._paused_until = self._loop.time() + grant.pause_s
             self._loop.call_later(grant.pause_s, self._admit)

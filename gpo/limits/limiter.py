@@ -58,8 +58,8 @@ class Limiter:
             self._rate(pool, now).settle(report.tokens_beyond, now)
         account = self.account(pool.account)
         exhausted = account.exhausted()
-        account.take(report.holder, report.spent, report.permits_returned)
-        changed |= exhausted != account.exhausted() or report.permits_returned > 0
+        changed |= account.take(report.holder, report.spent, report.permits_returned)
+        changed |= exhausted != account.exhausted()
         if report.leaving:
             self._drop(report.holder)
             return True
@@ -68,6 +68,8 @@ class Limiter:
             gate = _Gate(pool, epoch=report.epoch, held=report.places, told=report.places)
             self._gates[report.holder] = endpoint.gates[report.holder] = gate
             endpoint.limits_changed()
+        if report.number > gate.number and report.epoch == gate.epoch:
+            account.received(report.holder, report.permits_received)
         changed |= gate.take(report, now)
         changed |= before != (endpoint.adaptive.limit, endpoint.adaptive.version)
         if report.refused and report.retry_after_s and not any(other.under_way for other in endpoint.gates.values()):
@@ -135,7 +137,10 @@ class Limiter:
                 name: Want(other.permits_wanted, other.weight, "", int(other.permitted.at(now)))
                 for name, other in self._gates.items()
                 if (other.pool.endpoint, other.pool.model) == (pool.endpoint, pool.model)
+                and (not other.pool.has_call_budget or self.account(other.pool.account).can_permit())
             }
+            if holder not in rivals:
+                return 0
             shares = fair_shares(int(available), list(rivals.values()), {"": int(available)})
             permits = dict(zip(rivals, shares, strict=True))[holder]
             gate.next_permits = now + _PERMITS_EVERY_S
@@ -149,8 +154,11 @@ class Limiter:
         return self._endpoints.setdefault(name, _Endpoint())
 
     def _rate(self, pool: Pool, now: float) -> ModelRates:
-        rates = self._rates.setdefault((pool.endpoint, pool.model), ModelRates())
-        rates.hold_to(pool, now)
+        model = (pool.endpoint, pool.model)
+        rates = self._rates.setdefault(model, ModelRates())
+        # Where gates name different rates of a model, the lowest holds for as long as its gate is there.
+        pools = [pool, *(gate.pool for gate in self._gates.values() if (gate.pool.endpoint, gate.pool.model) == model)]
+        rates.hold_to(pools, now)
         return rates
 
     def _expire(self, now: float) -> None:
@@ -160,6 +168,7 @@ class Limiter:
     def _drop(self, holder: str) -> None:
         gate = self._gates.pop(holder, None)
         if gate is not None:
+            self.account(gate.pool.account).forget(holder)
             endpoint = self._endpoint(gate.pool.endpoint)
             del endpoint.gates[holder]
             endpoint.limits_changed()
@@ -272,7 +281,8 @@ class _Endpoint:
         if self.targets_are_old:
             limit = self.adaptive.limit
             # Where there is no place for each, those go first that were served least; else who has what stays.
-            scarce = sum(gate.demand > 0 for gate in self.gates.values()) > limit
+            wanting = Counter(gate.pool.group for gate in self.gates.values() if gate.demand > 0)
+            scarce = wanting.total() > limit or any(wanting[group] > cap for group, cap in self._caps.items())
             wants = [
                 Want(gate.demand, gate.weight, gate.pool.group, int(gate.served.at(gate.seen)) if scarce else 0)
                 for gate in self.gates.values()

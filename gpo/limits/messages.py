@@ -86,7 +86,8 @@ class Report:
         succeeded, refused: calls since the last report that were answered, and that the endpoint said were too many.
         refused_version: newest version of the endpoint's limit under which one was refused.
         retry_after_s: what the endpoint asked for.
-        permits_returned: since the first report: permits whose calls were not answered, or not made.
+        permits_received: since the first report.
+        permits_returned: likewise: permits whose calls were not answered, or not made.
         tokens_beyond: since the last report: tokens taken beyond those expected; negative where fewer.
         spent: since the first report.
         leaving: it has nothing to call any more, and gives everything back.
@@ -106,6 +107,7 @@ class Report:
     refused: int = 0
     refused_version: int = 0
     retry_after_s: float = 0.0
+    permits_received: int = 0
     permits_returned: int = 0
     tokens_beyond: float = 0.0
     spent: Spent = field(default_factory=Spent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -18,11 +19,19 @@ class MinuteRate:
     """
 
     def __init__(self, limit: int, now: float) -> None:
-        self.limit, self._now = limit, now
-        self._capacity = max(1.0, limit / _WINDOW_S)
+        self._now, self._level, self._per_s = now, inf, 0.0
+        self._limit, self._capacity = 0, inf
+        self.change(limit, now)
+
+    def change(self, limit: int, now: float) -> None:
+        """Hold to another limit from now on; what was taken stays taken."""
+        if limit == self._limit:
+            return
+        self.available(now)
+        self._limit, self._capacity = limit, max(1.0, limit / _WINDOW_S)
         beyond_one = self._capacity if self._capacity > 1 else 0.0
         self._per_s = (limit - beyond_one) / _WINDOW_S
-        self._level = self._capacity
+        self._level = min(self._level, self._capacity)
 
     def available(self, now: float) -> float:
         """What can be taken; negative after more was taken than there was."""
@@ -50,10 +59,10 @@ class ModelRates:
     requests: MinuteRate | None = None
     tokens: MinuteRate | None = None
 
-    def hold_to(self, pool: Pool, now: float) -> None:
-        """Heed what the pool says; where pools name different rates of a model, the lowest holds."""
-        self.requests = _lower(self.requests, pool.requests_per_min, now)
-        self.tokens = _lower(self.tokens, pool.tokens_per_min, now)
+    def hold_to(self, pools: Sequence[Pool], now: float) -> None:
+        """Heed the lowest rates that pools name."""
+        self.requests = _changed(self.requests, [pool.requests_per_min for pool in pools], now)
+        self.tokens = _changed(self.tokens, [pool.tokens_per_min for pool in pools], now)
 
     def calls(self, tokens_each: float, now: float) -> float:
         """How many calls may be made now."""
@@ -81,5 +90,11 @@ class ModelRates:
             self.tokens.take(tokens_beyond, now)
 
 
-def _lower(known: MinuteRate | None, limit: int | None, now: float) -> MinuteRate | None:
-    return known if limit is None or (known is not None and known.limit <= limit) else MinuteRate(limit, now)
+def _changed(known: MinuteRate | None, limits: Sequence[int | None], now: float) -> MinuteRate | None:
+    limit = min((one for one in limits if one is not None), default=None)
+    if limit is None:
+        return None
+    if known is None:
+        return MinuteRate(limit, now)
+    known.change(limit, now)
+    return known

@@ -97,6 +97,7 @@ def test_summary_tells_what_the_run_came_to(run: Outcome) -> None:
         "finished_at",
         "wall_s",
         "spent",
+        "ended_by",
         "trajectories",
         "averages",
         "llm",

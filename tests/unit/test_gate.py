@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
 
-from gpo.errors import BudgetExhausted
+from gpo.errors import BudgetExhausted, ModelUnavailable
 from gpo.limits.authority import LimitAuthority
 from gpo.limits.caller import caller
 from gpo.limits.gate import Gate
@@ -184,3 +185,76 @@ def test_a_gate_travels_and_works_in_one_loop_after_another() -> None:
         there = Gate(LimitAuthority(), pickle.loads(pickle.dumps(gate.pool)))  # noqa: S301  # our own
         served = Served()
         assert asyncio.run(served.calls([there], 20)) == [None] * 20
+
+
+@pytest.mark.parametrize("calls", [None, 60])
+@pytest.mark.parametrize("limit", [1, 2, 5])
+async def test_no_call_is_forgotten_whatever_becomes_of_the_others(limit: int, calls: int | None) -> None:
+    """More gates than places, refusals, failures and callers that give up, under a budget or none."""
+    draw, authority, served = random.Random(limit), LimitAuthority(), Served(latency_s=0.002)
+    await authority.open_account("run", Budget(calls=calls), Spent())
+    pool = replace(
+        POOL, concurrency=limit, endpoint_concurrency=limit, account="run",
+        has_budget=calls is not None, has_call_budget=calls is not None,
+    )  # fmt: skip
+    gates = [Gate(authority, pool) for _ in range(4)]
+
+    async def call(gate: Gate) -> None:
+        while True:
+            async with gate.admitted(4, 4) as admission:
+                served.now += 1
+                served.most = max(served.most, served.now)
+                try:
+                    await asyncio.sleep(draw.random() * served.latency_s)
+                finally:
+                    served.now -= 1
+                fate = draw.random()
+                if fate < 0.1:
+                    admission.refused(0.0)
+                elif fate > 0.15:
+                    admission.answered(Usage(requests=1))
+                    return
+            await asyncio.sleep(0.001)
+
+    work = [asyncio.create_task(call(draw.choice(gates))) for _ in range(120)]
+    for task in work[::10]:
+        await asyncio.sleep(0.002)
+        task.cancel()
+    async with asyncio.timeout(40):
+        results = await asyncio.gather(*work, return_exceptions=True)
+    kinds = Counter(type(result) for result in results)
+    assert set(kinds) <= {type(None), BudgetExhausted, asyncio.CancelledError}
+    assert calls is None or kinds[type(None)] <= calls
+    assert served.most <= limit
+
+
+async def test_an_authority_that_does_not_answer_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(LimitAuthority):
+        async def exchange(self, report: Report, wait_s: float) -> Grant:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    monkeypatch.setattr("gpo.limits.gate._SILENCE_S", -0.95)
+    monkeypatch.setattr("gpo.limits.gate._PATIENCE_S", 0.1)
+    with pytest.raises(ModelUnavailable, match="limiter is out of reach"):
+        async with asyncio.timeout(10), Gate(Silent(), POOL).admitted():
+            pass
+
+
+def test_one_gate_works_in_one_event_loop_after_another() -> None:
+    gate = Gate(LimitAuthority(), POOL)
+    for _ in range(2):
+        served = Served()
+
+        async def calls(served: Served = served) -> list[BaseException | None]:
+            async with asyncio.timeout(5):
+                return await served.calls([gate], 40)
+
+        assert asyncio.run(calls()) == [None] * 40
+
+
+async def test_replies_without_usage_count_as_what_was_expected() -> None:
+    authority, served = LimitAuthority(), Served(latency_s=0.001)
+    await authority.open_account("run", Budget(tokens=200), Spent())
+    gate = Gate(authority, replace(POOL, account="run", has_budget=True))  # 40 characters and 10 tokens: 20 in all
+    assert BudgetExhausted in {type(result) for result in await served.calls([gate], 60, tokens=0)}

@@ -43,7 +43,12 @@ class Holder:
         grant = self.limiter.grant(self.report.holder)
         if grant is not None:
             # What is under way beyond the grant goes on.
-            self.report = replace(self.report, epoch=grant.epoch, places=max(grant.places, self.report.under_way))
+            self.report = replace(
+                self.report,
+                epoch=grant.epoch,
+                places=max(grant.places, self.report.under_way),
+                permits_received=self.report.permits_received + grant.permits,
+            )
         return grant
 
 
@@ -155,7 +160,8 @@ def test_places_are_never_handed_out_twice() -> None:
                         under_way=min(holder.report.demand, max(granted.places, holder.report.under_way)),
                     )
             case 2 if draw.random() < 0.05:
-                holder.tells(refused=1, refused_version=10**9, under_way=max(0, holder.report.under_way - 1))
+                version = limiter._endpoints[POOL.endpoint].adaptive.version
+                holder.tells(refused=1, refused_version=version, under_way=max(0, holder.report.under_way - 1))
             case _:
                 holder.tells(succeeded=3)
         under_way = sum(one.report.under_way for one in holders)
@@ -372,3 +378,65 @@ def test_a_queue_serves_its_owners_in_turn() -> None:
     assert queue.num_owners == 2
     assert [queue.pop()[1] for _ in range(4)] == [1, 11, 2, 3]
     assert not queue
+
+
+def test_the_permits_of_a_holder_that_died_are_handed_out_again() -> None:
+    clock = Clock()
+    limiter = Limiter(clock)
+    pool = replace(POOL, account="run", has_call_budget=True)
+    limiter.account("run").open(Budget(calls=10), Spent())
+    dead, other = Holder(limiter, "a", pool), Holder(limiter, "b", pool)
+    dead.tells(demand=6, permits_wanted=6)
+    dead.hears()
+    other.tells(demand=10, permits_wanted=10)
+    grant = other.hears()
+    assert grant is not None
+    assert grant.permits == 4
+    clock.now += LEASE_S + 1
+    other.tells(demand=10, permits_wanted=6)
+    grant = other.hears()
+    assert grant is not None
+    assert grant.permits == 6
+
+
+def test_permits_that_were_lost_on_the_way_are_handed_out_again() -> None:
+    limiter = Limiter(Clock())
+    holder = Holder(limiter, "a", replace(POOL, account="run", has_call_budget=True))
+    limiter.account("run").open(Budget(calls=10), Spent())
+    holder.tells(demand=10, permits_wanted=10)
+    assert limiter.grant("a") is not None, "never arrives"
+    renewed = limiter.renewal("a")
+    holder.report = replace(holder.report, epoch=renewed.epoch, places=renewed.places)
+    holder.tells(demand=10, permits_wanted=10)
+    grant = holder.hears()
+    assert grant is not None
+    assert grant.permits == 10
+
+
+def test_within_a_role_s_own_bound_holders_take_turns_too() -> None:
+    limiter = Limiter(Clock())
+    pool = replace(POOL, concurrency=1, endpoint_concurrency=16)
+    holders, served = [Holder(limiter, name, pool) for name in "ab"], [0, 0]
+    for _ in range(300):
+        for number, holder in enumerate(holders):
+            calls = holder.places
+            served[number] += calls
+            holder.tells(demand=10, succeeded=calls, under_way=0)
+            holder.hears()
+    assert min(served) > 0.7 * max(served)
+
+
+def test_a_rate_holds_for_as_long_as_somebody_names_it() -> None:
+    clock = Clock()
+    limiter = Limiter(clock)
+    slow = Holder(limiter, "a", replace(POOL, requests_per_min=6))
+    slow.tells(demand=5, permits_wanted=5)
+    slow.hears()
+    slow.tells(leaving=True)
+    fast, granted = Holder(limiter, "b", replace(POOL, requests_per_min=6000)), 0
+    for _ in range(1000):
+        clock.now += 0.06
+        fast.tells(demand=1000, permits_wanted=1000)
+        grant = fast.hears()
+        granted += grant.permits if grant else 0
+    assert granted > 5000
