@@ -9,12 +9,16 @@ from ray import serve as ray_serve
 
 from gpo.evaluation import Answered, Evaluation, LocalEvaluator
 from gpo.limits.caller import caller
+from gpo.limits.room import Room
 from gpo.prompt import Prompt
 from gpo.tasks import Split
 
 MAX_ONGOING_REQUESTS = 10_000
 """Requests that a replica takes on at once. They wait inside for the model's own bound on concurrency, so that one
 trajectory's calls fill the gaps that another leaves."""
+
+EXAMPLES_AT_ONCE = 1000
+"""Examples that a replica works on at once: more than its share of any endpoint's places."""
 
 
 class UnknownTask(LookupError):
@@ -30,6 +34,7 @@ class EvaluatorReplica:
 
     def __init__(self, evaluators: Sequence[LocalEvaluator]) -> None:
         self._evaluators = {evaluator.task.name: evaluator for evaluator in evaluators}
+        self._room = Room(EXAMPLES_AT_ONCE)
 
     async def evaluate(
         self,
@@ -45,7 +50,10 @@ class EvaluatorReplica:
             asked_by: who is served in turn with others.
         """
         caller.set(asked_by)  # each request is a task of its own
-        return await self._evaluator(task).evaluate(prompts, split, indices)
+        evaluator = self._evaluator(task)
+        num_examples = len(evaluator.task.examples[split] if indices is None else indices)
+        async with self._room.entered(len(prompts) * num_examples):
+            return await evaluator.evaluate(prompts, split, indices)
 
     async def answer(
         self, task: str, prompt: Prompt, split: Split, indices: Sequence[int], asked_by: str = ""

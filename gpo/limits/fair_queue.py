@@ -9,10 +9,19 @@ _T = TypeVar("_T")
 
 
 class FairQueue(Generic[_T]):
-    """First in, first out for each owner; the owners take turns. All operations take O(1)."""
+    """First in, first out for each owner; the owners take turns. All operations take O(1).
 
-    def __init__(self) -> None:
-        self._of: dict[str, deque[_T]] = {}  # by owner, in the order of their turns; none is empty
+    A turn is long enough to get something done. Were it a single item, all owners who came together would be done
+    together, and leave nothing to do for whoever serves them; trajectories would all propose at the same time.
+
+    Attributes:
+        turn: cost of the items that are served to an owner before it is another's turn; at least one item is.
+    """
+
+    def __init__(self, turn: float = 1) -> None:
+        self.turn = turn
+        self._of: dict[str, deque[tuple[_T, float]]] = {}  # by owner, in the order of their turns; none is empty
+        self._served = 0.0
 
     @property
     def num_owners(self) -> int:
@@ -22,19 +31,23 @@ class FairQueue(Generic[_T]):
     def __bool__(self) -> bool:
         return bool(self._of)
 
-    def push(self, owner: str, item: _T) -> None:
+    def push(self, owner: str, item: _T, cost: float = 1) -> None:
         """Add an item at the owner's end."""
-        self._of.setdefault(owner, deque()).append(item)
+        self._of.setdefault(owner, deque()).append((item, cost))
 
     def pop(self) -> tuple[str, _T]:
-        """The next owner's first item.
+        """The first item of the owner whose turn it is.
 
         Raises:
             StopIteration: there is none.
         """
         owner = next(iter(self._of))
-        items = self._of.pop(owner)
-        item = items.popleft()
-        if items:
-            self._of[owner] = items  # at the end: the others come first
+        items = self._of[owner]
+        item, cost = items.popleft()
+        self._served += cost
+        if not items or self._served >= self.turn:
+            self._served = 0.0
+            del self._of[owner]
+            if items:
+                self._of[owner] = items  # at the end: the others come first
         return owner, item

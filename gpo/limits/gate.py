@@ -19,6 +19,8 @@ from gpo.models import Usage
 _BUSY_S, _QUIET_S = 1.0, 4.0
 """Between two reports while there are calls, and while there are none; well below ``LEASE_S``."""
 _IDLE_ROUNDS = 5
+_TURN_ROUNDS = 4
+"""How many rounds of calls a trajectory's turn lasts."""
 _COALESCED_S = 0.005
 """What changes within so short a time is reported at once."""
 _PATIENCE_S = 60.0
@@ -342,6 +344,7 @@ class _Live:
         self._lease_until = asked + LEASE_S
         if grant.epoch > self._epoch:
             self._epoch, self._places, self._contended = grant.epoch, grant.places, grant.contended
+            self._waiting.turn = _TURN_ROUNDS * max(1, grant.places)
             self._is_exhausted = bool(grant.exhausted)
             self._permits += grant.permits
             self._received += grant.permits

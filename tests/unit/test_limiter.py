@@ -368,7 +368,7 @@ def test_shares_are_even_within_demand_and_caps() -> None:
 
 
 def test_a_queue_serves_its_owners_in_turn() -> None:
-    queue = FairQueue[int]()
+    queue = FairQueue[int]()  # a turn is one item
     for number in range(4):
         queue.push("a", number)
     queue.push("b", 10)
