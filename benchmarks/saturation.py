@@ -18,7 +18,7 @@ from benchmarks.measuring.outcome import Outcome, Subject, append_line, measured
 from benchmarks.measuring.peers import PEERS, peer_subject
 from benchmarks.measuring.tables import CALLS, COST, NAME, REFUSALS, SCORES, SPEED, table, write_between
 
-ONE = Load(name="ours, 1 trajectory", trajectories=1, steps=6)
+ONE = Load(name="ours, 1 trajectory", trajectories=1, steps=12)
 OURS: dict[str, Load] = {
     "one": ONE,
     "four": Load(name="ours, 4 trajectories", trajectories=4, steps=3),
@@ -35,7 +35,7 @@ FAULTS: dict[str, Load] = {
     ),
 }
 QUICK_STEPS = 1
-_EQUAL_STEPS = ONE.steps
+_EQUAL_STEPS = 6
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
