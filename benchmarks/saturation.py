@@ -35,7 +35,7 @@ FAULTS: dict[str, Load] = {
     ),
 }
 QUICK_STEPS = 1
-_EQUAL_STEPS = 6
+_EQUAL_STEPS = 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
