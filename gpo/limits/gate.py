@@ -21,7 +21,7 @@ _BUSY_S, _QUIET_S = 1.0, 4.0
 _IDLE_ROUNDS = 5
 _TURN_ROUNDS = 4
 """How many rounds of calls a trajectory's turn lasts."""
-_COALESCED_S = 0.02
+_COALESCED_S = 0.005
 """What changes within so short a time is reported at once."""
 _PATIENCE_S = 60.0
 """How long the authority may be out of reach."""
