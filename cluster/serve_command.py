@@ -64,7 +64,7 @@ def serve_evaluator(
         _require_free(host, port)
     specs = embedded_specs(config)
     cluster = config.cluster
-    cpus = cluster.evaluator_replicas * cluster.evaluator_cpus + len(specs) * EMBEDDED_CPUS + 1
+    cpus = config.num_replicas * cluster.evaluator_cpus + len(specs) * EMBEDDED_CPUS + 1
     with ExitStack() as stack:
         with view_for(console) as view:
             view.status("Starting Ray" if address == "local" else f"Connecting to Ray at {address}")
@@ -78,7 +78,7 @@ def serve_evaluator(
             asyncio.run(account.open())
             app = evaluator_app(
                 build_evaluators(config, tasks, access),
-                replicas=cluster.evaluator_replicas,
+                replicas=config.num_replicas,
                 cpus=cluster.evaluator_cpus,
                 drain_s=_DRAIN_S,
             )

@@ -94,7 +94,7 @@ class Standing:
         cluster = config.cluster
         cpus = (
             config.num_actors * cluster.actor_cpus
-            + cluster.evaluator_replicas * cluster.evaluator_cpus
+            + config.num_replicas * cluster.evaluator_cpus
             + len(specs) * EMBEDDED_CPUS
         )
         view.status("Starting Ray" if self._address == "local" else f"Connecting to Ray at {self._address}")
@@ -118,7 +118,7 @@ class Standing:
             evaluator(
                 self._name,
                 build_evaluators(config, self._tasks, access),
-                replicas=cluster.evaluator_replicas,
+                replicas=config.num_replicas,
                 cpus=cluster.evaluator_cpus,
             )
         )

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import httpx2
 import openai
+from openai import RequestOptions
 from pydantic import ValidationError
 
 from gpo.aiohttp_transport import AiohttpTransport, is_proxied
@@ -154,10 +155,28 @@ class Endpoint:
         try:
             # The client's own limit is on each wait for a byte, so that a reply may drip for ever.
             async with asyncio.timeout(self.timeout_s):
-                response = await self.client.post(path, cast_to=httpx2.Response, body=body)
+                response = await self.client.post(
+                    self._root + path, cast_to=httpx2.Response, body=body, options=self._options
+                )
         except TimeoutError:
             raise ModelUnavailable(self._said(f"no reply within {self.timeout_s:g} s")) from None
         return response.content
+
+    @cached_property
+    def _root(self) -> str:
+        return str(self.client.base_url).rstrip("/")
+
+    @cached_property
+    def _options(self) -> RequestOptions:
+        """What the client would otherwise copy or make up for each request, at a tenth of what a call costs."""
+        return {
+            "headers": {},
+            "max_retries": 0,
+            "timeout": self.timeout_s,
+            "params": {},
+            "security": {"bearer_auth": True},
+            "idempotency_key": "-",  # of no use without retries, and never sent
+        }
 
     @cached_property
     def _gate(self) -> Gate:
@@ -167,7 +186,7 @@ class Endpoint:
         return Gate(LimitAuthority(), pool)
 
     def __getstate__(self) -> dict[str, Any]:
-        live = {"client", "_gate"}
+        live = {"client", "_root", "_options", "_gate"}
         return {name: value for name, value in self.__dict__.items() if name not in live}
 
     async def attempt(

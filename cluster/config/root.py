@@ -17,6 +17,9 @@ from cluster.config.tasks import Tasks
 from gpo.limits.messages import Budget
 
 _MOST_ACTORS = 16
+_MOST_REPLICAS = 8
+_CALLS_OF_REPLICA = 64
+"""At 200 ms each, more keep a replica's core busy beyond what leaves room for bursts."""
 
 
 class RunSection(Section):
@@ -40,8 +43,9 @@ class ClusterConfig(Section):
     """CPUs that Ray reserves for a trajectory actor, which mostly waits."""
     actor_restarts: NonNegativeInt = 3
     """How often an actor that died is started again; its trajectories go on from their checkpoints."""
-    evaluator_replicas: PositiveInt = 1
-    """Serve replicas of the evaluator: processes that call the task model side by side."""
+    evaluator_replicas: PositiveInt | None = None
+    """Serve replicas of the evaluator: processes that call the task model side by side. Left out: one for each 64 calls
+    that the task model's ``max_concurrency`` allows at once, 8 at most."""
     evaluator_cpus: Annotated[float, Field(ge=0)] = 0.1
     """CPUs that Ray reserves for a replica."""
 
@@ -95,6 +99,15 @@ class RunConfig(Section):
                 {"at": "budget.usd"},
             )  # fmt: skip
         return self
+
+    @property
+    def num_replicas(self) -> int:
+        """Replicas of the evaluator."""
+        if self.cluster.evaluator_replicas is not None:
+            return self.cluster.evaluator_replicas
+        model = self.models.task
+        at_once = model.max_concurrency if isinstance(model, ChatEndpointConfig) else 1
+        return min(_MOST_REPLICAS, ceil(at_once / _CALLS_OF_REPLICA))
 
     @property
     def num_actors(self) -> int:
