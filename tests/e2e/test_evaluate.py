@@ -186,9 +186,13 @@ def test_a_language_model_judges_and_its_cost_is_told_apart(
     expected, document = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("exact", "judged"))
     assert document["values"] == expected["values"]
     assert expected["judge"] is None
-    assert document["usage"]["requests"] == document["judge"]["requests"] == 20
-    assert sum(record.model == "judge-model" for record in endpoint.requests) == 20
-    assert f"; judge: 20 calls, {document['judge']['prompt_tokens']} + " in judged.stdout
+    usage, spent = document["usage"], document["judge"]
+    assert (usage["requests"], usage["cached"]) == (0, 20)  # the task model's answers are known by now
+    assert spent["requests"] + spent["cached"] == 20
+    calls = sum(record.model == "judge-model" for record in endpoint.requests)
+    assert spent["requests"] == calls > 0
+    assert f"; judge: {calls} calls" in judged.stdout
+    assert f"{spent['prompt_tokens']} + {spent['completion_tokens']} tokens" in judged.stdout
 
 
 def test_a_judge_that_is_not_known_is_named_before_anything_is_asked(
