@@ -83,6 +83,7 @@ def _answers(url: str) -> bool:
 def start_serve() -> None:
     """Serve without HTTP: an evaluator that only a run calls needs none."""
     ray_serve.start(proxy_location="Disabled")
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # starting it sets it to INFO
 
 
 @contextmanager

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 DEFAULT_MAX_BYTES = 1_000_000_000
 _RENEW_S = 3.0
 _MOST_AT_ONCE = 1000
-_GATHERED_S = 0.1
+_GATHERED_S = 0.02
 _FAREWELL_S = 2.0
 
 _Answer = Completion | Missing | None

@@ -99,7 +99,7 @@ def test_what_was_answered_before_a_crash_is_not_called_again(
     assert saved >= 1
     twice = first & _answered(endpoint, "task-model", before)
     ended_s = {call.content: call.finished_s for call in endpoint.requests[:before] if call.content in twice}
-    assert twice.total() <= CONCURRENCY
+    assert twice.total() <= 2 * CONCURRENCY  # those under way, and what waited to be written
     assert all(ended > killed_s - 0.05 for ended in ended_s.values())
     assert _llm(tmp_path / "results", "task")[1] >= 60
 

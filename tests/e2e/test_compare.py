@@ -121,7 +121,7 @@ def test_an_interrupted_comparison_goes_on_where_it_was(
     started.interrupt()
     first = started.finish()
     assert first.code == 1
-    assert f"gpo compare {config} --run-dir {folder} --resume" in first.stderr
+    assert f"gpo compare {config} {' '.join(own)} --run-dir {folder} --resume" in first.stderr
     assert _document(folder)["status"] == "interrupted"
     assert _document(folder)["methods"][0]["status"] == "completed"
     run_id = _document(folder)["run_id"]
