@@ -320,3 +320,15 @@ def test_the_meta_prompt_suits_the_optimizer_model(model: dict[str, Any], kind: 
     document = raw()
     document["models"]["optimizer"] = model
     assert load_config(written(tmp_path, document)).meta_prompt.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("at_once", "asked", "number"), [(16, None, 1), (64, None, 1), (65, None, 2), (9999, None, 8), (65, 1, 1)]
+)
+def test_there_are_as_many_replicas_as_the_calls_need(
+    at_once: int, asked: int | None, number: int, tmp_path: Path
+) -> None:
+    overrides = [f"models.task.max_concurrency={at_once}"]
+    if asked is not None:
+        overrides.append(f"cluster.evaluator_replicas={asked}")
+    assert load_config(written(tmp_path, raw()), overrides).num_replicas == number
