@@ -18,12 +18,16 @@ class Host:
     """A process for a ``TrajectoryWorker``, which may stand before it is known what the worker will do.
 
     Args:
-        preload: names of modules that its searches will need; loading them takes seconds, in which others start.
+        preload: what its searches will need: ``module``, or ``module:function`` to be called; loading takes seconds, in
+            which others start.
     """
 
     def __init__(self, preload: Sequence[str] = ()) -> None:
         for name in preload:
-            import_module(name)
+            module, _, function = name.partition(":")
+            loaded = import_module(module)
+            if function:
+                getattr(loaded, function)()
         self._worker: asyncio.Task[TrajectoryWorker] | None = None
 
     async def run(

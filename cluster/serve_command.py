@@ -79,6 +79,7 @@ def serve_evaluator(
             app = evaluator_app(
                 build_evaluators(config, tasks, access),
                 replicas=config.num_replicas,
+                examples_at_once=config.examples_at_once,
                 cpus=cluster.evaluator_cpus,
                 drain_s=_DRAIN_S,
             )

@@ -88,7 +88,7 @@ def start_serve() -> None:
 
 @contextmanager
 def evaluator(
-    name: str, evaluators: Sequence[LocalEvaluator], *, replicas: int, cpus: float
+    name: str, evaluators: Sequence[LocalEvaluator], *, replicas: int, examples_at_once: int, cpus: float
 ) -> Iterator[DeploymentHandle[Any]]:
     """The evaluator's Serve application, ready for requests by handle; deleted with the context.
 
@@ -96,10 +96,11 @@ def evaluator(
         name: of the application; two of one name would replace each other.
         evaluators: one per task.
         replicas: how many processes score side by side.
+        examples_at_once: that each works on.
         cpus: what Ray reserves for each.
     """
     # Nobody but this run calls it: once the run is over, or was interrupted, what it still does is money lost.
-    app = evaluator_app(evaluators, replicas=replicas, cpus=cpus, drain_s=0)
+    app = evaluator_app(evaluators, replicas=replicas, examples_at_once=examples_at_once, cpus=cpus, drain_s=0)
     with deployed(app, name, route_prefix=None) as handle:
         yield handle
 

@@ -15,6 +15,8 @@ from actors.limiter import ClusterAuthority
 from actors.supervisor import Placement
 from cluster.build import Access, build_evaluators, embedded_specs
 from cluster.config import RunConfig
+from cluster.config.direction import RetrievalConfig
+from cluster.config.models import EmbeddedEmbeddingConfig
 from cluster.progress import View
 from cluster.ray_session import EMBEDDED_CPUS, cpus_missing, ray_session
 from gpo.tasks import Task
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from serve.client import ServeEvaluator
 
 _SERVE = "cluster.services"
-_PRELOADED = ("serve.client", "gpo.openai_compatible", "gpo.static_embedding")
+_PRELOADED = ("serve.client", "gpo.openai_compatible")
 """What every trajectory's process needs."""
 
 
@@ -112,14 +114,23 @@ class Standing:
         start_serve()
         # Their processes take seconds to load what they need: better now, beside the evaluator's.
         authority = ClusterAuthority().start()
-        hosts = [placement(config).host(_PRELOADED) for _ in range(min(config.num_actors, os.cpu_count() or 1))]
+        hosts = [placement(config).host(_preloaded(config)) for _ in range(min(config.num_actors, os.cpu_count() or 1))]
         access = Access(urls, authority, account=self._name)
         handle = self._stack.enter_context(
             evaluator(
                 self._name,
                 build_evaluators(config, self._tasks, access),
                 replicas=config.num_replicas,
+                examples_at_once=config.examples_at_once,
                 cpus=cluster.evaluator_cpus,
             )
         )
         return Services({task.name: ServeEvaluator(handle, task.name) for task in self._tasks}, access, hosts)
+
+
+def _preloaded(config: RunConfig) -> Sequence[str]:
+    trajectory = config.optimizer.direction.trajectory
+    is_relevant = isinstance(trajectory, RetrievalConfig) and trajectory.by == "relevance"
+    if is_relevant and isinstance(config.models.embedding, EmbeddedEmbeddingConfig):
+        return (*_PRELOADED, "gpo.static_embedding:vectors")
+    return _PRELOADED

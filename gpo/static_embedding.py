@@ -15,11 +15,12 @@ class StaticEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         """One vector per text; see ``gpo.models.Embedder``. Never fails and never waits."""
-        return _vectors().embed(list(texts)) if texts else []
+        return vectors().embed(list(texts)) if texts else []
 
 
 @cache
-def _vectors() -> Any:
+def vectors() -> Any:
+    """Load the word vectors, which takes half a second; once a process."""
     import wordllama
 
     # The package looks for its files in a cache folder and downloads what it misses; its own folder has them all.

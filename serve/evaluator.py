@@ -17,10 +17,6 @@ MAX_ONGOING_REQUESTS = 10_000
 """Requests that a replica takes on at once. They wait inside for the model's own bound on concurrency, so that one
 trajectory's calls fill the gaps that another leaves."""
 
-EXAMPLES_AT_ONCE = 1000
-"""Examples that a replica works on at once: more than its share of any endpoint's places."""
-
-
 class UnknownTask(LookupError):
     """The evaluator holds no task of this name."""
 
@@ -30,11 +26,12 @@ class EvaluatorReplica:
 
     Args:
         evaluators: one per task; they share their models, and with each one connection pool and bound on concurrency.
+        examples_at_once: that it works on; more than its share of any endpoint's places.
     """
 
-    def __init__(self, evaluators: Sequence[LocalEvaluator]) -> None:
+    def __init__(self, evaluators: Sequence[LocalEvaluator], examples_at_once: int) -> None:
         self._evaluators = {evaluator.task.name: evaluator for evaluator in evaluators}
-        self._room = Room(EXAMPLES_AT_ONCE)
+        self._room = Room(examples_at_once)
 
     async def evaluate(
         self,
@@ -81,18 +78,19 @@ Evaluator: Any = ray_serve.deployment(EvaluatorReplica, name="evaluator", max_on
 
 
 def evaluator_app(
-    evaluators: Sequence[LocalEvaluator], *, replicas: int, cpus: float, drain_s: float
+    evaluators: Sequence[LocalEvaluator], *, replicas: int, examples_at_once: int, cpus: float, drain_s: float
 ) -> ray_serve.Application:
     """The application to hand to ``ray_serve.run``.
 
     Args:
         evaluators: one per task, over one model.
         replicas: how many processes score side by side.
+        examples_at_once: that each works on.
         cpus: what Ray reserves for each.
         drain_s: seconds that a replica has to finish its requests when it is told to stop.
     """
     deployment = Evaluator.options(
         num_replicas=replicas, ray_actor_options={"num_cpus": cpus}, graceful_shutdown_timeout_s=drain_s
     )
-    app: ray_serve.Application = deployment.bind(evaluators)
+    app: ray_serve.Application = deployment.bind(evaluators, examples_at_once)
     return app

@@ -18,6 +18,7 @@ from gpo.limits.messages import Budget
 
 _MOST_ACTORS = 16
 _MOST_REPLICAS = 8
+_FEWEST_EXAMPLES = 300
 _CALLS_OF_REPLICA = 64
 """At 200 ms each, more keep a replica's core busy beyond what leaves room for bursts."""
 
@@ -105,9 +106,18 @@ class RunConfig(Section):
         """Replicas of the evaluator."""
         if self.cluster.evaluator_replicas is not None:
             return self.cluster.evaluator_replicas
+        return min(_MOST_REPLICAS, ceil(self._calls_at_once / _CALLS_OF_REPLICA))
+
+    @property
+    def examples_at_once(self) -> int:
+        """Examples that a replica begins before it has answered others: enough that none of its calls is waited for,
+        and no more, since beginning takes time in which it sends no call."""
+        return max(_FEWEST_EXAMPLES, 4 * ceil(self._calls_at_once / self.num_replicas))
+
+    @property
+    def _calls_at_once(self) -> int:
         model = self.models.task
-        at_once = model.max_concurrency if isinstance(model, ChatEndpointConfig) else 1
-        return min(_MOST_REPLICAS, ceil(at_once / _CALLS_OF_REPLICA))
+        return model.max_concurrency if isinstance(model, ChatEndpointConfig) else model.parallel
 
     @property
     def num_actors(self) -> int:

@@ -102,7 +102,7 @@ async def test_answers_are_one_request_which_ends_with_its_caller() -> None:
 async def test_a_replica_answers_for_the_tasks_it_holds() -> None:
     task = Task("desk", Prompt("a"), {Split.TRAIN: (Example("?", ("yes",)),)}, ExactScorer())
     model = FakeModel(lambda messages, sampling: "yes")
-    replica = EvaluatorReplica([LocalEvaluator(task, model, Sampling(), RuleGrader(task.scorer))])
+    replica = EvaluatorReplica([LocalEvaluator(task, model, Sampling(), RuleGrader(task.scorer))], 100)
     (answer,) = await replica.answer("desk", Prompt("a"), Split.TRAIN, [0])
     assert (answer.text, answer.value) == ("yes", 1.0)
     with pytest.raises(UnknownTask):
@@ -125,6 +125,6 @@ async def test_a_replica_scores_the_examples_it_is_asked() -> None:
     examples = tuple(Example(f"? {answer}", (answer,)) for answer in ("yes", "no", "yes"))
     task = Task("desk", Prompt("a"), {Split.VAL: examples}, ExactScorer())
     model = FakeModel(lambda messages, sampling: "yes")
-    replica = EvaluatorReplica([LocalEvaluator(task, model, Sampling(), RuleGrader(task.scorer))])
+    replica = EvaluatorReplica([LocalEvaluator(task, model, Sampling(), RuleGrader(task.scorer))], 100)
     (evaluation,) = await replica.evaluate("desk", [Prompt("a")], Split.VAL, [1, 0])
     assert evaluation.score.values_E == (0.0, 1.0)
