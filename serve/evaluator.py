@@ -17,6 +17,7 @@ MAX_ONGOING_REQUESTS = 10_000
 """Requests that a replica takes on at once. They wait inside for the model's own bound on concurrency, so that one
 trajectory's calls fill the gaps that another leaves."""
 
+
 class UnknownTask(LookupError):
     """The evaluator holds no task of this name."""
 

@@ -110,8 +110,10 @@ class RunConfig(Section):
 
     @property
     def examples_at_once(self) -> int:
-        """Examples that a replica begins before it has answered others: enough that none of its calls is waited for,
-        and no more, since beginning takes time in which it sends no call."""
+        """Examples that a replica begins before it has answered others: more than its calls at once.
+
+        No more than needed: beginning takes time in which it sends no call.
+        """
         return max(_FEWEST_EXAMPLES, 4 * ceil(self._calls_at_once / self.num_replicas))
 
     @property
