@@ -76,7 +76,7 @@ class Folder:
             return None
         return content
 
-    def write(self, name: str, content: bytes, *, patience_s: float = PATIENCE_S) -> None:
+    def write(self, name: str, content: bytes, *, patience_s: float | None = None) -> None:
         """Replace the file; a reader sees the old content or the new, never a part.
 
         Blocks until the content is safe. See ``patiently`` for a store that is out of reach.
@@ -147,8 +147,11 @@ class Folder:
         except FileNotFoundError:
             return []
 
-    def patiently(self, action: Callable[[], _T], patience_s: float = PATIENCE_S) -> _T:
+    def patiently(self, action: Callable[[], _T], patience_s: float | None = None) -> _T:
         """What the action returns; in a store that is not local, it is tried again for so many seconds.
+
+        Args:
+            patience_s: ``PATIENCE_S`` where nothing is said.
 
         Raises:
             OSError: the last one; at once, where there is no such place or no permission.
@@ -157,7 +160,7 @@ class Folder:
         if isinstance(files, LocalFileSystem):
             return action()
         retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_delay(patience_s),
+            stop=tenacity.stop_after_delay(PATIENCE_S if patience_s is None else patience_s),
             wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
             retry=tenacity.retry_if_exception(
                 lambda error: isinstance(error, OSError) and not isinstance(error, (FileNotFoundError, PermissionError))
