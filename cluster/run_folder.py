@@ -224,7 +224,13 @@ class RunFolder:
     def _read(self, name: str) -> bytes | None:
         try:
             return self.folder.read(name)
-        except (OSError, ValueError, ImportError) as error:
+        except ImportError as error:  # fsspec says which package it wants
+            raise ConfigError(
+                "--run-dir",
+                f"{self.folder.url!r} cannot be read ({error})",
+                "install that package (the extra 's3' brings what s3:// needs), or name another folder",
+            ) from None
+        except (OSError, ValueError) as error:
             raise ConfigError(
                 "--run-dir", f"{self.folder.url!r} cannot be read ({error})", "name a folder or fsspec URL"
             ) from None

@@ -211,6 +211,11 @@ def test_a_store_out_of_reach_is_refused(stopped_store: str) -> None:
     assert caught.value.field == "--run-dir"
 
 
+def test_a_kind_of_storage_that_is_not_installed_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"gs://bucket/run' cannot be read .*gcsfs.*; install that package"):
+        opened("gs://bucket/run")
+
+
 def test_the_newest_run_of_a_name_is_the_one_to_resume(tmp_path: Path) -> None:
     for name in ("a-20260101-000000-0000", "a-20260102-000000-0000", "a-b-20260103-000000-0000", "a-x"):
         (tmp_path / name).mkdir()
