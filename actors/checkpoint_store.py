@@ -9,7 +9,7 @@ from actors.folder import Folder
 from actors.lease import Fence
 from actors.search import SearchKey
 from gpo.checkpoint import Checkpoint, DamagedCheckpoint, decode, encode
-from gpo.errors import CheckpointError
+from gpo.errors import CheckpointError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class CheckpointStore:
         """Replace the trajectory's checkpoint. Blocks until it is safe; see ``Folder.write``.
 
         Raises:
-            CheckpointError: it could not be written; the old one still stands.
+            StorageError: it could not be written; the old one still stands. So it would go with other trajectories'.
             LeaseLost: another process has taken the run over; nothing was written.
         """
         name = _name(key)
@@ -45,7 +45,7 @@ class CheckpointStore:
             self.folder.copy(name, _previous(name))
             self.folder.write(name, encode(checkpoint))
         except OSError as error:
-            raise CheckpointError(f"{self.folder.path(name)} cannot be written: {error}") from error
+            raise StorageError(f"{self.folder.path(name)} cannot be written: {error}") from None
 
     def load(self, key: SearchKey) -> Checkpoint | None:
         """The last checkpoint, or ``None`` where there is none yet.
@@ -53,7 +53,8 @@ class CheckpointStore:
         Where the last one is damaged, the one before it takes its place, and a warning says so.
 
         Raises:
-            CheckpointError: it is there and cannot be read, or both are damaged.
+            CheckpointError: both are damaged, or another program's.
+            StorageError: it is there and cannot be read.
         """
         name = _name(key)
         content = self._read(name)
@@ -73,7 +74,7 @@ class CheckpointStore:
             # Or the next save would put the damaged one in the whole one's place.
             self.folder.write(name, content)
         except OSError as error:
-            raise CheckpointError(f"{self.folder.path(name)} cannot be written: {error}") from error
+            raise StorageError(f"{self.folder.path(name)} cannot be written: {error}") from None
         except CheckpointError:
             raise CheckpointError(
                 f"{self.folder.path(name)}: {damage}; restore the file from a copy, or remove it, and the trajectory "
@@ -86,7 +87,7 @@ class CheckpointStore:
         try:
             return self.folder.read(name)
         except OSError as error:
-            raise CheckpointError(f"{self.folder.path(name)} cannot be read: {error}") from error
+            raise StorageError(f"{self.folder.path(name)} cannot be read: {error}") from None
 
 
 def _name(key: SearchKey) -> str:

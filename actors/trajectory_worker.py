@@ -38,7 +38,7 @@ class TrajectoryWorker:
         """Carry one search to its end, with news after every change; a finished one yields a single ``DONE``.
 
         Raises:
-            ModelError, EvaluationError, CheckpointError: the search stopped; its last checkpoint stands.
+            ModelError, EvaluationError, StorageError: the search stopped; its last checkpoint stands.
         """
         # Whoever asks again has lost the first answer, not necessarily this actor: two runs would pay for everything
         # twice, and overwrite each other's checkpoints.

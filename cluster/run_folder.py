@@ -84,7 +84,7 @@ class RunFolder:
         Raises:
             ConfigError: there is a run here and ``resume`` was not asked for, or it has another configuration; or
                 another process works in the folder, or it cannot be written to.
-            CheckpointError: a checkpoint cannot be read.
+            StorageError: a checkpoint cannot be read, or is damaged.
         """
         fingerprints = {task.name: fingerprint(task) for task in tasks}
         begun = self._is_begun(config, fingerprints, resume=resume)
