@@ -12,12 +12,17 @@ START, END = "<START>", "<END>"
 """The tags around a new prompt in a reply."""
 
 _TAG = re.compile(r"</?(?:START|END)>", re.IGNORECASE)
+_LABEL = re.compile(r"^(?=##[ \t]|(?:Prompt|Score|Reflection|Input|Correct answer|The model's answer):)", re.MULTILINE)
 
 
 def neutral(text: str) -> str:
-    """A text without the tags that mark the reply: a prompt or an example must not look like one."""
+    """A text without the tags that mark the reply: a prompt or an example must not look like one.
+
+    Nor like a part of what is put together here: a line that begins like a section, or like a prompt with its score,
+    is set in by two spaces.
+    """
     # A space in its place: the two sides of a tag that is taken out could join to another one.
-    return _TAG.sub(" ", text)
+    return _LABEL.sub("  ", _TAG.sub(" ", text))
 
 
 def titled(title: str, content: str) -> str:
