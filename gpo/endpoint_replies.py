@@ -152,7 +152,7 @@ def _read(kind: type[_T], body: bytes, num_texts: int | None = None) -> _T:
 
 
 def _mended(body: bytes) -> bytes | None:
-    """The same without halves of characters (``"\\ud83d"``) and raw control characters in texts; ``None`` is no JSON."""
+    """The same without halves of characters and raw control characters in texts; ``None`` where it is no JSON."""
     try:
         document = json.loads(body, strict=False)
         return json.dumps(document, ensure_ascii=False).encode(errors="replace")

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gpo.endpoint import Endpoint
-from gpo.models import Completion, Message, Sampling
 from gpo.endpoint_replies import ChatReply, EmbeddingReply
+from gpo.models import Completion, Message, Sampling
 
 _TEXTS_AT_ONCE = 64
 """Texts in one request for embeddings: some endpoints refuse many, and the reply must stay within bounds."""

@@ -19,7 +19,6 @@ from gpo.tasks import Split
 from gpo.text import without_controls
 from gpo.trajectory import Candidate, Spending
 
-
 _MAX_CHARACTERS = 10_000
 """Of an account; it is asked for in five sentences, and goes into every later meta-prompt."""
 

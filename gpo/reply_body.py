@@ -55,20 +55,26 @@ def _unpacked(body: bytes, packing: str, *, cut: bool) -> bytes:
     if packing not in _PACKED:
         raise ReplyUnreadable(f"the reply is packed as {packing[:40]!r}, which was not asked for")
     try:
-        unpacked = _inflated(body)
+        unpacked = _inflated(body, zlib.MAX_WBITS | 32)
     except zlib.error as error:
-        raise ReplyUnreadable(f"the reply cannot be unpacked ({error})") from None
+        if packing != "deflate":
+            raise ReplyUnreadable(f"the reply cannot be unpacked ({error})") from None
+        try:  # some servers mean by that the bare stream
+            unpacked = _inflated(body, -zlib.MAX_WBITS)
+        except zlib.error:
+            raise ReplyUnreadable(f"the reply cannot be unpacked ({error})") from None
     if len(unpacked) > MAX_REPLY_BYTES and not cut:
         raise ReplyTooLarge(_TOO_LARGE)
     return unpacked[:MAX_REPLY_BYTES]
 
 
-def _inflated(body: bytes) -> bytes:
+def _inflated(body: bytes, form: int) -> bytes:
     """The first bytes, one more than the bound at most."""
-    try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(body, MAX_REPLY_BYTES + 1)
-    except zlib.error:  # some servers mean by "deflate" the bare stream
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(body, MAX_REPLY_BYTES + 1)
+    stream = zlib.decompressobj(form)
+    unpacked = stream.decompress(body, MAX_REPLY_BYTES + 1)
+    if not stream.eof and len(unpacked) <= MAX_REPLY_BYTES:
+        raise zlib.error("it is cut")
+    return unpacked
 
 
 async def bound_reply(response: httpx2.Response) -> None:
