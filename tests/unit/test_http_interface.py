@@ -42,7 +42,7 @@ from serve.http_limits import MAX_BODY_BYTES, limited_body
 from serve.ingress import build_api
 
 TOKEN = "canary-token-90d1"
-EXAMPLES = int(os.environ.get("GPO_FUZZ_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("GPO_FUZZ_EXAMPLES", "20"))
 AS_BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
