@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from benchmarks.simulated.bad_replies import BadReply
 from benchmarks.simulated.domains import DOMAINS
 from benchmarks.simulated.embedding_model import embed
 from benchmarks.simulated.endpoint import SimulatedEndpoint, json_lines_log, run, serve
@@ -27,6 +28,7 @@ __all__ = [
     "HARMFUL",
     "HELPFUL",
     "AccessRecord",
+    "BadReply",
     "Behaviour",
     "SimulatedEndpoint",
     "embed",
@@ -71,11 +73,26 @@ def _behaviour(settings: argparse.Namespace, parser: argparse.ArgumentParser) ->
         error_rate=settings.error_rate,
         hang_rate=settings.hang_rate,
         malformed_rate=settings.malformed_rate,
+        bad_replies=_rates(settings.bad_reply, parser),
+        repeats_key=settings.repeats_key,
         seed=settings.seed,
         api_key=key,
         models=tuple(settings.models),
         list_models=not settings.no_models,
     )
+
+
+def _rates(given: Sequence[str], parser: argparse.ArgumentParser) -> dict[BadReply, float]:
+    rates: dict[BadReply, float] = {}
+    for entry in given:
+        kind, _, share = entry.partition("=")
+        try:
+            rates[BadReply(kind)] = _share(share)
+        except (ValueError, argparse.ArgumentTypeError):
+            parser.error(f"--bad-reply: {entry!r} is not KIND=SHARE; kinds: {', '.join(BadReply)}")
+    if sum(rates.values()) > 1:
+        parser.error("--bad-reply: the shares are more than 1 together")
+    return rates
 
 
 def _share(text: str) -> float:
@@ -127,6 +144,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--error-rate", type=_share, default=usual.error_rate, help="answered with HTTP 500; repeats get through")
     add("--hang-rate", type=_share, default=usual.hang_rate, help="never answered; repeats get through")
     add("--malformed-rate", type=_share, default=usual.malformed_rate, help="meta-prompts whose reply has no prompt")
+    add(
+        "--bad-reply",
+        action="append",
+        default=[],
+        metavar="KIND=SHARE",
+        help=f"replies that are bad in one way; can be repeated; kinds: {', '.join(BadReply)}",
+    )
+    add("--repeats-key", action="store_true", help="quote the key in error messages")
     return parser
 
 

@@ -27,7 +27,8 @@ from gpo.errors import ClusterError, ConfigError
 from gpo.tasks import Task
 from serve.embedded_model import free_port
 from serve.evaluator import evaluator_app
-from serve.ingress import TOKEN_VARIABLE, ingress_app
+from serve.http_limits import BODY_TIMEOUT_S
+from serve.ingress import TIMEOUT_S, TOKEN_VARIABLE, ingress_app
 
 _APP = "gpo-evaluator"
 _DRAIN_S = 20.0
@@ -122,7 +123,8 @@ def _start_http(host: str, port: int) -> str:
     try:
         ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
     except ValueError:
-        ray_serve.start(http_options={"host": host, "port": port})
+        # The interface has its own limits; this one also ends what never reaches it.
+        ray_serve.start(http_options={"host": host, "port": port, "request_timeout_s": TIMEOUT_S + 2 * BODY_TIMEOUT_S})
         return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1/evaluate"
     if not ray_serve.status().proxies:
         raise ClusterError("a Serve without HTTP runs on this cluster; end it with 'serve shutdown', then try again")

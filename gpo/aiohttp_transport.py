@@ -15,11 +15,16 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import httpx2
 
+from gpo.reply_body import read_bounded
+
 _KEEP_ALIVE_S = 4.0
 """Shorter than the 5 s after which many servers close an idle connection, so that none is closed while it is taken."""
 
 _HEADER_BYTES = 65536
 """Longest header line that is understood; some gateways send more than aiohttp's usual 8 KB."""
+
+
+_OF_PACKED_BODY = (b"content-encoding", b"content-length", b"transfer-encoding")
 
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):
@@ -37,9 +42,10 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """The whole reply, whatever its status; bodies are read at once.
+        """The whole reply, whatever its status; bodies are read at once, unpacked, and no further than a bound.
 
         Raises:
+            ReplyTooLarge: the body of what calls itself a success is larger than that.
             httpx2.NetworkError: no connection, it broke, or what came is not HTTP. Says so without the request's
                 headers, and is not chained to aiohttp's error, which holds them.
         """
@@ -56,12 +62,14 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 data=await request.aread() or None,
                 allow_redirects=False,
             ) as reply:
-                body = await reply.read()
+                packing = reply.headers.get("Content-Encoding", "")
+                body = await read_bounded(reply.content.iter_any(), packing, cut=reply.status >= 400)
         except aiohttp.ClientConnectorError as error:
             raise httpx2.ConnectError(str(error), request=request) from None
         except (aiohttp.ClientError, OSError) as error:
             raise httpx2.NetworkError(str(error) or type(error).__name__, request=request) from None
-        return httpx2.Response(reply.status, headers=reply.raw_headers, content=body, request=request)
+        headers = [(name, value) for name, value in reply.raw_headers if name.lower() not in _OF_PACKED_BODY]
+        return httpx2.Response(reply.status, headers=headers, content=body, request=request)
 
     async def _open(self) -> None:
         # No other task runs in between: a session opens without waiting.
@@ -86,7 +94,7 @@ async def _session(max_connections: int) -> AsyncGenerator[aiohttp.ClientSession
     tls.set_alpn_protocols(["http/1.1"])
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=_KEEP_ALIVE_S, ssl=tls),
-        # The client above keeps cookies and unpacks bodies.
+        # The client above keeps cookies; bodies are unpacked by us, who bound what comes out.
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),

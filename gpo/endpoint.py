@@ -23,6 +23,8 @@ from gpo.limits.authority import LimitAuthority
 from gpo.limits.gate import Gate
 from gpo.limits.messages import Pool
 from gpo.models import Usage
+from gpo.redaction import Redaction
+from gpo.reply_body import PACKINGS, ReplyTooLarge, bound_reply
 from gpo.retrying import Retries
 from gpo.text import without_controls
 
@@ -132,7 +134,8 @@ class Endpoint:
     def client(self) -> openai.AsyncOpenAI:
         """The client, with one connection pool for this endpoint."""
         # Proxies are left to the stock transport, of which there are more kinds than aiohttp knows.
-        transport = None if is_proxied(self.base_url) else AiohttpTransport(self.max_concurrency)
+        proxied = is_proxied(self.base_url)
+        transport = None if proxied else AiohttpTransport(self.max_concurrency)
         limits = httpx2.Limits(max_connections=self.max_concurrency, max_keepalive_connections=self.max_concurrency)
         # Retries are ours, to be counted and spread; see ``attempt``.
         return openai.AsyncOpenAI(
@@ -140,11 +143,20 @@ class Endpoint:
             api_key=self.key.read(),
             max_retries=0,
             timeout=self.timeout_s,
-            http_client=openai.DefaultAsyncHttpxClient(limits=limits, timeout=self.timeout_s, transport=transport),
+            # What comes packed could be of any size unpacked; the stock transport does not bound that.
+            default_headers={"Accept-Encoding": "identity" if proxied else PACKINGS},
+            http_client=openai.DefaultAsyncHttpxClient(
+                limits=limits,
+                timeout=self.timeout_s,
+                transport=transport,
+                event_hooks={"response": [bound_reply] if proxied else []},
+            ),
         )
 
     async def post(self, path: str, body: Mapping[str, object]) -> bytes:
         """The body of the reply to one request; to be called through ``attempt``, which counts, repeats and explains.
+
+        Without the key, should the endpoint repeat it: what a model says is saved and shown.
 
         ``client.post`` rather than the client's typed methods: building their types takes longer than the request.
 
@@ -160,7 +172,13 @@ class Endpoint:
                 )
         except TimeoutError:
             raise ModelUnavailable(self._said(f"no reply within {self.timeout_s:g} s")) from None
-        return response.content
+        return self._redaction.body(response.content)
+
+    @cached_property
+    def _redaction(self) -> Redaction:
+        # Where no key is configured, its placeholder is nobody's secret.
+        key = self.client.api_key
+        return Redaction("" if key == NO_KEY else key)
 
     @cached_property
     def _root(self) -> str:
@@ -186,7 +204,7 @@ class Endpoint:
         return Gate(LimitAuthority(), pool)
 
     def __getstate__(self) -> dict[str, Any]:
-        live = {"client", "_root", "_options", "_gate"}
+        live = {"client", "_root", "_options", "_gate", "_redaction"}
         return {name: value for name, value in self.__dict__.items() if name not in live}
 
     async def attempt(
@@ -230,6 +248,8 @@ class Endpoint:
         except openai.APIStatusError as error:
             raise self._failure(error) from None
         except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, ReplyTooLarge):  # would be paid for again, and be as large
+                raise self._refusal(self._said(str(error.__cause__)), RefusalReason.REQUEST) from None
             raise ModelUnavailable(self._said(str(error.__cause__ or error) or type(error).__name__)) from None
         except ValidationError as error:  # a proxy's page, a cut body, an error that calls itself a success
             first = error.errors()[0]
@@ -253,14 +273,10 @@ class Endpoint:
 
     def _said(self, text: str, length: int = 300) -> str:
         """What the endpoint said, in one line, without the key, which some servers repeat."""
-        line = without_controls(" ".join(text.split()))
-        key = self.client.api_key
-        if len(key) >= _SHORTEST_KEY:  # a shorter one is a word like any other
-            line = line.replace(key, "***")
+        line = self._redaction.message(without_controls(" ".join(text.split())))
         return f"{self.model} at {self.base_url}: {line if len(line) <= length else line[:length] + '…'}"
 
 
-_SHORTEST_KEY = 6
 _TRANSIENT = {408, 409, 425, 429}
 
 
@@ -271,7 +287,6 @@ def _retry_after_s(error: openai.APIStatusError) -> float | None:
     except ValueError:
         pass
     try:
-        when = parsedate_to_datetime(said)
-    except ValueError:
+        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    except (ValueError, OverflowError):  # no date, or none that there is
         return None
-    return max(0.0, when.timestamp() - time.time())

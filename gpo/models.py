@@ -44,7 +44,9 @@ class Usage:
     """What calls cost. All are counts but ``cost_usd``; a sum of usages is the usage of the whole.
 
     ``requests`` counts calls answered by the endpoint, ``cached`` calls answered without it, ``retries`` attempts that
-    failed and were repeated, ``failures`` calls given up.
+    failed and were repeated, ``failures`` calls given up. Of the requests, ``empty`` counts those without text in the
+    reply, ``truncated`` those whose reply was cut off, and ``unmetered`` those of which the endpoint does not say, or
+    does not say sensibly, how many tokens they took; their tokens count as 0.
     """
 
     requests: int = 0
@@ -54,6 +56,9 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost_usd: float = 0.0
+    empty: int = 0
+    truncated: int = 0
+    unmetered: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -64,6 +69,9 @@ class Usage:
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             self.cost_usd + other.cost_usd,
+            self.empty + other.empty,
+            self.truncated + other.truncated,
+            self.unmetered + other.unmetered,
         )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Self
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationInfo, model_validator
+from gpo.endpoint import Endpoint
+from gpo.endpoint_replies import ChatReply, EmbeddingReply
+from gpo.models import Completion, Message, Sampling
 
-from gpo.endpoint import Endpoint, Price
-from gpo.models import Completion, Message, Sampling, Usage
+_TEXTS_AT_ONCE = 64
+"""Texts in one request for embeddings: some endpoints refuse many, and the reply must stay within bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +30,14 @@ class OpenAICompatibleModel:
         """Reply to a conversation; see ``gpo.models.ChatModel``."""
         reply, retries = await self.endpoint.attempt(
             lambda: self._request(messages, sampling),
-            lambda reply: _cost(reply.usage, self.endpoint.price),
+            lambda reply: reply.cost(self.endpoint.price),
             prompt_characters=sum(len(message["content"]) for message in messages),
             max_tokens=sampling.max_tokens,
         )
-        choice, usage = reply.choices[0], _cost(reply.usage, self.endpoint.price)
-        return Completion(
-            text=choice.message.content or "",
-            truncated=choice.finish_reason == "length",
-            usage=replace(usage, retries=retries),
-        )
+        usage = replace(reply.cost(self.endpoint.price), retries=retries)
+        return Completion(text=reply.text, truncated=reply.is_truncated, usage=usage)
 
-    async def _request(self, messages: Sequence[Message], sampling: Sampling) -> _ChatReply:
+    async def _request(self, messages: Sequence[Message], sampling: Sampling) -> ChatReply:
         settings: dict[str, Any] = {
             "temperature": sampling.temperature,
             self.completion_limit: sampling.max_tokens,
@@ -49,7 +47,7 @@ class OpenAICompatibleModel:
         }
         asked = {name: value for name, value in settings.items() if value is not None}
         body = {"model": self.endpoint.model, "messages": list(messages), **asked, **sampling.extra}
-        return _ChatReply.model_validate_json(await self.endpoint.post("/chat/completions", body))
+        return ChatReply.read(await self.endpoint.post("/chat/completions", body))
 
 
 @dataclass(frozen=True)
@@ -62,59 +60,19 @@ class OpenAICompatibleEmbedder:
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         """One vector per text; see ``gpo.models.Embedder``."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if missing:
-            reply, _ = await self.endpoint.attempt(
-                lambda: self._request(missing),
-                lambda reply: _cost(reply.usage, self.endpoint.price),
-                prompt_characters=sum(map(len, missing)),
-                max_tokens=1,
-            )
-            self._known.update(zip(missing, (row.embedding for row in reply.data), strict=True))
+        for start in range(0, len(missing), _TEXTS_AT_ONCE):
+            await self._learn(missing[start : start + _TEXTS_AT_ONCE])
         return [self._known[text] for text in texts]
 
-    async def _request(self, texts: list[str]) -> _EmbeddingReply:
+    async def _learn(self, texts: list[str]) -> None:
+        reply, _ = await self.endpoint.attempt(
+            lambda: self._request(texts),
+            lambda reply: reply.cost(self.endpoint.price),
+            prompt_characters=sum(map(len, texts)),
+            max_tokens=1,
+        )
+        self._known.update(zip(texts, (row.embedding for row in reply.data), strict=True))
+
+    async def _request(self, texts: list[str]) -> EmbeddingReply:
         body = {"model": self.endpoint.model, "input": texts, "encoding_format": "float"}
-        reply = await self.endpoint.post("/embeddings", body)
-        return _EmbeddingReply.model_validate_json(reply, context={"num_texts": len(texts)})
-
-
-# What we read of a reply. The client's own types let any reply through, and fail where it is read.
-
-
-class _Message(BaseModel):
-    content: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-def _cost(usage: _Usage | None, price: Price) -> Usage:
-    sent, generated = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, 0)
-    return Usage(requests=1, prompt_tokens=sent, completion_tokens=generated, cost_usd=price.of(sent, generated))
-
-
-class _ChatReply(BaseModel):
-    choices: Annotated[list[_Choice], Field(min_length=1)]
-    usage: _Usage | None = None
-
-
-class _Embedding(BaseModel):
-    embedding: Annotated[list[float], Field(min_length=1)]
-
-
-class _EmbeddingReply(BaseModel):
-    data: list[_Embedding]
-    usage: _Usage | None = None
-
-    @model_validator(mode="after")
-    def _one_for_each_text(self, info: ValidationInfo) -> Self:
-        if info.context and len(self.data) != info.context["num_texts"]:
-            raise ValueError("holds another number of embeddings than of texts")
-        return self
+        return EmbeddingReply.read(await self.endpoint.post("/embeddings", body), len(texts))

@@ -19,6 +19,9 @@ from gpo.tasks import Split
 from gpo.text import without_controls
 from gpo.trajectory import Candidate, Spending
 
+_MAX_CHARACTERS = 10_000
+"""Of an account; it is asked for in five sentences, and goes into every later meta-prompt."""
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -32,6 +35,7 @@ async def account(model: ChatModel, sampling: Sampling, seed: int, request: str)
     """Have the optimizer model write an account.
 
     An empty reply, or one that the endpoint will not give to this request, is no account; the search goes on without.
+    One of more than 10,000 characters is cut there.
 
     Raises:
         ModelUnavailable, ModelRefused: the optimizer model could not be asked.
@@ -44,7 +48,7 @@ async def account(model: ChatModel, sampling: Sampling, seed: int, request: str)
             raise
         return Account(None, Spending(optimizer=Usage(failures=1)))
     # An emoji cut in two arrives as half a surrogate pair, which could not be saved.
-    text = without_controls(reply.text.encode(errors="replace").decode()).strip()
+    text = without_controls(reply.text.encode(errors="replace").decode()).strip()[:_MAX_CHARACTERS]
     return Account(text or None, Spending(optimizer=reply.usage))
 
 

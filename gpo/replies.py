@@ -18,7 +18,7 @@ _QUOTED = re.compile(
 _BLANK_LINE = re.compile(r"\n\s*\n")
 
 
-def parse_reply(reply: Completion, *, max_words: int = 1000) -> Prompt:
+def parse_reply(reply: Completion, *, max_words: int = 1000, max_characters: int = 20_000) -> Prompt:
     """The prompt in a reply.
 
     What stands between the last ``<START>`` that anything follows and the ``<END>`` after it (or the end of the reply,
@@ -26,7 +26,8 @@ def parse_reply(reply: Completion, *, max_words: int = 1000) -> Prompt:
     counts as the prompt where it is a single paragraph. The prompt is always valid Unicode without control characters.
 
     Raises:
-        MalformedReply: no prompt, one cut off at the token limit, or one of more than ``max_words`` words.
+        MalformedReply: no prompt, one cut off at the token limit, or one of more than ``max_words`` words or
+            ``max_characters`` characters, such as a single endless word.
     """
     # An emoji cut in two arrives as half a surrogate pair, which could be neither hashed nor saved.
     text = without_controls(reply.text.encode(errors="replace").decode())
@@ -44,4 +45,6 @@ def parse_reply(reply: Completion, *, max_words: int = 1000) -> Prompt:
         raise MalformedReply("the reply holds no prompt")
     if len(found.split()) > max_words:
         raise MalformedReply(f"the prompt in the reply is longer than {max_words} words")
+    if len(found) > max_characters:
+        raise MalformedReply(f"the prompt in the reply is longer than {max_characters} characters")
     return Prompt(found)

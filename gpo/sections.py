@@ -12,12 +12,23 @@ START, END = "<START>", "<END>"
 """The tags around a new prompt in a reply."""
 
 _TAG = re.compile(r"</?(?:START|END)>", re.IGNORECASE)
+# What a prompt calls its own sections is its own matter.
+_TITLES = (
+    "What to (?:do|note|reflect on)|What the search has taught|Examples of the task|Earlier prompts|Current prompt|"
+    "Examined prompt|Inputs that it failed on|Reflection on|Notes so far|Prompts? (?:before|after|that)"
+)
+_LABELS = "Prompt|Score|Reflection|Input|Correct answer|The model's answer"
+_OURS = re.compile(rf"^(?=##[ \t]+(?:{_TITLES})|(?:{_LABELS}):)", re.MULTILINE | re.IGNORECASE)
 
 
 def neutral(text: str) -> str:
-    """A text without the tags that mark the reply: a prompt or an example must not look like one."""
+    """A text without the tags that mark the reply: a prompt or an example must not look like one.
+
+    Nor like a part of what is put together here: a line like the title of a section, or like a prompt or a score, is
+    set in by two spaces.
+    """
     # A space in its place: the two sides of a tag that is taken out could join to another one.
-    return _TAG.sub(" ", text)
+    return _OURS.sub("  ", _TAG.sub(" ", text))
 
 
 def titled(title: str, content: str) -> str:

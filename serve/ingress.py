@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
-import json
 import os
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-import msgpack
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from ray import serve as ray_serve
@@ -25,12 +24,13 @@ from gpo.prompt import Prompt
 from gpo.score import finite
 from gpo.tasks import Split
 from serve.evaluator import UnknownTask
+from serve.http_bodies import JSON, MSGPACK, decoded, encoded
+from serve.http_limits import BODY_TIMEOUT_S, MAX_BODY_BYTES, HttpLimits, limited_body
+from serve.http_page import page
 
-JSON, MSGPACK = "application/json", "application/msgpack"
 TOKEN_VARIABLE = "GPO_SERVE_TOKEN"  # noqa: S105  # a name, not a token
 """Environment variable with the bearer token."""
 
-MAX_BODY_BYTES = 1_000_000
 MAX_PROMPTS = 64
 TIMEOUT_S = 3600.0
 
@@ -68,6 +68,9 @@ class UsageReply(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     cost_usd: float
+    empty: int
+    truncated: int
+    unmetered: int
 
 
 class ScoreReply(BaseModel):
@@ -93,30 +96,41 @@ class EvaluateReply(BaseModel):
     scores: list[ScoreReply]
 
 
+class ErrorReply(BaseModel):
+    """Every reply with a status of 400 or above."""
+
+    detail: str
+    """What is wrong, in a line for people."""
+
+
 class TasksReply(BaseModel):
     """The tasks that can be scored on, with the number of examples of each split."""
 
     tasks: dict[str, dict[Split, int]]
 
 
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {media: {"schema": EvaluateRequest.model_json_schema()} for media in (JSON, MSGPACK)},
-    }
+def _body() -> dict[str, Any]:
+    schema = EvaluateRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)  # those stand in the page by way of the reply
+    return {"requestBody": {"required": True, "content": {media: {"schema": schema} for media in (JSON, MSGPACK)}}}
+
+
+_UNAUTHORIZED = {401: "A valid bearer token is needed."}
+_REFUSALS = {
+    400: "The body is not valid JSON or msgpack.",
+    **_UNAUTHORIZED,
+    404: "There is no such task.",
+    408: f"The body did not arrive within {BODY_TIMEOUT_S:.0f} s.",
+    413: f"The body is larger than {MAX_BODY_BYTES} bytes.",
+    415: "The body is neither JSON nor msgpack.",
+    422: "The body does not fit the schema.",
+    502: "The task model could not be asked, or too many examples stayed unscored.",
+    504: f"Not scored within {TIMEOUT_S:.0f} s.",
 }
 
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "The body is not valid JSON or msgpack."},
-    401: {"description": "A valid bearer token is needed."},
-    404: {"description": "There is no such task."},
-    413: {"description": f"The body is larger than {MAX_BODY_BYTES} bytes."},
-    415: {"description": "The body is neither JSON nor msgpack."},
-    422: {"description": "The body does not fit the schema."},
-    502: {"description": "The task model could not be asked, or too many examples stayed unscored."},
-    504: {"description": f"Not scored within {TIMEOUT_S:.0f} s."},
-}
+def _described(refusals: dict[int, str]) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": ErrorReply, "description": text} for status, text in refusals.items()}
 
 
 def build_api(evaluator: DeploymentHandle[Any], token: str | None) -> FastAPI:
@@ -130,7 +144,12 @@ def build_api(evaluator: DeploymentHandle[Any], token: str | None) -> FastAPI:
         version="1",
         description="Scores prompts on the tasks of a configuration. Bodies are JSON or msgpack, by Content-Type; "
         "replies likewise, by Accept.",
+        # Both would load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
     )
+    api.add_middleware(HttpLimits)
+    api.add_exception_handler(Exception, _failed)
     # The first of the two only describes the token in the OpenAPI page.
     guarded = [Depends(HTTPBearer(auto_error=False)), Depends(_bearer(token))] if token else []
 
@@ -139,65 +158,68 @@ def build_api(evaluator: DeploymentHandle[Any], token: str | None) -> FastAPI:
         """Whether the interface is up."""
         return {"status": "ok"}
 
-    @api.get("/v1/tasks", dependencies=guarded)
+    @api.get("/docs", include_in_schema=False)
+    async def describe() -> HTMLResponse:
+        """The interface, described for people."""
+        return HTMLResponse(page(api.openapi()))
+
+    @api.get("/v1/tasks", dependencies=guarded, responses=_described(_UNAUTHORIZED) if token else None)
     async def tasks() -> TasksReply:
         """The tasks that can be scored on."""
         return TasksReply(tasks=await evaluator.sizes.remote())
 
+    refusals = {status: text for status, text in _REFUSALS.items() if token or status not in _UNAUTHORIZED}
+
     @api.post(
-        "/v1/evaluate", dependencies=guarded, response_model=EvaluateReply, openapi_extra=_BODY, responses=_REFUSALS
+        "/v1/evaluate",
+        dependencies=guarded,
+        response_model=EvaluateReply,
+        openapi_extra=_body(),
+        responses=_described(refusals),
     )
     async def evaluate(request: Request) -> Response:
         """Score one or more prompts on every example of a split."""
-        body = _decoded(await _limited_body(request), request.headers.get("content-type", JSON))
+        body = decoded(await limited_body(request), request.headers.get("content-type", JSON))
         try:
             wanted = EvaluateRequest.model_validate(body)
         except ValidationError as error:
-            details = error.errors(include_url=False, include_context=False, include_input=False)
-            raise HTTPException(422, details) from None
+            raise HTTPException(422, _explained(error)) from None
         if not wanted.all_prompts:
             raise HTTPException(422, "give prompt or prompts")
         scores = await _scores(evaluator, wanted)
-        return _encoded(scores.model_dump(mode="json"), request.headers.get("accept", JSON))
+        return encoded(scores.model_dump(mode="json"), request.headers.get("accept", JSON))
 
     return api
 
 
 def _bearer(token: str) -> Callable[[Request], Awaitable[None]]:
+    known = hashlib.sha256(token.encode()).digest()
+
     async def check(request: Request) -> None:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        # Compared in constant time: how long a refusal takes must not tell how much of a guess was right.
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), token.encode()):
+        # Compared in constant time: how long a refusal takes must not tell how much of a guess was right, nor, by way
+        # of the digests, how long the token is.
+        if not hmac.compare_digest(hashlib.sha256(given.encode()).digest(), known) or scheme.lower() != "bearer":
             raise HTTPException(401, "a valid bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
 
     return check
 
 
-async def _limited_body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
-    return bytes(body)
+def _explained(error: ValidationError) -> str:
+    """Where a body does not fit, without what stands there."""
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    lines = [f"{'.'.join(map(str, detail['loc'])) or 'body'}: {detail['msg']}"[:200] for detail in details[:_SHOWN]]
+    more = f"; and {len(details) - _SHOWN} more" if len(details) > _SHOWN else ""
+    # A field's name may hold half a character, which no reply can.
+    return ("; ".join(lines) + more).encode(errors="replace").decode()
 
 
-def _decoded(body: bytes, content_type: str) -> Any:
-    media = content_type.partition(";")[0].strip().lower()
-    try:
-        if media == JSON:
-            return json.loads(body)
-        if media == MSGPACK:
-            return msgpack.unpackb(body, raw=False, strict_map_key=True)
-    except (ValueError, RecursionError, msgpack.UnpackException):
-        raise HTTPException(400, f"the body is not valid {media}") from None
-    raise HTTPException(415, f"send {JSON} or {MSGPACK}")
+_SHOWN = 5
 
 
-def _encoded(document: Any, accept: str) -> Response:
-    if MSGPACK in accept:
-        return Response(msgpack.packb(document), media_type=MSGPACK)
-    return JSONResponse(document)
+async def _failed(_: Request, __: Exception) -> Response:
+    """What nobody foresaw: it stands in the replica's log, and not in the reply."""
+    return JSONResponse({"detail": "internal error; the server's log tells more"}, 500)
 
 
 async def _scores(evaluator: DeploymentHandle[Any], wanted: EvaluateRequest) -> EvaluateReply:
@@ -212,8 +234,8 @@ async def _scores(evaluator: DeploymentHandle[Any], wanted: EvaluateRequest) -> 
     except TimeoutError:
         response.cancel()  # type: ignore[no-untyped-call]
         raise HTTPException(504, f"not scored within {TIMEOUT_S:.0f} s") from None
-    except RayTaskError as failure:
-        cause = failure.cause
+    except (RayTaskError, UnknownTask, EvaluationError, ModelError) as failure:
+        cause = failure.cause if isinstance(failure, RayTaskError) else failure
         if isinstance(cause, UnknownTask):
             raise HTTPException(404, f"no task {wanted.task!r}; there are: {', '.join(cause.args[1])}") from None
         if isinstance(cause, EvaluationError | ModelError):

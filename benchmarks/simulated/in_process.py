@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.simulated.generating import generated
 from benchmarks.simulated.protocol import ChatRequest, cut
-from benchmarks.simulated.service import Behaviour, generated
+from benchmarks.simulated.service import Behaviour
 from gpo.models import Completion, Message, Sampling, Usage
 
 
@@ -31,8 +32,15 @@ class SimulatedModel:
             stop=sampling.stop,
             seed=sampling.seed,
         )
-        choice = cut(generated(request, self.behaviour, 0), request)
+        choice = cut(generated(request, self.behaviour.seed, self.behaviour.malformed_rate, 0), request)
         # The real ones give way to the event loop, too.
         await asyncio.sleep(0)
-        usage = Usage(requests=1, prompt_tokens=request.prompt_tokens, completion_tokens=choice.tokens)
-        return Completion(choice.text, usage, truncated=choice.finish_reason == "length")
+        truncated = choice.finish_reason == "length"
+        usage = Usage(
+            requests=1,
+            prompt_tokens=request.prompt_tokens,
+            completion_tokens=choice.tokens,
+            empty=int(not choice.text.strip()),
+            truncated=int(truncated),
+        )
+        return Completion(choice.text, usage, truncated)

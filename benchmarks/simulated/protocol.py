@@ -24,10 +24,10 @@ class Refusal(Exception):
         self.message = message
         self.retry_after_s = retry_after_s
 
-    def body(self) -> dict[str, Any]:
-        """The error as OpenAI words it."""
+    def body(self, quoted: str = "") -> dict[str, Any]:
+        """The error as OpenAI words it; ``quoted`` ends its message."""
         kind = "server_error" if self.status >= 500 else "requests" if self.status == 429 else "invalid_request_error"
-        return {"error": {"message": self.message, "type": kind, "param": None, "code": self.code}}
+        return {"error": {"message": self.message + quoted, "type": kind, "param": None, "code": self.code}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, TypeVar
 
 from aiohttp import web
 
-from benchmarks.simulated import judge_model, optimizer_model, task_model
+from benchmarks.simulated.assignment import read_assignment
+from benchmarks.simulated.bad_replies import REPEAT_GETS_THROUGH, BadReply, chosen, send, spoilt
 from benchmarks.simulated.embedding_model import embed
-from benchmarks.simulated.foreign import read_foreign
+from benchmarks.simulated.generating import generated
 from benchmarks.simulated.hashing import integer, uniform
 from benchmarks.simulated.protocol import (
     ChatRequest,
@@ -37,6 +38,7 @@ _Asked = TypeVar("_Asked", ChatRequest, EmbeddingRequest)
 _in_order = json.JSONEncoder(sort_keys=True).encode
 
 _JSON = {"Content-Type": "application/json"}
+_CHAT = "/v1/chat/completions"
 
 CLIENT_GONE = 499
 """The recorded status of a request whose client went away before the reply."""
@@ -57,6 +59,9 @@ class Behaviour:
         fail_next: so many chat requests are answered with ``error_status``, from when this behaviour is set.
         hang_rate: share of chat requests that are never answered; chosen like the errors.
         malformed_rate: share of the optimizer model's replies that hold no prompt.
+        bad_replies: kind → share of the chat requests whose reply is of that kind; in all 1 at the most. Whether one
+            is depends on its content; for kinds that say that a repeat gets through, also on how often it was before.
+        repeats_key: whether error messages quote the request's ``Authorization`` header, as some servers do.
         seed: decides everything random-looking.
         api_key: the bearer token that is asked for everywhere but on ``/health``; ``None`` asks for none.
         models: the names that the endpoint goes by; each of them answers whatever it is asked.
@@ -72,6 +77,8 @@ class Behaviour:
     fail_next: int = 0
     hang_rate: float = 0.0
     malformed_rate: float = 0.0
+    bad_replies: Mapping[BadReply, float] = field(default_factory=dict[BadReply, float])
+    repeats_key: bool = False
     seed: int = 0
     api_key: str | None = field(default=None, repr=False)
     models: tuple[str, ...] = ("task-model", "opt-model", "embed-model")
@@ -89,6 +96,7 @@ class AccessRecord:
         started_s, finished_s: on the system's monotonic clock.
         content: hash of the request's body: equal for equal model, messages and sampling, whatever their order in it.
         prompt_tokens, completion_tokens: words; 0 where the request failed.
+        bad: the kind of bad reply that it got; empty for none.
     """
 
     path: str
@@ -100,6 +108,7 @@ class AccessRecord:
     content: str
     prompt_tokens: int
     completion_tokens: int
+    bad: str = ""
 
 
 @dataclass(slots=True)
@@ -112,6 +121,8 @@ class _Call:
     in_flight: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    messages: tuple[Message, ...] = ()
+    bad: str = ""
 
 
 class Service:
@@ -127,9 +138,10 @@ class Service:
         self._num_requests = 0
         self._attempts = Counter[str]()
         self._unseeded = Counter[str]()
+        self._bad = Counter[str]()
         self._routes = {
             "/v1/models": ("GET", self._models),
-            "/v1/chat/completions": ("POST", self._chat),
+            _CHAT: ("POST", self._chat),
             "/v1/embeddings": ("POST", self._embeddings),
         }
         self.set(behaviour)
@@ -139,17 +151,18 @@ class Service:
         self.behaviour = behaviour
         self._left_to_fail = behaviour.fail_next
 
-    async def handle(self, request: web.BaseRequest) -> web.Response:
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         path, call, status = request.path, _Call(monotonic()), CLIENT_GONE
         if path == "/health":
             return _json({"status": "ok", "requests": self._num_requests, "in_flight": self._in_flight})
         try:
-            response = _json(await self._reply(request, path, call))
+            response = await self._reply(request, path, call)
             status = response.status
         except Refusal as refusal:
             status = refusal.status
-            response = _json(refusal.body(), status)
+            quoted = f" {request.headers.get('Authorization')}" if self.behaviour.repeats_key else ""
+            response = _json(refusal.body(quoted), status)
             if refusal.retry_after_s is not None:
                 response.headers["Retry-After"] = f"{refusal.retry_after_s:g}"
         finally:
@@ -157,7 +170,7 @@ class Service:
             self._on_request(_record(path, call, status))
         return response
 
-    async def _reply(self, request: web.BaseRequest, path: str, call: _Call) -> dict[str, Any]:
+    async def _reply(self, request: web.BaseRequest, path: str, call: _Call) -> web.StreamResponse:
         method, serve = self._routes.get(path, ("", None))
         if serve is None:
             raise Refusal(404, "unknown_url", f"unknown request URL: {request.method} {path}")
@@ -166,7 +179,21 @@ class Service:
         key = self.behaviour.api_key
         if key is not None and request.headers.get("Authorization") != f"Bearer {key}":
             raise Refusal(401, "invalid_api_key", "the API key is wrong or missing")
-        return await serve(await request.read(), call)
+        body = await serve(await request.read(), call)
+        return _json(body) if path != _CHAT else await self._spoilt(request, body, call)
+
+    async def _spoilt(self, request: web.BaseRequest, body: dict[str, Any], call: _Call) -> web.StreamResponse:
+        """The reply to a chat request, made bad if it is its turn."""
+        behaviour = self.behaviour
+        asked = read_assignment(call.messages) if behaviour.bad_replies else None
+        failed, new_prompt = self._bad[call.content], asked is not None
+        kind = chosen(behaviour.bad_replies, behaviour.seed, call.content, failed, new_prompt=new_prompt)
+        if kind is None:
+            return _json(body)
+        call.bad = kind
+        self._bad[call.content] += kind in REPEAT_GETS_THROUGH
+        authorization = request.headers.get("Authorization", "")
+        return await send(kind, spoilt(kind, body, asked.current if asked else None, authorization), request)
 
     async def _models(self, _: bytes, call: _Call) -> dict[str, Any]:
         del call
@@ -181,10 +208,14 @@ class Service:
         try:
             await self._fail_on_purpose(call.content)
             repetition = self._repetition(request, call.content)
-            choices = [cut(generated(request, behaviour, index, repetition), request) for index in range(request.n)]
+            seed, malformed_rate = behaviour.seed, behaviour.malformed_rate
+            choices = [
+                cut(generated(request, seed, malformed_rate, index, repetition), request) for index in range(request.n)
+            ]
             await _wait(behaviour.latency_s + behaviour.latency_per_token_s * max(choice.tokens for choice in choices))
         finally:
             self._in_flight -= 1
+        call.messages = request.messages
         call.prompt_tokens, call.completion_tokens = request.prompt_tokens, _num_tokens(choices)
         return chat_body(request, choices, call.content)
 
@@ -239,35 +270,6 @@ class Service:
             raise Refusal(behaviour.error_status, "injected_error", "the endpoint fails on purpose")
 
 
-def generated(request: ChatRequest, behaviour: Behaviour, index: int, repetition: int = 0) -> str:
-    """What the model replies that the request is meant for, which its text tells.
-
-    Args:
-        index: among the choices.
-        repetition: how often the same was asked for before without a seed.
-    """
-    messages = request.messages
-    verdict = judge_model.verdict(messages)
-    if verdict is not None:
-        return verdict
-    asked = optimizer_model.read_request(messages)
-    foreign = read_foreign(messages) if asked is None else None
-    asked = foreign.assignment if foreign else asked
-    if asked is None:
-        plain: Sequence[Message] = [{"role": "user", "content": foreign.question}] if foreign else messages
-        answer = task_model.answer(plain, seed=behaviour.seed)
-        return foreign.framed(answer) if foreign else answer
-    reply = optimizer_model.reply(
-        messages,
-        asked,
-        seed=behaviour.seed,
-        sample=(request.seed, index, repetition) if repetition else (request.seed, index),
-        temperature=request.temperature,
-        malformed_rate=behaviour.malformed_rate,
-    )
-    return foreign.framed(reply.removeprefix("<START>").removesuffix("<END>")) if foreign else reply
-
-
 def _num_tokens(choices: list[Choice]) -> int:
     return sum(choice.tokens for choice in choices)
 
@@ -292,4 +294,5 @@ def _record(path: str, call: _Call, status: int) -> AccessRecord:
         content=call.content,
         prompt_tokens=call.prompt_tokens,
         completion_tokens=call.completion_tokens,
+        bad=call.bad,
     )

@@ -9,6 +9,7 @@ from typing import Any, cast
 import yaml
 
 from cluster.config.layers import laid_over
+from cluster.config.yaml_text import read_yaml
 from gpo.errors import ConfigError
 
 _DATA_PATHS = ("root", "train", "val", "test", "few_shot")
@@ -96,7 +97,7 @@ def _absolute(section: dict[str, Any], options: Iterable[str], folder: Path) -> 
 
 def _read(path: Path, where: str) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
             where, f"{str(path)!r} does not exist", "name a YAML file, such as those in configs/"

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from cluster.config.extending import read_extended
 from cluster.config.layers import take_the_place_of_the_other
 from cluster.config.root import RunConfig
+from cluster.config.yaml_text import read_yaml
 from gpo.errors import ConfigError
 
 
@@ -97,7 +98,7 @@ def _value(name: str, text: str) -> Any:
     """
     marked = text.strip()[:1] in ("[", "{", "'", '"')
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
     except (yaml.YAMLError, ValueError):  # the latter for what looks like a date and is none
         if marked:
             raise ConfigError(

@@ -13,7 +13,8 @@ _AROUND = " .,;:!?\"'`“”‘’()[]{}<>*_"
 # What stands between the items of a list; bullets are gone with the markup.
 _BETWEEN_ITEMS = re.compile(r"^[ \t]*\d+[.)]\s+|[,;](?=\s|\Z)", re.MULTILINE)
 _BRACKETS = re.compile(r"[\s()\[\]{}<>]+")
-_LAST_WORD = re.compile(r".*\w", re.DOTALL)
+# From the beginning of the text: elsewhere, each place in a text without words would be tried as a beginning.
+_LAST_WORD = re.compile(r"\A.*\w", re.DOTALL)
 
 
 def _plain(text: str) -> str:

@@ -17,7 +17,8 @@ from gpo.scoring.exact import ExactScorer
 from gpo.scoring.number import NumberScorer
 from gpo.scoring.rouge import RougeScorer
 
-_ANNOUNCED = re.compile(r".*\banswer\s+is\b", re.IGNORECASE | re.DOTALL)
+# From the beginning of the text: elsewhere, each place in a text without these words would be tried as a beginning.
+_ANNOUNCED = re.compile(r"\A.*\banswer\s+is\b", re.IGNORECASE | re.DOTALL)
 _OPTION = re.compile(r"\(([A-Z])\)", re.IGNORECASE)
 _NUMBER = re.compile(r"(?:(?<![\w)])-)?\d+(?:,\d{3})*(?:\.\d+)?", re.ASCII)
 _NO_BRACKET = re.compile(r"[^][(){}<>]")
