@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from gpo.completion_store import Missing
 from gpo.models import Completion
-from gpo.stores.process_mark import is_gone, process_mark
+from gpo.process_mark import is_gone, process_mark
 from gpo.stores.record import decode, encode
 
 _APPLICATION_ID = 0x47504F43  # "GPOC", in the file's header

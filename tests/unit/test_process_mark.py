@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from gpo.stores import process_mark
-from gpo.stores.process_mark import is_gone
+from gpo import process_mark
+from gpo.process_mark import is_gone
 
 ROOT = Path(__file__).resolve().parents[2]
-TELLS_ITS_MARK = "from gpo.stores.process_mark import process_mark; print(process_mark(), flush=True); input()"
+TELLS_ITS_MARK = "from gpo.process_mark import process_mark; print(process_mark(), flush=True); input()"
 
 
 def test_a_process_is_gone_once_it_has_ended_and_not_before() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 @cache
 def _machine() -> str:
-    """The machine since it was booted last, and the namespace that process numbers belong to: containers count for themselves."""
+    """The machine since it was booted last, and the namespace of its process numbers: each container has its own."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
