@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from gpo.errors import BudgetExhausted, ModelUnavailable
+from gpo.errors import BudgetExhausted, OutOfReach, Part
 from gpo.limits.caller import caller
 from gpo.limits.fair_queue import FairQueue
 from gpo.limits.messages import LEASE_S, Authority, Grant, Pool, Report, Spent
 from gpo.models import Usage
+from gpo.process_mark import process_mark
 
 _BUSY_S, _QUIET_S = 1.0, 4.0
 """Between two reports while there are calls, and while there are none; well below ``LEASE_S``."""
@@ -52,7 +53,7 @@ class Gate:
 
         Raises:
             BudgetExhausted: nothing may be called any more.
-            ModelUnavailable: the authority was out of reach for a minute.
+            OutOfReach: the authority was, for a minute.
         """
         live, owner = self._live, caller.get()
         admission = Admission(live.version, prompt_characters / 4 + live.expected_completion(max_tokens))
@@ -108,7 +109,7 @@ class _Live:
     """A gate in use; belongs to one event loop."""
 
     def __init__(self, authority: Authority, pool: Pool) -> None:
-        self._authority, self._pool = authority, pool
+        self._authority, self._pool, self._process = authority, pool, process_mark()
         self.loop = self._loop = asyncio.get_running_loop()
         self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
         self._num_waiting = 0
@@ -270,6 +271,7 @@ class _Live:
             permits_returned=self._returned,
             tokens_beyond=self._tokens_beyond,
             spent=self._spent,
+            process=self._process,
         )
         self._succeeded = self._refused = 0
         self._retry_after_s, self._tokens_beyond = 0.0, 0.0
@@ -323,7 +325,8 @@ class _Live:
             except (ConnectionError, TimeoutError) as lost:
                 self._take_back(report)
                 if self._loop.time() - heard > _PATIENCE_S:
-                    self._turn_away(ModelUnavailable(f"the limiter is out of reach: {lost or 'no answer'}"))
+                    heard = self._loop.time()  # whoever comes now may wait as long
+                    self._turn_away(OutOfReach(Part.LIMITER, f"{lost or 'no answer'}, for {_PATIENCE_S:g} s"))
                 await asyncio.sleep(0.5)
                 continue
             heard = self._loop.time()
