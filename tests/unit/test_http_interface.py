@@ -55,7 +55,7 @@ def evaluator() -> LocalEvaluator:
 
 @pytest.fixture(scope="module")
 def handle() -> Any:
-    app = evaluator_app([evaluator()], replicas=1, cpus=0, drain_s=0)
+    app = evaluator_app([evaluator()], replicas=1, examples_at_once=100, cpus=0, drain_s=0)
     return ray_serve.run(app, _local_testing_mode=True)
 
 
