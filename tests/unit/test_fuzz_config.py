@@ -31,7 +31,7 @@ _WORDS = ["", "openai", "embedded", "~nobody/x", "\0", "a:b", "module:function",
 _OPTIONS = ["kind", "api_key_env", "base_url", "extra", "steps", "extends", "compare", *sorted(RunConfig.model_fields)]
 _PIECES = (
     "models¦tasks¦extends¦:¦: ¦- ¦\n¦  ¦\t¦&a ¦*a¦<<: ¦{¦}¦[¦]¦'¦\"¦|¦>¦# ¦? ¦---\n¦...\n¦%YAML 1.1\n¦0x¦1_000¦.nan¦~¦"
-    "12:30¦!!int ¦!!bool x¦!!timestamp ¦!!python/object/apply:os.system [id]¦!!set ¦!!omap ¦!!binary ¦!!float ¦2001-99-99"
+    "12:30¦!!int ¦!!bool x¦!!timestamp ¦!!python/object/apply:os.system [id]¦!!set ¦!!omap ¦!!float ¦2001-99-99"
 )
 pieces = st.sampled_from(_PIECES.split("¦"))
 words = st.text(max_size=20) | st.sampled_from(_WORDS)
