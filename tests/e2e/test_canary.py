@@ -139,7 +139,7 @@ def test_a_run_that_is_refused_half_way_names_no_key(
     assert finished.code != 0
     assert "api_key" in finished.stderr
     assert "***" in finished.stderr
-    evaluated = gpo("evaluate", config, cwd=place, env=env)
+    evaluated = gpo("evaluate", config, "--prompt", "Never asked before.", cwd=place, env=env)
     assert evaluated.code != 0
     assert leaks(place) == []
     assert "canary" not in finished.stdout + finished.stderr + evaluated.stdout + evaluated.stderr
