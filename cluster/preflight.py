@@ -70,7 +70,7 @@ async def _check(where: str, endpoint: EndpointConfig) -> ConfigError | None:
     url, said = endpoint.base_url, Redaction(key)
     async with client:
         try:
-            known = [said.message(without_controls(str(model.id))) async for model in client.models.list()]
+            listed = [model.id async for model in client.models.list()]
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             return refused_key(where, endpoint, f"HTTP {error.status_code}")
         except openai.APIStatusError as error:
@@ -84,8 +84,9 @@ async def _check(where: str, endpoint: EndpointConfig) -> ConfigError | None:
             return ConfigError(
                 f"{where}.base_url", f"{url} cannot be reached ({reason})", "start it, or correct base_url"
             )
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError):
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError, RecursionError):
             return None  # answers something else where the list would be
+    known = [said.message(without_controls(name)) for name in listed if isinstance(name, str)]
     if known and endpoint.model not in known:
         return unknown_model(where, endpoint, known)
     return None
