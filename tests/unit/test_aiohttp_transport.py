@@ -309,6 +309,7 @@ async def test_a_password_in_the_url_goes_before_the_key() -> None:
 
     async with serving(check) as url:
         assert (await complete(model(url.replace("//", "//name:word@")))).text == "yes"
+    assert "name:word" not in await failure(model(url.replace("//", "//name:word@")))  # nobody answers any more
 
 
 async def test_the_log_never_holds_the_key(server: SimulatedEndpoint, caplog: pytest.LogCaptureFixture) -> None:
