@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench bench-peers lock schema clean
+.PHONY: help setup run test check audit bench bench-peers lock schema clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ check: $(INSTALLED) ## linters and type checkers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit: $(INSTALLED) ## look for known vulnerabilities of the locked dependencies; passes, and says so, without a network
+	@$(BIN)/python .ci/audit.py
 
 test: check ## linters, type checkers and all tests
 	$(BIN)/pytest

@@ -11,6 +11,8 @@ from cluster.build import embedded_spec, is_judged
 from cluster.config import RunConfig
 from cluster.config.models import EmbeddedChatConfig, EndpointConfig
 from gpo.errors import ConfigError, GPOError, ModelRefused, RefusalReason
+from gpo.redaction import Redaction
+from gpo.reply_body import bound_reply
 from gpo.text import without_controls
 
 _TIMEOUT_S = 15.0
@@ -57,11 +59,18 @@ async def _check(where: str, endpoint: EndpointConfig) -> ConfigError | None:
         return ConfigError(f"{where}.{error.field}", error.problem, error.remedy)
     if not endpoint.check:
         return None
-    client = openai.AsyncOpenAI(base_url=endpoint.base_url, api_key=key, max_retries=1, timeout=_TIMEOUT_S)
-    url = endpoint.base_url
+    client = openai.AsyncOpenAI(
+        base_url=endpoint.base_url,
+        api_key=key,
+        max_retries=1,
+        timeout=_TIMEOUT_S,
+        default_headers={"Accept-Encoding": "identity"},  # what is packed could be of any size
+        http_client=openai.DefaultAsyncHttpxClient(timeout=_TIMEOUT_S, event_hooks={"response": [bound_reply]}),
+    )
+    url, said = endpoint.base_url, Redaction(key)
     async with client:
         try:
-            known = [model.id async for model in client.models.list()]
+            listed = [model.id async for model in client.models.list()]
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             return refused_key(where, endpoint, f"HTTP {error.status_code}")
         except openai.APIStatusError as error:
@@ -71,12 +80,13 @@ async def _check(where: str, endpoint: EndpointConfig) -> ConfigError | None:
                 )
             return None  # keeps no list of models
         except openai.APIConnectionError as error:
-            reason = without_controls(str(error.__cause__ or error)).replace(key, "***")
+            reason = said.message(without_controls(str(error.__cause__ or error)))
             return ConfigError(
                 f"{where}.base_url", f"{url} cannot be reached ({reason})", "start it, or correct base_url"
             )
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError):
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError, RecursionError):
             return None  # answers something else where the list would be
+    known = [said.message(without_controls(name)) for name in listed if isinstance(name, str)]
     if known and endpoint.model not in known:
         return unknown_model(where, endpoint, known)
     return None

@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from ipaddress import ip_address
 
 import ray
 from ray import serve as ray_serve
@@ -27,7 +26,7 @@ from gpo.errors import ClusterError, ConfigError
 from gpo.tasks import Task
 from serve.embedded_model import free_port
 from serve.evaluator import evaluator_app
-from serve.http_limits import BODY_TIMEOUT_S
+from serve.http_limits import BODY_TIMEOUT_S, is_loopback
 from serve.ingress import TIMEOUT_S, TOKEN_VARIABLE, ingress_app
 
 _APP = "gpo-evaluator"
@@ -37,11 +36,7 @@ _DRAIN_S = 20.0
 
 def needs_token(host: str, address: str) -> bool:
     """Whether strangers could reach the interface: beyond loopback, or by the proxy of a cluster that others set up."""
-    try:
-        loopback = ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    return not loopback or address != "local"
+    return not is_loopback(host) or address != "local"
 
 
 def serve_evaluator(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -280,7 +281,8 @@ class Endpoint:
     def _said(self, text: str, length: int = 300) -> str:
         """What the endpoint said, in one line, without the key, which some servers repeat."""
         line = self._redaction.message(without_controls(" ".join(text.split())))
-        return f"{self.model} at {self.base_url}: {line if len(line) <= length else line[:length] + '…'}"
+        place = re.sub(r"//[^/@]*@", "//", self.base_url)  # without a user and password
+        return f"{self.model} at {place}: {line if len(line) <= length else line[:length] + '…'}"
 
 
 _TRANSIENT = {408, 409, 425, 429}

@@ -22,7 +22,8 @@ class Redaction:
     """
 
     def __init__(self, secret: str) -> None:
-        forms = {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], html.escape(secret), quote(secret, safe="")}
+        forms = {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret, safe=""), quote(secret)}
+        forms |= {html.escape(secret), html.escape(secret, quote=False)}
         # JSON inside JSON, as where a gateway quotes what the server behind it said.
         forms.add(json.dumps(json.dumps(secret))[3:-3])
         # The longest first: one may hold another.

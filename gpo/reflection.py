@@ -47,8 +47,7 @@ async def account(model: ChatModel, sampling: Sampling, seed: int, request: str)
         if refusal.reason is not RefusalReason.REQUEST:
             raise
         return Account(None, Spending(optimizer=Usage(failures=1)))
-    # An emoji cut in two arrives as half a surrogate pair, which could not be saved.
-    text = without_controls(reply.text.encode(errors="replace").decode()).strip()[:_MAX_CHARACTERS]
+    text = without_controls(reply.text).strip()[:_MAX_CHARACTERS]
     return Account(text or None, Spending(optimizer=reply.usage))
 
 

@@ -29,8 +29,7 @@ def parse_reply(reply: Completion, *, max_words: int = 1000, max_characters: int
         MalformedReply: no prompt, one cut off at the token limit, or one of more than ``max_words`` words or
             ``max_characters`` characters, such as a single endless word.
     """
-    # An emoji cut in two arrives as half a surrogate pair, which could be neither hashed nor saved.
-    text = without_controls(reply.text.encode(errors="replace").decode())
+    text = without_controls(reply.text)
     # Where the opening tag was put into the model's mouth, or ``stop`` took the closing one, only one tag is left.
     untagged, *tagged = _START.split(text)
     body = next((part for part in reversed(tagged) if part.strip()), "") if tagged else untagged

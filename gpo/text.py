@@ -9,5 +9,8 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def without_controls(text: str) -> str:
-    """The text without control characters; tabs and line feeds stay."""
-    return _CONTROLS.sub("", text)
+    """The text without control characters; tabs and line feeds stay.
+
+    Half of a character, as where an emoji was cut in two, becomes ``?``: it could be neither shown, hashed nor saved.
+    """
+    return _CONTROLS.sub("", text).encode(errors="replace").decode()

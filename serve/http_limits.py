@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
@@ -25,10 +27,16 @@ _HEADERS = [
 
 
 class HttpLimits:
-    """An ASGI application before another: refuses oversized heads, answers HEAD as GET, and adds headers."""
+    """An ASGI application before another: refuses oversized heads, answers HEAD as GET, and adds headers.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        loopback_only: refuse requests that do not name this machine. Without a token, whoever can connect is let in,
+            and a browser on this machine can be made to connect by any page that it shows, under that page's name.
+    """
+
+    def __init__(self, app: ASGIApp, loopback_only: bool = False) -> None:
         self._app = app
+        self._loopback_only = loopback_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,20 +51,38 @@ class HttpLimits:
                 message = {**message, "body": b""}
             await send(message)
 
-        refusal = _refusal(scope)
+        refusal = _refusal(scope, loopback_only=self._loopback_only)
         if refusal is not None:
             await refusal(scope, receive, answer)
             return
         await self._app({**scope, "method": "GET"} if is_head else scope, receive, answer)
 
 
-def _refusal(scope: Scope) -> JSONResponse | None:
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is one by which a machine reaches itself."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _refusal(scope: Scope, *, loopback_only: bool) -> JSONResponse | None:
     headers = scope["headers"]
     if len(headers) > MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
         return JSONResponse({"detail": "the headers are too many or too large"}, 431)
     if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MAX_URL_BYTES:
         return JSONResponse({"detail": f"the URL is longer than {MAX_URL_BYTES} bytes"}, 414)
+    if loopback_only and not is_loopback(_host(headers)):
+        return JSONResponse({"detail": "without a token, only this machine itself may be named as the host"}, 403)
     return None
+
+
+def _host(headers: list[tuple[bytes, bytes]]) -> str:
+    named = next((value for name, value in headers if name == b"host"), b"")
+    try:
+        return urlsplit(f"//{named.decode('latin-1')}").hostname or ""
+    except ValueError:
+        return ""
 
 
 async def limited_body(request: Request, timeout_s: float = BODY_TIMEOUT_S) -> bytes:

@@ -148,7 +148,7 @@ def build_api(evaluator: DeploymentHandle[Any], token: str | None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    api.add_middleware(HttpLimits)
+    api.add_middleware(HttpLimits, loopback_only=token is None)
     api.add_exception_handler(Exception, _failed)
     # The first of the two only describes the token in the OpenAPI page.
     guarded = [Depends(HTTPBearer(auto_error=False)), Depends(_bearer(token))] if token else []
@@ -179,7 +179,7 @@ def build_api(evaluator: DeploymentHandle[Any], token: str | None) -> FastAPI:
     )
     async def evaluate(request: Request) -> Response:
         """Score one or more prompts on every example of a split."""
-        body = decoded(await limited_body(request), request.headers.get("content-type", JSON))
+        body = decoded(await limited_body(request), request.headers.get("content-type", ""))
         try:
             wanted = EvaluateRequest.model_validate(body)
         except ValidationError as error:

@@ -24,6 +24,7 @@ KEY = "canary-5f1d2c"
 MARKUP = 'Which <b>team</b> & "desk" <script>alert(1)</script> shall take this?'
 NUM_STEPS, NUM_CANDIDATES, VAL_SIZE, TEST_SIZE = 3, 3, 20, 30
 USAGE = {"requests", "cached", "retries", "failures", "prompt_tokens", "completion_tokens", "cost_usd"}
+ODD = {"empty", "truncated", "unmetered"}
 
 
 @dataclass(frozen=True)
@@ -177,9 +178,10 @@ def test_every_step_stands_on_a_line_with_every_candidate(run: Outcome) -> None:
 def test_the_usage_equals_what_the_endpoint_saw(run: Outcome) -> None:
     for role, model in (("task", "task-model"), ("optimizer", "opt-model")):
         usage, asked = run.summary["llm"][role], run.asked(model)
-        assert set(usage) == USAGE
+        assert set(usage) == USAGE | ODD
+        assert usage["unmetered"] == 0
         answered = [record for record in asked if record.status == 200]
-        assert usage == {
+        assert {name: usage[name] for name in USAGE} == {
             "requests": len(answered),
             "cached": usage["cached"],
             "retries": len(asked) - len(answered),
@@ -189,6 +191,8 @@ def test_the_usage_equals_what_the_endpoint_saw(run: Outcome) -> None:
             "cost_usd": 0.0,
         }
     assert Counter(record.status for record in run.requests).keys() == {200, 500}
+    malformed = sum(line["malformed"] for line in run.steps)
+    assert 0 <= run.summary["llm"]["optimizer"]["empty"] <= malformed
 
 
 def test_only_val_steers_and_test_is_scored_at_the_ends_alone(run: Outcome) -> None:

@@ -205,6 +205,23 @@ async def test_the_key_is_masked_however_it_is_written(form) -> None:  # type: i
     assert "canary" not in str(caught.value)
 
 
+ERRORS = [b"", b"null", b"[]", b"3", b'"x"', b'{"error": 3}', b'{"error": {"message": {}, "code": []}}', b"[" * 9999]
+ERRORS += [b'{"error": {"message": "\\ud83d"}}', b"\xff\xfe", b'{"error": ' * 9999]
+WAITS = ("", "nan", "-1", "1e999", "soon", "Fri, 31 Dec 9999 23:59:59 -1200")
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500])
+async def test_whatever_an_error_holds_it_is_a_failure_that_can_be_shown(status: int) -> None:
+    for number, body in enumerate(ERRORS):
+        head = f"HTTP/1.1 {status} No\r\nRetry-After: {WAITS[number % len(WAITS)]}\r\n"
+        async with sending(head.encode(), body) as url:
+            asked = OpenAICompatibleModel(Endpoint(url, "m", max_attempts=1, patience_s=0.0, max_backoff_s=0.01))
+            with pytest.raises((ModelRefused, ModelUnavailable)) as caught:
+                await asked.complete(ASKED, GREEDY)
+        assert str(status) in str(caught.value)
+        assert str(caught.value).encode()
+
+
 @pytest.mark.parametrize("key", ["", "EMPTY", "secret-word"])
 async def test_a_key_that_may_be_a_word_stays_in_replies(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", key)

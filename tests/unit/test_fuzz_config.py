@@ -31,7 +31,7 @@ _WORDS = ["", "openai", "embedded", "~nobody/x", "\0", "a:b", "module:function",
 _OPTIONS = ["kind", "api_key_env", "base_url", "extra", "steps", "extends", "compare", *sorted(RunConfig.model_fields)]
 _PIECES = (
     "models¦tasks¦extends¦:¦: ¦- ¦\n¦  ¦\t¦&a ¦*a¦<<: ¦{¦}¦[¦]¦'¦\"¦|¦>¦# ¦? ¦---\n¦...\n¦%YAML 1.1\n¦0x¦1_000¦.nan¦~¦"
-    "12:30¦!!int ¦!!bool x¦!!timestamp ¦!!python/object/apply:os.system [id]¦!!set ¦!!omap ¦!!binary ¦!!float ¦2001-99-99"
+    "12:30¦!!int ¦!!bool x¦!!timestamp ¦!!python/object/apply:os.system [id]¦!!set ¦!!omap ¦!!float ¦2001-99-99"
 )
 pieces = st.sampled_from(_PIECES.split("¦"))
 words = st.text(max_size=20) | st.sampled_from(_WORDS)
@@ -151,6 +151,17 @@ def test_a_key_in_a_configuration_is_not_shown(name: str, value: Any, tmp_path: 
     error = refusal(lambda: load_config(path))
     assert error is not None or name == "api_key_file"  # any file may be called so
     assert CANARY not in str(error)
+
+
+def test_a_password_in_the_environment_s_address_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://user:{CANARY}@x/v1")
+    document = yaml.safe_load(QUICKSTART)
+    document["models"]["task"] = {"model": "m"}
+    path = tmp_path / "config.yaml"
+    path.write_bytes(as_yaml(document))
+    with pytest.raises(ConfigError, match="holds a user name or password") as caught:
+        load_config(path)
+    assert CANARY not in str(caught.value)
 
 
 def bomb(levels: int, width: int) -> str:

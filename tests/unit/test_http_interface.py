@@ -71,7 +71,7 @@ def guarded(handle: Any) -> FastAPI:
 
 def client(api: FastAPI) -> httpx2.AsyncClient:
     transport = httpx2.ASGITransport(api, raise_app_exceptions=False)
-    return httpx2.AsyncClient(transport=transport, base_url="http://test", trust_env=False)
+    return httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000", trust_env=False)
 
 
 async def ask(api: FastAPI, method: str, path: str, **settings: Any) -> httpx2.Response:
@@ -114,6 +114,27 @@ async def test_what_is_not_there_is_refused_in_one_shape(method: str, path: str,
 async def test_too_many_headers_are_refused(headers: dict[str, str], api: FastAPI) -> None:
     reply = await ask(api, "GET", "/health", headers=headers)
     assert (reply.status_code, is_refused_in_the_usual_shape(reply)) == (431, True)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *((host, 200) for host in ("localhost", "localhost:80", "127.0.0.1", "127.0.0.2:9", "[::1]:8000", "[::1]")),
+        *(
+            (host, 403)
+            for host in ("evil.test", "evil.test:8000", "127.0.0.1.evil.test", "", "[", "localhost.evil.test")
+        ),
+    ],
+)
+async def test_without_a_token_a_page_in_a_browser_is_not_let_in(
+    host: str, status: int, api: FastAPI, guarded: FastAPI
+) -> None:
+    reply = await ask(api, "GET", "/v1/tasks", headers={"Host": host})
+    assert (reply.status_code, status == 200 or is_refused_in_the_usual_shape(reply)) == (status, True)
+    assert (await ask(guarded, "GET", "/v1/tasks", headers={"Host": host, **AS_BEARER})).status_code == 200
+    # What a page may send without asking first, it says of itself.
+    for media in ({}, {"Content-Type": "text/plain"}):
+        assert (await ask(api, "POST", "/v1/evaluate", content=b"{}", headers=media)).status_code == 415
 
 
 async def test_head_is_get_without_a_body(api: FastAPI) -> None:
@@ -303,7 +324,8 @@ def test_any_body_is_answered_or_refused(body: bytes, media: str, accept: str, a
 def test_the_interface_keeps_to_its_openapi_page(
     is_guarded: bool, mode: GenerationMode, api: FastAPI, guarded: FastAPI
 ) -> None:
-    schema = schemathesis.openapi.from_asgi("/openapi.json", guarded if is_guarded else api)
+    asked = guarded if is_guarded else api
+    schema = schemathesis.openapi.from_asgi("/openapi.json", asked, headers={"Host": "localhost"})
     checks = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
     statuses = Counter[int]()
     for found in schema.get_all_operations():
@@ -312,7 +334,8 @@ def test_the_interface_keeps_to_its_openapi_page(
         @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy(generation_mode=mode), with_token=st.booleans())
         def check(case: schemathesis.Case, with_token: bool) -> None:
-            reply = case.call_and_validate(headers=AS_BEARER if with_token else None, checks=checks)
+            headers = {"Host": "localhost", **(AS_BEARER if with_token else {})}
+            reply = case.call_and_validate(headers=headers, checks=checks)
             statuses[reply.status_code] += 1
 
         if mode is GenerationMode.POSITIVE or operation.body:
