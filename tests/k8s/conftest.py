@@ -38,7 +38,5 @@ def build(folder: str) -> list[dict[str, Any]]:
 
 def named(objects: list[dict[str, Any]], kind: str, name: str | None = None) -> dict[str, Any]:
     """The only object of a kind, or the one of a name."""
-    (found,) = [
-        item for item in objects if item["kind"] == kind and (name is None or item["metadata"]["name"] == name)
-    ]
+    (found,) = [item for item in objects if item["kind"] == kind and (name is None or item["metadata"]["name"] == name)]
     return found

@@ -59,7 +59,7 @@ def _quantities(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
 
 @cache
 def _crd(kind: str) -> Draft202012Validator:
-    document = yaml.load((CRDS / f"ray.io_{kind.lower()}s.yaml").read_text("utf-8"), Loader=yaml.CSafeLoader)  # noqa: S506
+    document = yaml.load((CRDS / f"ray.io_{kind.lower()}s.yaml").read_text("utf-8"), Loader=yaml.CSafeLoader)
     (schema,) = [version["schema"]["openAPIV3Schema"] for version in document["spec"]["versions"] if version["storage"]]
     closed = _closed(schema)
     closed["properties"] |= {"metadata": {"type": "object"}}
@@ -68,7 +68,9 @@ def _crd(kind: str) -> Draft202012Validator:
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema as the API server applies it, which drops what it does not know; here that is an error."""
-    known = {key: value for key, value in schema.items() if not key.startswith("x-") and key not in ("nullable", "format")}
+    known = {
+        key: value for key, value in schema.items() if not key.startswith("x-") and key not in ("nullable", "format")
+    }
     if schema.get("x-kubernetes-int-or-string"):
         known.pop("type", None)
         known["anyOf"] = [{"type": "integer"}, {"type": "string"}]

@@ -73,9 +73,7 @@ def test_a_job_leaves_nothing_behind_and_goes_on_where_it_was(folder: str) -> No
 
 
 @pytest.mark.parametrize("folder", [PLATFORM, "overlays/laptop", "overlays/gpu"])
-def test_the_mounted_configurations_can_be_used(
-    folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_mounted_configurations_can_be_used(folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GPO_REDIS_URL", "redis://gpo-redis:6379/1")
     for name, text in named(build(folder), "ConfigMap", "gpo-configs")["data"].items():
         path = tmp_path / name
