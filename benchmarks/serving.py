@@ -183,7 +183,8 @@ async def _ask(url: str, session: aiohttp.ClientSession, tally: _Tally, number: 
 
 async def _steady(url: str, session: aiohttp.ClientSession, rate: float, tally: _Tally, done: asyncio.Event) -> None:
     """So many a second, whether or not the earlier ones are answered."""
-    began, asked = time.monotonic(), []
+    began = time.monotonic()
+    asked: list[asyncio.Task[None]] = []
     while not done.is_set():
         asked.append(asyncio.create_task(_ask(url, session, tally, len(asked))))
         await asyncio.sleep(max(0.0, began + len(asked) / rate - time.monotonic()))

@@ -14,7 +14,7 @@ from cluster.build import Access, build_evaluators, build_tasks, embedded_specs
 from cluster.config import RunConfig, load_config
 from cluster.config.root import BudgetConfig
 from gpo.errors import ConfigError
-from serve.evaluator import EvaluatorReplica
+from serve.evaluator import Evaluator
 from serve.ingress import ingress_app
 
 _TARGET_REQUESTS = 4
@@ -57,9 +57,7 @@ def build(args: EvaluatorArgs) -> ray_serve.Application:
 def _scaling(config: RunConfig) -> ray_serve.Application:
     config = config.model_copy(update={"budget": BudgetConfig()})
     evaluators = build_evaluators(config, build_tasks(config), Access({}, ClusterAuthority(), account="gpo-evaluator"))
-    deployment = ray_serve.deployment(
-        EvaluatorReplica,
-        name="evaluator",
+    deployment = Evaluator.options(
         autoscaling_config={
             "min_replicas": 1,
             "max_replicas": _MAX_REPLICAS,

@@ -140,7 +140,8 @@ class Jobs:
         Raises:
             ConfigError: there is no such job.
         """
-        return self._ask(lambda: self._client.get_job_info(job_id))
+        found: JobDetails = self._ask(lambda: self._client.get_job_info(job_id))
+        return found
 
     def newest(self, run_or_job_id: str) -> str:
         """The id of the newest job of a run; an id of a job is its own."""

@@ -186,11 +186,9 @@ def _named(root: Path, path: Path) -> Iterator[str]:
 
 
 def _require_no_keys(root: Path, names: Sequence[str], config: RunConfig) -> None:
-    known = [
-        os.environ[source.env].strip().encode()
-        for source in (endpoint.key for _, endpoint in _endpoints(config))
-        if len(os.environ.get(source.env, "").strip()) >= _SHORTEST_KEY
-    ]
+    sources = [endpoint.key.env for _, endpoint in _endpoints(config)]
+    values = [os.environ.get(variable, "").strip().encode() for variable in sources if variable]
+    known = [value for value in values if len(value) >= _SHORTEST_KEY]
     for name in names:
         if not _KEY_FILES.match_file(name):
             with (root / name).open("rb") as file:
