@@ -29,6 +29,8 @@ from benchmarks.measuring.ray_head import RayHead, free_port
 _TOKEN = "benchmark"  # noqa: S105  # guards nothing
 _TIMEOUT_S = 120.0
 _SETTLING_S = 5.0
+_FEW, _MANY = 20, 1_000_000
+"""Prompts that are asked in turn: with few, most replies come from the cache, and it is Serve that is measured."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -70,7 +72,7 @@ class _Application:
                 }
             ],
             "evaluation": {"val_size": 2},
-            "cache": {"kind": "none"},
+            "cache": {"path": str(folder / "completions.sqlite")},
         }
         (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
 
@@ -113,7 +115,7 @@ class _Application:
 
 async def _measure(application: _Application, rate: float, busy: int) -> None:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        await application.deploy()
+        await application.deploy(max_replicas=2)
         await _until_running(application, session)
         print("serving", flush=True)
         await _rolling(application, session, rate)
@@ -126,7 +128,7 @@ async def _rolling(application: _Application, session: aiohttp.ClientSession, ra
     load = asyncio.create_task(_steady(application.url, session, rate, tally, done))
     await asyncio.sleep(_SETTLING_S)
     before = time.monotonic()
-    await application.deploy("evaluation.max_unscored=0.1")
+    await application.deploy("evaluation.max_unscored=0.1", max_replicas=2)
     await _until_replaced(application, session, replicas)
     took = time.monotonic() - before
     await asyncio.sleep(_SETTLING_S)
@@ -167,15 +169,15 @@ class _Tally:
         self.waits_s: list[float] = []
 
 
-async def _ask(url: str, session: aiohttp.ClientSession, tally: _Tally, number: int) -> None:
-    body = {"task": "triage", "split": "val", "prompt": f"Name the department. {number}"}
+async def _ask(url: str, session: aiohttp.ClientSession, tally: _Tally, number: int, prompts: int) -> None:
+    body = {"task": "triage", "split": "val", "prompt": f"Name the department. {number % prompts}"}
     began = time.monotonic()
     try:
         async with session.post(
             url, json=body, headers={"Authorization": f"Bearer {_TOKEN}"}, timeout=aiohttp.ClientTimeout(_TIMEOUT_S)
         ) as reply:
             text = await reply.text()
-            tally.answers[str(reply.status) if reply.status == 200 else f"{reply.status} {text[:60]}"] += 1
+            tally.answers[str(reply.status) if reply.status == 200 else f"{reply.status} {text[:40]}"] += 1
     except (aiohttp.ClientError, TimeoutError) as error:
         tally.answers[type(error).__name__] += 1
     tally.waits_s.append(time.monotonic() - began)
@@ -186,14 +188,14 @@ async def _steady(url: str, session: aiohttp.ClientSession, rate: float, tally: 
     began = time.monotonic()
     asked: list[asyncio.Task[None]] = []
     while not done.is_set():
-        asked.append(asyncio.create_task(_ask(url, session, tally, len(asked))))
+        asked.append(asyncio.create_task(_ask(url, session, tally, len(asked), _FEW)))
         await asyncio.sleep(max(0.0, began + len(asked) / rate - time.monotonic()))
     await asyncio.gather(*asked)
 
 
 async def _closed_loop(url: str, session: aiohttp.ClientSession, tally: _Tally, done: asyncio.Event) -> None:
     while not done.is_set():
-        await _ask(url, session, tally, sum(tally.answers.values()))
+        await _ask(url, session, tally, sum(tally.answers.values()), _MANY)
 
 
 def _running(status: dict[str, Any]) -> set[str]:

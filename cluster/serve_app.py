@@ -18,7 +18,7 @@ from serve.evaluator import Evaluator
 from serve.ingress import ingress_app
 
 _TARGET_REQUESTS = 4
-_MAX_ONGOING_REQUESTS = 16
+_MAX_ONGOING_REQUESTS = 100
 _MAX_QUEUED_REQUESTS = 1000
 _MAX_REPLICAS = 8
 _DRAIN_S = 600.0
