@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check audit bench bench-peers lock schema clean
+.PHONY: help setup run test check audit bench bench-peers lock schema image clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ lock: $(INSTALLED) ## update requirements.lock (needs uv)
 
 schema: $(INSTALLED) ## write configs/schema.json anew
 	$(BIN)/python -m cluster.config.schema > configs/schema.json
+
+IMAGE ?= gpo:dev
+image: ## build the image $(IMAGE) with docker, or else buildah
+	@if command -v docker >/dev/null; then docker build -t $(IMAGE) .; else buildah bud -t $(IMAGE) .; fi
 
 clean: ## remove what setup and the tools made; runs/ stays
 	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -7,6 +7,7 @@ prepared. Each function returns the exit code, and raises ``ConfigError`` for wh
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from actors.folder import Folder
     from cluster.outputs import RunRecord
     from cluster.run_folder import RunFolder
+    from cluster.submit_command import SubmitOptions
 
 OK, FAILED, BAD_CONFIG = 0, 1, 2
 _out, _err = Console(), Console(stderr=True)
@@ -30,7 +32,14 @@ def say(text: str, style: str | None = None) -> None:
     _err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def run(config_path: Path, overrides: list[str], run_dir: str | None, resume: bool, typed_address: str | None) -> int:
+def run(
+    config_path: Path,
+    overrides: list[str],
+    run_dir: str | None,
+    resume: bool,
+    typed_address: str | None,
+    run_id: str | None = None,
+) -> int:
     """``gpo run``."""
     from cluster.build import build_tasks
     from cluster.config import load_config
@@ -50,7 +59,9 @@ def run(config_path: Path, overrides: list[str], run_dir: str | None, resume: bo
     from cluster.run_folder import new_run_id
     from cluster.standing import Standing
 
-    run_id = new_run_id(config.run.name)
+    if run_id is not None and run_dir is None:
+        run_dir = f"{config.run.dir.rstrip('/')}/{_valid_run_id(run_id)}"
+    run_id = run_id or new_run_id(config.run.name)
     leases = Leases()
     folder = replace(_run_folder(config.run.dir, config.run.name, run_id, run_dir, resume), leases=leases)
     record = folder.open(config, run_keys(config), tasks, run_id=run_id, resume=resume)
@@ -162,6 +173,26 @@ def _run_folder(parent: str, name: str, run_id: str, run_dir: str | None, resume
     runs = _folder("run.dir", parent)
     newest = latest_run(runs, name) if resume else None
     return RunFolder(newest or runs / run_id)
+
+
+def _valid_run_id(run_id: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}", run_id):
+        raise ConfigError("--run-id", f"{run_id!r} cannot be used", "use letters, digits, '.', '_' and '-'")
+    return run_id
+
+
+def submit(
+    config_path: Path | None, overrides: list[str], address: str | None, what: SubmitOptions, action: str | None
+) -> int:
+    """``gpo submit``."""
+    from cluster import submit_command
+
+    if action is not None:
+        return submit_command.act(action, what.run_id or "", address, say)
+    if config_path is None:
+        raise ConfigError("CONFIG", "is missing", "name a YAML file, or use --status or --stop")
+    run_id = _valid_run_id(what.run_id) if what.run_id else None
+    return submit_command.submit(config_path, overrides, address, replace(what, run_id=run_id), say)
 
 
 def _folder(field: str, place: str) -> Folder:

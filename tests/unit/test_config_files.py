@@ -19,7 +19,7 @@ from gpo.tasks import Split, Task
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SCHEMA = CONFIGS / "schema.json"
-CONTENT = {path: read_extended(path) for path in sorted(CONFIGS.rglob("*.yaml"))}
+CONTENT = {path: read_extended(path) for path in sorted(CONFIGS.rglob("*.yaml")) if path.parent.name != "serve"}
 COMPARISONS = [path for path, content in CONTENT.items() if "compare" in content]
 RUNS = [path for path, content in CONTENT.items() if {"tasks", "models"} <= content.keys() and path not in COMPARISONS]
 PARTS = [path for path in CONTENT if path not in RUNS and path not in COMPARISONS]

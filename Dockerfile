@@ -1,0 +1,44 @@
+# syntax=docker/dockerfile:1
+# The program and everything it needs, for every node of a Ray cluster. Builds from the lock file alone.
+
+FROM python:3.11-slim-bookworm AS build
+WORKDIR /app
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
+# First what changes seldom. The lock lists every dependency, hence --no-deps; nothing is compiled, but for one wheel.
+COPY requirements.lock ./
+RUN python -m venv --without-pip /opt/venv \
+    && python -m pip --python /opt/venv/bin/python install --require-hashes --no-deps -r requirements.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY gpo gpo
+COPY actors actors
+COPY serve serve
+COPY cluster cluster
+COPY configs configs
+COPY k8s/base/run/rayjob.yaml k8s/base/run/rayjob.yaml
+RUN python -m pip --python /opt/venv/bin/python install --no-deps --no-build-isolation --editable . \
+    && /opt/venv/bin/python -m compileall -q -j 0 /opt/venv/lib gpo actors serve cluster
+
+FROM python:3.11-slim-bookworm
+# KubeRay's operator puts wget and bash into the commands of some of its containers.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --no-install-recommends -y wget \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --gid 10001 gpo \
+    && useradd --uid 10001 --gid gpo --create-home --shell /usr/sbin/nologin gpo
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /app /app
+# PYTHONPATH: `python -m cluster.cli` is the same program wherever a job starts it.
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONPATH=/app \
+    PYTHONUNBUFFERED=1 \
+    HOME=/home/gpo \
+    RAY_USAGE_STATS_ENABLED=0
+WORKDIR /app
+# By number: Kubernetes cannot tell whether a name is root.
+USER 10001:10001
+# Of a container that runs Ray's node; Kubernetes asks its own probes instead.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:52365/api/healthz', timeout=5)"]
+ENTRYPOINT []
+CMD ["gpo", "--help"]

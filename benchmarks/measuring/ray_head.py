@@ -1,0 +1,86 @@
+"""A Ray cluster of one node as ``ray start`` makes it: in processes of its own, on free ports, with a token."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+ROOT = Path(__file__).resolve().parents[2]
+_MARK = "GPO_RAY_HEAD"
+_START_TIMEOUT_S = 60.0
+
+
+class RayHead:
+    """The cluster, for as long as the context lasts.
+
+    Args:
+        cpus: that it declares.
+        variables: that its processes have in their environment.
+
+    Attributes:
+        url: of its dashboard.
+        variables: that a client needs.
+    """
+
+    def __init__(self, cpus: int = 4, **variables: str) -> None:
+        self._cpus, self._mark = cpus, secrets.token_hex(8)
+        self._folder = Path(tempfile.mkdtemp(prefix="gpo-head-"))  # short: Ray's sockets have at most 107 characters
+        token = secrets.token_hex(16)
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0"}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self.variables = {**inherited, **auth, "PATH": path, "PYTHONPATH": str(ROOT)}
+        self._environment = {**self.variables, **variables, _MARK: self._mark}
+        self._command = [
+            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--num-cpus={cpus}",
+            "--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--dashboard-port={port}",
+            f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}",
+            f"--ray-client-server-port={free_port()}", f"--temp-dir={self._folder}",
+        ]  # fmt: skip
+
+    def __enter__(self) -> RayHead:
+        with (self._folder / "start.log").open("w") as log:
+            self._process = subprocess.Popen(  # noqa: S603
+                self._command, cwd=ROOT, env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        header = {"Authorization": f"Bearer {self.variables['RAY_AUTH_TOKEN']}"}
+        while True:
+            with suppress(URLError, OSError), urlopen(Request(f"{self.url}/api/jobs/", headers=header), timeout=5):  # noqa: S310
+                return self
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                self.__exit__(None, None, None)
+                raise RuntimeError("the Ray cluster did not start")
+            time.sleep(0.2)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # All at once: its own way to end takes half a minute.
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if f"{_MARK}={self._mark}".encode() in (folder / "environ").read_bytes():
+                    os.kill(int(folder.name), signal.SIGKILL)
+        self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    """One that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

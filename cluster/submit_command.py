@@ -1,0 +1,124 @@
+"""What ``gpo submit`` does, from the configuration to the driver's exit code."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.build import build_tasks
+from cluster.config.loading import read_overridden, validate
+from cluster.run_folder import new_run_id
+from cluster.submit import Jobs, Order, exit_code, require_reachable
+from cluster.submit_kubernetes import manifest
+from cluster.submit_package import Package, package
+from gpo.errors import ClusterError, ConfigError
+
+Say = Callable[[str], None]
+_COMMANDS = {False: "run", True: "sweep"}
+"""By ``--sweep``."""
+_BAD_CONFIG = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitOptions:
+    """What was typed, but for the configuration; see ``gpo submit --help``."""
+
+    sweep: bool = False
+    run_id: str | None = None
+    run_dir: str | None = None
+    follow: bool = False
+    wait: bool = False
+    kubernetes: bool = False
+    apply: bool = False
+    image: str | None = None
+    namespace: str = "gpo"
+
+
+def submit(config_path: Path, overrides: list[str], address: str | None, options: SubmitOptions, say: Say) -> int:
+    """Check what can be checked here, ship it and start the job; the exit code.
+
+    Raises:
+        ConfigError: the configuration, its data or the address cannot be used, or a key would be shipped.
+        ClusterError: the cluster refuses the job, or goes out of reach.
+    """
+    raw = read_overridden(config_path, overrides)
+    sweep = raw.pop("sweep", None)
+    config = validate(raw, base_dir=config_path.parent)
+    build_tasks(config)
+    run_id = options.run_id or new_run_id(config.run.name)
+    require_reachable(*(("--run-dir", options.run_dir) if options.run_dir else ("run.dir", config.run.dir)))
+    run_dir = options.run_dir or f"{config.run.dir.rstrip('/')}/{run_id}"
+    if options.kubernetes:
+        order = Order(_COMMANDS[options.sweep], "", overrides, run_id, run_dir)
+        text = manifest(config_path, config, sweep, order, image=options.image, namespace=options.namespace)
+        return _to_kubernetes(text, apply=options.apply)
+    root = Path.cwd().resolve()
+    shipped = package(root, config_path, config)
+    for path in shipped.beyond:
+        say(f"{path} lies outside of this folder and is not shipped; every node must have it")
+    jobs = Jobs(address)
+    place = config_path.resolve().relative_to(root).as_posix()
+    order = Order(_COMMANDS[options.sweep], place, overrides, run_id, run_dir)
+    return _carry_on(jobs, order, shipped, options, say)
+
+
+def _carry_on(jobs: Jobs, order: Order, shipped: Package, options: SubmitOptions, say: Say) -> int:
+    before = jobs.attempts(order.run_id)
+    if before and not before[-1].status.is_terminal():
+        job_id = str(before[-1].submission_id)
+        say(f"Job {job_id} carries this run on already")
+    else:
+        job_id = jobs.submit(order, shipped)
+        goes_on = " to go on with the run" if before else ""
+        say(f"Submitted job {job_id}{goes_on}: {len(shipped.names)} files, {shipped.num_bytes / 1e6:.1f} MB")
+    if not (options.follow or options.wait):
+        say(f"How it does: gpo submit --status {order.run_id} --address {jobs.address}")
+        return 0
+    try:
+        job = jobs.follow(job_id, lambda text: print(text, end="", flush=True)) if options.follow else jobs.wait(job_id)  # noqa: T201
+    except KeyboardInterrupt:
+        say(f"The job goes on. Stop it with: gpo submit --stop {order.run_id} --address {jobs.address}")
+        raise
+    code = exit_code(job)
+    reason = f": {job.message}" if code and not options.follow else ""  # it repeats the end of the output
+    say(f"Job {job_id} {job.status.value.lower()}, exit code {code}{reason}")
+    if code == _BAD_CONFIG:
+        say(
+            "The cluster refused what passed here. Keys and endpoints are looked up there: variables such as "
+            "OPENAI_API_KEY are never shipped, and must be set where the cluster's nodes are started."
+        )
+    return code
+
+
+def act(action: str, run_id: str, address: str | None, say: Say) -> int:
+    """``--status`` and ``--stop``; the exit code is 0 unless the job failed.
+
+    Raises:
+        ConfigError: there is no such job.
+    """
+    jobs = Jobs(address)
+    job_id = jobs.newest(run_id)
+    if action == "stop":
+        stopped = jobs.stop(job_id)
+        job = jobs.wait(job_id)
+        say(f"Job {job_id} " + ("was told to stop, and has ended" if stopped else "was not running"))
+        say(f"Go on with: gpo submit CONFIG --run-id {run_id} --address {jobs.address}")
+        return 0
+    job = jobs.info(job_id)
+    print(f"{job_id} {job.status.value}: {(job.message or '').partition(chr(10))[0]}")  # noqa: T201
+    return exit_code(job) if job.status.is_terminal() else 0
+
+
+def _to_kubernetes(text: str, *, apply: bool) -> int:
+    if not apply:
+        print(text, end="")  # noqa: T201
+        return 0
+    try:
+        done = subprocess.run(["kubectl", "apply", "-f", "-"], input=text, text=True, check=False)  # noqa: S607
+    except FileNotFoundError:
+        raise ConfigError("--apply", "kubectl is not installed", "install it, or leave the option out") from None
+    if done.returncode:
+        raise ClusterError("kubectl did not apply the RayJob; what it said stands above")
+    return 0

@@ -1,0 +1,155 @@
+"""``gpo submit --kubernetes``: a run as a RayJob, with a cluster of its own and the configuration beside it."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.config import RunConfig
+from cluster.submit import Order
+from cluster.submit_package import config_paths
+from gpo.errors import ConfigError
+
+TEMPLATE = Path(__file__).resolve().parents[1] / "k8s" / "base" / "run" / "rayjob.yaml"
+"""The RayJob of the kustomization, which this one is made of."""
+_FOLDER = "/etc/gpo/job"
+_MAX_BYTES = 900_000
+"""A ConfigMap holds a mebibyte, names included."""
+_MAX_NAME = 47
+"""KubeRay adds to a RayJob's name, and a Service's has at most 63 characters."""
+
+
+def manifest(
+    config_path: Path, config: RunConfig, sweep: Any, order: Order, *, image: str | None, namespace: str
+) -> str:
+    """Two objects as YAML: a ConfigMap with the configuration and its files, and a RayJob that runs it.
+
+    Namespace, Secrets, storage and Redis are those of ``k8s/base/platform``. Overrides are part of the configuration.
+
+    Args:
+        config_path: for errors.
+        sweep: the section of this name, where there is one.
+        order: what to run; ``config`` and ``overrides`` are made up for here.
+        image: of all containers.
+
+    Raises:
+        ConfigError: there is no image, the template is not installed, or the files do not fit into a ConfigMap.
+    """
+    if not image:
+        raise ConfigError("--image", "is missing", "name the image that the cluster's nodes shall run")
+    if isinstance(sweep, dict) and "holdout" in sweep:
+        raise ConfigError("sweep.holdout", "is not carried over to a RayJob", "put the files on the cluster's storage")
+    name = object_name(order.run_id)
+    files = _files(config_path, config)
+    places = {path: f"{_FOLDER}/{key}" for path, key in files.items()}
+    # What was left out stays so: an endpoint's default place, say, is up to the cluster's own variables.
+    raw = config.model_dump(mode="json", exclude_unset=True) | ({"sweep": sweep} if sweep else {})
+    content = {key: path.read_bytes() for path, key in files.items()}
+    content["config.yaml"] = yaml.safe_dump(
+        _moved(raw, {str(path): place for path, place in places.items()}), sort_keys=False, allow_unicode=True
+    ).encode()
+    if (size := sum(map(len, content.values()))) > _MAX_BYTES:
+        raise ConfigError(
+            "tasks",
+            f"the files of {str(config_path)!r} have {size / 1e6:.1f} MB, and a ConfigMap holds 0.9 MB",
+            "put them on the cluster's storage or into the image, and name their places there",
+        )
+    labels = {"app.kubernetes.io/name": "gpo", "app.kubernetes.io/part-of": "gpo", "gpo-run": name}
+    config_map: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "immutable": True,
+        "binaryData": {key: base64.b64encode(value).decode() for key, value in content.items() if _is_binary(value)},
+        "data": {key: value.decode() for key, value in content.items() if not _is_binary(value)},
+    }
+    job = _template()
+    job["metadata"] = {"name": name, "namespace": namespace, "labels": {**job["metadata"]["labels"], **labels}}
+    spec = job["spec"]
+    spec["entrypoint"] = Order(order.command, f"{_FOLDER}/config.yaml", (), order.run_id, order.run_dir).entrypoint
+    for template in _ray_templates(spec):
+        pod = template["spec"]
+        pod["volumes"] = [*pod["volumes"], {"name": "job", "configMap": {"name": name}}]
+        container = pod["containers"][0]
+        container["volumeMounts"] = [
+            *container["volumeMounts"],
+            {"name": "job", "mountPath": _FOLDER, "readOnly": True},
+        ]
+    for template in [*_ray_templates(spec), spec["submitterPodTemplate"]]:
+        template["spec"]["containers"][0]["image"] = image
+    return yaml.dump_all([config_map, job], Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
+
+
+def object_name(run_id: str) -> str:
+    """A name that Kubernetes takes, made of a run's id; of a long one the end stays, which tells runs apart."""
+    name = re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")
+    name = name if name[:1].isalpha() else f"gpo-{name}".rstrip("-")
+    if len(name) > _MAX_NAME:
+        tail = name[-21:].lstrip("-")
+        name = f"{name[: _MAX_NAME - len(tail) - 1].rstrip('-')}-{tail}"
+    return name
+
+
+def _files(config_path: Path, config: RunConfig) -> dict[Path, str]:
+    """The files that the configuration names, each with its key in the ConfigMap."""
+    files: dict[Path, str] = {}
+    for path in config_paths(config):
+        if not path.exists():
+            continue  # of the image or the nodes
+        if path.is_dir():
+            raise ConfigError(
+                "CONFIG",
+                f"{str(config_path)!r} names the folder {str(path)!r}, and a ConfigMap holds files",
+                "put it on the cluster's storage or into the image, and name its place there",
+            )
+        files.setdefault(path, f"{len(files):02d}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}")
+    return files
+
+
+def _moved(value: Any, places: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _moved(below, places) for name, below in value.items()}
+    if isinstance(value, list):
+        return [_moved(below, places) for below in value]
+    return places.get(value, value) if isinstance(value, str) else value
+
+
+def _is_binary(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+def _template() -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            "--kubernetes", f"{str(TEMPLATE)!r} is missing", "use the program's own folder or image"
+        ) from None
+    return dict(document)
+
+
+def _ray_templates(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    cluster = spec["rayClusterSpec"]
+    return [cluster["headGroupSpec"]["template"], *(group["template"] for group in cluster["workerGroupSpecs"])]
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes texts of several lines as such, and everything out that stands twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Plain.add_representer(str, _text)

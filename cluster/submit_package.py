@@ -1,0 +1,215 @@
+"""The working directory as a package for a Ray job: what is shipped, and what must not be."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pathspec import GitIgnoreSpec
+
+from cluster.config import RunConfig
+from cluster.config.models import EndpointConfig
+from gpo.errors import ConfigError
+
+MAX_BYTES = 100_000_000
+"""Bound on what is shipped, before compression. Ray keeps packages in the memory of the head; 512 MiB is its own."""
+
+_IGNORE_FILES = (".gitignore", ".rayignore")
+_NEVER = GitIgnoreSpec.from_lines(
+    [
+        ".git", ".hg/", ".svn/", ".venv*/", "venv/", "node_modules/", "__pycache__/", "*.pyc", "*.egg-info/",
+        ".mypy_cache/", ".ruff_cache/", ".pytest_cache/", ".hypothesis/", ".import_linter_cache/", ".tox/", ".idea/",
+        ".vscode/", "/runs/", ".env", ".env.*", ".envrc", "*.sqlite", "*.sqlite-wal", "*.sqlite-shm",
+    ]
+)  # fmt: skip
+_KEY_FILES = GitIgnoreSpec.from_lines(
+    [
+        "*.pem", "*.key", "*.p12", "*.pfx", "*.kdbx", "*.keystore", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*",
+        ".netrc", ".pypirc", ".git-credentials", ".aws/", ".ssh/", ".kube/", "kubeconfig", "*.kubeconfig",
+        "credentials.json", "service-account*.json", "service_account*.json", "*secrets.yaml", "*secrets.yml",
+    ]
+)  # fmt: skip
+_KEY_TEXT = re.compile(
+    rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----|\bsk-(?:proj-|ant-)?[A-Za-z0-9_-]{32,}|\bAKIA[0-9A-Z]{16}\b"
+    rb"|\bhf_[A-Za-z0-9]{30,}\b|\bgh[pousr]_[A-Za-z0-9]{36,}\b"
+)
+_LOOKED_INTO_BYTES = 1_000_000
+_SHORTEST_KEY = 8
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The same content makes the same package, which is then not uploaded again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """What is shipped.
+
+    Attributes:
+        root: the working directory.
+        names: of the files, relative to it, sorted.
+        num_bytes: of them all.
+        beyond: what the configuration names outside of the working directory, and is not shipped.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    num_bytes: int
+    beyond: tuple[Path, ...] = ()
+
+    def write(self, folder: Path) -> Path:
+        """Write the package into a folder; its path."""
+        path = folder / "working_dir.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in self.names:
+                source = self.root / name
+                entry = zipfile.ZipInfo(name, _EPOCH)
+                entry.external_attr = (0o755 if os.access(source, os.X_OK) else 0o644) << 16
+                archive.writestr(entry, source.read_bytes(), zipfile.ZIP_DEFLATED)
+        return path
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that tell contents apart."""
+        digest = hashlib.blake2b(digest_size=6)
+        for name in self.names:
+            digest.update(f"{name}\0".encode() + (self.root / name).read_bytes() + b"\0")
+        return digest.hexdigest()
+
+
+def package(root: Path, config_path: Path, config: RunConfig) -> Package:
+    """What to ship of a working directory, so that ``gpo`` finds there what it finds here.
+
+    Left out are what ``.gitignore`` and ``.rayignore`` name, version control, virtual environments, caches, ``.env``
+    files and the folder ``runs``. What the configuration names is shipped even where an ignore file leaves it out.
+
+    Raises:
+        ConfigError: the configuration lies elsewhere, something looks like a key, or it is too much.
+    """
+    root = root.resolve()
+    _require_below(root, config_path)
+    named = [path for path in config_paths(config) if path.exists()]
+    _require_no_key_files(root, config)
+    names = set(_walk(root))
+    for path in [config_path.resolve(), *(path for path in named if path.is_relative_to(root))]:
+        names.update(_named(root, path))
+    beyond = tuple(dict.fromkeys(path for path in named if not path.is_relative_to(root)))
+    ordered = tuple(sorted(names))
+    _require_no_keys(root, ordered, config)
+    return Package(root, ordered, _require_small({name: (root / name).stat().st_size for name in ordered}), beyond)
+
+
+def config_paths(config: RunConfig) -> list[Path]:
+    """Every file and folder that a configuration names and a run reads, but for files with keys; absolute."""
+    sections = config.model_dump()
+    sections.pop("cache")  # is written, not read
+    return list(_paths(sections))
+
+
+def _paths(value: object, option: object = None) -> Iterator[Path]:
+    if isinstance(value, Path):
+        if option != "api_key_file":
+            yield value
+    elif isinstance(value, Mapping):
+        for name, below in value.items():
+            yield from _paths(below, name)
+    elif isinstance(value, list | tuple):
+        for below in value:
+            yield from _paths(below, option)
+
+
+def _require_below(root: Path, config_path: Path) -> None:
+    if not config_path.is_file():
+        raise ConfigError("CONFIG", f"{str(config_path)!r} is no file", "name a YAML file")
+    if not config_path.resolve().is_relative_to(root):
+        raise ConfigError(
+            "CONFIG",
+            f"{str(config_path)!r} lies outside of the working directory, which is all that is shipped",
+            "type the command in a folder above it",
+        )
+
+
+def _require_no_key_files(root: Path, config: RunConfig) -> None:
+    for role, endpoint in _endpoints(config):
+        path = endpoint.api_key_file
+        if path is not None and path.is_relative_to(root):
+            raise ConfigError(
+                f"models.{role}.api_key_file",
+                "lies in the working directory, and keys are never shipped",
+                "mount it on the cluster's nodes and name its place there, or use api_key_env",
+            )
+
+
+def _endpoints(config: RunConfig) -> list[tuple[str, EndpointConfig]]:
+    models = {role: getattr(config.models, role) for role in ("task", "optimizer", "judge", "embedding")}
+    return [(role, model) for role, model in models.items() if isinstance(model, EndpointConfig)]
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """The files that no rule leaves out, by their names relative to the root. Links to folders are not followed."""
+    rules: dict[Path, list[GitIgnoreSpec]] = {}
+    for folder_name, folders, files in os.walk(root):
+        folder = Path(folder_name)
+        rules[folder] = [
+            GitIgnoreSpec.from_lines((folder / name).read_text("utf-8", "replace").splitlines())
+            for name in _IGNORE_FILES
+            if name in files
+        ]
+        folders[:] = sorted(name for name in folders if not _left_out(folder / name, root, rules, is_folder=True))
+        for name in files:
+            path = folder / name
+            if path.is_file() and not _left_out(path, root, rules, is_folder=False):
+                yield path.relative_to(root).as_posix()
+
+
+def _left_out(path: Path, root: Path, rules: Mapping[Path, Sequence[GitIgnoreSpec]], *, is_folder: bool) -> bool:
+    slash = "/" if is_folder else ""
+    if is_folder and path.is_symlink():
+        return True
+    if _NEVER.match_file(path.relative_to(root).as_posix() + slash):
+        return True
+    return any(
+        spec.match_file(path.relative_to(root / folder).as_posix() + slash)
+        for folder in path.relative_to(root).parents
+        for spec in rules.get(root / folder, ())
+    )
+
+
+def _named(root: Path, path: Path) -> Iterator[str]:
+    files = path.rglob("*") if path.is_dir() else [path]
+    for file in files:
+        if file.is_file() and not _NEVER.match_file(file.relative_to(root).as_posix()):
+            yield file.relative_to(root).as_posix()
+
+
+def _require_no_keys(root: Path, names: Sequence[str], config: RunConfig) -> None:
+    sources = [endpoint.key.env for _, endpoint in _endpoints(config)]
+    values = [os.environ.get(variable, "").strip().encode() for variable in sources if variable]
+    known = [value for value in values if len(value) >= _SHORTEST_KEY]
+    for name in names:
+        if not _KEY_FILES.match_file(name):
+            with (root / name).open("rb") as file:
+                content = file.read(_LOOKED_INTO_BYTES)
+            if not _KEY_TEXT.search(content) and not any(key in content for key in known):
+                continue
+        raise ConfigError(
+            "working directory",
+            f"{name!r} looks like a key or holds one, and keys are never shipped",
+            "move it elsewhere, or name it in .rayignore; on a cluster, keys are set where its nodes are started",
+        )
+
+
+def _require_small(sizes: Mapping[str, int]) -> int:
+    total = sum(sizes.values())
+    if total > MAX_BYTES:
+        largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
+        shown = ", ".join(f"{name} ({sizes[name] / 1e6:.0f} MB)" for name in largest)
+        raise ConfigError(
+            "working directory",
+            f"has {total / 1e6:.0f} MB, and at most {MAX_BYTES / 1e6:.0f} MB are shipped; the largest: {shown}",
+            "name what is not needed in .rayignore, or put large data on storage that the nodes reach",
+        )
+    return total

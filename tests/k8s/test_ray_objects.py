@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.config.loading import read_overridden, validate
+from cluster.serve_app import EvaluatorArgs
+from tests.k8s.conftest import BUILT, K8S, PLATFORM, ROOT, build, named
+
+_CLUSTER_PARTS = ("rayClusterSpec", "rayClusterConfig")
+
+
+def _clusters(folder: str) -> list[dict[str, Any]]:
+    found = []
+    for item in build(folder):
+        if item["apiVersion"].startswith("ray.io"):
+            spec = item["spec"].get("jobTemplate", item["spec"])
+            found.append(next((spec[part] for part in _CLUSTER_PARTS if part in spec), spec))
+    return found
+
+
+def _jobs(folder: str) -> list[dict[str, Any]]:
+    specs = [item["spec"] for item in build(folder) if item["kind"] in ("RayJob", "RayCronJob")]
+    return [spec.get("jobTemplate", spec) for spec in specs]
+
+
+@pytest.mark.parametrize("folder", BUILT)
+def test_every_cluster_asks_for_a_token(folder: str) -> None:
+    for cluster in _clusters(folder):
+        assert cluster["authOptions"] == {"mode": "token", "secretName": "gpo-ray-token"}
+        assert cluster["rayVersion"] == _locked("ray")
+
+
+def _locked(package: str) -> str:
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    (version,) = [line.split()[0].partition("==")[2] for line in lines if line.startswith(f"{package}==")]
+    return version
+
+
+@pytest.mark.parametrize("folder", BUILT)
+def test_a_cluster_that_grows_shrinks_again(folder: str) -> None:
+    for cluster in _clusters(folder):
+        if not cluster.get("enableInTreeAutoscaling"):
+            assert "autoscalerOptions" not in cluster
+            continue
+        assert cluster["autoscalerOptions"]["version"] == "v2"
+        assert cluster["autoscalerOptions"]["idleTimeoutSeconds"] <= 600
+        assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0", "actors on the head keep nothing alive"
+        for group in cluster["workerGroupSpecs"]:
+            assert group["minReplicas"] < group["maxReplicas"]
+            assert group["template"]["spec"].get("restartPolicy", "Never") == "Never"
+
+
+@pytest.mark.parametrize("folder", BUILT)
+def test_a_job_leaves_nothing_behind_and_goes_on_where_it_was(folder: str) -> None:
+    for job in _jobs(folder):
+        assert job["shutdownAfterJobFinishes"] is True
+        assert 0 < job["ttlSecondsAfterFinished"] <= 3600
+        assert job["backoffLimit"] >= 1
+        assert job["submitterConfig"]["backoffLimit"] >= 1
+        assert 0 < job["preRunningDeadlineSeconds"] < job["activeDeadlineSeconds"]
+        command = job["entrypoint"].replace("$(date +%F)", "DAY").split()
+        assert command[:3] == ["python", "-m", "cluster.cli"]
+        assert command[-1] == "--resume"
+        assert command[command.index("--run-dir") + 1].startswith("/storage/runs/")
+        head = job["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+        waits = {one["name"]: one.get("value") for one in head["containers"][0]["env"]}
+        assert int(waits["RAY_JOB_STOP_WAIT_TIME_S"]) < head["terminationGracePeriodSeconds"]
+
+
+@pytest.mark.parametrize("folder", [PLATFORM, "overlays/laptop", "overlays/gpu"])
+def test_the_mounted_configurations_can_be_used(folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GPO_REDIS_URL", "redis://gpo-redis:6379/1")
+    for name, text in named(build(folder), "ConfigMap", "gpo-configs")["data"].items():
+        path = tmp_path / name
+        path.write_text(text.replace("/app/", f"{ROOT}/"), encoding="utf-8")
+        raw = read_overridden(path, [])
+        raw.pop("sweep", None)
+        config = validate(raw, base_dir=tmp_path)
+        assert config.run.dir == "/storage/runs" or name == "evaluator.yaml"
+
+
+def test_jobs_name_files_that_are_mounted() -> None:
+    for folder in BUILT:
+        for job in _jobs(folder):
+            path = next(word for word in shlex.split(job["entrypoint"]) if word.endswith(".yaml"))
+            assert path.removeprefix("/etc/gpo/configs/") in named(build(PLATFORM), "ConfigMap", "gpo-configs")["data"]
+
+
+def test_the_service_serves_what_serve_deploy_does() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    service = yaml.safe_load(named(build("base"), "RayService")["spec"]["serveConfigV2"])
+    deployed = yaml.safe_load((ROOT / "configs/serve/evaluator.yaml").read_text(encoding="utf-8"))
+    for document in (service, deployed):
+        schema = ServeDeploySchema.model_validate(document)
+        (application,) = schema.applications
+        EvaluatorArgs.model_validate(application.args)
+        assert {deployment.name for deployment in application.deployments} == {"ingress", "evaluator"}
+    assert (ROOT / deployed["applications"][0]["args"].pop("config")).is_file()
+    config = service["applications"][0]["args"].pop("config")
+    assert config.removeprefix("/etc/gpo/configs/") in named(build(PLATFORM), "ConfigMap", "gpo-configs")["data"]
+    assert service == deployed
+
+
+@pytest.mark.parametrize("component", ["object-store", "deletion-rules"])
+def test_components_fit_the_jobs(component: str, tmp_path: Path) -> None:
+    # A kustomization may name what it is made of by relative paths alone.
+    steps = [".."] * len(tmp_path.resolve().parts[1:])
+    place = "/".join([*steps, *K8S.parts[1:]])
+    (tmp_path / "kustomization.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "resources": [f"{place}/base/{name}" for name in ("platform", "run", "sweep")],
+                "components": [f"{place}/components/{component}"],
+            }
+        ),
+        encoding="utf-8",
+    )
+    objects = build(str(tmp_path))
+    if component == "object-store":
+        assert "gpo-storage" not in str([item["spec"] for item in objects if item["kind"] == "RayJob"])
+        assert not [item for item in objects if item["metadata"]["name"] == "gpo-storage"]
+    for item in objects:
+        if item["kind"] == "RayJob" and component == "deletion-rules":
+            rules = item["spec"]["deletionStrategy"]["deletionRules"]
+            assert {"SUCCEEDED", "FAILED", None} == {rule["condition"].get("jobStatus") for rule in rules}
+            # KubeRay refuses both together.
+            assert "shutdownAfterJobFinishes" not in item["spec"]

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster import submit_package
+from cluster.config import RunConfig, load_config
+from cluster.submit import Order, _resolved, require_reachable
+from cluster.submit_kubernetes import manifest, object_name
+from cluster.submit_package import Package, package
+from gpo.errors import ConfigError
+
+KEY = "correct-horse-battery"
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A folder as people have them."""
+    folder = tmp_path / "work"
+    for name, text in {
+        "config.yaml": yaml.safe_dump(_config()),
+        "data/train.jsonl": '{"input": "a", "target": "b"}\n',
+        "data/val.jsonl": '{"input": "c", "target": "d"}\n',
+        "data/test.jsonl": '{"input": "e", "target": "f"}\n',
+        "data/unused.jsonl": "{}",
+        "metrics.py": "def mine(): ...",
+        "notes/deep/draft.txt": "later",
+        "notes/.gitignore": "deep/\n",
+        ".gitignore": "/data/\n*.log\n",
+        ".rayignore": "big.bin\n",
+        "big.bin": "x" * 2000,
+        "run.log": "said",
+        ".env": f"KEY={KEY}",
+        ".git/config": "[core]",
+        ".venv/lib/a.py": "",
+        "runs/first/summary.json": "{}",
+        "pkg/__pycache__/a.pyc": "",
+        "pkg/a.py": "",
+    }.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder
+
+
+def _config(**models: Any) -> dict[str, Any]:
+    return {
+        "run": {"dir": "/storage/runs"},
+        "models": {"task": {"model": "t"}, "optimizer": {"model": "o"}, **models},
+        "tasks": [
+            {
+                "name": "triage",
+                "data": {split: f"data/{split}.jsonl" for split in ("train", "val", "test")},
+                "prompt": "Think.",
+                "position": "question_begin",
+                "answer": {"kind": "exact"},
+            }
+        ],
+    }
+
+
+def _packed(work: Path, config: RunConfig | None = None) -> Package:
+    path = work / "config.yaml"
+    return package(work, path, config or load_config(path))
+
+
+def _refusal(action: Callable[[], object]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        action()
+    return str(caught.value)
+
+
+def test_what_a_run_needs_is_shipped_and_nothing_else(work: Path) -> None:
+    assert _packed(work).names == (
+        ".gitignore", ".rayignore", "config.yaml", "data/test.jsonl", "data/train.jsonl", "data/val.jsonl",
+        "metrics.py", "notes/.gitignore", "pkg/a.py",
+    )  # fmt: skip
+
+
+def test_the_program_s_own_folder_can_be_shipped() -> None:
+    root = Path(__file__).resolve().parents[2]
+    path = root / "configs/quickstart.yaml"
+    names = package(root, path, load_config(path)).names
+    assert {"cluster/cli.py", "configs/quickstart/language/val.jsonl", "k8s/base/run/rayjob.yaml"} <= set(names)
+    assert not [name for name in names if name.startswith((".git/", ".venv"))]
+
+
+def test_the_same_content_makes_the_same_package(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first = _packed(work).write(tmp_path / "a").read_bytes()
+    os.utime(work / "metrics.py", (1_000_000_000, 1_000_000_000))
+    archive = _packed(work).write(tmp_path / "b")
+    assert archive.read_bytes() == first
+    with zipfile.ZipFile(archive) as shipped:
+        assert shipped.read("data/val.jsonl") == (work / "data/val.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("server.pem", "x"),
+        ("deploy/id_ed25519", "x"),
+        ("cluster.kubeconfig", "x"),
+        ("service-account-7.json", "{}"),
+        ("a.txt", "-----BEGIN RSA " + "PRIVATE KEY-----\nMII"),
+        ("b.py", 'key = "sk-proj-' + "a1B2" * 10 + '"'),
+        ("c.yaml", "aws: AKIA" + "ABCD" * 4),
+        ("d.json", f'"{KEY}"'),
+    ],
+)
+def test_no_key_is_shipped(name: str, text: str, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    path = work / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    said = _refusal(lambda: _packed(work))
+    assert name in said
+    assert ".rayignore" in said
+    assert text not in said
+    (work / ".rayignore").write_text(f"big.bin\n{name}\n", encoding="utf-8")
+    assert name not in _packed(work).names
+
+
+def test_a_key_file_is_not_shipped_either(work: Path) -> None:
+    (work / "token").write_text(KEY, encoding="utf-8")
+    raw = _config(task={"model": "t", "api_key_file": "token"})
+    (work / "config.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    said = _refusal(lambda: _packed(work))
+    assert "models.task.api_key_file" in said
+    assert "never shipped" in said
+
+
+def test_too_much_is_refused_with_the_largest_files(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit_package, "MAX_BYTES", 2000)
+    assert _packed(work).num_bytes < 2000
+    (work / "large.txt").write_text("y" * 1900, encoding="utf-8")
+    assert "large.txt" in _refusal(lambda: _packed(work))
+
+
+def test_a_configuration_elsewhere_is_refused(work: Path, tmp_path: Path) -> None:
+    path = tmp_path / "other.yaml"
+    path.write_text((work / "config.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    assert "outside" in _refusal(lambda: package(work, path, load_config(work / "config.yaml")))
+
+
+def test_what_lies_elsewhere_is_named(work: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "val.jsonl"
+    elsewhere.write_text("{}", encoding="utf-8")
+    config = load_config(work / "config.yaml", [f"tasks.0.data.val={elsewhere}"])
+    assert _packed(work, config).beyond == (elsewhere,)
+
+
+def test_the_command_survives_a_shell() -> None:
+    order = Order("run", "a b.yaml", ("tasks.0.prompt=It's $HOME",), "first", "s3://bucket/runs/first")
+    assert order.entrypoint == (
+        "python -m cluster.cli run 'a b.yaml' --set 'tasks.0.prompt=It'\"'\"'s $HOME' --run-id first "
+        "--run-dir s3://bucket/runs/first --resume"
+    )
+
+
+def test_results_must_outlive_the_job() -> None:
+    require_reachable("run.dir", "/storage/runs")
+    require_reachable("run.dir", "s3://bucket/runs")
+    assert "lost with the job" in _refusal(lambda: require_reachable("run.dir", "runs"))
+
+
+def test_the_address_is_that_of_a_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert _resolved("http://head:8265/") == "http://head:8265"
+    assert "10.0.0.1:6379" in _refusal(lambda: _resolved(None))
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://ray.example.com")
+    assert _resolved(None) == "https://ray.example.com"
+
+
+@pytest.mark.parametrize(
+    ("run_id", "name"),
+    [
+        ("triage-20261121-173238-ab12", "triage-20261121-173238-ab12"),
+        ("Triage_v1.2", "triage-v1-2"),
+        ("7-tasks", "gpo-7-tasks"),
+        ("_", "gpo"),
+    ],
+)
+def test_names_fit_kubernetes(run_id: str, name: str) -> None:
+    assert object_name(run_id) == name
+
+
+def test_long_names_are_told_apart_by_their_end() -> None:
+    names = {object_name(f"{'long-' * 20}20261121-173238-{end}") for end in ("aaaa", "bbbb")}
+    assert len(names) == 2
+    assert all(len(name) <= 47 and name.endswith(("-20261121-173238-aaaa", "-20261121-173238-bbbb")) for name in names)
+
+
+def test_a_ray_job_carries_the_configuration_and_its_data(work: Path) -> None:
+    config = load_config(work / "config.yaml", ["optimizer.steps=2"])
+    order = Order("run", "", ("optimizer.steps=2",), "First", "/storage/runs/First")
+    text = manifest(work / "config.yaml", config, None, order, image="r.example/gpo:1", namespace="team")
+    settings, job = yaml.safe_load_all(text)
+    assert {item["metadata"]["namespace"] for item in (settings, job)} == {"team"}
+    inner = yaml.safe_load(settings["data"]["config.yaml"])
+    assert inner["optimizer"]["steps"] == 2
+    assert "base_url" not in inner["models"]["task"], "the cluster's own OPENAI_BASE_URL decides"
+    place = inner["tasks"][0]["data"]["val"]
+    assert settings["data"][Path(place).name] == (work / "data/val.jsonl").read_text(encoding="utf-8")
+    assert job["spec"]["entrypoint"] == (
+        "python -m cluster.cli run /etc/gpo/job/config.yaml --run-id First --run-dir /storage/runs/First --resume"
+    )
+    cluster = job["spec"]["rayClusterSpec"]
+    for template in (cluster["headGroupSpec"]["template"], cluster["workerGroupSpecs"][0]["template"]):
+        pod = template["spec"]
+        assert {"name": "job", "configMap": {"name": settings["metadata"]["name"]}} in pod["volumes"]
+        assert pod["containers"][0]["image"] == "r.example/gpo:1"
+        assert Path(place).parent == Path(pod["containers"][0]["volumeMounts"][-1]["mountPath"])
+
+
+def test_what_does_not_fit_a_config_map_is_refused(work: Path) -> None:
+    order = Order("run", "", (), "first", "/storage/runs/first")
+    (work / "data/val.jsonl").write_text("x" * 1_000_000, encoding="utf-8")
+    config = load_config(work / "config.yaml")
+    said = _refusal(lambda: manifest(work / "config.yaml", config, None, order, image="i:1", namespace="gpo"))
+    assert "1.0 MB" in said
+    said = _refusal(lambda: manifest(work / "config.yaml", config, None, order, image=None, namespace="gpo"))
+    assert "--image" in said
