@@ -68,5 +68,5 @@ def _scaling(config: RunConfig) -> ray_serve.Application:
         graceful_shutdown_timeout_s=_DRAIN_S,
         ray_actor_options={"num_cpus": config.cluster.evaluator_cpus},
     )
-    application: ray_serve.Application = deployment.bind(evaluators)
+    application: ray_serve.Application = deployment.bind(evaluators, config.examples_at_once)
     return application
