@@ -72,7 +72,7 @@ class _Run:
         self._evaluated = self._to_evaluate = 0
 
     async def to_end(self) -> None:
-        caller.set(str(self._search.key))
+        caller.set(self._search.caller)
         checkpoint = self._store.load(self._search.key) or await self._begin()
         self._enter_next(checkpoint)
         # Closed at once where the search is given up: what it is at would still be paid for.
@@ -81,7 +81,8 @@ class _Run:
                 checkpoint = replace(checkpoint, trajectory=trajectory)
                 self._save(checkpoint)
                 self._enter_next(checkpoint)
-        checkpoint = await self._tested(checkpoint)
+        if self._search.is_tested:
+            checkpoint = await self._tested(checkpoint)
         self._phase, self._evaluated, self._to_evaluate = Phase.DONE, 0, 0
         self._tell(checkpoint)
 

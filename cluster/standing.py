@@ -15,7 +15,7 @@ from actors.limiter import ClusterAuthority
 from actors.supervisor import Placement
 from cluster.build import Access, build_evaluators, embedded_specs
 from cluster.config import RunConfig
-from cluster.progress import View
+from cluster.progress import Announcing
 from cluster.ray_session import EMBEDDED_CPUS, cpus_missing, ray_session
 from gpo.tasks import Task
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from serve.client import ServeEvaluator
 
 _SERVE = "cluster.services"
-_PRELOADED = ("serve.client", "gpo.openai_compatible", "gpo.static_embedding")
+PRELOADED = ("serve.client", "gpo.openai_compatible", "gpo.static_embedding")
 """What every trajectory's process needs."""
 
 
@@ -62,10 +62,21 @@ class Standing:
     Args:
         name: of the evaluator's application; two of one name on a cluster would replace each other.
         address: of the Ray cluster, as for ``ray_session``.
+        num_actors: that carry trajectories at once; left out, those of one run of the configuration.
     """
 
-    def __init__(self, config: RunConfig, tasks: Sequence[Task], *, name: str, address: str, view: View) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        tasks: Sequence[Task],
+        *,
+        name: str,
+        address: str,
+        view: Announcing,
+        num_actors: int | None = None,
+    ) -> None:
         self._config, self._tasks, self._name, self._address, self._view = config, tasks, name, address, view
+        self._num_actors = num_actors or config.num_actors
         self._stack = ExitStack()
 
     def __enter__(self) -> Standing:
@@ -93,7 +104,7 @@ class Standing:
         specs = embedded_specs(config)
         cluster = config.cluster
         cpus = (
-            config.num_actors * cluster.actor_cpus
+            self._num_actors * cluster.actor_cpus
             + config.num_replicas * cluster.evaluator_cpus
             + len(specs) * EMBEDDED_CPUS
         )
@@ -112,7 +123,7 @@ class Standing:
         start_serve()
         # Their processes take seconds to load what they need: better now, beside the evaluator's.
         authority = ClusterAuthority().start()
-        hosts = [placement(config).host(_PRELOADED) for _ in range(min(config.num_actors, os.cpu_count() or 1))]
+        hosts = [placement(config).host(PRELOADED) for _ in range(min(self._num_actors, os.cpu_count() or 1))]
         access = Access(urls, authority, account=self._name)
         handle = self._stack.enter_context(
             evaluator(
