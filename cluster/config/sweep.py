@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
 from cluster.config.section import ConfigPath, Section, by_kind
 from cluster.config.tasks import Tasks
@@ -128,7 +129,7 @@ class TpeConfig(Section):
 
 
 class GpConfig(Section):
-    """A Gaussian process; for few parameters and few trials. Needs the package greenlet."""
+    """A Gaussian process; for few parameters and few trials. Needs the package torch."""
 
     kind: Literal["gp"]
     startup_trials: NonNegativeInt = 10
@@ -211,14 +212,18 @@ class NoPrunerConfig(Section):
     kind: Literal["none"]
 
 
-PrunerConfig = Annotated[
-    Annotated[HyperbandConfig, Tag("hyperband")]
-    | Annotated[SuccessiveHalvingConfig, Tag("successive_halving")]
-    | Annotated[MedianConfig, Tag("median")]
-    | Annotated[WilcoxonConfig, Tag("wilcoxon")]
-    | Annotated[NoPrunerConfig, Tag("none")],
-    by_kind("hyperband", "successive_halving", "median", "wilcoxon", "none"),
-]
+# A name of its own, since a union with None needs a member that can be hashed.
+PrunerConfig = TypeAliasType(
+    "PrunerConfig",
+    Annotated[
+        Annotated[HyperbandConfig, Tag("hyperband")]
+        | Annotated[SuccessiveHalvingConfig, Tag("successive_halving")]
+        | Annotated[MedianConfig, Tag("median")]
+        | Annotated[WilcoxonConfig, Tag("wilcoxon")]
+        | Annotated[NoPrunerConfig, Tag("none")],
+        by_kind("hyperband", "successive_halving", "median", "wilcoxon", "none"),
+    ],
+)
 
 
 class HoldoutConfig(Section):

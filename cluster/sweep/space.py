@@ -127,7 +127,7 @@ class Space:
         Raises:
             ConfigError: an option is none, may not be tuned, or does not take a value; or values do not fit together.
         """
-        for path in self.options:
+        for path in self.order:
             self._require_tunable(path)
         specs = set(embedded_specs(self.base))
         for params in self.corners():
@@ -175,8 +175,8 @@ class Space:
         if self.options[path].when:
             return  # may mean nothing without the others
         # Alone, and at each of its values, so that an error names it.
-        distribution = self._distribution(path, {})
-        for value in _ends(distribution) if distribution is not None else ():
+        option = self.options[path]
+        for value in option.choices if isinstance(option, Choices) else (option.low, option.high):
             try:
                 validate(laid_over(self.raw, _nested({path: value})), base_dir=self.base_dir)
             except ConfigError as error:
@@ -212,7 +212,8 @@ class Space:
                 f"sweep.space.{path}", f"has no value left between {low} and {high}", "widen its range, or the bound's"
             )
         if option.is_whole:
-            return IntDistribution(int(low), int(high), log=option.log, step=int(option.step or 1))
+            step = int(option.step or 1)
+            return IntDistribution(int(low), int(high - (high - low) % step), log=option.log, step=step)
         return FloatDistribution(low, high, log=option.log, step=option.step)
 
     def _bound(self, path: str, name: str, other: str, params: Params) -> float:

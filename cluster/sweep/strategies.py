@@ -33,7 +33,7 @@ from cluster.config.sweep import (
 )
 from gpo.errors import ConfigError
 
-_PACKAGES = {"gp": "greenlet", "cmaes": "cmaes"}
+_PACKAGES = {"gp": "torch", "cmaes": "cmaes"}
 
 
 def quiet() -> None:
