@@ -166,24 +166,27 @@ SamplerConfig = Annotated[
 ]
 
 
-class HyperbandConfig(Section):
-    """Successive halving in several brackets, which begin to prune at different steps."""
-
-    kind: Literal["hyperband"] = "hyperband"
-    min_steps: PositiveInt = 1
-    """Steps that every trial takes."""
-    reduction: Annotated[int, Field(ge=2)] = 3
-    """One of so many goes on at each rung."""
-
-
 class SuccessiveHalvingConfig(Section):
     """At steps that grow by a factor, the best of those that came so far go on."""
 
-    kind: Literal["successive_halving"]
-    min_steps: PositiveInt = 1
+    kind: Literal["successive_halving"] = "successive_halving"
+    min_steps: PositiveInt = 2
     """Steps that every trial takes."""
     reduction: Annotated[int, Field(ge=2)] = 3
-    """One of so many goes on at each rung."""
+    """One of so many goes on, and next after so many times the steps."""
+
+
+class HyperbandConfig(Section):
+    """Successive halving in several brackets, which begin at different steps.
+
+    The sampler learns within a bracket, so this takes many trials.
+    """
+
+    kind: Literal["hyperband"]
+    min_steps: PositiveInt = 2
+    """Steps that every trial takes."""
+    reduction: Annotated[int, Field(ge=2)] = 3
+    """As for ``successive_halving``."""
 
 
 class MedianConfig(Section):
@@ -216,12 +219,12 @@ class NoPrunerConfig(Section):
 PrunerConfig = TypeAliasType(
     "PrunerConfig",
     Annotated[
-        Annotated[HyperbandConfig, Tag("hyperband")]
-        | Annotated[SuccessiveHalvingConfig, Tag("successive_halving")]
+        Annotated[SuccessiveHalvingConfig, Tag("successive_halving")]
+        | Annotated[HyperbandConfig, Tag("hyperband")]
         | Annotated[MedianConfig, Tag("median")]
         | Annotated[WilcoxonConfig, Tag("wilcoxon")]
         | Annotated[NoPrunerConfig, Tag("none")],
-        by_kind("hyperband", "successive_halving", "median", "wilcoxon", "none"),
+        by_kind("successive_halving", "hyperband", "median", "wilcoxon", "none"),
     ],
 )
 
@@ -251,7 +254,7 @@ class SweepSection(Section):
     as little as can be; replies from the cache cost nothing. Several give a Pareto front."""
     sampler: SamplerConfig = TpeConfig()
     pruner: PrunerConfig | None = None
-    """Left out: hyperband; with several objectives none, since those cannot be pruned."""
+    """Left out: successive halving; with several objectives none, since those cannot be pruned."""
     seed: NonNegativeInt = 0
     """Of the sampler."""
     study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
@@ -284,4 +287,5 @@ class SweepSection(Section):
     @property
     def pruning(self) -> HyperbandConfig | SuccessiveHalvingConfig | MedianConfig | WilcoxonConfig | NoPrunerConfig:
         """The pruner: the one that is given, or the one that suits the objectives."""
-        return self.pruner or (HyperbandConfig() if len(self.objectives) == 1 else NoPrunerConfig(kind="none"))
+        several = len(self.objectives) > 1
+        return self.pruner or (NoPrunerConfig(kind="none") if several else SuccessiveHalvingConfig())

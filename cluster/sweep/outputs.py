@@ -86,8 +86,10 @@ def importance(study: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[str, 
     """Path → its share in what decides ``val``, by PED-ANOVA; ``None`` where trials are too few or too alike."""
     if len(completed(trials)) < 4:
         return None
+    # Where it is given a target, it asks what makes that small.
+    target = (lambda trial: -trial.values[0]) if len(study.directions) > 1 else None
     try:
-        shares = optuna.importance.get_param_importances(study, target=lambda trial: trial.values[0])
+        shares = optuna.importance.get_param_importances(study, target=target)
     except (ValueError, RuntimeError, ZeroDivisionError):
         return None
     return {path: round(share, 4) for path, share in shares.items()}

@@ -39,9 +39,11 @@ def _figures(study: Study, document: Mapping[str, Any]) -> dict[str, Callable[[]
     several = len(objectives) > 1
     val: dict[str, Any] = {"target": lambda trial: trial.values[0], "target_name": "val"} if several else {}
     named: dict[str, Any] = val or {"target_name": "val"}
+    # Importance is for making a target small.
+    important: dict[str, Any] = {**named, **({"target": lambda trial: -trial.values[0]} if several else {})}
     figures: dict[str, Callable[[], Any]] = {
         "Optimization history": lambda: plots.plot_optimization_history(study, **named),
-        "Parameter importance": lambda: plots.plot_param_importances(study, **named),
+        "Parameter importance": lambda: plots.plot_param_importances(study, **important),
         "Parallel coordinates": lambda: plots.plot_parallel_coordinate(study, **named),
         "Slices": lambda: plots.plot_slice(study, **named),
         "When trials ran": lambda: plots.plot_timeline(study),

@@ -75,7 +75,7 @@ class Sitting:
         self._earlier_s, self._began = earlier_s, time.monotonic()
         self._record = RunRecord(config.study, started_at=time.time())
         self._others = self._before = Spent()
-        self._running: dict[Claim, asyncio.Task[Any]] = {}
+        self._running: dict[int, tuple[Claim, asyncio.Task[Any]]] = {}
         self.ending = Ending()
 
     @property
@@ -193,7 +193,7 @@ class Sitting:
             if await self._call(self._study.bid, number):
                 await asyncio.sleep(unsettled_s(self._config.section.lease_s))
                 claim = await self._call(self._study.settled, number)
-                if claim is not None and claim.number not in {one.number for one in self._running}:
+                if claim is not None and claim.number not in self._running:
                     return claim
         return None
 
@@ -204,7 +204,7 @@ class Sitting:
             self._view.trial(news)
 
         work = asyncio.create_task(run_trial(claim, self._config, self._study, services, hosts, self._call, announce))
-        self._running[claim] = work
+        self._running[claim.number] = (claim, work)
         try:
             await work
         except asyncio.CancelledError:
@@ -213,7 +213,7 @@ class Sitting:
                 raise
             # Only the trial was given up: another process thought this one dead, and has it now.
         finally:
-            del self._running[claim]
+            del self._running[claim.number]
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
@@ -242,7 +242,7 @@ class Sitting:
             self._others = await self._call(self._beat)
             self._view.spent(self.spent)
             self._require_budget()
-            for claim, work in list(self._running.items()):
+            for claim, work in list(self._running.values()):
                 if not await self._call(self._study.is_ours, claim):
                     work.cancel()
             with suppress(StorageError):  # said at the end, if it is still so
