@@ -15,6 +15,7 @@ from optuna.study import Study
 from gpo.limits.messages import Spent
 
 _PREFIX = "process:"
+_PATIENCE = 5
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Processes:
 
     Attributes:
         lease_s: after so long without a new one, a process counts as dead. On one machine, a process that is not there
-            any more is dead at once.
+            any more is dead at once, and one that is there is only slow, for some leases.
         me: names this process.
     """
 
@@ -51,6 +52,7 @@ class Processes:
                 "beat": self._beats,
                 "place": _place(),
                 "pid": os.getpid(),
+                "started": _started(os.getpid()),
                 "spent": [spent.calls, spent.tokens, spent.usd],
                 "ended": ended,
             },
@@ -77,9 +79,14 @@ class Processes:
             row = rows.get(name or "")
             if row is None:
                 return self._note(f"{thing} of {name}", 0) >= self.lease_s
-            if row["ended"] or (row["place"] == _place() and not _is_there(int(row["pid"]))):
+            if row["ended"]:
                 return True
-            return self._note(str(name), int(row["beat"])) >= self.lease_s
+            patience_s = self.lease_s
+            if row["place"] == _place():
+                if _started(int(row["pid"])) != row["started"]:
+                    return True
+                patience_s *= _PATIENCE
+            return self._note(str(name), int(row["beat"])) >= patience_s
 
         return is_dead
 
@@ -104,14 +111,13 @@ def _place() -> str:
         return f"unknown/{uuid4().hex}"
 
 
-def _is_there(pid: int) -> bool:
+def _started(pid: int) -> str | None:
+    """When the process began, in ticks since the machine's boot, so that a later one of its number is told apart.
+
+    ``None`` where there is none, or one that was killed and that its parent has not asked after.
+    """
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
-        return True
-    try:  # killed, and not yet waited for by its parent
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return True
+        return None
+    return None if fields[0] == "Z" else fields[19]

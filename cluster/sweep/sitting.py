@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,10 @@ from gpo.concurrency import gather
 from gpo.errors import BudgetExhausted, ModelRefused, StorageError
 from gpo.limits.messages import Spent
 
+log = logging.getLogger(__name__)
+
 _T = TypeVar("_T")
+_STORAGE_WAITS_S = (1.0, 4.0, 10.0)
 _LOOK_S = 2.0
 """How often others' trials are looked at while there is nothing to begin."""
 _BEATS_A_LEASE = 5
@@ -246,7 +250,7 @@ class Sitting:
                 if not await self._call(self._study.is_ours, claim):
                     work.cancel()
             with suppress(StorageError):  # said at the end, if it is still so
-                await self._call(self._saved, self)
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._saved, self)
 
     def _beat(self) -> Spent:
         self._study.processes.beat(self._own)
@@ -264,7 +268,18 @@ class Sitting:
                 raise BudgetExhausted(f"budget.{name}: {used:g} of {most:g} are spent, by all processes together")
 
     async def _call(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+        """Call something on the study's thread, again where the storage is out of reach for a moment.
+
+        All that is called may be called twice: what was done already is not done again.
+        """
+        loop = asyncio.get_running_loop()
+        for wait_s in _STORAGE_WAITS_S:
+            try:
+                return await loop.run_in_executor(self._thread, function, *arguments)
+            except StorageError as error:
+                log.warning("%s; trying again in %g s", error, wait_s)
+                await asyncio.sleep(wait_s)
+        return await loop.run_in_executor(self._thread, function, *arguments)
 
     def _call_now(self, function: Callable[..., _T], *arguments: Any) -> _T:
         return self._thread.submit(function, *arguments).result()

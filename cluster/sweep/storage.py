@@ -12,6 +12,8 @@ import sqlalchemy.exc
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, JournalRedisBackend
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from actors.folder import Folder
 from cluster.config.sweep import JournalStorageConfig, StorageConfig, UrlStorageConfig
@@ -41,7 +43,7 @@ def open_storage(config: StorageConfig, folder: Folder, study: str) -> BaseStora
             if url.startswith(_REDIS):
                 _require("redis", where)
                 return JournalStorage(JournalRedisBackend(url, prefix=f"gpo:{study}"))
-            return RDBStorage(url)
+            return _database(url)
     except (StorageError, ImportError, ValueError, sqlalchemy.exc.ArgumentError) as error:
         reason = type(error.__cause__ or error).__name__ if config.url_env else f"{error.__cause__ or error}"
         raise ConfigError(
@@ -74,6 +76,17 @@ def opened_with(config: StorageConfig, folder: Folder) -> str:
     if isinstance(config, JournalStorageConfig):
         return str(_journal_path(config, folder))
     return f"${config.url_env}" if config.url_env else _url(config)
+
+
+@retry(
+    retry=retry_if_exception_type((IntegrityError, OperationalError, ProgrammingError)),
+    stop=stop_after_attempt(5),
+    wait=wait_random(0.2, 1.0),
+    reraise=True,
+)
+def _database(url: str) -> BaseStorage:
+    """The storage; of several processes that come first and make its tables at once, all but one must look again."""
+    return RDBStorage(url)
 
 
 def _journal_path(config: JournalStorageConfig, folder: Folder) -> Path:

@@ -62,9 +62,7 @@ def test_two_processes_share_a_study_and_one_is_killed(
 
 
 @pytest.fixture(scope="module")
-def finished(
-    gpo: Gpo, write_config: WriteConfig, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Finished, Path]:
+def finished(gpo: Gpo, write_config: WriteConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Finished, Path]:
     folder = tmp_path_factory.mktemp("sweep")
     with SimulatedEndpoint() as endpoint:
         config = write_config(

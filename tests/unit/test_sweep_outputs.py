@@ -35,7 +35,7 @@ def saved(folder: Path, **sweep: Any) -> tuple[Process, dict[str, Any]]:
 
 
 def test_the_figures_say_what_became_of_every_trial(tmp_path: Path) -> None:
-    process, document = saved(tmp_path, pruner={"kind": "median", "startup_trials": 2})
+    _, document = saved(tmp_path, pruner={"kind": "median", "startup_trials": 2})
     counts = document["trials"]
     assert (counts["wanted"], counts["complete"], counts["pruned"], counts["waiting"]) == (6, 4, 1, 1)
     assert document["best"]["number"] == 4

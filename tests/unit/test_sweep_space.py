@@ -143,7 +143,10 @@ def test_corners_are_all_combinations_that_can_occur() -> None:
             "refers to itself",
         ),
         (
-            {"optimizer.direction.trajectory.k": {"low": 0, "high": 3}, "optimizer.direction.trajectory": {"choices": [1]}},
+            {
+                "optimizer.direction.trajectory.k": {"low": 0, "high": 3},
+                "optimizer.direction.trajectory": {"choices": [1]},
+            },
             "sweep.space.optimizer.direction.trajectory.k",
             "as a whole",
         ),
