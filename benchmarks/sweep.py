@@ -63,7 +63,7 @@ class Swept:
 
     Attributes:
         busy: share of the endpoint's places that calls took, from the first call to the last.
-        best: ``val`` of the best trial, in [0, 1], with the standard error over its trajectories.
+        best: ``val`` of the best trial, in [0, 1], with the standard error over its seeds.
     """
 
     name: str
@@ -133,7 +133,6 @@ def swept(name: str, folder: Path, pruner: Mapping[str, Any], trials: int) -> Sw
     seen = traffic(read_log(log))
     assert seen is not None  # noqa: S101  # it made calls
     document = json.loads((folder / "results" / "sweep.json").read_text(encoding="utf-8"))
-    last = document["best"]["steps"][-1]
     return Swept(
         name=name,
         trials=document["trials"]["complete"] + document["trials"]["pruned"],
@@ -142,7 +141,7 @@ def swept(name: str, folder: Path, pruner: Mapping[str, Any], trials: int) -> Sw
         calling_s=seen.duration_s,
         busy=seen.busy(LATENCY_S, LIMIT),
         best=document["best"]["val"],
-        stderr=last["spread"] / math.sqrt(TASKS * len(SEEDS)),
+        stderr=document["best"]["stderr"],
     )
 
 

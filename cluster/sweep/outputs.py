@@ -173,6 +173,7 @@ def _trial(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
         "params": dict(trial.params),
         "values": values,
         "val": values["val"] if values else (sum(steps[-1]) / len(steps[-1]) if steps else None),
+        "stderr": attrs.get("stderr"),
         "by_task": attrs.get("by_task"),
         "steps": [
             {"step": index, "mean": round(sum(each) / len(each), 6), "spread": round(spread(each), 6)}

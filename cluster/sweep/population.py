@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeVar
 
 from actors.search import Phase, SearchKey
 from actors.supervisor import Supervisor
@@ -20,6 +20,8 @@ from cluster.standing import Services, placement
 from gpo.checkpoint import Checkpoint
 from gpo.tasks import Split, Task
 from gpo.trajectory import Trajectory, best_of
+
+_Group = TypeVar("_Group", str, int)
 
 
 def best_val(trajectory: Trajectory, step: int) -> float:
@@ -141,7 +143,9 @@ class Population:
         return not self._is_tested or {trajectory.initial.prompt.id, trajectory.best.prompt.id} <= set(checkpoint.test)
 
 
-def mean_by_task(values: Sequence[float], keys: Sequence[SearchKey]) -> Mapping[str, float]:
-    """Task → mean over its seeds."""
-    tasks = dict.fromkeys(key.task for key in keys)
-    return {task: fmean(value for key, value in zip(keys, values, strict=True) if key.task == task) for task in tasks}
+def means(values: Sequence[float], groups: Sequence[_Group]) -> dict[_Group, float]:
+    """Group → the mean of its values, in the order in which the groups come."""
+    return {
+        group: fmean(value for value, other in zip(values, groups, strict=True) if other == group)
+        for group in dict.fromkeys(groups)
+    }

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from actors.folder import Folder
+from cluster.averages import Spread
 from cluster.run_folder import RunFolder
 from cluster.standing import Services
 from cluster.sweep.hosts import Hosts
 from cluster.sweep.loading import SweepConfig
-from cluster.sweep.population import Population, mean_by_task, spread
+from cluster.sweep.population import Population, means
 from cluster.sweep.study import Claim, Outcome, SharedStudy
 from gpo.errors import ConfigError
 
@@ -111,8 +112,9 @@ async def _told(
     if outcome == "complete":
         ends = population.values(population.num_steps)
         val = population.val
-        notes["by_task"] = dict(mean_by_task(ends, record.keys))
-        notes["spread"] = spread(ends)
+        notes["by_task"] = means(ends, [key.task for key in record.keys])
+        by_seed = means(ends, [key.seed for key in record.keys])
+        notes["stderr"] = Spread(by_seed).stderr
         cost = {"val": val, "tokens": float(spent.tokens), "usd": spent.usd}
         values = [cost[objective] for objective in study.objectives]
     await call(study.tell, claim, outcome, values, notes)
