@@ -24,7 +24,7 @@ def carry_out(config: SweepConfig, place: SweepPlace, address: str, console: Con
         ConfigError: the storage cannot be used, or holds another sweep; no cluster at the address.
         GPOError: the sweep could not go on; what is done is saved.
     """
-    storage = open_storage(config.section.storage, place.folder, config.study)
+    storage = open_storage(config.section.storage, place.folder)
     study = SharedStudy(config, storage, place.of_trial)
     over = [
         (trial.number, trial.state.name.lower(), trial.values[0] if trial.values else None)

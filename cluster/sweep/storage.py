@@ -24,12 +24,11 @@ _REDIS = ("redis://", "rediss://", "unix://")
 _PSYCOPG = "postgresql+psycopg://"
 
 
-def open_storage(config: StorageConfig, folder: Folder, study: str) -> BaseStorage:
+def open_storage(config: StorageConfig, folder: Folder) -> BaseStorage:
     """The storage, reached once to see that it can be.
 
     Args:
         folder: of the sweep.
-        study: names the entries on a Redis server, which studies share.
 
     Raises:
         ConfigError: it cannot be reached, or a package is missing.
@@ -42,7 +41,8 @@ def open_storage(config: StorageConfig, folder: Folder, study: str) -> BaseStora
         with told_as_storage_error():
             if url.startswith(_REDIS):
                 _require("redis", where)
-                return JournalStorage(JournalRedisBackend(url, prefix=f"gpo:{study}"))
+                # Without a prefix of ours, since optuna-dashboard looks for none; a journal holds many studies.
+                return JournalStorage(JournalRedisBackend(url))
             return _database(url)
     except (StorageError, ImportError, ValueError, sqlalchemy.exc.ArgumentError) as error:
         reason = type(error.__cause__ or error).__name__ if config.url_env else f"{error.__cause__ or error}"

@@ -113,11 +113,7 @@ def test_a_sweep_leaves_its_figures_report_and_a_configuration_that_gives_its_sc
 
 def test_the_dashboard_opens_the_study(finished: tuple[Finished, Path]) -> None:
     dashboard = pytest.importorskip("optuna_dashboard")
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    storage = JournalStorage(JournalFileBackend(_document(finished[1] / "results")["study"]["storage"]))
-    app = dashboard.wsgi(storage)
+    app = dashboard.wsgi(_document(finished[1] / "results")["study"]["storage"])
     (study,) = _get(app, "/api/studies")["study_summaries"]
     assert study["study_name"] == "triage"
     trials = _get(app, f"/api/studies/{study['study_id']}")["trials"]

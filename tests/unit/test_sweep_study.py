@@ -68,7 +68,7 @@ class Process:
 
     def __init__(self, folder: Path, **sweep: Any) -> None:
         self.config: SweepConfig = load_sweep(sweep_file(folder, **sweep), ())
-        self.storage: BaseStorage = open_storage(self.config.section.storage, Folder.at(str(folder)), "tuned")
+        self.storage: BaseStorage = open_storage(self.config.section.storage, Folder.at(str(folder)))
         self.study = SharedStudy(self.config, self.storage, lambda number: str(folder / f"{number:04d}"))
         self.clock = 0.0
         self.study.processes.now = lambda: self.clock
@@ -318,7 +318,7 @@ def test_a_storage_out_of_reach_is_a_mistake_in_the_configuration(
         Process(tmp_path, storage={"kind": "url", "url_env": "GPO_SWEEP_URL"})
     assert "hush" not in str(caught.value)
     with pytest.raises(ConfigError, match="no local folder"):
-        open_storage(JournalStorageConfig(), Folder.at("memory://sweeps"), "tuned")
+        open_storage(JournalStorageConfig(), Folder.at("memory://sweeps"))
 
 
 def test_the_study_opens_as_any_study(tmp_path: Path) -> None:
