@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
+from uuid import uuid4
 
 import optuna
 import pytest
@@ -90,12 +94,47 @@ class Process:
         self.study.study.set_user_attr(name, {**row, "place": "another machine"})
 
 
-STORAGES = {"journal": {}, "sqlite": {"storage": "sqlite:///{}/study.db"}}
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server of its own."""
+    redis = pytest.importorskip("redis")
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed on this machine")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path_factory.mktemp("redis"))]
+    url = f"redis://127.0.0.1:{port}/0"
+    with subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                redis.Redis.from_url(url).ping()
+                break
+            except redis.ConnectionError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        yield url
+        process.kill()
 
 
-@pytest.fixture(params=list(STORAGES))
+@pytest.fixture
+def postgresql_url() -> str:
+    """A database of a server that the one who tests has started."""
+    url = os.environ.get("GPO_POSTGRESQL")
+    if not url:
+        pytest.skip("GPO_POSTGRESQL names no database")
+    return url
+
+
+@pytest.fixture(params=["journal", "sqlite", "redis", "postgresql"])
 def two(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Process, Process]:
-    sweep = {name: value.format(tmp_path) for name, value in STORAGES[request.param].items()}
+    sweep: dict[str, Any] = {"study": uuid4().hex}
+    if request.param == "sqlite":
+        sweep["storage"] = f"sqlite:///{tmp_path}/study.db"
+    elif request.param != "journal":
+        sweep["storage"] = request.getfixturevalue(f"{request.param}_url")
     return Process(tmp_path, **sweep), Process(tmp_path, **sweep)
 
 
