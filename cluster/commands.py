@@ -165,8 +165,10 @@ def sweep(config_path: Path, overrides: list[str], run_dir: str | None, resume: 
     _out.print(sweep_table(document))
     if document["confirmation"] is not None:
         _out.print(document["confirmation"]["statement"], highlight=False, markup=False, soft_wrap=True)
+    written = folder.names()
     for file, what in FILES.items():
-        _out.print(f"{what + ':':<20} {folder.path(file)}", highlight=False, markup=False, soft_wrap=True)
+        if file in written:
+            _out.print(f"{what + ':':<20} {folder.path(file)}", highlight=False, markup=False, soft_wrap=True)
     if document["status"] in ("interrupted", "budget_exhausted"):
         parts = [part for override in overrides for part in ("--set", override)]
         where = ["--address", typed_address] if typed_address else []

@@ -153,13 +153,20 @@ def sweep_table(document: Mapping[str, Any]) -> Table:
     for row in rows[:_SHOWN]:
         cells = [percent(row["values"]["val"]), *(f"{row['values'][name]:,.4g}" for name in objectives[1:])]
         mark = " (front)" if row["number"] in front else ""
-        setting = ", ".join(
-            f"{path.rpartition('.')[0].rpartition('.')[2]}.{path.rpartition('.')[2]}={value}"
-            for path, value in row["params"].items()
-        )
+        setting = ", ".join(f"{_short(path)}={shown(value)}" for path, value in row["params"].items())
         paper = "the paper's setting: " if row["number"] == 0 else ""
         table.add_row(f"{row['number']}{mark}", *cells, Text(paper + setting))
     return table
+
+
+def shown(value: Any) -> str:
+    """A value of an option, to four digits where it is a fraction."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _short(path: str) -> str:
+    """The last two words of a path."""
+    return ".".join(path.split(".")[-2:])
 
 
 def _trial(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import jinja2
 import optuna.visualization as plots
 from optuna.study import Study
 
+from cluster.sweep.outputs import shown
+
 _PAGES = jinja2.Environment(
     loader=jinja2.PackageLoader("cluster", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
 )
@@ -31,7 +33,7 @@ def sweep_report(study: Study, document: Mapping[str, Any]) -> str:
         # The first brings the script along.
         script = "inline" if not figures else False
         figures.append((title, to_html(figure, full_html=False, include_plotlyjs=script, default_height="480px")))
-    return _PAGES.get_template("sweep.html.j2").render(sweep=document, figures=figures)
+    return _PAGES.get_template("sweep.html.j2").render(sweep=document, figures=figures, shown=shown)
 
 
 def _figures(study: Study, document: Mapping[str, Any]) -> dict[str, Callable[[], Any]]:

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from math import isfinite, sqrt
 from statistics import fmean, stdev
 
-import numpy as np
-from scipy import stats
-
 _RESAMPLES = 9999
 
 
@@ -54,6 +51,9 @@ class Difference:
 
 def paired_difference(first: Sequence[float], second: Sequence[float], *, alpha: float) -> Difference:
     """How much better the first is; both in the same order, at least one pair."""
+    import numpy as np  # it and scipy take a second to load, at the end of a sweep rather than at its beginning
+    from scipy import stats
+
     differences = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     count, mean = len(differences), fmean(differences.tolist())
     half = 0.0
