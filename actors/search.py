@@ -23,11 +23,23 @@ class SearchKey:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What an actor needs to carry one trajectory to its end. Pickles: no connection in it is open yet."""
+    """What an actor needs to carry one trajectory to its end. Pickles: no connection in it is open yet.
+
+    Attributes:
+        is_tested: whether initial and best prompt are scored on ``test`` at its end.
+        population: tells trajectories of one task and seed apart that run side by side, when calls are shared out.
+    """
 
     key: SearchKey
     initial: Prompt
     gpo: GPO
+    is_tested: bool = True
+    population: str = ""
+
+    @property
+    def caller(self) -> str:
+        """For whom its calls are made."""
+        return f"{self.population}/{self.key}".removeprefix("/")
 
 
 class Phase(StrEnum):

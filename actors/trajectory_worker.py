@@ -78,7 +78,7 @@ class _Run:
         self._saving = asyncio.Lock()
 
     async def to_end(self) -> None:
-        caller.set(str(self._search.key))
+        caller.set(self._search.caller)
         checkpoint = await asyncio.to_thread(self._store.load, self._search.key) or await self._begin()
         self._enter_next(checkpoint)
         # Closed at once where the search is given up: what it is at would still be paid for.
@@ -87,7 +87,8 @@ class _Run:
                 checkpoint = replace(checkpoint, trajectory=trajectory)
                 await self._save(checkpoint)
                 self._enter_next(checkpoint)
-        checkpoint = await self._tested(checkpoint)
+        if self._search.is_tested:
+            checkpoint = await self._tested(checkpoint)
         self._phase, self._evaluated, self._to_evaluate = Phase.DONE, 0, 0
         self._tell(checkpoint)
 

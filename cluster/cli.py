@@ -156,6 +156,39 @@ def compare(
 
 
 @app.command()
+def sweep(
+    config: Config,
+    overrides: Overrides = None,
+    run_dir: Annotated[
+        str | None,
+        typer.Option(
+            "--run-dir",
+            metavar="DIR",
+            help="Folder or fsspec URL for the results.  [default: a new folder below run.dir]",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the sweep in --run-dir, or with the newest one of this name, also beside another process "
+            "that works on it. Where there is none, a new one starts.",
+        ),
+    ] = False,
+    address: Address = None,
+) -> None:
+    """Tune the hyperparameters that CONFIG names in its section **sweep**, with Optuna.
+
+    A trial runs all tasks and seeds of CONFIG under one set of hyperparameters; trial 0 is the paper's. Several trials
+    run side by side over one evaluator, and those that fall behind are pruned. Several processes may work on one study:
+    give them the same **sweep.storage** and **sweep.study**. Writes **sweep.json**, **best_config.yaml** (for **gpo
+    run**), **report.html** and a folder for each trial. Ctrl-C stops cleanly; **--resume** goes on from there.
+    """
+    _exit_with(commands.sweep, config, overrides or [], run_dir, resume, address)
+
+
+@app.command()
 def submit(
     config: Annotated[
         Path | None, typer.Argument(metavar="CONFIG", help="YAML file below this folder.", show_default=False)
@@ -227,7 +260,7 @@ def plan(
         Path | None, typer.Option(help="Write the plan to this JSON file, too.", show_default=False)
     ] = None,
 ) -> None:
-    """Say what **gpo run** CONFIG may take: calls, tokens and dollars of each task and model.
+    """Say what **gpo run** CONFIG, or **gpo sweep** CONFIG, may take: calls, tokens and dollars of each task and model.
 
     Loads and checks the configuration and the data; calls no model and starts nothing. Prices come from **price** in
     the sections of **models**.

@@ -152,6 +152,50 @@ def compare(
     return OK if comparison.status == "completed" else FAILED
 
 
+def sweep(config_path: Path, overrides: list[str], run_dir: str | None, resume: bool, typed_address: str | None) -> int:
+    """``gpo sweep``."""
+    from cluster.preflight import check_models
+    from cluster.ray_environment import prepare_environment, resolve_address
+    from cluster.sweep.loading import load_sweep
+    from cluster.sweep.strategies import quiet, require_packages
+
+    config = load_sweep(config_path, overrides)
+    require_packages(config.section)
+    quiet()
+    address = resolve_address(typed_address)
+    with _err.status("Asking the endpoints for their models …"):
+        for distinct in config.with_other_models:
+            asyncio.run(check_models(distinct))
+
+    prepare_environment(address)
+    from cluster.run_folder import new_run_id
+    from cluster.sweep.carrying_out import carry_out
+    from cluster.sweep.outputs import FILES, sweep_table
+    from cluster.sweep.place import open_place
+
+    name = f"{config.base.run.name}-sweep"
+    sweep_id = new_run_id(name)
+    folder = _run_folder(config.base.run.dir, name, sweep_id, run_dir, resume).folder
+    place = open_place(folder, config, sweep_id=sweep_id, resume=resume)
+    say(f"Sweep {place.sweep_id} in {folder.path('')}")
+    document = carry_out(config, place, address, _err)
+    _out.print(sweep_table(document))
+    if document["confirmation"] is not None:
+        _out.print(document["confirmation"]["statement"], highlight=False, markup=False, soft_wrap=True)
+    written = folder.names()
+    for file, what in FILES.items():
+        if file in written:
+            _out.print(f"{what + ':':<20} {folder.path(file)}", highlight=False, markup=False, soft_wrap=True)
+    if document["status"] in ("interrupted", "budget_exhausted"):
+        parts = [part for override in overrides for part in ("--set", override)]
+        where = ["--address", typed_address] if typed_address else []
+        place_parts = ["--run-dir", str(folder.local or folder.url)]
+        command = shlex.join(["gpo", "sweep", str(config_path), *parts, *place_parts, *where, "--resume"])
+        ended = "Interrupted" if document["status"] == "interrupted" else f"Stopped by {document['ended_by']}"
+        say(f"{ended}; what is done is saved. Go on with: {command}")
+    return OK if document["status"] == "completed" and not document["trials"]["failed"] else FAILED
+
+
 def _resume_command(folder: RunFolder, config_path: Path, overrides: list[str], address: str | None) -> str:
     """What to type. A local run folder holds the run's own configuration, --set options included."""
     place = folder.folder
@@ -233,15 +277,24 @@ def evaluate(
 def plan(config_path: Path, overrides: list[str], output: Path | None) -> int:
     """``gpo plan``."""
     from cluster.build import build_tasks
-    from cluster.config import load_config
+    from cluster.config.loading import read_overridden, validated
     from cluster.output_file import require_writable
     from cluster.outputs import as_json
     from cluster.plan import CHARACTERS_PER_TOKEN, plan_document, plan_table, planned
 
-    config = load_config(config_path, overrides)
+    raw = read_overridden(config_path, overrides)
     if output is not None:
         require_writable(output)
-    plans = planned(config, build_tasks(config))
+    if "sweep" in raw:
+        from cluster.sweep.loading import load_sweep
+        from cluster.sweep.plan import planned_sweep
+
+        swept = load_sweep(config_path, overrides)
+        config, plans = swept.base, planned_sweep(swept)
+        say(f"{swept.section.trials} trials, each as dear as the space allows; those that are pruned take less.")
+    else:
+        config = validated(raw, config_path)
+        plans = planned(config, build_tasks(config))
     _out.print(plan_table(config, plans))
     say(
         "Calls are bounds: candidates that repeat a prompt are not scored; failed calls tried again come on top. "

@@ -110,16 +110,20 @@ class Progress:
         return None if any(one is None for one in left) else max((one for one in left if one is not None), default=0.0)
 
 
-class View(Protocol):
+class Announcing(Protocol):
+    """Says what is being waited for."""
+
+    def status(self, text: str) -> None:
+        """Say it."""
+        ...
+
+
+class View(Announcing, Protocol):
     """Shows a run."""
 
     def __enter__(self) -> View: ...
 
     def __exit__(self, *exception: object) -> None: ...
-
-    def status(self, text: str) -> None:
-        """Say what is being waited for."""
-        ...
 
     def begin(self, progress: Progress) -> None:
         """Show these trajectories from now on."""

@@ -310,3 +310,8 @@ def _difference(before: Any, after: Any, place: str = "") -> tuple[str, Any, Any
                 return difference
         return None
     return None if before == after else (place, before, after)
+
+
+def first_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first option in which two dumped configurations differ so that their results would, with both values."""
+    return _difference(before, after)

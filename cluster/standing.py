@@ -17,7 +17,7 @@ from cluster.build import Access, build_evaluators, embedded_specs
 from cluster.config import RunConfig
 from cluster.config.direction import RetrievalConfig
 from cluster.config.models import EmbeddedEmbeddingConfig
-from cluster.progress import View
+from cluster.progress import Announcing
 from cluster.ray_session import EMBEDDED_CPUS, cpus_missing, ray_session
 from gpo.tasks import Task
 
@@ -64,10 +64,21 @@ class Standing:
     Args:
         name: of the evaluator's application; two of one name on a cluster would replace each other.
         address: of the Ray cluster, as for ``ray_session``.
+        num_actors: that carry trajectories at once; left out, those of one run of the configuration.
     """
 
-    def __init__(self, config: RunConfig, tasks: Sequence[Task], *, name: str, address: str, view: View) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        tasks: Sequence[Task],
+        *,
+        name: str,
+        address: str,
+        view: Announcing,
+        num_actors: int | None = None,
+    ) -> None:
         self._config, self._tasks, self._name, self._address, self._view = config, tasks, name, address, view
+        self._num_actors = num_actors or config.num_actors
         self._stack = ExitStack()
 
     def __enter__(self) -> Standing:
@@ -95,7 +106,7 @@ class Standing:
         specs = embedded_specs(config)
         cluster = config.cluster
         cpus = (
-            config.num_actors * cluster.actor_cpus
+            self._num_actors * cluster.actor_cpus
             + config.num_replicas * cluster.evaluator_cpus
             + len(specs) * EMBEDDED_CPUS
         )
@@ -114,7 +125,7 @@ class Standing:
         start_serve()
         # Their processes take seconds to load what they need: better now, beside the evaluator's.
         authority = ClusterAuthority().start()
-        hosts = [placement(config).host(_preloaded(config)) for _ in range(min(config.num_actors, os.cpu_count() or 1))]
+        hosts = [placement(config).host(preloaded(config)) for _ in range(min(self._num_actors, os.cpu_count() or 1))]
         access = Access(urls, authority, account=self._name)
         handle = self._stack.enter_context(
             evaluator(
@@ -128,7 +139,8 @@ class Standing:
         return Services({task.name: ServeEvaluator(handle, task.name) for task in self._tasks}, access, hosts)
 
 
-def _preloaded(config: RunConfig) -> Sequence[str]:
+def preloaded(config: RunConfig) -> Sequence[str]:
+    """What a trajectory's process loads before it is told what to do; see ``actors.host``."""
     trajectory = config.optimizer.direction.trajectory
     is_relevant = isinstance(trajectory, RetrievalConfig) and trajectory.by == "relevance"
     if is_relevant and isinstance(config.models.embedding, EmbeddedEmbeddingConfig):

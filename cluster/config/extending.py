@@ -62,8 +62,10 @@ def place_below(folder: Path, name: str | Path, *, where: str) -> Path:
 
 def _start_paths_at(raw: dict[str, Any], folder: Path) -> None:
     """Make the relative paths in a file's sections absolute."""
-    tasks = raw.get("tasks")
-    for task in tasks if isinstance(tasks, list) else []:
+    sweep = raw.get("sweep")
+    holdout = sweep.get("holdout") if isinstance(sweep, dict) else None
+    lists = [section.get("tasks") for section in (raw, holdout) if isinstance(section, dict)]
+    for task in [task for tasks in lists if isinstance(tasks, list) for task in tasks]:
         data, answer = (task.get(name) if isinstance(task, dict) else None for name in ("data", "answer"))
         # With a hub's data set, the splits are no paths, and its name is one only where it looks like one.
         if isinstance(data, dict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import ValidationError
@@ -14,8 +14,11 @@ from pydantic_core import ErrorDetails
 from cluster.config.extending import read_extended
 from cluster.config.layers import take_the_place_of_the_other
 from cluster.config.root import RunConfig
+from cluster.config.section import Section
 from cluster.config.yaml_text import read_yaml
 from gpo.errors import ConfigError
+
+_S = TypeVar("_S", bound=Section)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -24,9 +27,19 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: names the first field that cannot be used, its value, and what to do.
     """
-    raw = read_overridden(path, overrides)
+    return validated(read_overridden(path, overrides), path)
+
+
+def validated(raw: Mapping[str, Any], path: Path) -> RunConfig:
+    """Check what was read from a file that shall hold one run.
+
+    Raises:
+        ConfigError: as for ``load_config``.
+    """
     if "compare" in raw:
         raise ConfigError("compare", "is a comparison of several methods", f"run it with: gpo compare {path}")
+    if "sweep" in raw:
+        raise ConfigError("sweep", "is a search for hyperparameters", f"run it with: gpo sweep {path}")
     return validate(raw, base_dir=path.parent)
 
 
@@ -48,8 +61,17 @@ def validate(raw: Mapping[str, Any], base_dir: Path) -> RunConfig:
     Raises:
         ConfigError: as for ``load_config``.
     """
+    return validate_as(RunConfig, raw, base_dir)
+
+
+def validate_as(kind: type[_S], raw: Mapping[str, Any], base_dir: Path) -> _S:
+    """Check any section, likewise.
+
+    Raises:
+        ConfigError: as for ``load_config``.
+    """
     try:
-        return RunConfig.model_validate(raw, context={"base_dir": base_dir})
+        return kind.model_validate(raw, context={"base_dir": base_dir})
     except ValidationError as error:
         raise _explained(error.errors(include_url=False)[0], raw) from None
 

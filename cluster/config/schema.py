@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from cluster.config.root import RunConfig
+from cluster.config.sweep import SweepSection
 
 _METHOD = {"type": "string", "description": "The name of a method in configs/methods/, or a YAML file."}
 _OF_FILES: dict[str, Any] = {
@@ -41,10 +42,24 @@ _OF_FILES: dict[str, Any] = {
 def schema() -> str:
     """The schema as indented JSON."""
     document = RunConfig.model_json_schema()
-    document["properties"] |= _OF_FILES
+    document["properties"] |= _OF_FILES | {"sweep": _sweep(document["$defs"])}
     # What a file leaves out may stand in those that it extends.
     document["anyOf"] = [{"required": document.pop("required")}, {"required": ["extends"]}]
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _sweep(definitions: dict[str, Any]) -> dict[str, Any]:
+    """The section for ``gpo sweep``; what it refers to is added to the definitions."""
+    sweep = SweepSection.model_json_schema()
+    definitions |= sweep.pop("$defs")
+    storage = sweep["properties"]["storage"]
+    sweep["properties"]["storage"] = {
+        "description": "Where the study is kept: a journal, or a URL.",
+        "anyOf": [{"type": "string"}, {name: value for name, value in storage.items() if name != "description"}],
+    }
+    # What a file leaves out may stand in those that it extends.
+    del sweep["required"]
+    return {**sweep, "description": "For gpo sweep: how hyperparameters are tuned."}
 
 
 if __name__ == "__main__":

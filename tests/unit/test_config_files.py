@@ -12,6 +12,7 @@ from cluster.config.comparison import METHODS, STANDARD, load_comparison
 from cluster.config.data import FilesConfig
 from cluster.config.extending import read_extended
 from cluster.config.schema import schema
+from cluster.sweep.loading import load_sweep
 from gpo.examples import Example
 from gpo.prompt import Prompt
 from gpo.scoring import BooleanScorer
@@ -21,8 +22,13 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SCHEMA = CONFIGS / "schema.json"
 CONTENT = {path: read_extended(path) for path in sorted(CONFIGS.rglob("*.yaml")) if path.parent.name != "serve"}
 COMPARISONS = [path for path, content in CONTENT.items() if "compare" in content]
-RUNS = [path for path, content in CONTENT.items() if {"tasks", "models"} <= content.keys() and path not in COMPARISONS]
-PARTS = [path for path in CONTENT if path not in RUNS and path not in COMPARISONS]
+SWEEPS = [path for path, content in CONTENT.items() if {"tasks", "models", "sweep"} <= content.keys()]
+RUNS = [
+    path
+    for path, content in CONTENT.items()
+    if {"tasks", "models"} <= content.keys() and path not in (*COMPARISONS, *SWEEPS)
+]
+PARTS = [path for path in CONTENT if path not in (*RUNS, *COMPARISONS, *SWEEPS)]
 
 
 OF_BBH = Task(
@@ -49,7 +55,11 @@ def test_what_users_look_for_is_there() -> None:
 
 
 def test_a_file_that_is_no_run_is_a_part_that_another_extends_or_a_method() -> None:
-    assert {name(path) for path in PARTS} == {"paper/settings.yaml", *(f"methods/{one}.yaml" for one in STANDARD)}
+    assert {name(path) for path in PARTS} == {
+        "paper/settings.yaml",
+        "sweeps/space.yaml",
+        *(f"methods/{one}.yaml" for one in STANDARD),
+    }
 
 
 @pytest.mark.parametrize("path", RUNS, ids=name)
@@ -73,6 +83,27 @@ def test_every_comparison_loads_and_its_methods_differ(path: Path) -> None:
     for config in comparison.methods.values():
         assert config.model_copy(update={"optimizer": comparison.base.optimizer}) == comparison.base
         require_room_to_decay(config, [OF_BBH])
+
+
+def test_the_quickstarts_sweep_loads_with_its_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_sweep(CONFIGS / "sweeps" / "quickstart.yaml", ())
+    assert config.holdout is not None
+    assert [task.name for task in (*config.tasks, *config.holdout_tasks)] == ["sentiment", "language"]
+    assert config.space.paper["optimizer.schedule.initial"] == 50
+
+
+@pytest.mark.parametrize("suite", ["bbh", "mmlu"])
+def test_the_sweeps_of_benchmarks_are_checked_but_for_the_users_data(
+    suite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.sweep.loading.build_tasks", lambda config: [OF_BBH for _ in config.tasks])
+    config = load_sweep(CONFIGS / "sweeps" / f"{suite}.yaml", ())
+    assert config.holdout is not None
+    assert not {task.name for task in config.base.tasks} & {task.name for task in config.holdout.tasks}
+    assert config.num_steps == 18
+    paper = config.space.config(config.space.paper)
+    reference = load_config(CONFIGS / "paper" / f"{suite}.yaml")
+    assert (paper.optimizer, paper.models) == (reference.optimizer, reference.models)
 
 
 def test_the_methods_try_equally_many_prompts() -> None:

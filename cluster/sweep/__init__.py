@@ -1,0 +1,1 @@
+"""``gpo sweep``: hyperparameters are tuned over populations of trajectories; one file per concept."""

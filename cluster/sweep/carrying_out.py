@@ -1,0 +1,72 @@
+"""A sweep from its folder to its results: what ``gpo sweep`` does once everything is checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+from cluster.standing import Services, Standing
+from cluster.sweep.loading import SweepConfig
+from cluster.sweep.outputs import SweepRecord, save_sweep
+from cluster.sweep.place import SweepPlace
+from cluster.sweep.progress import SweepProgress, SweepView, sweep_view
+from cluster.sweep.report import sweep_report
+from cluster.sweep.sitting import Sitting
+from cluster.sweep.storage import open_storage
+from cluster.sweep.study import SharedStudy
+
+
+def carry_out(config: SweepConfig, place: SweepPlace, address: str, console: Console) -> dict[str, Any]:
+    """Work on the sweep until it is over, out of budget or interrupted; the content of ``sweep.json``.
+
+    Raises:
+        ConfigError: the storage cannot be used, or holds another sweep; no cluster at the address.
+        GPOError: the sweep could not go on; what is done is saved.
+    """
+    storage = open_storage(config.section.storage, place.folder)
+    study = SharedStudy(config, storage, place.of_trial)
+    over = [
+        (trial.number, trial.state.name.lower(), trial.values[0] if trial.values else None)
+        for trial in study.trials()
+        if trial.state.is_finished()
+    ]
+    with sweep_view(console, SweepProgress(config.section.trials, over)) as view:
+        return _sit(config, place, study, address, view)
+
+
+def _sit(config: SweepConfig, place: SweepPlace, study: SharedStudy, address: str, view: SweepView) -> dict[str, Any]:
+    def record(sitting: Sitting) -> SweepRecord:
+        ending = sitting.ending
+        return SweepRecord(
+            place.sweep_id, ending.status, place.started_at, sitting.wall_s, sitting.spent, ending.ended_by
+        )
+
+    def save(sitting: Sitting) -> None:
+        save_sweep(config, study, record(sitting), place.folder, report=None)
+
+    sitting = Sitting(config, study, place.folder, earlier_s=place.wall_s, view=view, saved=save)
+    actors = config.section.max_parallel_trials * config.base.num_actors
+    name = f"gpo-{place.sweep_id}-{study.processes.me}"
+    with Standing(
+        config.together,
+        [*config.tasks, *config.holdout_tasks],
+        name=name,
+        address=address,
+        view=view,
+        num_actors=actors,
+    ) as standing:
+
+        def services() -> Services:
+            return standing.services
+
+        try:
+            sitting.execute(services)
+        except KeyboardInterrupt:
+            pass  # its ending says so
+        finally:
+            view.status("Writing the report")
+            document = save_sweep(config, study, record(sitting), place.folder, report=None)
+            page = sweep_report(study.study, document)
+            document = save_sweep(config, study, record(sitting), place.folder, report=page)
+    return document

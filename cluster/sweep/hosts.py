@@ -1,0 +1,47 @@
+"""Actors that stand ready: a trial that begins needs not wait for the process of its trajectories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+
+from cluster.config import RunConfig
+from cluster.services import unfailing
+from cluster.standing import Services, placement, preloaded
+
+
+class Hosts:
+    """Gives out actors, and has the next one started whenever one is taken.
+
+    Args:
+        config: how actors are placed; alike for all trials.
+    """
+
+    def __init__(self, config: RunConfig, services: Services) -> None:
+        self._placement, self._spare = placement(config), services.take_hosts()
+        self._preload = preloaded(config)
+        self._wanted = True
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if not self._spare:
+            self._spare.append(self._placement.host(self._preload))
+        taken = self._spare.pop(0)
+        if self._wanted and not self._spare:
+            self._spare.append(self._placement.host(self._preload))
+        return taken
+
+    def last(self) -> None:
+        """No more are needed than are asked for from now on."""
+        self._wanted = False
+
+    def end(self) -> None:
+        """End those that nobody took."""
+        for actor in self._spare:
+            with unfailing("ending a spare actor"):
+                ray.kill(actor)
+        self._spare.clear()

@@ -1,0 +1,61 @@
+"""``gpo plan`` of a sweep: what all its trials may take, and the confirmation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cluster.config import RunConfig
+from cluster.plan import Expense, TaskPlan, planned
+from cluster.sweep.loading import SweepConfig
+from cluster.sweep.space import Params
+from gpo.tasks import Split, Task
+
+
+def planned_sweep(config: SweepConfig) -> list[TaskPlan]:
+    """The plan of each task that is tuned on, for all trials, and of each held-out task, for both settings.
+
+    Every trial is taken to be as dear as the dearest corner of the space. Pruning, which cannot be foreseen, makes it
+    less.
+    """
+    plans = [_times(plan, config.section.trials) for plan in _dearest(config, _untested(config.tasks))]
+    if config.holdout is None:
+        return plans
+    held_out = config.holdout
+    confirmed = [
+        planned(_on(config.space.config(params), held_out), config.holdout_tasks) for params in _extremes(config)
+    ]
+    return [*plans, *(_times(plan, 2) for plan in max(confirmed, key=_calls))]
+
+
+def _dearest(config: SweepConfig, tasks: Sequence[Task]) -> list[TaskPlan]:
+    return max((planned(config.space.config(params), tasks) for params in _extremes(config)), key=_calls)
+
+
+def _extremes(config: SweepConfig) -> list[Params]:
+    """Corners that differ in what a search costs."""
+    seen: dict[str, Params] = {}
+    for params in [*config.space.corners(), config.space.paper]:
+        optimizer = config.space.config(params).optimizer
+        costs = f"{optimizer.steps} {optimizer.epochs} {optimizer.candidates} {optimizer.batch_size}"
+        more = f"{optimizer.direction} {optimizer.refinement}"
+        seen.setdefault(f"{costs} {more}", dict(params))
+    return list(seen.values())
+
+
+def _on(config: RunConfig, other: RunConfig) -> RunConfig:
+    return config.model_copy(update={"tasks": other.tasks, "run": other.run})
+
+
+def _untested(tasks: Sequence[Task]) -> list[Task]:
+    """Trials do not score ``test``."""
+    return [replace(task, examples={**task.examples, Split.TEST: ()}) for task in tasks]
+
+
+def _calls(plans: Sequence[TaskPlan]) -> int:
+    return sum(expense.calls for plan in plans for expense in plan.by_role.values())
+
+
+def _times(plan: TaskPlan, count: int) -> TaskPlan:
+    by_role = {role: sum((expense for _ in range(count)), start=Expense()) for role, expense in plan.by_role.items()}
+    return replace(plan, trajectories=plan.trajectories * count, by_role=by_role)

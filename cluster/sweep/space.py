@@ -1,0 +1,281 @@
+"""The space that a sweep searches: from paths of options to configurations, and back to the paper's setting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from math import ceil, floor
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import Trial
+
+from cluster.build import embedded_specs, require_room_to_decay
+from cluster.config import RunConfig
+from cluster.config.layers import laid_over
+from cluster.config.loading import validate
+from cluster.config.optimizer import OptimizerConfig
+from cluster.config.sweep import Choices, Range, Scalar
+from gpo.errors import ConfigError
+from gpo.tasks import Task
+
+Params = dict[str, Scalar]
+"""Path → value; those paths alone whose conditions hold."""
+Choose = Callable[[str, BaseDistribution], Scalar]
+
+_TUNABLE = ("optimizer.", "models.optimizer.", "evaluation.racing")
+"""What may differ between trials: one evaluator and task model serve all, and only then do their scores compare."""
+_MOST_CORNERS = 512
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Space:
+    """Options that are tuned, over a configuration that holds everything else.
+
+    Attributes:
+        raw: the configuration's sections as they were read, and ``base`` as checked; without the section ``sweep``.
+        base_dir: where relative paths in ``raw`` start.
+        options: path → the values to draw from.
+    """
+
+    raw: Mapping[str, Any]
+    base: RunConfig
+    base_dir: Path
+    options: Mapping[str, Range | Choices]
+
+    def config(self, params: Mapping[str, Scalar]) -> RunConfig:
+        """The configuration with these values in it.
+
+        Raises:
+            ConfigError: they do not fit together; names the option and the values.
+        """
+        try:
+            return validate(laid_over(self.raw, _nested(params)), base_dir=self.base_dir)
+        except ConfigError as error:
+            given = ", ".join(f"{path} = {value!r}" for path, value in params.items())
+            raise ConfigError(f"sweep.space: {error.field}", f"{error.problem} (with {given})", error.remedy) from None
+
+    def suggested(self, trial: Trial) -> Params:
+        """What the study's sampler proposes for a trial; what it proposed already, where it did."""
+
+        def choose(path: str, distribution: BaseDistribution) -> Scalar:
+            if isinstance(distribution, CategoricalDistribution):
+                return trial.suggest_categorical(path, distribution.choices)
+            if isinstance(distribution, IntDistribution):
+                step, low, high = distribution.step, distribution.low, distribution.high
+                return trial.suggest_int(path, low, high, step=step, log=distribution.log)
+            assert isinstance(distribution, FloatDistribution)  # noqa: S101  # there are no others
+            step_size, bounds = distribution.step, (distribution.low, distribution.high)
+            return trial.suggest_float(path, *bounds, step=step_size, log=distribution.log)
+
+        return self.assigned(choose)
+
+    def assigned(self, choose: Choose) -> Params:
+        """A value for each option whose conditions hold, in an order in which those come first that others refer to."""
+        params: Params = {}
+        for path in self.order:
+            distribution = self._distribution(path, params)
+            if distribution is not None:
+                params[path] = choose(path, distribution)
+        return params
+
+    @property
+    def paper(self) -> Params:
+        """The paper's setting, or what of the space is nearest to it; where the paper says nothing, the base's."""
+        known = {
+            "optimizer": OptimizerConfig(epochs=3).model_dump(mode="json"),
+            "models": {"optimizer": {"sampling": {"temperature": 1.0}}},
+            "evaluation": {"racing": None},
+        }
+
+        def choose(path: str, distribution: BaseDistribution) -> Scalar:
+            value = _at(known, path)
+            return _nearest(distribution, self._base_value(path) if value is _MISSING or value is None else value)
+
+        return self.assigned(choose)
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether some options are tuned in some trials only."""
+        return any(option.when for option in self.options.values())
+
+    @cached_property
+    def order(self) -> list[str]:
+        """The paths, each behind those that it refers to.
+
+        Raises:
+            ConfigError: they refer to each other in a circle.
+        """
+        ordered: list[str] = []
+        waiting = list(self.options)
+        while waiting:
+            path = next((one for one in waiting if not self._refers_to(one) & (set(waiting) - {one})), None)
+            if path is None or path in self._refers_to(path):
+                raise ConfigError(f"sweep.space.{path or waiting[0]}", "refers to itself", "break the circle")
+            ordered.append(path)
+            waiting.remove(path)
+        return ordered
+
+    def check(self, tasks: Sequence[Task]) -> None:
+        """Build the configuration of every corner, or of many where there are too many, before anything is paid for.
+
+        Raises:
+            ConfigError: an option is none, may not be tuned, or does not take a value; or values do not fit together.
+        """
+        for path in self.order:
+            self._require_tunable(path)
+        specs = set(embedded_specs(self.base))
+        for params in self.corners():
+            config = self.config(params)
+            require_room_to_decay(config, tasks)
+            if not set(embedded_specs(config)) <= specs:
+                raise ConfigError(
+                    "sweep.space", "changes what the embedded model's server is started with", "tune other options"
+                )
+
+    def corners(self) -> Iterator[Params]:
+        """The combinations of the options' extreme values and choices; a sample, where they are too many."""
+        corners = list(islice(self._corners({}, self.order), _MOST_CORNERS + 1))
+        if len(corners) <= _MOST_CORNERS:
+            yield from corners
+            return
+        draw = Random(0)
+        yield self.assigned(lambda _, distribution: _ends(distribution)[0])
+        yield self.assigned(lambda _, distribution: _ends(distribution)[-1])
+        for _ in range(_MOST_CORNERS):
+            yield self.assigned(lambda _, distribution: draw.choice(_ends(distribution)))
+
+    def _corners(self, params: Params, rest: Sequence[str]) -> Iterator[Params]:
+        if not rest:
+            yield params
+            return
+        distribution = self._distribution(rest[0], params)
+        if distribution is None:
+            yield from self._corners(params, rest[1:])
+            return
+        for value in _ends(distribution):
+            yield from self._corners({**params, rest[0]: value}, rest[1:])
+
+    def _require_tunable(self, path: str) -> None:
+        where = f"sweep.space.{path}"
+        if not path.startswith(_TUNABLE):
+            raise ConfigError(
+                where,
+                "is not what trials may differ in: one task model and evaluator serve all, or scores would not compare",
+                "tune options of optimizer, models.optimizer or evaluation.racing",
+            )
+        above = next((other for other in self.options if path.startswith(f"{other}.")), None)
+        if above is not None:
+            raise ConfigError(where, f"lies below {above}, which is tuned as a whole", "tune one of the two")
+        if self.options[path].when:
+            return  # may mean nothing without the others
+        # Alone, and at each of its values, so that an error names it.
+        option = self.options[path]
+        for value in option.choices if isinstance(option, Choices) else (option.low, option.high):
+            try:
+                validate(laid_over(self.raw, _nested({path: value})), base_dir=self.base_dir)
+            except ConfigError as error:
+                if error.field and (path == error.field or path.startswith(error.field)):
+                    raise ConfigError(
+                        where, f"cannot be {value!r}: {error.field} {error.problem}", error.remedy
+                    ) from None
+
+    def _refers_to(self, path: str) -> set[str]:
+        option = self.options[path]
+        bounds = {option.at_most, option.at_least} if isinstance(option, Range) else set()
+        return {*option.when, *(bound for bound in bounds if bound is not None)} & set(self.options)
+
+    def _distribution(self, path: str, params: Params) -> BaseDistribution | None:
+        """What to draw from, once others are drawn; ``None`` where a condition does not hold."""
+        option = self.options[path]
+        for other, wanted in option.when.items():
+            if self._value(other, params, f"sweep.space.{path}.when") not in (
+                wanted if isinstance(wanted, tuple) else (wanted,)
+            ):
+                return None
+        if isinstance(option, Choices):
+            return CategoricalDistribution(option.choices)
+        low, high = option.low, option.high
+        if option.at_least is not None:
+            low = max(low, self._bound(path, "at_least", option.at_least, params))
+        if option.at_most is not None:
+            high = min(high, self._bound(path, "at_most", option.at_most, params))
+        if option.is_whole:
+            low, high = ceil(low), floor(high)
+        if low > high:
+            raise ConfigError(
+                f"sweep.space.{path}", f"has no value left between {low} and {high}", "widen its range, or the bound's"
+            )
+        if option.is_whole:
+            step = int(option.step or 1)
+            return IntDistribution(int(low), int(high - (high - low) % step), log=option.log, step=step)
+        return FloatDistribution(low, high, log=option.log, step=option.step)
+
+    def _bound(self, path: str, name: str, other: str, params: Params) -> float:
+        value = self._value(other, params, f"sweep.space.{path}.{name}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"sweep.space.{path}.{name}", f"{other} is {value!r}, which is no number", "name another")
+        return value
+
+    def _value(self, path: str, params: Params, where: str) -> Any:
+        if path in params:
+            return params[path]
+        value = self._base_value(path)
+        if value is not _MISSING:
+            return value
+        option = self.options.get(path)
+        if option is not None:  # tuned, but not in this trial, and not in the base: its middle stands for it
+            return option.choices[0] if isinstance(option, Choices) else option.low
+        raise ConfigError(where, f"{path!r} is no option that has a value here", "name another")
+
+    def _base_value(self, path: str) -> Any:
+        return _at(self._dumped, path)
+
+    @cached_property
+    def _dumped(self) -> Mapping[str, Any]:
+        return self.base.model_dump(mode="json")
+
+
+def _nested(params: Mapping[str, Scalar]) -> dict[str, Any]:
+    sections: dict[str, Any] = {}
+    for path, value in params.items():
+        *above, option = path.split(".")
+        place = sections
+        for name in above:
+            place = place.setdefault(name, {})
+        place[option] = value
+    return sections
+
+
+def _at(sections: Any, path: str) -> Any:
+    for name in path.split("."):
+        if not isinstance(sections, Mapping) or name not in sections:
+            return _MISSING
+        sections = sections[name]
+    return sections
+
+
+def _ends(distribution: BaseDistribution) -> list[Scalar]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)  # noqa: S101  # there are no others
+    return list(dict.fromkeys((distribution.low, distribution.high)))
+
+
+def _nearest(distribution: BaseDistribution, value: Any) -> Scalar:
+    """The value, or the one nearest to it that can be drawn; the first choice for what is none."""
+    if isinstance(distribution, CategoricalDistribution):
+        return value if value in distribution.choices else distribution.choices[0]
+    assert isinstance(distribution, IntDistribution | FloatDistribution)  # noqa: S101  # there are no others
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return distribution.low
+    bounded = min(max(value, distribution.low), distribution.high)
+    if distribution.step is not None:
+        steps = round((bounded - distribution.low) / distribution.step)
+        bounded = min(distribution.low + steps * distribution.step, distribution.high)
+    return int(bounded) if isinstance(distribution, IntDistribution) else float(bounded)

@@ -1,0 +1,122 @@
+"""One trial: a population is run, told of step by step, and perhaps given up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from actors.folder import Folder
+from cluster.averages import Spread
+from cluster.run_folder import RunFolder
+from cluster.standing import Services
+from cluster.sweep.hosts import Hosts
+from cluster.sweep.loading import SweepConfig
+from cluster.sweep.population import Population, means
+from cluster.sweep.study import Claim, Outcome, SharedStudy
+from gpo.errors import ConfigError
+
+_T = TypeVar("_T")
+
+
+class Call(Protocol):
+    """Calls something on the study's own thread."""
+
+    async def __call__(self, function: Callable[..., _T], *arguments: Any) -> _T: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrialNews:
+    """How far a trial is.
+
+    Attributes:
+        step, num_steps: steps that its whole population has taken, and will take.
+        val: mean best ``val`` after that step; ``None`` before the first.
+        outcome: once it has one.
+        error: why it failed.
+    """
+
+    number: int
+    step: int = 0
+    num_steps: int = 0
+    val: float | None = None
+    outcome: Outcome | None = None
+    error: str = ""
+
+
+async def run_trial(
+    claim: Claim,
+    config: SweepConfig,
+    study: SharedStudy,
+    services: Services,
+    hosts: Hosts,
+    call: Call,
+    announce: Callable[[TrialNews], None],
+) -> None:
+    """Carry a trial to its outcome and tell the study.
+
+    Raises:
+        GPOError: the sweep cannot go on; the trial is still ours.
+        asyncio.CancelledError: likewise.
+    """
+    announce(TrialNews(claim.number))
+    try:
+        tuned = config.space.config(claim.params)
+    except ConfigError as error:  # values between the corners that do not fit together
+        await call(study.tell, claim, "failed", (), {"error": str(error)})
+        announce(TrialNews(claim.number, outcome="failed", error=str(error)))
+        return
+    folder = RunFolder(Folder.at(claim.folder))
+    population = Population(tuned, config.tasks, folder, name=f"{config.study}-{claim.number:04d}", is_tested=False)
+
+    async def is_hopeless(step: int) -> bool:
+        values = population.values(step)
+        announce(TrialNews(claim.number, step, population.num_steps, sum(values) / len(values)))
+        return await call(study.report, claim, step, values)
+
+    # What was reached before is told again: whoever was at it may have died before it told.
+    pruned = any([await is_hopeless(step) for step in range(1, population.steps + 1)]) and not population.is_complete
+    if not pruned:
+        async with aclosing(population.run(services, hosts)) as steps:
+            async for step in steps:
+                # After the last step there is nothing to be saved by giving up.
+                if await is_hopeless(step) and step < population.num_steps:
+                    pruned = True
+                    break
+    await _told(claim, population, study, call, announce, pruned=pruned)
+
+
+async def _told(
+    claim: Claim,
+    population: Population,
+    study: SharedStudy,
+    call: Call,
+    announce: Callable[[TrialNews], None],
+    *,
+    pruned: bool,
+) -> None:
+    record = population.record
+    errors = [f"{key}: {error}" for key, error in record.errors.items()]
+    outcome: Outcome = "failed" if errors else "pruned" if pruned else "complete"
+    population.save("failed" if errors else "completed" if not pruned else "interrupted")
+    spent = record.spent
+    notes: dict[str, Any] = {
+        "steps": population.steps,
+        "spent": [spent.calls, spent.tokens, spent.usd],
+        "wall_s": round(record.wall_s, 3),
+        **({"error": "; ".join(errors)} if errors else {}),
+    }
+    values: Sequence[float] = ()
+    val = None
+    if outcome == "complete":
+        ends = population.values(population.num_steps)
+        val = population.val
+        notes["by_task"] = means(ends, [key.task for key in record.keys])
+        by_seed = means(ends, [key.seed for key in record.keys])
+        notes["stderr"] = Spread(by_seed).stderr
+        cost = {"val": val, "tokens": float(spent.tokens), "usd": spent.usd}
+        values = [cost[objective] for objective in study.objectives]
+    await call(study.tell, claim, outcome, values, notes)
+    steps = population.steps
+    announce(TrialNews(claim.number, steps, population.num_steps, val, outcome, "; ".join(errors)))
