@@ -17,6 +17,7 @@ from actors.checkpoint_store import CheckpointStore
 from actors.host import host
 from actors.search import Phase, Search, SearchKey, Update
 from gpo.errors import BudgetExhausted, GPOError, ModelRefused, RefusalReason, TrajectoryLost
+from gpo.log_context import log_about
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,7 @@ class Supervisor:
         return places
 
     async def _follow(self, key: SearchKey, place: _Place, news: asyncio.Queue[Update | BaseException]) -> None:
+        log_about(task=key.task, trajectory=str(key))
         try:
             await self._with_restarts(key, place, news)
         except ModelRefused as refusal:

@@ -274,6 +274,10 @@ class PlainView:
         self._console.print(f"[{elapsed}] {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def view_for(console: Console) -> LiveView | PlainView:
-    """The view that suits where the output goes."""
+def view_for(console: Console) -> View:
+    """The view that suits where the output goes; a quiet console leaves it to the log."""
+    if console.quiet:
+        from cluster.log_view import LogView
+
+        return LogView()
     return LiveView(console) if console.is_terminal else PlainView(console)

@@ -91,9 +91,9 @@ class RunFolder:
                 f"{self.folder.url!r} holds a run already",
                 "add --resume to go on with it, or name another",
             )
-        record.families = families_of(tasks)
+        record.families, record.config = families_of(tasks), dump(config)
         try:
-            self._write("config.yaml", dump(config).encode())
+            self._write("config.yaml", record.config.encode())
             self._write("data.json", as_json(fingerprints))
             self.save(record)
         except StorageError as error:
@@ -172,7 +172,7 @@ class RunFolder:
         return document
 
     def save(self, record: RunRecord) -> None:
-        """Write every file but the checkpoints.
+        """Write every file but the checkpoints; the report once the sitting is over.
 
         Raises:
             StorageError: a file could not be written; ``summary.json`` comes first.
@@ -180,7 +180,8 @@ class RunFolder:
         document = self.save_summary(record)
         self._write("steps.jsonl", as_json_lines(step_lines(record)))
         self._write("best_prompts.json", as_json(best_prompts(record)))
-        self._write("report.html", report(record, document).encode())
+        if record.status not in ("pending", "running"):  # drawing it takes seconds; ``gpo report`` does so at any time
+            self._write("report.html", report(record, document).encode())
 
     def _write(self, name: str, content: bytes) -> None:
         try:
