@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from io import StringIO
 from math import nan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actors.search import SearchKey
 from cluster.progress import percent
@@ -29,7 +29,7 @@ _COLOURS = ("#2f81f7", "#d97706", "#16a34a", "#db2777", "#8b5cf6", "#0891b2", "#
 _LINES = ("-", "--", "-.", ":")
 _NAMED = 8
 """More trajectories than these are told apart neither by colour nor in words."""
-_SETTINGS = {
+_SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gpo",
     "font.size": 9.0,
@@ -93,7 +93,7 @@ def curves_in_words(curves: Sequence[Curve]) -> str:
         for key, checkpoint in curves
     ]
     if len(ends) > _NAMED:
-        firsts, lasts = (sorted(end[which] for end in ends) for which in (1, 2))
+        firsts, lasts = sorted(end[1] for end in ends), sorted(end[2] for end in ends)
         return (
             f"val scores of {len(ends)} trajectories: {percent(firsts[0])} to {percent(firsts[-1])} % at the start, "
             f"{percent(lasts[0])} to {percent(lasts[-1])} % after the last step"

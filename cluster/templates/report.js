@@ -73,13 +73,13 @@
     const marks = [[BEST, "best"], [WENT_ON, row[STEP] ? "went on" : "initial"], [DROPPED, "dropped"]]
       .filter(([mark]) => row[MARKS] & mark)
       .flatMap(([, name]) => [element("span", { class: `mark ${name}` }, name), " "]);
-    return element("td", { role: "cell", "data-label": "Prompt" }, ...marks, details);
+    return element("td", { role: "cell", class: "whole" }, ...marks, details);
   }
 
   function line(row) {
     const cells = columns.slice(0, -1).map((column) => element(
       "td",
-      { role: "cell", "data-label": column.label ?? column.title, class: column.text ? "name" : "number" },
+      { role: "cell", ...(column.text ? { class: "name whole" } : { class: "number", "data-label": column.title }) },
       column.shown(column.of(row)),
     ));
     return element("tr", { role: "row" }, ...cells, promptCell(row));

@@ -129,8 +129,8 @@ def test_candidates_are_sorted_searched_and_compared_with_the_keyboard_alone(pag
     summary_line = row.locator("summary")
     summary_line.focus()
     page.keyboard.press("Enter")
-    assert row.locator("ins").all_inner_texts() == [" rule12-0"]
-    assert row.locator("del").count() == 0
+    expect(row.locator("ins")).to_have_text([" rule12-0"])
+    expect(row.locator("del")).to_have_count(0)
     expect(row.get_by_text("misses two")).to_be_visible()
     page.get_by_label("Search").fill("no such word")
     expect(page.get_by_role("status")).to_have_text("No prompt matches.")
