@@ -136,7 +136,7 @@ def test_candidates_are_sorted_searched_and_compared_with_the_keyboard_alone(pag
     expect(page.get_by_role("status")).to_have_text("No prompt matches.")
 
     page.get_by_label("Search").fill("")
-    page.get_by_label("Trajectory").select_option(label="desk, seed 1")
+    page.get_by_role("combobox", name="Trajectory").select_option(label="desk, seed 1")
     expect(page.get_by_role("status")).to_have_text("1 to 13 of 13 prompts")
     page.get_by_label("only those that went on").check()
     expect(page.get_by_role("status")).to_have_text("1 to 4 of 4 prompts")
@@ -158,7 +158,7 @@ def test_nothing_that_a_model_wrote_runs(page: Page) -> None:
         summary_line.dispatch_event("click")
     assert page.evaluate("window.ran") is None
     assert page.locator("img[onerror], svg, #rows a, #rows img").count() == 0
-    expect(page.locator("#rows .prompt").first).to_contain_text(HOSTILE)
+    expect(page.locator("#rows .prompt").filter(has_text="Name the desk").first).to_contain_text(HOSTILE)
     assert page.title() == f"run-{HOSTILE}"
 
 
