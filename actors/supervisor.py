@@ -29,6 +29,7 @@ from actors.ray_faults import fault_in_actor, raised_by
 from actors.search import Phase, Search, SearchKey, Update
 from gpo.checkpoint import Checkpoint
 from gpo.errors import GPOError
+from gpo.log_context import log_about
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +145,7 @@ class Supervisor:
         return carried
 
     async def _follow(self, carried: _Carried, news: _News) -> None:
+        log_about(task=carried.key.task, trajectory=str(carried.key))
         try:
             while (trouble := await self._trouble(carried, news)) is not None:
                 if not await self._is_worth_going_on(carried, trouble, news):

@@ -7,6 +7,7 @@ worker is a plain class; ``actors.host`` is the actor, a shell over it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -16,9 +17,13 @@ from actors.search import Phase, Search, SearchKey, Update
 from gpo.checkpoint import Checkpoint
 from gpo.concurrency import gather
 from gpo.limits.caller import caller
+from gpo.log_context import log_about
 from gpo.prompt import Prompt
+from gpo.score import finite
 from gpo.tasks import Split
 from gpo.trajectory import Trajectory
+
+log = logging.getLogger(__name__)
 
 _STOP_S = 2.0
 
@@ -78,18 +83,25 @@ class _Run:
         self._saving = asyncio.Lock()
 
     async def to_end(self) -> None:
+        key = self._search.key
         caller.set(self._search.caller)
-        checkpoint = await asyncio.to_thread(self._store.load, self._search.key) or await self._begin()
+        log_about(task=key.task, trajectory=str(key))
+        checkpoint = await asyncio.to_thread(self._store.load, key)
+        what = "resumed" if checkpoint else "initial prompt scored"
+        checkpoint = checkpoint or await self._begin()
+        self._log(what, checkpoint.trajectory)
         self._enter_next(checkpoint)
         # Closed at once where the search is given up: what it is at would still be paid for.
         async with aclosing(self._gpo.run(checkpoint.trajectory, self._announce)) as trajectories:
             async for trajectory in trajectories:
                 checkpoint = replace(checkpoint, trajectory=trajectory)
                 await self._save(checkpoint)
+                self._log("proposals bought" if trajectory.proposal else "step taken", trajectory)
                 self._enter_next(checkpoint)
         if self._search.is_tested:
             checkpoint = await self._tested(checkpoint)
         self._phase, self._evaluated, self._to_evaluate = Phase.DONE, 0, 0
+        log.info("done")
         self._tell(checkpoint)
 
     async def _begin(self) -> Checkpoint:
@@ -136,6 +148,18 @@ class _Run:
             self._phase = Phase.PROPOSING if len(trajectory.steps) < self._gpo.num_steps else Phase.TESTING
             self._evaluated = self._to_evaluate = 0
         self._tell(checkpoint)
+
+    def _log(self, what: str, trajectory: Trajectory) -> None:
+        """Log what has just been saved, prompts by id; the lines that follow are about the step that follows."""
+        current, proposal = trajectory.current, trajectory.proposal
+        extra = {
+            "prompt": current.prompt.id,
+            "val": finite(current.score.mean),
+            "best_val": finite(trajectory.best.score.mean),
+            "proposed": [prompt.id for prompt in proposal.prompts] if proposal else [],
+        }
+        log.info(what, extra=extra)
+        log_about(step=len(trajectory.steps) if len(trajectory.steps) < self._gpo.num_steps else None)
 
     def _announce(self, evaluated: int, to_evaluate: int) -> None:
         self._evaluated, self._to_evaluate = evaluated, to_evaluate

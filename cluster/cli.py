@@ -5,7 +5,6 @@ What a user types, and what ``--help`` says; ``cluster.commands`` does it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +14,7 @@ import typer
 
 from cluster import commands
 from cluster.interrupts import stoppable
+from cluster.logs import Format, Level, Logs, Target
 from gpo.errors import ConfigError, GPOError
 
 app = typer.Typer(
@@ -56,6 +56,8 @@ Address = Annotated[
     ),
 ]
 
+RunDir = Annotated[str, typer.Argument(metavar="RUN_DIR", help="Folder or fsspec URL of a run.", show_default=False)]
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -65,11 +67,26 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    show_version: Annotated[
+    _show_version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_print_version)
     ] = False,
+    log_format: Annotated[
+        Format, typer.Option(help="What log lines look like.", envvar="GPO_LOG_FORMAT")
+    ] = Format.TEXT,
+    log_level: Annotated[
+        Level, typer.Option(help="From which severity on something is logged.", envvar="GPO_LOG_LEVEL")
+    ] = Level.WARNING,
+    log_to: Annotated[
+        Target,
+        typer.Option(
+            help="Where log lines go: **stderr**, or **folder** for a file of each process in **logs/** of the run's "
+            "folder. With **json** on **stderr**, nothing else is printed there.",
+            envvar="GPO_LOG_TO",
+        ),
+    ] = Target.STDERR,
 ) -> None:
     """Take the options of the command itself; the help text stands with the application."""
+    commands.choose_logs(Logs(log_format, log_level, log_to))
 
 
 @app.command()
@@ -253,6 +270,26 @@ def submit(
 
 
 @app.command()
+def report(run_dir: RunDir) -> None:
+    """Write **report.html** of the run in RUN_DIR anew: at any time, also while it works."""
+    _exit_with(commands.report, run_dir)
+
+
+@app.command()
+def status(
+    run_dir: RunDir,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until the run ends.")] = False,
+    every: Annotated[float, typer.Option(metavar="S", help="Seconds between looks with --watch.", min=0.1)] = 2.0,
+) -> None:
+    """Say how far the run in RUN_DIR is that was started elsewhere: state, steps, scores, spending, last change.
+
+    Exit codes: 0 it is complete or at work, 1 it failed, was stopped or shows no sign of life, 2 there is no run.
+    """
+    _exit_with(commands.status, run_dir, as_json, every if watch else None)
+
+
+@app.command()
 def plan(
     config: Config,
     overrides: Overrides = None,
@@ -342,7 +379,6 @@ def main() -> None:
 
 def _exit_with(command: Callable[..., int], *arguments: Any) -> None:
     """Run the command; its errors become one clear line and an exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         with stoppable():
             code = command(*arguments)

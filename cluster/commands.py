@@ -7,6 +7,7 @@ prepared. Each function returns the exit code, and raises ``ConfigError`` for wh
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import shlex
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from cluster import logs
 from gpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,13 +25,24 @@ if TYPE_CHECKING:
     from cluster.run_folder import RunFolder
     from cluster.submit_command import SubmitOptions
 
+log = logging.getLogger(__name__)
+
 OK, FAILED, BAD_CONFIG = 0, 1, 2
 _out, _err = Console(), Console(stderr=True)
 
 
 def say(text: str, style: str | None = None) -> None:
     """Print a line for the user, beside what the command itself puts out."""
+    if logs.chosen().owns_stderr:
+        log.log(logging.ERROR if style == "red" else logging.INFO, "%s", text)
+        return
     _err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def choose_logs(chosen: logs.Logs) -> None:
+    """Log so from now on; where standard error is for JSON lines, nothing else is printed there."""
+    logs.choose(chosen)
+    _err.quiet = chosen.owns_stderr
 
 
 def run(
@@ -65,6 +78,7 @@ def run(
     leases = Leases()
     folder = replace(_run_folder(config.run.dir, config.run.name, run_id, run_dir, resume), leases=leases)
     record = folder.open(config, run_keys(config), tasks, run_id=run_id, resume=resume)
+    logs.choose_for(record.run_id, folder.folder.local)
     say(f"Run {record.run_id} in {folder.folder.path('')}")
     interrupted = False
     with leases, view_for(_err) as view:
@@ -119,6 +133,7 @@ def compare(
     leases = Leases()
     place = ComparisonFolder(folder, leases)
     comparison = open_comparison(place, loaded.methods, tasks, run_id=run_id, resume=resume)
+    logs.choose_for(run_id, folder.local)
     say(f"Comparing {', '.join(loaded.methods)} in {folder.path('')}")
     interrupted = False
     with leases, view_for(_err) as view:
@@ -256,6 +271,36 @@ def _show_results(record: RunRecord, folder: RunFolder) -> None:
         _out.print(line, highlight=False, markup=False, soft_wrap=True)
     for line in written_files(folder.folder):
         _out.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def report(run_dir: str) -> int:
+    """``gpo report``."""
+    from cluster.report import report as report_page
+    from cluster.stored_run import RunReader
+
+    folder = _folder("RUN_DIR", run_dir)
+    stored = RunReader(folder).read()
+    try:
+        folder.write("report.html", report_page(stored.record, stored.document()).encode())
+    except (OSError, ImportError, ValueError) as error:
+        raise ConfigError(
+            "RUN_DIR", f"{folder.path('report.html')!r} cannot be written ({error})", "copy the folder"
+        ) from None
+    _out.print(folder.path("report.html"), highlight=False, markup=False, soft_wrap=True)
+    return OK
+
+
+def status(run_dir: str, as_document: bool, watch_s: float | None) -> int:
+    """``gpo status``."""
+    from cluster.status import follow_status, print_status
+    from cluster.stored_run import RunReader
+
+    reader = RunReader(_folder("RUN_DIR", run_dir))
+    if watch_s is None:
+        seen = print_status(reader, _out, as_document)
+    else:
+        seen = follow_status(reader, _out, as_document, watch_s)
+    return OK if seen.is_well else FAILED
 
 
 def evaluate(

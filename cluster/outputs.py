@@ -31,6 +31,7 @@ class RunRecord:
         ended_by: which budget is exhausted, in words; empty while none is.
         reported: what answered calls cost, as the limiter counts: also those that no checkpoint accounts for.
         families: the tasks that are averaged together; the last one is all tasks.
+        config: the run's configuration as YAML; may be empty.
     """
 
     run_id: str
@@ -44,6 +45,7 @@ class RunRecord:
     ended_by: str = ""
     reported: Spent = field(default_factory=Spent)
     families: tuple[Family, ...] = ()
+    config: str = ""
 
     @property
     def spending(self) -> Spending:

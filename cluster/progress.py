@@ -1,28 +1,22 @@
-"""What a person sees while a run works: a live table on a terminal, plain lines anywhere else."""
+"""How far a run is, while it works, and what shows it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.spinner import Spinner
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
 from actors.search import Phase, SearchKey, Update
 from gpo.checkpoint import Checkpoint
-from gpo.trajectory import Trajectory
+from gpo.limits.messages import Spent
+from gpo.models import Usage
 
-_SILENCE_S = 15.0
-"""How long a log may stay silent."""
-_LINES_AROUND = 4
-"""Lines of a terminal that a live table leaves for its heading, the last line and what was printed before."""
-_SHOWN = 4
-"""Trajectories named in a sign of life."""
+_PACE_OVER_S = 30.0
+"""Seconds over which calls per second are counted."""
 
 
 def percent(value: float | None) -> str:
@@ -49,6 +43,7 @@ class Row:
     to_evaluate: int = 0
     checkpoint: Checkpoint | None = None
     error: str | None = None
+    usage: Usage = field(default_factory=Usage)
 
     @property
     def steps(self) -> int:
@@ -67,10 +62,7 @@ class Row:
     @property
     def calls(self) -> int:
         """Model calls that its checkpoint accounts for."""
-        if self.checkpoint is None:
-            return 0
-        spending = self.checkpoint.spending
-        return spending.task.requests + spending.optimizer.requests + spending.judge.requests
+        return self.usage.requests
 
     def left_s(self, now: float) -> float | None:
         """Seconds that are left, at the pace of this sitting so far; ``None`` while there is no pace yet."""
@@ -80,7 +72,9 @@ class Row:
     def take(self, update: Update) -> None:
         """Bring the row up to date."""
         self.phase, self.evaluated, self.to_evaluate = update.phase, update.evaluated, update.to_evaluate
-        self.checkpoint = update.checkpoint or self.checkpoint
+        if update.checkpoint is not None:
+            spending = update.checkpoint.spending  # adds up every step: not to be done for each drawing
+            self.checkpoint, self.usage = update.checkpoint, spending.task + spending.optimizer + spending.judge
         self.error = update.error or self.error
         if self.resumed_at is None and update.checkpoint is not None:
             self.resumed_at = self.share if update.checkpoint.trajectory.steps else 0.0
@@ -93,15 +87,39 @@ class Progress:
     Attributes:
         num_steps: trajectory → the steps that it will take.
         title: what all this is, where there are several runs; may be empty.
+        spent: by the run so far; it includes what earlier sittings spent.
     """
 
     num_steps: Mapping[SearchKey, int]
     title: str = ""
     rows: dict[SearchKey, Row] = field(init=False)
+    spent: Spent = field(default_factory=Spent)
+    _calls: deque[tuple[float, int]] = field(default_factory=deque[tuple[float, int]])
 
     def __post_init__(self) -> None:
         now = time.monotonic()
         self.rows = {key: Row(key, steps, now) for key, steps in self.num_steps.items()}
+
+    def take_spent(self, spent: Spent) -> None:
+        """Bring up to date what is spent; called about once a second."""
+        now = time.monotonic()
+        self.spent = spent
+        self._calls.append((now, spent.calls))
+        while now - self._calls[0][0] > _PACE_OVER_S:
+            self._calls.popleft()
+
+    @property
+    def calls_per_s(self) -> float | None:
+        """Answered calls per second, lately; ``None`` while that cannot be told."""
+        if len(self._calls) < 2:
+            return None
+        (first, before), (last, after) = self._calls[0], self._calls[-1]
+        return (after - before) / (last - first) if last > first else None
+
+    @property
+    def share(self) -> float:
+        """How much of the work is done, in [0, 1]."""
+        return sum(row.share for row in self.rows.values()) / len(self.rows) if self.rows else 1.0
 
     def left_s(self) -> float | None:
         """Seconds until the last trajectory is done; ``None`` while that cannot be told."""
@@ -138,146 +156,11 @@ class View(Announcing, Protocol):
         ...
 
 
-class LiveView:
-    """A table that is drawn anew a few times a second."""
+def view_for(console: Console) -> View:
+    """A live table on a terminal, lines elsewhere; a quiet console leaves it to the log."""
+    from cluster.line_views import LogView, PlainView
+    from cluster.live_view import LiveView
 
-    def __init__(self, console: Console) -> None:
-        self._started = time.monotonic()
-        self._spinner = Spinner("dots", "")
-        self._progress: Progress | None = None
-        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
-
-    def __enter__(self) -> LiveView:
-        self._live.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._live.stop()
-
-    def status(self, text: str) -> None:
-        self._spinner.update(text=Text(f"{text} …"))
-
-    def begin(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def show(self, update: Update) -> None:
-        if update.error:
-            self._live.console.print(Text(f"{update.key} failed: {update.error}", style="red"))
-
-    def tick(self) -> None:
-        return  # the table is drawn anew by itself
-
-    def _render(self) -> RenderableType:
-        if self._progress is None:
-            return self._spinner
-        left = self._progress.left_s()
-        calls = sum(row.calls for row in self._progress.rows.values())
-        ending = f"about {duration(left)} left" if left is not None else "time left not known yet"
-        title = f"{self._progress.title} · " if self._progress.title else ""
-        rows = list(self._progress.rows.values())
-        shown = _most_telling(rows, self._live.console.height - _LINES_AROUND)
-        if len(shown) < len(rows):
-            done = sum(row.phase is Phase.DONE for row in rows)
-            title += f"{done} of {len(rows)} trajectories done, {len(shown)} shown · "
-        self._spinner.update(
-            text=Text(f"{title}{duration(time.monotonic() - self._started)} · {calls} calls · {ending}")
-        )
-        return Group(self._table(shown), self._spinner)
-
-    def _table(self, rows: Iterable[Row]) -> Table:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in ("Task", "Seed", "Step", "Now", "Initial val", "Best val", "Tried", "Calls", "Left"):
-            table.add_column(heading, justify="left" if heading in ("Task", "Now") else "right")
-        now = time.monotonic()
-        for row in rows:
-            trajectory = row.checkpoint.trajectory if row.checkpoint else None
-            left = row.left_s(now) if row.phase is not Phase.DONE else None
-            counted = f" {row.evaluated}/{row.to_evaluate}" if row.to_evaluate else ""
-            table.add_row(
-                Text(row.key.task),
-                str(row.key.seed),
-                f"{row.steps}/{row.num_steps}",
-                Text("failed", style="red") if row.error else f"{row.phase}{counted}",
-                percent(trajectory.initial.score.mean if trajectory else None),
-                percent(trajectory.best.score.mean if trajectory else None),
-                str(len(trajectory.history)) if trajectory else "0",
-                str(row.calls),
-                duration(left) if left is not None else "",
-            )
-        return table
-
-
-def _most_telling(rows: Sequence[Row], room: int) -> list[Row]:
-    """The rows that fit, in their order; failed ones go before those at work, not begun, and done."""
-
-    def rank(row: Row) -> int:
-        if row.phase is Phase.DONE:
-            return 0 if row.error else 3
-        return 1 if row.checkpoint else 2
-
-    kept = {row.key for row in sorted(rows, key=rank)[: max(1, room)]}
-    return [row for row in rows if row.key in kept]
-
-
-class PlainView:
-    """A line for each thing that happened, for logs and pipes."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._started = time.monotonic()
-        self._progress: Progress | None = None
-        self._steps: dict[SearchKey, int] = {}
-        self._last = self._started
-
-    def __enter__(self) -> PlainView:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        return
-
-    def status(self, text: str) -> None:
-        self._print(f"{text} …")
-
-    def begin(self, progress: Progress) -> None:
-        self._progress, self._steps = progress, {}
-        if progress.title:
-            self._print(progress.title)
-
-    def show(self, update: Update) -> None:
-        row = self._progress.rows[update.key] if self._progress else None
-        if update.error:
-            self._print(f"{update.key}: failed: {update.error}")
-        elif row and row.checkpoint and (update.phase is Phase.DONE or self._steps.get(update.key) != row.steps):
-            self._steps[update.key] = row.steps
-            self._print(self._line(row, row.checkpoint.trajectory))
-
-    def tick(self) -> None:
-        if self._progress and time.monotonic() - self._last >= _SILENCE_S:
-            busy = [
-                f"{row.key} {row.phase}" + (f" {row.evaluated}/{row.to_evaluate}" if row.to_evaluate else "")
-                for row in self._progress.rows.values()
-                if row.phase is not Phase.DONE
-            ]
-            more = f" and {len(busy) - _SHOWN} more" if len(busy) > _SHOWN else ""
-            self._print(f"at work: {', '.join(busy[:_SHOWN])}{more}")
-
-    def _line(self, row: Row, trajectory: Trajectory) -> str:
-        left = self._progress.left_s() if self._progress else None
-        step = f"step {row.steps}/{row.num_steps}" if row.steps else "initial prompt scored"
-        done = "done" if row.phase is Phase.DONE else step
-        ending = f", about {duration(left)} left" if left else ""
-        return (
-            f"{row.key}: {done}, best val {percent(trajectory.best.score.mean)} "
-            f"(initial {percent(trajectory.initial.score.mean)}), {len(trajectory.history)} prompts tried, "
-            f"{row.calls} calls{ending}"
-        )
-
-    def _print(self, text: str) -> None:
-        self._last = time.monotonic()
-        elapsed = duration(self._last - self._started)
-        self._console.print(f"[{elapsed}] {text}", markup=False, highlight=False, soft_wrap=True)
-
-
-def view_for(console: Console) -> LiveView | PlainView:
-    """The view that suits where the output goes."""
+    if console.quiet:
+        return LogView()
     return LiveView(console) if console.is_terminal else PlainView(console)

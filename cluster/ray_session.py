@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 
+from cluster import logs
 from gpo.errors import ConfigError
 
 EMBEDDED_CPUS = 1.0
@@ -42,6 +43,7 @@ def ray_session(address: str, *, cpus_needed: float) -> Iterator[None]:
 
 
 def _connect(address: str, cpus_needed: float) -> None:
+    environment = logs.chosen().for_workers() or None
     if address == "local":
         ray.init(
             "local",
@@ -49,10 +51,11 @@ def _connect(address: str, cpus_needed: float) -> None:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            runtime_env=environment,
         )
         return
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=environment)
     except (ConnectionError, ValueError) as error:
         raise ConfigError(
             "--address",

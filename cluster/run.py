@@ -125,7 +125,7 @@ class Run:
     ) -> None:
         progress = Progress(self._num_steps, title)
         view.begin(progress)
-        ticking = asyncio.create_task(self._tick(view, account))
+        ticking = asyncio.create_task(self._tick(view, account, progress))
         try:
             async with Together() as parts:
                 parts.begin(self._until_lease_lost())
@@ -150,13 +150,14 @@ class Run:
             if self._folder.leases is not None:
                 self._folder.leases.require_held()
 
-    async def _tick(self, view: View, account: Spending) -> None:
+    async def _tick(self, view: View, account: Spending, progress: Progress) -> None:
         before = self._record.wall_s
         started = saved = time.monotonic()
         while True:
             await asyncio.sleep(1.0)
             view.tick()
             await account.look()
+            progress.take_spent(self._record.reported)
             self._record.wall_s = before + time.monotonic() - started
             if time.monotonic() - saved > _SAVED_EVERY_S:  # a driver that is killed forgets no more than that
                 with suppress(StorageError):  # said at the end, if it is still so

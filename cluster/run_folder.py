@@ -92,9 +92,9 @@ class RunFolder:
             take_lease(self.leases, self.folder)
             begun = self._is_begun(config, fingerprints, resume=resume)  # another may have begun, and be done
         record = self._resumed(keys, run_id) if begun else RunRecord(run_id, started_at=time.time(), keys=keys)
-        record.families = families_of(tasks)
+        record.families, record.config = families_of(tasks), dump(config)
         try:
-            self._write("config.yaml", dump(config).encode())
+            self._write("config.yaml", record.config.encode())
             self._write("data.json", as_json(fingerprints))
             self.save(record)
         except StorageError as error:
@@ -200,7 +200,7 @@ class RunFolder:
         self._write("summary.json", as_json(document))
 
     def save(self, record: RunRecord) -> None:
-        """Write every file but the checkpoints.
+        """Write every file but the checkpoints; the report once the sitting is over.
 
         Raises:
             StorageError: a file could not be written; ``summary.json`` comes first.
@@ -208,7 +208,8 @@ class RunFolder:
         document = self.save_summary(record)
         self._write("steps.jsonl", as_json_lines(step_lines(record)))
         self._write("best_prompts.json", as_json(best_prompts(record)))
-        self._write("report.html", report(record, document).encode())
+        if record.status not in ("pending", "running"):  # drawing it takes seconds; ``gpo report`` does so at any time
+            self._write("report.html", report(record, document).encode())
 
     def _write(self, name: str, content: bytes) -> None:
         try:

@@ -10,6 +10,7 @@ from ray import serve as ray_serve
 from gpo.evaluation import Answered, Evaluation, LocalEvaluator
 from gpo.limits.caller import caller
 from gpo.limits.room import Room
+from gpo.log_context import log_about
 from gpo.prompt import Prompt
 from gpo.tasks import Split
 
@@ -52,6 +53,7 @@ class EvaluatorReplica:
             asked_by: who is served in turn with others.
         """
         caller.set(asked_by)  # each request is a task of its own
+        log_about(task=task, trajectory=asked_by or None)
         evaluator = self._evaluator(task)
         num_examples = len(evaluator.task.examples[split] if indices is None else indices)
         async with self._room.entered(len(prompts) * num_examples):
@@ -62,6 +64,7 @@ class EvaluatorReplica:
     ) -> Sequence[Answered]:
         """One answer per index, in order; see ``gpo.evaluation.Answerer``."""
         caller.set(asked_by)
+        log_about(task=task, trajectory=asked_by or None)
         return await self._evaluator(task).answer(prompt, split, indices)
 
     async def sizes(self) -> dict[str, dict[Split, int]]:

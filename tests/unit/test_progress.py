@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from io import StringIO
@@ -8,8 +9,11 @@ import pytest
 from rich.console import Console
 
 from actors.search import Phase, SearchKey, Update
-from cluster.progress import LiveView, PlainView, Progress, Row, duration, percent, view_for
+from cluster.line_views import PlainView
+from cluster.live_view import LiveView
+from cluster.progress import Progress, Row, duration, percent, view_for
 from gpo.checkpoint import Checkpoint
+from gpo.limits.messages import Spent
 from gpo.testing.samples import TRAJECTORIES, candidate, trajectory
 
 FIRST, SECOND = SearchKey("triage", 0), SearchKey("[bold]triage", 1)
@@ -92,7 +96,7 @@ def test_the_live_table_can_be_drawn_at_any_time() -> None:
 
 
 def test_a_table_that_is_too_long_keeps_what_tells_most() -> None:
-    on = Console(file=StringIO(), force_terminal=True, width=120, height=9)
+    on = Console(file=StringIO(), force_terminal=True, width=120, height=10, color_system=None)
     keys = [SearchKey(f"task-{number}", 0) for number in range(9)]
     progress = Progress(dict.fromkeys(keys, 1))
     for key, update in (
@@ -106,7 +110,56 @@ def test_a_table_that_is_too_long_keeps_what_tells_most() -> None:
     on.print(view._render())
     text = on.file.getvalue()
     assert [number for number in range(9) if f"task-{number} " in text] == [1, 2, 3, 4, 8]
-    assert "2 of 9 trajectories done, 5 shown" in text
+    (totals,) = [line.split() for line in text.splitlines() if line.startswith("all")]
+    assert totals == ["all", "9", "0/9", "2", "done,", "5", "shown", "50.0", "50.0", "1", "0"]
+    assert "1 failed" in text
+
+
+def test_trajectories_that_are_done_leave_a_table_that_is_too_long() -> None:
+    keys = [SearchKey(f"task-{number}", 0) for number in range(9)]
+    progress = Progress(dict.fromkeys(keys, 1))
+    for key in keys[:7]:
+        progress.rows[key].take(Update(key, Phase.DONE))
+    on = Console(file=StringIO(), force_terminal=True, width=120, height=10, color_system=None)
+    view = LiveView(on)
+    view.begin(progress)
+    on.print(view._render())
+    assert [number for number in range(9) if f"task-{number} " in shown(on)] == [7, 8]
+
+
+def test_calls_and_dollars_are_those_of_the_last_half_minute_and_of_the_run(clock: Callable[[float], None]) -> None:
+    progress = Progress({FIRST: 1})
+    assert progress.calls_per_s is None
+    for seconds, calls in ((0, 0), (10, 20), (20, 120), (50, 420)):
+        clock(seconds)
+        progress.take_spent(Spent(calls, 0, 1.5))
+    # The 300 calls of the last 30 s; those before do not count any more.
+    assert progress.calls_per_s == pytest.approx(10)
+    on = console(terminal=True)
+    view = LiveView(on)
+    view.begin(progress)
+    on.print(view._render())
+    assert "420 calls, 10.0/s · $1.50" in shown(on)
+
+
+def test_a_quiet_console_leaves_it_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    on = Console(file=StringIO(), quiet=True)
+    progress = Progress({FIRST: 1, SECOND: 1})
+    with caplog.at_level(logging.INFO, "cluster"), view_for(on) as view:
+        view.begin(progress)
+        for update in UPDATES:
+            progress.rows[update.key].take(update)
+            view.show(update)
+    told = [(record.getMessage(), record.__dict__["trajectory"]) for record in caplog.records]
+    assert told == [
+        ("initial prompt scored", "triage/0"),
+        ("initial prompt scored", "[bold]triage/1"),
+        ("step taken", "triage/0"),
+        ("failed: TrajectoryLost: [red]gone[/red]", "[bold]triage/1"),
+        ("done", "triage/0"),
+    ]
+    assert caplog.records[2].__dict__["best_prompt"] == ONE_STEP.trajectory.best.prompt.id
+    assert caplog.records[2].__dict__["step"] == 0
 
 
 def test_the_time_left_follows_the_pace_so_far(clock: Callable[[float], None]) -> None:

@@ -141,7 +141,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_is_named(begun: Path) -> None:
-    (begun / "report.html").unlink()
+    (begun / "report.html").unlink(missing_ok=True)
     (begun / "report.html").mkdir()
     with pytest.raises(StorageError, match=r"report\.html cannot be written"):
         RunFolder(Folder.at(str(begun))).save(RunRecord("run-1", started_at=0.0, status="completed", keys=KEYS))

@@ -1,0 +1,131 @@
+"""The curves of a task's trajectories, as a picture that suits light and dark pages.
+
+Matplotlib draws them as SVG: a page needs no script for them, some 20 kB a task, and they print. Scripts that draw in
+the browser would weigh megabytes in every report.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from io import StringIO
+from math import nan
+from typing import TYPE_CHECKING, Any
+
+from actors.search import SearchKey
+from cluster.progress import percent
+from gpo.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_INK = "#010203"
+"""Stands for the page's own colour of text, which differs between light and dark."""
+_STYLE = (
+    "<style>svg{color:#1f2328;font-family:system-ui,sans-serif}"
+    "@media (prefers-color-scheme:dark){svg{color:#e6edf3}}</style>"
+)
+_COLOURS = ("#2f81f7", "#d97706", "#16a34a", "#db2777", "#8b5cf6", "#0891b2", "#a16207", "#64748b")
+_LINES = ("-", "--", "-.", ":")
+_NAMED = 8
+"""More trajectories than these are told apart neither by colour nor in words."""
+_SETTINGS: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "gpo",
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "path.simplify": True,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
+}
+
+Curve = tuple[SearchKey, Checkpoint]
+
+
+def curves_picture(curves: Sequence[Curve]) -> str:
+    """A ``data:`` URL: above, what the current prompt scores on ``val`` after each step; below, the step size.
+
+    The band around a curve is one standard error to each side. Dots beside the step size are the words by which the
+    prompts that went on were changed.
+
+    Args:
+        curves: of one task, at least one.
+    """
+    # Loading it takes a second, which runs that never get this far need not wait for.
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    with rc_context(_SETTINGS):
+        figure = Figure(figsize=(4.8, 3.7))
+        figure.patch.set_alpha(0)
+        scores, sizes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        figure.subplots_adjust(left=0.12, right=0.98, top=0.97, bottom=0.12, hspace=0.12)
+        for number, (key, checkpoint) in enumerate(curves):
+            many = len(curves) > _NAMED
+            colour = _COLOURS[0 if many else number]
+            _draw_scores(scores, checkpoint, colour, _LINES[0 if many else number % 4], f"seed {key.seed}", many)
+            _draw_changes(sizes, checkpoint, colour)
+        for schedule in {_schedule(checkpoint) for _, checkpoint in curves}:
+            if any(size == size for size in schedule):
+                sizes.step(range(1, len(schedule) + 1), schedule, where="mid", color=_INK, linewidth=1)
+        for axes in (scores, sizes):
+            axes.patch.set_alpha(0)
+            axes.grid(visible=True, color=_INK, alpha=0.12, linewidth=0.6)
+        scores.set_ylabel("val, %")
+        sizes.set_ylabel("words")
+        sizes.set_ylim(bottom=0)
+        sizes.set_xlabel("step")
+        sizes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if len(curves) <= _NAMED:
+            scores.legend(frameon=False, fontsize=8, loc="best")
+        drawn = StringIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+    svg = drawn.getvalue().replace(_INK, "currentColor")
+    head, opening, body = svg[svg.index("<svg") :].partition(">")
+    return "data:image/svg+xml;base64," + b64encode((head + opening + _STYLE + body).encode()).decode()
+
+
+def curves_in_words(curves: Sequence[Curve]) -> str:
+    """What the picture shows, for who does not see it."""
+    ends = [
+        (key, checkpoint.trajectory.initial.score.mean, checkpoint.trajectory.current.score.mean)
+        for key, checkpoint in curves
+    ]
+    if len(ends) > _NAMED:
+        firsts, lasts = sorted(end[1] for end in ends), sorted(end[2] for end in ends)
+        return (
+            f"val scores of {len(ends)} trajectories: {percent(firsts[0])} to {percent(firsts[-1])} % at the start, "
+            f"{percent(lasts[0])} to {percent(lasts[-1])} % after the last step"
+        )
+    told = (f"seed {key.seed} from {percent(first)} to {percent(last)} %" for key, first, last in ends)
+    return f"val scores after each step: {', '.join(told)}"
+
+
+def _draw_scores(axes: Axes, checkpoint: Checkpoint, colour: str, line: str, label: str, many: bool) -> None:
+    trajectory = checkpoint.trajectory
+    currents = [trajectory.initial, *(step.successor for step in trajectory.steps)]
+    steps = range(len(currents))
+    means = [100 * current.score.mean for current in currents]
+    errors = [100 * current.score.stderr for current in currents]
+    axes.plot(
+        steps, means, line, color=colour, alpha=0.5 if many else 1.0, linewidth=1.0 if many else 1.6,
+        marker="o", markersize=1.5 if many else 3, label=label,
+    )  # fmt: skip
+    low = [mean - error for mean, error in zip(means, errors, strict=True)]
+    high = [mean + error for mean, error in zip(means, errors, strict=True)]
+    axes.fill_between(steps, low, high, color=colour, alpha=0.03 if many else 0.15, linewidth=0)
+
+
+def _draw_changes(axes: Axes, checkpoint: Checkpoint, colour: str) -> None:
+    made = [
+        (step.index + 1, step.successor.edit_distance)
+        for step in checkpoint.trajectory.steps
+        if any(step.successor.prompt == candidate.prompt for candidate in step.candidates)
+    ]
+    if made:
+        axes.plot(*zip(*made, strict=True), "o", color=colour, markersize=3, alpha=0.6)
+
+
+def _schedule(checkpoint: Checkpoint) -> tuple[float, ...]:
+    return tuple(nan if step.step_size is None else step.step_size for step in checkpoint.trajectory.steps)

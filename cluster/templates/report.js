@@ -1,0 +1,158 @@
+"use strict";
+// The table of candidates: tens of thousands of rows, of which a page is in the document at a time. Texts only ever
+// become text nodes.
+(() => {
+  const source = document.getElementById("data");
+  const table = document.getElementById("table");
+  if (!table) return;
+  const { trajectories, rows, notes } = JSON.parse(source.textContent);
+  // As cluster/report_candidates.py lays rows out.
+  const [TRAJECTORY, STEP, VAL, STDERR, CHANGED, ALLOWED, MARKS, PROMPT, MADE_FROM, PLACES, UNSCORED] = Array(11).keys();
+  const WENT_ON = 1, BEST = 2, DROPPED = 4, ROWS_A_PAGE = 25;
+  const byId = (id) => document.getElementById(id);
+  const percent = (value) => (value === null ? "–" : (100 * value).toFixed(1));
+  const plain = (value) => (value === null ? "–" : String(value));
+  const number = new Intl.NumberFormat("en");
+  const columns = [
+    { title: "Task", of: (row) => trajectories[row[TRAJECTORY]][0], shown: String, text: true },
+    { title: "Seed", of: (row) => trajectories[row[TRAJECTORY]][1], shown: plain },
+    { title: "Step", of: (row) => row[STEP], shown: plain },
+    { title: "val, %", of: (row) => row[VAL], shown: percent },
+    { title: "±", label: "standard error", of: (row) => row[STDERR], shown: percent },
+    { title: "Words changed", of: (row) => row[CHANGED], shown: plain },
+    { title: "Allowed", of: (row) => row[ALLOWED], shown: plain },
+    { title: "Prompt", of: (row) => row[PROMPT], text: true },
+  ];
+  const words = new Intl.Collator("en", { numeric: true });
+  let lowered = null, shown = rows, sorted = null, descending = false, page = 0;
+
+  function element(name, attributes = {}, ...children) {
+    const made = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.append(...children);
+    return made;
+  }
+
+  // As cluster/report_diff.py splits texts.
+  const split = (text) => text.match(/[ \t\n\r\f\v]*[^ \t\n\r\f\v]+|[ \t\n\r\f\v]+$/g) ?? [];
+
+  function diff(row) {
+    const before = split(rows[row[MADE_FROM]][PROMPT]), after = split(row[PROMPT]), places = row[PLACES];
+    const parts = [];
+    let done = 0;
+    for (let at = 0; at < places.length; at += 4) {
+      const [from, to, start, end] = places.slice(at, at + 4);
+      parts.push(after.slice(done, start).join(""));
+      if (to > from) parts.push(element("del", {}, before.slice(from, to).join("")));
+      if (end > start) parts.push(element("ins", {}, after.slice(start, end).join("")));
+      done = end;
+    }
+    return [...parts, after.slice(done).join("")];
+  }
+
+  function about(row) {
+    const told = [element("p", { class: "prompt" }, row[PROMPT])];
+    if (row[MADE_FROM] !== null) {
+      told.push(element("p", { class: "aside" }, "Changes of the prompt that it was made from:"));
+      told.push(element("p", { class: "prompt diff" }, ...diff(row)));
+    }
+    if (row[UNSCORED]) told.push(element("p", { class: "aside" }, `${row[UNSCORED]} examples stayed unscored.`));
+    for (const [title, text] of Object.entries(notes[`${row[TRAJECTORY]}/${row[STEP]}`] ?? {})) {
+      told.push(element("p", { class: "aside" }, `${title}, from which the step was made:`));
+      told.push(element("p", { class: "prompt" }, text));
+    }
+    return told;
+  }
+
+  function promptCell(row) {
+    const start = element("span", { class: "start" }, row[PROMPT].slice(0, 400));
+    const details = element("details", {}, element("summary", {}, start));
+    details.addEventListener("toggle", () => {
+      if (details.open && details.children.length === 1) details.append(...about(row));
+    });
+    const marks = [[BEST, "best"], [WENT_ON, row[STEP] ? "went on" : "initial"], [DROPPED, "dropped"]]
+      .filter(([mark]) => row[MARKS] & mark)
+      .flatMap(([, name]) => [element("span", { class: `mark ${name}` }, name), " "]);
+    return element("td", { role: "cell", class: "whole" }, ...marks, details);
+  }
+
+  function line(row) {
+    const cells = columns.slice(0, -1).map((column) => element(
+      "td",
+      { role: "cell", ...(column.text ? { class: "name whole" } : { class: "number", "data-label": column.title }) },
+      column.shown(column.of(row)),
+    ));
+    return element("tr", { role: "row" }, ...cells, promptCell(row));
+  }
+
+  function draw() {
+    const pages = Math.max(1, Math.ceil(shown.length / ROWS_A_PAGE));
+    page = Math.min(page, pages - 1);
+    const first = page * ROWS_A_PAGE, part = shown.slice(first, first + ROWS_A_PAGE);
+    byId("rows").replaceChildren(...part.map(line));
+    byId("found").textContent = part.length
+      ? `${number.format(first + 1)} to ${number.format(first + part.length)} of ${number.format(shown.length)} prompts`
+      : "No prompt matches.";
+    byId("page").textContent = `Page ${number.format(page + 1)} of ${number.format(pages)}`;
+    byId("previous").disabled = page === 0;
+    byId("next").disabled = page === pages - 1;
+    byId("pages").hidden = pages === 1;
+    columns.forEach((column, index) => byId("headings").children[index].setAttribute(
+      "aria-sort", column !== sorted ? "none" : descending ? "descending" : "ascending",
+    ));
+  }
+
+  function select() {
+    const wanted = byId("query").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const trajectory = byId("trajectory").value, chosen = byId("chosen").checked;
+    if (wanted.length) lowered ??= rows.map((row) => `${trajectories[row[TRAJECTORY]][0]} ${row[PROMPT]}`.toLowerCase());
+    const found = [];
+    rows.forEach((row, index) => {
+      if (trajectory !== "" && row[TRAJECTORY] !== Number(trajectory)) return;
+      if (chosen && !(row[MARKS] & WENT_ON)) return;
+      if (wanted.every((word) => lowered[index].includes(word))) found.push(row);
+    });
+    if (sorted) {
+      const { of, text } = sorted, sign = descending ? -1 : 1;
+      found.sort((one, other) => {
+        const [a, b] = [of(one), of(other)];
+        if (a === null || b === null) return (a === null) - (b === null); // what is not known comes last either way
+        return sign * (text ? words.compare(a, b) : a - b);
+      });
+    }
+    shown = found;
+    page = 0;
+    draw();
+  }
+
+  function sortBy(column) {
+    // Numbers are mostly wanted from the highest down.
+    descending = sorted === column ? !descending : !column.text;
+    sorted = column;
+    select();
+  }
+
+  for (const column of columns) {
+    const button = element("button", { type: "button" }, column.title);
+    if (column.label) button.setAttribute("aria-label", column.label);
+    button.addEventListener("click", () => sortBy(column));
+    const kind = column.text ? "" : "number";
+    byId("headings").append(element("th", { scope: "col", role: "columnheader", class: kind }, button));
+  }
+  trajectories.forEach(([task, seed], index) => {
+    byId("trajectory").append(element("option", { value: index }, `${task}, seed ${seed}`));
+  });
+  byId("filter").addEventListener("submit", (event) => event.preventDefault());
+  for (const id of ["query", "trajectory", "chosen"]) byId(id).addEventListener("input", select);
+  byId("previous").addEventListener("click", () => { page -= 1; draw(); });
+  byId("next").addEventListener("click", () => { page += 1; draw(); });
+  // A link from the table of results leads to prompts that may be folded away.
+  function unfold() {
+    const target = location.hash.length > 1 && byId(decodeURIComponent(location.hash.slice(1)));
+    if (target instanceof HTMLDetailsElement) target.open = true;
+  }
+  addEventListener("hashchange", unfold);
+  byId("filter").hidden = table.hidden = false;
+  unfold();
+  draw();
+})();
