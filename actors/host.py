@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -13,15 +13,20 @@ from actors.checkpoint_store import CheckpointStore
 from actors.search import SearchKey, Update
 from actors.trajectory_worker import TrajectoryWorker
 
+Recording = Callable[[], Callable[[], object]]
+"""Begins to count what happens in a process; what it returns says that the process ends as it was meant to."""
+
 
 class Host:
     """A process for a ``TrajectoryWorker``, which may stand before it is known what the worker will do.
 
     Args:
         preload: names of modules that its searches will need; loading them takes seconds, in which others start.
+        recording: called at the start of the process; what it returns is called before the end.
     """
 
-    def __init__(self, preload: Sequence[str] = ()) -> None:
+    def __init__(self, preload: Sequence[str] = (), recording: Recording | None = None) -> None:
+        self._recorded = recording() if recording else None
         for name in preload:
             import_module(name)
         self._worker: asyncio.Task[TrajectoryWorker] | None = None
@@ -42,6 +47,8 @@ class Host:
 
     async def stop(self) -> None:
         """End all searches, and whatever they have asked others to do; their last checkpoints stand."""
+        if self._recorded is not None:
+            self._recorded()
         if self._worker is not None:
             (await self._worker).stop()
             await asyncio.sleep(0)
@@ -51,7 +58,9 @@ async def _worker(searches: ray.ObjectRef[Any], store: CheckpointStore) -> Traje
     return TrajectoryWorker(await searches, store)
 
 
-def host(*, cpus: float, restarts: int, trajectories: int, preload: Sequence[str] = ()) -> Any:
+def host(
+    *, cpus: float, restarts: int, trajectories: int, preload: Sequence[str] = (), recording: Recording | None = None
+) -> Any:
     """An actor for so many trajectories.
 
     Args:
@@ -59,7 +68,9 @@ def host(*, cpus: float, restarts: int, trajectories: int, preload: Sequence[str
         restarts: how often it is started again if it dies.
     """
     actor_class: Any = HostActor
-    return actor_class.options(num_cpus=cpus, max_restarts=restarts, max_concurrency=trajectories + 2).remote(preload)
+    return actor_class.options(num_cpus=cpus, max_restarts=restarts, max_concurrency=trajectories + 2).remote(
+        preload, recording
+    )
 
 
 HostActor = ray.remote(Host)

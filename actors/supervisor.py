@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from actors.checkpoint_store import CheckpointStore
-from actors.host import host
+from actors.host import Recording, host
 from actors.search import Phase, Search, SearchKey, Update
 from gpo.errors import BudgetExhausted, GPOError, ModelRefused, RefusalReason, TrajectoryLost
 
@@ -33,15 +33,20 @@ class Placement:
         trajectories_per_actor: searches in an actor, at most.
         cpus: what Ray reserves for an actor.
         restarts: how often an actor that died is started again.
+        recording: what counts in it; see ``actors.host``.
     """
 
     trajectories_per_actor: int
     cpus: float
     restarts: int
+    recording: Recording | None = None
 
     def host(self, preload: Sequence[str] = ()) -> Any:
         """An actor for some of the searches; see ``actors.host``."""
-        return host(cpus=self.cpus, restarts=self.restarts, trajectories=self.trajectories_per_actor, preload=preload)
+        return host(
+            cpus=self.cpus, restarts=self.restarts, trajectories=self.trajectories_per_actor, preload=preload,
+            recording=self.recording,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

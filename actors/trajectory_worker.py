@@ -16,6 +16,7 @@ from actors.search import Phase, Search, SearchKey, Update
 from gpo.checkpoint import Checkpoint
 from gpo.concurrency import gather
 from gpo.limits.caller import caller
+from gpo.observing import saved
 from gpo.prompt import Prompt
 from gpo.tasks import Split
 from gpo.trajectory import Trajectory
@@ -110,6 +111,7 @@ class _Run:
     def _save(self, checkpoint: Checkpoint) -> None:
         # On the event loop: a checkpoint is some kilobytes, and the next step must not begin before it is safe.
         self._store.save(self._search.key, checkpoint)
+        saved()
 
     def _enter_next(self, checkpoint: Checkpoint) -> None:
         trajectory: Trajectory = checkpoint.trajectory

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.error import URLError
@@ -87,7 +87,12 @@ def start_serve() -> None:
 
 @contextmanager
 def evaluator(
-    name: str, evaluators: Sequence[LocalEvaluator], *, replicas: int, cpus: float
+    name: str,
+    evaluators: Sequence[LocalEvaluator],
+    *,
+    replicas: int,
+    cpus: float,
+    recording: Callable[[], object] | None = None,
 ) -> Iterator[DeploymentHandle[Any]]:
     """The evaluator's Serve application, ready for requests by handle; deleted with the context.
 
@@ -96,9 +101,10 @@ def evaluator(
         evaluators: one per task.
         replicas: how many processes score side by side.
         cpus: what Ray reserves for each.
+        recording: what counts in each of them.
     """
     # Nobody but this run calls it: once the run is over, or was interrupted, what it still does is money lost.
-    app = evaluator_app(evaluators, replicas=replicas, cpus=cpus, drain_s=0)
+    app = evaluator_app(evaluators, replicas=replicas, cpus=cpus, drain_s=0, recording=recording)
     with deployed(app, name, route_prefix=None) as handle:
         yield handle
 

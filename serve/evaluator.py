@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray import serve as ray_serve
@@ -30,9 +30,12 @@ class EvaluatorReplica:
 
     Args:
         evaluators: one per task; they share their models, and with each one connection pool and bound on concurrency.
+        recording: called at the start of the process, to count what happens in it.
     """
 
-    def __init__(self, evaluators: Sequence[LocalEvaluator]) -> None:
+    def __init__(self, evaluators: Sequence[LocalEvaluator], recording: Callable[[], object] | None = None) -> None:
+        if recording is not None:
+            recording()
         self._evaluators = {evaluator.task.name: evaluator for evaluator in evaluators}
         self._room = Room(EXAMPLES_AT_ONCE)
 
@@ -81,7 +84,12 @@ Evaluator: Any = ray_serve.deployment(EvaluatorReplica, name="evaluator", max_on
 
 
 def evaluator_app(
-    evaluators: Sequence[LocalEvaluator], *, replicas: int, cpus: float, drain_s: float
+    evaluators: Sequence[LocalEvaluator],
+    *,
+    replicas: int,
+    cpus: float,
+    drain_s: float,
+    recording: Callable[[], object] | None = None,
 ) -> ray_serve.Application:
     """The application to hand to ``ray_serve.run``.
 
@@ -90,9 +98,10 @@ def evaluator_app(
         replicas: how many processes score side by side.
         cpus: what Ray reserves for each.
         drain_s: seconds that a replica has to finish its requests when it is told to stop.
+        recording: called at the start of each process.
     """
     deployment = Evaluator.options(
         num_replicas=replicas, ray_actor_options={"num_cpus": cpus}, graceful_shutdown_timeout_s=drain_s
     )
-    app: ray_serve.Application = deployment.bind(evaluators)
+    app: ray_serve.Application = deployment.bind(evaluators, recording)
     return app
