@@ -15,13 +15,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
-from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client import mmap_dict
 
 from actors.metrics.catalogue import ACTORS, CATALOGUE, Metric
 
+# Without types; ``write_value`` and ``read_all_values_from_file`` are what we use of it.
+_MmapedDict: Any = mmap_dict.MmapedDict
 _SUFFIX = ".count"
 CLOSED = "closed"
 SUM = "sum"
@@ -60,7 +62,7 @@ class Count:
 
     __slots__ = ("_file", "_key", "_lock", "value")
 
-    def __init__(self, file: MmapedDict, lock: Lock, cell: Cell) -> None:
+    def __init__(self, file: Any, lock: Lock, cell: Cell) -> None:
         self._file, self._lock, self._key, self.value = file, lock, cell.key, 0.0
         file.write_value(self._key, 0.0, 0.0)
 
@@ -104,7 +106,7 @@ class Book:
         folder.mkdir(mode=0o700, exist_ok=True)
         path = folder / f"{uuid4().hex}.new"
         self._lock = Lock()
-        self._file = MmapedDict(str(path))
+        self._file = _MmapedDict(str(path))
         self._counts: dict[Cell, Count] = {}
         # Held for as long as the process lives, and no longer: so readers tell the dead from the living, whatever
         # happened to process numbers meanwhile.
@@ -151,7 +153,7 @@ def pages(folder: Path) -> Iterator[Page]:
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
         # Asked first: one that dies in between has its last counts read as those of a living one, until next time.
         is_alive = _is_held(path)
-        values = MmapedDict.read_all_values_from_file(str(path))
+        values = _MmapedDict.read_all_values_from_file(str(path))
         cells = {Cell.of(key): value for key, value, _, _ in values}
         yield Page({cell: value for cell, value in cells.items() if cell.metric in CATALOGUE}, is_alive)
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import Metric as Family
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.utils import floatToGoString
 
 from actors.metrics.book import BEGUN, CLOSED, SUM, VALUE, Cell, Page
 from actors.metrics.catalogue import ACTOR_DEATHS, ACTORS, CATALOGUE, IN_FLIGHT, LOST, REQUESTS, Kind, Metric
@@ -78,7 +77,7 @@ def _family(metric: Metric, rows: Mapping[tuple[str, ...], Mapping[str, float]])
 
 
 def _cumulative(metric: Metric, parts: Mapping[str, float]) -> list[tuple[str, float]]:
-    bounds = [*(floatToGoString(bound) for bound in metric.buckets), "+Inf"]
+    bounds = [*map(str, metric.buckets), "+Inf"]
     so_far, buckets = 0.0, []
     for index, bound in enumerate(bounds):
         so_far += parts.get(str(index), 0.0)

@@ -103,7 +103,7 @@ def dashboard(uid: str, title: str, description: str) -> Dashboard:
         .tooltip(models.DashboardCursorSync.CROSSHAIR)
         .variables([_datasource(), *_variables()])
         .links([_to_ours(), *_to_rays()])
-        .annotations(_annotations())
+        .annotations([*_annotations()])
     )
 
 

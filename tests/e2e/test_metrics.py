@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,31 +17,47 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
+import yaml
 
 from benchmarks.simulated_endpoint import CLIENT_GONE, AccessRecord, Behaviour, SimulatedEndpoint
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Gpo, Started, Until, WriteConfig
 
+ROOT = Path(__file__).resolve().parents[2]
 FAULTY = Behaviour(latency_s=0.03, error_rate=0.05, limit=20, retry_after_s=0.1)
 HELD = Behaviour(latency_s=8.0)
 """Whatever is asked now is unanswered for a while, and its process can be killed meanwhile."""
 
 
 class Prometheus:
-    """What can be asked of one."""
+    """What can be asked of one.
+
+    Attributes:
+        at: the moment that is asked about, in seconds since 1970; now where it is ``None``.
+    """
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
+        self.at: float | None = None
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        asked = {"query": query} if self.at is None else {"query": query, "time": self.at}
+        with urlopen(f"{self.url}/api/v1/query?{urlencode(asked)}") as reply:  # noqa: S310
+            return list(json.load(reply)["data"]["result"])
 
     def ask(self, query: str) -> dict[tuple[str, ...], float]:
         """Label values, in the order of the labels' names → value."""
-        with urlopen(f"{self.url}/api/v1/query?{urlencode({'query': query})}") as reply:  # noqa: S310
-            rows = json.load(reply)["data"]["result"]
+        rows = self.rows(query)
         return {tuple(value for _, value in sorted(row["metric"].items())): float(row["value"][1]) for row in rows}
 
     def one(self, query: str) -> float:
         return next(iter(self.ask(query).values()), 0.0)
+
+    def look_back(self) -> None:
+        """Ask about the moment of the last scrape from now on: what has gone since is stale now."""
+        (row,) = self.rows("gpo_run_active[10m]")
+        self.at = row["values"][-1][0]
 
     @property
     def outcomes(self) -> Counter[str]:
@@ -144,6 +161,7 @@ def test_counters_equal_the_endpoints_log_when_processes_were_killed(
     endpoint.behaviour = FAULTY
     finished = command.finish()
     assert finished.code == 0, finished.stderr
+    prometheus.look_back()
 
     calls = _chats(endpoint)
     answered = [call for call in calls if call.status == 200]
@@ -181,6 +199,7 @@ def test_counters_equal_the_endpoints_log_when_processes_were_killed(
     assert prometheus.ask('sum by (seed) (gpo_trajectory_score_ratio{prompt="best"})') == pytest.approx(best, abs=1e-4)
     assert prometheus.one("sum(gpo_run_active)") == 0
     assert list((tmp_path / "home" / "gpo" / "monitoring" / "targets").iterdir()) == []
+    assert [query for query in _shown() if not prometheus.rows(query)] == []
 
 
 def _is_settled(endpoint: SimulatedEndpoint, prometheus: Prometheus) -> bool:
@@ -193,3 +212,16 @@ def _is_settled(endpoint: SimulatedEndpoint, prometheus: Prometheus) -> bool:
         and prometheus.one("sum(gpo_model_retries_total)") == failed
         and prometheus.one("sum(gpo_model_requests_in_flight)") == _in_flight(endpoint) > 0
     )
+
+
+def _shown() -> Iterator[str]:
+    """Every query of the panels and the recording rules, but of those that only a sweep fills."""
+    monitoring = ROOT / "k8s" / "monitoring"
+    for path in sorted((monitoring / "dashboards").glob("*.json")):
+        for panel in json.loads(path.read_text(encoding="utf-8"))["panels"]:
+            for target in panel.get("targets", []):
+                if not re.search("gpo_trials|gpo_sweep", target["expr"]):
+                    named = re.sub(r"\$(namespace|run|task)", ".*", target["expr"])
+                    yield re.sub(r"\$__(rate_)?interval", "1m", named)
+    for group in yaml.safe_load((monitoring / "rules.yaml").read_text(encoding="utf-8"))["groups"]:
+        yield from (rule["record"] for rule in group["rules"] if "record" in rule)
