@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from actors.search import Phase
 from gpo.observing import Outcome
 
 
@@ -138,7 +139,7 @@ RUN_PROGRESS = Metric(
 )
 TRAJECTORIES = Metric(
     "gpo_trajectories", Kind.GAUGE, "Trajectories by what they are at.", ("run", "phase"),
-    ("initial prompt", "proposing", "evaluating", "testing", "done", "failed"),
+    (*map(str, Phase), "failed"),
 )  # fmt: skip
 BUDGET_LEFT = Metric(
     "gpo_budget_left_ratio", Kind.GAUGE, "What is left of a bound of the budget, as a share of it.", ("run", "budget")

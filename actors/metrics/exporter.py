@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from threading import Lock
 from typing import Any, cast
@@ -54,7 +54,7 @@ class Exporter:
         self._scrapes = 0
         self._lock = Lock()
         self._registry = CollectorRegistry()
-        self._registry.register(_Scrape(self))
+        self._registry.register(_Scrape(self.numbers))
 
     def serve(self, host: str, port: int) -> int:
         """Answer scrapes here; the port, which is a free one where 0 is asked for. A second time changes nothing.
@@ -98,9 +98,7 @@ class Exporter:
         Raises:
             OSError: the gateway does not take it.
         """
-        registry = CollectorRegistry()
-        registry.register(_Scrape(self, [name]))
-        push_to_gateway(gateway, _PUSH_JOB, registry, grouping_key={"run": run})
+        push(self.numbers([name]), run, gateway)
 
     def forget(self, name: str) -> None:
         """Tell no more of a run, and remove its books."""
@@ -144,12 +142,23 @@ class Exporter:
 class _Scrape(Collector):
     """What ``prometheus_client`` asks at each scrape."""
 
-    def __init__(self, exporter: Exporter, names: Iterable[str] | None = None) -> None:
-        self._exporter, self._names = exporter, names
+    def __init__(self, numbers: Callable[[], Tally]) -> None:
+        self._numbers = numbers
 
     def collect(self) -> Iterator[Family]:
         """All metrics, as they are now."""
-        return families(self._exporter.numbers(self._names))
+        return families(self._numbers())
+
+
+def push(numbers: Tally, run: str, gateway: str) -> None:
+    """Leave these numbers with a Pushgateway, in place of those that were left for the run before.
+
+    Raises:
+        OSError: it does not take them.
+    """
+    registry = CollectorRegistry()
+    registry.register(_Scrape(lambda: numbers))
+    push_to_gateway(gateway, _PUSH_JOB, registry, grouping_key={"run": run})
 
 
 RelayActor = ray.remote(Relay)
