@@ -14,6 +14,7 @@ from uuid import uuid4
 import ray
 from ray.exceptions import RayError
 
+from actors.metrics.catalogue import Metric
 from actors.metrics.exporter import exporter
 from actors.metrics.recording import Ledger
 from cluster.config import RunConfig
@@ -60,6 +61,15 @@ class Metrics:
             return view
         self._view = MetricsView(view, self._book, record, config.budget)
         return self._view
+
+    def set(self, metric: Metric, value: float, *labels: str) -> None:
+        """Say what a gauge is from now on, such as a sweep's trials by state.
+
+        Args:
+            labels: values but for the first one, ``run``, in the metric's order.
+        """
+        if self._book is not None:
+            self._book.count(metric, self._run, *labels).set(value)
 
     def start(self) -> None:
         """Have the exporter started, without waiting for it."""

@@ -34,7 +34,10 @@ class Relay:
 
     def remove(self, name: str) -> None:
         """Forget the node's books."""
-        shutil.rmtree(node_folder(name), ignore_errors=True)
+        folder = node_folder(name)
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another node's books may be beside them
+            folder.parent.rmdir()
 
 
 class Exporter:

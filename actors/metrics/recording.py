@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +120,7 @@ class Ledger:
 
     Args:
         run: what they belong to.
-        name: of a folder in each node's own place for temporary files; not to be guessed.
+        name: of a folder in each node's own place for temporary files.
     """
 
     run: str
@@ -145,6 +144,8 @@ class Ledger:
 def node_folder(name: str, node: str | None = None) -> Path:
     """The folder of one node: of this process's where none is named.
 
-    Nodes may share a machine, and with it the place for temporary files.
+    Below Ray's own place for temporary files, which is one for all processes of a node, whatever their ``TMPDIR``;
+    nodes may share a machine, and with it that place.
     """
-    return Path(tempfile.gettempdir()) / name / (node or ray.get_runtime_context().get_node_id())
+    context = ray.get_runtime_context()
+    return Path(context.get_temp_dir()) / name / (node or context.get_node_id())

@@ -11,6 +11,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import Gpo, Started, Until, WriteConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-FAULTY = Behaviour(latency_s=0.03, error_rate=0.05, limit=20, retry_after_s=0.1)
+FAULTY = Behaviour(latency_s=0.1, error_rate=0.05, limit=20, retry_after_s=0.1)
+"""Slow enough for Prometheus to find the run while it works."""
 HELD = Behaviour(latency_s=8.0)
 """Whatever is asked now is unanswered for a while, and its process can be killed meanwhile."""
 
@@ -144,7 +146,7 @@ def test_counters_equal_the_endpoints_log_when_processes_were_killed(
             "task": {"max_concurrency": 24, "price": {"prompt": 1.0, "completion": 2.0}},
             "optimizer": {"price": {"prompt": 1.0, "completion": 2.0}},
         },
-        optimizer={"steps": 4, "candidates": 4},
+        optimizer={"steps": 6, "candidates": 4},
         cluster={"trajectories_per_actor": 2, "evaluator_replicas": 2},
         metrics={"port": 0},
         budget={"calls": 100_000},
@@ -158,7 +160,7 @@ def test_counters_equal_the_endpoints_log_when_processes_were_killed(
     assert len(hosts) == 2
     for number in (*hosts, replica):
         os.kill(number, signal.SIGKILL)
-    endpoint.behaviour = FAULTY
+    endpoint.behaviour = replace(FAULTY, latency_s=0.02)
     finished = command.finish()
     assert finished.code == 0, finished.stderr
     prometheus.look_back()
@@ -190,7 +192,7 @@ def test_counters_equal_the_endpoints_log_when_processes_were_killed(
     }
 
     lines = [json.loads(line) for line in (tmp_path / "results" / "steps.jsonl").read_text().splitlines()]
-    assert prometheus.one("sum(gpo_steps_total)") == len(lines) == 16
+    assert prometheus.one("sum(gpo_steps_total)") == len(lines) == 24
     num_candidates = sum(len(line["candidates"]) for line in lines)
     assert prometheus.one('sum(gpo_samples_total{fate="scored"})') == num_candidates
     assert prometheus.one("sum(gpo_candidate_score_ratio_count)") == num_candidates
