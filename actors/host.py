@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -13,6 +13,9 @@ from actors.checkpoint_store import CheckpointStore
 from actors.search import SearchKey, Update
 from actors.trajectory_worker import TrajectoryWorker
 
+Recording = Callable[[], Callable[[], object]]
+"""Begins to count what happens in a process; what it returns says that the process ends as it was meant to."""
+
 
 class Host:
     """A process for a ``TrajectoryWorker``, which may stand before it is known what the worker will do.
@@ -20,9 +23,11 @@ class Host:
     Args:
         preload: what its searches will need: ``module``, or ``module:function`` to be called; loading takes seconds, in
             which others start.
+        recording: called at the start of the process; what it returns is called before the end.
     """
 
-    def __init__(self, preload: Sequence[str] = ()) -> None:
+    def __init__(self, preload: Sequence[str] = (), recording: Recording | None = None) -> None:
+        self._recorded = recording() if recording else None
         for name in preload:
             module, _, function = name.partition(":")
             loaded = import_module(module)
@@ -46,6 +51,8 @@ class Host:
 
     async def stop(self) -> None:
         """End all searches, and whatever they have asked others to do; their last checkpoints stand."""
+        if self._recorded is not None:
+            self._recorded()
         if self._worker is not None:
             await (await self._worker).stop()
 
@@ -54,14 +61,15 @@ async def _worker(searches: ray.ObjectRef[Any], store: CheckpointStore) -> Traje
     return TrajectoryWorker(await searches, store)
 
 
-def host(*, cpus: float, trajectories: int, preload: Sequence[str] = ()) -> Any:
+def host(*, cpus: float, trajectories: int, preload: Sequence[str] = (), recording: Recording | None = None) -> Any:
     """An actor for so many trajectories. When it dies, whoever needs it starts another.
 
     Args:
         cpus: what Ray reserves for it.
     """
     actor_class: Any = HostActor
-    return actor_class.options(num_cpus=cpus, max_restarts=0, max_concurrency=trajectories + 2).remote(preload)
+    options = {"num_cpus": cpus, "max_restarts": 0, "max_concurrency": trajectories + 2}
+    return actor_class.options(**options).remote(preload, recording)
 
 
 HostActor = ray.remote(Host)

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from actors.host import host
+from actors.host import Recording, host
 from actors.search import Search, SearchKey
 
 log = logging.getLogger(__name__)
@@ -24,15 +24,17 @@ class Placement:
         trajectories_per_actor: searches in an actor, at most.
         cpus: what Ray reserves for an actor.
         restarts: how often an actor that died is started again without any of its trajectories getting on.
+        recording: what counts in it; see ``actors.host``.
     """
 
     trajectories_per_actor: int
     cpus: float
     restarts: int
+    recording: Recording | None = None
 
     def host(self, preload: Sequence[str] = ()) -> Any:
         """An actor for some of the searches; see ``actors.host``."""
-        return host(cpus=self.cpus, trajectories=self.trajectories_per_actor, preload=preload)
+        return host(cpus=self.cpus, trajectories=self.trajectories_per_actor, preload=preload, recording=self.recording)
 
     def own_host(self) -> Any:
         """An actor for one search that could not go on among others.
@@ -40,7 +42,7 @@ class Placement:
         Nothing is reserved for it: there may be no room for as many actors as there are trajectories, and it mostly
         waits.
         """
-        return host(cpus=0.0, trajectories=1)
+        return host(cpus=0.0, trajectories=1, recording=self.recording)
 
 
 def shards(searches: Sequence[Search], size: int) -> list[list[Search]]:

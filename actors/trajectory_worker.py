@@ -18,6 +18,7 @@ from gpo.checkpoint import Checkpoint
 from gpo.concurrency import gather
 from gpo.limits.caller import caller
 from gpo.log_context import log_about
+from gpo.observing import saved
 from gpo.prompt import Prompt
 from gpo.score import finite
 from gpo.tasks import Split
@@ -133,6 +134,7 @@ class _Run:
             saving = asyncio.create_task(asyncio.to_thread(self._store.save, self._search.key, checkpoint))
             try:
                 await asyncio.shield(saving)
+                saved()
             except asyncio.CancelledError:
                 # The thread goes on all the same. Whoever goes on with the search must not be overtaken by it.
                 await asyncio.wait([saving])

@@ -135,7 +135,7 @@ def chat_model(config: RunConfig, role: ChatRole, access: Access) -> SampledMode
         )
         asked = OpenAICompatibleModel(endpoint)
     store = config.cache.build()
-    return SampledModel(CachedModel(asked, store, identity) if store else asked, sampling.build())
+    return SampledModel(CachedModel(asked, store, identity, role) if store else asked, sampling.build())
 
 
 def embedder(config: RunConfig, access: Access) -> Embedder:

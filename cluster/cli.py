@@ -372,6 +372,25 @@ def serve(
     _exit_with(commands.serve, config, overrides or [], host, port, address)
 
 
+@app.command()
+def monitor(
+    run_dir: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RUN_DIR]", help="Watch this run only.  [default: all runs on this machine]", show_default=False
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(help="Where Prometheus listens, on loopback.", min=1, max=65535)] = 9090,
+) -> None:
+    """Watch local runs with a Prometheus of their own, until Ctrl-C.
+
+    It finds every run on this machine that was started with **--set metrics.port=0** (or another port), now or later,
+    and keeps what it has seen for the next time. Needs the program **prometheus**, as Debian's package of that name has
+    it. The dashboards for Grafana are in **k8s/monitoring/dashboards/**.
+    """
+    _exit_with(commands.monitor, run_dir, port)
+
+
 def main() -> None:
     """Entry point of the console script."""
     app()

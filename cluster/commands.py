@@ -385,3 +385,16 @@ def serve(config_path: Path, overrides: list[str], host: str, port: int, address
 
     serve_evaluator(config, tasks, host, port, address, _err)
     return OK
+
+
+def monitor(run_dir: Path | None, port: int) -> int:
+    """``gpo monitor``."""
+    from cluster.monitor import DASHBOARDS, monitored_run, prometheus
+
+    run = monitored_run(run_dir) if run_dir is not None else None
+    with prometheus(run, port) as server:
+        say(f"Prometheus is at {server.url}, and watches {run or 'all runs on this machine that have a metrics.port'}.")
+        say(f"In Grafana, add a data source of type Prometheus with this address, and import {DASHBOARDS}/*.json.")
+        say("Start runs with --set metrics.port=0. Ctrl-C ends this.")
+        server.wait()
+    return OK

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
+from actors.place import Placement
 from actors.search import Phase, Search, SearchKey, Update
 from actors.supervisor import Supervisor
 from cluster.config import RunConfig
@@ -81,8 +82,9 @@ class Run:
                 searches = build_searches(self._config, self._tasks, services.evaluators, services.access)
                 account = Spending(self._config.budget, services.access, self._record)
                 left_s = account.left_s(earlier + time.monotonic() - started)
-                hosts = services.take_hosts()
-                run_interruptibly(self._follow(searches, hosts, account, left_s, view, title))
+                hosts, spread = services.take_hosts(), placement(self._config, services.metrics)
+                counted = services.metrics.beside(view, self._config, self._record)
+                run_interruptibly(self._follow(searches, hosts, spread, account, left_s, counted, title))
             self._record.status = "failed" if self._record.errors else "completed"
         except BudgetExhausted as exhausted:
             self._record.status, self._record.ended_by = "budget_exhausted", str(exhausted)
@@ -104,6 +106,7 @@ class Run:
         self,
         searches: Sequence[Search],
         hosts: Iterable[Any],
+        spread: Placement,
         account: Spending,
         left_s: float | None,
         view: View,
@@ -112,7 +115,7 @@ class Run:
         await account.open()
         try:
             async with asyncio.timeout(left_s) as time_left:
-                await self._follow_to_end(searches, hosts, account, view, title)
+                await self._follow_to_end(searches, hosts, spread, account, view, title)
         except TimeoutError:
             if not time_left.expired():
                 raise
@@ -121,7 +124,13 @@ class Run:
             await account.look()
 
     async def _follow_to_end(
-        self, searches: Sequence[Search], hosts: Iterable[Any], account: Spending, view: View, title: str
+        self,
+        searches: Sequence[Search],
+        hosts: Iterable[Any],
+        spread: Placement,
+        account: Spending,
+        view: View,
+        title: str,
     ) -> None:
         progress = Progress(self._num_steps, title)
         view.begin(progress)
@@ -129,15 +138,15 @@ class Run:
         try:
             async with Together() as parts:
                 parts.begin(self._until_lease_lost())
-                await parts.result(parts.begin(self._take_all(searches, hosts, progress, view)))
+                await parts.result(parts.begin(self._take_all(searches, hosts, spread, progress, view)))
         finally:
             ticking.cancel()
 
-    async def _take_all(self, searches: Sequence[Search], hosts: Iterable[Any], progress: Progress, view: View) -> None:
+    async def _take_all(
+        self, searches: Sequence[Search], hosts: Iterable[Any], spread: Placement, progress: Progress, view: View
+    ) -> None:
         # Closed here rather than by the garbage collector: its actors end before Ray does, whatever goes wrong.
-        async with aclosing(
-            Supervisor(searches, self._folder.checkpoints, placement(self._config), hosts).run()
-        ) as updates:
+        async with aclosing(Supervisor(searches, self._folder.checkpoints, spread, hosts).run()) as updates:
             async for update in updates:
                 self._take(update)
                 progress.rows[update.key].take(update)

@@ -17,6 +17,7 @@ from actors.limiter import ClusterAuthority
 from cluster.build import Access, build_evaluators, embedded_specs
 from cluster.config import RunConfig
 from cluster.interrupts import run_interruptibly
+from cluster.metrics import exported
 from cluster.outputs import RunRecord
 from cluster.progress import view_for
 from cluster.ray_session import EMBEDDED_CPUS, ray_session
@@ -65,6 +66,7 @@ def serve_evaluator(
         with view_for(console) as view:
             view.status("Starting Ray" if address == "local" else f"Connecting to Ray at {address}")
             stack.enter_context(ray_session(address, cpus_needed=cpus))
+            metrics = stack.enter_context(exported(config.metrics, _APP))
             view.status("Starting the evaluator")
             urls = stack.enter_context(embedded_models(specs))
             where = _start_http(host, port)
@@ -78,8 +80,10 @@ def serve_evaluator(
                 examples_at_once=config.examples_at_once,
                 cpus=cluster.evaluator_cpus,
                 drain_s=_DRAIN_S,
+                recording=metrics.recording("evaluator"),
             )
             stack.enter_context(deployed(ingress_app(app, guarded=bool(token)), _APP, route_prefix="/"))
+            metrics.ready()
         guard = "with a bearer token" if token else "without a token"
         console.print(
             f"Serving {len(tasks)} tasks at {where} ({guard}; described at /docs). Ctrl-C ends it.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.error import URLError
@@ -89,7 +89,13 @@ def start_serve() -> None:
 
 @contextmanager
 def evaluator(
-    name: str, evaluators: Sequence[LocalEvaluator], *, replicas: int, examples_at_once: int, cpus: float
+    name: str,
+    evaluators: Sequence[LocalEvaluator],
+    *,
+    replicas: int,
+    examples_at_once: int,
+    cpus: float,
+    recording: Callable[[], object] | None = None,
 ) -> Iterator[DeploymentHandle[Any]]:
     """The evaluator's Serve application, ready for requests by handle; deleted with the context.
 
@@ -99,9 +105,17 @@ def evaluator(
         replicas: how many processes score side by side.
         examples_at_once: that each works on.
         cpus: what Ray reserves for each.
+        recording: what counts in each of them.
     """
     # Nobody but this run calls it: once the run is over, or was interrupted, what it still does is money lost.
-    app = evaluator_app(evaluators, replicas=replicas, examples_at_once=examples_at_once, cpus=cpus, drain_s=0)
+    app = evaluator_app(
+        evaluators,
+        replicas=replicas,
+        examples_at_once=examples_at_once,
+        cpus=cpus,
+        drain_s=0,
+        recording=recording,
+    )
     with deployed(app, name, route_prefix=None) as handle:
         yield handle
 

@@ -22,6 +22,7 @@ from cluster.ray_session import EMBEDDED_CPUS, cpus_missing, ray_session
 from gpo.tasks import Task
 
 if TYPE_CHECKING:
+    from cluster.metrics import Metrics
     from serve.client import ServeEvaluator
 
 _SERVE = "cluster.services"
@@ -37,11 +38,13 @@ class Services:
         evaluators: task name → its evaluator.
         access: how the models are reached.
         hosts: actors that stand ready for the first run's trajectories.
+        metrics: what counts, and tells what was counted.
     """
 
     evaluators: Mapping[str, ServeEvaluator]
     access: Access
     hosts: list[Any]
+    metrics: Metrics
 
     def take_hosts(self) -> list[Any]:
         """The actors that stand ready, for one run: they end with it."""
@@ -50,10 +53,10 @@ class Services:
         return taken
 
 
-def placement(config: RunConfig) -> Placement:
+def placement(config: RunConfig, metrics: Metrics) -> Placement:
     """How a run's trajectories are spread."""
-    cluster = config.cluster
-    return Placement(config.trajectories_per_actor, cluster.actor_cpus, cluster.actor_restarts)
+    cluster, recording = config.cluster, metrics.recording("trajectories")
+    return Placement(config.trajectories_per_actor, cluster.actor_cpus, cluster.actor_restarts, recording)
 
 
 class Standing:
@@ -113,11 +116,13 @@ class Standing:
         view.status("Starting Ray" if self._address == "local" else f"Connecting to Ray at {self._address}")
         self._stack.enter_context(ray_session(self._address, cpus_needed=cpus))
         loading.join()
+        from cluster.metrics import exported
         from cluster.services import embedded_models, evaluator, start_serve
         from serve.client import ServeEvaluator
 
         missing = cpus_missing(cpus)
         shortage = f" (the cluster has {missing:g} CPUs too few; it must grow, or this waits)" if missing else ""
+        metrics = self._stack.enter_context(exported(config.metrics, self._name.removeprefix("gpo-")))
         if specs:
             view.status(f"Starting the embedded model{shortage}")
         urls = self._stack.enter_context(embedded_models(specs))
@@ -125,7 +130,8 @@ class Standing:
         start_serve()
         # Their processes take seconds to load what they need: better now, beside the evaluator's.
         authority = ClusterAuthority().start()
-        hosts = [placement(config).host(preloaded(config)) for _ in range(min(self._num_actors, os.cpu_count() or 1))]
+        spread, number = placement(config, metrics), min(self._num_actors, os.cpu_count() or 1)
+        hosts = [spread.host(preloaded(config)) for _ in range(number)]
         access = Access(urls, authority, account=self._name)
         handle = self._stack.enter_context(
             evaluator(
@@ -134,9 +140,13 @@ class Standing:
                 replicas=config.num_replicas,
                 examples_at_once=config.examples_at_once,
                 cpus=cluster.evaluator_cpus,
+                recording=metrics.recording("evaluator"),
             )
         )
-        return Services({task.name: ServeEvaluator(handle, task.name) for task in self._tasks}, access, hosts)
+        metrics.ready()
+        self._stack.callback(metrics.finish)
+        evaluators = {task.name: ServeEvaluator(handle, task.name) for task in self._tasks}
+        return Services(evaluators, access, hosts, metrics)
 
 
 def preloaded(config: RunConfig) -> Sequence[str]:

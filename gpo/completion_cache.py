@@ -13,6 +13,7 @@ from typing import Any
 from gpo.completion_store import CompletionStore, Missing
 from gpo.errors import ModelUnavailable
 from gpo.models import ChatModel, Completion, Message, Sampling, Usage
+from gpo.observing import looked_up
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.25
 
@@ -51,11 +52,13 @@ class CachedModel:
         model: what is asked where the store has no reply.
         store: where replies are kept.
         identity: what tells the model from all others that share the store, such as address and name; JSON values.
+        role: what the model is called for, for those who count.
     """
 
     model: ChatModel
     store: CompletionStore
     identity: Mapping[str, Any]
+    role: str = ""
 
     async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """Reply to a conversation; see ``gpo.models.ChatModel``."""
@@ -77,7 +80,7 @@ class CachedModel:
                 flight.task.cancel()
                 if self._flights.get(key) is flight:
                     del self._flights[key]
-        return reply if flight.is_first() else _hit(reply)
+        return looked_up(self.role, reply if flight.is_first() else _hit(reply))
 
     async def _fetched(self, key: bytes, messages: Sequence[Message], sampling: Sampling) -> Completion:
         pause_s = _FIRST_PAUSE_S

@@ -18,6 +18,7 @@ import openai
 from openai import RequestOptions
 from pydantic import ValidationError
 
+from gpo import observing
 from gpo.aiohttp_transport import AiohttpTransport, is_proxied
 from gpo.errors import ConfigError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.limits.authority import LimitAuthority
@@ -242,7 +243,8 @@ class Endpoint:
                 admission.answered(usage(reply))
                 return reply
 
-        return await Retries(self.max_attempts, self.patience_s, self.max_backoff_s).of(once)
+        retries = Retries(self.max_attempts, self.patience_s, self.max_backoff_s)
+        return await observing.call(self._gate.pool, retries.of, once)
 
     async def _once(self, call: Callable[[], Awaitable[_T]]) -> _T:
         # The client's own errors are not chained: they hold the request, and with it the key.

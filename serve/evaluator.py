@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray import serve as ray_serve
@@ -33,9 +33,17 @@ class EvaluatorReplica:
     Args:
         evaluators: one per task; they share their models, and with each one connection pool and bound on concurrency.
         examples_at_once: that it works on; more than its share of any endpoint's places.
+        recording: called at the start of the process, to count what happens in it.
     """
 
-    def __init__(self, evaluators: Sequence[LocalEvaluator], examples_at_once: int) -> None:
+    def __init__(
+        self,
+        evaluators: Sequence[LocalEvaluator],
+        examples_at_once: int,
+        recording: Callable[[], object] | None = None,
+    ) -> None:
+        if recording is not None:
+            recording()
         self._evaluators = {evaluator.task.name: evaluator for evaluator in evaluators}
         self._room = Room(examples_at_once)
 
@@ -86,7 +94,13 @@ Evaluator: Any = ray_serve.deployment(EvaluatorReplica, name="evaluator", max_on
 
 
 def evaluator_app(
-    evaluators: Sequence[LocalEvaluator], *, replicas: int, examples_at_once: int, cpus: float, drain_s: float
+    evaluators: Sequence[LocalEvaluator],
+    *,
+    replicas: int,
+    examples_at_once: int,
+    cpus: float,
+    drain_s: float,
+    recording: Callable[[], object] | None = None,
 ) -> ray_serve.Application:
     """The application to hand to ``ray_serve.run``.
 
@@ -96,6 +110,7 @@ def evaluator_app(
         examples_at_once: that each works on.
         cpus: what Ray reserves for each.
         drain_s: seconds that a replica has to finish its requests when it is told to stop.
+        recording: called at the start of each process.
     """
     deployment = Evaluator.options(
         num_replicas=replicas,
@@ -103,5 +118,5 @@ def evaluator_app(
         graceful_shutdown_timeout_s=drain_s,
         health_check_period_s=HEALTH_CHECK_S,
     )
-    app: ray_serve.Application = deployment.bind(evaluators, examples_at_once)
+    app: ray_serve.Application = deployment.bind(evaluators, examples_at_once, recording)
     return app

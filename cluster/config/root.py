@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from cluster.config.cache import CacheConfig, SqliteCacheConfig
 from cluster.config.evaluation import EvaluationConfig
+from cluster.config.metrics import MetricsConfig
 from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, ModelsConfig
 from cluster.config.optimizer import DEFAULT_STEPS, MetaPromptConfig, OptimizerConfig
 from cluster.config.section import Section
@@ -79,6 +80,7 @@ class RunConfig(Section):
     cluster: ClusterConfig = ClusterConfig()
     cache: CacheConfig = SqliteCacheConfig()
     budget: BudgetConfig = BudgetConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
     @model_validator(mode="after")
     def _names_and_seeds_are_distinct(self) -> Self:

@@ -17,10 +17,13 @@ class Hosts:
 
     Args:
         config: how actors are placed; alike for all trials.
+
+    Attributes:
+        placement: how trajectories are spread.
     """
 
     def __init__(self, config: RunConfig, services: Services) -> None:
-        self._placement, self._spare = placement(config), services.take_hosts()
+        self.placement, self._spare = placement(config, services.metrics), services.take_hosts()
         self._preload = preloaded(config)
         self._wanted = True
 
@@ -29,10 +32,10 @@ class Hosts:
 
     def __next__(self) -> Any:
         if not self._spare:
-            self._spare.append(self._placement.host(self._preload))
+            self._spare.append(self.placement.host(self._preload))
         taken = self._spare.pop(0)
         if self._wanted and not self._spare:
-            self._spare.append(self._placement.host(self._preload))
+            self._spare.append(self.placement.host(self._preload))
         return taken
 
     def last(self) -> None:

@@ -97,7 +97,7 @@ class Population:
             replace(search, is_tested=self._is_tested, population=self._name)
             for search in build_searches(self._config, self._tasks, services.evaluators, services.access)
         ]
-        supervisor = Supervisor(searches, self._folder.checkpoints, placement(self._config), hosts)
+        supervisor = Supervisor(searches, self._folder.checkpoints, placement(self._config, services.metrics), hosts)
         self.record.status, began, before = "running", time.monotonic(), self.record.wall_s
         try:
             async with aclosing(supervisor.run()) as updates:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from gpo.limits.caller import caller
 from gpo.limits.fair_queue import FairQueue
 from gpo.limits.messages import LEASE_S, Authority, Grant, Pool, Report, Spent
 from gpo.models import Usage
+from gpo.observing import Request
 from gpo.process_mark import process_mark
 
 _BUSY_S, _QUIET_S = 1.0, 4.0
@@ -57,12 +59,14 @@ class Gate:
         """
         live, owner = self._live, caller.get()
         admission = Admission(live.version, prompt_characters / 4 + live.expected_completion(max_tokens))
-        await live.enter(owner, admission.expected_tokens)
+        request = Request(self.pool, owner)
+        await request.admitted(live.enter(owner, admission.expected_tokens))
         admission.version = live.version
         try:
             yield admission
         finally:
             live.leave(owner, admission)
+            request.ended(admission.usage, was_refused=admission.was_refused, error=sys.exception())
 
     @property
     def _live(self) -> _Live:

@@ -1,0 +1,182 @@
+"""The exporter: one actor on the head node that a Prometheus scrapes, and relays for the books of the other nodes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from threading import Lock
+from typing import Any, cast
+
+import ray
+from prometheus_client import CollectorRegistry, push_to_gateway, start_http_server
+from prometheus_client import Metric as Family
+from prometheus_client.registry import Collector
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from actors.metrics.book import pages
+from actors.metrics.recording import node_folder
+from actors.metrics.tally import Tally, families, tally, total
+
+_RELAY_TIMEOUT_S = 3.0
+_NAMESPACE = "gpo"
+_HEAD = {"node:__internal_head__": 0.001}
+_PUSH_JOB = "gpo"
+
+
+class Relay:
+    """Reads the books of the node that it runs on."""
+
+    def read(self, name: str) -> Tally:
+        """What the node's processes counted, dead ones included."""
+        return tally(pages(node_folder(name)))
+
+    def remove(self, name: str) -> None:
+        """Forget the node's books."""
+        folder = node_folder(name)
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another node's books may be beside them
+            folder.parent.rmdir()
+
+
+class Exporter:
+    """Answers scrapes with what the processes of all runs that it watches have counted.
+
+    It keeps no count of its own: one that died and was started anew tells the same as before, as soon as it watches
+    again. What a node's relay told last stands in for a node that is out of reach.
+    """
+
+    def __init__(self) -> None:
+        self._here = Relay()
+        self._relays: dict[str, Any] = {}
+        self._runs: set[str] = set()
+        self._finished: dict[str, Tally] = {}
+        self._last: dict[tuple[str, str], Tally] = {}
+        self._port: int | None = None
+        self._scrapes = 0
+        self._lock = Lock()
+        self._registry = CollectorRegistry()
+        self._registry.register(_Scrape(self.numbers))
+
+    def serve(self, host: str, port: int) -> int:
+        """Answer scrapes here; the port, which is a free one where 0 is asked for. A second time changes nothing.
+
+        Raises:
+            OSError: the address cannot be listened on.
+        """
+        if self._port is None:
+            server, _ = start_http_server(port, host, self._registry)
+            app: Any = server.get_app()
+
+            def counted(environ: Any, start_response: Any) -> Iterator[bytes]:
+                # Counted once the answer is out: who waits for a scrape may end us then.
+                yield from app(environ, start_response)
+                self._scrapes += 1
+
+            server.set_app(cast("Any", counted))
+            self._port = int(server.server_port)
+        return self._port
+
+    def watch(self, name: str) -> None:
+        """Tell of a run from now on.
+
+        Args:
+            name: of its ledger.
+        """
+        self._runs.add(name)
+
+    def finish(self, name: str) -> int:
+        """The run is over: what has been counted by now is what is told of it; the number of scrapes so far."""
+        self._finished[name] = self._read(name)
+        return self._scrapes
+
+    def scrapes(self) -> int:
+        """How many were answered."""
+        return self._scrapes
+
+    def push(self, name: str, run: str, gateway: str) -> None:
+        """Leave what was counted with a Pushgateway, in place of what was left there for the run before.
+
+        Raises:
+            OSError: the gateway does not take it.
+        """
+        push(self.numbers([name]), run, gateway)
+
+    def forget(self, name: str) -> None:
+        """Tell no more of a run, and remove its books."""
+        self._runs.discard(name)
+        self._finished.pop(name, None)
+        self._here.remove(name)
+        with suppress(RayError):
+            ray.get([relay.remove.remote(name) for relay in self._relays.values()], timeout=_RELAY_TIMEOUT_S)
+
+    def numbers(self, names: Iterable[str] | None = None) -> Tally:
+        """What was counted of these runs, or of all."""
+        with self._lock:
+            wanted = sorted(self._runs if names is None else names)
+            return total(self._finished[name] if name in self._finished else self._read(name) for name in wanted)
+
+    def _read(self, name: str) -> Tally:
+        """From all nodes."""
+        asked = {node: relay.read.remote(name) for node, relay in self._relays_elsewhere().items()}
+        for node, reply in asked.items():
+            with suppress(RayError, TimeoutError):
+                self._last[name, node] = ray.get(reply, timeout=_RELAY_TIMEOUT_S)
+        elsewhere = [counted for (of, _), counted in self._last.items() if of == name]
+        return total([self._here.read(name), *elsewhere])
+
+    def _relays_elsewhere(self) -> dict[str, Any]:
+        """A relay for each other node."""
+        own = ray.get_runtime_context().get_node_id()
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        alive = {node["NodeID"] for node in nodes if node["Alive"]} - {own}
+        for node in self._relays.keys() - alive:
+            del self._relays[node]
+        for node in alive - self._relays.keys():
+            relay_class: Any = RelayActor
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            self._relays[node] = relay_class.options(
+                num_cpus=0, max_restarts=-1, max_task_retries=1, scheduling_strategy=there
+            ).remote()
+        return self._relays
+
+
+class _Scrape(Collector):
+    """What ``prometheus_client`` asks at each scrape."""
+
+    def __init__(self, numbers: Callable[[], Tally]) -> None:
+        self._numbers = numbers
+
+    def collect(self) -> Iterator[Family]:
+        """All metrics, as they are now."""
+        return families(self._numbers())
+
+
+def push(numbers: Tally, run: str, gateway: str) -> None:
+    """Leave these numbers with a Pushgateway, in place of those that were left for the run before.
+
+    Raises:
+        OSError: it does not take them.
+    """
+    registry = CollectorRegistry()
+    registry.register(_Scrape(lambda: numbers))
+    push_to_gateway(gateway, _PUSH_JOB, registry, grouping_key={"run": run})
+
+
+RelayActor = ray.remote(Relay)
+ExporterActor = ray.remote(Exporter)
+
+
+def exporter(host: str, port: int, name: str) -> Any:
+    """The exporter at an address: the one that all runs on the cluster share, or this run's own at a free port.
+
+    Args:
+        name: of the run's ledger.
+    """
+    actor_class: Any = ExporterActor
+    shared = f"metrics-{host}-{port}" if port else f"metrics-{name}"
+    return actor_class.options(
+        name=shared, namespace=_NAMESPACE, get_if_exists=True, num_cpus=0, max_restarts=-1, max_concurrency=16,
+        resources=_HEAD,
+    ).remote()  # fmt: skip

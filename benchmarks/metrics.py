@@ -1,0 +1,178 @@
+"""What metrics cost, and how many series there are: ``python -m benchmarks.metrics [--pairs N]``.
+
+Three measurements. *A call*: microseconds of the processor that counting adds to one call through gate and cache, and
+how long a scrape takes to read it all. *A run*: the same run with and without metrics in turn, with a real Prometheus
+that scrapes it every two seconds; time of the processor of all processes that ``gpo run`` started, the exporter's
+included. *Series*: of a run with 250 trajectories, counted at its exporter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Event, Thread
+from time import perf_counter, process_time
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import yaml
+
+from actors.metrics.book import Book, pages
+from actors.metrics.recording import Recorder
+from actors.metrics.tally import tally
+from benchmarks.measuring.endpoint_process import ROOT, EndpointProcess
+from benchmarks.measuring.ours import Load, command, write_configuration
+from benchmarks.measuring.processes import Usage, watched
+from cluster.monitor import prometheus
+from gpo import observing
+from gpo.limits.caller import caller
+from gpo.limits.messages import Pool
+from gpo.models import Usage as Cost
+from gpo.observing import Request
+
+_CALLS = 50_000
+_POOL = Pool("http://127.0.0.1:8600/v1", "task-model", 64, 64, role="task", account="r")
+_TASKS, _SEEDS = 50, 5
+
+
+async def _call_us(num_calls: int) -> float:
+    """Microseconds of the processor that one call tells its observer in."""
+    caller.set("tickets/0")
+
+    async def enter() -> None:
+        return None
+
+    async def reply() -> None:
+        request = Request(_POOL, "tickets/0")
+        await request.admitted(enter())
+        request.ended(Cost(1, prompt_tokens=80, completion_tokens=3, cost_usd=0.001), was_refused=False, error=None)
+
+    async def tried(once: Any) -> Any:
+        return await once()
+
+    began = process_time()
+    for _ in range(num_calls):
+        await observing.call(_POOL, tried, reply)
+    return (process_time() - began) / num_calls * 1e6
+
+
+def _measure_calls() -> None:
+    silent = min(asyncio.run(_call_us(_CALLS)) for _ in range(3))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "node"
+        book = Book(folder, "r", "evaluator")
+        observing.install(Recorder(book, "r"))
+        counted = min(asyncio.run(_call_us(_CALLS)) for _ in range(3))
+        began = perf_counter()
+        tally(pages(folder))
+        read_ms = (perf_counter() - began) * 1e3
+    print(f"A call: {silent:.1f} µs of the processor without metrics, {counted:.1f} µs with them.")
+    print(f"A book of one process is read in {read_ms:.2f} ms.", flush=True)
+
+
+def _run(folder: Path, load: Load, home: Path) -> tuple[Usage, int]:
+    """What a run used, and how many calls it made."""
+    folder.mkdir()
+    log = folder / "access.jsonl"
+    with EndpointProcess(log, *load.endpoint_options) as endpoint:
+        config = write_configuration(folder, load, endpoint.base_url)
+        env = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(home)}
+        usage = watched(command(config, folder / "results"), cwd=folder, output=folder / "output", env=env)
+    if usage.code:
+        raise SystemExit(f"the run failed; see {folder / 'output'}")
+    return usage, sum(b"/chat/completions" in line for line in log.read_bytes().splitlines())
+
+
+def _measure_runs(pairs: int, folder: Path, steps: int) -> None:
+    os.environ["XDG_CACHE_HOME"] = str(folder / "home")
+    shares: list[float] = []
+    print(
+        "| Pair | CPU without | CPU with | More | Clock without | with | Calls |\n|---:|---:|---:|---:|---:|---:|---:|"
+    )
+    with prometheus(None, 19_091):
+        for pair in range(pairs):
+            seconds: dict[bool, Usage] = {}
+            calls = 0
+            # In turn first and second, so that a machine that grows slower favours neither.
+            for is_on in (False, True) if pair % 2 else (True, False):
+                sections = {"metrics": {"port": 0, "linger_s": 5}} if is_on else {}
+                load = Load(name="metrics", trajectories=16, steps=steps, limit=128, latency_ms=200, sections=sections)
+                seconds[is_on], calls = _run(folder / f"{pair}-{'on' if is_on else 'off'}", load, folder / "home")
+            off, on = seconds[False], seconds[True]
+            shares.append(on.cpu_s / off.cpu_s - 1)
+            print(
+                f"| {pair + 1} | {off.cpu_s:.1f} s | {on.cpu_s:.1f} s | {shares[-1]:+.1%} | "
+                f"{off.ended_s - off.started_s:.1f} s | {on.ended_s - on.started_s:.1f} s | {calls:,} |",
+                flush=True,
+            )
+    error = statistics.stdev(shares) / len(shares) ** 0.5 if len(shares) > 1 else float("nan")
+    print(f"Metrics take {statistics.mean(shares):+.2%} ± {error:.2%} of the CPU of a run.")
+
+
+def _measure_series(folder: Path) -> None:
+    folder.mkdir()
+    home = folder / "home"
+    with EndpointProcess(folder / "access.jsonl") as endpoint:
+        load = Load(name="series", trajectories=_SEEDS, steps=1, limit=64, latency_ms=0,
+                    sections={"metrics": {"port": 0, "linger_s": 60}})  # fmt: skip
+        config = write_configuration(folder, load, endpoint.base_url)
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+        content["tasks"] = [{**content["tasks"][0], "name": f"task-{number}"} for number in range(_TASKS)]
+        config.write_text(yaml.safe_dump(content), encoding="utf-8")
+        over, seen = Event(), [b""]
+        scraping = Thread(target=_scrape, args=(home, over, seen))
+        scraping.start()
+        env = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(home)}
+        settings = ["evaluation.val_size=4", "evaluation.test_size=4", "optimizer.candidates=2"]
+        watched(command(config, folder / "results", settings), cwd=folder, output=folder / "output", env=env)
+        over.set()
+        scraping.join()
+    lines = [line for line in seen[0].splitlines() if not line.startswith(b"#")]
+    print(
+        f"{_TASKS * _SEEDS} trajectories ({_TASKS} tasks, {_SEEDS} seeds): {len(lines):,} series, "
+        f"{len(seen[0]) / 1e6:.2f} MB a scrape."
+    )
+
+
+def _scrape(home: Path, over: Event, seen: list[bytes]) -> None:
+    """Keep the longest answer."""
+    while not over.wait(1.0):
+        for file in (home / "gpo" / "monitoring" / "targets").glob("*.json"):
+            try:
+                address = json.loads(file.read_text(encoding="utf-8"))[0]["targets"][0]
+                with urlopen(f"http://{address}/metrics", timeout=5) as reply:
+                    seen[0] = max(seen[0], reply.read(), key=len)
+            except (OSError, URLError, ValueError):
+                continue
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what was measured; 0 when it is complete."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.metrics", description=__doc__)
+    parser.add_argument("--pairs", type=int, default=4, help="pairs of runs; 0 leaves them out")
+    parser.add_argument("--steps", type=int, default=2, help="of each of the 16 trajectories of these runs")
+    parser.add_argument("--no-series", action="store_true", help="leave the run with 250 trajectories out")
+    settings = parser.parse_args(arguments)
+    _measure_calls()
+    folder = Path(tempfile.mkdtemp(prefix="gpo-metrics-benchmark-"))
+    try:
+        if not settings.no_series:
+            _measure_series(folder / "series")
+        if settings.pairs:
+            _measure_runs(settings.pairs, folder, settings.steps)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""Panels, variables and annotations that the dashboards are made of, with ``grafana-foundation-sdk``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from grafana_foundation_sdk.builders import bargauge, common, heatmap, stat, text, timeseries
+from grafana_foundation_sdk.builders.dashboard import (
+    AnnotationQuery,
+    Dashboard,
+    DashboardLink,
+    DatasourceVariable,
+    QueryVariable,
+)
+from grafana_foundation_sdk.builders.prometheus import Dataquery
+from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models.common import DataSourceRef, LegendDisplayMode, LegendPlacement, StackingMode
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+from grafana_foundation_sdk.models.text import TextMode
+
+TAG = "gpo"
+_SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+_WIDTH = 24
+RUN = 'namespace=~"$namespace", run=~"$run"'
+TASK = f'{RUN}, task=~"$task"'
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One query of a panel.
+
+    Attributes:
+        expr: in PromQL, with the dashboard's variables.
+        legend: of each series, with its labels in double braces.
+    """
+
+    expr: str
+    legend: str = ""
+
+
+def curves(
+    title: str, description: str, *asked: Asked, unit: str = "short", per_row: int = 2, stacked: bool = False
+) -> Any:
+    """Values over time."""
+    legend = common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
+    panel = timeseries.Panel().legend(legend.show_legend(True)).fill_opacity(30 if stacked else 5)
+    if stacked:
+        panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL).group("A"))
+    if unit == "percentunit":
+        panel.min(0).max(1)
+    return _framed(panel, title, description, unit, _WIDTH // per_row, 8, [_range(one) for one in asked])
+
+
+def figure(title: str, description: str, asked: Asked, *, unit: str = "short", per_row: int = 6) -> Any:
+    """The last value, or one for each series."""
+    reduced = common.ReduceDataOptions().calcs(["lastNotNull"])
+    panel = stat.Panel().reduce_options(reduced)
+    return _framed(panel, title, description, unit, _WIDTH // per_row, 4, [_range(asked)])
+
+
+def bars(title: str, description: str, asked: Asked, *, unit: str = "short", per_row: int = 3) -> Any:
+    """The last value of each series, side by side."""
+    panel = bargauge.Panel().reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    if unit == "percentunit":
+        panel.min(0).max(1)
+    return _framed(panel, title, description, unit, _WIDTH // per_row, 8, [_range(asked)])
+
+
+def distribution(title: str, description: str, expr: str, *, unit: str = "short", per_row: int = 2) -> Any:
+    """A histogram over time; ``expr`` gives its buckets by ``le``."""
+    query = Dataquery().expr(expr).format(PromQueryFormat.HEATMAP).legend_format("{{le}}").range()
+    return _framed(heatmap.Panel(), title, description, unit, _WIDTH // per_row, 8, [query])
+
+
+def note(title: str, content: str, *, height: int = 6) -> Any:
+    """A text in Markdown."""
+    return text.Panel().title(title).mode(TextMode.MARKDOWN).content(content).span(_WIDTH).height(height)
+
+
+def _range(asked: Asked) -> Dataquery:
+    return Dataquery().expr(asked.expr).legend_format(asked.legend).range()
+
+
+def _framed(panel: Any, title: str, description: str, unit: str, width: int, height: int, queries: list[Any]) -> Any:
+    panel.title(title).description(description).datasource(_SOURCE).unit(unit).span(width).height(height)
+    for number, query in enumerate(queries):
+        panel.with_target(query.datasource(_SOURCE).ref_id(chr(ord("A") + number)))
+    return panel
+
+
+def dashboard(uid: str, title: str, description: str) -> Dashboard:
+    """A dashboard with the variables, links and annotations that all of ours have, and no panel yet."""
+    return (
+        Dashboard(title)
+        .uid(uid)
+        .description(description)
+        .tags([TAG])
+        .editable()
+        .refresh("10s")
+        .time("now-1h", "now")
+        .timezone("browser")
+        .tooltip(models.DashboardCursorSync.CROSSHAIR)
+        .variables([_datasource(), *_variables()])
+        .links([_to_ours(), *_to_rays()])
+        .annotations([*_annotations()])
+    )
+
+
+def _datasource() -> DatasourceVariable:
+    return DatasourceVariable("datasource").label("Data source").type("prometheus")
+
+
+def _variables() -> list[QueryVariable]:
+    of_run = "gpo_run_start_timestamp_seconds"
+    return [
+        _variable("namespace", "Namespace", f"label_values({of_run}, namespace)"),
+        _variable("run", "Run", f'label_values({of_run}{{namespace=~"$namespace"}}, run)'),
+        _variable("task", "Task", f"label_values(gpo_trajectory_steps_planned{{{RUN}}}, task)"),
+    ]
+
+
+def _variable(name: str, label: str, query: str) -> QueryVariable:
+    # ".*" also finds what has no such label: not every Prometheus gives a namespace.
+    everything = models.VariableOption(selected=True, text=["All"], value=["$__all"])
+    return (
+        QueryVariable(name)
+        .label(label)
+        .datasource(_SOURCE)
+        .query({"query": query, "refId": name})
+        .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(models.VariableSort.ALPHABETICAL_ASC)
+        .multi(True)
+        .include_all(True)
+        .all_value(".*")
+        .current(everything)
+    )
+
+
+def _to_ours() -> DashboardLink:
+    link = DashboardLink("GPO").type(models.DashboardLinkType.DASHBOARDS).tags([TAG]).as_dropdown(True)
+    return link.include_vars(True).keep_time(True)
+
+
+def _to_rays() -> list[DashboardLink]:
+    places = {"Ray": "rayDefaultDashboard", "Ray Serve": "rayServeDashboard"}
+    return [
+        DashboardLink(title)
+        .type(models.DashboardLinkType.LINK)
+        .icon("external link")
+        .tooltip("Comes with Ray: /tmp/ray/session_latest/metrics/grafana/dashboards on the head node")
+        .url(f"/d/{uid}")
+        .keep_time(True)
+        .target_blank(True)
+        for title, uid in places.items()
+    ]
+
+
+def _annotations() -> list[AnnotationQuery]:
+    return [
+        _annotation(
+            "Run starts", "green", f"gpo_run_start_timestamp_seconds{{{RUN}}} * 1000", "{{run}} starts"
+        ).use_value_for_time(True),
+        _annotation("Run ends", "blue", f"changes(gpo_run_active{{{RUN}}}[$__interval]) > 0", "{{run}} ends"),
+        _annotation(
+            "Process dies",
+            "red",
+            f"sum by (run, actor) (increase(gpo_actor_deaths_total{{{RUN}}}[$__interval])) > 0",
+            "{{actor}} of {{run}} died",
+        ),
+    ]
+
+
+def _annotation(name: str, color: str, expr: str, title: str) -> AnnotationQuery:
+    return (
+        AnnotationQuery().name(name).datasource(_SOURCE).enable(True).icon_color(color).expr(expr).title_format(title)
+    )

@@ -1,0 +1,229 @@
+"""A real Prometheus scrapes a run, of which two actors and a replica are killed on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+import pytest
+import yaml
+
+from benchmarks.simulated_endpoint import CLIENT_GONE, AccessRecord, Behaviour, SimulatedEndpoint
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Gpo, Started, Until, WriteConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+FAULTY = Behaviour(latency_s=0.1, error_rate=0.05, limit=20, retry_after_s=0.1)
+"""Slow enough for Prometheus to find the run while it works."""
+HELD = Behaviour(latency_s=8.0)
+"""Whatever is asked now is unanswered for a while, and its process can be killed meanwhile."""
+
+
+class Prometheus:
+    """What can be asked of one.
+
+    Attributes:
+        at: the moment that is asked about, in seconds since 1970; now where it is ``None``.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.at: float | None = None
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        asked = {"query": query} if self.at is None else {"query": query, "time": self.at}
+        with urlopen(f"{self.url}/api/v1/query?{urlencode(asked)}") as reply:  # noqa: S310
+            return list(json.load(reply)["data"]["result"])
+
+    def ask(self, query: str) -> dict[tuple[str, ...], float]:
+        """Label values, in the order of the labels' names → value."""
+        rows = self.rows(query)
+        return {tuple(value for _, value in sorted(row["metric"].items())): float(row["value"][1]) for row in rows}
+
+    def one(self, query: str) -> float:
+        return next(iter(self.ask(query).values()), 0.0)
+
+    def look_back(self) -> None:
+        """Ask about the moment of the last scrape from now on: what has gone since is stale now."""
+        (row,) = self.rows("gpo_run_active[10m]")
+        self.at = row["values"][-1][0]
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        counted = self.ask("sum by (outcome) (gpo_model_requests_total)")
+        return Counter({outcome: int(value) for (outcome,), value in counted.items() if value})
+
+
+def _chats(endpoint: SimulatedEndpoint) -> list[AccessRecord]:
+    return [call for call in endpoint.requests if call.path == "/v1/chat/completions"]
+
+
+def _by_status(calls: Sequence[AccessRecord]) -> Counter[str]:
+    names = {200: "answered", 429: "too_many", 500: "unavailable"}
+    return Counter(names[call.status] for call in calls if call.status != CLIENT_GONE)
+
+
+def _retries(calls: Sequence[AccessRecord]) -> int:
+    """Requests of the same content as one before that the endpoint would not answer."""
+    last: dict[str, int] = {}
+    count = 0
+    for call in sorted(calls, key=lambda call: call.started_s):
+        count += last.get(call.content) in (429, 500)
+        last[call.content] = call.status
+    return count
+
+
+def _in_flight(endpoint: SimulatedEndpoint) -> int:
+    with urlopen(endpoint.base_url.removesuffix("/v1") + "/health") as reply:  # noqa: S310
+        return int(json.load(reply)["in_flight"])
+
+
+def _processes(command: Started, name: str) -> list[int]:
+    found = []
+    for number in command.numbers():
+        line = Path(f"/proc/{number}/cmdline").read_bytes().decode(errors="replace")
+        if line.startswith(f"ray::{name}"):
+            found.append(number)
+    return found
+
+
+@pytest.fixture
+def prometheus(gpo: Gpo, tmp_path: Path, until: Until) -> Iterator[Prometheus]:
+    """As ``gpo monitor`` starts it."""
+    if shutil.which("prometheus") is None:
+        pytest.skip("needs the program prometheus")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = gpo.start("monitor", "--port", port, cwd=tmp_path, env=_home(tmp_path))
+    until(lambda: _answers(port), "Prometheus answers", timeout_s=30)
+    yield Prometheus(port)
+    command.interrupt()
+    finished = command.finish()
+    assert "Interrupted" in finished.stderr
+    assert not command.survivors()
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/-/ready"):
+            return True
+    except OSError:
+        return False
+
+
+def _home(folder: Path) -> Mapping[str, str]:
+    return {"XDG_CACHE_HOME": str(folder / "home")}
+
+
+def test_counters_equal_the_endpoints_log_when_processes_were_killed(
+    endpoint: SimulatedEndpoint,
+    gpo: Gpo,
+    write_config: WriteConfig,
+    prometheus: Prometheus,
+    tmp_path: Path,
+    until: Until,
+) -> None:
+    endpoint.behaviour = FAULTY
+    config = write_config(
+        tmp_path,
+        endpoint.base_url,
+        run={"seeds": [0, 1, 2, 3]},
+        models={
+            "task": {"max_concurrency": 24, "price": {"prompt": 1.0, "completion": 2.0}},
+            "optimizer": {"price": {"prompt": 1.0, "completion": 2.0}},
+        },
+        optimizer={"steps": 6, "candidates": 4},
+        cluster={"trajectories_per_actor": 2, "evaluator_replicas": 2},
+        metrics={"port": 0},
+        budget={"calls": 100_000},
+    )
+    command = gpo.start("run", config, "--run-dir", "results", cwd=tmp_path, env=_home(tmp_path))
+    until(lambda: prometheus.one("sum(gpo_steps_total)") >= 4, "some steps are taken and seen", timeout_s=60)
+
+    endpoint.behaviour = HELD
+    until(lambda: _is_settled(endpoint, prometheus), "all that was answered is counted", timeout_s=7)
+    hosts, (replica, *_) = _processes(command, "HostActor"), _processes(command, "ServeReplica:")
+    assert len(hosts) == 2
+    for number in (*hosts, replica):
+        os.kill(number, signal.SIGKILL)
+    endpoint.behaviour = replace(FAULTY, latency_s=0.02)
+    finished = command.finish()
+    assert finished.code == 0, finished.stderr
+    prometheus.look_back()
+
+    calls = _chats(endpoint)
+    answered = [call for call in calls if call.status == 200]
+    gone = sum(call.status == CLIENT_GONE for call in calls)
+    outcomes = prometheus.outcomes
+    unanswered = {name: outcomes.pop(name, 0) for name in ("lost", "cancelled")}
+    assert outcomes == _by_status(calls)
+    assert outcomes["too_many"] > 0
+    assert outcomes["unavailable"] > 0
+    # What was under way in a process that was killed is lost; what it had asked others for, they gave up.
+    assert unanswered["lost"] > 0
+    assert sum(unanswered.values()) == gone
+    tokens = prometheus.ask("sum by (kind) (gpo_model_tokens_total)")
+    assert tokens[("prompt",)] == sum(call.prompt_tokens for call in answered)
+    assert tokens[("completion",)] == sum(call.completion_tokens for call in answered)
+    by_model = prometheus.ask('sum by (model) (gpo_model_requests_total{outcome="answered"})')
+    assert by_model == {(name,): count for name, count in Counter(call.model for call in answered).items()}
+    assert prometheus.one("sum(gpo_model_retries_total)") == _retries(calls)
+    assert prometheus.one("sum(gpo_model_cost_usd_total)") == pytest.approx(
+        sum(call.prompt_tokens + 2 * call.completion_tokens for call in answered) / 1e6
+    )
+    assert prometheus.ask("sum by (actor) (gpo_actor_deaths_total)") == {
+        ("driver",): 0,
+        ("evaluator",): 1,
+        ("trajectories",): 2,
+    }
+
+    lines = [json.loads(line) for line in (tmp_path / "results" / "steps.jsonl").read_text().splitlines()]
+    assert prometheus.one("sum(gpo_steps_total)") == len(lines) == 24
+    num_candidates = sum(len(line["candidates"]) for line in lines)
+    assert prometheus.one('sum(gpo_samples_total{fate="scored"})') == num_candidates
+    assert prometheus.one("sum(gpo_candidate_score_ratio_count)") == num_candidates
+    summary: dict[str, Any] = json.loads((tmp_path / "results" / "summary.json").read_text())
+    best = {(str(row["seed"]),): row["best"]["val"] for row in summary["trajectories"]}
+    assert prometheus.ask('sum by (seed) (gpo_trajectory_score_ratio{prompt="best"})') == pytest.approx(best, abs=1e-4)
+    assert prometheus.one("sum(gpo_run_active)") == 0
+    assert list((tmp_path / "home" / "gpo" / "monitoring" / "targets").iterdir()) == []
+    assert [query for query in _shown() if not prometheus.rows(query)] == []
+
+
+def _is_settled(endpoint: SimulatedEndpoint, prometheus: Prometheus) -> bool:
+    """Whether what has been answered has been counted, and what failed has been asked again."""
+    outcomes, calls = prometheus.outcomes, _chats(endpoint)
+    failed = outcomes["too_many"] + outcomes["unavailable"]
+    time.sleep(0.1)
+    return (
+        outcomes == _by_status(calls)
+        and prometheus.one("sum(gpo_model_retries_total)") == failed
+        and prometheus.one("sum(gpo_model_requests_in_flight)") == _in_flight(endpoint) > 0
+    )
+
+
+def _shown() -> Iterator[str]:
+    """Every query of the panels and the recording rules, but of those that only a sweep fills."""
+    monitoring = ROOT / "k8s" / "monitoring"
+    for path in sorted((monitoring / "dashboards").glob("*.json")):
+        for panel in json.loads(path.read_text(encoding="utf-8"))["panels"]:
+            for target in panel.get("targets", []):
+                if not re.search("gpo_trials|gpo_sweep", target["expr"]):
+                    named = re.sub(r"\$(namespace|run|task)", ".*", target["expr"])
+                    yield re.sub(r"\$__(rate_)?interval", "1m", named)
+    for group in yaml.safe_load((monitoring / "rules.yaml").read_text(encoding="utf-8"))["groups"]:
+        yield from (rule["record"] for rule in group["rules"] if "record" in rule)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.request import urlopen
+from uuid import uuid4
+
+import pytest
+import ray
+
+from actors.metrics.catalogue import STEPS
+from actors.metrics.exporter import exporter
+from actors.metrics.recording import Ledger, node_folder
+from cluster.ray_session import ray_session
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with ray_session("local", cpus_needed=2):
+        yield
+
+
+class Counting:
+    def __init__(self, ledger: Ledger) -> None:
+        self._book = ledger.book("trajectories")
+
+    def count(self, number: int) -> None:
+        self._book.count(STEPS, "r", "t", "0").add(number)
+
+
+def _steps(port: int) -> list[str]:
+    with urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
+        lines = reply.read().decode().splitlines()
+    return [line.rpartition(" ")[2] for line in lines if line.startswith("gpo_steps_total{")]
+
+
+def test_what_the_dead_counted_is_told_also_by_an_exporter_that_was_started_anew(cluster: None) -> None:
+    ledger = Ledger("r", f"gpo-metrics-{uuid4().hex}")
+    counting: Any = ray.remote(Counting).options(num_cpus=0).remote(ledger)
+    ray.get(counting.count.remote(3))
+    telling = exporter("127.0.0.1", 0, ledger.name)
+    port = ray.get(telling.serve.remote("127.0.0.1", 0))
+    assert _steps(port) == []
+    ray.get(telling.watch.remote(ledger.name))
+    assert _steps(port) == ["3.0"]
+
+    ray.kill(counting)
+    assert _steps(port) == ["3.0"]
+    assert ray.get(telling.finish.remote(ledger.name)) == 3
+    assert _steps(port) == ["3.0"]
+    assert ray.get(telling.scrapes.remote()) == 4
+
+    ray.kill(telling, no_restart=False)
+    again = exporter("127.0.0.1", 0, ledger.name)
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            again.watch.remote(ledger.name)
+            port = ray.get(again.serve.remote("127.0.0.1", 0))
+            break
+        except ray.exceptions.RayActorError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert _steps(port) == ["3.0"]
+    ray.get(again.forget.remote(ledger.name))
+    assert _steps(port) == []
+    assert not node_folder(ledger.name).exists()
+
+
+def test_an_address_that_is_taken_is_said_to_be(cluster: None) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match="in use"):
+            ray.get(exporter("127.0.0.1", port, "gpo-metrics-x").serve.remote("127.0.0.1", port))
