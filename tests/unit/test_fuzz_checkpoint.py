@@ -82,9 +82,9 @@ def test_any_bytes_changed(changes: list[tuple[int, int]]) -> None:
 @fuzzed
 @given(st.integers(0, len(BYTES) - 1), st.binary(max_size=4))
 def test_any_end_cut_or_added(length: int, more: bytes) -> None:
-    damaged = BYTES[:length] + more
-    assert damaged == BYTES or not is_read(damaged)
+    assert not is_read(BYTES[:length])
     assert not more or not is_read(BYTES + more)
+    is_read(BYTES[:length] + more)
 
 
 @st.composite
