@@ -227,3 +227,15 @@ def test_whole_numbers_stay_whole() -> None:
     assert not Range(low=1, high=5, step=0.5).is_whole
     assert not Range(low=0.5, high=5).is_whole
     assert Choices(choices=(True, None, 1, "x")).choices == (True, None, 1, "x")
+
+
+def test_paths_of_held_out_tasks_start_at_the_file_that_names_them(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    for split in ("train", "val", "test"):
+        (tmp_path / "below" / f"{split}.jsonl").write_bytes((TRIAGE / f"{split}.jsonl").read_bytes())
+    held_out = {**RAW["tasks"][0], "name": "other", "data": {s: f"{s}.jsonl" for s in ("train", "val", "test")}}
+    write(tmp_path / "below" / "base.yaml", sweep={"holdout": {"tasks": [held_out]}})
+    path = tmp_path / "sweep.yaml"
+    top = {"extends": "below/base.yaml", "sweep": {"space": {INITIAL: {"low": 5, "high": 9}}}}
+    path.write_text(yaml.safe_dump(top), encoding="utf-8")
+    assert [task.name for task in load_sweep(path, ()).holdout_tasks] == ["other"]
