@@ -1,0 +1,163 @@
+"""What a run loses when its processes die: ``python -m benchmarks.chaos [OPTIONS]``.
+
+Starts a simulated endpoint for each run, ``gpo run`` against it as a process, and kills parts of the run (SIGKILL) at
+random moments that a seed decides. Each run is held against one that nobody disturbed; ``benchmarks/README.md`` says
+how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from random import Random
+from time import monotonic
+from typing import Any
+
+from benchmarks.measuring.disturbed import Disturbed, Size, append_row, disturbed, found, read_rows
+from benchmarks.measuring.endpoint_process import ROOT
+from benchmarks.measuring.kills import Kills, Part, every_few_seconds
+from benchmarks.measuring.outcome import working_folder
+from benchmarks.measuring.sitting import Household
+from benchmarks.measuring.tables import write_between
+
+PARTS, DRIVER, EMBEDDED = "a part every few seconds", "the driver, then --resume", "the embedded model"
+EVERY_S = (2.0, 6.0)
+SIZE = Size()
+_PAUSES_S = (0.0, 20.0)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table, and write it where asked; 0 when every run ended as if nothing had happened."""
+    settings = _parser().parse_args(arguments)
+    with working_folder(settings.folder) as folder:
+        reference = _undisturbed(folder) if settings.runs or settings.drivers else {}
+        for seed in range(settings.seed, settings.seed + settings.runs):
+            _report(folder, _parts(folder, seed, reference))
+        for seed in range(settings.seed, settings.seed + settings.drivers):
+            _report(folder, _driver(folder, seed, reference))
+        for seed in range(settings.seed, settings.seed + settings.embedded):
+            _report(folder, _embedded(folder, seed))
+        rows = read_rows(folder / "chaos.jsonl")
+    text = table(rows)
+    print(text)
+    if settings.write:
+        write_between(ROOT / "benchmarks" / "README.md", "chaos", text)
+    return 0 if all(row.is_good for row in rows) else 1
+
+
+def _undisturbed(folder: Path) -> dict[str, Any]:
+    """How long the search takes, and what it finds, when it is left alone; found out once for a folder."""
+    known = folder / "undisturbed.json"
+    if not known.exists():
+        place = folder / "undisturbed"
+        shutil.rmtree(place, ignore_errors=True)
+        row = disturbed(place, "nothing", 0, lambda _: (), None, size=SIZE)
+        if not row.is_good:
+            raise SystemExit(f"the run that nobody disturbs failed: {row}")
+        known.write_text(json.dumps({"wall_s": row.wall_s, "found": found(place / "results")}), encoding="utf-8")
+        append_row(folder / "chaos.jsonl", row)
+    reference: dict[str, Any] = json.loads(known.read_text(encoding="utf-8"))
+    return reference
+
+
+def _parts(folder: Path, seed: int, reference: dict[str, Any]) -> Disturbed:
+    place = folder / f"parts-{seed}"
+    return disturbed(place, PARTS, seed, lambda draw: every_few_seconds(draw, *EVERY_S), reference["found"], size=SIZE)
+
+
+def _driver(folder: Path, seed: int, reference: dict[str, Any]) -> Disturbed:
+    def plan(draw: Random) -> Iterable[tuple[float, Part | None]]:
+        return [(draw.uniform(0.0, reference["wall_s"]), Part.DRIVER)]
+
+    place = folder / f"driver-{seed}"
+    return disturbed(
+        place, DRIVER, seed, plan, reference["found"], size=SIZE, from_first_call=False, pauses_s=_PAUSES_S
+    )
+
+
+def _embedded(folder: Path, seed: int) -> Disturbed:
+    """The quickstart in small, whose model's server dies three times. Its replies are not the same every time."""
+    place = folder / f"embedded-{seed}"
+    place.mkdir()
+    settings = {
+        "optimizer.steps": 1,
+        "run.seeds": [0],
+        "evaluation.val_size": 12,
+        "evaluation.test_size": 12,
+        "cache.path": place / "completions.sqlite",
+        "cluster.actor_restarts": 100,
+    }
+    command = [sys.executable, "-m", "cluster.cli", "run", str(ROOT / "configs" / "quickstart.yaml")]
+    command += ["--run-dir", str(place / "results")]
+    command += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    draw, household = Random(seed), Household()
+    results = place / "results" / "config.yaml"
+    kills = Kills([(draw.uniform(5.0, 15.0), Part.MODEL) for _ in range(3)], draw, results.exists)
+    started_s = monotonic()
+    sitting = household.sit(command, kills, cwd=place, output=place / "output.txt", env={"PYTHONPATH": str(ROOT)})
+    household.linger(30.0)
+    left = household.clear()
+    summary = json.loads((place / "results" / "summary.json").read_text(encoding="utf-8"))
+    return Disturbed(
+        scenario=EMBEDDED,
+        seed=seed,
+        sittings=1,
+        code=sitting.code,
+        status=summary["status"],
+        is_same=True,
+        kills={Part.MODEL: len(kills.done)},
+        wall_s=sitting.ended_s - started_s,
+        left=left,
+    )
+
+
+def _report(folder: Path, row: Disturbed) -> None:
+    append_row(folder / "chaos.jsonl", row)
+    print(row, file=sys.stderr, flush=True)
+
+
+def table(rows: Sequence[Disturbed]) -> str:
+    """A Markdown table, one row for each scenario."""
+    scenarios = [scenario for scenario in (PARTS, DRIVER, EMBEDDED) if any(row.scenario == scenario for row in rows)]
+    kinds = [kind for kind in Part if any(kind in row.kills for row in rows)]
+    header = ["Killed", "Runs", "Completed", "Same results", *(f"{kind}s killed" for kind in kinds)]
+    header += ["Task calls answered", "Repeated: in flight", "not yet written", "beyond"]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    lines += [_cells([row for row in rows if row.scenario == scenario], kinds) for scenario in scenarios]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cells(rows: Sequence[Disturbed], kinds: Sequence[Part]) -> list[str]:
+    known = [row.task for row in rows if row.task is not None]
+    counts = [sum(row.num_calls for row in rows), *(sum(getattr(task, name) for task in known) for name in _REPEATS)]
+    return [
+        rows[0].scenario,
+        str(len(rows)),
+        str(sum(row.code == 0 and row.status == "completed" for row in rows)),
+        str(sum(row.is_same for row in rows)) if known else "–",
+        *(str(sum(row.kills.get(kind, 0) for row in rows)) for kind in kinds),
+        *(f"{count:,}" if known else "–" for count in counts),
+    ]
+
+
+_REPEATS = ("in_flight", "unwritten", "beyond")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
+    add = parser.add_argument
+    add("--runs", type=int, default=20, help="runs of which a part is killed every few seconds (default: 20)")
+    add("--drivers", type=int, default=10, help="runs whose driver is killed at a random moment (default: 10)")
+    add("--embedded", type=int, default=1, help="runs on the embedded model whose server is killed (default: 1)")
+    add("--seed", type=int, default=0, help="of the first run of each kind; the others count on from it")
+    add("--folder", type=Path, help="keep everything here; what a file chaos.jsonl holds already counts, too")
+    add("--write", action="store_true", help="put the table into benchmarks/README.md")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""A command that is run while parts of it are killed, and what becomes of its processes."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Protocol
+from uuid import uuid4
+
+from benchmarks.measuring.family import Family, Member, marked_environment
+
+_LOOK_EVERY_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Sitting:
+    """How it went.
+
+    Attributes:
+        started_s, ended_s: of the command, on the system's monotonic clock.
+        code: how it ended; negative for a signal.
+    """
+
+    started_s: float
+    ended_s: float
+    code: int
+
+
+class Onlooker(Protocol):
+    """Does something to a command's processes, or with them, several times a second."""
+
+    def look(self, now_s: float, members: Sequence[Member]) -> None: ...
+
+
+class Household:
+    """The families of several commands, one after the other: what one leaves behind may live on beside the next.
+
+    Attributes:
+        families: one per command, in order.
+    """
+
+    def __init__(self) -> None:
+        self.families: list[Family] = []
+
+    def sit(
+        self,
+        command: Sequence[str],
+        onlooker: Onlooker | None = None,
+        *,
+        cwd: Path,
+        output: Path,
+        env: Mapping[str, str] | None = None,
+        timeout_s: float = 400.0,
+    ) -> Sitting:
+        """Run a command to its end.
+
+        Args:
+            onlooker: is shown its processes.
+            output: file to which what it prints is appended.
+            timeout_s: a command that takes longer is killed, with all that it started.
+        """
+        mark = uuid4().hex
+        family = Family(mark)
+        self.families.append(family)
+        started_s = monotonic()
+        with output.open("ab") as file:
+            process = subprocess.Popen(  # noqa: S603
+                command,
+                cwd=cwd,
+                env=marked_environment(mark, env),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            while process.poll() is None:
+                self._look_at_earlier()
+                members = family.look()
+                if onlooker is not None:
+                    onlooker.look(monotonic(), members)
+                if monotonic() - started_s > timeout_s:
+                    self.clear()
+                sleep(_LOOK_EVERY_S)
+        except BaseException:
+            self.clear()
+            process.wait()
+            raise
+        return Sitting(started_s, monotonic(), process.wait())
+
+    def linger(self, longest_s: float, *, until: Callable[[], bool] = lambda: False) -> float:
+        """Look on until no process is left, or for so long, or until a condition holds; seconds that it took."""
+        started_s = monotonic()
+        while monotonic() - started_s < longest_s and not until():
+            members = [member for family in self.families for member in family.look()]
+            if not members:
+                break
+            sleep(_LOOK_EVERY_S)
+        return monotonic() - started_s
+
+    def clear(self) -> list[str]:
+        """Kill what is left; the programs that ran."""
+        left = [member for family in self.families for member in family.look()]
+        for member in left:
+            member.kill()
+        return [member.program for member in left]
+
+    def _look_at_earlier(self) -> None:
+        for family in self.families[:-1]:
+            family.look()
