@@ -43,23 +43,21 @@ class Host:
     async def stop(self) -> None:
         """End all searches, and whatever they have asked others to do; their last checkpoints stand."""
         if self._worker is not None:
-            (await self._worker).stop()
-            await asyncio.sleep(0)
+            await (await self._worker).stop()
 
 
 async def _worker(searches: ray.ObjectRef[Any], store: CheckpointStore) -> TrajectoryWorker:
     return TrajectoryWorker(await searches, store)
 
 
-def host(*, cpus: float, restarts: int, trajectories: int, preload: Sequence[str] = ()) -> Any:
-    """An actor for so many trajectories.
+def host(*, cpus: float, trajectories: int, preload: Sequence[str] = ()) -> Any:
+    """An actor for so many trajectories. When it dies, whoever needs it starts another.
 
     Args:
         cpus: what Ray reserves for it.
-        restarts: how often it is started again if it dies.
     """
     actor_class: Any = HostActor
-    return actor_class.options(num_cpus=cpus, max_restarts=restarts, max_concurrency=trajectories + 2).remote(preload)
+    return actor_class.options(num_cpus=cpus, max_restarts=0, max_concurrency=trajectories + 2).remote(preload)
 
 
 HostActor = ray.remote(Host)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError, RayTaskError
 
 from gpo.limits.authority import LimitAuthority
 from gpo.limits.messages import Budget, Grant, Report, Spent
+
+log = logging.getLogger(__name__)
 
 _NAMESPACE = "gpo"
 _VERSION = 1
@@ -53,9 +56,15 @@ class ClusterAuthority:
     async def _reply(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
         try:
             return await ask(self._actor)
-        except RayActorError as death:
+        except RayTaskError:
+            raise  # a fault of the authority's own
+        except (RayError, ValueError) as lost:
+            # Dead, out of reach, or started by somebody who died while we looked for it: the next one who asks looks
+            # for it anew, or starts it.
             self.__dict__.pop("_actor", None)
-            raise ConnectionError(str(death).partition("\n")[0]) from None
+            said = str(lost).partition("\n")[0]
+            log.warning("the limiter was not reached: %s", said)
+            raise ConnectionError(said) from None
 
     @cached_property
     def _actor(self) -> Any:

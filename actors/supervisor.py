@@ -4,62 +4,82 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from math import ceil
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from actors.checkpoint_store import CheckpointStore
-from actors.host import host
+from actors.failure_policy import (
+    AskAgain,
+    Budgets,
+    EndRun,
+    Fault,
+    GiveUp,
+    History,
+    StartElsewhere,
+    on_error,
+    on_fault,
+)
+from actors.place import Place, Placement, shards
+from actors.ray_faults import fault_in_actor, raised_by
 from actors.search import Phase, Search, SearchKey, Update
-from gpo.errors import BudgetExhausted, GPOError, ModelRefused, RefusalReason, TrajectoryLost
+from gpo.checkpoint import Checkpoint
+from gpo.errors import GPOError
 
 log = logging.getLogger(__name__)
 
 _FAREWELL_S = 3.0
-_RESTART_WAIT_S = 1.0
-"""Before a trajectory is asked of its restarted actor again; doubled every time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """How searches are spread.
+@dataclass(slots=True)
+class _Carried:
+    """A search on its way to its end.
 
     Attributes:
-        trajectories_per_actor: searches in an actor, at most.
-        cpus: what Ray reserves for an actor.
-        restarts: how often an actor that died is started again.
+        reached: how far its last checkpoint is; see ``_progress``.
     """
 
-    trajectories_per_actor: int
-    cpus: float
-    restarts: int
+    search: Search
+    place: Place
+    history: History
+    reached: tuple[int, ...] = ()
 
-    def host(self, preload: Sequence[str] = ()) -> Any:
-        """An actor for some of the searches; see ``actors.host``."""
-        return host(cpus=self.cpus, restarts=self.restarts, trajectories=self.trajectories_per_actor, preload=preload)
+    @property
+    def key(self) -> SearchKey:
+        return self.search.key
+
+    def heard(self, update: Update) -> None:
+        """Whether it got on; one that was started anew tells first what it had reached before."""
+        if update.checkpoint is not None and (reached := _progress(update.checkpoint)) > self.reached:
+            self.reached, self.history = reached, self.history.got_on()
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """An actor, and the searches that it carries on."""
+class _Ended:
+    """Why everything ends."""
 
-    actor: Any
-    searches: ray.ObjectRef[Any]
+    error: BaseException
 
 
-def shards(searches: Sequence[Search], size: int) -> list[list[Search]]:
-    """The searches in as few groups of at most ``size`` as there can be, those of a task next to each other.
+@dataclass(slots=True)
+class _News:
+    """What the followers have to say."""
 
-    All groups are filled alike: an actor more, half empty, would cost a process and spare nobody any work.
-    """
-    ordered = sorted(searches, key=lambda search: search.key)
-    count = ceil(len(ordered) / size)
-    return [ordered[index * len(ordered) // count : (index + 1) * len(ordered) // count] for index in range(count)]
+    queue: asyncio.Queue[Update | _Ended] = field(default_factory=asyncio.Queue)
+
+    def of(self, update: Update) -> None:
+        self.queue.put_nowait(update)
+
+    def failed(self, key: SearchKey, error: BaseException) -> None:
+        self.of(Update(key, Phase.DONE, error=f"{type(error).__name__}: {error}"))
+
+    def end(self, error: BaseException) -> None:
+        self.queue.put_nowait(_Ended(error))
 
 
 class Supervisor:
@@ -67,15 +87,27 @@ class Supervisor:
 
     Args:
         searches: one per trajectory.
-        store: where they are saved, and where a restarted actor finds them.
+        store: where they are saved, and where an actor that was started anew finds them.
         placement: how to spread them.
         hosts: actors that stand already, to be used first; they end with the search.
+        budgets: how often what may fail; left out, the placement says it for actors.
+
+    Attributes:
+        faults: what happened so far, counted once for each trajectory that it happened to.
     """
 
     def __init__(
-        self, searches: Sequence[Search], store: CheckpointStore, placement: Placement, hosts: Iterable[Any] = ()
+        self,
+        searches: Sequence[Search],
+        store: CheckpointStore,
+        placement: Placement,
+        hosts: Iterable[Any] = (),
+        budgets: Budgets | None = None,
     ) -> None:
         self._searches, self._store, self._placement, self._hosts = searches, store, placement, iter(hosts)
+        self._budgets = budgets or Budgets(crashes=placement.restarts)
+        self._places: list[Place] = []
+        self.faults = Counter[Fault]()
 
     async def run(self) -> AsyncGenerator[Update, None]:
         """News of all trajectories as they come; the last of each is ``DONE``, with an error where it failed.
@@ -83,89 +115,110 @@ class Supervisor:
         Raises:
             ModelRefused: the key or the model's name is wrong, so that every call would be refused.
             BudgetExhausted: nothing may be called any more.
+            StorageError: nothing can be saved any more.
         """
-        actors = self._start()
-        news: asyncio.Queue[Update | BaseException] = asyncio.Queue()
-        follow = [asyncio.create_task(self._follow(key, place, news)) for key, place in actors.items()]
+        news = _News()
+        follow = [asyncio.create_task(self._follow(carried, news)) for carried in self._start()]
         unfinished = len(follow)
         try:
             while unfinished:
-                update = await news.get()
-                if isinstance(update, BaseException):
-                    raise update
+                update = await news.queue.get()
+                if isinstance(update, _Ended):
+                    raise update.error
                 unfinished -= update.phase is Phase.DONE
                 yield update
         finally:
             for task in follow:
                 task.cancel()
             await asyncio.gather(*follow, return_exceptions=True)
-            places = {id(place): place for place in actors.values()}.values()
             # A process that is killed tells nobody that it does not wait any more: the evaluator would go on for it.
-            await _settled([place.actor.stop.remote() for place in places])
-            for place in places:
-                ray.kill(place.actor)
+            await _settled([place.actor.stop.remote() for place in self._places])
+            for place in self._places:
+                place.end()
 
-    def _start(self) -> Mapping[SearchKey, _Place]:
-        places: dict[SearchKey, _Place] = {}
+    def _start(self) -> list[_Carried]:
+        carried = []
         for shard in shards(self._searches, self._placement.trajectories_per_actor):
-            actor = next(self._hosts, None) or self._placement.host()
-            place = _Place(actor, ray.put(shard))
-            places.update({search.key: place for search in shard})
-        return places
+            place = Place(shard, self._placement.host, next(self._hosts, None))
+            self._places.append(place)
+            carried += [_Carried(search, place, History(is_alone=len(shard) == 1)) for search in shard]
+        return carried
 
-    async def _follow(self, key: SearchKey, place: _Place, news: asyncio.Queue[Update | BaseException]) -> None:
+    async def _follow(self, carried: _Carried, news: _News) -> None:
         try:
-            await self._with_restarts(key, place, news)
-        except ModelRefused as refusal:
-            # What one search is refused for good, all are: no use in paying for the others' steps until they see it.
-            final = refusal.reason is not RefusalReason.REQUEST
-            news.put_nowait(refusal if final else self._failed(key, refusal))
-        except BudgetExhausted as exhausted:
-            news.put_nowait(exhausted)
-        except GPOError as error:
-            news.put_nowait(self._failed(key, error))
-        except Exception as error:  # a fault of ours: the search ends with it, the others go on
-            log.exception("trajectory %s failed", key)
-            news.put_nowait(self._failed(key, error))
+            while (trouble := await self._trouble(carried, news)) is not None:
+                if not await self._is_worth_going_on(carried, trouble, news):
+                    return
+        except Exception as fault:  # one of ours: the search ends with it, the others go on
+            log.exception("trajectory %s failed", carried.key)
+            news.failed(carried.key, fault)
 
-    async def _with_restarts(self, key: SearchKey, place: _Place, news: asyncio.Queue[Update | BaseException]) -> None:
-        for restart in range(self._placement.restarts + 1):
-            try:
-                streaming = place.actor.run.options(num_returns="streaming")
-                async for reference in streaming.remote(key, [place.searches], self._store):
-                    news.put_nowait(await reference)
-            except RayActorError as death:  # dead, or out of reach
-                if restart == self._placement.restarts:
-                    break
-                wait_s = _RESTART_WAIT_S * 2**restart
-                log.warning("the actor of trajectory %s died; asking again in %.0f s: %s", key, wait_s, death)
+    async def _trouble(self, carried: _Carried, news: _News) -> tuple[Fault, str, int] | GiveUp | EndRun | None:
+        """Follow the search in its actor as far as it gets; what ended it early, in which of the actor's lives."""
+        place = carried.place
+        life = place.lives
+        try:
+            streaming = place.actor.run.options(num_returns="streaming")
+            async for reference in streaming.remote(carried.key, [place.searches], self._store):
+                update: Update = await reference
+                carried.heard(update)
+                news.of(update)
+        except RayTaskError as failure:
+            error = raised_by(failure)
+            comes_to = on_error(error)
+            if isinstance(comes_to, GiveUp) and not isinstance(error, GPOError):  # a fault of ours
+                log.error("trajectory %s failed: %s", carried.key, failure)
+            return (comes_to, str(error), life) if isinstance(comes_to, Fault) else comes_to
+        except RayError as error:
+            return fault_in_actor(error), str(error), life
+        return None
+
+    async def _is_worth_going_on(
+        self, carried: _Carried, trouble: tuple[Fault, str, int] | GiveUp | EndRun, news: _News
+    ) -> bool:
+        """Do what is to be done about trouble; whether the search is then to be asked for again."""
+        if isinstance(trouble, tuple):
+            fault, said, life = trouble
+            self.faults[fault] += 1
+            decision = on_fault(fault, carried.history, self._budgets, f"trajectory {carried.key}")
+            log.warning("trajectory %s: %s; %s: %s", carried.key, fault, decision, said)
+            carried.history = carried.history.after(fault)
+        else:
+            decision, life = trouble, carried.place.lives
+        match decision:
+            case EndRun(error):
+                news.end(error)
+                return False
+            case GiveUp(error):
+                news.failed(carried.key, error)
+                return False
+            case StartElsewhere(wait_s, alone):
                 await asyncio.sleep(wait_s)
-            except RayTaskError as failure:
-                raise _cause(failure) from None
-            else:
-                return
-        raise TrajectoryLost(
-            f"the actor of trajectory {key} died {self._placement.restarts + 1} times; "
-            "resume the run to go on from the last checkpoint, or raise cluster.actor_restarts"
-        )
+                if alone:
+                    self._move_out(carried)
+                else:
+                    carried.place.renew(life)
+            case AskAgain(wait_s):
+                await asyncio.sleep(wait_s)
+        return True
 
-    @staticmethod
-    def _failed(key: SearchKey, error: BaseException) -> Update:
-        return Update(key, Phase.DONE, error=f"{type(error).__name__}: {error}")
+    def _move_out(self, carried: _Carried) -> None:
+        carried.place.leave(carried.key)
+        carried.place = Place([carried.search], self._placement.own_host)
+        carried.history = carried.history.alone()
+        self._places.append(carried.place)
+
+
+def _progress(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """Rises with whatever a search pays for and saves."""
+    trajectory = checkpoint.trajectory
+    return len(trajectory.steps), int(trajectory.proposal is not None), len(checkpoint.test)
 
 
 async def _settled(references: Sequence[Any]) -> None:
     async def settle(reference: Any) -> None:
-        with suppress(ray.exceptions.RayError):
+        with suppress(RayError):
             await reference
 
     if references:
         await asyncio.wait([asyncio.create_task(settle(one)) for one in references], timeout=_FAREWELL_S)
-
-
-def _cause(failure: RayTaskError) -> BaseException:
-    """The exception that was raised in the actor, or in the replica that the actor called."""
-    cause: BaseException = failure
-    while isinstance(cause, RayTaskError) and isinstance(cause.cause, BaseException) and cause.cause is not cause:
-        cause = cause.cause
-    return cause

@@ -20,6 +20,8 @@ from gpo.prompt import Prompt
 from gpo.tasks import Split
 from gpo.trajectory import Trajectory
 
+_STOP_S = 2.0
+
 
 class TrajectoryWorker:
     """Runs searches, each from its last checkpoint.
@@ -56,10 +58,13 @@ class TrajectoryWorker:
         finally:
             work.cancel()
 
-    def stop(self) -> None:
-        """End every search at once; their last checkpoints stand."""
-        for work in self._runs.values():
+    async def stop(self) -> None:
+        """End every search, and wait until whoever works for it was told so; their last checkpoints stand."""
+        ending = [work for work in self._runs.values() if not work.done()]
+        for work in ending:
             work.cancel()
+        if ending:
+            await asyncio.wait(ending, timeout=_STOP_S)
 
 
 class _Run:

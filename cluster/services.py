@@ -27,7 +27,8 @@ from serve.evaluator import evaluator_app
 
 log = logging.getLogger(__name__)
 
-_EMBEDDED_RESTARTS = 10
+_EMBEDDED_RESTARTS = -1
+"""Always: how often a call is tried is bounded, and so is how often one can end its server."""
 _START_TIMEOUT_S = 180.0
 
 

@@ -12,7 +12,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from actors.limiter import ClusterAuthority
-from actors.supervisor import Placement
+from actors.place import Placement
 from cluster.build import Access, build_evaluators, embedded_specs
 from cluster.config import RunConfig
 from cluster.progress import View

@@ -111,7 +111,8 @@ class Endpoint:
         max_concurrency: requests under way at once.
         timeout_s: bound on one request, in seconds.
         max_attempts: how often one call is tried in all, ≥ 1; see ``gpo.retrying.Retries``.
-        patience_s: how long one is tried again that is refused as one too many (HTTP 429), in seconds.
+        patience_s: how long one is tried again that is refused as one too many (HTTP 429), or finds the endpoint away,
+            in seconds.
         max_backoff_s: longest wait between two tries, in seconds; a longer ``Retry-After`` is cut to it.
         price: to reckon costs with.
         gate: lets its calls through; ``None`` is one of its own, which knows ``max_concurrency`` and no other limit.
@@ -205,9 +206,10 @@ class Endpoint:
             prompt_characters, max_tokens: what is sent, and the bound on what is generated: how long the reply may be.
 
         Raises:
-            ModelUnavailable: after ``max_attempts`` tries.
+            ModelUnavailable: after ``max_attempts`` tries that count, or ``patience_s`` of others.
             ModelRefused: at once.
             BudgetExhausted: nothing may be called any more.
+            OutOfReach: the limits' authority is.
         """
 
         async def once() -> _T:
@@ -230,7 +232,9 @@ class Endpoint:
         except openai.APIStatusError as error:
             raise self._failure(error) from None
         except openai.APIConnectionError as error:
-            raise ModelUnavailable(self._said(str(error.__cause__ or error) or type(error).__name__)) from None
+            said = self._said(str(error.__cause__ or error) or type(error).__name__)
+            # Not one that breaks later: the call itself may be what the endpoint does not survive.
+            raise ModelUnavailable(said, is_away=isinstance(error.__cause__, httpx2.ConnectError)) from None
         except ValidationError as error:  # a proxy's page, a cut body, an error that calls itself a success
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
@@ -245,7 +249,9 @@ class Endpoint:
         if status == 404:
             return self._refusal(said, RefusalReason.MODEL)
         if status in _TRANSIENT or status >= 500:
-            return ModelUnavailable(said, 0, _retry_after_s(error), too_many=status == 429)
+            return ModelUnavailable(
+                said, 0, _retry_after_s(error), too_many=status == 429, is_away=status in _NOBODY_BEHIND
+            )
         return self._refusal(said, RefusalReason.REQUEST)
 
     def _refusal(self, said: str, reason: RefusalReason) -> ModelRefused:
@@ -262,6 +268,8 @@ class Endpoint:
 
 _SHORTEST_KEY = 6
 _TRANSIENT = {408, 409, 425, 429}
+_NOBODY_BEHIND = {502, 503, 504, 521, 522, 523, 529}
+"""What gateways say for an endpoint that is away, and endpoints that are starting or overloaded for themselves."""
 
 
 def _retry_after_s(error: openai.APIStatusError) -> float | None:

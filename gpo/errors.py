@@ -9,6 +9,7 @@
     ├── EvaluationError      too many examples of one evaluation stayed unscored, or none can be judged
     ├── BudgetExhausted      the run may not spend more
     ├── ClusterError         Ray or Serve cannot start a part of the program
+    │   └── OutOfReach           a part that had stood does not answer any more
     ├── StorageError         the run's folder cannot be read or written
     │   └── CheckpointError      in particular, a checkpoint
     └── TrajectoryLost       one trajectory could not be carried to its end
@@ -56,16 +57,23 @@ class ModelUnavailable(ModelError):
 
     Raised once the bounded retries of the model client are used up. ``retries`` says how many there were,
     ``retry_after_s`` how long the endpoint asked to wait, in seconds, ``too_many`` whether it said that there were too
-    many calls, and nothing else.
+    many calls, and nothing else, ``is_away`` whether the call did not reach any endpoint, so that the failure tells
+    nothing about the call.
     """
 
     def __init__(
-        self, message: str, retries: int = 0, retry_after_s: float | None = None, too_many: bool = False
+        self,
+        message: str,
+        retries: int = 0,
+        retry_after_s: float | None = None,
+        too_many: bool = False,
+        is_away: bool = False,
     ) -> None:
-        super().__init__(message, retries, retry_after_s, too_many)
+        super().__init__(message, retries, retry_after_s, too_many, is_away)
         self.retries = retries
         self.retry_after_s = retry_after_s
         self.too_many = too_many
+        self.is_away = is_away
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -124,6 +132,32 @@ class BudgetExhausted(GPOError):
 
 class ClusterError(GPOError):
     """Ray or Serve cannot start a part of the program; what stood before still stands."""
+
+
+class Part(StrEnum):
+    """A part of the program that others ask."""
+
+    EVALUATOR = "evaluator"
+    LIMITER = "limiter"
+
+
+class OutOfReach(ClusterError):
+    """A part of the program did not answer in all the time that it was given to come back.
+
+    Raised by those who ask it, in a trajectory's actor or a replica; the supervisor asks for the trajectory again.
+
+    Args:
+        part: which.
+        problem: what was met last.
+    """
+
+    def __init__(self, part: Part, problem: str) -> None:
+        super().__init__(part, problem)
+        self.part = part
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"the {self.part} is out of reach: {self.problem}"
 
 
 class StorageError(GPOError):

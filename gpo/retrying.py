@@ -15,6 +15,8 @@ _T = TypeVar("_T")
 
 _SOON_S = 0.5
 """An endpoint that asks for a shorter wait, or none, is not asked again and again without growing ones."""
+_AWAY_S = 5.0
+"""Longest wait where the endpoint is away: it shall not stand idle for a minute when it is back."""
 _JITTER = 0.1
 """Added to a wait that the endpoint asked for, as a share of it: those who were refused together shall not come back
 together."""
@@ -25,8 +27,10 @@ class Retries:
     """When to try again, and when to give up.
 
     Attributes:
-        max_attempts: tries of one call in all, ≥ 1, but for those that were only one too many at the time.
-        patience_s: how long one that is refused as one too many is tried again, in seconds.
+        max_attempts: tries of one call in all, ≥ 1, but for those that were only one too many at the time, or met no
+            endpoint.
+        patience_s: how long these are tried again, in seconds of waiting; tries of the other kinds in between do not
+            begin it anew.
         max_backoff_s: longest wait between two tries, in seconds; a longer ``Retry-After`` is cut to it.
     """
 
@@ -70,17 +74,23 @@ class Retries:
         try:
             return await retrying(attempt), len(failures)
         except ModelUnavailable as failure:
-            raise ModelUnavailable(str(failure), len(failures) - 1) from None
+            raise ModelUnavailable(str(failure), len(failures) - 1, is_away=failure.is_away) from None
 
     def _is_enough(self, failures: list[ModelUnavailable], state: tenacity.RetryCallState) -> bool:
-        counted = sum(not failure.too_many for failure in failures)
+        counted = sum(not _says_nothing_of_the_call(failure) for failure in failures)
         # Not the time in our own queue.
-        return counted >= self.max_attempts or (failures[-1].too_many and state.idle_for > self.patience_s)
+        is_out_of_patience = state.idle_for > self.patience_s
+        return counted >= self.max_attempts or (_says_nothing_of_the_call(failures[-1]) and is_out_of_patience)
 
     def _wait_s(self, failures: list[ModelUnavailable], state: tenacity.RetryCallState) -> float:
-        backoff = float(tenacity.wait_random_exponential(multiplier=0.5, max=self.max_backoff_s)(state))
+        longest_s = min(_AWAY_S, self.max_backoff_s) if failures[-1].is_away else self.max_backoff_s
+        backoff = float(tenacity.wait_random_exponential(multiplier=0.5, max=longest_s)(state))
         asked = failures[-1].retry_after_s
         if asked is None:
             return backoff
         waits = min(asked, self.max_backoff_s) * (1 + _JITTER * random.random())
         return waits if asked >= _SOON_S else max(waits, backoff)
+
+
+def _says_nothing_of_the_call(failure: ModelUnavailable) -> bool:
+    return failure.too_many or failure.is_away

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from gpo.concurrency import gather
+from gpo.errors import OutOfReach, Part
 from gpo.evaluation import Answered, Evaluation
 from gpo.limits.caller import caller
 from gpo.prompt import Prompt
 from gpo.tasks import Split
+
+log = logging.getLogger(__name__)
+
+_WAITS_S = (0.1, 1.0, 2.0, 4.0, 8.0, 16.0, 16.0)
+"""Before a request is made once more whose replica died. The first goes to one that stands already, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServeEvaluator:
     """An ``Evaluator`` and ``Answerer`` of one task that asks the Serve deployment.
 
-    Pickles, and so travels to actors.
+    A request whose replica dies is made once more, of another: what was answered by then comes from the completion
+    cache. It waits for as long as no replica stands at all. Pickles, and so travels to actors.
+
+    Both methods raise ``OutOfReach`` where a request's replicas die too often.
     """
 
     handle: DeploymentHandle[Any]
@@ -35,15 +47,36 @@ class ServeEvaluator:
 
     async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
         """One request for all of them."""
-        response = self.handle.answer.remote(self.task, prompt, split, indices, caller.get())
-        return cast("Sequence[Answered]", await _reply(response))
+        return cast(
+            "Sequence[Answered]",
+            await _reply(lambda: self.handle.answer.remote(self.task, prompt, split, indices, caller.get())),
+        )
 
     async def _evaluate(self, prompt: Prompt, split: Split, indices: Sequence[int] | None) -> Sequence[Evaluation]:
-        response = self.handle.evaluate.remote(self.task, [prompt], split, indices, caller.get())
-        return cast("Sequence[Evaluation]", await _reply(response))
+        return cast(
+            "Sequence[Evaluation]",
+            await _reply(lambda: self.handle.evaluate.remote(self.task, [prompt], split, indices, caller.get())),
+        )
 
 
-async def _reply(response: Any) -> Any:
+async def _reply(ask: Callable[[], Any]) -> Any:
+    waits_s = iter(_WAITS_S)
+    while True:
+        try:
+            return await _one_reply(ask)
+        except RayTaskError:
+            raise  # the replica is well: this is what the evaluator raised
+        except (RayError, RayServeException) as lost:
+            wait_s = next(waits_s, None)
+            if wait_s is None:
+                said = (str(lost).strip() or type(lost).__name__).splitlines()[0]
+                raise OutOfReach(Part.EVALUATOR, f"{len(_WAITS_S) + 1} requests were lost; {said}") from None
+            log.warning("a replica of the evaluator was lost; asking again in %g s: %s", wait_s, lost)
+        await asyncio.sleep(wait_s)
+
+
+async def _one_reply(ask: Callable[[], Any]) -> Any:
+    response = ask()
     try:
         return await response
     except asyncio.CancelledError:

@@ -21,6 +21,10 @@ EXAMPLES_AT_ONCE = 1000
 """Examples that a replica works on at once: more than its share of any endpoint's places."""
 
 
+HEALTH_CHECK_S = 2.0
+"""How soon a replica is missed that died; Serve's own 10 s would be most of the time until another stands."""
+
+
 class UnknownTask(LookupError):
     """The evaluator holds no task of this name."""
 
@@ -92,7 +96,10 @@ def evaluator_app(
         drain_s: seconds that a replica has to finish its requests when it is told to stop.
     """
     deployment = Evaluator.options(
-        num_replicas=replicas, ray_actor_options={"num_cpus": cpus}, graceful_shutdown_timeout_s=drain_s
+        num_replicas=replicas,
+        ray_actor_options={"num_cpus": cpus},
+        graceful_shutdown_timeout_s=drain_s,
+        health_check_period_s=HEALTH_CHECK_S,
     )
     app: ray_serve.Application = deployment.bind(evaluators)
     return app

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from gpo.errors import BudgetExhausted, ModelUnavailable
+from gpo.errors import BudgetExhausted, OutOfReach, Part
 from gpo.limits.caller import caller
 from gpo.limits.fair_queue import FairQueue
 from gpo.limits.messages import LEASE_S, Authority, Grant, Pool, Report, Spent
@@ -52,7 +52,7 @@ class Gate:
 
         Raises:
             BudgetExhausted: nothing may be called any more.
-            ModelUnavailable: the authority was out of reach for a minute.
+            OutOfReach: the authority was, for a minute.
         """
         live, owner = self._live, caller.get()
         admission = Admission(live.version, prompt_characters / 4 + live.expected_completion(max_tokens))
@@ -323,7 +323,8 @@ class _Live:
             except (ConnectionError, TimeoutError) as lost:
                 self._take_back(report)
                 if self._loop.time() - heard > _PATIENCE_S:
-                    self._turn_away(ModelUnavailable(f"the limiter is out of reach: {lost or 'no answer'}"))
+                    heard = self._loop.time()  # whoever comes now may wait as long
+                    self._turn_away(OutOfReach(Part.LIMITER, f"{lost or 'no answer'}, for {_PATIENCE_S:g} s"))
                 await asyncio.sleep(0.5)
                 continue
             heard = self._loop.time()

@@ -25,7 +25,10 @@ log = logging.getLogger(__name__)
 DEFAULT_MAX_BYTES = 1_000_000_000
 _RENEW_S = 3.0
 _MOST_AT_ONCE = 1000
+_SHARE = 0.1
+"""Of its time that the thread may spend on transactions of what nobody waits for: so long it gathers more."""
 _GATHERED_S = 0.1
+"""Never longer, and hence what a process that is killed loses at most; usually it is a few milliseconds."""
 _FAREWELL_S = 2.0
 
 _Answer = Completion | Missing | None
@@ -36,8 +39,8 @@ class SqliteStore:
     """Completions in a file on this machine; see ``gpo.completion_store.CompletionStore``.
 
     Nothing waits on the event loop's thread: one thread per process and file takes all that is asked meanwhile, and
-    does it in one transaction. What is put waits some moments for more, since a transaction costs as much as what is
-    in it; a process that is killed loses those moments' completions.
+    does it in one transaction. What is put while the thread was busy just before waits some milliseconds for more,
+    since a transaction costs as much as what is in it; a process that is killed loses those milliseconds' completions.
 
     Args:
         path: of the file; made where there is none.
@@ -78,6 +81,7 @@ class _Clerk:
         self._path, self._max_bytes = path, max_bytes
         self._asked: SimpleQueue[_Asked | None] = SimpleQueue()
         self._file: CompletionFile | None = None
+        self._rested = 0.0
         self.failed = False
         self._thread = threading.Thread(target=self._work, name="completions", daemon=True)
         self._thread.start()
@@ -113,7 +117,10 @@ class _Clerk:
             batch = self._next_batch()
             asked = [one for one in batch if one is not None]
             is_open = len(asked) == len(batch)
+            began = time.monotonic()
             answers = self._answers([one.request for one in asked])
+            ended = time.monotonic()
+            self._rested = ended + min(_GATHERED_S, (ended - began) * (1 / _SHARE - 1))
             by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Asked, _Answer]]] = defaultdict(list)
             for one, answer in zip(asked, answers, strict=True):
                 if one.loop is not None:
@@ -131,11 +138,11 @@ class _Clerk:
         batch: list[_Asked | None] = []
         with suppress(Empty):
             batch.append(self._asked.get(timeout=_RENEW_S))
-            deadline = time.monotonic() + _GATHERED_S
             while len(batch) < _MOST_AT_ONCE:
                 last = batch[-1]
                 can_wait = last is not None and last.future is None
-                batch.append(self._asked.get(timeout=max(0.0, deadline - time.monotonic()) if can_wait else 0.0))
+                left_s = self._rested - time.monotonic() if can_wait else 0.0
+                batch.append(self._asked.get(timeout=max(0.0, left_s)))
         return batch
 
     def _answers(self, requests: list[Request]) -> list[_Answer]:

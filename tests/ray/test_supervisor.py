@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,13 +12,15 @@ from pathlib import Path
 import pytest
 
 from actors.checkpoint_store import CheckpointStore
+from actors.failure_policy import Budgets, Fault
 from actors.folder import Folder
 from actors.search import Phase, Search, SearchKey, Update
-from actors.supervisor import Placement, Supervisor, shards
+from actors.place import Placement, shards
+from actors.supervisor import Supervisor
 from cluster.ray_session import ray_session
 from gpo.acceptance import BestOfStep
 from gpo.batches import TrainBatches
-from gpo.errors import ModelRefused, RefusalReason
+from gpo.errors import ModelRefused, OutOfReach, Part, RefusalReason, StorageError
 from gpo.evaluation import Evaluation, Evaluator
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt
@@ -105,6 +108,42 @@ def _die(journal: Path, prompt: Prompt, split: Split) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _die_by_and_by(journal: Path, prompt: Prompt, split: Split) -> None:
+    """End the process at every prompt, but only once others in it have begun."""
+    while not journal.with_name("others").exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _begun(journal: Path, prompt: Prompt, split: Split) -> None:
+    journal.with_name("others").touch()
+
+
+def _die_in_every_step(journal: Path, prompt: Prompt, split: Split) -> None:
+    """End the process once for each prompt: after every death the search gets on a little."""
+    died = journal.with_name(f"died-{split}-{prompt.id}")
+    if not died.exists():
+        died.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _out_of_reach(journal: Path, prompt: Prompt, split: Split) -> None:
+    """Twice for each prompt."""
+    times = journal.with_name(f"asked-{split}-{prompt.id}")
+    with times.open("a") as file:
+        file.write("x")
+    if len(times.read_text()) <= 2:
+        raise OutOfReach(Part.LIMITER, "gone")
+
+
+def _always_out_of_reach(journal: Path, prompt: Prompt, split: Split) -> None:
+    raise OutOfReach(Part.EVALUATOR, "gone")
+
+
+def _no_space(journal: Path, prompt: Prompt, split: Split) -> None:
+    raise StorageError("no space left")
+
+
 def _fail(journal: Path, prompt: Prompt, split: Split) -> None:
     if len(prompt.words) == 3:
         raise RuntimeError("a fault of ours")
@@ -180,8 +219,55 @@ async def test_a_search_whose_actor_dies_too_often_is_lost_alone(tmp_path: Path)
     error = last[doomed.key].error
     assert error is not None
     assert "TrajectoryLost" in error
-    assert "died 2 times" in error
+    assert "its actor died 2 times" in error
     assert "cluster.actor_restarts" in error
+
+
+@pytest.mark.usefixtures("cluster")
+async def test_a_search_that_kills_its_actor_does_not_take_the_others_along(tmp_path: Path) -> None:
+    # All in one actor, none of which can get on while the one is among them.
+    poison = _search(JournaledEvaluator(tmp_path / "poison", _die_by_and_by), "poison")
+    sound = [_search(JournaledEvaluator(tmp_path / f"sound-{seed}", _begun), "sound", seed) for seed in (0, 1)]
+    last = await _last_updates([poison, *sound], tmp_path / "checkpoints", restarts=1)
+    assert [last[search.key].error for search in sound] == [None, None]
+    error = last[poison.key].error
+    assert error is not None
+    assert error.startswith("TrajectoryLost: trajectory poison/0: its actor died 2 times")
+
+
+@pytest.mark.usefixtures("cluster")
+async def test_an_actor_that_dies_in_every_step_is_not_too_much_for_a_search_that_gets_on(tmp_path: Path) -> None:
+    search = _search(JournaledEvaluator(tmp_path / "journal", _die_in_every_step))
+    (last,) = (await _last_updates([search], tmp_path / "checkpoints", restarts=2)).values()
+    assert last.error is None
+    assert len(list(tmp_path.glob("died-*"))) > 4
+
+
+@pytest.mark.usefixtures("cluster")
+async def test_a_search_that_does_not_reach_a_part_is_asked_for_again_so_often(tmp_path: Path) -> None:
+    shaken = _search(JournaledEvaluator(tmp_path / "shaken", _out_of_reach), "shaken")
+    lost = _search(JournaledEvaluator(tmp_path / "lost", _always_out_of_reach), "lost")
+    supervisor = Supervisor(
+        [shaken, lost],
+        CheckpointStore(Folder(str(tmp_path / "checkpoints"))),
+        Placement(8, 0.1, 0),
+        budgets=Budgets(crashes=0, evaluator=1, limiter=2),
+    )
+    last = {update.key: update async for update in supervisor.run()}
+    assert last[shaken.key].error is None
+    error = last[lost.key].error
+    assert error is not None
+    assert error.startswith("TrajectoryLost: trajectory lost/0: the evaluator could not be reached 2 times")
+    assert supervisor.faults[Fault.EVALUATOR] == 2
+    assert supervisor.faults[Fault.LIMITER] >= 4
+
+
+@pytest.mark.usefixtures("cluster")
+async def test_what_cannot_be_saved_ends_all_searches(tmp_path: Path) -> None:
+    full = _search(JournaledEvaluator(tmp_path / "full", _no_space), seed=0)
+    sound = _search(JournaledEvaluator(tmp_path / "sound"), seed=1)
+    with pytest.raises(StorageError, match="no space left"):
+        await _last_updates([full, sound], tmp_path / "checkpoints")
 
 
 @pytest.mark.usefixtures("cluster")

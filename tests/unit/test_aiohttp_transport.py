@@ -52,7 +52,7 @@ def server() -> Iterator[SimulatedEndpoint]:
 
 
 def model(base_url: str, **settings: Any) -> OpenAICompatibleModel:
-    usual: dict[str, Any] = {"max_attempts": 1, "max_backoff_s": 0.01, "timeout_s": 5.0}
+    usual: dict[str, Any] = {"max_attempts": 1, "max_backoff_s": 0.01, "timeout_s": 5.0, "patience_s": 0.05}
     return OpenAICompatibleModel(Endpoint(base_url, "task-model", **{**usual, **settings}))
 
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from gpo import errors
-from gpo.errors import ConfigError, GPOError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.errors import ConfigError, GPOError, ModelRefused, ModelUnavailable, OutOfReach, Part, RefusalReason
 
 ARGUMENTS: dict[type[GPOError], tuple[object, ...]] = {
     ConfigError: ("optimizer.steps", "'x' is not a number", "write a number"),
-    ModelUnavailable: ("HTTP 503: busy", 5, 2.5),
+    ModelUnavailable: ("HTTP 503: busy", 5, 2.5, False, True),
+    OutOfReach: (Part.EVALUATOR, "no answer"),
     ModelRefused: ("HTTP 401: no", RefusalReason.KEY, "small", "http://127.0.0.1/v1", "/run/key"),
 }
 """How a class is made that takes more than a message."""

@@ -199,7 +199,45 @@ async def test_an_account_without_quota_is_refused_at_once() -> None:
 async def test_a_server_that_is_not_there_is_unavailable(unused_tcp_port: int) -> None:
     error = await failure(model(f"http://127.0.0.1:{unused_tcp_port}/v1"))
     assert isinstance(error, ModelUnavailable)
-    assert error.retries == 2
+    assert error.is_away
+    assert error.retries > 2, "it is tried for as long as patience lasts"
+
+
+async def test_a_server_that_comes_back_is_asked_on(unused_tcp_port: int) -> None:
+    url = f"http://127.0.0.1:{unused_tcp_port}/v1"
+    waiting = asyncio.create_task(complete(model(url, patience_s=60, max_attempts=1)))
+    await asyncio.sleep(0.3)
+    with SimulatedEndpoint(port=unused_tcp_port):
+        assert (await asyncio.wait_for(waiting, 20)).usage.retries > 2
+
+
+@pytest.mark.parametrize(("status", "is_counted"), [(500, True), (408, True), (502, False), (503, False), (504, False)])
+async def test_failures_that_a_gateway_tells_of_do_not_count(
+    status: int, is_counted: bool, server: SimulatedEndpoint
+) -> None:
+    server.behaviour = Behaviour(fail_next=5, error_status=status)
+    waiting = complete(model(server.base_url, patience_s=60))
+    if is_counted:
+        with pytest.raises(ModelUnavailable):
+            await waiting
+    else:
+        assert (await waiting).usage.retries == 5
+
+
+async def test_a_connection_that_breaks_counts_as_the_call_may_have_broken_it() -> None:
+    asked = 0
+
+    async def broken(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    async with replying(broken) as url:
+        error = await failure(model(url, patience_s=60))
+    assert isinstance(error, ModelUnavailable)
+    assert (asked, error.retries) == (3, 2)
 
 
 async def test_a_server_that_never_answers_is_unavailable(server: SimulatedEndpoint) -> None:

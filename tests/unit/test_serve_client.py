@@ -5,7 +5,10 @@ from collections.abc import Generator
 from typing import Any, cast
 
 import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, TaskCancelledError
+from ray.serve.exceptions import ReplicaUnavailableError
 
+from gpo.errors import EvaluationError, OutOfReach
 from gpo.evaluation import Answered, Evaluation, LocalEvaluator
 from gpo.examples import Example
 from gpo.grading import RuleGrader
@@ -82,6 +85,51 @@ async def test_one_failure_stops_the_other_requests() -> None:
     with pytest.raises(RuntimeError, match="lost"):
         await task
     assert handle.responses[1].cancelled
+
+
+async def until_asked(handle: Handle, times: int) -> None:
+    async with asyncio.timeout(5):
+        while len(handle.responses) < times:  # noqa: ASYNC110  # the client counts by itself
+            await asyncio.sleep(0.001)
+
+
+LOST = [ActorDiedError(), ActorUnavailableError("no answer", None), TaskCancelledError(), ReplicaUnavailableError("r")]
+
+
+@pytest.mark.parametrize("lost", LOST, ids=lambda lost: type(lost).__name__)
+async def test_a_request_whose_replica_is_lost_is_made_again(lost: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.client._WAITS_S", (0.0, 0.0))
+    handle = Handle()
+    task = await asked(handle, "a")
+    handle.responses[0].work.set_exception(lost)
+    await until_asked(handle, 2)
+    assert handle.asked[0] == handle.asked[1]
+    handle.responses[1].work.set_result([SCORED])
+    assert await task == [SCORED]
+
+
+async def test_a_request_is_made_so_often_and_then_the_evaluator_is_out_of_reach(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serve.client._WAITS_S", (0.0, 0.0))
+    handle = Handle()
+    task = await asked(handle, "a")
+    for number in range(3):
+        await until_asked(handle, number + 1)
+        handle.responses[number].work.set_exception(ActorDiedError())
+    with pytest.raises(OutOfReach, match="the evaluator is out of reach: 3 requests were lost"):
+        await task
+    assert len(handle.responses) == 3
+
+
+async def test_what_the_evaluator_raises_is_not_asked_for_again() -> None:
+    handle = Handle()
+    task = await asked(handle, "a")
+    cause = EvaluationError("too many")
+    handle.responses[0].work.set_exception(RayTaskError("evaluate", "traceback", cause).as_instanceof_cause())
+    with pytest.raises(EvaluationError):
+        await task
+    assert len(handle.responses) == 1
 
 
 async def test_answers_are_one_request_which_ends_with_its_caller() -> None:
