@@ -100,7 +100,7 @@ def _embedded(folder: Path, seed: int) -> Disturbed:
     started_s = monotonic()
     sitting = household.sit(command, kills, cwd=place, output=place / "output.txt", env={"PYTHONPATH": str(ROOT)})
     household.linger(30.0)
-    left = household.clear()
+    (left,) = household.clear()
     summary = json.loads((place / "results" / "summary.json").read_text(encoding="utf-8"))
     return Disturbed(
         scenario=EMBEDDED,

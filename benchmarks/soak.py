@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 timeout_s=moments_s[-1] + 180.0,
             )
             left_s = household.linger(_LONGEST_LEFT_S)
-        left, seen = household.clear(), traffic(read_log(log))
+        (left,), seen = household.clear(), traffic(read_log(log))
         (folder / "weighings.json").write_text(
             json.dumps([{pid: asdict(held) for pid, held in weighing.items()} for weighing in soak.weighings]), "utf-8"
         )

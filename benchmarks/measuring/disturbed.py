@@ -66,6 +66,7 @@ class Disturbed:
         orphans_s: how long processes lived on after their driver was killed, at most.
         orphaned_calls: requests that they began in that time.
         left: programs that were there for too long after the last sitting, and were killed.
+        orphans_left: likewise, of sittings whose driver was killed; it is Ray's own daemons that stay.
     """
 
     scenario: str
@@ -83,6 +84,7 @@ class Disturbed:
     orphans_s: float | None = None
     orphaned_calls: int = 0
     left: Sequence[str] = field(default_factory=list)
+    orphans_left: Sequence[str] = field(default_factory=list)
 
     @property
     def is_good(self) -> bool:
@@ -171,7 +173,7 @@ def disturbed(
                 )
             )
         household.linger(_LONGEST_LEFT_S)
-        left = household.clear()
+        *orphans, left = household.clear()
     records = read_log(log)
     result = found(folder / "results")
     deaths = [kill.at_s for kill in kills.done if kill.part is Part.DRIVER]
@@ -191,6 +193,7 @@ def disturbed(
         orphans_s=_orphans_s(household, deaths),
         orphaned_calls=_orphaned_calls(records, deaths, [sitting.started_s for sitting in sittings[1:]]),
         left=left,
+        orphans_left=[program for programs in orphans for program in programs],
     )
 
 

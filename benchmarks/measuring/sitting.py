@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Protocol
@@ -91,22 +92,22 @@ class Household:
             raise
         return Sitting(started_s, monotonic(), process.wait())
 
-    def linger(self, longest_s: float, *, until: Callable[[], bool] = lambda: False) -> float:
-        """Look on until no process is left, or for so long, or until a condition holds; seconds that it took."""
+    def linger(self, longest_s: float) -> float:
+        """Look on until no process of the last command is left, or for so long; seconds that it took."""
         started_s = monotonic()
-        while monotonic() - started_s < longest_s and not until():
-            members = [member for family in self.families for member in family.look()]
-            if not members:
+        while monotonic() - started_s < longest_s:
+            self._look_at_earlier()
+            if not self.families[-1].look():
                 break
             sleep(_LOOK_EVERY_S)
         return monotonic() - started_s
 
-    def clear(self) -> list[str]:
-        """Kill what is left; the programs that ran."""
-        left = [member for family in self.families for member in family.look()]
-        for member in left:
+    def clear(self) -> list[list[str]]:
+        """Kill what is left; for each command, the programs that ran."""
+        left = [family.look() for family in self.families]
+        for member in chain(*left):
             member.kill()
-        return [member.program for member in left]
+        return [[member.program for member in members] for members in left]
 
     def _look_at_earlier(self) -> None:
         for family in self.families[:-1]:

@@ -134,7 +134,8 @@ def test_a_sitting_ends_with_its_command_and_what_is_left_can_be_cleared(tmp_pat
     assert sitting.code == 0
     assert sitting.started_s < sitting.ended_s
     assert household.linger(0.3) >= 0.3
-    assert len(household.clear()) == 1
+    ((left,),) = household.clear()
+    assert left
     assert household.linger(20.0) < 20.0
 
 
