@@ -21,7 +21,7 @@ from benchmarks.measuring.disturbed import Disturbed, Size, append_row, disturbe
 from benchmarks.measuring.endpoint_process import ROOT
 from benchmarks.measuring.kills import Kills, Part, every_few_seconds
 from benchmarks.measuring.outcome import working_folder
-from benchmarks.measuring.sitting import Household
+from benchmarks.measuring.sitting import Household, end_on_sigterm
 from benchmarks.measuring.tables import write_between
 
 PARTS, DRIVER, EMBEDDED = "a part every few seconds", "the driver, then --resume", "the embedded model"
@@ -160,4 +160,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     sys.exit(main())

@@ -21,7 +21,7 @@ from benchmarks.measuring.family import Member
 from benchmarks.measuring.kills import Part, part
 from benchmarks.measuring.ours import Load, command, write_configuration
 from benchmarks.measuring.outcome import working_folder
-from benchmarks.measuring.sitting import Household
+from benchmarks.measuring.sitting import Household, end_on_sigterm
 from benchmarks.measuring.tables import write_between
 from benchmarks.measuring.weighing import Holding, Tolerance, growths, weigh
 
@@ -132,4 +132,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     sys.exit(main())

@@ -185,7 +185,7 @@ def disturbed(
         status=_status(folder / "results"),
         is_same=result is not None and result == (expected or result),
         failure=_failure(sittings[-1].code, folder),
-        kills=Counter(kill.part for kill in kills.done),
+        kills=dict(Counter(kill.part for kill in kills.done)),
         wall_s=sum(sitting.ended_s - sitting.started_s for sitting in sittings),
         task=repeats(records, _ends(household, kills), "task-model"),
         optimizer=repeats(records, _ends(household, kills), "opt-model"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -28,6 +30,11 @@ class Sitting:
     started_s: float
     ended_s: float
     code: int
+
+
+def end_on_sigterm() -> None:
+    """Have SIGTERM raise ``SystemExit``, so that what was started is ended before we are."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 class Onlooker(Protocol):
