@@ -17,7 +17,7 @@ from gpo.limits.messages import Budget, Grant, Report, Spent
 log = logging.getLogger(__name__)
 
 _NAMESPACE = "gpo"
-_VERSION = 1
+_VERSION = 2
 """Of what gates and authority say to each other; programs of different versions do not share an authority."""
 _AT_ONCE = 100_000
 

@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import ray
 from ray.exceptions import RayError, RayTaskError
 
 from actors.checkpoint_store import CheckpointStore
@@ -53,9 +52,9 @@ class _Carried:
     def key(self) -> SearchKey:
         return self.search.key
 
-    def heard(self, update: Update) -> None:
-        """Whether it got on; one that was started anew tells first what it had reached before."""
-        if update.checkpoint is not None and (reached := _progress(update.checkpoint)) > self.reached:
+    def heard(self, checkpoint: Checkpoint | None) -> None:
+        """See whether it got on; one that was started anew tells first what it had reached before."""
+        if checkpoint is not None and (reached := _progress(checkpoint)) > self.reached:
             self.reached, self.history = reached, self.history.got_on()
 
 
@@ -161,7 +160,7 @@ class Supervisor:
             streaming = place.actor.run.options(num_returns="streaming")
             async for reference in streaming.remote(carried.key, [place.searches], self._store):
                 update: Update = await reference
-                carried.heard(update)
+                carried.heard(update.checkpoint)
                 news.of(update)
         except RayTaskError as failure:
             error = raised_by(failure)
@@ -180,6 +179,7 @@ class Supervisor:
         if isinstance(trouble, tuple):
             fault, said, life = trouble
             self.faults[fault] += 1
+            await self._look(carried)
             decision = on_fault(fault, carried.history, self._budgets, f"trajectory {carried.key}")
             log.warning("trajectory %s: %s; %s: %s", carried.key, fault, decision, said)
             carried.history = carried.history.after(fault)
@@ -201,6 +201,13 @@ class Supervisor:
             case AskAgain(wait_s):
                 await asyncio.sleep(wait_s)
         return True
+
+    async def _look(self, carried: _Carried) -> None:
+        """A process that dies takes its last news along, but not what it saved."""
+        try:
+            carried.heard(await asyncio.to_thread(self._store.load, carried.key))
+        except GPOError as error:  # its actor will meet the same, and say so
+            log.warning("the checkpoint of trajectory %s: %s", carried.key, error)
 
     def _move_out(self, carried: _Carried) -> None:
         carried.place.leave(carried.key)

@@ -29,7 +29,8 @@ class CompletionStore(Protocol):
     async def find(self, key: bytes) -> Completion | Missing:
         """The completion, without what it cost; or what to do, for a key that nobody else is told to make meanwhile.
 
-        A claim lasts for as long as the process lives that made it, and some seconds more.
+        A claim lasts for as long as the process lives that made it, and, where its death cannot be seen, some seconds
+        more.
         """
         ...
 

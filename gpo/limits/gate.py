@@ -15,6 +15,7 @@ from gpo.limits.caller import caller
 from gpo.limits.fair_queue import FairQueue
 from gpo.limits.messages import LEASE_S, Authority, Grant, Pool, Report, Spent
 from gpo.models import Usage
+from gpo.process_mark import process_mark
 
 _BUSY_S, _QUIET_S = 1.0, 4.0
 """Between two reports while there are calls, and while there are none; well below ``LEASE_S``."""
@@ -108,7 +109,7 @@ class _Live:
     """A gate in use; belongs to one event loop."""
 
     def __init__(self, authority: Authority, pool: Pool) -> None:
-        self._authority, self._pool = authority, pool
+        self._authority, self._pool, self._process = authority, pool, process_mark()
         self.loop = self._loop = asyncio.get_running_loop()
         self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
         self._num_waiting = 0
@@ -270,6 +271,7 @@ class _Live:
             permits_returned=self._returned,
             tokens_beyond=self._tokens_beyond,
             spent=self._spent,
+            process=self._process,
         )
         self._succeeded = self._refused = 0
         self._retry_after_s, self._tokens_beyond = 0.0, 0.0

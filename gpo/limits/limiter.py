@@ -1,7 +1,7 @@
 """Who may call what, and how much: the bookkeeping behind ``LimitAuthority``, without waiting for anything.
 
 Places at an endpoint are never handed out twice: what is taken from one gate goes to another only when the first has
-said that it is back, or was not heard of for ``LEASE_S`` seconds.
+said that it is back, was not heard of for ``LEASE_S`` seconds, or has died before the authority's eyes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from gpo.limits.adaptive import AdaptiveConcurrency
 from gpo.limits.messages import LEASE_S, Grant, Pool, Report
 from gpo.limits.rates import ModelRates
 from gpo.limits.shares import Want, fair_shares
+from gpo.process_mark import is_gone
 
 _PERMITS_EVERY_S = 0.05
 """Permits that a rate lets trickle are handed out in batches, so often at most."""
 
 _HALF_LIFE_S = 5.0
+_LOOK_EVERY_S = 0.5
+"""How often it is looked whether the gates' processes are still there."""
 
 
 class Limiter:
@@ -31,7 +34,7 @@ class Limiter:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+        self._clock, self._looked = clock, -inf
         self._gates: dict[str, _Gate] = {}
         self._endpoints: dict[str, _Endpoint] = {}
         self._rates: dict[tuple[str, str], ModelRates] = {}
@@ -65,7 +68,7 @@ class Limiter:
             return True
         if gate is None:
             # One that outlived an authority says what it holds.
-            gate = _Gate(pool, epoch=report.epoch, held=report.places, told=report.places)
+            gate = _Gate(pool, report.process, epoch=report.epoch, held=report.places, told=report.places)
             self._gates[report.holder] = endpoint.gates[report.holder] = gate
             endpoint.limits_changed()
         if report.number > gate.number and report.epoch == gate.epoch:
@@ -162,7 +165,13 @@ class Limiter:
         return rates
 
     def _expire(self, now: float) -> None:
-        for holder in [holder for holder, gate in self._gates.items() if now - gate.seen > LEASE_S]:
+        silent = {holder for holder, gate in self._gates.items() if now - gate.seen > LEASE_S}
+        if now - self._looked > _LOOK_EVERY_S:
+            self._looked = now
+            processes = {gate.process for gate in self._gates.values()}
+            gone = {process for process in processes if is_gone(process)}
+            silent |= {holder for holder, gate in self._gates.items() if gate.process in gone}
+        for holder in silent:
             self._drop(holder)
 
     def _drop(self, holder: str) -> None:
@@ -196,6 +205,7 @@ class _Gate:
     """What is known of a gate: ``told`` places it may use, ``held`` ones it may still be using."""
 
     pool: Pool
+    process: str = ""
     epoch: int = 0
     held: int = 0
     told: int = 0

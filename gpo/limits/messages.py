@@ -91,6 +91,7 @@ class Report:
         tokens_beyond: since the last report: tokens taken beyond those expected; negative where fewer.
         spent: since the first report.
         leaving: it has nothing to call any more, and gives everything back.
+        process: mark of the process that it is in; see ``gpo.process_mark``. Empty where that is not said.
     """
 
     holder: str
@@ -112,6 +113,7 @@ class Report:
     tokens_beyond: float = 0.0
     spent: Spent = field(default_factory=Spent)
     leaving: bool = False
+    process: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +140,8 @@ class Grant:
 
 
 LEASE_S = 10.0
-"""How long a grant holds, in seconds. A gate whose process died is missed after as long, and what it held is given to
-others."""
+"""How long a grant holds, in seconds. A gate whose process died is missed after as long, where the authority cannot see
+that at once, and what it held is given to others."""
 
 
 class Authority(Protocol):

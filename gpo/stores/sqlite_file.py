@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from gpo.completion_store import Missing
 from gpo.models import Completion
+from gpo.process_mark import is_gone, process_mark
 from gpo.stores.record import decode, encode
 
 _APPLICATION_ID = 0x47504F43  # "GPOC", in the file's header
@@ -74,7 +75,8 @@ class CompletionFile:
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._holder = uuid4().hex
+        # More than one of a process may have the file open.
+        self._holder = f"{uuid4().hex} {process_mark()}"
         self._held: set[bytes] = set()
         self._renewed = 0.0
         self._added_bytes = max_bytes  # since the size was looked at: the bound may be lower than it was
@@ -185,7 +187,12 @@ class CompletionFile:
             (key, self._holder, now + _LEASE_S, now),
         )
         if done.rowcount == 0:
-            return Missing.ELSEWHERE
+            ((holder,),) = self._sql.execute("SELECT holder FROM claims WHERE key = ?", (key,)).fetchall()
+            if not _is_gone(holder):
+                return Missing.ELSEWHERE
+            self._sql.execute(
+                "UPDATE claims SET holder = ?, expires = ? WHERE key = ?", (self._holder, now + _LEASE_S, key)
+            )
         self._held.add(key)
         return Missing.CLAIMED
 
@@ -196,12 +203,14 @@ class CompletionFile:
             yield from self._sql.execute(query, some)
 
     def _claimed(self, keys: Sequence[bytes], now: float) -> set[bytes]:
-        found: set[bytes] = set()
+        """Those that somebody is making who is alive, as far as one can tell."""
+        found: dict[bytes, str] = {}
         for some in _chunks(keys):
             marks = ",".join("?" * len(some))
-            query = f"SELECT key FROM claims WHERE expires >= ? AND key IN ({marks})"  # noqa: S608  # question marks
-            found.update(key for (key,) in self._sql.execute(query, (now, *some)))
-        return found
+            query = f"SELECT key, holder FROM claims WHERE expires >= ? AND key IN ({marks})"  # noqa: S608  # question marks
+            found.update(self._sql.execute(query, (now, *some)))
+        gone = {holder for holder in set(found.values()) if _is_gone(holder)}
+        return {key for key, holder in found.items() if holder not in gone}
 
     def _evict(self) -> None:
         if self._used_bytes() > self._max_bytes:
@@ -235,6 +244,10 @@ class CompletionFile:
                 self._sql.execute("ROLLBACK")
             raise
         self._sql.execute("COMMIT")
+
+
+def _is_gone(holder: str) -> bool:
+    return is_gone(holder.partition(" ")[2])
 
 
 def _chunks(keys: Iterable[bytes]) -> Iterator[list[bytes]]:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,12 +82,18 @@ class Gpo:
         """Run it to its end."""
         return self.start(*arguments, cwd=cwd, env=env).finish(timeout_s)
 
-    def start(self, *arguments: object, cwd: Path, env: Mapping[str, str] | None = None) -> Started:
+    def start(
+        self,
+        *arguments: object,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        program: Sequence[str] = ("-m", "cluster.cli"),
+    ) -> Started:
         """Run it in the background; it is ended with the test that started it, at the latest."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
         mark = uuid4().hex
         process = subprocess.Popen(
-            [sys.executable, "-m", "cluster.cli", *map(str, arguments)],
+            [sys.executable, *program, *map(str, arguments)],
             cwd=cwd,
             env={**inherited, "PYTHONPATH": str(ROOT), _MARK: mark, **(env or {})},
             stdout=subprocess.PIPE,

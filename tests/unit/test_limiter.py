@@ -13,6 +13,7 @@ from gpo.limits.limiter import Limiter
 from gpo.limits.messages import LEASE_S, Budget, Grant, Pool, Report, Spent
 from gpo.limits.rates import MinuteRate
 from gpo.limits.shares import Want, fair_shares
+from gpo.process_mark import process_mark
 
 POOL = Pool("http://here/v1", "model", 32, 32)
 
@@ -91,6 +92,21 @@ def test_a_report_from_before_a_grant_does_not_give_places_back() -> None:
     first.limiter.take(replace(stale, number=stale.number + 5, demand=0))
     second.tells(demand=32)
     assert second.hears() == Grant(1, 0, contended=False) or second.places == 0
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_holder_whose_process_has_died_before_our_eyes_is_missed_at_once(dies: bool) -> None:
+    clock = Clock()
+    limiter = Limiter(clock)
+    dead, other = Holder(limiter, "a"), Holder(limiter, "b")
+    mark = process_mark()
+    machine, number, started = mark.rsplit(" ", 2)
+    dead.tells(demand=32, process=f"{machine} {number} {int(started) - 1}" if dies else mark)
+    dead.hears()
+    clock.now += 1
+    other.tells(demand=32)
+    other.hears()
+    assert other.places == (32 if dies else 0)
 
 
 def test_a_holder_that_is_not_heard_of_is_missed_after_its_lease() -> None:

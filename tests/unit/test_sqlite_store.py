@@ -266,3 +266,41 @@ async def test_the_claim_of_a_process_that_died_runs_out(tmp_path: Path, monkeyp
     await asyncio.sleep(0.4)
     assert await store.find(b"key") is Missing.CLAIMED
     other.close()
+
+
+CLAIMS_AND_DIES = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from gpo.stores.sqlite import SqliteStore
+
+asyncio.run(SqliteStore(Path(sys.argv[1])).find(b"key"))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+async def test_the_claim_of_a_process_that_was_killed_is_free_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "completions.sqlite"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", CLAIMS_AND_DIES, str(path), cwd=ROOT)
+    await asyncio.wait_for(process.wait(), 60)
+    with sqlite3.connect(path) as file:
+        ((expires,),) = file.execute("SELECT expires FROM claims").fetchall()
+        # Long enough for what follows to say nothing about its running out.
+        file.execute("UPDATE claims SET expires = ?", (expires + 3600,))
+    assert await SqliteStore(path).find(b"key") is Missing.CLAIMED
+    other = sqlite_file.CompletionFile(path, 1_000_000)
+    assert other.serve([sqlite_file.Request(sqlite_file.Action.FIND, b"key")]) == [Missing.ELSEWHERE]
+    other.close()
+
+
+async def test_what_is_put_while_nothing_else_is_done_is_written_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpo.stores.sqlite._GATHERED_S", 60.0)
+    store = SqliteStore(tmp_path / "completions.sqlite")
+    await store.find(b"key")
+    await store.put(b"key", reply("kept"))
+    other = sqlite_file.CompletionFile(store.path, 1_000_000)
+    async with asyncio.timeout(10):
+        while other.serve([sqlite_file.Request(sqlite_file.Action.FIND, b"key")]) != [reply("kept")]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    other.close()

@@ -1,0 +1,234 @@
+"""Parts of a run are killed while the rest goes on: real processes, real Serve, calls over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from actors.checkpoint_store import CheckpointStore
+from actors.failure_policy import Fault
+from actors.folder import Folder
+from actors.limiter import ClusterAuthority
+from actors.search import Phase, SearchKey, Update
+from actors.supervisor import Supervisor
+from actors.trajectory_worker import TrajectoryWorker
+from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndpoint
+from cluster.build import Access, build_evaluators, build_tasks
+from cluster.config import RunConfig
+from cluster.ray_session import ray_session
+from cluster.searches import build_searches
+from cluster.services import embedded_models, evaluator, start_serve
+from cluster.standing import placement
+from gpo.checkpoint import Checkpoint
+from gpo.endpoint import Endpoint
+from gpo.limits.authority import LimitAuthority
+from gpo.limits.messages import Budget, Spent
+from gpo.models import Sampling
+from gpo.openai_compatible import OpenAICompatibleModel
+from serve.client import ServeEvaluator
+from serve.embedded_model import EmbeddedModelSpec
+
+if TYPE_CHECKING:
+    from tests.ray.conftest import MakeConfig, Pids
+
+LATENCY_S = 0.1
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with ray_session("local", cpus_needed=4):
+        start_serve()
+        yield
+
+
+@pytest.fixture
+def endpoint() -> Iterator[SimulatedEndpoint]:
+    with SimulatedEndpoint(Behaviour(latency_s=LATENCY_S)) as running:
+        yield running
+
+
+@contextmanager
+def _standing(config: RunConfig, checkpoints: Path) -> Iterator[tuple[Supervisor, Access]]:
+    """The evaluator of a run, and what carries it."""
+    tasks = build_tasks(config)
+    access = Access({}, ClusterAuthority(), account=config.run.name)
+    evaluators = build_evaluators(config, tasks, access)
+    cpus = config.cluster.evaluator_cpus
+    with evaluator(config.run.name, evaluators, replicas=config.num_replicas, cpus=cpus) as handle:
+        asked = {task.name: ServeEvaluator(handle, task.name) for task in tasks}
+        searches = build_searches(config, tasks, asked, access)
+        yield Supervisor(searches, CheckpointStore(Folder(str(checkpoints))), placement(config)), access
+
+
+async def _finals(updates: AsyncGenerator[Update, None]) -> dict[SearchKey, Update]:
+    async with aclosing(updates) as news:
+        return {update.key: update async for update in news if update.phase is Phase.DONE}
+
+
+def _essence(checkpoint: Checkpoint | None) -> Any:
+    """All that is found out, without what it cost."""
+    assert checkpoint is not None
+    trajectory = checkpoint.trajectory
+    steps = [(step.candidates, step.successor, step.direction) for step in trajectory.steps]
+    return trajectory.initial, steps, {prompt: test.score for prompt, test in checkpoint.test.items()}
+
+
+@dataclass
+class Killing:
+    """Kills processes one after the other, each after so many more calls were answered."""
+
+    endpoint: SimulatedEndpoint
+    pids: Pids
+    titles: Sequence[str]
+    after: int
+    killed: list[tuple[str, float]] = field(default_factory=list)
+
+    async def go(self) -> None:
+        seen = 0
+        for title in self.titles:
+            seen += self.after
+            while len(self.endpoint.requests) < seen:  # noqa: ASYNC110  # the endpoint is in another thread
+                await asyncio.sleep(0.005)
+            number = self.pids(title)[0]
+            self.killed.append((title, time.monotonic()))
+            os.kill(number, signal.SIGKILL)
+
+
+def _repeated(calls: Sequence[AccessRecord], killed: Sequence[float]) -> list[AccessRecord]:
+    """Answered calls that were made again, though they were answered before any part was killed.
+
+    The endpoint counts a call as answered as soon as its reply is on the way; one whose reply was being read, or
+    written down, at the kill was in flight for all others.
+    """
+    answered = [call for call in calls if call.status == 200 and call.model]
+    times = Counter(call.content for call in answered)
+    return [
+        call
+        for call in answered
+        if times[call.content] > 1
+        and not any(
+            other.started_s - 0.05 < kill < other.finished_s + 0.05
+            for other in answered
+            for kill in killed
+            if other.content == call.content
+        )
+    ]
+
+
+async def _undisturbed(config: RunConfig, checkpoints: Path) -> dict[SearchKey, Any]:
+    """What the same searches come to in this process."""
+    tasks, access = build_tasks(config), Access({}, LimitAuthority(), account="undisturbed")
+    evaluators = {one.task.name: one for one in build_evaluators(config, tasks, access)}
+    searches = build_searches(config, tasks, evaluators, access)
+    worker = TrajectoryWorker(searches, CheckpointStore(Folder(str(checkpoints))))
+    found = {}
+    for search in searches:
+        async for update in worker.run(search.key):
+            found[search.key] = update
+    return {key: _essence(update.checkpoint) for key, update in found.items()}
+
+
+@pytest.mark.usefixtures("cluster")
+async def test_parts_that_are_killed_come_back_and_nothing_is_lost(
+    endpoint: SimulatedEndpoint, make_config: MakeConfig, pids: Pids, tmp_path: Path
+) -> None:
+    endpoint.behaviour = Behaviour()
+    undisturbed = await _undisturbed(make_config(tmp_path / "calm", endpoint.base_url), tmp_path / "calm-checkpoints")
+    num_calls = len(endpoint.requests)
+    endpoint.requests.clear()
+    endpoint.behaviour = Behaviour(latency_s=LATENCY_S)
+
+    parts = ["ray::Host", "ray::ServeReplica", "ray::LimitAuthority", "ray::ServeController", "ray::ServeReplica"]
+    killing = Killing(endpoint, pids, parts, after=75)
+    config = make_config(tmp_path / "killed", endpoint.base_url)
+    with _standing(config, tmp_path / "checkpoints") as (supervisor, access):
+        await access.authority.open_account(access.account, Budget(), Spent())
+        async with asyncio.timeout(120):
+            killer = asyncio.create_task(killing.go())
+            finals = await _finals(supervisor.run())
+            await killer
+    _print_gaps(killing, endpoint.requests)
+    assert {key: update.error for key, update in finals.items()} == dict.fromkeys(finals)
+    assert {key: _essence(update.checkpoint) for key, update in finals.items()} == undisturbed
+    assert supervisor.faults == {Fault.CRASH: 1}, "the others come back without a trajectory's noticing"
+    assert _repeated(endpoint.requests, [kill for _, kill in killing.killed]) == []
+    in_flight = 2 * 8  # as many as each model's concurrency allows, at each kill
+    assert num_calls <= len(endpoint.requests) <= num_calls + in_flight * len(parts)
+
+
+def _print_gaps(killing: Killing, calls: Sequence[AccessRecord]) -> None:
+    finished = sorted(call.finished_s for call in calls)
+    ends = [kill for _, kill in killing.killed[1:]] + [finished[-1]]
+    for (title, kill), end in zip(killing.killed, ends, strict=True):
+        times = [kill, *(moment for moment in finished if kill < moment <= end)]
+        longest = max(later - earlier for earlier, later in pairwise(times))
+        print(f"{title}: no reply for {longest:.1f} s at most")
+
+
+@pytest.mark.usefixtures("cluster")
+async def test_a_search_that_is_given_up_leaves_nobody_who_calls(
+    endpoint: SimulatedEndpoint, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "given-up").mkdir()
+    config = make_config(tmp_path / "given-up", endpoint.base_url, evaluation={"val_size": 60, "test_size": 1})
+    with _standing(config, tmp_path / "checkpoints") as (supervisor, access):
+        await access.authority.open_account(access.account, Budget(), Spent())
+
+        async def follow() -> None:
+            await _finals(supervisor.run())
+
+        following = asyncio.create_task(follow())
+        await _until(lambda: len(endpoint.requests) >= 20)
+        endpoint.behaviour = Behaviour(latency_s=2.0)  # whoever is not told will be caught at a call
+        await _until(lambda: _in_flight(endpoint) > 0)
+        following.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await following
+        # The evaluator stands still, so it is not its end that ends its calls.
+        await asyncio.sleep(0.5)
+        ended = len(endpoint.requests)
+        assert _in_flight(endpoint) == 0
+        await asyncio.sleep(2.5)
+        assert len(endpoint.requests) == ended, "calls were made for a search that nobody follows"
+        assert endpoint.requests[-1].status == 499
+
+
+def _in_flight(endpoint: SimulatedEndpoint) -> int:
+    return endpoint._service._in_flight
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110  # the endpoint is in another thread
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.usefixtures("cluster")
+async def test_an_embedded_model_that_is_killed_comes_back_at_its_port(pids: Pids) -> None:
+    spec = EmbeddedModelSpec(None, parallel=2, context=256, threads=1)
+    with embedded_models([spec]) as urls:
+        model = OpenAICompatibleModel(Endpoint(urls[spec], spec.name, max_concurrency=2))
+
+        async def ask(number: int) -> str:
+            question = {"role": "user", "content": f"Say {number}."}
+            return (await model.complete([question], Sampling(temperature=0.0, max_tokens=2))).text
+
+        async with model.endpoint.client, asyncio.timeout(120):
+            assert await ask(0)
+            (server,) = pids("ray::EmbeddedModelServer")
+            killed = time.monotonic()
+            os.kill(server, signal.SIGKILL)
+            assert all(await asyncio.gather(*(ask(number) for number in range(1, 4))))
+            print(f"ray::EmbeddedModelServer: no reply for {time.monotonic() - killed:.1f} s")
+            assert pids("ray::EmbeddedModelServer") != [server]

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpo import process_mark
+from gpo.process_mark import is_gone
+
+ROOT = Path(__file__).resolve().parents[2]
+TELLS_ITS_MARK = "from gpo.process_mark import process_mark; print(process_mark(), flush=True); input()"
+
+
+def test_a_process_is_gone_once_it_has_ended_and_not_before() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", TELLS_ITS_MARK], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        mark = process.stdout.readline().rstrip("\n")
+        assert not is_gone(mark)
+        process.kill()
+        process.stdout.read()
+        process.wait()
+        assert is_gone(mark)
+
+
+def test_another_process_of_the_same_number_is_not_taken_for_it() -> None:
+    machine, number, started = process_mark.process_mark().rsplit(" ", 2)
+    assert not is_gone(f"{machine} {number} {started}")
+    assert is_gone(f"{machine} {number} {int(started) + 1}")
+
+
+@pytest.mark.parametrize("mark", ["", "elsewhere 1 2", " 1 2", "no mark at all"])
+def test_nobody_of_whom_nothing_can_be_known_is_gone(mark: str) -> None:
+    assert not is_gone(mark)
+    machine = process_mark.process_mark().partition(" ")[0]
+    assert not is_gone(f"{machine} x y")
