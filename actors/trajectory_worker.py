@@ -40,7 +40,7 @@ class TrajectoryWorker:
         """Carry one search to its end, with news after every change; a finished one yields a single ``DONE``.
 
         Raises:
-            ModelError, EvaluationError, CheckpointError: the search stopped; its last checkpoint stands.
+            ModelError, EvaluationError, StorageError: the search stopped; its last checkpoint stands.
         """
         # Whoever asks again has lost the first answer, not necessarily this actor: two runs would pay for everything
         # twice, and overwrite each other's checkpoints.
@@ -75,16 +75,17 @@ class _Run:
         self._gpo = search.gpo
         self._phase = Phase.INITIAL
         self._evaluated = self._to_evaluate = 0
+        self._saving = asyncio.Lock()
 
     async def to_end(self) -> None:
         caller.set(str(self._search.key))
-        checkpoint = self._store.load(self._search.key) or await self._begin()
+        checkpoint = await asyncio.to_thread(self._store.load, self._search.key) or await self._begin()
         self._enter_next(checkpoint)
         # Closed at once where the search is given up: what it is at would still be paid for.
         async with aclosing(self._gpo.run(checkpoint.trajectory, self._announce)) as trajectories:
             async for trajectory in trajectories:
                 checkpoint = replace(checkpoint, trajectory=trajectory)
-                self._save(checkpoint)
+                await self._save(checkpoint)
                 self._enter_next(checkpoint)
         checkpoint = await self._tested(checkpoint)
         self._phase, self._evaluated, self._to_evaluate = Phase.DONE, 0, 0
@@ -93,7 +94,7 @@ class _Run:
     async def _begin(self) -> Checkpoint:
         self._announce(0, 1)
         checkpoint = Checkpoint(await self._gpo.start(self._search.initial), test={})
-        self._save(checkpoint)
+        await self._save(checkpoint)
         return checkpoint
 
     async def _tested(self, checkpoint: Checkpoint) -> Checkpoint:
@@ -105,16 +106,25 @@ class _Run:
             nonlocal checkpoint
             (evaluation,) = await self._gpo.evaluator.evaluate([prompt], Split.TEST)
             checkpoint = checkpoint.with_test(prompt, evaluation)
-            self._save(checkpoint)
+            await self._save(checkpoint)
             self._announce(self._evaluated + 1, self._to_evaluate)
 
         self._announce(0, len(untested))
         await gather(test(prompt) for prompt in untested)
         return checkpoint
 
-    def _save(self, checkpoint: Checkpoint) -> None:
-        # On the event loop: a checkpoint is some kilobytes, and the next step must not begin before it is safe.
-        self._store.save(self._search.key, checkpoint)
+    async def _save(self, checkpoint: Checkpoint) -> None:
+        """Return once it is safe: the next step must not begin before."""
+        async with self._saving:  # a later one comes after an earlier one
+            # In a thread: an object store takes its time, in which other searches go on.
+            saving = asyncio.create_task(asyncio.to_thread(self._store.save, self._search.key, checkpoint))
+            try:
+                await asyncio.shield(saving)
+            except asyncio.CancelledError:
+                # The thread goes on all the same. Whoever goes on with the search must not be overtaken by it.
+                await asyncio.wait([saving])
+                saving.exception()  # nobody is left to be told of it
+                raise
 
     def _enter_next(self, checkpoint: Checkpoint) -> None:
         trajectory: Trajectory = checkpoint.trajectory

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,17 +44,19 @@ def run(config_path: Path, overrides: list[str], run_dir: str | None, resume: bo
         asyncio.run(check_models(config))
 
     prepare_environment(address)
+    from actors.leases import Leases
     from cluster.progress import view_for
     from cluster.run import Run, run_keys
     from cluster.run_folder import new_run_id
     from cluster.standing import Standing
 
     run_id = new_run_id(config.run.name)
-    folder = _run_folder(config.run.dir, config.run.name, run_id, run_dir, resume)
+    leases = Leases()
+    folder = replace(_run_folder(config.run.dir, config.run.name, run_id, run_dir, resume), leases=leases)
     record = folder.open(config, run_keys(config), tasks, run_id=run_id, resume=resume)
     say(f"Run {record.run_id} in {folder.folder.path('')}")
     interrupted = False
-    with view_for(_err) as view:
+    with leases, view_for(_err) as view:
         try:
             with Standing(config, tasks, name=f"gpo-{record.run_id}", address=address, view=view) as standing:
                 Run(config, tasks, record, folder).execute(standing, view)
@@ -92,6 +95,7 @@ def compare(
         asyncio.run(check_models(base))
 
     prepare_environment(address)
+    from actors.leases import Leases
     from cluster.compare import ComparisonFolder, carry_out, open_comparison
     from cluster.comparison_table import comparison_tables, save_comparison
     from cluster.progress import view_for
@@ -101,17 +105,19 @@ def compare(
     name = f"{base.run.name}-compare"
     run_id = new_run_id(name)
     folder = _run_folder(base.run.dir, name, run_id, run_dir, resume).folder
-    place = ComparisonFolder(folder)
+    leases = Leases()
+    place = ComparisonFolder(folder, leases)
     comparison = open_comparison(place, loaded.methods, tasks, run_id=run_id, resume=resume)
     say(f"Comparing {', '.join(loaded.methods)} in {folder.path('')}")
     interrupted = False
-    with view_for(_err) as view:
+    with leases, view_for(_err) as view:
         try:
             with Standing(base, tasks, name=f"gpo-{run_id}", address=address, view=view) as standing:
                 carry_out(comparison, place, standing, view)
         except KeyboardInterrupt:
             interrupted = True
         finally:
+            leases.require_held()
             written = save_comparison(comparison, folder)
     for table in comparison_tables(comparison, _out.width):
         _out.print(table)

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from actors.folder import Folder
+from actors.leases import Leases
 from cluster.comparison import Comparison, MethodRun
 from cluster.comparison_table import save_comparison
 from cluster.config import RunConfig
 from cluster.progress import View
 from cluster.run import Run, run_keys
-from cluster.run_folder import RunFolder
+from cluster.run_folder import RunFolder, take_lease
 from cluster.standing import Standing
 from gpo.errors import ConfigError
 from gpo.tasks import Task
@@ -22,13 +23,18 @@ from gpo.tasks import Task
 
 @dataclass(frozen=True, slots=True)
 class ComparisonFolder:
-    """Where a comparison is kept: a run's folder for each method, and the table beside them."""
+    """Where a comparison is kept: a run's folder for each method, and the table beside them.
+
+    Attributes:
+        leases: takes the folder, and each method's, for this process; ``None`` where nobody else can be there.
+    """
 
     folder: Folder
+    leases: Leases | None = None
 
     def method(self, name: str) -> RunFolder:
         """The run's folder of a method."""
-        return RunFolder(self.folder / name)
+        return RunFolder(self.folder / name, self.leases)
 
     def stored(self) -> Mapping[str, Any] | None:
         """What ``comparison.json`` says of the comparison that is here; ``None`` where there is none.
@@ -70,13 +76,15 @@ def open_comparison(
 
     Raises:
         ConfigError: there is one already and ``resume`` was not asked for, or it has other methods or another
-            configuration; or the folder holds a run.
+            configuration; or the folder holds a run, or another process works there.
         CheckpointError: a checkpoint cannot be read.
         StorageError: the folder cannot be written to.
     """
-    stored = place.stored()
-    if stored is not None:
-        _require_same_methods(place, stored, methods, resume=resume)
+    _require_same_methods(place, methods, resume=resume)
+    if place.leases is not None:
+        take_lease(place.leases, place.folder)
+        _require_same_methods(place, methods, resume=resume)  # another may have begun, and be done
+    if stored := place.stored():
         run_id = str(stored["run_id"])
     runs = [
         MethodRun(
@@ -91,9 +99,10 @@ def open_comparison(
     return comparison
 
 
-def _require_same_methods(
-    place: ComparisonFolder, stored: Mapping[str, Any], methods: Mapping[str, RunConfig], *, resume: bool
-) -> None:
+def _require_same_methods(place: ComparisonFolder, methods: Mapping[str, RunConfig], *, resume: bool) -> None:
+    stored = place.stored()
+    if stored is None:
+        return
     if not resume:
         raise ConfigError(
             "--run-dir",

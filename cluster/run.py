@@ -19,6 +19,7 @@ from cluster.run_folder import RunFolder
 from cluster.searches import build_searches
 from cluster.spending import Spending
 from cluster.standing import Standing, placement
+from gpo.concurrency import Together
 from gpo.errors import BudgetExhausted, ModelRefused, StorageError
 from gpo.tasks import Split, Task
 
@@ -126,16 +127,28 @@ class Run:
         view.begin(progress)
         ticking = asyncio.create_task(self._tick(view, account))
         try:
-            # Closed here rather than by the garbage collector: its actors end before Ray does, whatever goes wrong.
-            async with aclosing(
-                Supervisor(searches, self._folder.checkpoints, placement(self._config), hosts).run()
-            ) as updates:
-                async for update in updates:
-                    self._take(update)
-                    progress.rows[update.key].take(update)
-                    view.show(update)
+            async with Together() as parts:
+                parts.begin(self._until_lease_lost())
+                await parts.result(parts.begin(self._take_all(searches, hosts, progress, view)))
         finally:
             ticking.cancel()
+
+    async def _take_all(self, searches: Sequence[Search], hosts: Iterable[Any], progress: Progress, view: View) -> None:
+        # Closed here rather than by the garbage collector: its actors end before Ray does, whatever goes wrong.
+        async with aclosing(
+            Supervisor(searches, self._folder.checkpoints, placement(self._config), hosts).run()
+        ) as updates:
+            async for update in updates:
+                self._take(update)
+                progress.rows[update.key].take(update)
+                view.show(update)
+
+    async def _until_lease_lost(self) -> None:
+        """Never return; raise ``LeaseLost`` once another process has taken the run over."""
+        while True:
+            await asyncio.sleep(1.0)
+            if self._folder.leases is not None:
+                self._folder.leases.require_held()
 
     async def _tick(self, view: View, account: Spending) -> None:
         before = self._record.wall_s
@@ -147,7 +160,8 @@ class Run:
             self._record.wall_s = before + time.monotonic() - started
             if time.monotonic() - saved > _SAVED_EVERY_S:  # a driver that is killed forgets no more than that
                 with suppress(StorageError):  # said at the end, if it is still so
-                    self._folder.save_summary(self._record)
+                    # A store that is out of reach keeps its thread waiting, not the trajectories' news.
+                    await asyncio.to_thread(self._folder.write_summary, self._folder.summary(self._record))
                 saved = time.monotonic()
 
     def _take(self, update: Update) -> None:

@@ -18,6 +18,8 @@ import yaml
 
 from actors.checkpoint_store import CheckpointStore
 from actors.folder import Folder
+from actors.lease import LeaseHeld
+from actors.leases import Leases
 from actors.search import SearchKey
 from cluster.averages import families_of
 from cluster.config import RunConfig
@@ -46,14 +48,20 @@ def new_run_id(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Reads and writes a run's files."""
+    """Reads and writes a run's files.
+
+    Attributes:
+        leases: takes the folder for this process when a run is opened; nothing is written once it is lost. ``None``
+            where nobody else can be there.
+    """
 
     folder: Folder
+    leases: Leases | None = None
 
     @property
     def checkpoints(self) -> CheckpointStore:
         """Where the trajectories are saved."""
-        return CheckpointStore(self.folder / "trajectories")
+        return CheckpointStore(self.folder / "trajectories", self.leases.fence(self.folder) if self.leases else None)
 
     def open(
         self,
@@ -74,23 +82,16 @@ class RunFolder:
             resume: whether a run may be here already.
 
         Raises:
-            ConfigError: there is a run here and ``resume`` was not asked for, or it has another configuration; or the
-                folder cannot be written to.
-            CheckpointError: a checkpoint cannot be read.
+            ConfigError: there is a run here and ``resume`` was not asked for, or it has another configuration; or
+                another process works in the folder, or it cannot be written to.
+            StorageError: a checkpoint cannot be read, or is damaged.
         """
         fingerprints = {task.name: fingerprint(task) for task in tasks}
-        stored = self._stored_config()
-        if stored is None:
-            record = RunRecord(run_id, started_at=time.time(), keys=keys)
-        elif resume:
-            self._require_same(config, fingerprints, stored)
-            record = self._resumed(keys, run_id)
-        else:
-            raise ConfigError(
-                "--run-dir",
-                f"{self.folder.url!r} holds a run already",
-                "add --resume to go on with it, or name another",
-            )
+        begun = self._is_begun(config, fingerprints, resume=resume)
+        if self.leases is not None:
+            take_lease(self.leases, self.folder)
+            begun = self._is_begun(config, fingerprints, resume=resume)  # another may have begun, and be done
+        record = self._resumed(keys, run_id) if begun else RunRecord(run_id, started_at=time.time(), keys=keys)
         record.families = families_of(tasks)
         try:
             self._write("config.yaml", dump(config).encode())
@@ -99,6 +100,20 @@ class RunFolder:
         except StorageError as error:
             raise ConfigError("--run-dir", str(error), "name another folder") from None
         return record
+
+    def _is_begun(self, config: RunConfig, fingerprints: Mapping[str, str], *, resume: bool) -> bool:
+        """Whether there is a run here, which may be gone on with."""
+        stored = self._stored_config()
+        if stored is None:
+            return False
+        if not resume:
+            raise ConfigError(
+                "--run-dir",
+                f"{self.folder.url!r} holds a run already",
+                "add --resume to go on with it, or name another",
+            )
+        self._require_same(config, fingerprints, stored)
+        return True
 
     def _stored_config(self) -> RunConfig | None:
         content = self._read("config.yaml")
@@ -156,6 +171,7 @@ class RunFolder:
         if local is None:
             return
         try:
+            self._require_held()
             with (local / "steps.jsonl").open("ab") as file:
                 file.write(as_json_lines([step_line(key, step)]))
         except OSError as error:
@@ -167,9 +183,21 @@ class RunFolder:
         Raises:
             StorageError: it could not be written.
         """
-        document = summary(record, {"started_at": _iso(record.started_at), "finished_at": _iso(record.finished_at)})
-        self._write("summary.json", as_json(document))
+        document = self.summary(record)
+        self.write_summary(document)
         return document
+
+    def summary(self, record: RunRecord) -> dict[str, Any]:
+        """What ``summary.json`` holds."""
+        return summary(record, {"started_at": _iso(record.started_at), "finished_at": _iso(record.finished_at)})
+
+    def write_summary(self, document: Mapping[str, Any]) -> None:
+        """Write ``summary.json``, in any thread.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        self._write("summary.json", as_json(document))
 
     def save(self, record: RunRecord) -> None:
         """Write every file but the checkpoints.
@@ -184,17 +212,44 @@ class RunFolder:
 
     def _write(self, name: str, content: bytes) -> None:
         try:
+            self._require_held()
             self.folder.write(name, content)
         except (OSError, ImportError, ValueError) as error:
             raise StorageError(f"{self.folder.path(name)} cannot be written: {error}") from None
 
+    def _require_held(self) -> None:
+        if self.leases is not None and (fence := self.leases.fence(self.folder)):
+            self.folder.patiently(fence.check)
+
     def _read(self, name: str) -> bytes | None:
         try:
             return self.folder.read(name)
-        except (OSError, ValueError, ImportError) as error:
+        except ImportError as error:  # fsspec says which package it wants
+            raise ConfigError(
+                "--run-dir",
+                f"{self.folder.url!r} cannot be read ({error})",
+                "install that package (the extra 's3' brings what s3:// needs), or name another folder",
+            ) from None
+        except (OSError, ValueError) as error:
             raise ConfigError(
                 "--run-dir", f"{self.folder.url!r} cannot be read ({error})", "name a folder or fsspec URL"
             ) from None
+
+
+def take_lease(leases: Leases, folder: Folder) -> None:
+    """Take a folder for this process.
+
+    Raises:
+        ConfigError: another process works there, or it cannot be written to.
+    """
+    try:
+        leases.take(folder)
+    except LeaseHeld as held:
+        raise ConfigError(
+            "--run-dir", str(held), "wait for its end, then go on with --resume, or name another folder"
+        ) from None
+    except (OSError, ImportError, ValueError) as error:
+        raise ConfigError("--run-dir", f"{folder.url!r} cannot be written ({error})", "name another folder") from None
 
 
 def fingerprint(task: Task) -> str:

@@ -1,10 +1,11 @@
-"""A search as bytes: msgpack, with the version of its schema inside."""
+"""A search as bytes: msgpack, with the version of its schema and a checksum inside."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from hashlib import blake2b
 from typing import Any
 
 import msgpack
@@ -15,10 +16,15 @@ from gpo.evaluation import Evaluation
 from gpo.prompt import Prompt
 from gpo.trajectory import Spending, Trajectory
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised by one whenever an older program could misread what is written."""
-_READABLE = (2, SCHEMA_VERSION)
-"""Version 2 knew no partial scores, and is read as it is."""
+_UNSEALED = (2, 3)
+"""Versions before there were checksums, which are read as they are. Version 2 knew no partial scores."""
+_READABLE = (*_UNSEALED, SCHEMA_VERSION)
+
+
+class DamagedCheckpoint(CheckpointError):
+    """The bytes are not those that were written; an earlier checkpoint may be whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +56,34 @@ def _adapter() -> TypeAdapter[Checkpoint]:
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
-    """The checkpoint as msgpack: maps of plain values, nothing that could run when it is read."""
-    document = {"schema": SCHEMA_VERSION, **_adapter().dump_python(checkpoint, mode="python")}
-    return bytes(msgpack.packb(document, use_bin_type=True))
+    """The checkpoint as msgpack: maps of plain values, nothing that could run when it is read.
+
+    The checkpoint proper is packed by itself and stands as bytes beside its version and their common checksum, so that
+    every later version can be told from damage before anything in it is understood.
+    """
+    content = bytes(msgpack.packb(_adapter().dump_python(checkpoint, mode="python"), use_bin_type=True))
+    sealed = {"schema": SCHEMA_VERSION, "blake2b": _checksum(SCHEMA_VERSION, content), "checkpoint": content}
+    return bytes(msgpack.packb(sealed, use_bin_type=True))
 
 
 def decode(data: bytes) -> Checkpoint:
     """The checkpoint that ``encode`` wrote; ``decode(encode(c)) == c``.
 
     Raises:
-        CheckpointError: the bytes are cut short, damaged, or of another schema version.
+        DamagedCheckpoint: the bytes are cut short or changed.
+        CheckpointError: they are of another schema version.
     """
-    try:
-        document: Any = msgpack.unpackb(data, raw=False, strict_map_key=True)
-    except (ValueError, msgpack.UnpackException) as error:
-        raise CheckpointError(f"the checkpoint is damaged: {error}") from None
+    document = _unpacked(data)
     version = document.pop("schema", None) if isinstance(document, dict) else None
+    if not isinstance(version, int):
+        raise DamagedCheckpoint("the checkpoint is damaged: it names no schema version")
+    if version not in _UNSEALED:
+        content = _unsealed(version, document)
+        document = None if content is None or version not in _READABLE else _unpacked(content)
     if version not in _READABLE:
+        *earlier, last = map(str, _READABLE)
         raise CheckpointError(
-            f"the checkpoint has schema version {version!r}, this program reads {' and '.join(map(str, _READABLE))}; "
+            f"the checkpoint has schema version {version!r}, this program reads {', '.join(earlier)} and {last}; "
             "resume with the version that wrote it, or start a new run"
         )
     try:
@@ -76,4 +91,26 @@ def decode(data: bytes) -> Checkpoint:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(f"the checkpoint is damaged at {field}: {first['msg']}") from None
+        raise DamagedCheckpoint(f"the checkpoint is damaged at {field}: {first['msg']}") from None
+
+
+def _unpacked(data: bytes) -> Any:
+    try:
+        return msgpack.unpackb(data, raw=False, strict_map_key=True)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise DamagedCheckpoint(f"the checkpoint is damaged: {error}") from None
+
+
+def _unsealed(version: int, document: Mapping[str, Any]) -> bytes | None:
+    """What is sealed in the document; ``None`` where nothing is."""
+    content = document.get("checkpoint")
+    if not isinstance(content, bytes):
+        return None
+    if document.get("blake2b") != _checksum(version, content):
+        raise DamagedCheckpoint("the checkpoint is damaged: its checksum does not match")
+    return content
+
+
+def _checksum(version: int, content: bytes) -> bytes:
+    # Over the version as well: no flipped bit makes damage look like the work of another program.
+    return blake2b(f"{version}:".encode() + content, digest_size=16).digest()

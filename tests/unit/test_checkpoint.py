@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from hashlib import blake2b
+from typing import Any
+
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gpo.checkpoint import SCHEMA_VERSION, Checkpoint, decode, encode
+from gpo.checkpoint import SCHEMA_VERSION, Checkpoint, DamagedCheckpoint, decode, encode
 from gpo.errors import CheckpointError
 from gpo.evaluation import Evaluation
 from gpo.models import Usage
@@ -42,8 +45,16 @@ SMALL = Checkpoint(
 ).with_test(Prompt("Think. 🤔"), Evaluation(Score((1.0, 0.0)), Usage(requests=2, cost_usd=0.5)))
 
 
-def document(**changes: object) -> bytes:
-    return msgpack.packb({**msgpack.unpackb(encode(SMALL)), **changes})
+def content() -> dict[str, Any]:
+    """What is sealed in the bytes."""
+    return msgpack.unpackb(msgpack.unpackb(encode(SMALL))["checkpoint"])
+
+
+def sealed(version: object = SCHEMA_VERSION, **changes: object) -> bytes:
+    """Other content under a checksum that fits it."""
+    inner = msgpack.packb({**content(), **changes})
+    checksum = blake2b(f"{version}:".encode() + inner, digest_size=16).digest()
+    return msgpack.packb({"schema": version, "blake2b": checksum, "checkpoint": inner})
 
 
 @given(checkpoints)
@@ -64,23 +75,27 @@ def test_the_judge_s_cost_on_test_is_part_of_what_was_spent() -> None:
     assert more == SMALL.spending + Spending(task=Usage(requests=1), judge=Usage(requests=4))
 
 
-def without_partial_scores(content: object) -> object:
-    if isinstance(content, dict):
-        return {key: without_partial_scores(value) for key, value in content.items() if key != "partial"}
-    return [without_partial_scores(value) for value in content] if isinstance(content, list) else content
+def without_partial_scores(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_partial_scores(below) for key, below in value.items() if key != "partial"}
+    return [without_partial_scores(below) for below in value] if isinstance(value, list) else value
 
 
 def test_a_checkpoint_from_before_there_were_partial_scores_is_read() -> None:
-    content = without_partial_scores(msgpack.unpackb(encode(SMALL)))
-    assert content != msgpack.unpackb(encode(SMALL))
-    assert decode(msgpack.packb({**content, "schema": 2})) == SMALL
+    earlier = without_partial_scores(content())
+    assert earlier != content()
+    assert decode(msgpack.packb({**earlier, "schema": 2})) == SMALL
+
+
+def test_a_checkpoint_from_before_there_were_checksums_is_read() -> None:
+    assert decode(msgpack.packb({"schema": 3, **content()})) == SMALL
 
 
 def test_a_checkpoint_from_before_there_were_judges_is_read() -> None:
-    content = msgpack.unpackb(encode(SMALL))
-    (evaluation,) = content["test"].values()
+    earlier = content()
+    (evaluation,) = earlier["test"].values()
     del evaluation["judge"]
-    assert decode(msgpack.packb(content)) == SMALL
+    assert decode(msgpack.packb({"schema": 2, **earlier})) == SMALL
 
 
 def test_an_evaluation_on_test_is_added_under_the_prompt_and_changes_nothing_else() -> None:
@@ -101,14 +116,15 @@ def test_cut_bytes_are_refused(length: int) -> None:
     ("data", "message"),
     [
         pytest.param(encode(SMALL) + b"\x00", "damaged", id="more than one value"),
-        pytest.param(document(schema=SCHEMA_VERSION + 1), f"schema version {SCHEMA_VERSION + 1}", id="a later version"),
-        pytest.param(document(schema=1), "schema version 1, this program reads 2 and 3", id="too early a version"),
-        pytest.param(document(schema=None), "schema version None", id="no version"),
-        pytest.param(msgpack.packb([1, 2]), "schema version None", id="no map"),
+        pytest.param(sealed(SCHEMA_VERSION + 1), f"schema version {SCHEMA_VERSION + 1}", id="a later version"),
+        pytest.param(sealed(1), "schema version 1, this program reads 2, 3 and 4", id="too early a version"),
+        pytest.param(msgpack.packb(content()), "damaged: it names no schema version", id="no version"),
+        pytest.param(msgpack.packb({**content(), "schema": SCHEMA_VERSION}), "damaged", id="no checksum"),
+        pytest.param(msgpack.packb([1, 2]), "damaged: it names no schema version", id="no map"),
         pytest.param(msgpack.packb({1: 2}), "damaged", id="a key that is no text"),
-        pytest.param(document(trajectory={}), r"damaged at trajectory\.initial: Field required", id="a missing field"),
-        pytest.param(document(trajectory=None), "damaged at trajectory", id="a missing trajectory"),
-        pytest.param(document(test=3), "damaged at test", id="a wrong type"),
+        pytest.param(sealed(trajectory={}), r"damaged at trajectory\.initial: Field required", id="a missing field"),
+        pytest.param(sealed(trajectory=None), "damaged at trajectory", id="a missing trajectory"),
+        pytest.param(sealed(test=3), "damaged at test", id="a wrong type"),
         pytest.param(b"", "damaged", id="nothing"),
         pytest.param(b"PK\x03\x04 no checkpoint at all", "damaged", id="another format"),
     ],
@@ -125,13 +141,19 @@ def test_random_bytes_are_refused_by_name(data: bytes) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, len(encode(SMALL)) - 1), st.integers(0, 255)), min_size=1, max_size=8))
-def test_damaged_bytes_raise_nothing_but_a_checkpoint_error(changes: list[tuple[int, int]]) -> None:
+def test_changed_bytes_are_never_read(changes: list[tuple[int, int]]) -> None:
     data = bytearray(encode(SMALL))
     for position, byte in changes:
         data[position] = byte
-    try:
-        damaged = decode(bytes(data))
-    except CheckpointError:
-        return
-    # A changed letter or digit cannot be told from another value; it must still be a whole checkpoint.
-    assert decode(encode(damaged)) == damaged or "nan" in repr(damaged)
+    assume(bytes(data) != encode(SMALL))
+    with pytest.raises(CheckpointError):
+        decode(bytes(data))
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_no_flipped_bit_is_taken_for_another_program_s_work(bit: int) -> None:
+    for position in range(len(encode(SMALL))):
+        data = bytearray(encode(SMALL))
+        data[position] ^= 1 << bit
+        with pytest.raises(DamagedCheckpoint):
+            decode(bytes(data))

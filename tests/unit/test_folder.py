@@ -2,26 +2,19 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from actors.checkpoint_store import CheckpointStore
 from actors.folder import Folder
-from actors.search import SearchKey
-from gpo.checkpoint import Checkpoint
-from gpo.errors import CheckpointError
-from gpo.testing.samples import TRAJECTORIES
-
-KEY = SearchKey("task", 3)
-CHECKPOINT = Checkpoint(TRAJECTORIES["one step"], test={})
 
 
-@pytest.fixture(params=["path", "file://", "memory://"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
-    kind = request.param
-    return Folder({"path": str(tmp_path), "file://": f"file://{tmp_path}"}.get(kind, f"memory://{uuid4().hex}"))
+@pytest.fixture
+def folder(new_folder: Callable[[], str]) -> Folder:
+    return Folder(new_folder())
 
 
 def test_reads_what_was_written(folder: Folder) -> None:
@@ -51,6 +44,81 @@ def test_travels_by_its_url_alone(folder: Folder) -> None:
     assert copy.read("file") == b"content"
 
 
+def test_a_file_is_created_once(folder: Folder) -> None:
+    assert folder.create("deep/file", b"first")
+    assert not folder.create("deep/file", b"second")
+    assert folder.read("deep/file") == b"first"
+    assert (folder / "deep").names() == ["file"]
+
+
+def test_of_many_who_create_a_file_one_succeeds(folder: Folder) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        created = list(threads.map(lambda number: folder.create("file", b"%d" % number), range(8)))
+    assert created.count(True) == 1
+    assert folder.read("file") == b"%d" % created.index(True)
+
+
+def test_a_copy_keeps_what_is_replaced(folder: Folder) -> None:
+    folder.write("file", b"one")
+    folder.copy("file", "before")
+    folder.write("file", b"two")
+    assert (folder.read("before"), folder.read("file")) == (b"one", b"two")
+    folder.copy("file", "before")
+    assert folder.read("before") == b"two"
+    folder.copy("nothing", "before")
+    assert folder.read("before") == b"two"
+    assert folder.names() == ["before", "file"]
+
+
+def test_what_is_removed_is_gone(folder: Folder) -> None:
+    folder.write("file", b"content")
+    folder.remove("file")
+    folder.remove("file")
+    assert folder.names() == []
+
+
+def test_names_are_those_of_now(folder: Folder) -> None:
+    other = Folder(folder.url)
+    folder.write("mine", b"")
+    assert other.names() == ["mine"]
+    folder.write("another", b"")
+    assert other.names() == ["another", "mine"]
+
+
+def test_a_file_system_without_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    folder = Folder(str(tmp_path))
+    assert folder.create("file", b"first")
+    assert not folder.create("file", b"second")
+    folder.copy("file", "before")
+    assert folder.read("before") == b"first"
+
+
+def test_a_store_out_of_reach_is_an_os_error(stopped_store: str) -> None:
+    unreachable = Folder(stopped_store)
+    for action in (lambda: unreachable.read("file"), unreachable.names, lambda: unreachable.write("file", b"")):
+        with pytest.raises(OSError, match="Could not connect to the endpoint"):
+            action()
+
+
+def test_a_store_that_comes_back_in_time_has_lost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, failures = Folder(f"memory://{uuid4().hex}"), [OSError("away"), OSError("away")]
+    files, _ = folder._location
+    pipe_file = files.pipe_file
+
+    def sometimes(*arguments: object, **options: object) -> None:
+        if failures:
+            raise failures.pop()
+        pipe_file(*arguments, **options)
+
+    monkeypatch.setattr(files, "pipe_file", sometimes)
+    folder.write("file", b"content")
+    assert folder.read("file") == b"content"
+
+
 def test_paths_are_what_a_user_would_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert (Folder("runs") / "one").path("summary.json") == str(tmp_path / "runs/one/summary.json")
@@ -78,27 +146,3 @@ def test_a_folder_below_a_file_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         Folder(str(tmp_path / "file" / "run")).write("summary.json", b"{}")
-
-
-def test_checkpoints_are_found_by_task_and_seed(folder: Folder) -> None:
-    store = CheckpointStore(folder)
-    assert store.load(KEY) is None
-    store.save(KEY, CHECKPOINT)
-    assert store.load(KEY) == CHECKPOINT
-    assert store.load(SearchKey("task", 4)) is None
-    assert folder.read("task/seed-3.msgpack") is not None
-
-
-def test_a_damaged_checkpoint_is_named(folder: Folder) -> None:
-    folder.write("task/seed-3.msgpack", b"\xc1")
-    with pytest.raises(CheckpointError, match=r"task/seed-3\.msgpack: the checkpoint is damaged"):
-        CheckpointStore(folder).load(KEY)
-
-
-def test_a_checkpoint_that_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "task").touch()
-    store = CheckpointStore(Folder(str(tmp_path)))
-    with pytest.raises(CheckpointError, match=r"seed-3\.msgpack cannot be written"):
-        store.save(KEY, CHECKPOINT)
-    with pytest.raises(CheckpointError, match=r"seed-3\.msgpack cannot be read"):
-        store.load(KEY)

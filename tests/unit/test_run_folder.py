@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import pytest
 import yaml
 
 from actors.folder import Folder
+from actors.lease import LeaseLost
+from actors.leases import Leases
 from actors.search import SearchKey
+from cluster.compare import ComparisonFolder, open_comparison
 from cluster.config.loading import validate
 from cluster.config.root import RunConfig
 from cluster.outputs import RunRecord
@@ -42,9 +46,16 @@ def config(**sections: Any) -> RunConfig:
 
 
 def opened(
-    folder: Path, *, resume: bool = False, data: Sequence[Task] = DATA, run_id: str = "run-1", **sections: Any
+    folder: Path | str,
+    *,
+    resume: bool = False,
+    data: Sequence[Task] = DATA,
+    run_id: str = "run-1",
+    leases: Leases | None = None,
+    **sections: Any,
 ) -> RunRecord:
-    return RunFolder(Folder.at(str(folder))).open(config(**sections), KEYS, data, run_id=run_id, resume=resume)
+    place = RunFolder(Folder.at(str(folder)), leases)
+    return place.open(config(**sections), KEYS, data, run_id=run_id, resume=resume)
 
 
 @pytest.fixture
@@ -135,6 +146,74 @@ def test_a_file_that_cannot_be_written_is_named(begun: Path) -> None:
     with pytest.raises(StorageError, match=r"report\.html cannot be written"):
         RunFolder(Folder.at(str(begun))).save(RunRecord("run-1", started_at=0.0, status="completed", keys=KEYS))
     assert json.loads((begun / "summary.json").read_text())["status"] == "completed"
+
+
+def test_one_process_works_in_a_folder(new_folder: Callable[[], str]) -> None:
+    folder = new_folder()
+    with Leases() as mine, Leases() as others:
+        opened(folder, leases=mine)
+        with pytest.raises(ConfigError, match=rf"is at work: process {os.getpid()} on .*; wait for its end") as caught:
+            opened(folder, resume=True, leases=others)
+        assert caught.value.field == "--run-dir"
+        opened(folder, resume=True, leases=mine)
+    with Leases() as later:
+        assert opened(folder, resume=True, leases=later).run_id == "run-1"
+
+
+def test_what_is_refused_leaves_no_trace(begun: Path) -> None:
+    before = sorted(begun.rglob("*"))
+    with Leases() as leases:
+        with pytest.raises(ConfigError, match="holds a run already"):
+            opened(begun, leases=leases)
+        with pytest.raises(ConfigError, match="resume with its own configuration"):
+            opened(begun, resume=True, optimizer={"steps": 3}, leases=leases)
+    assert sorted(begun.rglob("*")) == before
+
+
+def test_a_run_that_was_taken_over_is_left_alone(new_folder: Callable[[], str]) -> None:
+    folder = Folder.at(new_folder())
+    with Leases() as leases:
+        record = opened(folder.url, leases=leases)
+        place = RunFolder(folder, leases)
+        (folder / ".lease").create("000002.json", (folder / ".lease").read("000001.json") or b"")
+        before = {name: folder.read(name) for name in folder.names() if "." in name[1:]}
+        record.status = "completed"
+        for action in (
+            lambda: place.save(record),
+            lambda: place.checkpoints.save(KEYS[0], CHECKPOINT),
+            lambda: place.save_summary(record),
+        ):
+            with pytest.raises(LeaseLost, match="was taken over"):
+                action()
+        if folder.local:
+            with pytest.raises(LeaseLost):
+                place.append_step(KEYS[0], CHECKPOINT.trajectory.steps[0])
+        assert {name: folder.read(name) for name in folder.names() if "." in name[1:]} == before
+        assert place.checkpoints.load(KEYS[0]) is None
+
+
+def test_a_comparison_and_each_of_its_runs_are_one_process_s(new_folder: Callable[[], str]) -> None:
+    folder, methods = Folder.at(new_folder()), {"one": config(), "two": config()}
+    with Leases() as mine, Leases() as others:
+        open_comparison(ComparisonFolder(folder, mine), methods, DATA, run_id="run-1", resume=False)
+        with pytest.raises(ConfigError, match="is at work: process"):
+            open_comparison(ComparisonFolder(folder, others), methods, DATA, run_id="run-2", resume=True)
+        with pytest.raises(ConfigError, match="two' is at work: process"):
+            opened((folder / "two").url, resume=True, leases=others)
+    with Leases() as later:
+        resumed = open_comparison(ComparisonFolder(folder, later), methods, DATA, run_id="run-2", resume=True)
+    assert resumed.run_id == "run-1"
+
+
+def test_a_store_out_of_reach_is_refused(stopped_store: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read .*Could not connect to the endpoint") as caught:
+        opened(stopped_store)
+    assert caught.value.field == "--run-dir"
+
+
+def test_a_kind_of_storage_that_is_not_installed_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"gs://bucket/run' cannot be read .*gcsfs.*; install that package"):
+        opened("gs://bucket/run")
 
 
 def test_the_newest_run_of_a_name_is_the_one_to_resume(tmp_path: Path) -> None:
