@@ -74,9 +74,7 @@ def _driver(folder: Path, seed: int, reference: dict[str, Any]) -> Disturbed:
         return [(draw.uniform(0.0, reference["wall_s"]), Part.DRIVER)]
 
     place = folder / f"driver-{seed}"
-    return disturbed(
-        place, DRIVER, seed, plan, reference["found"], size=SIZE, from_first_call=False, pauses_s=_PAUSES_S
-    )
+    return disturbed(place, DRIVER, seed, plan, reference["found"], size=SIZE, least=0, pauses_s=_PAUSES_S)
 
 
 def _embedded(folder: Path, seed: int) -> Disturbed:
@@ -96,7 +94,7 @@ def _embedded(folder: Path, seed: int) -> Disturbed:
     command += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
     draw, household = Random(seed), Household()
     results = place / "results" / "config.yaml"
-    kills = Kills([(draw.uniform(5.0, 15.0), Part.MODEL) for _ in range(3)], draw, results.exists)
+    kills = Kills([(draw.uniform(5.0, 15.0), Part.MODEL) for _ in range(3)], draw, lambda: int(results.exists()))
     started_s = monotonic()
     sitting = household.sit(command, kills, cwd=place, output=place / "output.txt", env={"PYTHONPATH": str(ROOT)})
     household.linger(30.0)

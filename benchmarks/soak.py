@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.measuring.access_log import CHAT, read_log, traffic
+from benchmarks.measuring.access_log import AnsweredCalls, read_log, traffic
 from benchmarks.measuring.endpoint_process import ROOT, EndpointProcess
 from benchmarks.measuring.family import Member
 from benchmarks.measuring.kills import Part, part
@@ -44,14 +44,14 @@ class Soak:
     """
 
     def __init__(self, moments_s: Sequence[float], log: Path, census: Path) -> None:
-        self._moments_s, self._log, self._census = list(moments_s), log, census
+        self._moments_s, self._answered, self._census = list(moments_s), AnsweredCalls(log), census
         self._begun_s: float | None = None
         self.weighings: list[dict[int, Holding]] = []
 
     def look(self, now_s: float, members: Sequence[Member]) -> None:
         """Weigh the members if it is time to."""
         if self._begun_s is None:
-            self._begun_s = now_s if CHAT in self._log.read_text("utf-8") else None
+            self._begun_s = now_s if self._answered() else None
         elif len(self.weighings) < len(self._moments_s) and (
             now_s - self._begun_s >= self._moments_s[len(self.weighings)]
         ):

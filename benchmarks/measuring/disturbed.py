@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.measuring.access_log import CHAT, read_log
+from benchmarks.measuring.access_log import CHAT, AnsweredCalls, read_log
 from benchmarks.measuring.endpoint_process import ROOT, EndpointProcess
 from benchmarks.measuring.kills import Kills, Part
 from benchmarks.measuring.ours import command
@@ -143,7 +143,7 @@ def disturbed(
     expected: Any,
     *,
     size: Size,
-    from_first_call: bool = True,
+    least: int = 20,
     pauses_s: Sequence[float] = (0.0,),
 ) -> Disturbed:
     """Run a search by a plan of kills, and resume it whenever its driver was killed.
@@ -152,14 +152,14 @@ def disturbed(
         folder: for its files; made here.
         plan: for ``Kills``.
         expected: what ``found`` has to say in the end; ``None`` where that is yet to be found out.
-        from_first_call: whether the plan's time runs from the first call of a model, or from the start.
+        least: for ``Kills``.
         pauses_s: one of these is waited before a run is resumed.
     """
     folder.mkdir(parents=True)
     draw, household, log = Random(seed), Household(), folder / "access.jsonl"
     with EndpointProcess(log, "--latency-ms", size.latency_ms) as endpoint:
         begin = command(write_search(folder, endpoint.base_url, size), folder / "results")
-        kills = Kills(plan(draw), draw, (lambda: CHAT in log.read_text("utf-8")) if from_first_call else lambda: True)
+        kills = Kills(plan(draw), draw, AnsweredCalls(log), least)
         sittings: list[Sitting] = []
         while not sittings or sittings[-1].code == _KILLED:
             household.linger(draw.choice(pauses_s) if sittings else 0.0)

@@ -54,29 +54,40 @@ class Kills:
         plan: for each kill, how many seconds after the one before, and which part; ``None`` is any but the driver, each
             that is there with the same chance, however many processes it has. A part that is not there is waited for.
         draw: decides what is left open.
-        begun: asked until it says that the time of the first kill runs.
+        answered: the number of calls that were answered so far.
+        least: calls that must be answered after a kill before the next one: on a busy machine, nothing would come up
+            again in time. The plan's time runs from the first of them; with 0, from the first look.
 
     Attributes:
         done: the kills so far.
     """
 
     def __init__(
-        self, plan: Iterable[tuple[float, Part | None]], draw: Random, begun: Callable[[], bool] = lambda: True
+        self,
+        plan: Iterable[tuple[float, Part | None]],
+        draw: Random,
+        answered: Callable[[], int] = lambda: 0,
+        least: int = 0,
     ) -> None:
         self._plan: Iterator[tuple[float, Part | None]] = iter(plan)
-        self._draw, self._begun = draw, begun
+        self._draw, self._answered, self._least = draw, answered, least
         self._next: tuple[float, Part | None] | None = None
+        self._wanted_calls = min(least, 1)
         self.done: list[Kill] = []
 
     def look(self, now_s: float, members: Sequence[Member]) -> None:
         """Kill whoever is due among the members."""
+        if self._next is not None and now_s < self._next[0]:
+            return
+        if (answered := self._answered()) < self._wanted_calls:
+            return
         if self._next is None:
-            if self.done or self._begun():
-                self._advance(now_s)
-        elif now_s >= self._next[0] and (victim := self._chosen(members, self._next[1])) and victim.kill():
+            self._advance(now_s)
+        elif (victim := self._chosen(members, self._next[1])) and victim.kill():
             kind = part(victim)
             assert kind is not None  # noqa: S101
             self.done.append(Kill(kind, victim.pid, now_s))
+            self._wanted_calls = answered + self._least
             self._advance(now_s)
 
     def _advance(self, now_s: float) -> None:

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from benchmarks.chaos import DRIVER, PARTS, table
-from benchmarks.measuring.access_log import CHAT
+from benchmarks.measuring.access_log import CHAT, AnsweredCalls
 from benchmarks.measuring.disturbed import Disturbed, append_row, read_rows
 from benchmarks.measuring.family import Family, Member, marked_environment
 from benchmarks.measuring.kills import Kills, Part, every_few_seconds, part
@@ -59,17 +61,13 @@ def test_a_plan_is_followed_and_waits_for_a_part_that_is_not_there(dying: list[i
     ]
 
 
-def test_the_time_of_the_first_kill_runs_from_the_beginning(dying: list[int]) -> None:
-    begun = False
-    kills = Kills([(1.0, None)], Random(0), lambda: begun)
-    kills.look(5.0, ACTORS)
-    kills.look(7.0, ACTORS)
-    begun = True
-    kills.look(8.0, ACTORS)
-    kills.look(8.9, ACTORS)
-    assert not dying
-    kills.look(9.0, ACTORS)
-    assert len(dying) == 1
+def test_a_kill_waits_for_calls_that_are_answered_after_the_one_before(dying: list[int]) -> None:
+    answered: list[int] = []
+    kills = Kills([(1.0, None), (1.0, None)], Random(0), lambda: answered[-1], least=20)
+    for now_s, count in {0.0: 0, 7.0: 0, 8.0: 1, 8.9: 30, 9.0: 30, 10.5: 49, 11.0: 50, 20.0: 90}.items():
+        answered.append(count)
+        kills.look(now_s, ACTORS)
+    assert [kill.at_s for kill in kills.done] == [9.0, 11.0]
 
 
 def test_parts_are_chosen_alike_however_many_processes_they_have(dying: list[int]) -> None:
@@ -85,6 +83,18 @@ def test_parts_are_chosen_alike_however_many_processes_they_have(dying: list[int
     assert 2.0 <= min(gaps) < 2.5
     assert 5.5 < max(gaps) <= 6.2
     assert {kill.pid for kill in kills.done} == {1, 2, 3, 4, 5}
+
+
+def test_answered_calls_are_counted_while_the_log_grows(tmp_path: Path) -> None:
+    path = tmp_path / "access.jsonl"
+    answered = AnsweredCalls(path)
+    assert answered() == 0
+    records = [_call(1.0, "one"), _call(2.0, "two", status=499), _call(3.0, "three")]
+    lines = b"".join(json.dumps(asdict(record)).encode() + b"\n" for record in records)
+    path.write_bytes(lines[:-5])
+    assert answered() == 1
+    path.write_bytes(lines)
+    assert (answered(), answered()) == (2, 2)
 
 
 def test_daemons_are_no_part() -> None:
