@@ -11,7 +11,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from time import monotonic
@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.measuring.disturbed import Disturbed, Size, append_row, disturbed, found, read_rows
 from benchmarks.measuring.endpoint_process import ROOT
-from benchmarks.measuring.kills import Kills, Part, every_few_seconds
+from benchmarks.measuring.kills import Kills, Part, Plan, every_few_seconds
 from benchmarks.measuring.outcome import working_folder
 from benchmarks.measuring.sitting import Household, end_on_sigterm
 from benchmarks.measuring.tables import write_between
@@ -28,6 +28,8 @@ PARTS, DRIVER, EMBEDDED = "a part every few seconds", "the driver, then --resume
 EVERY_S = (2.0, 6.0)
 SIZE = Size()
 _PAUSES_S = (0.0, 20.0)
+_EARLY, _EARLY_S = 0.2, 10.0
+"""Chance that a driver is killed while it starts, and how long that takes."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,12 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = _parser().parse_args(arguments)
     with working_folder(settings.folder) as folder:
         reference = _undisturbed(folder) if settings.runs or settings.drivers else {}
-        for seed in range(settings.seed, settings.seed + settings.runs):
-            _report(folder, _parts(folder, seed, reference))
-        for seed in range(settings.seed, settings.seed + settings.drivers):
-            _report(folder, _driver(folder, seed, reference))
-        for seed in range(settings.seed, settings.seed + settings.embedded):
-            _report(folder, _embedded(folder, seed))
+        known = {(row.scenario, row.seed) for row in read_rows(folder / "chaos.jsonl")}
+        for scenario, number in ((PARTS, settings.runs), (DRIVER, settings.drivers), (EMBEDDED, settings.embedded)):
+            for seed in range(settings.seed, settings.seed + number):
+                if (scenario, seed) not in known:
+                    _report(folder, _run(folder, scenario, seed, reference))
         rows = read_rows(folder / "chaos.jsonl")
     text = table(rows)
     print(text)
@@ -50,37 +51,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _undisturbed(folder: Path) -> dict[str, Any]:
-    """How long the search takes, and what it finds, when it is left alone; found out once for a folder."""
+    """How many calls the search makes, and what it finds, when it is left alone; found out once for a folder."""
     known = folder / "undisturbed.json"
     if not known.exists():
         place = folder / "undisturbed"
-        shutil.rmtree(place, ignore_errors=True)
-        row = disturbed(place, "nothing", 0, lambda _: (), None, size=SIZE)
+        row = disturbed(place, "nothing", 0, lambda _: Plan([]), None, size=SIZE)
         if not row.is_good:
             raise SystemExit(f"the run that nobody disturbs failed: {row}")
-        known.write_text(json.dumps({"wall_s": row.wall_s, "found": found(place / "results")}), encoding="utf-8")
+        known.write_text(json.dumps({"calls": row.num_calls, "found": found(place / "results")}), encoding="utf-8")
         append_row(folder / "chaos.jsonl", row)
     reference: dict[str, Any] = json.loads(known.read_text(encoding="utf-8"))
     return reference
 
 
-def _parts(folder: Path, seed: int, reference: dict[str, Any]) -> Disturbed:
-    place = folder / f"parts-{seed}"
-    return disturbed(place, PARTS, seed, lambda draw: every_few_seconds(draw, *EVERY_S), reference["found"], size=SIZE)
+def _run(folder: Path, scenario: str, seed: int, reference: dict[str, Any]) -> Disturbed:
+    if scenario == EMBEDDED:
+        return _embedded(folder / f"embedded-{seed}", seed)
+    if scenario == DRIVER:
+        return _driver(folder / f"driver-{seed}", seed, reference)
+    return disturbed(
+        folder / f"parts-{seed}",
+        PARTS,
+        seed,
+        lambda draw: every_few_seconds(draw, *EVERY_S),
+        reference["found"],
+        size=SIZE,
+    )
 
 
 def _driver(folder: Path, seed: int, reference: dict[str, Any]) -> Disturbed:
-    def plan(draw: Random) -> Iterable[tuple[float, Part | None]]:
-        return [(draw.uniform(0.0, reference["wall_s"]), Part.DRIVER)]
+    def plan(draw: Random) -> Plan:
+        # Not by the clock: how long a run takes to get anywhere is another time on every machine.
+        if draw.random() < _EARLY:
+            return Plan([(draw.uniform(0.0, _EARLY_S), Part.DRIVER)], first=0)
+        return Plan([(0.0, Part.DRIVER)], first=draw.randrange(reference["calls"]))
 
-    place = folder / f"driver-{seed}"
-    return disturbed(place, DRIVER, seed, plan, reference["found"], size=SIZE, least=0, pauses_s=_PAUSES_S)
+    return disturbed(folder, DRIVER, seed, plan, reference["found"], size=SIZE, pauses_s=_PAUSES_S)
 
 
-def _embedded(folder: Path, seed: int) -> Disturbed:
+def _embedded(place: Path, seed: int) -> Disturbed:
     """The quickstart in small, whose model's server dies three times. Its replies are not the same every time."""
-    place = folder / f"embedded-{seed}"
-    place.mkdir()
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
     settings = {
         "optimizer.steps": 1,
         "run.seeds": [0],
@@ -94,7 +106,9 @@ def _embedded(folder: Path, seed: int) -> Disturbed:
     command += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
     draw, household = Random(seed), Household()
     results = place / "results" / "config.yaml"
-    kills = Kills([(draw.uniform(5.0, 15.0), Part.MODEL) for _ in range(3)], draw, lambda: int(results.exists()))
+    # Its calls are in nobody's log: the time runs from when the run has begun.
+    plan = Plan([(draw.uniform(10.0, 20.0), Part.MODEL) for _ in range(3)], first=1, least=0)
+    kills = Kills(plan, draw, lambda: int(results.exists()))
     started_s = monotonic()
     sitting = household.sit(command, kills, cwd=place, output=place / "output.txt", env={"PYTHONPATH": str(ROOT)})
     household.linger(30.0)
@@ -119,14 +133,23 @@ def _report(folder: Path, row: Disturbed) -> None:
 
 
 def table(rows: Sequence[Disturbed]) -> str:
-    """A Markdown table, one row for each scenario."""
+    """A Markdown table, one row for each scenario, and what drivers left behind that were killed."""
     scenarios = [scenario for scenario in (PARTS, DRIVER, EMBEDDED) if any(row.scenario == scenario for row in rows)]
     kinds = [kind for kind in Part if any(kind in row.kills for row in rows)]
     header = ["Killed", "Runs", "Completed", "Same results", *(f"{kind}s killed" for kind in kinds)]
     header += ["Task calls answered", "Repeated: in flight", "not yet written", "beyond"]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     lines += [_cells([row for row in rows if row.scenario == scenario], kinds) for scenario in scenarios]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    orphaned = [row for row in rows if row.orphans_s is not None]
+    if not orphaned:
+        return text
+    longest_s = max(row.orphans_s or 0.0 for row in orphaned)
+    calls = sum(row.orphaned_calls for row in orphaned)
+    return (
+        f"{text}\n\nActors and replicas lived on for at most {longest_s:.1f} s after their driver was killed, and began "
+        f"{calls:,} calls in that time, all of these runs together."
+    )
 
 
 def _cells(rows: Sequence[Disturbed], kinds: Sequence[Part]) -> list[str]:
@@ -152,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--drivers", type=int, default=10, help="runs whose driver is killed at a random moment (default: 10)")
     add("--embedded", type=int, default=1, help="runs on the embedded model whose server is killed (default: 1)")
     add("--seed", type=int, default=0, help="of the first run of each kind; the others count on from it")
-    add("--folder", type=Path, help="keep everything here; what a file chaos.jsonl holds already counts, too")
+    add("--folder", type=Path, help="keep everything here; a run that its chaos.jsonl holds is not made again")
     add("--write", action="store_true", help="put the table into benchmarks/README.md")
     return parser
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
@@ -14,7 +15,7 @@ import yaml
 
 from benchmarks.measuring.access_log import CHAT, AnsweredCalls, read_log
 from benchmarks.measuring.endpoint_process import ROOT, EndpointProcess
-from benchmarks.measuring.kills import Kills, Part
+from benchmarks.measuring.kills import Kills, Part, Plan
 from benchmarks.measuring.ours import command
 from benchmarks.measuring.repeats import Repeats, repeats
 from benchmarks.measuring.sitting import Household, Sitting
@@ -63,7 +64,7 @@ class Disturbed:
         wall_s: of all sittings, the time between them left out.
         task, optimizer: calls repeated; ``None`` where no log was looked at.
         num_calls: of the task model, answered.
-        orphans_s: how long processes lived on after their driver was killed, at most.
+        orphans_s: how long actors and replicas lived on after their driver was killed, at most.
         orphaned_calls: requests that they began in that time.
         left: programs that were there for too long after the last sitting, and were killed.
         orphans_left: likewise, of sittings whose driver was killed; it is Ray's own daemons that stay.
@@ -139,27 +140,26 @@ def disturbed(
     folder: Path,
     scenario: str,
     seed: int,
-    plan: Callable[[Random], Iterable[tuple[float, Part | None]]],
+    plan: Callable[[Random], Plan],
     expected: Any,
     *,
     size: Size,
-    least: int = 20,
     pauses_s: Sequence[float] = (0.0,),
 ) -> Disturbed:
     """Run a search by a plan of kills, and resume it whenever its driver was killed.
 
     Args:
-        folder: for its files; made here.
-        plan: for ``Kills``.
+        folder: for its files; what it holds is removed first.
+        plan: of the kills, by a generator of random numbers that the seed decides.
         expected: what ``found`` has to say in the end; ``None`` where that is yet to be found out.
-        least: for ``Kills``.
         pauses_s: one of these is waited before a run is resumed.
     """
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     draw, household, log = Random(seed), Household(), folder / "access.jsonl"
     with EndpointProcess(log, "--latency-ms", size.latency_ms) as endpoint:
         begin = command(write_search(folder, endpoint.base_url, size), folder / "results")
-        kills = Kills(plan(draw), draw, AnsweredCalls(log), least)
+        kills = Kills(plan(draw), draw, AnsweredCalls(log))
         sittings: list[Sitting] = []
         while not sittings or sittings[-1].code == _KILLED:
             household.linger(draw.choice(pauses_s) if sittings else 0.0)
@@ -206,8 +206,9 @@ def _ends(household: Household, kills: Kills) -> list[tuple[float, float]]:
 
 def _orphans_s(household: Household, deaths: Sequence[float]) -> float | None:
     lived_s = [
-        max((missed_s or seen_s) - death_s for seen_s, missed_s in family.lives.values())
+        missed_s - death_s
         for family, death_s in zip(household.families, deaths, strict=False)
+        for _, missed_s in family.ends(*_CALLERS).values()
     ]
     return max(lived_s, default=None)
 

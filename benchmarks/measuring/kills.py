@@ -47,32 +47,38 @@ class Kill:
     at_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Who is to be killed, and when.
+
+    Attributes:
+        kills: for each, how many seconds after the one before, and which part; ``None`` is any but the driver, each
+            that is there with the same chance, however many processes it has. A part that is not there is waited for.
+        first: calls that are answered before the time of the first kill runs.
+        least: calls that must be answered between two kills: on a busy machine, nothing would come up again in time.
+    """
+
+    kills: Iterable[tuple[float, Part | None]]
+    first: int = 1
+    least: int = 20
+
+
 class Kills:
     """Kills one process after the other.
 
     Args:
-        plan: for each kill, how many seconds after the one before, and which part; ``None`` is any but the driver, each
-            that is there with the same chance, however many processes it has. A part that is not there is waited for.
-        draw: decides what is left open.
+        draw: decides what the plan leaves open.
         answered: the number of calls that were answered so far.
-        least: calls that must be answered after a kill before the next one: on a busy machine, nothing would come up
-            again in time. The plan's time runs from the first of them; with 0, from the first look.
 
     Attributes:
         done: the kills so far.
     """
 
-    def __init__(
-        self,
-        plan: Iterable[tuple[float, Part | None]],
-        draw: Random,
-        answered: Callable[[], int] = lambda: 0,
-        least: int = 0,
-    ) -> None:
-        self._plan: Iterator[tuple[float, Part | None]] = iter(plan)
-        self._draw, self._answered, self._least = draw, answered, least
+    def __init__(self, plan: Plan, draw: Random, answered: Callable[[], int]) -> None:
+        self._plan: Iterator[tuple[float, Part | None]] = iter(plan.kills)
+        self._draw, self._answered, self._least = draw, answered, plan.least
         self._next: tuple[float, Part | None] | None = None
-        self._wanted_calls = min(least, 1)
+        self._wanted_calls = plan.first
         self.done: list[Kill] = []
 
     def look(self, now_s: float, members: Sequence[Member]) -> None:
@@ -103,7 +109,11 @@ class Kills:
         return self._draw.choice(there[self._draw.choice(sorted(there))]) if there else None
 
 
-def every_few_seconds(draw: Random, shortest_s: float, longest_s: float) -> Iterator[tuple[float, Part | None]]:
-    """A plan without an end: any part, after a time between the two."""
-    while True:
-        yield draw.uniform(shortest_s, longest_s), None
+def every_few_seconds(draw: Random, shortest_s: float, longest_s: float) -> Plan:
+    """Without an end: any part, after a time between the two."""
+
+    def kills() -> Iterator[tuple[float, Part | None]]:
+        while True:
+            yield draw.uniform(shortest_s, longest_s), None
+
+    return Plan(kills())

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from benchmarks.measuring.disturbed import Disturbed, Size, disturbed, found
-from benchmarks.measuring.kills import Part
+from benchmarks.measuring.kills import Part, Plan
 from benchmarks.simulated_endpoint import SimulatedEndpoint
 from cluster.build import Access, build_evaluators, build_tasks
 from cluster.config.loading import load_config
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def row(folder: Path) -> Disturbed:
     """A run whose parts are killed, and then its driver; and its resumption."""
-    return disturbed(folder, "parts and driver", 0, lambda _: PLAN, None, size=SIZE)
+    return disturbed(folder, "parts and driver", 0, lambda _: Plan(PLAN), None, size=SIZE)
 
 
 async def _best_without_a_cluster(config_path: Path) -> dict[tuple[str, int], tuple[str, float, float]]:

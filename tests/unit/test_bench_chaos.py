@@ -15,7 +15,7 @@ from benchmarks.chaos import DRIVER, PARTS, table
 from benchmarks.measuring.access_log import CHAT, AnsweredCalls
 from benchmarks.measuring.disturbed import Disturbed, append_row, read_rows
 from benchmarks.measuring.family import Family, Member, marked_environment
-from benchmarks.measuring.kills import Kills, Part, every_few_seconds, part
+from benchmarks.measuring.kills import Kills, Part, Plan, every_few_seconds, part
 from benchmarks.measuring.repeats import UNWRITTEN_S, Repeats, repeats
 from benchmarks.measuring.sitting import Household
 from benchmarks.measuring.weighing import Holding, Tolerance, growths, weigh
@@ -48,7 +48,7 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_plan_is_followed_and_waits_for_a_part_that_is_not_there(dying: list[int]) -> None:
-    kills = Kills([(1.0, Part.REPLICA), (1.0, Part.DRIVER)], Random(0))
+    kills = Kills(Plan([(1.0, Part.REPLICA), (1.0, Part.DRIVER)], first=0, least=0), Random(0), lambda: 0)
     everybody = [*ACTORS, REPLICA, DRIVER_PROCESS]
     for now_s, members in ((0.0, everybody), (0.9, everybody), (1.0, ACTORS), (1.1, everybody), (2.0, everybody)):
         kills.look(now_s, members)
@@ -63,7 +63,7 @@ def test_a_plan_is_followed_and_waits_for_a_part_that_is_not_there(dying: list[i
 
 def test_a_kill_waits_for_calls_that_are_answered_after_the_one_before(dying: list[int]) -> None:
     answered: list[int] = []
-    kills = Kills([(1.0, None), (1.0, None)], Random(0), lambda: answered[-1], least=20)
+    kills = Kills(Plan([(1.0, None), (1.0, None)], first=1, least=20), Random(0), lambda: answered[-1])
     for now_s, count in {0.0: 0, 7.0: 0, 8.0: 1, 8.9: 30, 9.0: 30, 10.5: 49, 11.0: 50, 20.0: 90}.items():
         answered.append(count)
         kills.look(now_s, ACTORS)
@@ -72,7 +72,8 @@ def test_a_kill_waits_for_calls_that_are_answered_after_the_one_before(dying: li
 
 def test_parts_are_chosen_alike_however_many_processes_they_have(dying: list[int]) -> None:
     draw = Random(0)
-    kills = Kills(every_few_seconds(draw, 2.0, 6.0), draw)
+    seconds = iter(range(1_000_000))
+    kills = Kills(every_few_seconds(draw, 2.0, 6.0), draw, lambda: 100 * next(seconds))
     for second in range(4 * 400 * 10):
         kills.look(second / 10, [*ACTORS, REPLICA, CONTROLLER, DRIVER_PROCESS, DAEMON])
     kinds = [kill.part for kill in kills.done]
