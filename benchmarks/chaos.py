@@ -147,8 +147,8 @@ def table(rows: Sequence[Disturbed]) -> str:
     longest_s = max(row.orphans_s or 0.0 for row in orphaned)
     calls = sum(row.orphaned_calls for row in orphaned)
     return (
-        f"{text}\n\nActors and replicas lived on for at most {longest_s:.1f} s after their driver was killed, and began "
-        f"{calls:,} calls in that time, all of these runs together."
+        f"{text}\n\nActors and replicas lived on for at most {longest_s:.1f} s after their driver was killed, and "
+        f"began {calls:,} calls in that time, all of these runs together."
     )
 
 
