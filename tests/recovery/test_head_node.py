@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+import ray
 
 from benchmarks.simulated_endpoint import SimulatedEndpoint
 from tests.recovery.conftest import Loss, now, repeated, results
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
-HEAD, WORKER = "127.0.0.1", "127.0.0.2"
+LOCAL, WORKER = "127.0.0.1", "127.0.0.2"
+HEAD = ray.util.get_node_ip_address()  # Ray puts it in place of 127.0.0.1
 _MARK = "TEST_NODE_MARK"
 
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind((HEAD, 0))
+        probe.bind((LOCAL, 0))
         return int(probe.getsockname()[1])
 
 
@@ -61,14 +63,16 @@ class Nodes:
         deadline = time.monotonic() + 20
         while True:
             with suppress(OSError):
-                socket.create_connection((HEAD, self.redis_port), timeout=1).close()
+                socket.create_connection((LOCAL, self.redis_port), timeout=1).close()
                 return
             assert time.monotonic() < deadline, "Redis did not start"
             time.sleep(0.05)
 
     def start_head(self, cpus: int) -> None:
+        # Left by one that was killed. With it, Ray takes the worker node on this machine for a head that still runs.
+        (self.folder / "ray_current_cluster").unlink(missing_ok=True)
         where = ["--head", f"--port={self.port}", f"--temp-dir={self.folder}", "--include-dashboard=false"]
-        self._start("head", HEAD, cpus, where, {"RAY_REDIS_ADDRESS": f"{HEAD}:{self.redis_port}"})
+        self._start("head", HEAD, cpus, where, {"RAY_REDIS_ADDRESS": f"{LOCAL}:{self.redis_port}"})
 
     def start_worker(self, cpus: int) -> None:
         self._start("worker", WORKER, cpus, [f"--address={self.address}"], {})
