@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import fsspec
 import tenacity
+from fsspec.asyn import AsyncFileSystem
+from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.local import LocalFileSystem
 
 _T = TypeVar("_T")
@@ -21,6 +23,8 @@ _T = TypeVar("_T")
 PATIENCE_S = 60.0
 """How long a store that is out of reach is tried again before what should be written there is given up, in seconds.
 A run of hours shall not end with an object store's hiccup."""
+ANSWERED_WITHIN_S = 30.0
+"""How long a store is waited for, each time, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -172,8 +176,13 @@ class Folder:
 
 def _of(files: Any, action: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """What a store answers; all that it raises is an ``OSError``: its library's own, no caller can know."""
+    if isinstance(files, AsyncFileSystem):
+        # Libraries try again many times a call that nobody answers: minutes, in which no other caller is told.
+        options["timeout"] = ANSWERED_WITHIN_S
     try:
         return action(*arguments, **options)
+    except FSTimeoutError:
+        raise TimeoutError(f"no answer within {ANSWERED_WITHIN_S:g} s") from None
     except OSError:
         raise
     except Exception as error:

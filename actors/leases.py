@@ -46,8 +46,9 @@ class Leases:
             return
         lease = Lease.take(folder)
         if not self._held:
+            self._over = threading.Event()
             atexit.register(self.release)
-            threading.Thread(target=self._renew_all, name="leases", daemon=True).start()
+            threading.Thread(target=self._renew_all, args=[self._over], name="leases", daemon=True).start()
         self._held = {**self._held, folder.url: lease}
 
     def fence(self, folder: Folder) -> Fence | None:
@@ -74,8 +75,8 @@ class Leases:
                     lease.release()
         atexit.unregister(self.release)
 
-    def _renew_all(self) -> None:
-        while not self._over.wait(self._renewed_every_s):
+    def _renew_all(self, over: threading.Event) -> None:
+        while not over.wait(self._renewed_every_s):
             with self._writing:
                 for url, lease in self._held.items():
                     self._renew(url, lease)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -102,6 +103,16 @@ def test_a_store_out_of_reach_is_an_os_error(stopped_store: str) -> None:
     for action in (lambda: unreachable.read("file"), unreachable.names, lambda: unreachable.write("file", b"")):
         with pytest.raises(OSError, match="Could not connect to the endpoint"):
             action()
+
+
+def test_a_store_that_does_not_answer_is_an_os_error(stopped_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = Folder(stopped_store)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr("actors.folder.ANSWERED_WITHIN_S", 0.5)
+        for action in (lambda: silent.read("file"), silent.names, lambda: silent.write("file", b"")):
+            with pytest.raises(OSError, match=r"no answer within 0\.5 s"):
+                action()
 
 
 def test_a_store_that_comes_back_in_time_has_lost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
