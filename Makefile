@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check audit bench bench-peers lock schema image clean
+.PHONY: help setup run test check audit bench bench-peers chaos soak recovery lock schema image clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,15 @@ test: check ## linters, type checkers and all tests
 bench: $(INSTALLED) ## measure ours, and peers where installed; writes the tables of README.md and benchmarks/README.md
 	$(BIN)/python -m benchmarks.saturation --write $(if $(wildcard $(PEERS)/bin/python),--peers-python $(PEERS)/bin/python)
 	$(BIN)/python -m benchmarks.scaling --write
+
+chaos: $(INSTALLED) ## kill parts of runs, and drivers: does every run end as if nothing had happened? (about an hour)
+	$(BIN)/python -m benchmarks.chaos --write
+
+recovery: $(INSTALLED) ## lose a worker node, the head node, the endpoint for a minute (some minutes)
+	$(BIN)/pytest -m slow tests/recovery
+
+soak: $(INSTALLED) ## 64 calls at once for ten minutes: does anything grow?
+	$(BIN)/python -m benchmarks.soak --write
 
 # Of their own: some want another version of the openai package than ours.
 bench-peers: $(INSTALLED) ## install the peers of the benchmarks into a virtual environment of their own

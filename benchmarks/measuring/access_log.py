@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +78,25 @@ def read_log(path: Path) -> list[AccessRecord]:
     """
     with path.open(encoding="utf-8") as file:
         return [AccessRecord(**json.loads(line)) for line in file]
+
+
+class AnsweredCalls:
+    """Counts the chat requests in a log that were answered with a completion, as it grows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset, self._count = path, 0, 0
+
+    def __call__(self) -> int:
+        """How many there are by now; 0 where there is no log yet."""
+        with suppress(FileNotFoundError), self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):  # not written to its end yet
+                    break
+                self._offset += len(line)
+                record = json.loads(line)
+                self._count += record["path"] == CHAT and record["status"] == _OK
+        return self._count
 
 
 def traffic(records: Sequence[AccessRecord], task_model: str = "task-model") -> Traffic | None:

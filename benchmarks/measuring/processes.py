@@ -20,12 +20,12 @@ from threading import Event, Thread
 from time import monotonic
 from uuid import uuid4
 
-MARK = "BENCHMARK_PROCESS_MARK"
+from benchmarks.measuring.family import MARK, marked_environment, program, stat
+
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _LOOK_EVERY_S = 0.25
 _LOOKS_PER_WEIGHING = 4
 """Memory is asked for less often: the kernel walks through all pages of a process to tell it."""
-_NOT_INHERITED = ("OPENAI_", "RAY_", "GPO_")
 _LINGER_S = 20.0
 
 
@@ -73,13 +73,8 @@ def cpu_s(pid: int) -> float:
     Raises:
         OSError: there is no such process.
     """
-    fields = _stat(pid)
+    fields = stat(pid)
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
-
-
-def _stat(pid: int) -> list[str]:
-    # The name of the program comes in parentheses, and may hold spaces.
-    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
 
 
 def memory_bytes(pid: int) -> int:
@@ -118,15 +113,15 @@ class _Watcher:
             if not folder.isdigit():
                 continue
             with suppress(OSError, IndexError):
-                stat = _stat(int(folder))
-                key = (int(folder), stat[19])
+                fields = stat(int(folder))
+                key = (int(folder), fields[19])
                 if key in self._others:
                     continue
                 if key not in self._used_s and not self._is_marked(key[0]):
                     self._others.add(key)
                     continue
-                self._used_s[key] = (int(stat[11]) + int(stat[12])) / _TICKS_PER_S
-                if stat[0] != "Z":
+                self._used_s[key] = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+                if fields[0] != "Z":
                     living.append(key)
         self.looks.append((monotonic(), sum(self._used_s.values())))
         self.peak_processes = max(self.peak_processes, len(living))
@@ -138,9 +133,9 @@ class _Watcher:
         """Program → seconds of the processor, and bytes at the time of the peak."""
         shares: dict[str, tuple[float, int]] = {}
         for key, used_s in self._used_s.items():
-            program = self._programs.get(key, "short-lived")
-            seconds, size = shares.get(program, (0.0, 0))
-            shares[program] = (seconds + used_s, size + self._at_peak.get(key, 0))
+            name = self._programs.get(key, "short-lived")
+            seconds, size = shares.get(name, (0.0, 0))
+            shares[name] = (seconds + used_s, size + self._at_peak.get(key, 0))
         return dict(sorted(shares.items(), key=lambda item: -item[1][0]))
 
     def _weigh(self, living: Sequence[_Key]) -> None:
@@ -148,23 +143,12 @@ class _Watcher:
         for key in living:
             with suppress(OSError):
                 sizes[key] = memory_bytes(key[0])
-                self._programs[key] = _program(key[0])
+                self._programs[key] = program(key[0])
         if sum(sizes.values()) > self.peak_bytes:
             self.peak_bytes, self._at_peak = sum(sizes.values()), sizes
 
     def _is_marked(self, pid: int) -> bool:
         return f"{MARK}={self.mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-
-
-def _program(pid: int) -> str:
-    """What a process runs: the class of a Ray actor, the module or script that Python runs, or the program's name."""
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode(errors="replace").split("\0")
-    if words[0].startswith("ray::"):
-        return words[0].split(":")[2].split(".")[0].split()[0]
-    name = words[0].split("/")[-1]
-    if name.startswith("python"):
-        return next((word.split("/")[-1] for word in words[1:] if not word.startswith("-")), name)
-    return name
 
 
 def watched(
@@ -182,14 +166,13 @@ def watched(
         env: added to the environment, of which nothing is passed on that speaks of OpenAI, Ray or this program.
         timeout_s: a command that takes longer is killed, with all that it started.
     """
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
     watcher, done = _Watcher(uuid4().hex), Event()
     started_s = monotonic()
     with output.open("wb") as file:
         process = subprocess.Popen(  # noqa: S603
             command,
             cwd=cwd,
-            env={**inherited, **(env or {}), MARK: watcher.mark},
+            env=marked_environment(watcher.mark, env),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

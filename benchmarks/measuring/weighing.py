@@ -1,0 +1,101 @@
+"""What each process of a command holds at a moment: memory, threads, open files and connections, asyncio tasks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.measuring.family import Member
+from benchmarks.measuring.processes import memory_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Of one process.
+
+    Attributes:
+        program: what it runs.
+        pss, rss: bytes; of the former, a page that several processes share counts once for all.
+        threads: all of them.
+        files: open file descriptors, and ``sockets`` those of them that are sockets.
+        tasks: asyncio tasks that are not done; ``None`` where they were not counted.
+    """
+
+    program: str
+    pss: int
+    rss: int
+    threads: int
+    files: int
+    sockets: int
+    tasks: int | None
+
+
+def weigh(members: Sequence[Member], census: Path) -> dict[int, Holding]:
+    """Process number → what it holds; those that end meanwhile are left out.
+
+    Args:
+        census: folder with a file for each process that counts its tasks.
+    """
+    holdings = {}
+    for member in members:
+        with suppress(OSError):
+            holdings[member.pid] = _holding(member, census / str(member.pid))
+    return holdings
+
+
+def _holding(member: Member, census: Path) -> Holding:
+    process = Path(f"/proc/{member.pid}")
+    lines = (process / "status").read_text(encoding="utf-8", errors="replace").splitlines()
+    status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+    targets = []
+    for name in os.listdir(process / "fd"):  # noqa: PTH208
+        with suppress(OSError):  # closed meanwhile
+            targets.append(os.readlink(process / "fd" / name))  # noqa: PTH115
+    return Holding(
+        program=member.program,
+        pss=memory_bytes(member.pid),
+        rss=int(status["VmRSS"][0]) * 1024,
+        threads=int(status["Threads"][0]),
+        files=len(targets),
+        sockets=sum(target.startswith("socket:") for target in targets),
+        tasks=_last_count(census),
+    )
+
+
+def _last_count(path: Path) -> int | None:
+    with suppress(OSError):
+        lines = path.read_text(encoding="ascii").splitlines()
+        return int(lines[-1].split()[1]) if lines else None
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """By how much the later of two weighings may exceed the earlier one, and still be called flat.
+
+    Attributes:
+        share, size: of the memory of a process: the larger of the two, in bytes.
+        threads, files: of its threads, and of its open files.
+        tasks: of its tasks, as a share of the calls at once; how many there are differs from moment to moment.
+    """
+
+    share: float = 0.10
+    size: int = 8_000_000
+    threads: int = 4
+    files: int = 16
+    tasks: float = 4.0
+
+
+def growths(before: Holding, after: Holding, tolerance: Tolerance, calls_at_once: int) -> list[str]:
+    """What grew beyond the tolerance, in words; empty where everything is flat."""
+    most_tasks = tolerance.tasks * calls_at_once
+    beyond = {
+        "memory": after.pss - before.pss > max(tolerance.share * before.pss, tolerance.size),
+        "threads": after.threads - before.threads > tolerance.threads,
+        "files": after.files - before.files > tolerance.files,
+        "tasks": (after.tasks or 0) - (before.tasks or 0) > most_tasks,
+    }
+    return [name for name, is_beyond in beyond.items() if is_beyond]
