@@ -11,7 +11,8 @@
     ├── ClusterError         Ray or Serve cannot start a part of the program
     │   └── OutOfReach           a part that had stood does not answer any more
     ├── StorageError         the run's folder cannot be read or written
-    │   └── CheckpointError      in particular, a checkpoint
+    │   ├── CheckpointError      a checkpoint is damaged (``gpo.checkpoint.DamagedCheckpoint``) or of another version
+    │   └── LeaseHeld, LeaseLost another process works there (``actors.lease``)
     └── TrajectoryLost       one trajectory could not be carried to its end
 
 To add one: derive from the nearest parent, say in the docstring who raises it and who handles it, and hand every
@@ -165,7 +166,7 @@ class StorageError(GPOError):
 
 
 class CheckpointError(StorageError):
-    """A checkpoint is missing, damaged, of another schema version, or cannot be written."""
+    """A checkpoint is damaged, or of another schema version."""
 
 
 class TrajectoryLost(GPOError):
