@@ -44,9 +44,9 @@ def arguments(command: str) -> list[str]:
 def run(command: str, tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command from the project's folder; what it writes goes to ``tmp_path``."""
     parts = arguments(command)
-    if parts[1] in ("run", "compare"):
+    if parts[1] in ("run", "compare", "sweep"):
         parts += ["--run-dir", str(tmp_path / "run")]
-    if parts[1] in ("run", "compare", "evaluate"):
+    if parts[1] in ("run", "compare", "evaluate", "sweep"):
         parts += ["--set", f"cache.path={tmp_path / 'completions.sqlite'}"]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "RAY_", "GPO_"))}
     return subprocess.run(parts, cwd=ROOT, env={**inherited, **env}, capture_output=True, text=True, timeout=280)
@@ -57,7 +57,7 @@ def test_every_command_is_covered() -> None:
         shown("make ")
         + shown("export ")
         + shown(".venv/bin/gpo run", ".venv/bin/gpo evaluate", ".venv/bin/gpo serve", ".venv/bin/gpo compare")
-        + shown(".venv/bin/gpo plan")
+        + shown(".venv/bin/gpo plan", ".venv/bin/gpo sweep")
         + shown(".venv/bin/gpo --help")
     )
     assert sorted(covered) == sorted(COMMANDS)
@@ -117,6 +117,17 @@ def test_methods_are_compared(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     table = (tmp_path / "run" / "comparison.md").read_text(encoding="utf-8")
     assert {"gpo", "ape", "apo", "opro", "pe2", "sgdm"} <= set(re.findall(r"^\| (\w+) \|", table, re.MULTILINE))
+
+
+def test_hyperparameters_are_tuned_on_the_embedded_model(tmp_path: Path) -> None:
+    (command,) = shown(".venv/bin/gpo sweep")
+    fewer = ("sweep.trials=2", "optimizer.steps=1", "run.seeds=[0]", "evaluation={val_size: 6, test_size: 6}")
+
+    done = run(" ".join([command, *(f"--set {shlex.quote(one)}" for one in fewer)]), tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "sweep.json").read_text(encoding="utf-8"))["status"] == "completed"
+    assert (tmp_path / "run" / "best_config.yaml").is_file()
 
 
 def test_a_prompt_is_evaluated_on_the_embedded_model(tmp_path: Path) -> None:
