@@ -158,7 +158,7 @@ def test_counters_equal_the_endpoints_log_when_processes_were_killed(
     until(lambda: _are_retried(endpoint, prometheus), "what failed is asked again", timeout_s=30)
     endpoint.behaviour = HELD
     until(lambda: _is_settled(endpoint, prometheus), "all that was answered is counted", timeout_s=7)
-    hosts, (replica, *_) = _processes(command, "HostActor"), _processes(command, "ServeReplica:")
+    hosts, (replica, *_) = _processes(command, "Host"), _processes(command, "ServeReplica:")
     assert len(hosts) == 2
     for number in (*hosts, replica):
         os.kill(number, signal.SIGKILL)
