@@ -17,6 +17,7 @@ from cluster.config.root import RunConfig
 from cluster.config.section import Section
 from cluster.config.yaml_text import read_yaml
 from gpo.errors import ConfigError
+from gpo.text import without_controls
 
 _S = TypeVar("_S", bound=Section)
 
@@ -97,20 +98,25 @@ def _apply(raw: dict[str, Any], override: str) -> None:
             index = int(part) if part.isdecimal() else -1
             if not 0 <= index < len(place):
                 count = len(place)
-                raise ConfigError(f"--set {name}", f"{part!r} is not one of the {count} entries", "count from 0")
+                raise ConfigError(_option(name), f"{part!r} is not one of the {count} entries", "count from 0")
             key: Any = index
         elif isinstance(place, dict):
             key = part
             if not last and place.get(key) is None:
                 place[key] = {}
         else:
-            raise ConfigError(f"--set {name}", f"there is nothing below {'.'.join(parts[:depth])}", "correct the name")
+            raise ConfigError(_option(name), f"there is nothing below {'.'.join(parts[:depth])}", "correct the name")
         if last:
             place[key] = value
             if parts[:-1] == ["optimizer"]:
                 take_the_place_of_the_other(place, {key: value})
         else:
             place = place[key]
+
+
+def _option(name: str) -> str:
+    """The option, for errors, in one line."""
+    return without_controls(f"--set {' '.join(name.split())}")
 
 
 def _value(name: str, text: str) -> Any:
@@ -124,7 +130,7 @@ def _value(name: str, text: str) -> Any:
     except (yaml.YAMLError, ValueError):  # the latter for what looks like a date and is none
         if marked:
             raise ConfigError(
-                f"--set {name}", f"{text!r} is not valid YAML", "close the brackets, or put quotes around a text"
+                _option(name), f"{text!r} is not valid YAML", "close the brackets, or put quotes around a text"
             ) from None
         return text
     return value if marked or value is None or isinstance(value, bool | int | float) else text
@@ -165,7 +171,7 @@ def _explained(error: ErrorDetails, raw: Mapping[str, Any]) -> ConfigError:
     # A base URL may stand in the environment alone.
     absent = kind in ("missing", "base_url")
     parts = [_place(error["loc"], raw, missing=absent), str(context.get("at", ""))]
-    field = ".".join(part for part in parts if part) or "CONFIG"
+    field = without_controls(" ".join(".".join(part for part in parts if part).split())) or "CONFIG"
     if kind == "missing":
         return ConfigError(field, "is missing", _REMEDIES[kind])
     if kind in _REMEDIES:

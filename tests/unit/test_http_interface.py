@@ -340,5 +340,6 @@ def test_the_interface_keeps_to_its_openapi_page(
 
         if mode is GenerationMode.POSITIVE or operation.body:
             check()
+    print(f"{statuses.total()} requests: {dict(statuses)}")  # shown by -rP
     assert statuses.total() >= EXAMPLES
     assert (statuses[401] > 0) is is_guarded
