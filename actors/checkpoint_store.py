@@ -32,7 +32,11 @@ class CheckpointStore:
     fence: Fence | None = None
 
     def save(self, key: SearchKey, checkpoint: Checkpoint) -> None:
-        """Replace the trajectory's checkpoint. Blocks until it is safe; see ``Folder.write``.
+        """Replace the trajectory's checkpoint; see ``write``."""
+        self.write(key, encode(checkpoint))
+
+    def write(self, key: SearchKey, content: bytes) -> None:
+        """Replace the trajectory's checkpoint by one that is encoded. Blocks until it is safe; see ``Folder.write``.
 
         Raises:
             StorageError: it could not be written; the old one still stands. So it would go with other trajectories'.
@@ -43,7 +47,7 @@ class CheckpointStore:
             if self.fence is not None:
                 self.folder.patiently(self.fence.check)
             self.folder.copy(name, _previous(name))
-            self.folder.write(name, encode(checkpoint))
+            self.folder.write(name, content)
         except OSError as error:
             raise StorageError(f"{self.folder.path(name)} cannot be written: {error}") from None
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from actors.checkpoint_store import CheckpointStore
 from actors.search import Phase, Search, SearchKey, Update
-from gpo.checkpoint import Checkpoint
+from gpo.checkpoint import Checkpoint, encode
 from gpo.concurrency import gather
 from gpo.limits.caller import caller
 from gpo.log_context import log_about
@@ -130,8 +130,10 @@ class _Run:
     async def _save(self, checkpoint: Checkpoint) -> None:
         """Return once it is safe: the next step must not begin before."""
         async with self._saving:  # a later one comes after an earlier one
-            # In a thread: an object store takes its time, in which other searches go on.
-            saving = asyncio.create_task(asyncio.to_thread(self._store.save, self._search.key, checkpoint))
+            # Encoded here: what a trajectory reckons once and keeps would be added to it under an encoding thread's hands.
+            content = encode(checkpoint)
+            # Written in a thread: an object store takes its time, in which other searches go on.
+            saving = asyncio.create_task(asyncio.to_thread(self._store.write, self._search.key, content))
             try:
                 await asyncio.shield(saving)
                 saved()

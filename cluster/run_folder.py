@@ -24,6 +24,7 @@ from actors.search import SearchKey
 from cluster.averages import families_of
 from cluster.config import RunConfig
 from cluster.config.loading import dump, validate
+from cluster.config.yaml_text import read_yaml
 from cluster.outputs import RunRecord, as_json, as_json_lines, best_prompts, step_line, step_lines, summary
 from cluster.report import report
 from gpo.errors import ConfigError, StorageError
@@ -120,7 +121,7 @@ class RunFolder:
         if content is None:
             return None
         try:
-            return validate(yaml.safe_load(content), base_dir=Path.cwd())
+            return validate(read_yaml(content.decode()), base_dir=Path.cwd())
         except (yaml.YAMLError, ConfigError, ValueError, AttributeError, TypeError):
             raise ConfigError(
                 "--run-dir",

@@ -35,11 +35,14 @@ class HeldStore(CheckpointStore):
     let_go_on: threading.Event = field(default_factory=threading.Event)
     said: list[str] = field(default_factory=list)
 
-    def save(self, key: SearchKey, checkpoint: Checkpoint) -> None:
+    def write(self, key: SearchKey, content: bytes) -> None:
+        # A trajectory keeps what it reckons once: read by two threads, it would change under the hands of one.
+        assert threading.current_thread() is not threading.main_thread()
+        assert isinstance(content, bytes)
         if key == KEYS[0]:
             self.saving.set()
             assert self.let_go_on.wait(60)
-        CheckpointStore.save(self, key, checkpoint)
+        CheckpointStore.write(self, key, content)
         self.said.append(f"saved {key}")
 
     def load(self, key: SearchKey) -> Checkpoint | None:
