@@ -229,7 +229,7 @@ def test_the_resolved_configuration_loads_again(run: Outcome) -> None:
 
 def test_the_key_is_in_no_file_and_in_no_output(run: Outcome) -> None:
     files = [path for path in run.folder.rglob("*") if path.is_file()]
-    assert len(files) == 6 + len(run.summary["trajectories"])  # one checkpoint each
+    assert len(files) == 7 + 2 * len(run.summary["trajectories"])  # a checkpoint each, and the one before it
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
     assert KEY not in run.finished.stdout + run.finished.stderr
 
