@@ -20,6 +20,7 @@ from actors.checkpoint_store import CheckpointStore
 from actors.failure_policy import Fault
 from actors.folder import Folder
 from actors.limiter import ClusterAuthority
+from actors.place import Placement
 from actors.search import Phase, SearchKey, Update
 from actors.supervisor import Supervisor
 from actors.trajectory_worker import TrajectoryWorker
@@ -29,7 +30,6 @@ from cluster.config import RunConfig
 from cluster.ray_session import ray_session
 from cluster.searches import build_searches
 from cluster.services import embedded_models, evaluator, start_serve
-from cluster.standing import placement
 from gpo.checkpoint import Checkpoint
 from gpo.endpoint import Endpoint
 from gpo.limits.authority import LimitAuthority
@@ -65,10 +65,13 @@ def _standing(config: RunConfig, checkpoints: Path) -> Iterator[tuple[Supervisor
     access = Access({}, ClusterAuthority(), account=config.run.name)
     evaluators = build_evaluators(config, tasks, access)
     cpus = config.cluster.evaluator_cpus
-    with evaluator(config.run.name, evaluators, replicas=config.num_replicas, cpus=cpus) as handle:
+    with evaluator(
+        config.run.name, evaluators, replicas=config.num_replicas, examples_at_once=300, cpus=cpus
+    ) as handle:
         asked = {task.name: ServeEvaluator(handle, task.name) for task in tasks}
         searches = build_searches(config, tasks, asked, access)
-        yield Supervisor(searches, CheckpointStore(Folder(str(checkpoints))), placement(config)), access
+        spread = Placement(config.trajectories_per_actor, config.cluster.actor_cpus, config.cluster.actor_restarts)
+        yield Supervisor(searches, CheckpointStore(Folder(str(checkpoints))), spread), access
 
 
 async def _finals(updates: AsyncGenerator[Update, None]) -> dict[SearchKey, Update]:
