@@ -54,8 +54,9 @@ class Notes(observing.Silence):
 def notes() -> Iterator[Notes]:
     notes = Notes()
     observing.install(notes)
-    caller.set("triage/0")
+    asked_by = caller.set("triage/0")
     yield notes
+    caller.reset(asked_by)
     observing.install(observing.Silence())
 
 
