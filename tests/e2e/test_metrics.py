@@ -128,6 +128,8 @@ def _home(folder: Path) -> Mapping[str, str]:
     return {"XDG_CACHE_HOME": str(folder / "home")}
 
 
+# Its moments are too short for a machine that is busy with other tests.
+@pytest.mark.slow
 def test_counters_equal_the_endpoints_log_when_processes_were_killed(
     endpoint: SimulatedEndpoint,
     gpo: Gpo,
