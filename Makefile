@@ -47,8 +47,8 @@ bench: $(INSTALLED) ## measure ours, and peers where installed; writes the table
 chaos: $(INSTALLED) ## kill parts of runs, and drivers: does every run end as if nothing had happened? (about an hour)
 	$(BIN)/python -m benchmarks.chaos --write
 
-recovery: $(INSTALLED) ## lose a worker node, the head node, the endpoint for a minute (some minutes)
-	$(BIN)/pytest -m slow tests/recovery
+recovery: $(INSTALLED) ## the slow tests: a lost worker node, head node, endpoint; metrics of a run with kills (some minutes)
+	$(BIN)/pytest -m slow
 
 soak: $(INSTALLED) ## 64 calls at once for ten minutes: does anything grow?
 	$(BIN)/python -m benchmarks.soak --write
