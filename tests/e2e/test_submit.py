@@ -35,6 +35,7 @@ def _summary(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
 
 
+@pytest.mark.slow
 def test_a_run_is_submitted_stopped_and_goes_on(
     cluster: RayHead, endpoint: SimulatedEndpoint, gpo: Gpo, until: Until, write_config: WriteConfig, tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ def _sweep(trials: int, **more: Any) -> dict[str, Any]:
     return {"trials": trials, "max_parallel_trials": 2, "space": SPACE, "lease_s": 4, **more}
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_study_and_one_is_killed(
     gpo: Gpo, tmp_path: Path, write_config: WriteConfig, until: Until
 ) -> None:
