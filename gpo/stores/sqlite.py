@@ -26,9 +26,10 @@ DEFAULT_MAX_BYTES = 1_000_000_000
 _RENEW_S = 3.0
 _MOST_AT_ONCE = 1000
 _SHARE = 0.1
-"""Of its time that the thread may spend on transactions of what nobody waits for: so long it gathers more."""
-_GATHERED_S = 0.1
-"""Never longer, and hence what a process that is killed loses at most; usually it is a few milliseconds."""
+"""Of its time that the thread may work on transactions of what nobody waits for: so long it gathers more. Waiting for
+other processes, which have the file as well, is no work."""
+_GATHERED_S = 0.02
+"""Never longer: what is gathered, and what is being written, is what a process that is killed loses."""
 _FAREWELL_S = 2.0
 
 _Answer = Completion | Missing | None
@@ -117,10 +118,10 @@ class _Clerk:
             batch = self._next_batch()
             asked = [one for one in batch if one is not None]
             is_open = len(asked) == len(batch)
-            began = time.monotonic()
+            before = time.thread_time()
             answers = self._answers([one.request for one in asked])
-            ended = time.monotonic()
-            self._rested = ended + min(_GATHERED_S, (ended - began) * (1 / _SHARE - 1))
+            worked_s = time.thread_time() - before
+            self._rested = time.monotonic() + min(_GATHERED_S, worked_s * (1 / _SHARE - 1))
             by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Asked, _Answer]]] = defaultdict(list)
             for one, answer in zip(asked, answers, strict=True):
                 if one.loop is not None:
