@@ -111,8 +111,8 @@ def _die(journal: Path, prompt: Prompt, split: Split) -> None:
 
 
 def _die_in_every_step(journal: Path, prompt: Prompt, split: Split) -> None:
-    """End the process once for each prompt: after every death the search gets on a little."""
-    died = journal.with_name(f"died-{split}-{prompt.id}")
+    """End the process once for each length of prompt, which grows by a word with every step."""
+    died = journal.with_name(f"died-{split}-{len(prompt.words)}")
     if not died.exists():
         died.touch()
         with journal.with_name("deaths").open("a") as file:
