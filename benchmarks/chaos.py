@@ -141,15 +141,17 @@ def table(rows: Sequence[Disturbed]) -> str:
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     lines += [_cells([row for row in rows if row.scenario == scenario], kinds) for scenario in scenarios]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    latest_s = max((row.task.latest_s for row in rows if row.task), default=0.0)
+    if latest_s:
+        text += f"\n\nThe answers that were not yet written came at most {latest_s:.2f} s before a process ended."
     orphaned = [row for row in rows if row.orphans_s is not None]
-    if not orphaned:
-        return text
-    longest_s = max(row.orphans_s or 0.0 for row in orphaned)
-    calls = sum(row.orphaned_calls for row in orphaned)
-    return (
-        f"{text}\n\nActors and replicas lived on for at most {longest_s:.1f} s after their driver was killed, and "
-        f"began {calls:,} calls in that time, all of these runs together."
-    )
+    if orphaned:
+        longest_s = max(row.orphans_s or 0.0 for row in orphaned)
+        text += (
+            f"\n\nActors and replicas lived on for at most {longest_s:.1f} s after their driver was killed, and began "
+            f"{sum(row.orphaned_calls for row in orphaned):,} calls in that time, all of these runs together."
+        )
+    return text
 
 
 def _cells(rows: Sequence[Disturbed], kinds: Sequence[Part]) -> list[str]:

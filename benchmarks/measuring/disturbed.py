@@ -174,7 +174,10 @@ def disturbed(
             )
         household.linger(_LONGEST_LEFT_S)
         *orphans, left = household.clear()
-    records = read_log(log)
+    records, ends = read_log(log), _ends(household, kills)
+    (folder / "kills.json").write_text(
+        json.dumps({"kills": [asdict(kill) for kill in kills.done], "ends": ends}), "utf-8"
+    )
     result = found(folder / "results")
     deaths = [kill.at_s for kill in kills.done if kill.part is Part.DRIVER]
     return Disturbed(
@@ -187,8 +190,8 @@ def disturbed(
         failure=_failure(sittings[-1].code, folder),
         kills=dict(Counter(kill.part for kill in kills.done)),
         wall_s=sum(sitting.ended_s - sitting.started_s for sitting in sittings),
-        task=repeats(records, _ends(household, kills), "task-model"),
-        optimizer=repeats(records, _ends(household, kills), "opt-model"),
+        task=repeats(records, ends, "task-model"),
+        optimizer=repeats(records, ends, "opt-model"),
         num_calls=sum(record.model == "task-model" and record.status == 200 for record in records),
         orphans_s=_orphans_s(household, deaths),
         orphaned_calls=_orphaned_calls(records, deaths, [sitting.started_s for sitting in sittings[1:]]),

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from benchmarks.measuring.access_log import CHAT
 from benchmarks.simulated.service import AccessRecord
 
-UNWRITTEN_S = 0.25
+UNWRITTEN_S = 0.5
 """Replies that came so shortly before a process was killed may be lost with it: the completion cache writes those of a
 tenth of a second at once, and a busy machine takes its time."""
 
-_OK = 200
+_OK, _TOO_MANY = 200, 429
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,14 @@ class Repeats:
         unwritten: it came at most ``UNWRITTEN_S`` before that.
         beyond: neither; nothing explains these.
         cut: calls whose caller was gone before the answer, whether or not they were made again.
+        latest_s: how long before a process ended the unwritten answers came, at most.
     """
 
     in_flight: int
     unwritten: int
     beyond: int
     cut: int
+    latest_s: float = 0.0
 
 
 def repeats(records: Sequence[AccessRecord], ends: Sequence[tuple[float, float]], model: str) -> Repeats:
@@ -44,13 +46,16 @@ def repeats(records: Sequence[AccessRecord], ends: Sequence[tuple[float, float]]
     for chat in sorted(chats, key=lambda chat: chat.finished_s):
         if chat.status == _OK:
             answered.setdefault(chat.content, []).append(chat)
-    in_flight = unwritten = beyond = 0
+    in_flight = beyond = 0
+    unwritten_s: list[float] = []
     for same in answered.values():
         for lost in same[:-1]:
+            before_s = [from_s - lost.finished_s for from_s, _ in ends if 0 <= from_s - lost.finished_s <= UNWRITTEN_S]
             if any(lost.started_s <= to_s and from_s <= lost.finished_s for from_s, to_s in ends):
                 in_flight += 1
-            elif any(0 <= from_s - lost.finished_s <= UNWRITTEN_S for from_s, _ in ends):
-                unwritten += 1
+            elif before_s:
+                unwritten_s.append(min(before_s))
             else:
                 beyond += 1
-    return Repeats(in_flight, unwritten, beyond, sum(chat.status not in (_OK, 429) for chat in chats))
+    cut = sum(chat.status not in (_OK, _TOO_MANY) for chat in chats)
+    return Repeats(in_flight, len(unwritten_s), beyond, cut, max(unwritten_s, default=0.0))

@@ -165,7 +165,8 @@ def test_repeats_are_told_apart_by_what_became_of_the_answer_before() -> None:
         _call(4.95, "of the other model", model="opt-model"),
     ]
     again = [_call(7.0, record.content, model=record.model) for record in log[1:]]
-    assert repeats([*again, *log], [(2.0, 2.0), (5.0, 5.0)], "task-model") == Repeats(1, 1, 2, 1)
+    told = repeats([*again, *log], [(2.0, 2.0), (5.0, 5.0)], "task-model")
+    assert told == Repeats(1, 1, 2, 1, pytest.approx(UNWRITTEN_S / 2))
     assert repeats([*again, *log], [], "opt-model") == Repeats(0, 0, 1, 0)
     assert repeats(log, [(5.0, 5.0)], "task-model") == Repeats(0, 0, 0, 1)
 
