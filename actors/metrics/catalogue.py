@@ -75,6 +75,11 @@ TOKENS = Metric(
     "gpo_model_tokens_total", Kind.COUNTER, "Tokens of answered requests, as the endpoint counts them.",
     (*_MODEL, "kind"), ("prompt", "completion"),
 )  # fmt: skip
+FLAWS = Metric(
+    "gpo_model_flawed_replies_total", Kind.COUNTER,
+    "Answered requests whose reply had no text, was cut off, or came without the number of its tokens.",
+    (*_MODEL, "flaw"), ("empty", "truncated", "unmetered"),
+)  # fmt: skip
 COST = Metric("gpo_model_cost_usd_total", Kind.COUNTER, "Dollars, by the prices in the configuration.", _MODEL)
 DURATION = Metric(
     "gpo_model_request_duration_seconds", Kind.HISTOGRAM, "From sending a request to its answer; answered ones only.",

@@ -15,6 +15,7 @@ from actors.metrics.catalogue import (
     COST,
     DURATION,
     FAILURES,
+    FLAWS,
     REQUESTS,
     RETRIES,
     TOKENS,
@@ -63,6 +64,12 @@ class Recorder:
             if usage.cost_usd:
                 calls.cost.add(usage.cost_usd)
             calls.duration.observe(took_s)
+            if usage.empty:
+                calls.empty.add(usage.empty)
+            if usage.truncated:
+                calls.truncated.add(usage.truncated)
+            if usage.unmetered:
+                calls.unmetered.add(usage.unmetered)
 
     def fails(self, pool: Pool, asked_by: str, *, is_final: bool) -> None:
         calls = self._of(pool, asked_by)
@@ -104,6 +111,9 @@ class _Calls:
         self.refused: Count = book.count(FAILURES, *labels, "refused")
         self.sent: Count = book.count(TOKENS, *labels, "prompt")
         self.generated: Count = book.count(TOKENS, *labels, "completion")
+        self.empty: Count = book.count(FLAWS, *labels, "empty")
+        self.truncated: Count = book.count(FLAWS, *labels, "truncated")
+        self.unmetered: Count = book.count(FLAWS, *labels, "unmetered")
         self.cost: Count = book.count(COST, *labels)
         self.duration: Distribution = book.distribution(DURATION, run, role, model)
         self.wait: Distribution = book.distribution(WAIT, run, role, model)

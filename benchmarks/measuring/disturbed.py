@@ -118,6 +118,7 @@ def write_search(folder: Path, base_url: str, size: Size) -> Path:
         ],
         "optimizer": {"steps": size.steps, "candidates": size.candidates},
         "cluster": {"trajectories_per_actor": 2, "evaluator_replicas": 2, "actor_restarts": RESTARTS},
+        "metrics": {"port": 0, "linger_s": 0},
         "cache": {"path": str(folder / "completions.sqlite")},
     }
     path = folder / "config.yaml"

@@ -27,7 +27,7 @@ _PROGRAMS = {
     "ServeReplica": Part.REPLICA,
     "ServeController": Part.CONTROLLER,
     "LimitAuthority": Part.LIMITER,
-    "MetricsExporter": Part.EXPORTER,
+    "Exporter": Part.EXPORTER,
     "EmbeddedModelServer": Part.MODEL,
     "cluster.cli": Part.DRIVER,
 }

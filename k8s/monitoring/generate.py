@@ -101,6 +101,9 @@ def endpoint() -> Dashboard:
                   f"{by} · retries"),
             Asked(f"sum by ({of_model}, reason) (rate(gpo_model_failures_total{{{_MODEL}}}[$__rate_interval]))",
                   f"{by} · {{{{reason}}}}"), unit="reqps"))
+        .with_panel(curves("Flawed replies", "Per second: without text, cut off, or without the number of their tokens.",
+            Asked(f"sum by ({of_model}, flaw) (rate(gpo_model_flawed_replies_total{{{_MODEL}}}[$__rate_interval]))",
+                  f"{by} · {{{{flaw}}}}"), unit="reqps"))
         .with_panel(curves("Examples of candidates", "Scored, and without a verdict since their calls failed.", Asked(
             f"sum by (outcome) (increase(gpo_examples_total{{{TASK}}}[$__rate_interval]))", "{{outcome}}"),
             stacked=True))

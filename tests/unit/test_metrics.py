@@ -54,7 +54,7 @@ def test_names_follow_prometheus() -> None:
         assert metric.labels[0] == "run"
         assert set(metric.labels) <= {
             "run", "task", "seed", "role", "model", "outcome", "reason", "kind", "result", "prompt", "fate", "phase",
-            "budget", "actor", "state",
+            "budget", "actor", "state", "flaw",
         }  # fmt: skip
     assert len(exposed_names()) > len(CATALOGUE)
 
@@ -99,7 +99,11 @@ def test_calls_are_counted_by_task_and_not_by_trajectory(tmp_path: Path) -> None
     for asked_by, outcome in (("a/0", Outcome.ANSWERED), ("a/1", Outcome.ANSWERED), ("b/c/0", Outcome.TOO_MANY)):
         recorder.waits(POOL, asked_by)
         recorder.begins(POOL, asked_by, 0.0, is_retry=outcome is Outcome.TOO_MANY)
-        usage = Usage(prompt_tokens=5, completion_tokens=2, cost_usd=0.5) if outcome is Outcome.ANSWERED else None
+        usage = (
+            Usage(prompt_tokens=5, completion_tokens=2, cost_usd=0.5, truncated=asked_by == "a/1")
+            if outcome is Outcome.ANSWERED
+            else None
+        )
         recorder.ends(POOL, asked_by, outcome, 0.3, usage)
     recorder.waits(POOL, "a/0")
     recorder.begins(POOL, "a/0", 0.0, is_retry=False)
@@ -116,6 +120,7 @@ def test_calls_are_counted_by_task_and_not_by_trajectory(tmp_path: Path) -> None
         "gpo_model_tokens_total r a task m prompt": 10,
         "gpo_model_tokens_total r a task m completion": 4,
         "gpo_model_cost_usd_total r a task m": 1.0,
+        "gpo_model_flawed_replies_total r a task m truncated": 1,
         "gpo_model_request_duration_seconds_count r task m": 2,
         "gpo_model_requests_in_flight r a task m": 1,
         "gpo_model_requests_waiting r a task m": 1,
