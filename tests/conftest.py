@@ -58,6 +58,15 @@ class ObjectStore:
             self._answers = False
             self._server.stop()
 
+    def start_again(self) -> None:
+        """What was there before the stop is there again, at the same address."""
+        from moto.server import ThreadedMotoServer
+
+        host, port = self._server.get_host_and_port()
+        self._server = ThreadedMotoServer(ip_address=host, port=port, verbose=False)
+        self._server.start()
+        self._answers = True
+
     def new_folder(self) -> str:
         """The URL of a folder that nobody has used."""
         return f"s3://bucket/{uuid4().hex}"

@@ -1,0 +1,54 @@
+"""The object store that holds a run's checkpoints goes away for longer than anybody waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from actors.folder import Folder
+from actors.search import SearchKey
+from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from cluster.run_folder import RunFolder
+from tests.conftest import ObjectStore
+from tests.e2e.conftest import Gpo, Until, WriteConfig
+
+pytestmark = pytest.mark.slow
+STEPS = 4
+
+
+@pytest.fixture
+def store() -> Iterator[ObjectStore]:
+    with ObjectStore() as running:
+        yield running
+
+
+def test_a_run_whose_store_goes_away_stops_and_goes_on_when_it_is_back(
+    endpoint: SimulatedEndpoint, store: ObjectStore, gpo: Gpo, until: Until, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    endpoint.behaviour = Behaviour(latency_s=0.05)
+    config = write_config(tmp_path, endpoint.base_url, run={"seeds": [0]}, optimizer={"steps": STEPS, "candidates": 3})
+    url = store.new_folder()
+    folder, command = Folder(url), ("run", config, "--run-dir", url, "--resume")
+
+    def num_steps() -> int:
+        checkpoint = RunFolder(folder).checkpoints.load(SearchKey("triage", 0))
+        return len(checkpoint.trajectory.steps) if checkpoint else -1
+
+    started = gpo.start(*command, cwd=tmp_path)
+    until(lambda: num_steps() >= 1, "a step is done")
+    store.stop()
+    ended = started.finish(timeout_s=300)
+    assert ended.code == 1
+    assert "cannot be written" in " ".join(ended.stderr.split())
+    assert url in ended.stderr
+    assert not started.survivors()
+
+    store.start_again()
+    assert 1 <= num_steps() < STEPS
+    resumed = gpo(*command, cwd=tmp_path)
+    assert resumed.code == 0, resumed.stderr
+    assert num_steps() == STEPS
+    paid = [call.content for call in endpoint.requests if call.model == "task-model" and call.status == 200]
+    assert len(paid) == len(set(paid))  # what was paid for and not saved is in the completion cache
