@@ -131,7 +131,7 @@ class _Run:
         """Return once it is safe: the next step must not begin before."""
         async with self._saving:  # a later one comes after an earlier one
             # Encoded here: what a trajectory reckons once and keeps would be added to it under another thread's hands.
-            content = encode(checkpoint)
+            content = encode(checkpoint, str(self._search.key))
             # Written in a thread: an object store takes its time, in which other searches go on.
             saving = asyncio.create_task(asyncio.to_thread(self._store.write, self._search.key, content))
             try:

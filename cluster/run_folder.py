@@ -106,6 +106,7 @@ class RunFolder:
         """Whether there is a run here, which may be gone on with."""
         stored = self._stored_config()
         if stored is None:
+            self._require_no_checkpoints()
             return False
         if not resume:
             raise ConfigError(
@@ -115,6 +116,20 @@ class RunFolder:
             )
         self._require_same(config, fingerprints, stored)
         return True
+
+    def _require_no_checkpoints(self) -> None:
+        """Without its configuration, nobody knows what a search was about; its scores must not become this one's."""
+        place = self.folder / "trajectories"
+        try:
+            found = place.names()
+        except (OSError, ImportError, ValueError):
+            return  # said when it is opened
+        if found:
+            raise ConfigError(
+                "--run-dir",
+                f"{place.url!r} holds checkpoints, and no 'config.yaml' beside it says which run's",
+                "restore that file, or name another folder",
+            )
 
     def _stored_config(self) -> RunConfig | None:
         content = self._read("config.yaml")

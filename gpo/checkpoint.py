@@ -1,4 +1,4 @@
-"""A search as bytes: msgpack, with the version of its schema and a checksum inside."""
+"""A search as bytes: msgpack, with the version of its schema, whose it is, and a checksum inside."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from gpo.evaluation import Evaluation
 from gpo.prompt import Prompt
 from gpo.trajectory import Spending, Trajectory
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised by one whenever an older program could misread what is written."""
 _UNSEALED = (2, 3)
 """Versions before there were checksums, which are read as they are. Version 2 knew no partial scores."""
-_READABLE = (*_UNSEALED, SCHEMA_VERSION)
+_NAMELESS = 4
+"""The version that has a checksum and does not say whose it is."""
+_READABLE = (*_UNSEALED, _NAMELESS, SCHEMA_VERSION)
 
 
 class DamagedCheckpoint(CheckpointError):
@@ -55,43 +57,78 @@ def _adapter() -> TypeAdapter[Checkpoint]:
     return TypeAdapter(Checkpoint)
 
 
-def encode(checkpoint: Checkpoint) -> bytes:
+def encode(checkpoint: Checkpoint, of: str = "") -> bytes:
     """The checkpoint as msgpack: maps of plain values, nothing that could run when it is read.
 
     The checkpoint proper is packed by itself and stands as bytes beside its version and their common checksum, so that
     every later version can be told from damage before anything in it is understood.
+
+    Args:
+        of: names the search.
     """
     content = bytes(msgpack.packb(_adapter().dump_python(checkpoint, mode="python"), use_bin_type=True))
-    sealed = {"schema": SCHEMA_VERSION, "blake2b": _checksum(SCHEMA_VERSION, content), "checkpoint": content}
+    checksum = _checksum(SCHEMA_VERSION, of, content)
+    sealed = {"schema": SCHEMA_VERSION, "of": of, "blake2b": checksum, "checkpoint": content}
     return bytes(msgpack.packb(sealed, use_bin_type=True))
 
 
-def decode(data: bytes) -> Checkpoint:
-    """The checkpoint that ``encode`` wrote; ``decode(encode(c)) == c``.
+def decode(data: bytes, of: str = "") -> Checkpoint:
+    """The checkpoint that ``encode`` wrote; ``decode(encode(c, name), name) == c``.
+
+    Args:
+        of: names the search whose it must be; empty where that is all the same.
 
     Raises:
         DamagedCheckpoint: the bytes are cut short or changed.
-        CheckpointError: they are of another schema version.
+        CheckpointError: they are another search's, or of another schema version.
     """
-    document = _unpacked(data)
-    version = document.pop("schema", None) if isinstance(document, dict) else None
-    if not isinstance(version, int):
-        raise DamagedCheckpoint("the checkpoint is damaged: it names no schema version")
-    if version not in _UNSEALED:
-        content = _unsealed(version, document)
-        document = None if content is None or version not in _READABLE else _unpacked(content)
+    version, document = _opened(data)
+    content: Any = document
+    owner = ""
+    if version not in _UNSEALED and version in _READABLE:
+        packed = document.get("checkpoint")
+        content = _unpacked(packed) if isinstance(packed, bytes) else None
+        owner = document.get("of", "")
     if version not in _READABLE:
         *earlier, last = map(str, _READABLE)
         raise CheckpointError(
             f"the checkpoint has schema version {version!r}, this program reads {', '.join(earlier)} and {last}; "
             "resume with the version that wrote it, or start a new run"
         )
+    if of and owner and owner != of:
+        raise CheckpointError(
+            f"the checkpoint is that of {owner}, not of {of}; restore the file from a copy, or remove it, and the "
+            "trajectory begins anew"
+        )
     try:
-        return _adapter().validate_python(document)
+        return _adapter().validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise DamagedCheckpoint(f"the checkpoint is damaged at {field}: {first['msg']}") from None
+
+
+def require_whole(data: bytes) -> None:
+    """Look at the checksum alone, which takes no time; bytes from before there were any pass.
+
+    Raises:
+        DamagedCheckpoint: it does not fit.
+    """
+    _opened(data)
+
+
+def _opened(data: bytes) -> tuple[int, dict[str, Any]]:
+    """The version, and what stands beside it; what is sealed is whole."""
+    document = _unpacked(data)
+    version = document.pop("schema", None) if isinstance(document, dict) else None
+    if not isinstance(version, int):
+        raise DamagedCheckpoint("the checkpoint is damaged: it names no schema version")
+    content = document.get("checkpoint")
+    if version not in _UNSEALED and isinstance(content, bytes):
+        of = "" if version == _NAMELESS else document.get("of")
+        if not isinstance(of, str) or document.get("blake2b") != _checksum(version, of, content):
+            raise DamagedCheckpoint("the checkpoint is damaged: its checksum does not match")
+    return version, document
 
 
 def _unpacked(data: bytes) -> Any:
@@ -101,16 +138,7 @@ def _unpacked(data: bytes) -> Any:
         raise DamagedCheckpoint(f"the checkpoint is damaged: {error}") from None
 
 
-def _unsealed(version: int, document: Mapping[str, Any]) -> bytes | None:
-    """What is sealed in the document; ``None`` where nothing is."""
-    content = document.get("checkpoint")
-    if not isinstance(content, bytes):
-        return None
-    if document.get("blake2b") != _checksum(version, content):
-        raise DamagedCheckpoint("the checkpoint is damaged: its checksum does not match")
-    return content
-
-
-def _checksum(version: int, content: bytes) -> bytes:
+def _checksum(version: int, of: str, content: bytes) -> bytes:
     # Over the version as well: no flipped bit makes damage look like the work of another program.
-    return blake2b(f"{version}:".encode() + content, digest_size=16).digest()
+    head = f"{version}:" if version == _NAMELESS else f"{version}:{len(of)}:{of}:"
+    return blake2b(head.encode() + content, digest_size=16).digest()

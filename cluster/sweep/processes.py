@@ -6,13 +6,13 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from optuna.study import Study
 
 from gpo.limits.messages import Spent
+from gpo.process_mark import has_ended, process_space, process_start
 
 _PREFIX = "process:"
 _PATIENCE = 5
@@ -50,9 +50,9 @@ class Processes:
             _PREFIX + self.me,
             {
                 "beat": self._beats,
-                "place": _place(),
+                "place": process_space(),
                 "pid": os.getpid(),
-                "started": _started(os.getpid()),
+                "started": process_start(os.getpid()),
                 "spent": [spent.calls, spent.tokens, spent.usd],
                 "ended": ended,
             },
@@ -82,8 +82,8 @@ class Processes:
             if row["ended"]:
                 return True
             patience_s = self.lease_s
-            if row["place"] == _place():
-                if _started(int(row["pid"])) != row["started"]:
+            if row["place"] is not None and row["place"] == process_space():
+                if row["started"] is not None and has_ended(int(row["pid"]), str(row["started"])):
                     return True
                 patience_s *= _PATIENCE
             return self._note(str(name), int(row["beat"])) >= patience_s
@@ -100,24 +100,3 @@ class Processes:
     def _rows(self) -> Mapping[str, Mapping[str, Any]]:
         attrs = self.study.user_attrs
         return {name.removeprefix(_PREFIX): row for name, row in attrs.items() if name.startswith(_PREFIX)}
-
-
-def _place() -> str:
-    """Processes of one place can see each other: the same boot of a machine, the same space of process numbers."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return f"unknown/{uuid4().hex}"
-
-
-def _started(pid: int) -> str | None:
-    """When the process began, in ticks since the machine's boot, so that a later one of its number is told apart.
-
-    ``None`` where there is none, or one that was killed and that its parent has not asked after.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else fields[19]

@@ -53,8 +53,10 @@ def content() -> dict[str, Any]:
 def sealed(version: object = SCHEMA_VERSION, **changes: object) -> bytes:
     """Other content under a checksum that fits it."""
     inner = msgpack.packb({**content(), **changes})
-    checksum = blake2b(f"{version}:".encode() + inner, digest_size=16).digest()
-    return msgpack.packb({"schema": version, "blake2b": checksum, "checkpoint": inner})
+    head = f"{version}:" if version == 4 else f"{version}:0::"
+    checksum = blake2b(head.encode() + inner, digest_size=16).digest()
+    name = {} if version == 4 else {"of": ""}
+    return msgpack.packb({"schema": version, **name, "blake2b": checksum, "checkpoint": inner})
 
 
 @given(checkpoints)
@@ -91,6 +93,16 @@ def test_a_checkpoint_from_before_there_were_checksums_is_read() -> None:
     assert decode(msgpack.packb({"schema": 3, **content()})) == SMALL
 
 
+def test_a_checkpoint_from_before_it_said_whose_it_is_is_read() -> None:
+    assert decode(sealed(4), "triage/0") == SMALL
+
+
+def test_a_checkpoint_is_one_search_s() -> None:
+    assert decode(encode(SMALL, "triage/0"), "triage/0") == decode(encode(SMALL, "triage/0")) == SMALL
+    with pytest.raises(CheckpointError, match="is that of triage/0, not of triage/1"):
+        decode(encode(SMALL, "triage/0"), "triage/1")
+
+
 def test_a_checkpoint_from_before_there_were_judges_is_read() -> None:
     earlier = content()
     (evaluation,) = earlier["test"].values()
@@ -117,7 +129,7 @@ def test_cut_bytes_are_refused(length: int) -> None:
     [
         pytest.param(encode(SMALL) + b"\x00", "damaged", id="more than one value"),
         pytest.param(sealed(SCHEMA_VERSION + 1), f"schema version {SCHEMA_VERSION + 1}", id="a later version"),
-        pytest.param(sealed(1), "schema version 1, this program reads 2, 3 and 4", id="too early a version"),
+        pytest.param(sealed(0), "schema version 0, this program reads 2, 3, 4 and 5", id="too early a version"),
         pytest.param(msgpack.packb(content()), "damaged: it names no schema version", id="no version"),
         pytest.param(msgpack.packb({**content(), "schema": SCHEMA_VERSION}), "damaged", id="no checksum"),
         pytest.param(msgpack.packb([1, 2]), "damaged: it names no schema version", id="no map"),

@@ -59,6 +59,9 @@ def test_in_place_of_a_damaged_one_the_one_before_it_is_read(
         assert store.load(KEY) == FIRST
     assert f"{store.folder.path(NAME)}: the checkpoint is damaged" in caplog.text
 
+    # Who only looks changes nothing: another process may be at work here.
+    assert store.folder.read(NAME) == damaged
+
     # Nor does the damaged one get into the whole one's place.
     store.save(KEY, SECOND)
     store.folder.write(NAME, damaged)
@@ -73,6 +76,24 @@ def test_where_none_is_whole_the_file_and_the_remedy_are_named(store: Checkpoint
     store.folder.write(BEFORE, encode(FIRST)[:-9])
     with pytest.raises(CheckpointError, match=message):
         store.load(KEY)
+
+
+def test_a_damaged_one_does_not_displace_the_whole_one_before_it(store: CheckpointStore) -> None:
+    store.save(KEY, FIRST)
+    store.save(KEY, SECOND)
+    store.folder.write(NAME, encode(SECOND, str(KEY))[:-9])
+    store.save(KEY, SECOND)
+    store.folder.write(NAME, b"")
+    assert store.load(KEY) == FIRST
+
+
+def test_another_search_s_checkpoint_is_refused(store: CheckpointStore) -> None:
+    store.save(KEY, FIRST)
+    store.folder.copy(NAME, "other/seed-3.msgpack")
+    with pytest.raises(
+        CheckpointError, match=r"other/seed-3\.msgpack: the checkpoint is that of task/3, not of other/3"
+    ):
+        store.load(SearchKey("other", 3))
 
 
 def test_another_program_s_checkpoint_is_not_taken_for_damage(store: CheckpointStore) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,19 @@ def test_another_process_of_the_same_number_is_not_taken_for_it() -> None:
     machine, number, started = process_mark.process_mark().rsplit(" ", 2)
     assert not is_gone(f"{machine} {number} {started}")
     assert is_gone(f"{machine} {number} {int(started) + 1}")
+
+
+def test_a_process_that_cannot_be_looked_at_is_not_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = process_mark.process_mark()
+    with monkeypatch.context() as few:
+        few.setattr("gpo.process_mark._PROC", Path("/hidden"))  # as other users' processes are, where they are hidden
+        assert not is_gone(mark)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))  # no file can be opened
+    try:
+        assert not is_gone(mark)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.mark.parametrize("mark", ["", "elsewhere 1 2", " 1 2", "no mark at all"])

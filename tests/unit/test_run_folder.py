@@ -101,6 +101,13 @@ def test_a_damaged_summary_costs_nothing_but_the_times(begun: Path, content: str
     assert record.wall_s == 0
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_checkpoints_without_their_configuration_are_not_gone_on_with(begun: Path, *, resume: bool) -> None:
+    (begun / "config.yaml").unlink()
+    with pytest.raises(ConfigError, match="holds checkpoints, and no 'config"):
+        opened(begun, resume=resume)
+
+
 @pytest.mark.parametrize("content", ["", "text", "{", "a: \0", "run: 3", "tasks: []"])
 def test_a_damaged_configuration_is_named(begun: Path, content: str) -> None:
     (begun / "config.yaml").write_text(content)
