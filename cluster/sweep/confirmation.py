@@ -8,8 +8,8 @@ from typing import Any
 
 from actors.folder import Folder
 from cluster.build import require_room_to_decay
-from cluster.run_folder import RunFolder
 from cluster.standing import Services
+from cluster.sweep.held_folder import held_folder
 from cluster.sweep.hosts import Hosts
 from cluster.sweep.loading import SweepConfig
 from cluster.sweep.population import Population
@@ -93,17 +93,16 @@ async def _tested(
     assert holdout is not None  # noqa: S101  # as above
     tuned = space.config(params).model_copy(update={"tasks": holdout.tasks, "run": holdout.run})
     require_room_to_decay(tuned, config.holdout_tasks)
-    population = Population(
-        tuned, config.holdout_tasks, RunFolder(folder), name=f"{config.study}-{name}", is_tested=True
-    )
-    announce(name, population.steps, population.num_steps)
-    async for step in population.run(services, hosts):
-        announce(name, step, population.num_steps)
-    record = population.record
-    if record.errors:
-        key, error = next(iter(record.errors.items()))
-        raise GPOError(f"the confirmation of {name} failed: {key}: {error}")
-    population.save("completed")
+    async with held_folder(folder) as place:
+        population = Population(tuned, config.holdout_tasks, place, name=f"{config.study}-{name}", is_tested=True)
+        announce(name, population.steps, population.num_steps)
+        async for step in population.run(services, hosts):
+            announce(name, step, population.num_steps)
+        record = population.record
+        if record.errors:
+            key, error = next(iter(record.errors.items()))
+            raise GPOError(f"the confirmation of {name} failed: {key}: {error}")
+        population.save("completed")
     scores: dict[str, float] = {}
     for key in record.keys:
         checkpoint = record.checkpoints[key]

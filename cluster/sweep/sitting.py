@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from optuna.trial import FrozenTrial
 
 from actors.folder import Folder
+from actors.lease import LeaseLost
 from cluster.interrupts import run_interruptibly
 from cluster.outputs import RunRecord
 from cluster.preflight import explained_refusal
@@ -211,6 +212,8 @@ class Sitting:
         self._running[claim.number] = (claim, work)
         try:
             await work
+        except LeaseLost as other:
+            log.warning("trial %d is left to another process: %s", claim.number, other)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from actors.folder import Folder
+from actors.lease import LeaseHeld
 from cluster.averages import Spread
-from cluster.run_folder import RunFolder
 from cluster.standing import Services
+from cluster.sweep.held_folder import held_folder
 from cluster.sweep.hosts import Hosts
 from cluster.sweep.loading import SweepConfig
 from cluster.sweep.population import Population, means
@@ -57,18 +58,41 @@ async def run_trial(
     """Carry a trial to its outcome and tell the study.
 
     Raises:
+        LeaseLost: another process has taken the trial over.
         GPOError: the sweep cannot go on; the trial is still ours.
         asyncio.CancelledError: likewise.
     """
     announce(TrialNews(claim.number))
+
+    async def failed(error: Exception) -> None:
+        await call(study.tell, claim, "failed", (), {"error": str(error)})
+        announce(TrialNews(claim.number, outcome="failed", error=str(error)))
+
     try:
         tuned = config.space.config(claim.params)
     except ConfigError as error:  # values between the corners that do not fit together
-        await call(study.tell, claim, "failed", (), {"error": str(error)})
-        announce(TrialNews(claim.number, outcome="failed", error=str(error)))
+        await failed(error)
         return
-    folder = RunFolder(Folder.at(claim.folder))
-    population = Population(tuned, config.tasks, folder, name=f"{config.study}-{claim.number:04d}", is_tested=False)
+    try:
+        async with held_folder(Folder.at(claim.folder)) as folder:
+            name = f"{config.study}-{claim.number:04d}"
+            population = Population(tuned, config.tasks, folder, name=name, is_tested=False)
+            pruned = await _carried_on(claim, population, study, services, hosts, call, announce)
+            await _told(claim, population, study, call, announce, pruned=pruned)
+    except LeaseHeld as error:  # by none that works on the study: somebody resumes it as a run
+        await failed(error)
+
+
+async def _carried_on(
+    claim: Claim,
+    population: Population,
+    study: SharedStudy,
+    services: Services,
+    hosts: Hosts,
+    call: Call,
+    announce: Callable[[TrialNews], None],
+) -> bool:
+    """Take the population's steps; whether it was pruned."""
 
     async def is_hopeless(step: int) -> bool:
         values = population.values(step)
@@ -82,9 +106,8 @@ async def run_trial(
             async for step in steps:
                 # After the last step there is nothing to be saved by giving up.
                 if await is_hopeless(step) and step < population.num_steps:
-                    pruned = True
-                    break
-    await _told(claim, population, study, call, announce, pruned=pruned)
+                    return True
+    return pruned
 
 
 async def _told(
