@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.measuring.access_log import AnsweredCalls, read_log, traffic
 from benchmarks.measuring.endpoint_process import ROOT, EndpointProcess
 from benchmarks.measuring.family import Member
-from benchmarks.measuring.kills import Part, part
+from benchmarks.measuring.kills import Part, part, part_of
 from benchmarks.measuring.ours import Load, command, write_configuration
 from benchmarks.measuring.outcome import working_folder
 from benchmarks.measuring.sitting import Household, end_on_sigterm
@@ -26,7 +26,9 @@ from benchmarks.measuring.tables import write_between
 from benchmarks.measuring.weighing import Holding, Tolerance, growths, weigh
 
 CENSUS = ROOT / "benchmarks" / "measuring" / "census"
-LOAD = Load(name="soak", trajectories=8, steps=100_000, limit=64)
+LOAD = Load(name="soak", trajectories=8, steps=100_000, limit=64, sections={"metrics": {"port": 0, "linger_s": 0}})
+PARTS = frozenset(Part) - {Part.MODEL}
+"""What has to be there, both times."""
 _LONGEST_LEFT_S = 30.0
 _MEGABYTE = 1_000_000
 
@@ -101,12 +103,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def table(before: dict[int, Holding], after: dict[int, Holding], minutes: Sequence[float]) -> tuple[str, bool]:
-    """A Markdown table, one row for each process that was there both times; and whether all of them are flat."""
+    """A Markdown table, one row for each process that was there both times; and whether all of them are flat.
+
+    They are not where one of ``PARTS`` is missing, or one came or went: what a process held that is no more is unknown.
+    """
     when = f"minute {minutes[0]:g} → {minutes[-1]:g}"
     header = ["Process", f"Memory (PSS), {when}", "RSS", "Threads", "Files", "of them sockets", "Tasks", "Flat"]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    both = [pid for pid in before.keys() & after.keys() if before[pid].program == after[pid].program]
     is_flat = True
-    for pid in sorted(before.keys() & after.keys(), key=lambda pid: -after[pid].pss):
+    for pid in sorted(both, key=lambda pid: -after[pid].pss):
         then, now = before[pid], after[pid]
         grown = growths(then, now, Tolerance(), LOAD.limit)
         is_flat = is_flat and not grown
@@ -118,8 +124,12 @@ def table(before: dict[int, Holding], after: dict[int, Holding], minutes: Sequen
         tasks = "–" if now.tasks is None else f"{then.tasks} → {now.tasks}"
         lines.append([now.program, *sizes, *counts, tasks, "no: " + ", ".join(grown) if grown else "yes"])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    changed = [held.program for pid, held in {**before, **after}.items() if pid not in before or pid not in after]
-    return (f"{text}\n\nCame or went between the two: {', '.join(sorted(changed))}." if changed else text), is_flat
+    changed = sorted(held.program for when in (before, after) for pid, held in when.items() if pid not in both)
+    restless = [program for program in changed if part_of(program)]
+    missing = sorted(PARTS - {part_of(before[pid].program) for pid in both})
+    for words, names in (("Came or went between the two", changed), ("Never weighed twice", missing)):
+        text += f"\n\n{words}: {', '.join(names)}." if names else ""
+    return text, is_flat and not restless and not missing
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,6 +22,8 @@ from benchmarks.measuring.sitting import Household, Sitting
 from benchmarks.simulated.domains import DOMAINS, write_task
 from benchmarks.simulated.service import AccessRecord
 
+UNDISTURBED = "nothing"
+"""The scenario of a run that is left alone."""
 RESTARTS = 1000
 """``cluster.actor_restarts``: nobody's actors die every few seconds, so the default would be spent by design."""
 _KILLED = -9
@@ -55,7 +57,7 @@ class Disturbed:
     """What came of a run.
 
     Attributes:
-        scenario: which parts were in danger.
+        scenario: which parts were in danger; ``UNDISTURBED`` where none was.
         seed: that decided who was killed when.
         sittings: commands that it took.
         code, status: of the last one; what it printed last, where it failed.
@@ -89,9 +91,20 @@ class Disturbed:
 
     @property
     def is_good(self) -> bool:
-        """Whether it ended as if nothing had happened, and nothing was paid for twice without need."""
-        repeated = self.task.beyond if self.task else 0
-        return self.code == 0 and self.status == "completed" and self.is_same and not repeated and not self.left
+        """Whether it was disturbed, ended as if nothing had happened, and paid for nothing twice without need."""
+        is_completed = self.code == 0 and self.status == "completed" and not self.left
+        return is_completed and self.is_same and not self.beyond and self._was_tried
+
+    @property
+    def beyond(self) -> int:
+        """Calls of either model that were repeated without need."""
+        return sum(model.beyond for model in (self.task, self.optimizer) if model is not None)
+
+    @property
+    def _was_tried(self) -> bool:
+        """Whether there was something to survive: somebody was killed, and the log, where there is one, has calls."""
+        is_disturbed = self.scenario == UNDISTURBED or sum(self.kills.values()) > 0
+        return is_disturbed and (self.task is None or self.num_calls > 0)
 
 
 def write_search(folder: Path, base_url: str, size: Size) -> Path:

@@ -22,7 +22,7 @@ class Part(StrEnum):
     DRIVER = "driver"
 
 
-_PROGRAMS = {
+PROGRAMS = {
     "Host": Part.ACTOR,
     "ServeReplica": Part.REPLICA,
     "ServeController": Part.CONTROLLER,
@@ -31,11 +31,17 @@ _PROGRAMS = {
     "EmbeddedModelServer": Part.MODEL,
     "cluster.cli": Part.DRIVER,
 }
+"""By the class of the Ray actor, or the module that Python runs."""
+
+
+def part_of(program: str) -> Part | None:
+    """What a process that runs this program is of the run; ``None`` for everything else."""
+    return PROGRAMS.get(program)
 
 
 def part(member: Member) -> Part | None:
     """What a process is of the run; ``None`` for everything else."""
-    return _PROGRAMS.get(member.program)
+    return part_of(member.program)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 from benchmarks.measuring.family import Member
+from benchmarks.measuring.kills import part
 from benchmarks.measuring.processes import memory_bytes
+
+_OLDEST_COUNT_S = 60.0
+"""A count is written every few seconds; one older than this says nothing of now, even on a busy machine."""
+_IDLE = "IDLE"
+"""What Ray calls a worker that waits for something to run. It may be seconds old, and not counted yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +29,7 @@ class Holding:
         threads: all of them.
         files: open file descriptors, and ``sockets`` those of them that are sockets.
         tasks: asyncio tasks that are not done; ``None`` where they were not counted.
+        must_count: whether they should have been: in parts of a run, and in every Ray worker that runs something.
     """
 
     program: str
@@ -31,6 +39,7 @@ class Holding:
     files: int
     sockets: int
     tasks: int | None
+    must_count: bool = False
 
 
 def weigh(members: Sequence[Member], census: Path) -> dict[int, Holding]:
@@ -62,13 +71,20 @@ def _holding(member: Member, census: Path) -> Holding:
         files=len(targets),
         sockets=sum(target.startswith("socket:") for target in targets),
         tasks=_last_count(census),
+        must_count=part(member) is not None or _is_worker(member),
     )
+
+
+def _is_worker(member: Member) -> bool:
+    title = Path(f"/proc/{member.pid}/cmdline").read_bytes()
+    return title.startswith(b"ray::") and member.program != _IDLE
 
 
 def _last_count(path: Path) -> int | None:
     with suppress(OSError):
         lines = path.read_text(encoding="ascii").splitlines()
-        return int(lines[-1].split()[1]) if lines else None
+        counted_s, tasks = lines[-1].split() if lines else ("-inf", "0")
+        return int(tasks) if monotonic() - float(counted_s) <= _OLDEST_COUNT_S else None
     return None
 
 
@@ -90,12 +106,13 @@ class Tolerance:
 
 
 def growths(before: Holding, after: Holding, tolerance: Tolerance, calls_at_once: int) -> list[str]:
-    """What grew beyond the tolerance, in words; empty where everything is flat."""
-    most_tasks = tolerance.tasks * calls_at_once
+    """What grew beyond the tolerance or was not counted, in words; empty where everything is flat."""
+    more_tasks = after.tasks - before.tasks if before.tasks is not None and after.tasks is not None else None
     beyond = {
         "memory": after.pss - before.pss > max(tolerance.share * before.pss, tolerance.size),
         "threads": after.threads - before.threads > tolerance.threads,
         "files": after.files - before.files > tolerance.files,
-        "tasks": (after.tasks or 0) - (before.tasks or 0) > most_tasks,
+        "tasks": more_tasks is not None and more_tasks > tolerance.tasks * calls_at_once,
+        "tasks not counted": more_tasks is None and (before.must_count or after.must_count),
     }
     return [name for name, is_beyond in beyond.items() if is_beyond]

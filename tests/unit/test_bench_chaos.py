@@ -8,18 +8,23 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
-from benchmarks.chaos import DRIVER, PARTS, table
+from actors.host import Host
+from actors.metrics.exporter import Exporter
+from benchmarks.chaos import DRIVER, PARTS, never_killed, table
 from benchmarks.measuring.access_log import CHAT, AnsweredCalls
-from benchmarks.measuring.disturbed import Disturbed, append_row, read_rows
+from benchmarks.measuring.disturbed import UNDISTURBED, Disturbed, append_row, read_rows
 from benchmarks.measuring.family import Family, Member, marked_environment
-from benchmarks.measuring.kills import Kills, Part, Plan, every_few_seconds, part
+from benchmarks.measuring.kills import PROGRAMS, Kills, Part, Plan, every_few_seconds, part
 from benchmarks.measuring.repeats import UNWRITTEN_S, Repeats, repeats
 from benchmarks.measuring.sitting import Household
-from benchmarks.measuring.weighing import Holding, Tolerance, growths, weigh
 from benchmarks.simulated.service import AccessRecord
+from cluster import cli
+from gpo.limits.authority import LimitAuthority
+from serve.embedded_model import EmbeddedModelServer
 
 ACTORS = [Member(number, "0", "Host") for number in (1, 2, 3)]
 REPLICA, CONTROLLER = Member(4, "0", "ServeReplica"), Member(5, "0", "ServeController")
@@ -103,6 +108,11 @@ def test_daemons_are_no_part() -> None:
     assert part(REPLICA) is Part.REPLICA
 
 
+def test_parts_are_known_by_the_names_that_they_have() -> None:
+    ours = {kind.__name__ for kind in (Host, LimitAuthority, Exporter, EmbeddedModelServer)} | {cli.__name__}
+    assert set(PROGRAMS) == ours | {"ServeReplica", "ServeController"}
+
+
 def test_children_without_the_mark_belong_to_the_family_and_are_missed_when_they_end(
     until: Callable[[Callable[[], bool]], None],
 ) -> None:
@@ -171,60 +181,52 @@ def test_repeats_are_told_apart_by_what_became_of_the_answer_before() -> None:
     assert repeats(log, [(5.0, 5.0)], "task-model") == Repeats(0, 0, 0, 1)
 
 
-def test_rows_survive_their_file_and_add_up_in_the_table(tmp_path: Path) -> None:
-    good = {"code": 0, "status": "completed", "is_same": True, "sittings": 1}
+GOOD: dict[str, Any] = {"code": 0, "status": "completed", "is_same": True, "sittings": 1, "num_calls": 1000}
+NONE, BEYOND = Repeats(0, 0, 0, 0), Repeats(0, 0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_good"),
+    [
+        ({}, True),
+        ({"kills": {}}, False),
+        ({"kills": {Part.ACTOR: 0}}, False),
+        ({"scenario": UNDISTURBED, "kills": {}}, True),
+        ({"task": BEYOND}, False),
+        ({"optimizer": BEYOND}, False),
+        ({"num_calls": 0}, False),
+        ({"num_calls": 0, "task": None, "optimizer": None}, True),
+        ({"left": ["Host"]}, False),
+    ],
+)
+def test_a_run_is_good_that_was_disturbed_and_paid_for_nothing_twice(changes: dict[str, Any], is_good: bool) -> None:
+    row = {"scenario": PARTS, "seed": 0, "kills": {Part.ACTOR: 1}, "task": NONE, "optimizer": NONE, **GOOD}
+    assert Disturbed(**{**row, **changes}).is_good is is_good
+
+
+def test_a_part_that_is_never_killed_is_told_of_once_there_were_many_kills() -> None:
+    kills: dict[str, int] = {Part.ACTOR: 10, Part.REPLICA: 9, Part.CONTROLLER: 10, Part.LIMITER: 1}
     rows = [
-        Disturbed(scenario=PARTS, seed=0, kills={Part.ACTOR: 2}, task=Repeats(3, 1, 0, 9), num_calls=1000, **good),
-        Disturbed(scenario=PARTS, seed=1, kills={Part.REPLICA: 1}, task=Repeats(0, 0, 2, 0), num_calls=1000, **good),
-        Disturbed(
-            scenario=DRIVER, seed=0, sittings=2, code=1, status="failed", is_same=False, task=Repeats(0, 0, 0, 0)
-        ),
+        Disturbed(scenario=scenario, seed=seed, kills=kills, **GOOD)
+        for scenario, seed in ((PARTS, 0), (PARTS, 1), (DRIVER, 0))
+    ]
+    assert never_killed(rows) == [Part.EXPORTER]
+    assert never_killed(rows[1:]) == []
+    all_of_them = Disturbed(scenario=PARTS, seed=2, kills={Part.EXPORTER: 1}, **GOOD)
+    assert never_killed([*rows, all_of_them]) == []
+
+
+def test_rows_survive_their_file_and_add_up_in_the_table(tmp_path: Path) -> None:
+    rows = [
+        Disturbed(scenario=PARTS, seed=0, kills={Part.ACTOR: 2}, task=Repeats(3, 1, 0, 9), optimizer=NONE, **GOOD),
+        Disturbed(scenario=PARTS, seed=1, kills={Part.REPLICA: 1}, task=Repeats(0, 0, 2, 0), optimizer=BEYOND, **GOOD),
+        Disturbed(scenario=DRIVER, seed=0, sittings=2, code=1, status="failed", is_same=False, task=NONE),
     ]
     for row in rows:
         append_row(tmp_path / "rows.jsonl", row)
     assert read_rows(tmp_path / "rows.jsonl") == rows
     assert [row.is_good for row in rows] == [True, False, False]
     *_, parts, driver = table(rows).splitlines()
-    assert parts == f"| {PARTS} | 2 | 2 | 2 | 2 | 1 | 2,000 | 3 | 1 | 2 |"
-    assert driver == f"| {DRIVER} | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |"
+    assert parts == f"| {PARTS} | 2 | 2 | 2 | 2 | 1 | 2,000 | 3 | 1 | 2 | 1 |"
+    assert driver == f"| {DRIVER} | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |"
     assert read_rows(tmp_path / "none.jsonl") == []
-
-
-def _holding(**changes: int) -> Holding:
-    usual = {"pss": 100_000_000, "rss": 150_000_000, "threads": 10, "files": 50, "sockets": 20, "tasks": 200}
-    return Holding("Host", **{**usual, **changes})
-
-
-@pytest.mark.parametrize(
-    ("changes", "grown"),
-    [
-        ({}, []),
-        ({"pss": 110_000_000, "threads": 14, "files": 66, "tasks": 456}, []),
-        ({"pss": 110_000_001}, ["memory"]),
-        ({"threads": 15, "files": 67}, ["threads", "files"]),
-        ({"tasks": 457}, ["tasks"]),
-        ({"pss": 50_000_000, "files": 0, "tasks": 0}, []),
-    ],
-)
-def test_what_grew_is_named(changes: dict[str, int], grown: list[str]) -> None:
-    assert growths(_holding(), _holding(**changes), Tolerance(), 64) == grown
-
-
-def test_a_small_process_may_grow_by_more_than_its_share() -> None:
-    assert growths(_holding(pss=10_000_000), _holding(pss=18_000_000), Tolerance(), 64) == []
-    assert growths(_holding(pss=10_000_000), _holding(pss=18_000_001), Tolerance(), 64) == ["memory"]
-
-
-def test_a_process_is_weighed(tmp_path: Path) -> None:
-    script = "import socket; held, ends = bytearray(b'x' * 50_000_000), socket.socketpair(); print(); input()"
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        (tmp_path / str(process.pid)).write_text("1.0 7\n6.0 9\n", encoding="ascii")
-        weighed = weigh([Member(process.pid, "0", "a program"), Member(2**30, "0", "gone")], tmp_path)
-        process.communicate(b"\n")
-    (held,) = weighed.values()
-    assert held.program == "a program"
-    assert 50_000_000 < held.pss <= held.rss
-    assert (held.threads, held.sockets, held.tasks) == (1, 2, 9)
-    assert held.files >= 5
