@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, RayError
 
 from actors.metrics.catalogue import Metric
 from actors.metrics.exporter import exporter
@@ -47,7 +47,7 @@ class Metrics:
         self._exporter: Any = None
         self._serving: Any = None
         self._over = Event()
-        self._announced: tuple[str, int] | None = None
+        self._announced: int | None = None
         self._watching = Thread(target=self._watch, name="metrics", daemon=True)
 
     def recording(self, actor: str) -> Callable[[], Callable[[], object]] | None:
@@ -86,7 +86,7 @@ class Metrics:
             return
         where = f"{self._config.host}:{self._config.port}"
         try:
-            self._announce(ray.get(self._serving, timeout=_START_TIMEOUT_S))
+            self._announce(self._port(_START_TIMEOUT_S))
         except OSError as error:  # as whatever came out of the actor
             raise ConfigError(
                 "metrics.port", f"{where} cannot be listened at ({_reason(error)})", "name another, or 0 for a free one"
@@ -103,6 +103,8 @@ class Metrics:
         self._end_view()
         self._stop_watching()
         with unfailing("exporting the last metrics"):
+            self._ask()
+            self._port(_ANSWER_TIMEOUT_S)  # it may have belonged to another run, and ended with it
             scrapes = ray.get(self._exporter.finish.remote(self._ledger.name), timeout=_ANSWER_TIMEOUT_S)
             if self._config.pushgateway is not None:
                 push = self._exporter.push.remote(self._ledger.name, self._run, self._config.pushgateway)
@@ -119,6 +121,7 @@ class Metrics:
         if self._exporter is not None:
             with unfailing("removing the metrics"):
                 ray.get(self._exporter.forget.remote(self._ledger.name), timeout=_ANSWER_TIMEOUT_S)
+            self._exporter = self._serving = None
 
     def _end_view(self) -> None:
         if self._view is not None:
@@ -138,30 +141,46 @@ class Metrics:
             time.sleep(0.1)
 
     def _ask(self) -> None:
-        """An exporter that listens and knows this run; asked again and again, since one started anew knows nothing."""
+        """Have an exporter listen and know this run; asked again and again, since one started anew knows nothing."""
         assert self._ledger is not None  # noqa: S101
-        self._exporter = exporter(self._config.host, self._config.port or 0, self._ledger.name)
+        port = self._config.port or 0
+        if self._exporter is None:
+            # Kept from now on: an actor ends with the handle of who made it, whoever else found it by its name.
+            self._exporter = exporter(self._config.host, port, self._ledger.name)
         self._exporter.watch.remote(self._ledger.name)
         host = self._config.host if self._config.port is not None else "127.0.0.1"
-        self._serving = self._exporter.serve.remote(host, self._config.port or 0)
+        # At the same port as before, so that a scraper's series go on.
+        self._serving = self._exporter.serve.remote(host, self._announced or port)
+
+    def _port(self, timeout_s: float) -> int:
+        """Where the exporter listens that was asked; one that has ended is made anew."""
+        try:
+            port: int = ray.get(self._serving, timeout=timeout_s)
+        except ActorDiedError:
+            self._exporter = None
+            self._ask()
+            port = ray.get(self._serving, timeout=timeout_s)
+        return port
 
     def _watch(self) -> None:
         while not self._over.wait(_LOOK_EVERY_S):
             try:
                 self._ask()
-                self._announce(ray.get(self._serving, timeout=_ANSWER_TIMEOUT_S))
-            except (RayError, OSError, ValueError):
-                continue  # it is being started anew; metrics are no reason to end a run
+                self._announce(self._port(_ANSWER_TIMEOUT_S))
+            except (RayError, OSError, ValueError) as error:
+                # It is being started anew; metrics are no reason to end a run.
+                if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                    self._announced = None  # somebody has taken its port; another will do, if any would
 
     def _announce(self, port: int) -> None:
         """Say where this run can be scraped, to ``gpo monitor`` on the same machine."""
         host = self._config.host
-        if self._config.port is None or host not in _LOOPBACK or self._announced == (host, port):
+        if self._config.port is None or host not in _LOOPBACK or self._announced == port:
             return
         address = f"127.0.0.1:{port}" if ":" not in host else f"[::1]:{port}"
         with suppress(OSError):  # where nothing can be kept, nobody looks either
             announce(self._run, address)
-            self._announced = (host, port)
+            self._announced = port
 
 
 @contextmanager

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 from uuid import uuid4
@@ -13,7 +16,10 @@ import ray
 from actors.metrics.catalogue import STEPS
 from actors.metrics.exporter import exporter
 from actors.metrics.recording import Ledger, node_folder
+from cluster.config.metrics import MetricsConfig
+from cluster.metrics import Metrics
 from cluster.ray_session import ray_session
+from cluster.targets import targets_folder
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +73,52 @@ def test_what_the_dead_counted_is_told_also_by_an_exporter_that_was_started_anew
     ray.get(again.forget.remote(ledger.name))
     assert _steps(port) == []
     assert not node_folder(ledger.name).exists()
+
+
+def test_an_exporter_lives_as_long_as_a_run_needs_it(
+    cluster: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("cluster.metrics._LOOK_EVERY_S", 0.05)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = MetricsConfig(port=port, linger_s=0)
+    owner, guest = Metrics(config, "owner"), Metrics(config, "guest")
+    try:
+        for metrics in (owner, guest):
+            metrics.start()
+            metrics.ready()
+        _await_runs(port, {"owner", "guest"})
+        # However often the two look after it, it goes on.
+        for _ in range(40):
+            assert _runs(port) == {"owner", "guest"}
+            time.sleep(0.025)
+        # It ends with the one that had made it, and the other one makes another.
+        owner.close()
+        _await_runs(port, {"guest"})
+        guest.finish()
+        assert _runs(port) == {"guest"}
+    finally:
+        guest.close()
+    assert list(targets_folder().iterdir()) == []
+
+
+def _await_runs(port: int, wanted: set[str]) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        with suppress(OSError):
+            if _runs(port) == wanted:
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _runs(port: int) -> set[str]:
+    """The runs that a scrape tells of."""
+    with urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
+        text = reply.read().decode()
+    return set(re.findall(r'^gpo_actors\{.*run="([^"]*)"', text, re.MULTILINE))
 
 
 def test_an_address_that_is_taken_is_said_to_be(cluster: None) -> None:
