@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,6 +25,7 @@ from cluster.sweep.study import Claim, SharedStudy, values_by_step
 from cluster.sweep.winner import best_trial, pareto_front
 from gpo.errors import ConfigError
 from gpo.limits.messages import Spent
+from tests.study_servers import postgresql_server, redis_server
 
 TRIAGE = Path(__file__).resolve().parents[1] / "data" / "triage"
 MODEL = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model"}
@@ -96,36 +94,14 @@ class Process:
 
 @pytest.fixture(scope="module")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server of its own."""
-    redis = pytest.importorskip("redis")
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed on this machine")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path_factory.mktemp("redis"))]
-    url = f"redis://127.0.0.1:{port}/0"
-    with subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                redis.Redis.from_url(url).ping()
-                break
-            except redis.ConnectionError:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+    with redis_server(tmp_path_factory.mktemp("redis")) as url:
         yield url
-        process.kill()
 
 
-@pytest.fixture
-def postgresql_url() -> str:
-    """A database of a server that the one who tests has started."""
-    url = os.environ.get("GPO_POSTGRESQL")
-    if not url:
-        pytest.skip("GPO_POSTGRESQL names no database")
-    return url
+@pytest.fixture(scope="module")
+def postgresql_url() -> Iterator[str]:
+    with postgresql_server() as url:
+        yield url
 
 
 @pytest.fixture(params=["journal", "sqlite", "redis", "postgresql"])
