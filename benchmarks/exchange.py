@@ -2,9 +2,11 @@
 
 Four searches of a task, side by side, on the simulated models in this process: independent ones, and ones that look at
 each other every few steps. Either the worse half takes the best prompt of all as its current one (``takes``), or all
-have it in their records, where retrieval may find it (``knows``). As a control, all go back to their own best prompts
-at the same moments (``returns``): that is no exchange. All take the same steps, eight candidates each, on the same 100
-``val`` examples, so a prompt that is taken over costs nothing.
+have it in their records, where retrieval may find it (``knows``). Eight candidates a step, on the same 100 ``val``
+examples for all, so that a prompt that is taken over costs nothing.
+
+Three controls exchange nothing. ``returns``: at the same moments, each goes back to its own best prompt. And what the
+budget of four searches buys where it is given to one: four times the candidates, or four times the steps.
 
 Prints a Markdown table, in the mean over groups and domains, with standard errors of the paired differences from
 independent searches: task model calls (a prompt that a sibling has asked about is in the cache), the best of the four
@@ -25,7 +27,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from benchmarks.racing import ACCEPTANCES, NUM_VAL, STEPS, Series, optimizer, task
+from benchmarks.racing import ACCEPTANCES, CANDIDATES, NUM_VAL, STEPS, Series, optimizer, task
 from benchmarks.simulated.domains import DOMAINS
 from benchmarks.simulated.hashing import uniform
 from benchmarks.simulated.landscape import quality
@@ -35,6 +37,7 @@ from gpo.models import Usage
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt, edit_distance
 from gpo.retrieval import ImportanceRetriever
+from gpo.schedule import CosineSchedule
 from gpo.score import Score
 from gpo.tasks import Split
 from gpo.trajectory import Candidate, Trajectory
@@ -129,22 +132,46 @@ class Group:
     mean_test: float
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a budget is spent; ``every`` counts steps from one exchange to the next."""
+
+    name: str
+    exchange: Exchange | None = None
+    every: int = 1
+    siblings: int = SIBLINGS
+    candidates: int = CANDIDATES
+    steps: int = STEPS
+
+
+INDEPENDENT = Plan("none")
+UNDIVIDED = (
+    Plan("one search, four times the candidates", siblings=1, candidates=SIBLINGS * CANDIDATES),
+    Plan("one search, four times the steps", siblings=1, steps=SIBLINGS * STEPS),
+)
+
+
 async def group(
-    domain: str, first_seed: int, exchange: Exchange | None, every: int,
-    *, acceptance: Acceptance, by: str, unpaired: bool,
+    plan: Plan, domain: str, first_seed: int, *, acceptance: Acceptance, by: str, unpaired: bool
 ) -> Group:  # fmt: skip
-    """Siblings from beginning to end, which exchange after every so many steps, if they do."""
+    """Siblings from beginning to end."""
     asked: set[Prompt] = set()
     evaluator = _Evaluator(domain, asked, unpaired=unpaired)
     optimizers = []
-    for seed in range(first_seed, first_seed + SIBLINGS):
-        gpo = replace(optimizer(domain, seed, acceptance, unpaired=unpaired), evaluator=evaluator)
+    for seed in range(first_seed, first_seed + plan.siblings):
+        gpo = replace(
+            optimizer(domain, seed, acceptance, unpaired=unpaired),
+            evaluator=evaluator,
+            num_candidates=plan.candidates,
+            num_steps=plan.steps,
+            schedule=CosineSchedule(initial=50, final=10, num_steps=plan.steps),
+        )
         optimizers.append(gpo if by == "relevance" else replace(gpo, retriever=ImportanceRetriever()))
     siblings = [await gpo.start(task(domain).initial) for gpo in optimizers]
-    for step in range(1, STEPS + 1):
+    for step in range(1, plan.steps + 1):
         siblings = [await _after_a_step(gpo, search) for gpo, search in zip(optimizers, siblings, strict=True)]
-        if exchange is not None and step % every == 0 and step < STEPS:
-            siblings = exchange(siblings)
+        if plan.exchange is not None and step % plan.every == 0 and step < plan.steps:
+            siblings = plan.exchange(siblings)
     bests = [search.best for search in siblings]
     best = max(bests, key=lambda candidate: candidate.score.mean)
 
@@ -168,8 +195,8 @@ async def _after_a_step(gpo: GPO, search: Trajectory) -> Trajectory:
     raise AssertionError("a search that is not over takes a step")
 
 
-def row(name: str, every: str, groups: Sequence[Group], independent: Sequence[Group]) -> str:
-    """One line of the table; the first has nothing to differ from."""
+def row(plan: Plan, groups: Sequence[Group], independent: Sequence[Group]) -> str:
+    """One line of the table; independent searches have nothing to differ from."""
 
     def cell(of: Callable[[Group], float]) -> str:
         values = Series(tuple(map(of, groups)))
@@ -185,7 +212,7 @@ def row(name: str, every: str, groups: Sequence[Group], independent: Sequence[Gr
         cell(lambda group: group.mean_test),
     ]
     calls = fmean(group.calls for group in groups)
-    return f"| {name} | {every} | {calls:,.0f} | {' | '.join(figures)} |"
+    return f"| {plan.name} | {plan.every if plan.exchange else ''} | {calls:,.0f} | {' | '.join(figures)} |"
 
 
 async def report(options: argparse.Namespace) -> None:
@@ -193,21 +220,21 @@ async def report(options: argparse.Namespace) -> None:
     print("| Exchange | Every … steps | Calls | Best of four: val | test | Mean of four: val | test |")
     print("|---|---:|---:|---:|---:|---:|---:|")
 
-    async def groups(exchange: Exchange | None, every: int) -> list[Group]:
+    async def groups(plan: Plan) -> list[Group]:
+        acceptance = ACCEPTANCES[options.acceptance]
         return [
             await group(
-                domain, number * SIBLINGS, exchange, every,
-                acceptance=ACCEPTANCES[options.acceptance], by=options.by, unpaired=options.unpaired,
+                plan, domain, number * SIBLINGS, acceptance=acceptance, by=options.by, unpaired=options.unpaired
             )
             for domain in DOMAINS
             for number in range(options.groups)
-        ]  # fmt: skip
+        ]
 
-    independent = await groups(None, 1)
-    print(row("none", "", independent, independent), flush=True)
-    for name in options.exchange:
-        for every in options.every:
-            print(row(name, str(every), await groups(EXCHANGES[name], every), independent), flush=True)
+    independent = await groups(INDEPENDENT)
+    print(row(INDEPENDENT, independent, independent), flush=True)
+    exchanges = [Plan(name, EXCHANGES[name], every) for name in options.exchange for every in options.every]
+    for plan in [*exchanges, *UNDIVIDED]:
+        print(row(plan, await groups(plan), independent), flush=True)
 
 
 def main(arguments: Sequence[str]) -> int:

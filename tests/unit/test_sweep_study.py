@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -240,6 +241,17 @@ def test_a_sweep_can_be_repeated_and_goes_on_as_if_it_had_not_stopped(kind: str,
     assert other[1:] != whole[1:]
 
 
+def test_two_processes_that_draw_at_once_get_two_places_of_the_sequence(tmp_path: Path) -> None:
+    one, other = (Process(tmp_path, sampler={"kind": "qmc"}) for _ in range(2))
+    proposals(one, [0.5, 0.25, 0.75])
+    study = one.study.study._study_id
+    before = one.storage.get_study_system_attrs(study)
+    first = one.claim()
+    for name, value in before.items():  # as the other sees it that has looked already
+        one.storage.set_study_system_attr(study, name, value)
+    assert other.claim().params != first.params
+
+
 @pytest.mark.parametrize("kind", ["gp", "cmaes"])
 def test_samplers_of_further_packages_propose_or_say_what_is_missing(kind: str, tmp_path: Path) -> None:
     from cluster.sweep.strategies import require_packages
@@ -334,6 +346,17 @@ def test_a_storage_out_of_reach_is_a_mistake_in_the_configuration(
     assert "hush" not in str(caught.value)
     with pytest.raises(ConfigError, match="no local folder"):
         open_storage(JournalStorageConfig(), Folder.at("memory://sweeps"))
+
+
+@pytest.mark.parametrize(
+    ("url", "package"), [("redis://127.0.0.1:9/0", "redis"), ("postgresql://me@127.0.0.1:9/db", "psycopg[binary]")]
+)
+def test_a_package_that_is_missing_is_named(
+    url: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.sweep.storage.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=re.escape(f"install it: pip install '{package}'")):
+        Process(tmp_path, storage=url)
 
 
 def test_the_study_opens_as_any_study(tmp_path: Path) -> None:
