@@ -19,6 +19,7 @@ from cluster.config.loading import dump
 from cluster.outputs import as_json
 from cluster.progress import percent
 from cluster.sweep.loading import SweepConfig, without_budget
+from cluster.sweep.metrics import STATES
 from cluster.sweep.population import spread
 from cluster.sweep.storage import opened_with
 from cluster.sweep.study import SharedStudy, values_by_step
@@ -26,13 +27,6 @@ from cluster.sweep.winner import best_trial, completed, pareto_front
 from gpo.errors import StorageError
 from gpo.limits.messages import Spent
 
-_STATES = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "waiting",
-}
 _SHOWN = 10
 FILES = {"report.html": "report", "best_config.yaml": "best configuration", "sweep.json": "figures"}
 
@@ -59,7 +53,7 @@ def sweep_document(config: SweepConfig, study: SharedStudy, record: SweepRecord,
     """The content of ``sweep.json``."""
     trials = study.trials()
     best = best_trial(trials)
-    counts = Counter(_STATES[trial.state] for trial in trials)
+    counts = Counter(STATES[trial.state] for trial in trials)
     return {
         "sweep_id": record.sweep_id,
         "status": record.status,
@@ -68,7 +62,7 @@ def sweep_document(config: SweepConfig, study: SharedStudy, record: SweepRecord,
         "wall_s": round(record.wall_s, 3),
         "study": {"name": config.study, "storage": opened_with(config.section.storage, folder)},
         "objectives": list(config.section.objectives),
-        "trials": {"wanted": config.section.trials, **{state: counts[state] for state in _STATES.values()}},
+        "trials": {"wanted": config.section.trials, **{state: counts[state] for state in STATES.values()}},
         "spent": asdict(record.spent),
         "ended_by": record.ended_by or None,
         "best": None if best is None else _trial(best, config.section.objectives),
@@ -139,7 +133,7 @@ def best_config(config: SweepConfig, best: Mapping[str, Any]) -> str:
 def sweep_table(document: Mapping[str, Any]) -> Table:
     """The best trials, for a terminal."""
     counts, objectives = document["trials"], document["objectives"]
-    told = ", ".join(f"{counts[state]} {state}" for state in _STATES.values() if counts[state])
+    told = ", ".join(f"{counts[state]} {state}" for state in STATES.values() if counts[state])
     table = Table(
         title=Text(f"{document['sweep_id']}: {document['status']} ({told})"), title_justify="left", title_style="bold"
     )
@@ -175,7 +169,7 @@ def _trial(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
     attrs = trial.user_attrs
     return {
         "number": trial.number,
-        "state": _STATES[trial.state],
+        "state": STATES[trial.state],
         "is_paper": trial.number == 0,
         "params": dict(trial.params),
         "values": values,

@@ -23,6 +23,7 @@ from cluster.standing import Services
 from cluster.sweep.confirmation import confirm, confirmation_document
 from cluster.sweep.hosts import Hosts
 from cluster.sweep.loading import SweepConfig
+from cluster.sweep.metrics import SweepMetrics
 from cluster.sweep.progress import SweepView
 from cluster.sweep.study import Claim, SharedStudy, unsettled_s
 from cluster.sweep.trial import TrialNews, run_trial
@@ -81,6 +82,7 @@ class Sitting:
         self._record = RunRecord(config.study, started_at=time.time())
         self._others = self._before = Spent()
         self._running: dict[int, tuple[Claim, asyncio.Task[Any]]] = {}
+        self._metrics: SweepMetrics | None = None
         self.ending = Ending()
 
     @property
@@ -141,6 +143,9 @@ class Sitting:
         with suppress(StorageError):
             self._call_now(self._study.release)
             self._call_now(lambda: self._study.processes.beat(self._own, ended=True))
+            self._call_now(self._measure)
+        if self._metrics is not None:
+            self._metrics.end()
         self._thread.shutdown()
 
     async def _work(self, services: Services) -> None:
@@ -150,6 +155,8 @@ class Sitting:
         account = Spending(budget, services.access, self._record)
         left_s = account.left_s(self.wall_s)
         await account.open()
+        self._metrics = SweepMetrics(services.metrics, budget)
+        await self._call(self._measure)
         hosts = Hosts(self._config.base, services)
         beating = asyncio.create_task(self._beats(account))
         try:
@@ -206,6 +213,8 @@ class Sitting:
         def announce(news: TrialNews) -> None:
             if news.outcome == "failed":
                 self.ending.failures.append(f"trial {news.number}: {news.error}")
+            if self._metrics is not None:
+                self._metrics.progress()
             self._view.trial(news)
 
         work = asyncio.create_task(run_trial(claim, self._config, self._study, services, hosts, self._call, announce))
@@ -223,6 +232,7 @@ class Sitting:
             del self._running[claim.number]
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
+        await self._call(self._measure)
 
     async def _confirm(self, services: Services, hosts: Hosts) -> None:
         while (best := await self._call(self._unconfirmed)) is not None:
@@ -248,6 +258,7 @@ class Sitting:
             await account.look()
             self._others = await self._call(self._beat)
             self._view.spent(self.spent)
+            await self._call(self._measure)
             self._require_budget()
             for claim, work in list(self._running.values()):
                 if not await self._call(self._study.is_ours, claim):
@@ -258,6 +269,12 @@ class Sitting:
     def _beat(self) -> Spent:
         self._study.processes.beat(self._own)
         return self._study.processes.others_spent()
+
+    def _measure(self) -> None:
+        if self._metrics is not None:
+            if not self._running:  # what waits for other processes, or confirms, does not stand still
+                self._metrics.progress()
+            self._metrics.state(self._study.trials(), self.spent, self.wall_s)
 
     def _require_budget(self) -> None:
         """What other processes spend meanwhile, the limiter of this one does not know."""

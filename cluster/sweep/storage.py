@@ -40,16 +40,18 @@ def open_storage(config: StorageConfig, folder: Folder) -> BaseStorage:
     try:
         with told_as_storage_error():
             if url.startswith(_REDIS):
-                _require("redis", where)
+                _require("redis", "redis", where)
                 # Without a prefix of ours, since optuna-dashboard looks for none; a journal holds many studies.
                 return JournalStorage(JournalRedisBackend(url))
+            if url.startswith(_PSYCOPG):
+                _require("psycopg", "psycopg[binary]", where)
             return _database(url)
     except (StorageError, ImportError, ValueError, sqlalchemy.exc.ArgumentError) as error:
         reason = type(error.__cause__ or error).__name__ if config.url_env else f"{error.__cause__ or error}"
         raise ConfigError(
             where,
             f"the study's storage cannot be used ({reason.strip().splitlines()[0]})",
-            "start the server, correct the URL, or install the database's package (psycopg, redis, …)",
+            "start the server, correct the URL, or install the database's package",
         ) from None
 
 
@@ -145,6 +147,6 @@ def _url(config: UrlStorageConfig) -> str:
     return url
 
 
-def _require(package: str, where: str) -> None:
-    if find_spec(package) is None:
-        raise ConfigError(where, f"needs the package {package}", f"install it: pip install {package}")
+def _require(module: str, package: str, where: str) -> None:
+    if find_spec(module) is None:
+        raise ConfigError(where, f"needs the package {package}", f"install it: pip install '{package}'")

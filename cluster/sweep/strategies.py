@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from importlib.util import find_spec
 from random import Random
+from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import (
     BasePruner,
@@ -17,6 +19,7 @@ from optuna.pruners import (
     WilcoxonPruner,
 )
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.study import Study
 
 from cluster.config.sweep import (
     CmaEsConfig,
@@ -87,8 +90,9 @@ def build_sampler(sweep: SweepSection, trial: int, *, conditional: bool) -> Base
         case RandomConfig():
             return RandomSampler(seed)
         case QmcConfig():
-            # One sequence for all trials, so that they keep their distance; the study counts how far it is.
-            return QMCSampler(
+            # One sequence for all trials, so that they keep their distance.
+            return _NumberedQmc(
+                trial,
                 scramble=True,
                 seed=sweep.seed,
                 independent_sampler=RandomSampler(seed),
@@ -101,6 +105,21 @@ def build_sampler(sweep: SweepSection, trial: int, *, conditional: bool) -> Base
                 independent_sampler=RandomSampler(seed),
                 warn_independent_sampling=False,
             )
+
+
+class _NumberedQmc(QMCSampler):
+    """Takes the trial's own place in the sequence.
+
+    Optuna counts places in the study: two processes that count at once would get the same one, and a trial that is
+    taken again would skip one.
+    """
+
+    def __init__(self, trial: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._trial = trial
+
+    def _find_sample_id(self, study: Study, search_space: dict[str, BaseDistribution]) -> int:
+        return self._trial
 
 
 def build_pruner(sweep: SweepSection, num_steps: int) -> BasePruner:

@@ -3,16 +3,28 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from actors.folder import Folder
+from benchmarks.measuring.access_log import CHAT
+from benchmarks.measuring.repeats import UNWRITTEN_S
+from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndpoint
+from cluster.config.sweep import UrlStorageConfig
+from cluster.sweep.storage import open_storage
+from tests.study_servers import postgresql_server, redis_server
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Finished, Gpo, Until, WriteConfig
@@ -32,43 +44,123 @@ def _sweep(trials: int, **more: Any) -> dict[str, Any]:
     return {"trials": trials, "max_parallel_trials": 2, "space": SPACE, "lease_s": 4, **more}
 
 
+class Pushgateway:
+    """Takes what is left with it, as Prometheus' own does."""
+
+    def __init__(self) -> None:
+        self.left: list[str] = []
+        gateway = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_PUT(self) -> None:
+                gateway.left.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Pushgateway:
+        Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def sums(self, name: str, label: str) -> dict[str, float]:
+        """Label value → sum of the series of this name, as they were left last."""
+        families = text_string_to_metric_families(self.left[-1])
+        found = Counter[str]()
+        for sample in (sample for family in families for sample in family.samples if sample.name == name):
+            found[sample.labels[label]] += sample.value  # type: ignore[assignment]
+        return dict(found)
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "redis"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a storage that several processes may use."""
+    if request.param == "postgresql":
+        with postgresql_server() as url:
+            yield url
+    elif request.param == "redis":
+        with redis_server(tmp_path) as url:
+            yield url
+    else:
+        yield f"sqlite:///{tmp_path}/study.db"
+
+
 @pytest.mark.slow
 def test_two_processes_share_a_study_and_one_is_killed(
-    gpo: Gpo, tmp_path: Path, write_config: WriteConfig, until: Until
+    storage: str, gpo: Gpo, tmp_path: Path, write_config: WriteConfig, until: Until
 ) -> None:
     trials = 10
-    with SimulatedEndpoint(Behaviour(latency_s=0.2)) as endpoint:
+    with SimulatedEndpoint(Behaviour(latency_s=0.2)) as endpoint, Pushgateway() as gateway:
         config = write_config(
             tmp_path,
             endpoint.base_url,
             optimizer={"steps": STEPS, "candidates": 2},
-            sweep=_sweep(trials, storage=f"sqlite:///{tmp_path}/study.db", pruner={"kind": "none"}),
+            metrics={"pushgateway": gateway.url},
+            sweep=_sweep(trials, storage=storage, pruner={"kind": "none"}),
         )
         doomed, other = (gpo.start("sweep", config, "--run-dir", name, cwd=tmp_path) for name in ("doomed", "other"))
         for name in ("doomed", "other"):
             until(
                 lambda name=name: any(tmp_path.glob(f"{name}/trials/*/trajectories/*/*.msgpack")), f"{name} is at work"
             )
+        killed_s = time.monotonic()
         for number in (doomed.process.pid, *doomed.numbers()):
             with suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
         ended = other.finish()
         assert ended.code == 0, ended.stderr
-        study = optuna.load_study(study_name="triage", storage=f"sqlite:///{tmp_path}/study.db")
-        assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * trials
-        assert any("/doomed/" in trial.user_attrs["folder"] for trial in study.trials)
-        # Nothing is paid for twice but what was under way when the one was killed, or asked by both at once.
-        paid = Counter((call.model, call.content) for call in endpoint.requests if call.model and call.status == 200)
-        assert sum(count - 1 for count in paid.values()) <= 64
+    study = optuna.load_study(
+        study_name="triage", storage=open_storage(UrlStorageConfig(kind="url", url=storage), Folder.at(str(tmp_path)))
+    )
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * trials
+    # Either began some; nobody began anew what the other had begun.
+    begun = [path.relative_to(tmp_path).parts for path in tmp_path.glob("*/trials/*")]
+    assert {sweep for sweep, *_ in begun} == {"doomed", "other"}
+    assert sorted(int(number) for *_, number in begun) == list(range(trials))
+    assert not _needless(endpoint.requests, killed_s)
+    assert gateway.sums("gpo_trials", "state") == {
+        **dict.fromkeys(("waiting", "running", "pruned", "failed"), 0), "complete": trials
+    }  # fmt: skip
+    (best,) = gateway.sums("gpo_sweep_best_objective", "run").values()
+    assert best == study.best_value
+
+
+def _needless(records: Sequence[AccessRecord], killed_s: float) -> list[AccessRecord]:
+    """Calls that repeat one whose answer had been kept: not asked by two at once, nor lost with the one killed."""
+    answered: dict[tuple[str, str], list[AccessRecord]] = {}
+    for record in sorted(records, key=lambda record: record.finished_s):
+        if record.path == CHAT and record.status == 200:
+            answered.setdefault((record.model, record.content), []).append(record)
+
+    def is_lost(call: AccessRecord) -> bool:
+        return call.started_s <= killed_s <= call.finished_s + UNWRITTEN_S
+
+    return [
+        again
+        for same in answered.values()
+        for before, again in pairwise(same)
+        if again.started_s > before.finished_s + UNWRITTEN_S and not is_lost(before)
+    ]
 
 
 @pytest.fixture(scope="module")
-def finished(gpo: Gpo, write_config: WriteConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Finished, Path]:
+def finished(
+    gpo: Gpo, write_config: WriteConfig, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Finished, Path, Pushgateway]:
     folder = tmp_path_factory.mktemp("sweep")
-    with SimulatedEndpoint() as endpoint:
+    with SimulatedEndpoint() as endpoint, Pushgateway() as gateway:
         config = write_config(
             folder,
             endpoint.base_url,
+            models={"task": {"price": {"prompt": 0.25, "completion": 2.0}}, "optimizer": {"price": {"prompt": 5.0}}},
+            metrics={"pushgateway": gateway.url},
             optimizer={"steps": STEPS, "candidates": 2},
             sweep=_sweep(
                 TRIALS,
@@ -78,9 +170,10 @@ def finished(gpo: Gpo, write_config: WriteConfig, tmp_path_factory: pytest.TempP
         )
         ended = gpo("sweep", config, "--run-dir", "results", cwd=folder)
         assert ended.code == 0, ended.stderr
-        again = gpo("run", "results/best_config.yaml", "--run-dir", "best", cwd=folder)
+        options = ("--set", "metrics.pushgateway=null", "--run-dir", "best")
+        again = gpo("run", "results/best_config.yaml", *options, cwd=folder)
         assert again.code == 0, again.stderr
-    return ended, folder
+    return ended, folder, gateway
 
 
 def _other_task() -> str:
@@ -96,9 +189,9 @@ def _other_task() -> str:
 
 
 def test_a_sweep_leaves_its_figures_report_and_a_configuration_that_gives_its_score_again(
-    finished: tuple[Finished, Path],
+    finished: tuple[Finished, Path, Pushgateway],
 ) -> None:
-    ended, folder = finished
+    ended, folder, _ = finished
     document = _document(folder / "results")
     assert document["status"] == "completed"
     assert document["trials"]["complete"] + document["trials"]["pruned"] == TRIALS
@@ -112,7 +205,22 @@ def test_a_sweep_leaves_its_figures_report_and_a_configuration_that_gives_its_sc
     assert all(row["initial"]["test"] is None for row in trial["trajectories"])
 
 
-def test_the_dashboard_opens_the_study(finished: tuple[Finished, Path]) -> None:
+def test_metrics_say_what_the_figures_say(finished: tuple[Finished, Path, Pushgateway]) -> None:
+    ended, folder, gateway = finished
+    assert gateway.left, ended.stderr
+    document = _document(folder / "results")
+    told = {state: count for state, count in document["trials"].items() if state != "wanted"}
+    assert gateway.sums("gpo_trials", "state") == told
+    run = f"{document['sweep_id']}-"
+    (best,) = gateway.sums("gpo_sweep_best_objective", "run").items()
+    assert best[0].startswith(run)
+    assert best[1] == document["best"]["val"]
+    assert set(gateway.sums("gpo_run_active", "run").values()) == {0.0}
+    assert sum(gateway.sums("gpo_model_cost_usd_total", "role").values()) == pytest.approx(document["spent"]["usd"])
+    assert document["spent"]["usd"] > 0
+
+
+def test_the_dashboard_opens_the_study(finished: tuple[Finished, Path, Pushgateway]) -> None:
     dashboard = pytest.importorskip("optuna_dashboard")
     app = dashboard.wsgi(_document(finished[1] / "results")["study"]["storage"])
     (study,) = _get(app, "/api/studies")["study_summaries"]

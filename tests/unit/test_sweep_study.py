@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
+import re
 import subprocess
 import sys
-import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,6 +26,7 @@ from cluster.sweep.study import Claim, SharedStudy, values_by_step
 from cluster.sweep.winner import best_trial, pareto_front
 from gpo.errors import ConfigError
 from gpo.limits.messages import Spent
+from tests.study_servers import postgresql_server, redis_server
 
 TRIAGE = Path(__file__).resolve().parents[1] / "data" / "triage"
 MODEL = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model"}
@@ -96,36 +95,14 @@ class Process:
 
 @pytest.fixture(scope="module")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server of its own."""
-    redis = pytest.importorskip("redis")
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed on this machine")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path_factory.mktemp("redis"))]
-    url = f"redis://127.0.0.1:{port}/0"
-    with subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                redis.Redis.from_url(url).ping()
-                break
-            except redis.ConnectionError:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+    with redis_server(tmp_path_factory.mktemp("redis")) as url:
         yield url
-        process.kill()
 
 
-@pytest.fixture
-def postgresql_url() -> str:
-    """A database of a server that the one who tests has started."""
-    url = os.environ.get("GPO_POSTGRESQL")
-    if not url:
-        pytest.skip("GPO_POSTGRESQL names no database")
-    return url
+@pytest.fixture(scope="module")
+def postgresql_url() -> Iterator[str]:
+    with postgresql_server() as url:
+        yield url
 
 
 @pytest.fixture(params=["journal", "sqlite", "redis", "postgresql"])
@@ -264,6 +241,17 @@ def test_a_sweep_can_be_repeated_and_goes_on_as_if_it_had_not_stopped(kind: str,
     assert other[1:] != whole[1:]
 
 
+def test_two_processes_that_draw_at_once_get_two_places_of_the_sequence(tmp_path: Path) -> None:
+    one, other = (Process(tmp_path, sampler={"kind": "qmc"}) for _ in range(2))
+    proposals(one, [0.5, 0.25, 0.75])
+    study = one.study.study._study_id
+    before = one.storage.get_study_system_attrs(study)
+    first = one.claim()
+    for name, value in before.items():  # as the other sees it that has looked already
+        one.storage.set_study_system_attr(study, name, value)
+    assert other.claim().params != first.params
+
+
 @pytest.mark.parametrize("kind", ["gp", "cmaes"])
 def test_samplers_of_further_packages_propose_or_say_what_is_missing(kind: str, tmp_path: Path) -> None:
     from cluster.sweep.strategies import require_packages
@@ -358,6 +346,17 @@ def test_a_storage_out_of_reach_is_a_mistake_in_the_configuration(
     assert "hush" not in str(caught.value)
     with pytest.raises(ConfigError, match="no local folder"):
         open_storage(JournalStorageConfig(), Folder.at("memory://sweeps"))
+
+
+@pytest.mark.parametrize(
+    ("url", "package"), [("redis://127.0.0.1:9/0", "redis"), ("postgresql://me@127.0.0.1:9/db", "psycopg[binary]")]
+)
+def test_a_package_that_is_missing_is_named(
+    url: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.sweep.storage.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=re.escape(f"install it: pip install '{package}'")):
+        Process(tmp_path, storage=url)
 
 
 def test_the_study_opens_as_any_study(tmp_path: Path) -> None:
