@@ -15,6 +15,7 @@ COPY serve serve
 COPY cluster cluster
 COPY configs configs
 COPY k8s/base/run/rayjob.yaml k8s/base/run/rayjob.yaml
+COPY k8s/base/sweep/rayjob.yaml k8s/base/sweep/rayjob.yaml
 RUN python -m pip --python /opt/venv/bin/python install --no-deps --no-build-isolation --editable . \
     && /opt/venv/bin/python -m compileall -q -j 0 /opt/venv/lib gpo actors serve cluster
 
