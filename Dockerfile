@@ -4,10 +4,10 @@
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /app
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
-# First what changes seldom. The lock lists every dependency, hence --no-deps; nothing is compiled, but for one wheel.
-COPY requirements.lock ./
+# First what changes seldom. The lock lists every dependency, hence --no-deps.
+COPY requirements-runtime.lock ./
 RUN python -m venv --without-pip /opt/venv \
-    && python -m pip --python /opt/venv/bin/python install --require-hashes --no-deps -r requirements.lock
+    && python -m pip --python /opt/venv/bin/python install --require-hashes --no-deps -r requirements-runtime.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY gpo gpo
 COPY actors actors
@@ -15,6 +15,7 @@ COPY serve serve
 COPY cluster cluster
 COPY configs configs
 COPY k8s/base/run/rayjob.yaml k8s/base/run/rayjob.yaml
+COPY k8s/base/sweep/rayjob.yaml k8s/base/sweep/rayjob.yaml
 RUN python -m pip --python /opt/venv/bin/python install --no-deps --no-build-isolation --editable . \
     && /opt/venv/bin/python -m compileall -q -j 0 /opt/venv/lib gpo actors serve cluster
 

@@ -8,10 +8,10 @@ INSTALLED := $(VENV)/.installed
 PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check audit bench bench-peers chaos soak recovery lock schema image clean
+.PHONY: help setup run test check audit bench bench-peers chaos soak recovery lock runtime-lock schema image clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## make .venv with everything in it
 
@@ -58,9 +58,16 @@ bench-peers: $(INSTALLED) ## install the peers of the benchmarks into a virtual 
 	@$(PYTHON) -m venv --without-pip $(PEERS)
 	@$(PYTHON) -m pip --disable-pip-version-check --python $(PEERS)/bin/python install --quiet -r benchmarks/peers-requirements.txt
 
-lock: $(INSTALLED) ## update requirements.lock (needs uv)
-	uv pip compile --quiet --universal --generate-hashes --upgrade --group dev --no-header \
-		--output-file requirements.lock pyproject.toml
+COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header
+lock: $(INSTALLED) ## update requirements.lock, and requirements-runtime.lock after it (needs uv)
+	$(COMPILE) --upgrade --group dev --output-file requirements.lock pyproject.toml
+	@$(MAKE) --no-print-directory runtime-lock
+
+# What the image installs: of requirements.lock, in the same versions, what the program itself needs and these extras.
+IMAGE_EXTRAS ?= redis s3 postgresql cmaes
+runtime-lock: ## update requirements-runtime.lock alone, e.g. with other IMAGE_EXTRAS (needs uv)
+	$(COMPILE) --group build $(addprefix --extra ,$(IMAGE_EXTRAS)) --constraint requirements.lock --no-annotate \
+		--output-file requirements-runtime.lock pyproject.toml
 
 schema: $(INSTALLED) ## write configs/schema.json anew
 	$(BIN)/python -m cluster.config.schema > configs/schema.json

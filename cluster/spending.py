@@ -10,7 +10,7 @@ from cluster.config.root import BudgetConfig
 from cluster.outputs import RunRecord
 from gpo.errors import BudgetExhausted, ClusterError
 
-_PATIENCE_S = 30.0
+_PATIENCE_S, _PAUSE_S = 30.0, 0.5
 
 
 class Spending:
@@ -42,13 +42,21 @@ class Spending:
         Raises:
             ClusterError: the authority does not come up.
         """
+        last: ConnectionError | None = None
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                await self._access.authority.open_account(
-                    self._access.account, self._budget.build(), self._record.spent
-                )
-        except (TimeoutError, ConnectionError) as error:
-            raise ClusterError(f"the limiter did not come up: {error or 'no answer'}") from None
+                while True:
+                    try:
+                        return await self._access.authority.open_account(
+                            self._access.account, self._budget.build(), self._record.spent
+                        )
+                    except ConnectionError as lost:
+                        # One that still went by the name was of a run that had been killed, and ended with what was
+                        # left of it; asked again, another one is started.
+                        last = lost
+                        await asyncio.sleep(_PAUSE_S)
+        except TimeoutError:
+            raise ClusterError(f"the limiter did not come up: {last or 'no answer'}") from None
 
     async def look(self) -> None:
         """Bring the record up to date; an authority that is out of reach has nothing to say."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shlex
 import tempfile
@@ -92,6 +93,8 @@ class Jobs:
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
+        # It tells of every upload and of the end of every stream.
+        logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
         try:
             self._client: JobSubmissionClient = JobSubmissionClient(self.address)
         except AuthenticationError:

@@ -6,14 +6,19 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.build import build_tasks
-from cluster.config.loading import read_overridden, validate
+from cluster.config import RunConfig
+from cluster.config.loading import read_overridden, validated
 from cluster.run_folder import new_run_id
 from cluster.submit import Jobs, Order, exit_code, require_reachable
 from cluster.submit_kubernetes import manifest
-from cluster.submit_package import Package, package
+from cluster.submit_package import Package, package, require_not_shipped
 from gpo.errors import ClusterError, ConfigError
+
+if TYPE_CHECKING:
+    from cluster.sweep.loading import SweepConfig
 
 Say = Callable[[str], None]
 _COMMANDS = {False: "run", True: "sweep"}
@@ -43,10 +48,7 @@ def submit(config_path: Path, overrides: list[str], address: str | None, options
         ConfigError: the configuration, its data or the address cannot be used, or a key would be shipped.
         ClusterError: the cluster refuses the job, or goes out of reach.
     """
-    raw = read_overridden(config_path, overrides)
-    sweep = raw.pop("sweep", None)
-    config = validate(raw, base_dir=config_path.parent)
-    build_tasks(config)
+    config, sweep = _checked(config_path, overrides, options)
     run_id = options.run_id or new_run_id(config.run.name)
     require_reachable(*(("--run-dir", options.run_dir) if options.run_dir else ("run.dir", config.run.dir)))
     run_dir = options.run_dir or f"{config.run.dir.rstrip('/')}/{run_id}"
@@ -55,13 +57,29 @@ def submit(config_path: Path, overrides: list[str], address: str | None, options
         text = manifest(config_path, config, sweep, order, image=options.image, namespace=options.namespace)
         return _to_kubernetes(text, apply=options.apply)
     root = Path.cwd().resolve()
-    shipped = package(root, config_path, config)
+    require_not_shipped(config, sweep.section if sweep else None, root)
+    shipped = package(root, config_path, sweep.together if sweep else config)
     for path in shipped.beyond:
         say(f"{path} lies outside of this folder and is not shipped; every node must have it")
     jobs = Jobs(address)
     place = config_path.resolve().relative_to(root).as_posix()
     order = Order(_COMMANDS[options.sweep], place, overrides, run_id, run_dir)
     return _carry_on(jobs, order, shipped, options, say)
+
+
+def _checked(config_path: Path, overrides: list[str], options: SubmitOptions) -> tuple[RunConfig, SweepConfig | None]:
+    """The configuration of the run, or below a sweep's trials; its data is loaded and checked, too."""
+    raw = read_overridden(config_path, overrides)
+    if options.sweep:
+        from cluster.sweep.loading import load_sweep
+
+        sweep = load_sweep(config_path, overrides)
+        return sweep.base, sweep
+    if "sweep" in raw:
+        raise ConfigError("sweep", "is a search for hyperparameters", "submit it with: --sweep")
+    config = validated(raw, config_path)
+    build_tasks(config)
+    return config, None
 
 
 def _carry_on(jobs: Jobs, order: Order, shipped: Package, options: SubmitOptions, say: Say) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -14,8 +14,11 @@ from cluster.submit import Order
 from cluster.submit_package import config_paths
 from gpo.errors import ConfigError
 
-TEMPLATE = Path(__file__).resolve().parents[1] / "k8s" / "base" / "run" / "rayjob.yaml"
-"""The RayJob of the kustomization, which this one is made of."""
+if TYPE_CHECKING:
+    from cluster.sweep.loading import SweepConfig
+
+TEMPLATES = Path(__file__).resolve().parents[1] / "k8s" / "base"
+"""The RayJobs of the kustomizations, by command, which these are made of."""
 _FOLDER = "/etc/gpo/job"
 _MAX_BYTES = 900_000
 """A ConfigMap holds a mebibyte, names included."""
@@ -24,15 +27,17 @@ _MAX_NAME = 47
 
 
 def manifest(
-    config_path: Path, config: RunConfig, sweep: Any, order: Order, *, image: str | None, namespace: str
+    config_path: Path, config: RunConfig, sweep: SweepConfig | None, order: Order, *, image: str | None, namespace: str
 ) -> str:
     """Two objects as YAML: a ConfigMap with the configuration and its files, and a RayJob that runs it.
 
-    Namespace, Secrets, storage and Redis are those of ``k8s/base/platform``. Overrides are part of the configuration.
+    Namespace, Secrets, storage and Redis are those of ``k8s/base/platform``: completions and a sweep's study go to
+    that Redis, unless the configuration says where. Overrides are part of the configuration.
 
     Args:
         config_path: for errors.
-        sweep: the section of this name, where there is one.
+        config: of the run, or below a sweep's trials.
+        sweep: for the command ``sweep``.
         order: what to run; ``config`` and ``overrides`` are made up for here.
         image: of all containers.
 
@@ -41,16 +46,13 @@ def manifest(
     """
     if not image:
         raise ConfigError("--image", "is missing", "name the image that the cluster's nodes shall run")
-    if isinstance(sweep, dict) and "holdout" in sweep:
-        raise ConfigError("sweep.holdout", "is not carried over to a RayJob", "put the files on the cluster's storage")
     name = object_name(order.run_id)
-    files = _files(config_path, config)
-    places = {path: f"{_FOLDER}/{key}" for path, key in files.items()}
-    # What was left out stays so: an endpoint's default place, say, is up to the cluster's own variables.
-    raw = config.model_dump(mode="json", exclude_unset=True) | ({"sweep": sweep} if sweep else {})
+    files = _files(config_path, sweep.together if sweep else config)
     content = {key: path.read_bytes() for path, key in files.items()}
     content["config.yaml"] = yaml.safe_dump(
-        _moved(raw, {str(path): place for path, place in places.items()}), sort_keys=False, allow_unicode=True
+        _moved(_sections(config, sweep, order), {str(path): f"{_FOLDER}/{key}" for path, key in files.items()}),
+        sort_keys=False,
+        allow_unicode=True,
     ).encode()
     if (size := sum(map(len, content.values()))) > _MAX_BYTES:
         raise ConfigError(
@@ -67,7 +69,7 @@ def manifest(
         "binaryData": {key: base64.b64encode(value).decode() for key, value in content.items() if _is_binary(value)},
         "data": {key: value.decode() for key, value in content.items() if not _is_binary(value)},
     }
-    job = _template()
+    job = _template(order.command)
     job["metadata"] = {"name": name, "namespace": namespace, "labels": {**job["metadata"]["labels"], **labels}}
     spec = job["spec"]
     spec["entrypoint"] = Order(order.command, f"{_FOLDER}/config.yaml", (), order.run_id, order.run_dir).entrypoint
@@ -82,6 +84,23 @@ def manifest(
     for template in [*_ray_templates(spec), spec["submitterPodTemplate"]]:
         template["spec"]["containers"][0]["image"] = image
     return yaml.dump_all([config_map, job], Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _sections(config: RunConfig, sweep: SweepConfig | None, order: Order) -> dict[str, Any]:
+    """The configuration as it was written: an endpoint's place that was left out, say, is up to the cluster."""
+    raw = config.model_dump(mode="json", exclude_unset=True)
+    raw.setdefault("cache", {"kind": "redis", "url_env": "GPO_REDIS_URL"})
+    if sweep is not None:
+        section = sweep.section.model_dump(mode="json", exclude_unset=True)
+        if "storage" not in section:
+            # All sweeps share that Redis, so that the study needs a name of its own.
+            section = {
+                "study": object_name(order.run_id),
+                **section,
+                "storage": {"kind": "url", "url_env": "GPO_STUDY_URL"},
+            }
+        raw["sweep"] = section
+    return raw
 
 
 def object_name(run_id: str) -> str:
@@ -126,12 +145,13 @@ def _is_binary(content: bytes) -> bool:
     return False
 
 
-def _template() -> dict[str, Any]:
+def _template(command: str) -> dict[str, Any]:
+    path = TEMPLATES / command / "rayjob.yaml"
     try:
-        document = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            "--kubernetes", f"{str(TEMPLATE)!r} is missing", "use the program's own folder or image"
+            "--kubernetes", f"{str(path)!r} is missing", "use the program's own folder or image"
         ) from None
     return dict(document)
 

@@ -13,7 +13,11 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from cluster.config import RunConfig
+from cluster.config.cache import SqliteCacheConfig
+from cluster.config.extending import place_below
 from cluster.config.models import EndpointConfig
+from cluster.config.sweep import JournalStorageConfig, SweepSection
+from cluster.config.yaml_text import read_yaml
 from gpo.errors import ConfigError
 
 MAX_BYTES = 100_000_000
@@ -91,7 +95,7 @@ def package(root: Path, config_path: Path, config: RunConfig) -> Package:
     """
     root = root.resolve()
     _require_below(root, config_path)
-    named = [path for path in config_paths(config) if path.exists()]
+    named = [path for path in [*extended_files(config_path), *config_paths(config)] if path.exists()]
     _require_no_key_files(root, config)
     names = set(_walk(root))
     for path in [config_path.resolve(), *(path for path in named if path.is_relative_to(root))]:
@@ -100,6 +104,37 @@ def package(root: Path, config_path: Path, config: RunConfig) -> Package:
     ordered = tuple(sorted(names))
     _require_no_keys(root, ordered, config)
     return Package(root, ordered, _require_small({name: (root / name).stat().st_size for name in ordered}), beyond)
+
+
+def require_not_shipped(config: RunConfig, sweep: SweepSection | None, root: Path) -> None:
+    """Refuse a place for what a run writes that lies in the working directory: there it would be lost with the job.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    places: dict[str, Path | None] = {}
+    if isinstance(config.cache, SqliteCacheConfig):
+        places["cache.path"] = config.cache.path
+    storage = None if sweep is None else sweep.storage
+    if isinstance(storage, JournalStorageConfig):
+        places["sweep.storage.path"] = storage.path
+    elif storage is not None and storage.url is not None and storage.url.startswith("sqlite:///"):
+        places["sweep.storage"] = root / storage.url.removeprefix("sqlite:///").partition("?")[0]
+    for option, place in places.items():
+        if place is not None and place.resolve().is_relative_to(root):
+            raise ConfigError(
+                option,
+                f"{str(place)!r} lies in the working directory, and would be lost with the job",
+                "name a file elsewhere, from / on, or a server that all nodes reach, or leave the option out",
+            )
+
+
+def extended_files(config_path: Path) -> list[Path]:
+    """The files that a configuration extends, at any remove; absolute. They have been read before."""
+    extended = read_yaml(config_path.read_text(encoding="utf-8")).get("extends") or []
+    names = [extended] if isinstance(extended, str) else extended
+    files = [place_below(config_path.parent, name, where="extends") for name in names]
+    return [*files, *(path for file in files for path in extended_files(file))]
 
 
 def config_paths(config: RunConfig) -> list[Path]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster import submit_drain
 from cluster.config.loading import read_overridden, validate
 from cluster.serve_app import EvaluatorArgs
 from tests.k8s.conftest import BUILT, K8S, PLATFORM, ROOT, build, named
@@ -70,6 +71,18 @@ def test_a_job_leaves_nothing_behind_and_goes_on_where_it_was(folder: str) -> No
         head = job["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
         waits = {one["name"]: one.get("value") for one in head["containers"][0]["env"]}
         assert int(waits["RAY_JOB_STOP_WAIT_TIME_S"]) < head["terminationGracePeriodSeconds"]
+        _require_drained(head)
+
+
+def _require_drained(head: dict[str, Any]) -> None:
+    """Ray kills the driver with its node: it must be told before."""
+    last_words = " ".join(head["containers"][0]["lifecycle"]["preStop"]["exec"]["command"])
+    assert "python -m cluster.submit_drain" in last_words
+    assert submit_drain._PATIENCE_S < head["terminationGracePeriodSeconds"]
+
+
+def test_the_cluster_that_stays_drains_its_jobs() -> None:
+    _require_drained(named(build("base"), "RayCluster")["spec"]["headGroupSpec"]["template"]["spec"])
 
 
 @pytest.mark.parametrize("folder", [PLATFORM, "overlays/laptop", "overlays/gpu"])
@@ -125,6 +138,9 @@ def test_components_fit_the_jobs(component: str, tmp_path: Path) -> None:
     if component == "object-store":
         assert "gpo-storage" not in str([item["spec"] for item in objects if item["kind"] == "RayJob"])
         assert not [item for item in objects if item["metadata"]["name"] == "gpo-storage"]
+        for item in objects:
+            if item["kind"] == "RayJob":
+                _require_drained(item["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"])
     for item in objects:
         if item["kind"] == "RayJob" and component == "deletion-rules":
             rules = item["spec"]["deletionStrategy"]["deletionRules"]

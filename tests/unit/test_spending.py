@@ -6,9 +6,9 @@ from cluster.build import Access
 from cluster.config.root import BudgetConfig
 from cluster.outputs import RunRecord
 from cluster.spending import Spending
-from gpo.errors import BudgetExhausted
+from gpo.errors import BudgetExhausted, ClusterError
 from gpo.limits.authority import LimitAuthority
-from gpo.limits.messages import Spent
+from gpo.limits.messages import Budget, Spent
 
 
 def _spending(budget: BudgetConfig, record: RunRecord) -> Spending:
@@ -30,3 +30,29 @@ async def test_a_resumed_run_has_what_earlier_sittings_left() -> None:
     await spending.open()
     await spending.look()
     assert record.spent == Spent(calls=40, tokens=100)
+
+
+class _Leaving(LimitAuthority):
+    """One that is not there for the first calls."""
+
+    def __init__(self, away_for: int) -> None:
+        super().__init__()
+        self._away_for = away_for
+
+    async def open_account(self, account: str, budget: Budget, spent: Spent) -> None:
+        self._away_for -= 1
+        if self._away_for >= 0:
+            raise ConnectionError("it died")
+        await super().open_account(account, budget, spent)
+
+
+async def test_an_authority_that_ends_with_another_run_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.spending._PAUSE_S", 0.0)
+    record = RunRecord("run", started_at=0.0, reported=Spent(calls=3))
+    spending = Spending(BudgetConfig(calls=50), Access({}, _Leaving(2), "run"), record)
+    await spending.open()
+    await spending.look()
+    assert record.spent.calls == 3
+    monkeypatch.setattr("cluster.spending._PATIENCE_S", 0.1)
+    with pytest.raises(ClusterError, match="did not come up: it died"):
+        await Spending(BudgetConfig(), Access({}, _Leaving(10**9), "run"), record).open()

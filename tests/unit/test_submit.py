@@ -12,11 +12,14 @@ import yaml
 from cluster import submit_package
 from cluster.config import RunConfig, load_config
 from cluster.submit import Order, _resolved, require_reachable
+from cluster.submit_command import SubmitOptions, submit
 from cluster.submit_kubernetes import manifest, object_name
-from cluster.submit_package import Package, package
+from cluster.submit_package import Package, package, require_not_shipped
+from cluster.sweep.loading import load_sweep
 from gpo.errors import ConfigError
 
 KEY = "correct-horse-battery"
+_SWEEP = {"sweep": {"space": {"optimizer.candidates": {"low": 2, "high": 4}}}}
 
 
 @pytest.fixture
@@ -87,7 +90,9 @@ def test_the_program_s_own_folder_can_be_shipped() -> None:
     root = Path(__file__).resolve().parents[2]
     path = root / "configs/quickstart.yaml"
     names = package(root, path, load_config(path)).names
-    assert {"cluster/cli.py", "configs/quickstart/language/val.jsonl", "k8s/base/run/rayjob.yaml"} <= set(names)
+    assert {"cluster/cli/__main__.py", "configs/quickstart/language/val.jsonl", "k8s/base/run/rayjob.yaml"} <= set(
+        names
+    )
     assert not [name for name in names if name.startswith((".git/", ".venv"))]
 
 
@@ -165,6 +170,50 @@ def test_the_command_survives_a_shell() -> None:
     )
 
 
+def test_files_that_are_extended_are_shipped_whatever_git_ignores(work: Path) -> None:
+    (work / "config.yaml").rename(work / "data" / "base.yaml")
+    document = yaml.safe_load((work / "data/base.yaml").read_text(encoding="utf-8"))
+    document["tasks"][0]["data"] = {split: f"{split}.jsonl" for split in ("train", "val", "test")}
+    (work / "data/base.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    (work / "data/middle.yaml").write_text("extends: base.yaml", encoding="utf-8")
+    (work / "config.yaml").write_text("extends: [data/middle.yaml]", encoding="utf-8")
+    assert {"config.yaml", "data/middle.yaml", "data/base.yaml", "data/val.jsonl"} <= set(_packed(work).names)
+
+
+@pytest.mark.parametrize(
+    ("sections", "refused"),
+    [
+        ({"cache": {"path": "completions.sqlite"}}, "cache.path"),
+        ({"cache": {"path": "/storage/completions.sqlite"}}, None),
+        ({"sweep": {"storage": {"path": "study.journal"}}}, "sweep.storage.path"),
+        ({"sweep": {"storage": {"path": "/storage/study.journal"}}}, None),
+        ({"sweep": {"storage": "sqlite:///study.db"}}, "sweep.storage"),
+        ({"sweep": {"storage": "sqlite:////storage/study.db"}}, None),
+        ({}, None),
+    ],
+)
+def test_what_is_written_must_outlive_the_job(work: Path, sections: dict[str, Any], refused: str | None) -> None:
+    raw = {**_SWEEP["sweep"], **sections.get("sweep", {})}
+    (work / "config.yaml").write_text(yaml.safe_dump({**_config(), **sections, "sweep": raw}), encoding="utf-8")
+    sweep = load_sweep(work / "config.yaml", [])
+    if refused is None:
+        require_not_shipped(sweep.base, sweep.section, work)
+    else:
+        said = _refusal(lambda: require_not_shipped(sweep.base, sweep.section, work))
+        assert said.startswith(f"{refused}:")
+
+
+def test_a_sweep_is_checked_before_it_is_shipped(work: Path) -> None:
+    said: list[str] = []
+    path, options = work / "config.yaml", SubmitOptions(sweep=True, kubernetes=True, image="i:1")
+    assert _refusal(lambda: submit(path, [], None, options, said.append)).startswith("sweep: is missing")
+    wrong = {"sweep": {"space": {"optimizer.no_such_option": {"choices": [1]}}}}
+    path.write_text(yaml.safe_dump(_config() | wrong), encoding="utf-8")
+    assert "optimizer.no_such_option" in _refusal(lambda: submit(path, [], None, options, said.append))
+    path.write_text(yaml.safe_dump(_config() | _SWEEP), encoding="utf-8")
+    assert "--sweep" in _refusal(lambda: submit(path, [], None, SubmitOptions(), said.append))
+
+
 def test_results_must_outlive_the_job() -> None:
     require_reachable("run.dir", "/storage/runs")
     require_reachable("run.dir", "s3://bucket/runs")
@@ -218,6 +267,28 @@ def test_a_ray_job_carries_the_configuration_and_its_data(work: Path) -> None:
         assert {"name": "job", "configMap": {"name": settings["metadata"]["name"]}} in pod["volumes"]
         assert pod["containers"][0]["image"] == "r.example/gpo:1"
         assert Path(place).parent == Path(pod["containers"][0]["volumeMounts"][-1]["mountPath"])
+
+
+def test_a_ray_job_carries_a_sweep_with_its_held_out_tasks(work: Path) -> None:
+    held_out = {**_config()["tasks"][0], "name": "other"}
+    held_out["data"] = {**held_out["data"], "val": "data/unused.jsonl"}
+    (work / "data/unused.jsonl").write_text('{"input": "g", "target": "h"}\n', encoding="utf-8")
+    raw = {"sweep": {**_SWEEP["sweep"], "holdout": {"tasks": [held_out]}}}
+    (work / "config.yaml").write_text(yaml.safe_dump(_config() | raw), encoding="utf-8")
+    sweep = load_sweep(work / "config.yaml", [])
+    order = Order("sweep", "", (), "First", "/storage/runs/First")
+    text = manifest(work / "config.yaml", sweep.base, sweep, order, image="i:1", namespace="gpo")
+    settings, job = yaml.safe_load_all(text)
+    inner = yaml.safe_load(settings["data"]["config.yaml"])
+    place = inner["sweep"]["holdout"]["tasks"][0]["data"]["val"]
+    assert settings["data"][Path(place).name].startswith('{"input": "g"')
+    # What is paid for, and which trials there are, outlives the cluster.
+    assert inner["cache"] == {"kind": "redis", "url_env": "GPO_REDIS_URL"}
+    assert (inner["sweep"]["study"], inner["sweep"]["storage"]["url_env"]) == ("first", "GPO_STUDY_URL")
+    assert job["spec"]["entrypoint"] == (
+        "python -m cluster.cli sweep /etc/gpo/job/config.yaml --run-dir /storage/runs/First --resume"
+    )
+    assert job["spec"]["activeDeadlineSeconds"] == 604_800, "a sweep's, not a run's"
 
 
 def test_what_does_not_fit_a_config_map_is_refused(work: Path) -> None:
