@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from gpo import observing
 from gpo.aiohttp_transport import AiohttpTransport, is_proxied
-from gpo.errors import ConfigError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.errors import ConfigError, GPOError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.limits.authority import LimitAuthority
 from gpo.limits.gate import Gate
 from gpo.limits.messages import Pool
@@ -262,6 +262,11 @@ class Endpoint:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             raise ModelUnavailable(self._said(f"the reply is not what was asked for: {place} {first['msg']}")) from None
+        except GPOError:
+            raise
+        except Exception as error:  # whatever the client trips over; one odd reply ends no trajectory
+            said = f"the reply cannot be read ({type(error).__name__}: {error})"
+            raise ModelUnavailable(self._said(said)) from None
 
     def _failure(self, error: openai.APIStatusError) -> ModelUnavailable | ModelRefused:
         status = error.status_code

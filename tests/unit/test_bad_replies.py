@@ -8,7 +8,7 @@ import json
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 import pytest
 from hypothesis import given
@@ -139,13 +139,15 @@ def test_a_huge_reply_is_refused_at_once_and_never_held(server: SimulatedEndpoin
 
 
 @asynccontextmanager
-async def sending(head: bytes, body: bytes, times: int = 1) -> AsyncIterator[str]:
+async def sending(
+    head: bytes, body: bytes, times: int = 1, content_type: bytes = b"application/json"
+) -> AsyncIterator[str]:
     """The base URL of a server that sends this many times the same bytes after the head, as long as anyone reads."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
-            writer.write(head + b"Content-Type: application/json\r\nConnection: close\r\n\r\n")
+            writer.write(head + b"Content-Type: " + content_type + b"\r\nConnection: close\r\n\r\n")
             for _ in range(times):
                 writer.write(body)
                 await writer.drain()
@@ -220,6 +222,40 @@ async def test_whatever_an_error_holds_it_is_a_failure_that_can_be_shown(status:
                 await asked.complete(ASKED, GREEDY)
         assert str(status) in str(caught.value)
         assert str(caught.value).encode()
+
+
+CHARSETS = ["undefined", "idna", "hex", "base64", "zlib", "rot13", "utf-16", "utf-7", "latin-1", "no such thing", ""]
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+@pytest.mark.parametrize("charset", CHARSETS)
+async def test_a_reply_is_utf8_whatever_charset_it_names(
+    charset: str, proxied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(head: bytes, body: str) -> AbstractAsyncContextManager[str]:
+        return sending(head, body.encode(), content_type=f"application/json; charset={charset}".encode())
+
+    async with told(FAILED, '{"error": {"message": "Das wäre eine Störung"}}') as url:
+        if proxied:
+            monkeypatch.setenv("HTTP_PROXY", url.removesuffix("/v1"))
+        with pytest.raises(ModelUnavailable, match=r"HTTP 500: .*Das wäre eine Störung"):
+            await complete(url, max_attempts=1)
+    async with told(OK, '{"choices": [{"message": {"content": "schön"}}]}') as url:
+        if proxied:
+            monkeypatch.setenv("HTTP_PROXY", url.removesuffix("/v1"))
+        assert (await complete(url, max_attempts=1)).text == "schön"
+
+
+async def test_whatever_the_client_trips_over_is_unavailable_and_says_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = model("http://127.0.0.1:1/v1", max_attempts=1)
+
+    async def trips(*_: object, **__: object) -> None:
+        raise AssertionError(f"cannot decode {KEY}")
+
+    monkeypatch.setattr(asked.endpoint.client, "post", trips)
+    with pytest.raises(ModelUnavailable, match=r"cannot be read \(AssertionError: cannot decode \*\*\*\)") as caught:
+        await asked.complete(ASKED, GREEDY)
+    assert caught.value.__cause__ is None
 
 
 @pytest.mark.parametrize("key", ["", "EMPTY", "secret-word"])
