@@ -159,7 +159,7 @@ class Endpoint:
     async def post(self, path: str, body: Mapping[str, object]) -> bytes:
         """The body of the reply to one request; to be called through ``attempt``, which counts, repeats and explains.
 
-        Without the key, should the endpoint repeat it: what a model says is saved and shown.
+        The key may be in it, should the endpoint repeat it: what a model says goes through ``masked``.
 
         ``client.post`` rather than the client's typed methods: building their types takes longer than the request.
 
@@ -175,7 +175,11 @@ class Endpoint:
                 )
         except TimeoutError:
             raise ModelUnavailable(self._said(f"no reply within {self.timeout_s:g} s")) from None
-        return self._redaction.body(response.content)
+        return response.content
+
+    def masked(self, text: str) -> str:
+        """What a model said, without the key: it is saved and shown."""
+        return self._redaction.reply(text)
 
     @cached_property
     def _redaction(self) -> Redaction:

@@ -34,7 +34,7 @@ from gpo.sections import neutral
 from gpo.testing.samples import candidate
 from gpo.trajectory import Direction
 
-KEY = "canary-6b1f9e/\"quoted'"
+KEY = "canary-6b1f9e/+\"quoted'=="
 ASKED: list[Message] = [{"role": "user", "content": "Classify.\nwhere is my parcel"}]
 GREEDY = Sampling(temperature=0.0, max_tokens=50)
 CURRENT = candidate("Classify the ticket into one of: billing, technical, shipping, account.", 0.5)
@@ -108,7 +108,7 @@ def test_a_reply_with_an_oddity_is_a_reply(
         BadReply.SURROGATES: f"{usual.text[:8]}?{usual.text[8:]}",
         BadReply.CONTROLS: f"{usual.text[:8]}\x00\x1b[31m\x07{usual.text[8:]}",
         BadReply.OTHER_LANGUAGE: "请仔细阅读客户的问题，然后只回答一个类别。",
-        BadReply.REPEATS_KEY: f"Bearer *** {usual.text}",
+        BadReply.REPEATS_KEY: f"Bearer *** Bearer *** Bearer *** {usual.text}",
     }
     assert reply.text == text.get(kind, usual.text)
     assert len(reply.text) <= MAX_REPLY_CHARACTERS
@@ -205,6 +205,20 @@ async def test_the_key_is_masked_however_it_is_written(form) -> None:  # type: i
         with pytest.raises(ModelRefused) as caught:
             await complete(url)
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-7"])
+def test_a_body_that_is_not_utf8_is_no_reply(encoding: str) -> None:
+    body = json.dumps({"choices": [{"message": {"content": f"Your key is {KEY}+é"}}]}, ensure_ascii=False)
+    with pytest.raises(ValidationError):
+        ChatReply.read(body.encode(encoding))
+    assert ChatReply.read(body.encode("utf-8-sig")).text.endswith("é")
+
+
+async def test_the_key_is_taken_out_before_a_long_reply_is_cut() -> None:
+    said = "x" * (MAX_REPLY_CHARACTERS - 10) + KEY
+    async with sending(OK, json.dumps({"choices": [{"message": {"content": said}}]}).encode()) as url:
+        assert (await complete(url)).text == "x" * (MAX_REPLY_CHARACTERS - 10) + "***"
 
 
 ERRORS = [b"", b"null", b"[]", b"3", b'"x"', b'{"error": 3}', b'{"error": {"message": {}, "code": []}}', b"[" * 9999]
@@ -305,7 +319,7 @@ async def test_what_becomes_of_a_bad_proposal(
     for prompt in proposals.prompts:
         assert prompt.id  # can be hashed, and so saved
         assert "\x00" not in prompt.text
-        assert KEY not in prompt.text
+        assert "canary" not in prompt.text
     distinct = set(proposals.prompts)
     if kind is BadReply.IDENTICAL:
         assert distinct == {CURRENT.prompt}
