@@ -15,7 +15,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import httpx2
 
-from gpo.reply_body import read_bounded
+from gpo.reply_body import as_utf8, read_bounded
 
 _KEEP_ALIVE_S = 4.0
 """Shorter than the 5 s after which many servers close an idle connection, so that none is closed while it is taken."""
@@ -69,7 +69,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         except (aiohttp.ClientError, OSError) as error:
             raise httpx2.NetworkError(str(error) or type(error).__name__, request=request) from None
         headers = [(name, value) for name, value in reply.raw_headers if name.lower() not in _OF_PACKED_BODY]
-        return httpx2.Response(reply.status, headers=headers, content=body, request=request)
+        return as_utf8(httpx2.Response(reply.status, headers=headers, content=body, request=request))
 
     async def _open(self) -> None:
         # No other task runs in between: a session opens without waiting.

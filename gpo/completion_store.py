@@ -21,7 +21,7 @@ class CompletionStore(Protocol):
     """Completions by key, shared by processes.
 
     It holds copies of what could be bought again, so nothing here raises: a store that fails says so once in the log,
-    and from then on, in this process, everything is missing and nothing is kept. A value that was damaged is missing.
+    and as long as it fails, for this process everything is missing. A value that was damaged is missing.
 
     A store is a value that travels by pickling; what it opens is opened in the process that asks.
     """

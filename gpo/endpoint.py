@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from gpo import observing
 from gpo.aiohttp_transport import AiohttpTransport, is_proxied
-from gpo.errors import ConfigError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.errors import ConfigError, GPOError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.limits.authority import LimitAuthority
 from gpo.limits.gate import Gate
 from gpo.limits.messages import Pool
@@ -159,7 +159,7 @@ class Endpoint:
     async def post(self, path: str, body: Mapping[str, object]) -> bytes:
         """The body of the reply to one request; to be called through ``attempt``, which counts, repeats and explains.
 
-        Without the key, should the endpoint repeat it: what a model says is saved and shown.
+        The key may be in it, should the endpoint repeat it: what a model says goes through ``masked``.
 
         ``client.post`` rather than the client's typed methods: building their types takes longer than the request.
 
@@ -175,7 +175,11 @@ class Endpoint:
                 )
         except TimeoutError:
             raise ModelUnavailable(self._said(f"no reply within {self.timeout_s:g} s")) from None
-        return self._redaction.body(response.content)
+        return response.content
+
+    def masked(self, text: str) -> str:
+        """What a model said, without the key: it is saved and shown."""
+        return self._redaction.reply(text)
 
     @cached_property
     def _redaction(self) -> Redaction:
@@ -262,6 +266,11 @@ class Endpoint:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             raise ModelUnavailable(self._said(f"the reply is not what was asked for: {place} {first['msg']}")) from None
+        except GPOError:
+            raise
+        except Exception as error:  # whatever the client trips over; one odd reply ends no trajectory
+            said = f"the reply cannot be read ({type(error).__name__}: {error})"
+            raise ModelUnavailable(self._said(said)) from None
 
     def _failure(self, error: openai.APIStatusError) -> ModelUnavailable | ModelRefused:
         status = error.status_code

@@ -6,9 +6,11 @@ The ``openai`` client's own types let any reply through, and fail where it is re
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     FailFast,
@@ -51,8 +53,13 @@ def _joined_parts(content: Any) -> Any:
     return "".join(text for text in texts if isinstance(text, str))
 
 
+def _masked(content: str | None, info: ValidationInfo) -> str | None:
+    mask = (info.context or {}).get("mask")
+    return mask(content) if mask is not None and content else content
+
+
 class _Message(BaseModel):
-    content: Annotated[str | None, BeforeValidator(_joined_parts)] = None
+    content: Annotated[str | None, BeforeValidator(_joined_parts), AfterValidator(_masked)] = None
 
 
 class _Choice(BaseModel):
@@ -80,13 +87,16 @@ class ChatReply(BaseModel):
     usage: Annotated[_Usage | None, WrapValidator(_or_none)] = None
 
     @classmethod
-    def read(cls, body: bytes) -> Self:
+    def read(cls, body: bytes, mask: Callable[[str], str] | None = None) -> Self:
         """The reply in a body.
+
+        Args:
+            mask: takes a secret out of what was said, before any of it is used.
 
         Raises:
             ValidationError: there is none.
         """
-        return _read(cls, body)
+        return _read(cls, body, {"mask": mask})
 
     @property
     def text(self) -> str:
@@ -126,7 +136,7 @@ class EmbeddingReply(BaseModel):
         Raises:
             ValidationError: there are none, or not one for each text.
         """
-        return _read(cls, body, num_texts)
+        return _read(cls, body, {"num_texts": num_texts})
 
     @model_validator(mode="after")
     def _one_for_each_text(self, info: ValidationInfo) -> Self:
@@ -141,8 +151,7 @@ class EmbeddingReply(BaseModel):
         return (self.usage or _Usage()).cost(price)
 
 
-def _read(kind: type[_T], body: bytes, num_texts: int | None = None) -> _T:
-    context = {"num_texts": num_texts} if num_texts is not None else None
+def _read(kind: type[_T], body: bytes, context: Mapping[str, Any]) -> _T:
     try:
         return kind.model_validate_json(body, context=context)
     except ValidationError as error:
@@ -152,9 +161,13 @@ def _read(kind: type[_T], body: bytes, num_texts: int | None = None) -> _T:
 
 
 def _mended(body: bytes) -> bytes | None:
-    """The same without halves of characters and raw control characters in texts; ``None`` where it is no JSON."""
+    """The same without halves of characters and raw control characters in texts; ``None`` where it is no JSON.
+
+    That is in UTF-8, with or without a mark of byte order; nothing else is JSON.
+    """
     try:
-        document = json.loads(body, strict=False)
+        # Of bytes, it would guess the encoding.
+        document = json.loads(body.decode("utf-8-sig", "surrogatepass"), strict=False)
         return json.dumps(document, ensure_ascii=False).encode(errors="replace")
     except (ValueError, RecursionError):
         return None

@@ -47,7 +47,7 @@ class OpenAICompatibleModel:
         }
         asked = {name: value for name, value in settings.items() if value is not None}
         body = {"model": self.endpoint.model, "messages": list(messages), **asked, **sampling.extra}
-        return ChatReply.read(await self.endpoint.post("/chat/completions", body))
+        return ChatReply.read(await self.endpoint.post("/chat/completions", body), self.endpoint.masked)
 
 
 @dataclass(frozen=True)

@@ -78,11 +78,20 @@ def _inflated(body: bytes, form: int) -> bytes:
 
 
 async def bound_reply(response: httpx2.Response) -> None:
-    """A hook of an ``httpx2`` client whose transport is not ours: bounds what it will read."""
+    """A hook of an ``httpx2`` client whose transport is not ours: bounds what it will read, as UTF-8."""
     # It would unpack each piece whole, however much a piece of packed zeros holds.
     if response.headers.get("content-encoding", "").lower() not in _PLAIN:
         raise ReplyUnreadable("the reply is packed, which was not asked for")
-    response.stream = _Bounded(response.stream)
+    response.stream = _Bounded(as_utf8(response).stream)
+
+
+def as_utf8(response: httpx2.Response) -> httpx2.Response:
+    """The response, whose text is read as UTF-8, like JSON, whatever charset it names.
+
+    The name is the server's: some are Python's codecs for other things than text, and fail in ways of their own.
+    """
+    response.encoding = "utf-8"
+    return response
 
 
 class _Bounded(httpx2.AsyncByteStream):

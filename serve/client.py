@@ -49,17 +49,26 @@ class ServeEvaluator:
         """One request for all of them."""
         return cast(
             "Sequence[Answered]",
-            await _reply(lambda: self.handle.answer.remote(self.task, prompt, split, indices, caller.get())),
+            await reply(lambda: self.handle.answer.remote(self.task, prompt, split, indices, caller.get())),
         )
 
     async def _evaluate(self, prompt: Prompt, split: Split, indices: Sequence[int] | None) -> Sequence[Evaluation]:
         return cast(
             "Sequence[Evaluation]",
-            await _reply(lambda: self.handle.evaluate.remote(self.task, [prompt], split, indices, caller.get())),
+            await reply(lambda: self.handle.evaluate.remote(self.task, [prompt], split, indices, caller.get())),
         )
 
 
-async def _reply(ask: Callable[[], Any]) -> Any:
+async def reply(ask: Callable[[], Any]) -> Any:
+    """What a replica of the evaluator replies; asked once more of another where one dies.
+
+    Args:
+        ask: makes the request, by the deployment's handle; the replica is told if nobody waits for it any more.
+
+    Raises:
+        OutOfReach: too many replicas died.
+        RayTaskError: what the evaluator raised, which is its cause.
+    """
     waits_s = iter(_WAITS_S)
     while True:
         try:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
@@ -14,15 +14,17 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from ray import serve as ray_serve
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from gpo.errors import EvaluationError, ModelError
+from gpo.errors import BudgetExhausted, EvaluationError, ModelError, OutOfReach
 from gpo.evaluation import Evaluation
 from gpo.models import Usage
 from gpo.prompt import Prompt
 from gpo.score import finite
 from gpo.tasks import Split
+from serve.client import reply
 from serve.evaluator import UnknownTask
 from serve.http_bodies import JSON, MSGPACK, decoded, encoded
 from serve.http_limits import BODY_TIMEOUT_S, MAX_BODY_BYTES, HttpLimits, limited_body
@@ -116,16 +118,21 @@ def _body() -> dict[str, Any]:
 
 
 _UNAUTHORIZED = {401: "A valid bearer token is needed."}
+_OUT_OF_REACH = {
+    503: "A part of the server does not answer; it may be coming up again.",
+    504: f"Not done within {TIMEOUT_S:.0f} s.",
+}
 _REFUSALS = {
     400: "The body is not valid JSON or msgpack.",
     **_UNAUTHORIZED,
+    402: "A budget of the server's is spent.",
     404: "There is no such task.",
     408: f"The body did not arrive within {BODY_TIMEOUT_S:.0f} s.",
     413: f"The body is larger than {MAX_BODY_BYTES} bytes.",
     415: "The body is neither JSON nor msgpack.",
     422: "The body does not fit the schema.",
     502: "The task model could not be asked, or too many examples stayed unscored.",
-    504: f"Not scored within {TIMEOUT_S:.0f} s.",
+    **_OUT_OF_REACH,
 }
 
 
@@ -163,19 +170,20 @@ def build_api(evaluator: DeploymentHandle[Any], token: str | None) -> FastAPI:
         """The interface, described for people."""
         return HTMLResponse(page(api.openapi()))
 
-    @api.get("/v1/tasks", dependencies=guarded, responses=_described(_UNAUTHORIZED) if token else None)
+    def refusals(known: dict[int, str]) -> dict[int | str, dict[str, Any]]:
+        return _described({status: text for status, text in known.items() if token or status not in _UNAUTHORIZED})
+
+    @api.get("/v1/tasks", dependencies=guarded, responses=refusals({**_UNAUTHORIZED, **_OUT_OF_REACH}))
     async def tasks() -> TasksReply:
         """The tasks that can be scored on."""
-        return TasksReply(tasks=await evaluator.sizes.remote())
-
-    refusals = {status: text for status, text in _REFUSALS.items() if token or status not in _UNAUTHORIZED}
+        return TasksReply(tasks=await _replied(lambda: evaluator.sizes.remote()))
 
     @api.post(
         "/v1/evaluate",
         dependencies=guarded,
         response_model=EvaluateReply,
         openapi_extra=_body(),
-        responses=_described(refusals),
+        responses=refusals(_REFUSALS),
     )
     async def evaluate(request: Request) -> Response:
         """Score one or more prompts on every example of a split."""
@@ -224,25 +232,49 @@ async def _failed(_: Request, __: Exception) -> Response:
 
 async def _scores(evaluator: DeploymentHandle[Any], wanted: EvaluateRequest) -> EvaluateReply:
     prompts = wanted.all_prompts
-    response = evaluator.evaluate.remote(wanted.task, prompts, wanted.split)
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            evaluations: list[Evaluation] = await response
-    except asyncio.CancelledError:  # the caller has gone
-        response.cancel()  # type: ignore[no-untyped-call]
-        raise
-    except TimeoutError:
-        response.cancel()  # type: ignore[no-untyped-call]
-        raise HTTPException(504, f"not scored within {TIMEOUT_S:.0f} s") from None
-    except (RayTaskError, UnknownTask, EvaluationError, ModelError) as failure:
-        cause = failure.cause if isinstance(failure, RayTaskError) else failure
-        if isinstance(cause, UnknownTask):
-            raise HTTPException(404, f"no task {wanted.task!r}; there are: {', '.join(cause.args[1])}") from None
-        if isinstance(cause, EvaluationError | ModelError):
-            raise HTTPException(502, f"{type(cause).__name__}: {cause}") from None
-        raise
+    evaluations: Sequence[Evaluation] = await _replied(
+        lambda: evaluator.evaluate.remote(wanted.task, prompts, wanted.split)
+    )
     scores = [score_reply(prompt, evaluation) for prompt, evaluation in zip(prompts, evaluations, strict=True)]
     return EvaluateReply(task=wanted.task, split=wanted.split, scores=scores)
+
+
+async def _replied(ask: Callable[[], Any]) -> Any:
+    """What the evaluator replies to a request.
+
+    Raises:
+        HTTPException: whatever can be foreseen: it refuses, fails, cannot be reached, or takes too long.
+    """
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            return await reply(ask)
+    except TimeoutError:
+        raise HTTPException(504, f"not done within {TIMEOUT_S:.0f} s") from None
+    except Exception as failure:
+        refusal = _refusal(failure.cause if isinstance(failure, RayTaskError) else failure)
+        if refusal is None:
+            raise
+        raise refusal from None
+
+
+def _refusal(failure: Exception) -> HTTPException | None:
+    """What a caller is told of a failure; ``None`` for one that nobody foresaw."""
+    match failure:
+        case UnknownTask(args=(task, known)):
+            return HTTPException(404, f"no task {task!r}; there are: {', '.join(known)}")
+        case BudgetExhausted():
+            return HTTPException(402, str(failure))
+        case EvaluationError() | ModelError():
+            return HTTPException(502, f"{type(failure).__name__}: {failure}")
+        case OutOfReach():
+            return HTTPException(503, str(failure), headers=_LATER)
+        case RayError() | RayServeException() if not isinstance(failure, RayTaskError):
+            return HTTPException(503, "a part of the server is out of reach", headers=_LATER)
+        case _:
+            return None
+
+
+_LATER = {"Retry-After": "5"}
 
 
 def score_reply(prompt: Prompt, evaluation: Evaluation) -> ScoreReply:

@@ -38,7 +38,7 @@ class BadReply(StrEnum):
     OTHER_LANGUAGE = "other_language"
     """Chinese text."""
     REPEATS_KEY = "repeats_key"
-    """Text that quotes the request's ``Authorization`` header."""
+    """Text that quotes the request's ``Authorization`` header, in each way that servers write it in JSON."""
     NO_USAGE = "no_usage"
     """``usage`` is missing."""
     NAN_USAGE = "nan_usage"
@@ -113,8 +113,8 @@ def spoilt(kind: BadReply, body: _Body, current: str | None, authorization: str)
         case BadReply.IDENTICAL:
             choice["message"]["content"] = f"<START>{current}<END>"
         case BadReply.REPEATS_KEY:
-            said = f"{authorization} {text}" if current is None else f"<START>{authorization} Think.<END>"
-            choice["message"]["content"] = said
+            said = " ".join([authorization] * len(spellings(authorization)))
+            choice["message"]["content"] = f"{said} {text}" if current is None else f"<START>{said} Think.<END>"
         case BadReply.NO_USAGE:
             del body["usage"]
         case BadReply.NAN_USAGE:
@@ -126,6 +126,13 @@ def spoilt(kind: BadReply, body: _Body, current: str | None, authorization: str)
         case _:
             pass
     return body
+
+
+def spellings(text: str) -> tuple[str, ...]:
+    r"""A text as servers write it within JSON: Python, PHP (``\/``), and .NET (``\u002B``, here of all punctuation)."""
+    usual = json.dumps(text)[1:-1]
+    unusual = (character if character.isalnum() else f"\\u{ord(character):04X}" for character in text)
+    return usual, usual.replace("/", "\\/"), "".join(unusual)
 
 
 _TEXTS: Mapping[BadReply, Callable[[str], Any]] = {
@@ -145,7 +152,13 @@ _TEXTS: Mapping[BadReply, Callable[[str], Any]] = {
 
 async def send(kind: BadReply, body: _Body, request: web.BaseRequest) -> web.StreamResponse:
     """Reply to a request with a spoilt body, and break it off where the kind wants it."""
-    raw = json.dumps(body).encode()
+    text = json.dumps(body)
+    if kind is BadReply.REPEATS_KEY:
+        usual, *others = spellings(request.headers.get("Authorization", ""))
+        for other in others:  # from the last one on
+            before, _, after = text.rpartition(usual)
+            text = before + other + after
+    raw = text.encode()
     if kind is BadReply.NOT_JSON:
         return web.Response(text="<html><body>Bad gateway</body></html>", content_type="text/html")
     if kind not in (BadReply.CUT_LENGTH, BadReply.CUT_CHUNKS):

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from benchmarks.simulated.assignment import read_assignment
-from benchmarks.simulated.bad_replies import REPEAT_GETS_THROUGH, BadReply, chosen, send, spoilt
+from benchmarks.simulated.bad_replies import REPEAT_GETS_THROUGH, BadReply, chosen, send, spellings, spoilt
 from benchmarks.simulated.embedding_model import embed
 from benchmarks.simulated.generating import generated
 from benchmarks.simulated.hashing import integer, uniform
@@ -61,7 +61,8 @@ class Behaviour:
         malformed_rate: share of the optimizer model's replies that hold no prompt.
         bad_replies: kind → share of the chat requests whose reply is of that kind; in all 1 at the most. Whether one
             is depends on its content; for kinds that say that a repeat gets through, also on how often it was before.
-        repeats_key: whether error messages quote the request's ``Authorization`` header, as some servers do.
+        repeats_key: whether error messages quote the request's ``Authorization`` header, as some servers do: in each
+            way that JSON may be written within JSON.
         seed: decides everything random-looking.
         api_key: the bearer token that is asked for everywhere but on ``/health``; ``None`` asks for none.
         models: the names that the endpoint goes by; each of them answers whatever it is asked.
@@ -161,7 +162,8 @@ class Service:
             status = response.status
         except Refusal as refusal:
             status = refusal.status
-            quoted = f" {request.headers.get('Authorization')}" if self.behaviour.repeats_key else ""
+            sent = spellings(request.headers.get("Authorization", "")) if self.behaviour.repeats_key else ()
+            quoted = "".join(f" {spelling}" for spelling in sent)
             response = _json(refusal.body(quoted), status)
             if refusal.retry_after_s is not None:
                 response.headers["Retry-After"] = f"{refusal.retry_after_s:g}"

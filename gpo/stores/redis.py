@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from typing import Any
 from uuid import uuid4
 from weakref import WeakKeyDictionary
@@ -21,6 +23,13 @@ DEFAULT_TTL_S = 30 * 86_400.0
 _LEASE_MS = 10_000
 _TIMEOUT_S = 5.0
 _MOST_AT_ONCE = 500
+_MOST_UNKEPT = 2_000
+"""Completions that wait for a server to come back; a few megabytes. The oldest are dropped."""
+_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Before a server that does not answer is asked once more."""
+
+_Command = tuple[Any, ...]
+_Asked = tuple[_Command, asyncio.Future[Any]]
 
 # The braces keep both keys of a completion on one node of a sharded server.
 _COMPLETION, _CLAIM = b"gpo:1:{%b}", b"gpo:1:{%b}:claim"
@@ -93,25 +102,31 @@ class RedisStore:
 
 @dataclass
 class _Link:
-    """The connection of a process to a server; all that is asked meanwhile goes in one message."""
+    """The connection of a process to a server; all that is asked meanwhile goes in one message.
+
+    Nobody waits for a server that does not answer: while it is away, whoever asks is told nothing, at once, and what
+    was to be kept is handed in when it is back. It is given up where it can never be used.
+    """
 
     url_env: str
     holder: str = field(default_factory=lambda: uuid4().hex)
     held: set[bytes] = field(default_factory=set[bytes])
-    _waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = field(
-        default_factory=list[tuple[tuple[Any, ...], asyncio.Future[Any]]]
-    )
+    _waiting: list[_Asked] = field(default_factory=list[_Asked])
+    _unkept: deque[_Command] = field(default_factory=lambda: deque[_Command](maxlen=_MOST_UNKEPT))
     _client: Any = None
     _sending: asyncio.Task[None] | None = None
     _renewing: asyncio.Task[None] | None = None
-    _failed: bool = False
+    _returning: asyncio.Task[None] | None = None
+    _given_up: bool = False
+    _refusals: set[str] = field(default_factory=set[str])
 
     async def ask(self, script: str, key: bytes, *arguments: Any) -> Any:
-        """What the script returns; ``None`` from a server that has failed."""
-        if self._failed:
-            return None
+        """What the script returns; ``None`` from a server that does not say."""
         name = key.hex().encode()
         command = ("EVAL", script, 2, _COMPLETION % name, _CLAIM % name, self.holder, *arguments)
+        if self._is_away:
+            self._keep(command)
+            return None
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((command, future))
         if self._sending is None or self._sending.done():
@@ -124,6 +139,14 @@ class _Link:
         if self._renewing is None or self._renewing.done():
             self._renewing = asyncio.create_task(self._renew())
 
+    @property
+    def _is_away(self) -> bool:
+        return self._given_up or (self._returning is not None and not self._returning.done())
+
+    def _keep(self, command: _Command) -> None:
+        if command[1] == _PUT and not self._given_up:
+            self._unkept.append(command)
+
     async def _send(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:_MOST_AT_ONCE], self._waiting[_MOST_AT_ONCE:]
@@ -132,42 +155,93 @@ class _Link:
                 if not future.done():
                     future.set_result(answer)
 
-    async def _answers(self, commands: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
-        nothing = [None] * len(commands)
-        if self._failed:
-            return nothing
+    async def _answers(self, commands: Sequence[_Command]) -> Sequence[Any]:
         try:
-            if self._client is None:
-                self._client = self._connected()
-            pipeline = self._client.pipeline(transaction=False)
-            for command in commands:
-                pipeline.execute_command(*command)
-            return list(await pipeline.execute())
+            if not self._is_away:
+                pipeline = self._connected().pipeline(transaction=False)
+                for command in commands:
+                    pipeline.execute_command(*command)
+                return [self._accepted(answer) for answer in await pipeline.execute(raise_on_error=False)]
         except Exception as error:  # of the client's many kinds, and those of an address that is none
-            self._fail(error)
-            return nothing
+            self._lose(error)
+        for command in commands:
+            self._keep(command)
+        return [None] * len(commands)
+
+    def _accepted(self, answer: Any) -> Any:
+        """An answer; ``None`` where the server refused this one command, as for want of memory."""
+        if not isinstance(answer, Exception):
+            return answer
+        if (kind := type(answer).__name__) not in self._refusals:
+            self._refusals.add(kind)
+            self._warn("refuses commands", kind)
+        return None
 
     async def _renew(self) -> None:
-        while self.held and not self._failed:
+        while self.held and not self._given_up:
             await asyncio.sleep(_LEASE_MS / 4000)
             await asyncio.gather(*(self.ask(_RENEW, key, _LEASE_MS) for key in tuple(self.held)))
 
     def _connected(self) -> Any:
-        import redis.asyncio
+        if self._client is None:
+            import redis.asyncio
 
-        return redis.asyncio.from_url(
-            os.environ[self.url_env], socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S
-        )
+            self._client = redis.asyncio.from_url(
+                os.environ[self.url_env], socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S
+            )
+        return self._client
 
-    def _fail(self, error: Exception) -> None:
-        self._failed = True
-        # Not the error's text: some quote the address, and with it the password.
+    def _lose(self, error: Exception) -> None:
+        if _is_final(error):
+            self._given_up = True
+            self._unkept.clear()
+            self._warn("is not used any more by this process", type(error).__name__)
+        else:
+            self._warn("does not answer, and is done without until it does", type(error).__name__)
+            self._returning = asyncio.create_task(self._return())
+
+    async def _return(self) -> None:
+        """Wait until the server answers, or can be seen never to."""
+        for pause_s in chain(_PAUSES_S, repeat(_PAUSES_S[-1])):
+            await asyncio.sleep(pause_s)
+            try:
+                await self._connected().ping()
+                while self._unkept:
+                    pipeline = self._connected().pipeline(transaction=False)
+                    some = [self._unkept[number] for number in range(min(len(self._unkept), _MOST_AT_ONCE))]
+                    for command in some:
+                        pipeline.execute_command(*command)
+                    await pipeline.execute(raise_on_error=False)
+                    for _ in some:
+                        self._unkept.popleft()
+            except Exception as error:
+                if _is_final(error):
+                    self._lose(error)
+                    break
+            else:
+                log.warning("the completion cache at $%s answers again", self.url_env)
+                break
+
+    def _warn(self, what: str, why: str) -> None:
+        # Not an error's text: some quote the address, and with it the password.
         log.warning(
-            "the completion cache at $%s is not used any more by this process: %s; calls that were made before may be "
-            "made again (cache.kind: none goes without)",
+            "the completion cache at $%s %s: %s; calls that were made before may be made again (cache.kind: none goes "
+            "without)",
             self.url_env,
-            type(error).__name__,
+            what,
+            why,
         )
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether no waiting helps: not the server's failure, but that of the address, the password or the package."""
+    try:
+        from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
+    except ImportError:
+        return True
+    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        return True
+    return not isinstance(error, RedisError | OSError)
 
 
 _LINKS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Link]] = WeakKeyDictionary()

@@ -8,7 +8,7 @@ import json
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 import pytest
 from hypothesis import given
@@ -34,7 +34,7 @@ from gpo.sections import neutral
 from gpo.testing.samples import candidate
 from gpo.trajectory import Direction
 
-KEY = "canary-6b1f9e/\"quoted'"
+KEY = "canary-6b1f9e/+\"quoted'=="
 ASKED: list[Message] = [{"role": "user", "content": "Classify.\nwhere is my parcel"}]
 GREEDY = Sampling(temperature=0.0, max_tokens=50)
 CURRENT = candidate("Classify the ticket into one of: billing, technical, shipping, account.", 0.5)
@@ -108,7 +108,7 @@ def test_a_reply_with_an_oddity_is_a_reply(
         BadReply.SURROGATES: f"{usual.text[:8]}?{usual.text[8:]}",
         BadReply.CONTROLS: f"{usual.text[:8]}\x00\x1b[31m\x07{usual.text[8:]}",
         BadReply.OTHER_LANGUAGE: "请仔细阅读客户的问题，然后只回答一个类别。",
-        BadReply.REPEATS_KEY: f"Bearer *** {usual.text}",
+        BadReply.REPEATS_KEY: f"Bearer *** Bearer *** Bearer *** {usual.text}",
     }
     assert reply.text == text.get(kind, usual.text)
     assert len(reply.text) <= MAX_REPLY_CHARACTERS
@@ -139,13 +139,15 @@ def test_a_huge_reply_is_refused_at_once_and_never_held(server: SimulatedEndpoin
 
 
 @asynccontextmanager
-async def sending(head: bytes, body: bytes, times: int = 1) -> AsyncIterator[str]:
+async def sending(
+    head: bytes, body: bytes, times: int = 1, content_type: bytes = b"application/json"
+) -> AsyncIterator[str]:
     """The base URL of a server that sends this many times the same bytes after the head, as long as anyone reads."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
-            writer.write(head + b"Content-Type: application/json\r\nConnection: close\r\n\r\n")
+            writer.write(head + b"Content-Type: " + content_type + b"\r\nConnection: close\r\n\r\n")
             for _ in range(times):
                 writer.write(body)
                 await writer.drain()
@@ -205,6 +207,20 @@ async def test_the_key_is_masked_however_it_is_written(form) -> None:  # type: i
     assert "canary" not in str(caught.value)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-7"])
+def test_a_body_that_is_not_utf8_is_no_reply(encoding: str) -> None:
+    body = json.dumps({"choices": [{"message": {"content": f"Your key is {KEY}+é"}}]}, ensure_ascii=False)
+    with pytest.raises(ValidationError):
+        ChatReply.read(body.encode(encoding))
+    assert ChatReply.read(body.encode("utf-8-sig")).text.endswith("é")
+
+
+async def test_the_key_is_taken_out_before_a_long_reply_is_cut() -> None:
+    said = "x" * (MAX_REPLY_CHARACTERS - 10) + KEY
+    async with sending(OK, json.dumps({"choices": [{"message": {"content": said}}]}).encode()) as url:
+        assert (await complete(url)).text == "x" * (MAX_REPLY_CHARACTERS - 10) + "***"
+
+
 ERRORS = [b"", b"null", b"[]", b"3", b'"x"', b'{"error": 3}', b'{"error": {"message": {}, "code": []}}', b"[" * 9999]
 ERRORS += [b'{"error": {"message": "\\ud83d"}}', b"\xff\xfe", b'{"error": ' * 9999]
 WAITS = ("", "nan", "-1", "1e999", "soon", "Fri, 31 Dec 9999 23:59:59 -1200")
@@ -220,6 +236,40 @@ async def test_whatever_an_error_holds_it_is_a_failure_that_can_be_shown(status:
                 await asked.complete(ASKED, GREEDY)
         assert str(status) in str(caught.value)
         assert str(caught.value).encode()
+
+
+CHARSETS = ["undefined", "idna", "hex", "base64", "zlib", "rot13", "utf-16", "utf-7", "latin-1", "no such thing", ""]
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+@pytest.mark.parametrize("charset", CHARSETS)
+async def test_a_reply_is_utf8_whatever_charset_it_names(
+    charset: str, proxied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(head: bytes, body: str) -> AbstractAsyncContextManager[str]:
+        return sending(head, body.encode(), content_type=f"application/json; charset={charset}".encode())
+
+    async with told(FAILED, '{"error": {"message": "Das wäre eine Störung"}}') as url:
+        if proxied:
+            monkeypatch.setenv("HTTP_PROXY", url.removesuffix("/v1"))
+        with pytest.raises(ModelUnavailable, match=r"HTTP 500: .*Das wäre eine Störung"):
+            await complete(url, max_attempts=1)
+    async with told(OK, '{"choices": [{"message": {"content": "schön"}}]}') as url:
+        if proxied:
+            monkeypatch.setenv("HTTP_PROXY", url.removesuffix("/v1"))
+        assert (await complete(url, max_attempts=1)).text == "schön"
+
+
+async def test_whatever_the_client_trips_over_is_unavailable_and_says_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = model("http://127.0.0.1:1/v1", max_attempts=1)
+
+    async def trips(*_: object, **__: object) -> None:
+        raise AssertionError(f"cannot decode {KEY}")
+
+    monkeypatch.setattr(asked.endpoint.client, "post", trips)
+    with pytest.raises(ModelUnavailable, match=r"cannot be read \(AssertionError: cannot decode \*\*\*\)") as caught:
+        await asked.complete(ASKED, GREEDY)
+    assert caught.value.__cause__ is None
 
 
 @pytest.mark.parametrize("key", ["", "EMPTY", "secret-word"])
@@ -269,7 +319,7 @@ async def test_what_becomes_of_a_bad_proposal(
     for prompt in proposals.prompts:
         assert prompt.id  # can be hashed, and so saved
         assert "\x00" not in prompt.text
-        assert KEY not in prompt.text
+        assert "canary" not in prompt.text
     distinct = set(proposals.prompts)
     if kind is BadReply.IDENTICAL:
         assert distinct == {CURRENT.prompt}

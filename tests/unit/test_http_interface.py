@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from typing import Any
 
 import httpx2
@@ -19,6 +19,8 @@ from fastapi import FastAPI, HTTPException
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ray import serve as ray_serve
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 from schemathesis import GenerationMode
 from schemathesis.checks import (
     content_type_conformance,
@@ -28,15 +30,17 @@ from schemathesis.checks import (
 )
 from starlette.requests import Request
 
-from gpo.evaluation import LocalEvaluator
+from gpo.errors import BudgetExhausted, EvaluationError, ModelUnavailable, OutOfReach, Part
+from gpo.evaluation import Evaluation, LocalEvaluator
 from gpo.examples import Example
 from gpo.grading import RuleGrader
-from gpo.models import Sampling
+from gpo.models import Sampling, Usage
 from gpo.prompt import Prompt
+from gpo.score import Score
 from gpo.scoring.exact import ExactScorer
 from gpo.tasks import Split, Task
 from gpo.testing.fakes import FakeModel
-from serve.evaluator import evaluator_app
+from serve.evaluator import UnknownTask, evaluator_app
 from serve.http_bodies import JSON, MSGPACK, decoded
 from serve.http_limits import MAX_BODY_BYTES, limited_body
 from serve.ingress import build_api
@@ -135,6 +139,73 @@ async def test_without_a_token_a_page_in_a_browser_is_not_let_in(
     # What a page may send without asking first, it says of itself.
     for media in ({}, {"Content-Type": "text/plain"}):
         assert (await ask(api, "POST", "/v1/evaluate", content=b"{}", headers=media)).status_code == 415
+
+
+class Failing:
+    """What stands for the handle of an evaluator that fails so often, and then is well."""
+
+    def __init__(self, failure: Exception, times: int = 1000) -> None:
+        self.failure, self.left, self.num_cancelled = failure, times, 0
+        self.evaluate = self.sizes = self
+
+    def remote(self, *arguments: object) -> Failing:
+        self.is_for_sizes = not arguments
+        return self
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        yield from asyncio.sleep(0).__await__()
+        if self.left:
+            self.left -= 1
+            raise self.failure
+        return {"triage": {}} if self.is_for_sizes else [Evaluation(Score((1.0,)), Usage())]
+
+    def cancel(self) -> None:
+        self.num_cancelled += 1
+
+
+def raised(cause: Exception) -> Exception:
+    """As it arrives from a replica."""
+    return RayTaskError("evaluate", "traceback", cause).as_instanceof_cause()
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        (raised(BudgetExhausted("budget.calls: 5 are used up")), 402),
+        (raised(UnknownTask("other", ["triage"])), 404),
+        (raised(ModelUnavailable("no connection")), 502),
+        (raised(EvaluationError("too many")), 502),
+        (raised(OutOfReach(Part.LIMITER, "no answer")), 503),
+        (ActorDiedError(), 503),
+        (ActorUnavailableError("no answer", None), 503),
+        (ReplicaUnavailableError("gone"), 503),
+        (DeploymentUnavailableError("gone"), 503),
+        (raised(ZeroDivisionError("nobody foresaw it")), 500),
+        (ZeroDivisionError("nobody foresaw it"), 500),
+    ],
+)
+async def test_what_can_be_foreseen_is_no_internal_error(
+    failure: Exception, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.client._WAITS_S", (0.0,))
+    failing: Any = Failing(failure)
+    api = build_api(failing, None)
+    described = api.openapi()["paths"]
+    for method, path, body in (("POST", "/v1/evaluate", {"task": "other", "prompt": "x"}), ("GET", "/v1/tasks", None)):
+        reply = await ask(api, method, path, json=body)
+        assert (reply.status_code, is_refused_in_the_usual_shape(reply)) == (status, True), reply.text
+        assert ("retry-after" in reply.headers) is (status == 503)
+        assert "traceback" not in reply.text
+        assert "nobody foresaw it" not in reply.text
+        if status == 503 or (status != 500 and path == "/v1/evaluate"):
+            assert str(status) in described[path][method.lower()]["responses"]
+
+
+async def test_a_request_whose_replica_dies_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.client._WAITS_S", (0.0, 0.0))
+    for method, path, body in (("POST", "/v1/evaluate", {"task": "triage", "prompt": "x"}), ("GET", "/v1/tasks", None)):
+        failing: Any = Failing(ActorDiedError(), times=2)
+        assert (await ask(build_api(failing, None), method, path, json=body)).status_code == 200
 
 
 async def test_head_is_get_without_a_body(api: FastAPI) -> None:

@@ -3,10 +3,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +24,7 @@ from gpo.testing.fakes import FakeModel
 
 redis = pytest.importorskip("redis")
 PASSWORD = "canary-3c19"
+REPLY = Completion("reply", Usage())
 
 
 @pytest.fixture(scope="module")
@@ -125,25 +129,28 @@ async def _makes_every_call(store: RedisStore) -> None:
     assert len(inner.calls) == 3
 
 
+NEVER, AWAY = "is not used any more", "does not answer, and is done without until it does"
+
+
 @pytest.mark.parametrize(
-    "url",
+    ("url", "said"),
     [
-        f"redis://:{PASSWORD}@127.0.0.1:1/0",
-        f"redis://:{PASSWORD}@127.0.0.1:{PASSWORD}/0",
-        f"{PASSWORD}",
-        f"http://:{PASSWORD}@127.0.0.1/",
-        f"redis://:{PASSWORD}@no-such-host.invalid/0",
-        "",
+        (f"redis://:{PASSWORD}@127.0.0.1:1/0", AWAY),
+        (f"redis://:{PASSWORD}@127.0.0.1:{PASSWORD}/0", NEVER),
+        (f"{PASSWORD}", NEVER),
+        (f"http://:{PASSWORD}@127.0.0.1/", NEVER),
+        (f"redis://:{PASSWORD}@no-such-host.invalid/0", AWAY),
+        ("", NEVER),
     ],
 )
 async def test_a_server_that_cannot_be_used_is_done_without_and_its_address_not_told(
-    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    url: str, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("GPO_REDIS_URL", url)
     with caplog.at_level(logging.DEBUG):
         await _makes_every_call(RedisStore("GPO_REDIS_URL"))
     (warning,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert "$GPO_REDIS_URL is not used any more" in warning.getMessage()
+    assert f"$GPO_REDIS_URL {said}" in warning.getMessage()
     assert PASSWORD not in caplog.text
 
 
@@ -153,6 +160,7 @@ async def test_a_wrong_password_is_done_without(
     monkeypatch.setenv("GPO_REDIS_URL", server.replace(PASSWORD, "wrong"))
     await _makes_every_call(RedisStore("GPO_REDIS_URL"))
     assert "AuthenticationError" in caplog.text
+    assert NEVER in caplog.text
 
 
 async def test_a_full_server_is_done_without(client: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -161,4 +169,97 @@ async def test_a_full_server_is_done_without(client: Any, caplog: pytest.LogCapt
         await _makes_every_call(RedisStore("GPO_REDIS_URL"))
     finally:
         client.config_set("maxmemory", 0)
-    assert "is not used any more" in caplog.text
+    assert "refuses commands: OutOfMemoryError" in caplog.text
+    store = RedisStore("GPO_REDIS_URL")
+    await store.put(b"later", REPLY)
+    assert await store.find(b"later") == REPLY
+
+
+@dataclass
+class Server:
+    """One that can be stopped, and started anew at its port."""
+
+    options: list[str]
+    url: str
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.options, stdout=subprocess.DEVNULL)
+        _wait_for(self.url)
+
+    def end(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture
+def mortal(tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    if (program := shutil.which("redis-server")) is None:
+        pytest.skip("redis-server is not installed on this machine")
+    options = {"port": unused_tcp_port, "bind": "127.0.0.1", "save": "", "appendonly": "no", "dir": tmp_path}
+    url = f"redis://127.0.0.1:{unused_tcp_port}/0"
+    monkeypatch.setenv("GPO_REDIS_URL", url)
+    monkeypatch.setattr(redis_store, "_PAUSES_S", (0.05,))
+    monkeypatch.setattr(redis_store, "_TIMEOUT_S", 0.3)
+    server = Server([program, *(str(part) for name, value in options.items() for part in (f"--{name}", value))], url)
+    yield server
+    server.end()
+
+
+@pytest.mark.parametrize("way", ["not there yet", "ended", "silent"])
+async def test_a_server_that_was_away_is_used_again(way: str, mortal: Server, caplog: pytest.LogCaptureFixture) -> None:
+    store = RedisStore("GPO_REDIS_URL")
+    if way != "not there yet":
+        mortal.start()
+        await store.put(b"before", REPLY)
+        assert await store.find(b"before") == REPLY
+        assert mortal.process is not None
+        mortal.end() if way == "ended" else mortal.process.send_signal(signal.SIGSTOP)
+    assert await store.find(b"key") is Missing.CLAIMED
+    assert AWAY in caplog.text
+    async with asyncio.timeout(0.25):  # nobody waits for one that is known to be away
+        for number in range(100):
+            assert await store.find(b"%d" % number) is Missing.CLAIMED
+        await store.put(b"made meanwhile", REPLY)
+    if way == "silent":
+        assert mortal.process is not None
+        mortal.process.send_signal(signal.SIGCONT)
+    else:
+        mortal.start()
+    async with asyncio.timeout(20):
+        while "answers again" not in caplog.text:  # noqa: ASYNC110  # it counts by itself
+            await asyncio.sleep(0.01)
+    assert await store.find(b"made meanwhile") == REPLY
+    await store.put(b"key", REPLY)
+    assert await store.find(b"key") == REPLY
+
+
+async def test_what_is_refused_of_one_completion_is_not_held_against_the_others(
+    client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = RedisStore("GPO_REDIS_URL")
+    await store.put(b"well", REPLY)
+    client.lpush(f"gpo:1:{{{b'ill'.hex()}}}", "no text")
+    ill, well = await asyncio.gather(store.find(b"ill"), store.find(b"well"))
+    assert (ill, well) == (Missing.CLAIMED, REPLY)
+    assert "refuses commands: ResponseError" in caplog.text
+    assert await store.find(b"well") == REPLY
+
+
+@pytest.mark.parametrize(
+    ("error", "is_final"),
+    [
+        (redis.exceptions.BusyLoadingError(), False),
+        (redis.TimeoutError(), False),
+        (ConnectionResetError(), False),
+        (redis.exceptions.ReadOnlyError(), False),
+        (redis.AuthenticationError(), True),
+        (redis.exceptions.NoPermissionError(), True),
+        (KeyError("GPO_REDIS_URL"), True),
+        (ValueError("no port"), True),
+        (ImportError("redis"), True),
+    ],
+)
+def test_what_no_waiting_helps_is_told_from_the_rest(error: Exception, is_final: bool) -> None:
+    assert redis_store._is_final(error) is is_final
