@@ -86,7 +86,7 @@ def _going_on_from(found: Candidate, search: Trajectory) -> Trajectory:
     return replace(recorded, steps=(*recorded.steps[:-1], replace(recorded.steps[-1], successor=successor)))
 
 
-class _Evaluator:
+class SimulatedEvaluator:
     """Scores as the simulated task model answers, without a conversation for each example.
 
     Args:
@@ -156,7 +156,7 @@ async def group(
 ) -> Group:  # fmt: skip
     """Siblings from beginning to end."""
     asked: set[Prompt] = set()
-    evaluator = _Evaluator(domain, asked, unpaired=unpaired)
+    evaluator = SimulatedEvaluator(domain, asked, unpaired=unpaired)
     optimizers = []
     for seed in range(first_seed, first_seed + plan.siblings):
         gpo = replace(

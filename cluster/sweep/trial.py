@@ -11,6 +11,7 @@ from actors.folder import Folder
 from actors.lease import LeaseHeld
 from cluster.averages import Spread
 from cluster.standing import Services
+from cluster.sweep.cost import cost
 from cluster.sweep.held_folder import held_folder
 from cluster.sweep.hosts import Hosts
 from cluster.sweep.loading import SweepConfig
@@ -138,8 +139,9 @@ async def _told(
         notes["by_task"] = means(ends, [key.task for key in record.keys])
         by_seed = means(ends, [key.seed for key in record.keys])
         notes["stderr"] = Spread(by_seed).stderr
-        cost = {"val": val, "tokens": float(spent.tokens), "usd": spent.usd}
-        values = [cost[objective] for objective in study.objectives]
+        tokens, usd = cost(record.usage_by_role().values())
+        objectives = {"val": val, "tokens": tokens, "usd": usd}
+        values = [objectives[objective] for objective in study.objectives]
     await call(study.tell, claim, outcome, values, notes)
     steps = population.steps
     announce(TrialNews(claim.number, steps, population.num_steps, val, outcome, "; ".join(errors)))

@@ -27,7 +27,7 @@ from cluster.sweep.storage import open_storage
 from tests.study_servers import postgresql_server, redis_server
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Finished, Gpo, Until, WriteConfig
+    from tests.e2e.conftest import Finished, Gpo, Started, Until, WriteConfig
 
 TRIALS, STEPS = 6, 3
 SPACE = {
@@ -110,10 +110,7 @@ def test_two_processes_share_a_study_and_one_is_killed(
             until(
                 lambda name=name: any(tmp_path.glob(f"{name}/trials/*/trajectories/*/*.msgpack")), f"{name} is at work"
             )
-        killed_s = time.monotonic()
-        for number in (doomed.process.pid, *doomed.numbers()):
-            with suppress(ProcessLookupError):
-                os.kill(number, signal.SIGKILL)
+        killed_s = _killed(doomed)
         ended = other.finish()
         assert ended.code == 0, ended.stderr
     study = optuna.load_study(
@@ -125,11 +122,60 @@ def test_two_processes_share_a_study_and_one_is_killed(
     assert {sweep for sweep, *_ in begun} == {"doomed", "other"}
     assert sorted(int(number) for *_, number in begun) == list(range(trials))
     assert not _needless(endpoint.requests, killed_s)
+    assert gateway.left, ended.stderr
     assert gateway.sums("gpo_trials", "state") == {
         **dict.fromkeys(("waiting", "running", "pruned", "failed"), 0), "complete": trials
     }  # fmt: skip
     (best,) = gateway.sums("gpo_sweep_best_objective", "run").values()
     assert best == study.best_value
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_and_a_budget_bounds_its_sittings_together(
+    gpo: Gpo, tmp_path: Path, write_config: WriteConfig, until: Until
+) -> None:
+    with SimulatedEndpoint(Behaviour(latency_s=0.2)) as endpoint:
+        config = write_config(
+            tmp_path,
+            endpoint.base_url,
+            optimizer={"steps": STEPS, "candidates": 2},
+            sweep=_sweep(TRIALS, objectives=["val", "tokens"]),
+        )
+        sweep = ("sweep", config, "--run-dir", "results")
+        doomed = gpo.start(*sweep, cwd=tmp_path)
+        until(lambda: _complete(tmp_path / "results") != {}, "a trial is complete")
+        killed_s = _killed(doomed)
+        before = _complete(tmp_path / "results")
+        paid = sum(call.path == CHAT and call.status == 200 for call in endpoint.requests)
+        bounded = gpo(*sweep, "--resume", "--set", f"budget.calls={paid + 100}", cwd=tmp_path)
+        assert bounded.code == 1, bounded.stderr
+        assert "Stopped by budget.calls" in bounded.stderr
+        assert _document(tmp_path / "results")["status"] == "budget_exhausted"
+        ended = gpo(*sweep, "--resume", cwd=tmp_path)
+        assert ended.code == 0, ended.stderr
+    document = _document(tmp_path / "results")
+    after = _complete(tmp_path / "results")
+    assert len(after) == TRIALS
+    assert {number: after[number] for number in before} == before
+    assert set(document["pareto_front"]) <= set(after)
+    assert document["best"]["number"] in document["pareto_front"]
+    assert not _needless(endpoint.requests, killed_s)
+
+
+def _killed(command: Started) -> float:
+    """When all its processes were, on the endpoint's clock."""
+    now_s = time.monotonic()
+    for number in (command.process.pid, *command.numbers()):
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+    return now_s
+
+
+def _complete(folder: Path) -> dict[int, Any]:
+    """Number → what is told of a trial that is over; nothing before the first figures are written."""
+    if not (folder / "sweep.json").exists():
+        return {}
+    return {row["number"]: row for row in _document(folder)["all"] if row["state"] == "complete"}
 
 
 def _needless(records: Sequence[AccessRecord], killed_s: float) -> list[AccessRecord]:
