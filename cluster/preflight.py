@@ -29,8 +29,11 @@ async def check_models(config: RunConfig, roles: Sequence[str] | None = None) ->
     what is wrong with its key or model is found, and named in the same way, at the first call.
 
     Raises:
-        ConfigError: the first model that cannot be asked.
+        ConfigError: the first model that cannot be asked; or a package is missing that a run takes.
     """
+    if roles is None:
+        config.tracing.require_package()
+        config.tracking.require_package()
     named = (_role(config, role) for role in (roles if roles is not None else _roles(config)))
     models = {f"models.{role}": getattr(config.models, role) for role in named}
     for where, model in models.items():

@@ -20,6 +20,7 @@ from cluster.run_folder import RunFolder
 from cluster.searches import build_searches
 from cluster.spending import Spending
 from cluster.standing import Standing, placement
+from cluster.tracking import tracked
 from gpo.concurrency import Together
 from gpo.errors import BudgetExhausted, ModelRefused, StorageError
 from gpo.tasks import Split, Task
@@ -73,6 +74,10 @@ class Run:
             GPOError: the run could not go on.
             KeyboardInterrupt: it was told to stop (SIGINT or SIGTERM); what is done is saved.
         """
+        with tracked(self._config, self._record, self._folder.folder):
+            self._execute(standing, view, title)
+
+    def _execute(self, standing: Standing, view: View, title: str) -> None:
         started, earlier = time.monotonic(), self._record.wall_s
         self._record.status = "running"
         self._folder.save(self._record)

@@ -35,7 +35,7 @@ from gpo.trajectory import Step
 log = logging.getLogger(__name__)
 
 # What may differ between a run and its resumption: it changes where and how fast the work is done, not what comes out.
-_FREE = ("run.dir", "cluster", "cache", "budget", "metrics")
+_FREE = ("run.dir", "cluster", "cache", "budget", "metrics", "tracing", "tracking")
 _FREE_OF_MODELS = (
     "base_url", "api_key_env", "api_key_file", "max_concurrency", "requests_per_min", "tokens_per_min", "timeout_s",
     "max_attempts", "patience_s", "price", "check", "parallel", "threads",

@@ -29,14 +29,13 @@ def build_searches(
         evaluators: task name → evaluator, as the searches shall reach it.
     """
     model, embedding = chat_model(config, "optimizer", access), embedder(config, access)
+    traced = config.tracing.build(run=access.account.removeprefix("gpo-"))
     return [
         Search(
-            SearchKey(task.name, seed),
-            task.initial,
-            build_gpo(config, task, seed, evaluators[task.name], model, embedding),
+            key, task.initial, traced(build_gpo(config, task, key.seed, evaluators[task.name], model, embedding), key)
         )
         for task in tasks
-        for seed in config.run.seeds
+        for key in (SearchKey(task.name, seed) for seed in config.run.seeds)
     ]
 
 

@@ -18,6 +18,12 @@ def log_about(**fields: str | int | None) -> None:
     _about.set({**_about.get({}), **fields})
 
 
+def step_under_way() -> int | None:
+    """The step that the current asyncio task works on, where it was said; to be sent along with what is asked for."""
+    step = _about.get({}).get("step")
+    return step if isinstance(step, int) else None
+
+
 class AboutFilter(logging.Filter):
     """Puts the fields into each record that passes, where it does not name them itself; of a handler.
 

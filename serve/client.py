@@ -16,6 +16,7 @@ from gpo.concurrency import gather
 from gpo.errors import OutOfReach, Part
 from gpo.evaluation import Answered, Evaluation
 from gpo.limits.caller import caller
+from gpo.log_context import step_under_way
 from gpo.prompt import Prompt
 from gpo.tasks import Split
 
@@ -49,13 +50,17 @@ class ServeEvaluator:
         """One request for all of them."""
         return cast(
             "Sequence[Answered]",
-            await reply(lambda: self.handle.answer.remote(self.task, prompt, split, indices, caller.get())),
+            await reply(
+                lambda: self.handle.answer.remote(self.task, prompt, split, indices, caller.get(), step_under_way())
+            ),
         )
 
     async def _evaluate(self, prompt: Prompt, split: Split, indices: Sequence[int] | None) -> Sequence[Evaluation]:
         return cast(
             "Sequence[Evaluation]",
-            await reply(lambda: self.handle.evaluate.remote(self.task, [prompt], split, indices, caller.get())),
+            await reply(
+                lambda: self.handle.evaluate.remote(self.task, [prompt], split, indices, caller.get(), step_under_way())
+            ),
         )
 
 

@@ -54,25 +54,33 @@ class EvaluatorReplica:
         split: Split,
         indices: Sequence[int] | None = None,
         asked_by: str = "",
+        step: int | None = None,
     ) -> Sequence[Evaluation]:
         """One evaluation per prompt, in order; see ``gpo.evaluation.Evaluator``.
 
         Args:
             asked_by: who is served in turn with others.
+            step: for which it is asked, for the log.
         """
         caller.set(asked_by)  # each request is a task of its own
-        log_about(task=task, trajectory=asked_by or None)
+        log_about(task=task, trajectory=asked_by or None, step=step)
         evaluator = self._evaluator(task)
         num_examples = len(evaluator.task.examples[split] if indices is None else indices)
         async with self._room.entered(len(prompts) * num_examples):
             return await evaluator.evaluate(prompts, split, indices)
 
     async def answer(
-        self, task: str, prompt: Prompt, split: Split, indices: Sequence[int], asked_by: str = ""
+        self,
+        task: str,
+        prompt: Prompt,
+        split: Split,
+        indices: Sequence[int],
+        asked_by: str = "",
+        step: int | None = None,
     ) -> Sequence[Answered]:
         """One answer per index, in order; see ``gpo.evaluation.Answerer``."""
         caller.set(asked_by)
-        log_about(task=task, trajectory=asked_by or None)
+        log_about(task=task, trajectory=asked_by or None, step=step)
         return await self._evaluator(task).answer(prompt, split, indices)
 
     async def sizes(self) -> dict[str, dict[Split, int]]:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
+from cluster.config.addresses import HttpAddress
 from cluster.config.section import Section
-
-
-def _gateway(address: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", address):
-        # Not shown: a password may be in it.
-        raise PydanticCustomError("pushgateway", "is not an address like http://HOST:9091, without user or password")
-    return address
 
 
 class MetricsConfig(Section):
@@ -30,7 +22,7 @@ class MetricsConfig(Section):
     linger_s: Annotated[float, Field(ge=0)] = 20.0
     """Seconds that a run waits, at the most, for a scrape that sees its last values: more than the scraper's interval.
     Only with a port; a run that is interrupted does not wait."""
-    pushgateway: Annotated[str, AfterValidator(_gateway)] | None = None
+    pushgateway: HttpAddress | None = None
     """Address of a Prometheus Pushgateway, such as ``http://HOST:9091``, where the last values are left at the end of
     the run, for runs that are shorter than a scraper's interval."""
 

@@ -15,6 +15,8 @@ from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, Models
 from cluster.config.optimizer import DEFAULT_STEPS, MetaPromptConfig, OptimizerConfig
 from cluster.config.section import Section
 from cluster.config.tasks import Tasks
+from cluster.config.tracing import TracingConfig
+from cluster.config.tracking import TrackingConfig
 from gpo.limits.messages import Budget
 
 _MOST_ACTORS = 16
@@ -81,6 +83,8 @@ class RunConfig(Section):
     cache: CacheConfig = SqliteCacheConfig()
     budget: BudgetConfig = BudgetConfig()
     metrics: MetricsConfig = MetricsConfig()
+    tracing: TracingConfig = TracingConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
     def _names_and_seeds_are_distinct(self) -> Self:

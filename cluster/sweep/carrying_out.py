@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from cluster.standing import Services, Standing
@@ -15,6 +17,7 @@ from cluster.sweep.report import sweep_report
 from cluster.sweep.sitting import Sitting
 from cluster.sweep.storage import open_storage
 from cluster.sweep.study import SharedStudy
+from cluster.tracking import tracked_sweep
 
 
 def carry_out(config: SweepConfig, place: SweepPlace, address: str, console: Console) -> dict[str, Any]:
@@ -31,11 +34,19 @@ def carry_out(config: SweepConfig, place: SweepPlace, address: str, console: Con
         for trial in study.trials()
         if trial.state.is_finished()
     ]
-    with sweep_view(console, SweepProgress(config.section.trials, over)) as view:
-        return _sit(config, place, study, address, view)
+    tracking = tracked_sweep(config.base.tracking, place.sweep_id, study.objectives, place.folder)
+    with sweep_view(console, SweepProgress(config.section.trials, over)) as view, tracking as tracked:
+        return _sit(config, place, study, address, view, tracked)
 
 
-def _sit(config: SweepConfig, place: SweepPlace, study: SharedStudy, address: str, view: SweepView) -> dict[str, Any]:
+def _sit(
+    config: SweepConfig,
+    place: SweepPlace,
+    study: SharedStudy,
+    address: str,
+    view: SweepView,
+    tracked: Callable[[Sequence[FrozenTrial]], None],
+) -> dict[str, Any]:
     def record(sitting: Sitting) -> SweepRecord:
         ending = sitting.ending
         return SweepRecord(
@@ -44,6 +55,7 @@ def _sit(config: SweepConfig, place: SweepPlace, study: SharedStudy, address: st
 
     def save(sitting: Sitting) -> None:
         save_sweep(config, study, record(sitting), place.folder, report=None)
+        tracked(study.trials())
 
     sitting = Sitting(config, study, place.folder, earlier_s=place.wall_s, view=view, saved=save)
     actors = config.section.max_parallel_trials * config.base.num_actors
@@ -69,4 +81,5 @@ def _sit(config: SweepConfig, place: SweepPlace, study: SharedStudy, address: st
             document = save_sweep(config, study, record(sitting), place.folder, report=None)
             page = sweep_report(study.study, document)
             document = save_sweep(config, study, record(sitting), place.folder, report=page)
+            tracked(study.trials())
     return document

@@ -101,7 +101,7 @@ def endpoint() -> Dashboard:
                   f"{by} · retries"),
             Asked(f"sum by ({of_model}, reason) (rate(gpo_model_failures_total{{{_MODEL}}}[$__rate_interval]))",
                   f"{by} · {{{{reason}}}}"), unit="reqps"))
-        .with_panel(curves("Flawed replies", "Per second: without text, cut off, or without the number of their tokens.",
+        .with_panel(curves("Flawed replies", "Per second: without text, cut off, or without their number of tokens.",
             Asked(f"sum by ({of_model}, flaw) (rate(gpo_model_flawed_replies_total{{{_MODEL}}}[$__rate_interval]))",
                   f"{by} · {{{{flaw}}}}"), unit="reqps"))
         .with_panel(curves("Examples of candidates", "Scored, and without a verdict since their calls failed.", Asked(

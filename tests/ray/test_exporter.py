@@ -94,6 +94,9 @@ def test_an_exporter_lives_as_long_as_a_run_needs_it(
         for _ in range(40):
             assert _runs(port) == {"owner", "guest"}
             time.sleep(0.025)
+        # Where it dies, it comes back at the same port.
+        ray.kill(exporter("127.0.0.1", port, ""), no_restart=False)
+        _await_runs(port, {"owner", "guest"})
         # It ends with the one that had made it, and the other one makes another.
         owner.close()
         _await_runs(port, {"guest"})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Generator
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from gpo.evaluation import Answered, Evaluation, LocalEvaluator
 from gpo.examples import Example
 from gpo.grading import RuleGrader
 from gpo.limits.caller import caller
+from gpo.log_context import AboutFilter, log_about
 from gpo.models import Sampling, Usage
 from gpo.prompt import Prompt
 from gpo.score import Score
@@ -138,7 +140,7 @@ async def test_answers_are_one_request_which_ends_with_its_caller() -> None:
     answered = Answered("yes", 1.0, Spending())
     tasks = [asyncio.create_task(evaluator.answer(Prompt("a"), Split.TRAIN, (4, 2))) for _ in range(2)]  # type: ignore[arg-type]
     await asyncio.sleep(0.01)
-    assert handle.asked == [("desk", Prompt("a"), Split.TRAIN, (4, 2), "")] * 2
+    assert handle.asked == [("desk", Prompt("a"), Split.TRAIN, (4, 2), "", None)] * 2
     handle.responses[0].work.set_result([answered])
     assert await tasks[0] == [answered]
     tasks[1].cancel()
@@ -160,10 +162,11 @@ async def test_a_replica_answers_for_the_tasks_it_holds() -> None:
 async def test_a_block_of_examples_is_one_request_for_each_prompt() -> None:
     handle = Handle()
     caller.set("some/0")
+    log_about(step=3)
     evaluator = ServeEvaluator(cast("Any", handle), "desk")
     task = asyncio.create_task(evaluator.evaluate([Prompt("a"), Prompt("b")], Split.VAL, [4, 2]))  # type: ignore[arg-type]
     await asyncio.sleep(0.01)
-    assert handle.asked == [("desk", [Prompt(text)], Split.VAL, [4, 2], "some/0") for text in "ab"]
+    assert handle.asked == [("desk", [Prompt(text)], Split.VAL, [4, 2], "some/0", 3) for text in "ab"]
     for response in handle.responses:
         response.work.set_result([SCORED])
     assert await task == [SCORED, SCORED]
@@ -176,3 +179,21 @@ async def test_a_replica_scores_the_examples_it_is_asked() -> None:
     replica = EvaluatorReplica([LocalEvaluator(task, model, Sampling(), RuleGrader(task.scorer))], 100)
     (evaluation,) = await replica.evaluate("desk", [Prompt("a")], Split.VAL, [1, 0])
     assert evaluation.score.values_E == (0.0, 1.0)
+
+
+async def test_what_a_replica_logs_says_for_which_step_it_works(caplog: pytest.LogCaptureFixture) -> None:
+    def answer(messages: object, sampling: Sampling) -> str:
+        logging.getLogger("gpo").warning("asked")
+        return "yes"
+
+    caplog.handler.addFilter(AboutFilter("night"))
+    task = Task("desk", Prompt("a"), {Split.VAL: (Example("?", ("yes",)),)}, ExactScorer())
+    replica = EvaluatorReplica([LocalEvaluator(task, FakeModel(answer), Sampling(), RuleGrader(task.scorer))], 100)
+    await asyncio.gather(
+        replica.evaluate("desk", [Prompt("a")], Split.VAL, asked_by="desk/0", step=4),
+        replica.answer("desk", Prompt("a"), Split.VAL, [0], asked_by="desk/1", step=5),
+        replica.evaluate("desk", [Prompt("a")], Split.VAL),
+    )
+    about = [(line.__dict__["task"], line.__dict__["trajectory"], line.__dict__["step"]) for line in caplog.records]
+    assert sorted(about, key=str) == [("desk", "desk/0", 4), ("desk", "desk/1", 5), ("desk", None, None)]
+    assert {line.__dict__["run"] for line in caplog.records} == {"night"}

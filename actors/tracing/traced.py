@@ -1,0 +1,195 @@
+"""A search whose steps are traced: the same strategies, each telling what it did and how long it took."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from opentelemetry.trace import Span
+
+from actors.search import SearchKey
+from actors.tracing.spans import Tracing, Value, part
+from gpo.acceptance import Acceptance
+from gpo.candidate_scoring import Announce, silent
+from gpo.evaluation import Evaluation, Evaluator
+from gpo.limits.caller import caller
+from gpo.models import Usage
+from gpo.optimizer import GPO
+from gpo.prompt import Prompt
+from gpo.proposer import Arrived, Proposals, Proposer, nobody
+from gpo.reflection import Account, NoReflection, Reflector
+from gpo.retrieval import Retriever
+from gpo.score import finite
+from gpo.summary import NoSummary, Summarizer
+from gpo.tasks import Split
+from gpo.trajectory import Candidate, Trajectory
+
+
+def traced(gpo: GPO, tracing: Tracing, key: SearchKey) -> GPO:
+    """The same search, traced."""
+    wrapped = replace(
+        gpo,
+        retriever=_Retriever(gpo.retriever),
+        # What does nothing has nothing to tell.
+        reflector=gpo.reflector if isinstance(gpo.reflector, NoReflection) else _Reflector(gpo.reflector),
+        summarizer=gpo.summarizer if isinstance(gpo.summarizer, NoSummary) else _Summarizer(gpo.summarizer),
+        proposer=_Proposer(gpo.proposer),
+        evaluator=_Evaluator(gpo.evaluator, tracing.shows_prompts),
+        acceptance=_Acceptance(gpo.acceptance, tracing.shows_prompts),
+    )
+    known: dict[str, Any] = {field.name: getattr(wrapped, field.name) for field in fields(wrapped)}
+    return TracedGPO(**known, tracing=tracing, key=key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracedGPO(GPO):
+    """A ``GPO`` that makes a span of each step."""
+
+    tracing: Tracing
+    key: SearchKey
+
+    async def run(self, trajectory: Trajectory, announce: Announce = silent) -> AsyncGenerator[Trajectory, None]:
+        try:
+            async with aclosing(GPO.run(self, trajectory, announce)) as trajectories:
+                while (taken := len(trajectory.steps)) < self.num_steps:
+                    with self.tracing.step(self._attributes(trajectory)) as span:
+                        _note(span, resumed=trajectory.proposal is not None, val_before=trajectory.current.score.mean)
+                        trajectory = await anext(trajectories)
+                        while len(trajectory.steps) == taken:
+                            yield trajectory
+                            trajectory = await anext(trajectories)
+                        _note_step(span, trajectory)
+                    yield trajectory
+        finally:
+            # Its process may end as soon as its searches have.
+            await asyncio.to_thread(self.tracing.flush)
+
+    def _attributes(self, trajectory: Trajectory) -> dict[str, Value]:
+        return {
+            "gpo.task": self.key.task,
+            "gpo.seed": self.key.seed,
+            "gpo.trajectory": caller.get() or str(self.key),
+            "gpo.step": len(trajectory.steps),
+        }
+
+
+def _note_step(span: Span, trajectory: Trajectory) -> None:
+    step, usage = trajectory.steps[-1], trajectory.steps[-1].spending
+    _note(
+        span,
+        step_size=step.step_size,
+        candidates=len(step.candidates),
+        dropped=sum(candidate.is_dropped for candidate in step.candidates),
+        val=step.successor.score.mean,
+        val_best=trajectory.best.score.mean,
+        cost_usd=usage.task.cost_usd + usage.optimizer.cost_usd + usage.judge.cost_usd,
+    )
+
+
+def _note(span: Span | None, **values: float | str | bool | None) -> None:
+    """Put into a span what is known: ``None`` and NaN are not."""
+    if span is None:
+        return
+    for name, value in values.items():
+        known = finite(value) if isinstance(value, float) else value
+        if known is not None:
+            span.set_attribute(f"gpo.{name}", known)
+
+
+def _note_usage(span: Span | None, usage: Usage) -> None:
+    _note(
+        span,
+        requests=usage.requests,
+        cached=usage.cached,
+        retries=usage.retries,
+        failures=usage.failures,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Retriever:
+    inner: Retriever
+
+    async def retrieve(self, trajectory: Trajectory, *, k: int) -> tuple[Candidate, ...]:
+        with part("retrieve") as span:
+            found = await self.inner.retrieve(trajectory, k=k)
+            _note(span, neighbours=len(found))
+            return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Reflector:
+    inner: Reflector
+
+    async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Account:
+        with part("reflect") as span:
+            account = await self.inner.reflect(current, batch, seed=seed)
+            _note_usage(span, account.spending.optimizer)
+            return account
+
+
+@dataclass(frozen=True, slots=True)
+class _Summarizer:
+    inner: Summarizer
+
+    async def summarize(self, trajectory: Trajectory, *, seed: int) -> Account:
+        with part("summarize") as span:
+            account = await self.inner.summarize(trajectory, seed=seed)
+            _note_usage(span, account.spending.optimizer)
+            return account
+
+
+@dataclass(frozen=True, slots=True)
+class _Proposer:
+    inner: Proposer
+
+    async def propose(self, *arguments: Any, n: int, arrived: Arrived = nobody, **options: Any) -> Proposals:
+        with part("propose") as span:
+            proposals = await self.inner.propose(*arguments, n=n, arrived=arrived, **options)
+            _note(
+                span,
+                asked=n,
+                found=len(proposals.prompts),
+                malformed=proposals.num_malformed,
+                rejected=proposals.num_rejected,
+                failed=proposals.num_failed,
+            )
+            _note_usage(span, proposals.usage)
+            return proposals
+
+
+@dataclass(frozen=True, slots=True)
+class _Evaluator:
+    inner: Evaluator
+    shows_prompts: bool
+
+    async def evaluate(
+        self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
+    ) -> Sequence[Evaluation]:
+        with part("evaluate") as span:
+            evaluations = await self.inner.evaluate(prompts, split, indices)
+            # A step asks for one at a time.
+            for prompt, evaluation in zip(prompts, evaluations, strict=True):
+                score = evaluation.score
+                _note(span, split=split.value, prompt_id=prompt.id, val=score.mean, examples=len(score.values_E))
+                _note(span, unscored=score.num_unscored, prompt=prompt.text if self.shows_prompts else None)
+                _note_usage(span, evaluation.usage)
+            return evaluations
+
+
+@dataclass(frozen=True, slots=True)
+class _Acceptance:
+    inner: Acceptance
+    shows_prompts: bool
+
+    def choose(self, trajectory: Trajectory, candidates: Sequence[Candidate]) -> Candidate:
+        with part("accept") as span:
+            chosen = self.inner.choose(trajectory, candidates)
+            _note(span, prompt_id=chosen.prompt.id, val=chosen.score.mean, moved=chosen != trajectory.current)
+            _note(span, prompt=chosen.prompt.text if self.shows_prompts else None)
+            return chosen

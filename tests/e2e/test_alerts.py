@@ -1,0 +1,156 @@
+"""Every alert fires in a run that meets what it is about, in a real Prometheus."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+import pytest
+import yaml
+
+from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Gpo, Started, Until, WriteConfig
+
+BUDGET = 400
+RULES = Path(__file__).resolve().parents[2] / "k8s" / "monitoring" / "rules.yaml"
+# Steps without a prompt are steps without an improvement.
+FAILING = Behaviour(latency_s=0.02, error_rate=0.4, malformed_rate=1.0)
+WELL = Behaviour(latency_s=0.05, malformed_rate=1.0)
+SILENT = Behaviour(hang_rate=1.0)
+DURATIONS = {r"> 900": "> 4", r"\[10m\]": "[4s]", r"\[15m\]\) == 1": "[5m]) == 1"}
+"""In ``GpoRunStalled`` and ``GpoRunVanished``; ``promtool`` tests them as they are."""
+
+
+def _hasty_rules(folder: Path) -> Path:
+    """The rules with nothing to wait for, and with the quarter of an hour in which a run stalls made seconds."""
+    rules = yaml.safe_load(RULES.read_text(encoding="utf-8"))
+    for group in rules["groups"]:
+        for rule in group["rules"]:
+            rule.pop("for", None)
+            if rule.get("alert") in ("GpoRunStalled", "GpoRunVanished"):
+                for pattern, shorter in DURATIONS.items():
+                    rule["expr"] = re.sub(pattern, shorter, rule["expr"])
+    path = folder / "rules.yaml"
+    path.write_text(yaml.safe_dump(rules), encoding="utf-8")
+    return path
+
+
+def _alerts() -> set[str]:
+    groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+    return {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
+
+
+@contextmanager
+def _prometheus(folder: Path, targets: Path) -> Iterator[Callable[[], set[str]]]:
+    """A Prometheus with the hasty rules; yields what says which alerts are firing."""
+    program = shutil.which("prometheus")
+    if program is None:
+        pytest.skip("needs the program prometheus")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    targets.mkdir(parents=True)
+    found = {"job_name": "gpo", "file_sd_configs": [{"files": [f"{targets}/*.json"], "refresh_interval": "1s"}]}
+    config = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(_hasty_rules(folder))],
+        "scrape_configs": [found],
+    }
+    path = folder / "prometheus.yml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    arguments = [f"--config.file={path}", f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}"]
+
+    def firing() -> set[str]:
+        query = urlencode({"query": 'ALERTS{alertstate="firing"}'})
+        try:
+            with urlopen(f"http://{address}/api/v1/query?{query}") as reply:
+                return {row["metric"]["alertname"] for row in json.load(reply)["data"]["result"]}
+        except OSError:
+            return set()  # it is being started
+
+    with (folder / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen([program, *arguments], stdout=log, stderr=log)
+        try:
+            yield firing
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _processes(command: Started, name: str) -> list[int]:
+    found = []
+    for number in command.numbers():
+        with suppress(OSError):
+            if Path(f"/proc/{number}/cmdline").read_bytes().startswith(f"ray::{name}".encode()):
+                found.append(number)
+    return found
+
+
+def _num_steps(folder: Path) -> int:
+    path = folder / "results" / "steps.jsonl"
+    return len(path.read_bytes().splitlines()) if path.exists() else 0
+
+
+def _num_answered(endpoint: SimulatedEndpoint) -> int:
+    return sum(call.status == 200 and call.path == "/v1/chat/completions" for call in endpoint.requests)
+
+
+@pytest.mark.slow
+def test_every_alert_fires_in_its_fault(
+    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path, until: Until
+) -> None:
+    endpoint.behaviour = FAILING
+    config = write_config(
+        tmp_path,
+        endpoint.base_url,
+        run={"seeds": [0]},
+        models={"task": {"max_attempts": 50}, "optimizer": {"max_attempts": 50}},
+        optimizer={"steps": 1000, "candidates": 3},
+        cluster={"actor_restarts": 20},
+        metrics={"port": 0},
+        budget={"calls": BUDGET},
+    )
+    fired: set[str] = set()
+    with _prometheus(tmp_path, tmp_path / "home" / "gpo" / "monitoring" / "targets") as firing:
+        home = {"XDG_CACHE_HOME": str(tmp_path / "home")}
+        command = gpo.start("run", config, "--run-dir", "results", cwd=tmp_path, env=home)
+
+        def await_alerts(*names: str) -> None:
+            until(lambda: set(names) <= firing(), f"firing: {', '.join(names)}", timeout_s=60)
+            fired.update(firing())
+
+        await_alerts("GpoEndpointFailing", "GpoNoImprovement")
+
+        for _ in range(4):
+            known = _num_steps(tmp_path)
+            until(lambda known=known: _num_steps(tmp_path) > known, "a step is taken")
+            (host,) = _processes(command, "Host")
+            os.kill(host, signal.SIGKILL)
+        await_alerts("GpoActorRestartLoop")
+
+        (exporter,) = _processes(command, "Exporter")
+        os.kill(exporter, signal.SIGSTOP)
+        await_alerts("GpoExporterDown")
+        os.kill(exporter, signal.SIGCONT)
+
+        endpoint.behaviour = WELL
+        until(lambda: _num_answered(endpoint) > 0.9 * BUDGET, "nine tenths of the budget are spent")
+        endpoint.behaviour = SILENT
+        await_alerts("GpoBudgetNearlySpent", "GpoRunStalled")
+
+        os.kill(command.process.pid, signal.SIGKILL)
+        await_alerts("GpoRunVanished")
+    assert fired == _alerts()
