@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from cluster.build import embedded_specs
 from cluster.config import RunConfig
 from cluster.submit import Order
 from cluster.submit_package import config_paths
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).resolve().parents[1] / "k8s" / "base"
 """The RayJobs of the kustomizations, by command, which these are made of."""
 _FOLDER = "/etc/gpo/job"
+_METRICS_PORT = 9464
+"""Which the PodMonitor has scraped."""
 _MAX_BYTES = 900_000
 """A ConfigMap holds a mebibyte, names included."""
 _MAX_NAME = 47
@@ -32,7 +35,8 @@ def manifest(
     """Two objects as YAML: a ConfigMap with the configuration and its files, and a RayJob that runs it.
 
     Namespace, Secrets, storage and Redis are those of ``k8s/base/platform``: completions and a sweep's study go to
-    that Redis, unless the configuration says where. Overrides are part of the configuration.
+    that Redis, and metrics are exported for its PodMonitor, unless the configuration says otherwise. Overrides are
+    part of the configuration.
 
     Args:
         config_path: for errors.
@@ -42,10 +46,17 @@ def manifest(
         image: of all containers.
 
     Raises:
-        ConfigError: there is no image, the template is not installed, or the files do not fit into a ConfigMap.
+        ConfigError: there is no image, a model is an embedded one, the template is not installed, or the files do not
+            fit into a ConfigMap.
     """
     if not image:
         raise ConfigError("--image", "is missing", "name the image that the cluster's nodes shall run")
+    if embedded_specs(config):
+        raise ConfigError(
+            "models",
+            "an embedded model serves one machine, and a RayJob has several nodes",
+            "use an endpoint; k8s/overlays/laptop has a run on a head alone",
+        )
     name = object_name(order.run_id)
     files = _files(config_path, sweep.together if sweep else config)
     content = {key: path.read_bytes() for path, key in files.items()}
@@ -90,6 +101,7 @@ def _sections(config: RunConfig, sweep: SweepConfig | None, order: Order) -> dic
     """The configuration as it was written: an endpoint's place that was left out, say, is up to the cluster."""
     raw = config.model_dump(mode="json", exclude_unset=True)
     raw.setdefault("cache", {"kind": "redis", "url_env": "GPO_REDIS_URL"})
+    raw.setdefault("metrics", {"port": _METRICS_PORT, "host": "0.0.0.0"})  # noqa: S104  # of a pod, behind a NetworkPolicy
     if sweep is not None:
         section = sweep.section.model_dump(mode="json", exclude_unset=True)
         if "storage" not in section:

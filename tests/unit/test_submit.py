@@ -284,6 +284,7 @@ def test_a_ray_job_carries_a_sweep_with_its_held_out_tasks(work: Path) -> None:
     assert settings["data"][Path(place).name].startswith('{"input": "g"')
     # What is paid for, and which trials there are, outlives the cluster.
     assert inner["cache"] == {"kind": "redis", "url_env": "GPO_REDIS_URL"}
+    assert inner["metrics"] == {"port": 9464, "host": "0.0.0.0"}  # noqa: S104
     assert (inner["sweep"]["study"], inner["sweep"]["storage"]["url_env"]) == ("first", "GPO_STUDY_URL")
     assert job["spec"]["entrypoint"] == (
         "python -m cluster.cli sweep /etc/gpo/job/config.yaml --run-dir /storage/runs/First --resume"
@@ -299,3 +300,6 @@ def test_what_does_not_fit_a_config_map_is_refused(work: Path) -> None:
     assert "1.0 MB" in said
     said = _refusal(lambda: manifest(work / "config.yaml", config, None, order, image=None, namespace="gpo"))
     assert "--image" in said
+    quickstart = Path(__file__).resolve().parents[2] / "configs/quickstart.yaml"
+    said = _refusal(lambda: manifest(quickstart, load_config(quickstart), None, order, image="i:1", namespace="gpo"))
+    assert "serves one machine" in said
