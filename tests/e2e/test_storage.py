@@ -74,6 +74,7 @@ def test_a_run_in_an_object_store_outlives_its_process_and_is_one_process_s_at_a
     assert "--resume" in refused.stderr
     assert first.process.poll() is None
 
+    endpoint.behaviour = Behaviour(latency_s=0.4)  # a step's prompts are scored in some seconds
     until(lambda: is_scoring(folder), "a step's prompts are bought and not scored")
     first.process.kill()
     first.finish()

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import time
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from actors.place import Placement
 from actors.search import Phase, SearchKey, Update
 from actors.supervisor import Supervisor
 from actors.trajectory_worker import TrajectoryWorker
+from benchmarks.measuring.repeats import repeats
 from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndpoint
 from cluster.build import Access, build_evaluators, build_tasks
 from cluster.config import RunConfig
@@ -108,25 +108,10 @@ class Killing:
             os.kill(number, signal.SIGKILL)
 
 
-def _repeated(calls: Sequence[AccessRecord], killed: Sequence[float]) -> list[AccessRecord]:
-    """Answered calls that were made again, though they were answered before any part was killed.
-
-    The endpoint counts a call as answered as soon as its reply is on the way; one whose reply was being read, or
-    written down, at the kill was in flight for all others.
-    """
-    answered = [call for call in calls if call.status == 200 and call.model]
-    times = Counter(call.content for call in answered)
-    return [
-        call
-        for call in answered
-        if times[call.content] > 1
-        and not any(
-            other.started_s - 0.05 < kill < other.finished_s + 0.05
-            for other in answered
-            for kill in killed
-            if other.content == call.content
-        )
-    ]
+def _repeated(calls: Sequence[AccessRecord], killed: Sequence[float]) -> int:
+    """Answered calls that were made again, though no part was killed while they were under way, or just after."""
+    ends = [(kill, kill) for kill in killed]
+    return sum(repeats(calls, ends, model).beyond for model in ("task-model", "opt-model"))
 
 
 async def _undisturbed(config: RunConfig, checkpoints: Path) -> dict[SearchKey, Any]:
@@ -165,7 +150,7 @@ async def test_parts_that_are_killed_come_back_and_nothing_is_lost(
     assert {key: update.error for key, update in finals.items()} == dict.fromkeys(finals)
     assert {key: _essence(update.checkpoint) for key, update in finals.items()} == undisturbed
     assert supervisor.faults == {Fault.CRASH: 1}, "the others come back without a trajectory's noticing"
-    assert _repeated(endpoint.requests, [kill for _, kill in killing.killed]) == []
+    assert _repeated(endpoint.requests, [kill for _, kill in killing.killed]) == 0
     in_flight = 2 * 8  # as many as each model's concurrency allows, at each kill
     assert num_calls <= len(endpoint.requests) <= num_calls + in_flight * len(parts)
 
