@@ -175,6 +175,10 @@ def test_the_address_is_that_of_a_dashboard(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert _resolved("http://head:8265/") == "http://head:8265"
     assert "10.0.0.1:6379" in _refusal(lambda: _resolved(None))
+    for address in ("http://me:canary-pw@head:8265", "https://canary-pw@head", "http://me:canary-pw@head:99999999"):
+        said = _refusal(lambda address=address: _resolved(address))
+        assert "holds a user name or password" in said
+        assert "canary-pw" not in said
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://ray.example.com")
     assert _resolved(None) == "https://ray.example.com"
 
