@@ -245,7 +245,9 @@ def submit(
 ) -> int:
     """``gpo submit``."""
     from cluster import submit_command
+    from cluster.credentials import refuse_credentials
 
+    refuse_credentials("--run-dir", what.run_dir or "")
     if action is not None:
         return submit_command.act(action, what.run_id or "", address, say)
     if config_path is None:
@@ -256,7 +258,9 @@ def submit(
 
 def _folder(field: str, place: str) -> Folder:
     from actors.folder import Folder
+    from cluster.credentials import refuse_credentials
 
+    refuse_credentials(field, place)
     try:
         return Folder.at(place)
     except (RuntimeError, ValueError) as error:  # no such user's home, a NUL

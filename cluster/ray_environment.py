@@ -10,6 +10,7 @@ import socket
 import tempfile
 from pathlib import Path
 
+from cluster.credentials import PROBLEM
 from gpo.errors import ConfigError
 
 _CONNECT_TIMEOUT_S = 5.0
@@ -24,6 +25,9 @@ def resolve_address(address: str | None) -> str:
     resolved = address or os.environ.get("RAY_ADDRESS") or "local"
     if resolved in ("local", "auto"):
         return resolved
+    if "@" in resolved:
+        # Not shown: a password may be in it.
+        raise ConfigError("--address", PROBLEM, "leave it out; a cluster's token is in RAY_AUTH_TOKEN")
     host, _, port = resolved.rpartition(":")
     if not host or "/" in host or not port.isdecimal():
         raise ConfigError(

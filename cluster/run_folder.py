@@ -27,9 +27,10 @@ from cluster.config.loading import dump, validate
 from cluster.config.yaml_text import read_yaml
 from cluster.outputs import RunRecord, as_json, as_json_lines, best_prompts, step_line, step_lines, summary
 from cluster.report import report
+from cluster.stored_summary import take_over
 from gpo.errors import ConfigError, StorageError
-from gpo.limits.messages import Spent
 from gpo.tasks import Task
+from gpo.text import without_controls
 from gpo.trajectory import Step
 
 log = logging.getLogger(__name__)
@@ -166,13 +167,10 @@ class RunFolder:
     def _resumed(self, keys: tuple[SearchKey, ...], run_id: str) -> RunRecord:
         # The summary only repeats what the checkpoints say; where it is damaged, the run goes on without it.
         known = _json_object(self._read("summary.json"))
-        record = RunRecord(run_id=str(known.get("run_id") or run_id), started_at=time.time(), keys=keys)
-        try:
-            record.started_at = datetime.fromisoformat(known["started_at"]).timestamp()
-            record.wall_s = float(known["wall_s"])
-            spent = known["spent"]
-            record.reported = Spent(int(spent["calls"]), int(spent["tokens"]), float(spent["usd"]))
-        except (KeyError, TypeError, ValueError):
+        record = RunRecord(
+            run_id=without_controls(str(known.get("run_id") or run_id)), started_at=time.time(), keys=keys
+        )
+        if not take_over(record, known):
             where = self.folder.path("summary.json")
             log.warning("%s cannot be read; start, duration and cost of the run are counted from now", where)
         for key in keys:

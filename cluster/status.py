@@ -19,6 +19,7 @@ from cluster.progress import duration, percent
 from cluster.stored_run import RunReader, StoredRun
 from gpo.limits.messages import Spent
 from gpo.score import finite
+from gpo.text import without_controls
 
 SILENT_AFTER_S = 120.0
 """Seconds without any change in the folder of a run that is under way, after which it counts as silent. A living one
@@ -98,11 +99,12 @@ def run_status(run: StoredRun, now: float) -> RunStatus:
 
 def _trajectory(record: RunRecord, key: SearchKey, num_steps: int | None) -> TrajectoryStatus:
     checkpoint, error = record.checkpoints.get(key), record.errors.get(key)
+    task = without_controls(key.task)  # the name of a folder, which may be anything
     if checkpoint is None:
-        return TrajectoryStatus(key.task, key.seed, 0, None, None, 0, done=False, error=error)
+        return TrajectoryStatus(task, key.seed, 0, None, None, 0, done=False, error=error)
     trajectory = checkpoint.trajectory
     return TrajectoryStatus(
-        key.task,
+        task,
         key.seed,
         len(trajectory.steps),
         finite(trajectory.initial.score.mean),

@@ -17,11 +17,14 @@ import yaml
 from actors.checkpoint_store import CheckpointStore
 from actors.folder import Folder
 from actors.search import SearchKey
+from cluster.config.yaml_text import read_yaml
 from cluster.outputs import RunRecord, Status, summary
+from cluster.stored_summary import NOT_AS_WRITTEN, take_over
 from gpo.checkpoint import Checkpoint
 from gpo.errors import CheckpointError, ConfigError
-from gpo.limits.messages import Spent
+from gpo.text import without_controls
 
+_MOST_STEPS = 1_000_000_000
 _CHECKPOINT = re.compile(r"trajectories/(?P<task>.+)/seed-(?P<seed>\d+)\.msgpack")
 
 
@@ -57,10 +60,10 @@ class StoredRun:
     def num_steps(self) -> int | None:
         """Steps that each trajectory takes; ``None`` where that depends on the data."""
         try:
-            steps = yaml.safe_load(self.record.config)["optimizer"]["steps"]
-        except (yaml.YAMLError, TypeError, KeyError):
+            steps = read_yaml(self.record.config)["optimizer"]["steps"]
+        except (yaml.YAMLError, *NOT_AS_WRITTEN):
             return None
-        return steps if isinstance(steps, int) else None
+        return steps if isinstance(steps, int) and 0 < steps <= _MOST_STEPS else None
 
 
 @dataclass
@@ -109,7 +112,7 @@ class RunReader:
             try:
                 content: Checkpoint | str = self._store.load(key) or "the checkpoint has gone"
             except CheckpointError as error:
-                content = f"CheckpointError: {error}"
+                content = _shown(f"CheckpointError: {error}")
             known = self._known[key] = (stamp, content)
         return known[1]
 
@@ -149,24 +152,24 @@ def _key(name: str) -> SearchKey | None:
 
 def _record(known: Mapping[str, Any], folder: Folder) -> RunRecord:
     """What ``summary.json`` says of a run; where it is damaged, as much as can be told without it."""
-    record = RunRecord(str(known.get("run_id") or PurePosixPath(folder.url).name), started_at=0.0)
+    name = known.get("run_id") or PurePosixPath(folder.url).name
+    record = RunRecord(_shown(name), started_at=0.0)
     if known.get("status") in get_args(Status):
         record.status = known["status"]
-    record.ended_by = str(known.get("ended_by") or "")
-    try:
-        record.started_at = datetime.fromisoformat(known["started_at"]).timestamp()
-        record.wall_s = float(known["wall_s"])
-        spent = known["spent"]
-        record.reported = Spent(int(spent["calls"]), int(spent["tokens"]), float(spent["usd"]))
-    except (KeyError, TypeError, ValueError):
-        pass
+    record.ended_by = _shown(known.get("ended_by") or "")
+    take_over(record, known)
     try:
         rows = [(SearchKey(str(row["task"]), int(row["seed"])), row.get("error")) for row in known["trajectories"]]
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except NOT_AS_WRITTEN:
         rows = []
     record.keys = tuple(key for key, _ in rows)
-    record.errors = {key: str(error) for key, error in rows if error}
+    record.errors = {key: _shown(error) for key, error in rows if error}
     return record
+
+
+def _shown(value: Any) -> str:
+    """As text that moves no terminal's cursor."""
+    return without_controls(str(value))
 
 
 def _json_object(content: bytes) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from cluster.credentials import refuse_credentials
 from cluster.submit_package import Package
 from gpo.errors import ClusterError, ConfigError
 
@@ -225,6 +226,7 @@ def exit_code(job: JobDetails) -> int:
 
 def _resolved(address: str | None) -> str:
     found = address or next(filter(None, (os.environ.get(name) for name in _ADDRESS_VARIABLES)), DEFAULT_ADDRESS)
+    refuse_credentials("--address", found, "leave it out; a cluster's token is in RAY_AUTH_TOKEN")
     parts = urlsplit(found)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(

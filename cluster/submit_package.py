@@ -8,16 +8,18 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
 from cluster.config import RunConfig
 from cluster.config.cache import SqliteCacheConfig
-from cluster.config.extending import place_below
+from cluster.config.extending import place_below, read_extended
 from cluster.config.models import EndpointConfig
 from cluster.config.sweep import JournalStorageConfig, SweepSection
 from cluster.config.yaml_text import read_yaml
+from cluster.secret_values import secret_values
 from gpo.errors import ConfigError
 
 MAX_BYTES = 100_000_000
@@ -42,8 +44,6 @@ _KEY_TEXT = re.compile(
     rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----|\bsk-(?:proj-|ant-)?[A-Za-z0-9_-]{32,}|\bAKIA[0-9A-Z]{16}\b"
     rb"|\bhf_[A-Za-z0-9]{30,}\b|\bgh[pousr]_[A-Za-z0-9]{36,}\b"
 )
-_LOOKED_INTO_BYTES = 1_000_000
-_SHORTEST_KEY = 8
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The same content makes the same package, which is then not uploaded again."""
 
@@ -102,7 +102,7 @@ def package(root: Path, config_path: Path, config: RunConfig) -> Package:
         names.update(_named(root, path))
     beyond = tuple(dict.fromkeys(path for path in named if not path.is_relative_to(root)))
     ordered = tuple(sorted(names))
-    _require_no_keys(root, ordered, config)
+    _require_no_keys(root, ordered, secret_values(config, _url_variables(config_path)))
     return Package(root, ordered, _require_small({name: (root / name).stat().st_size for name in ordered}), beyond)
 
 
@@ -220,21 +220,31 @@ def _named(root: Path, path: Path) -> Iterator[str]:
             yield file.relative_to(root).as_posix()
 
 
-def _require_no_keys(root: Path, names: Sequence[str], config: RunConfig) -> None:
-    sources = [endpoint.key.env for _, endpoint in _endpoints(config)]
-    values = [os.environ.get(variable, "").strip().encode() for variable in sources if variable]
-    known = [value for value in values if len(value) >= _SHORTEST_KEY]
+def _url_variables(config_path: Path) -> tuple[str, ...]:
+    """What names a sweep's storage, which is no part of a run's configuration."""
+    sweep = read_extended(config_path).get("sweep")
+    storage = sweep.get("storage") if isinstance(sweep, dict) else None
+    variable = storage.get("url_env") if isinstance(storage, dict) else None
+    return (variable,) if isinstance(variable, str) else ()
+
+
+def _require_no_keys(root: Path, names: Sequence[str], secrets: Sequence[bytes]) -> None:
     for name in names:
-        if not _KEY_FILES.match_file(name):
-            with (root / name).open("rb") as file:
-                content = file.read(_LOOKED_INTO_BYTES)
-            if not _KEY_TEXT.search(content) and not any(key in content for key in known):
-                continue
+        if not _KEY_FILES.match_file(name) and not _holds_key(root / name, secrets):
+            continue
         raise ConfigError(
             "working directory",
             f"{name!r} looks like a key or holds one, and keys are never shipped",
             "move it elsewhere, or name it in .rayignore; on a cluster, keys are set where its nodes are started",
         )
+
+
+def _holds_key(path: Path, secrets: Sequence[bytes]) -> bool:
+    if not path.stat().st_size:
+        return False
+    # All of it: a run's log may say at its end what it was refused with. Mapped, since it may be large.
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        return bool(_KEY_TEXT.search(content)) or any(content.find(secret) >= 0 for secret in secrets)
 
 
 def _require_small(sizes: Mapping[str, int]) -> int:

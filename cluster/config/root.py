@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil
 from typing import Annotated, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
 from cluster.config.cache import CacheConfig, SqliteCacheConfig
@@ -17,6 +17,7 @@ from cluster.config.section import Section
 from cluster.config.tasks import Tasks
 from cluster.config.tracing import TracingConfig
 from cluster.config.tracking import TrackingConfig
+from cluster.credentials import IN_ENVIRONMENT, PROBLEM, holds_credentials
 from gpo.limits.messages import Budget
 
 _MOST_ACTORS = 16
@@ -26,6 +27,12 @@ _CALLS_OF_REPLICA = 64
 """At 200 ms each, more keep a replica's core busy beyond what leaves room for bursts."""
 
 
+def _without_credentials(place: str) -> str:
+    if holds_credentials(place):
+        raise PydanticCustomError("run_dir", "{problem}; {remedy}", {"problem": PROBLEM, "remedy": IN_ENVIRONMENT})
+    return place
+
+
 class RunSection(Section):
     """What the run is called, and which seeds it covers."""
 
@@ -33,8 +40,9 @@ class RunSection(Section):
     """Letters, digits, ``.``, ``_`` and ``-``."""
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
     """One trajectory per task and seed."""
-    dir: str = "runs"
-    """Folder or fsspec URL in which each run gets a folder of its own, relative to where the command is typed."""
+    dir: Annotated[str, AfterValidator(_without_credentials)] = "runs"
+    """Folder or fsspec URL in which each run gets a folder of its own, relative to where the command is typed. A URL
+    without user name and password: those come from the environment."""
 
 
 class ClusterConfig(Section):

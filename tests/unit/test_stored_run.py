@@ -194,3 +194,77 @@ def test_files_that_are_being_written_are_no_sign(tmp_path: Path) -> None:
     partial.touch()
     os.utime(partial, (time.time() + 1000,) * 2)
     assert RunReader(folder).read().changed_at < time.time() + 500
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "x: 2001-99-99",
+        "[" * 3_000,
+        "!!int []",
+        "- 1",
+        "optimizer: 3",
+        "optimizer: [1]",
+        "optimizer: {steps: .inf}",
+        f"optimizer: {{steps: 0x{'f' * 5_000}}}",
+        "optimizer: {steps: -1}",
+        "\x00",
+    ],
+)
+def test_a_status_is_told_whatever_the_configuration_holds(config: str, tmp_path: Path) -> None:
+    folder = stored(str(tmp_path / "run"), config=config)
+    assert RunReader(folder).read().num_steps is None
+    for as_document in (False, True):
+        print_status(RunReader(folder), console(), as_document)
+
+
+SPENT = {"calls": 3, "tokens": 40, "usd": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("started_at", "wall_s", "spent") for value in ("x", None, [], 10**400, True)),
+        *(("wall_s", value) for value in (float("inf"), float("nan"), -1.0)),
+        *(("spent", {**SPENT, name: value}) for name in SPENT for value in (float("inf"), float("nan"), -1, "x", {})),
+        ("started_at", "0001-01-01T00:00:00+23:59"),
+        ("trajectories", [{"task": "desk", "seed": float("inf")}]),
+        ("trajectories", [{"task": "desk", "seed": 0, "error": {"a": "\x1b[2J"}}]),
+        ("trajectories", [3]),
+        ("status", ["running"]),
+        ("run_id", {"a": 1}),
+        ("ended_by", [1]),
+    ],
+    ids=lambda part: repr(part)[:30],
+)
+def test_a_status_is_told_whatever_the_summary_holds(name: str, value: object, tmp_path: Path) -> None:
+    folder = stored(str(tmp_path / "run"))
+    document = json.loads(folder.read("summary.json") or b"")
+    folder.write("summary.json", json.dumps({**document, "spent": SPENT, name: value}).encode())
+    for as_document in (False, True):
+        on = console()
+        print_status(RunReader(folder), on, as_document)
+        assert "desk" in printed(on)
+    # And so does whoever resumes it.
+    record = RunFolder(folder)._resumed(KEYS, "run-2")
+    assert set(record.checkpoints) == set(KEYS[:2])
+    assert 0.0 <= record.wall_s < 1e9
+    assert record.reported.calls in (0, 3)
+
+
+def test_nothing_that_a_folder_holds_moves_the_terminal(tmp_path: Path) -> None:
+    title, clear = "\x1b]0;pwned\x07", "\x1b[2J\x9b2J"
+    folder = stored(str(tmp_path / "run"), status="failed")
+    document = json.loads(folder.read("summary.json") or b"")
+    document.update(run_id=f"run{title}", ended_by=f"SIGINT{clear}")
+    document["trajectories"] = [{"task": f"desk{clear}", "seed": 7, "error": f"ModelRefused: {title}{clear}no"}]
+    folder.write("summary.json", json.dumps(document).encode())
+    CheckpointStore(folder / "trajectories").save(SearchKey(f"lab{clear}", 3), Checkpoint(ONE_STEP, {}))
+    (tmp_path / "run" / "trajectories" / f"ill{clear}").mkdir()
+    (tmp_path / "run" / "trajectories" / f"ill{clear}" / "seed-0.msgpack").write_bytes(b"no checkpoint")
+    for as_document in (False, True):
+        on = console()
+        print_status(RunReader(folder), on, as_document)
+        shown = printed(on)
+        assert "ModelRefused" in shown
+        assert not {"\x1b", "\x07", "\x9b"} & set(shown), shown

@@ -11,6 +11,7 @@ import yaml
 
 from cluster import submit_package
 from cluster.config import RunConfig, load_config
+from cluster.config.loading import validate
 from cluster.submit import Order, _resolved, require_reachable
 from cluster.submit_command import SubmitOptions, submit
 from cluster.submit_kubernetes import manifest, object_name
@@ -133,6 +134,39 @@ def test_no_key_is_shipped(name: str, text: str, work: Path, monkeypatch: pytest
     assert name not in _packed(work).names
 
 
+def test_no_secret_that_is_known_here_is_shipped(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, token = tmp_path / "key-file", tmp_path / "ray-token"
+    key.write_text("canary-from-a-file\n", encoding="utf-8")
+    token.write_text("canary-ray-token-file", encoding="utf-8")
+    secrets = {
+        "GPO_SERVE_TOKEN": "canary-serve",
+        "RAY_AUTH_TOKEN": "canary-ray",
+        "MY_DB_PASSWORD": "canary-long-password",
+        "GPO_REDIS_URL": "redis://:canary-redis@host:6379/0",
+        "CACHE_URL": "redis://:canary%2Dcache@host:6379/0",
+        "STUDY_URL": "postgresql://me:canary-study@host/db",
+    }
+    for name, value in {**secrets, "RAY_AUTH_TOKEN_PATH": str(token), "SHORT_TOKEN": "word"}.items():
+        monkeypatch.setenv(name, value)
+    raw = _config(task={"model": "t", "api_key_file": str(key)})
+    raw["cache"] = {"kind": "redis", "url_env": "CACHE_URL"}
+    raw["sweep"] = {"storage": {"kind": "url", "url_env": "STUDY_URL"}}
+    path = work / "config.yaml"
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    del raw["sweep"]
+    config = validate(raw, base_dir=work)
+    found = ["canary-from-a-file", "canary-ray-token-file", "canary-serve", "canary-ray", "canary-long-password"]
+    found += ["canary-redis", "canary%2Dcache", "canary-cache", "canary-study"]
+    (work / "empty").touch()
+    (work / "words.txt").write_text("word, and redis://host:6379/0", encoding="utf-8")
+    assert "words.txt" in package(work, path, config).names
+    for secret in found:
+        (work / "output.txt").write_bytes(b"x" * 1_500_000 + secret.encode() + b"x")
+        said = _refusal(lambda: package(work, path, config))
+        assert "'output.txt' looks like a key or holds one" in said, secret
+        assert secret not in said
+
+
 def test_a_key_file_is_not_shipped_either(work: Path) -> None:
     (work / "token").write_text(KEY, encoding="utf-8")
     raw = _config(task={"model": "t", "api_key_file": "token"})
@@ -224,6 +258,10 @@ def test_the_address_is_that_of_a_dashboard(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert _resolved("http://head:8265/") == "http://head:8265"
     assert "10.0.0.1:6379" in _refusal(lambda: _resolved(None))
+    for address in ("http://me:canary-pw@head:8265", "https://canary-pw@head", "http://me:canary-pw@head:99999999"):
+        said = _refusal(lambda address=address: _resolved(address))
+        assert "holds a user name or password" in said
+        assert "canary-pw" not in said
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://ray.example.com")
     assert _resolved(None) == "https://ray.example.com"
 
