@@ -24,7 +24,7 @@ from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 if TYPE_CHECKING:
     from tests.e2e.conftest import Gpo, Started, Until, WriteConfig
 
-BUDGET = 400
+BUDGET = 300
 RULES = Path(__file__).resolve().parents[2] / "k8s" / "monitoring" / "rules.yaml"
 # Steps without a prompt are steps without an improvement.
 FAILING = Behaviour(latency_s=0.02, error_rate=0.4, malformed_rate=1.0)
