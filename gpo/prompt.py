@@ -8,9 +8,11 @@ from hashlib import blake2b
 
 from rapidfuzz.distance import Levenshtein
 
+from gpo.reckoned import Reckons
+
 
 @dataclass(frozen=True)
-class Prompt:
+class Prompt(Reckons):
     """The text that is optimized: an instruction, as the task model will read it."""
 
     text: str

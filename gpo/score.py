@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite, nan, sqrt
 
+from gpo.reckoned import Reckons
+
 
 def finite(value: float) -> float | None:
     """The value, or ``None`` for NaN, which JSON does not know."""
@@ -27,7 +29,7 @@ class Partial:
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Reckons):
     """The verdicts on one prompt, one value in [0, 1] per example.
 
     ``values_E`` is in the order of the examples. ``None`` is *unscored*: the call failed, and nothing is known; it

@@ -11,6 +11,7 @@ from functools import cached_property
 
 from gpo.models import Usage
 from gpo.prompt import Prompt
+from gpo.reckoned import Reckons
 from gpo.score import Score
 
 
@@ -125,7 +126,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class Trajectory(Reckons):
     """One search from an initial prompt.
 
     ``proposal`` is the update under way: its prompts are paid for, their scores are not known yet. Saved with the

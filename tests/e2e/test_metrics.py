@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 SOUND = Behaviour(latency_s=0.1)
-HELD = Behaviour(latency_s=10.0)
+HELD = Behaviour(latency_s=15.0)
 """Whatever is asked now is unanswered for a while, and its process can be killed meanwhile."""
 STILL_S = 1.0
 """So long nothing was answered: all that was asked before is, since that takes a tenth of it."""
@@ -170,9 +170,9 @@ def test_counters_equal_the_endpoints_log_when_processes_were_killed(
         budget={"calls": 100_000},
     )
     command = gpo.start("run", config, "--run-dir", "results", cwd=tmp_path, env=_home(tmp_path))
-    until(lambda: exporter.sums("gpo_steps_total").total() >= 2, "some steps are taken and told", timeout_s=60)
+    until(lambda: exporter.sums("gpo_steps_total").total() >= 2, "some steps are taken and told")
     endpoint.behaviour = HELD
-    until(lambda: _is_settled(endpoint, exporter), "all that was answered is counted", timeout_s=8)
+    until(lambda: _is_settled(endpoint, exporter), "all that was answered is counted", timeout_s=12)
     hosts, (replica, *_) = _processes(command, "Host"), _processes(command, "ServeReplica:")
     assert len(hosts) == 2
     for number in (*hosts, replica):

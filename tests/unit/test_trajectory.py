@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import FrozenInstanceError, replace
 
@@ -110,3 +111,31 @@ def test_a_dropped_candidate_is_never_the_best_and_never_tried_again() -> None:
     assert search.best.prompt == search.current.prompt == Prompt("c")
     assert search.unseen([Prompt("b"), Prompt("d")]) == (Prompt("d"),)
     assert best_of([dropped("b", 1.0)]) is None
+
+
+class Meddling:
+    """A part of a trajectory, in whose pickling the owner goes on reckoning, as it may in another thread."""
+
+    def __init__(self) -> None:
+        self.owner: Trajectory | None = None
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        assert self.owner is not None
+        assert self.owner.history
+        return (tuple, ())
+
+
+def test_a_trajectory_may_be_sent_on_while_its_owner_goes_on_reckoning() -> None:
+    meddling = Meddling()
+    meddling.owner = replace(grown([[("b", 1.0)]]), proposal=meddling)  # type: ignore[arg-type]
+    assert pickle.loads(pickle.dumps(meddling.owner)).proposal == ()  # noqa: S301  # our own
+
+
+def test_what_was_reckoned_stays_at_home() -> None:
+    search = grown([[("b", 1.0), ("c", 0.25)]])
+    assert search.best.prompt.words == ("b",)
+    assert search.initial.prompt.id
+    assert search.initial.score.scored
+    there = pickle.loads(pickle.dumps(search))  # noqa: S301  # our own
+    assert there == search
+    assert [len(value.__dict__) for value in (there, there.initial.prompt, there.initial.score)] == [4, 1, 2]
