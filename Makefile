@@ -38,7 +38,8 @@ audit: $(INSTALLED) ## look for known vulnerabilities of the locked dependencies
 	@$(BIN)/python .ci/audit.py
 
 test: check ## linters, type checkers and all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile tests/unit tests/k8s
+	$(BIN)/pytest tests/ray tests/e2e
 
 bench: $(INSTALLED) ## measure ours, and peers where installed; writes the tables of README.md and benchmarks/README.md
 	$(BIN)/python -m benchmarks.saturation --write $(if $(wildcard $(PEERS)/bin/python),--peers-python $(PEERS)/bin/python)
