@@ -211,6 +211,11 @@ def test_a_sweep_is_loaded_with_what_is_put_over_it_and_dumped_so_that_it_loads_
             "sweep.storage.url_env",
             "holds a password",
         ),
+        (
+            {"space": {INITIAL: {"low": 1, "high": 5}}, "storage": "postgresql://host/db?user=me&password=hush"},
+            "sweep.storage.url_env",
+            "holds a password",
+        ),
         ({"space": {INITIAL: {"low": 1, "high": 5}}, "holdout": {"tasks": RAW["tasks"]}}, "sweep.holdout", "tuned on"),
     ],
 )
