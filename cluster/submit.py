@@ -94,8 +94,8 @@ class Jobs:
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
-        # It tells of every upload and of the end of every stream.
-        logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
+        for chatty in ("dashboard_sdk", "job.sdk"):  # tell of every upload and of the end of every stream
+            logging.getLogger(f"ray.dashboard.modules.{chatty}").setLevel(logging.WARNING)
         try:
             self._client: JobSubmissionClient = JobSubmissionClient(self.address)
         except AuthenticationError:
@@ -115,7 +115,7 @@ class Jobs:
         """The jobs that carried on a run, the oldest first."""
         jobs = self._ask(self._client.list_jobs)
         return sorted(
-            (job for job in jobs if (job.metadata or {}).get(RUN_ID) == run_id and job.submission_id),
+            (self._as_it_is(job) for job in jobs if (job.metadata or {}).get(RUN_ID) == run_id and job.submission_id),
             key=lambda job: job.start_time or 0,
         )
 
@@ -144,8 +144,7 @@ class Jobs:
         Raises:
             ConfigError: there is no such job.
         """
-        found: JobDetails = self._ask(lambda: self._client.get_job_info(job_id))
-        return found
+        return self._as_it_is(self._ask(lambda: self._client.get_job_info(job_id)))
 
     def newest(self, run_or_job_id: str) -> str:
         """The id of the newest job of a run; an id of a job is its own."""
@@ -187,21 +186,51 @@ class Jobs:
     async def _follow(self, job_id: str, show: Callable[[str], None]) -> None:
         shown, reached = 0, time.monotonic()
         while True:
-            seen = 0
+            seen, failure = 0, ""
             try:
                 async for text in self._client.tail_job_logs(job_id):
-                    reached = time.monotonic()
                     # A connection that broke begins anew, from the start.
                     if (fresh := text[max(0, shown - seen) :]) and seen + len(text) > shown:
                         show(fresh)
                     seen += len(text)
                     shown = max(shown, seen)
+            except (RuntimeError, OSError, aiohttp.ClientError) as error:
+                failure = _first_line(error)
+            try:
+                # Also where there is no more output to be had: its node may be lost, and the job with it.
                 if (await asyncio.to_thread(self.info, job_id)).status.is_terminal():
                     return
-            except (RuntimeError, OSError, aiohttp.ClientError, ClusterError) as error:
+                reached = time.monotonic()
+            except ClusterError as error:
                 if time.monotonic() - reached > _PATIENCE_S:
-                    raise ClusterError(f"{self.address} is out of reach: {_first_line(error)}") from None
+                    raise ClusterError(f"{self.address} is out of reach: {failure or _first_line(error)}") from None
             await asyncio.sleep(_POLL_S)
+
+    def _as_it_is(self, job: JobDetails) -> JobDetails:
+        """A job whose driver was lost with its node has failed.
+
+        With the head node lost, Ray says that the job runs until the next one is submitted.
+        """
+        from ray.job_submission import JobStatus
+
+        if job.status.is_terminal() or not job.driver_node_id or job.driver_node_id not in self._lost_nodes():
+            return job
+        lost: JobDetails = job.model_copy(
+            update={"status": JobStatus.FAILED, "message": "the node of its driver was lost"}
+        )
+        return lost
+
+    def _lost_nodes(self) -> set[str]:
+        from ray.util.state import list_nodes
+        from ray.util.state.exception import RayStateApiException
+
+        try:
+            nodes = list_nodes(
+                address=self.address, filters=[("state", "=", "DEAD")], limit=1000, raise_on_missing_output=False
+            )
+        except (RayStateApiException, RuntimeError, OSError):  # not now
+            return set()
+        return {node.node_id for node in nodes}
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         try:

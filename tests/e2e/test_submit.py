@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from benchmarks.measuring.ray_head import RayHead
+from benchmarks.measuring.ray_head import RayHead, free_port
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 
 if TYPE_CHECKING:
@@ -148,6 +150,57 @@ def test_a_sweep_is_stopped_and_killed_and_goes_on(
     # But for what was under way at the two ends.
     times = Counter((call.model, call.content) for call in endpoint.requests if call.model and call.status == 200)
     assert sum(count - 1 for count in times.values()) <= 2 * 2 * model["max_concurrency"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
+def test_a_run_goes_on_when_its_head_node_was_lost_and_came_back(
+    endpoint: SimulatedEndpoint, gpo: Gpo, until: Until, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    work, place = tmp_path / "work", tmp_path / "runs" / "lost"
+    work.mkdir()
+    write_config(
+        work,
+        endpoint.base_url,
+        run={"dir": str(place.parent)},
+        cache={"path": str(tmp_path / "completions.sqlite")},
+        optimizer={"steps": NUM_STEPS},
+        models={"task": {"max_concurrency": 4}, "optimizer": {"max_concurrency": 4}},
+    )
+    endpoint.behaviour = Behaviour(latency_s=0.4)
+    submit = ("submit", "config.yaml", "--run-id", "lost")
+    with _redis(tmp_path) as redis:
+        with RayHead(RAY_REDIS_ADDRESS=redis) as head:
+            assert gpo(*submit, cwd=work, env=_to(head)).code == 0
+            until(lambda: _paid(endpoint) > 60, "some steps are paid for")
+        endpoint.behaviour = Behaviour()
+        with RayHead(RAY_REDIS_ADDRESS=redis) as head:
+            # What Redis kept of the job, until Ray has noticed that its node is gone.
+            until(
+                lambda: "FAILED" in gpo("submit", "--status", "lost", cwd=work, env=_to(head)).stdout,
+                "the job is known to be lost",
+            )
+            done = gpo(*submit, "--wait", cwd=work, env=_to(head))
+    assert done.code == 0, done.stderr
+    assert "Submitted job lost-2 to go on with the run" in done.stderr
+    summary = _summary(place)
+    assert (summary["run_id"], summary["status"]) == ("lost", "completed")
+    times = Counter((call.model, call.content) for call in endpoint.requests if call.model and call.status == 200)
+    assert sum(count - 1 for count in times.values()) <= 2 * 4  # under way when all was lost
+
+
+@contextmanager
+def _redis(folder: Path) -> Iterator[str]:
+    """The address of a Redis server."""
+    port = free_port()
+    server = subprocess.Popen(
+        ["redis-server", "--port", str(port), "--save", "", "--dir", str(folder)], stdout=subprocess.DEVNULL
+    )
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
 
 
 def _paid(endpoint: SimulatedEndpoint) -> int:
