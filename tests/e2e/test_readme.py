@@ -110,9 +110,10 @@ def test_a_run_is_planned(tmp_path: Path) -> None:
 
 def test_methods_are_compared(tmp_path: Path) -> None:
     (command,) = shown(".venv/bin/gpo compare")
+    fewer = " --set optimizer.steps=2 --set run.seeds=[0]"
 
     with SimulatedEndpoint(Behaviour(models=("gpt-4o", "gpt-4o-mini"))) as endpoint:
-        done = run(command, tmp_path, OPENAI_BASE_URL=endpoint.base_url)
+        done = run(command + fewer, tmp_path, OPENAI_BASE_URL=endpoint.base_url)
 
     assert done.returncode == 0, done.stderr
     table = (tmp_path / "run" / "comparison.md").read_text(encoding="utf-8")
