@@ -48,7 +48,7 @@ bench: $(INSTALLED) ## measure ours, and peers where installed; writes the table
 chaos: $(INSTALLED) ## kill parts of runs, and drivers: does every run end as if nothing had happened? (about an hour)
 	$(BIN)/python -m benchmarks.chaos --write
 
-recovery: $(INSTALLED) ## the slow tests: a lost worker node, head node, endpoint; kills beside metrics and sweeps; a submitted job (some minutes)
+recovery: $(INSTALLED) ## the slow tests: a lost worker node, head node, endpoint; kills beside metrics and sweeps; submitted jobs (some minutes)
 	$(BIN)/pytest -m slow
 
 soak: $(INSTALLED) ## 64 calls at once for ten minutes: does anything grow?
