@@ -44,11 +44,14 @@ class Holder(BaseModel):
         )
 
     @property
+    def is_near(self) -> bool:
+        """Whether it would be seen from here that the process has ended."""
+        return self.space is not None and self.started is not None and self.space == process_space()
+
+    @property
     def is_known_dead(self) -> bool:
         """Whether the process has certainly ended; never for one that cannot be seen from here."""
-        if self.space is None or self.started is None or self.space != process_space():
-            return False
-        return has_ended(self.pid, self.started)
+        return self.is_near and has_ended(self.pid, self.started or "")
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"

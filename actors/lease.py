@@ -39,7 +39,16 @@ class LeaseLost(StorageError):
 
 
 class LeaseHeld(StorageError):
-    """Another process works in the folder."""
+    """Another process works in the folder.
+
+    Attributes:
+        until: Unix time at which its lease runs out unless it renews it, where it may have died without our seeing it;
+            ``None`` where it is there.
+    """
+
+    def __init__(self, message: str, until: float | None = None) -> None:
+        super().__init__(message)
+        self.until = until
 
 
 class Term(BaseModel):
@@ -200,7 +209,8 @@ def _held(folder: Folder, term: Term | None) -> LeaseHeld:
         return LeaseHeld(f"another process has just begun to work in {folder.url!r}")
     return LeaseHeld(
         f"{folder.url!r} is at work: {term.holder} holds it since {_clock(term.since)} and, unless it goes on, until "
-        f"{_clock(term.until)}"
+        f"{_clock(term.until)}",
+        until=None if term.holder.is_near else term.until,
     )
 
 

@@ -43,6 +43,9 @@ _FREE_OF_MODELS = (
 )  # fmt: skip
 
 
+_LOOK_S = 1.0
+
+
 def new_run_id(name: str) -> str:
     """The run's name, the time in UTC, and four digits against collisions."""
     return f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -254,17 +257,30 @@ class RunFolder:
 def take_lease(leases: Leases, folder: Folder) -> None:
     """Take a folder for this process.
 
+    A process on another machine may have died with it. Its lease is waited for until it runs out, or is renewed: a
+    retry on another node, which comes at once, would else be refused.
+
     Raises:
         ConfigError: another process works there, or it cannot be written to.
     """
-    try:
-        leases.take(folder)
-    except LeaseHeld as held:
-        raise ConfigError(
-            "--run-dir", str(held), "wait for its end, then go on with --resume, or name another folder"
-        ) from None
-    except (OSError, ImportError, ValueError) as error:
-        raise ConfigError("--run-dir", f"{folder.url!r} cannot be written ({error})", "name another folder") from None
+    until: float | None = None
+    while True:
+        try:
+            leases.take(folder)
+            return
+        except LeaseHeld as held:
+            if held.until is None or (until is not None and held.until != until):
+                raise ConfigError(
+                    "--run-dir", str(held), "wait for its end, then go on with --resume, or name another folder"
+                ) from None
+            if until is None:
+                log.warning("%s; it may have died with its machine: waiting for a sign of life, or the end", held)
+            until = held.until
+        except (OSError, ImportError, ValueError) as error:
+            raise ConfigError(
+                "--run-dir", f"{folder.url!r} cannot be written ({error})", "name another folder"
+            ) from None
+        time.sleep(_LOOK_S)
 
 
 def fingerprint(task: Task) -> str:

@@ -49,7 +49,7 @@ class RedisCacheConfig(Section):
     """Environment variable with the address, such as ``redis://:password@host:6379/0``; every node needs it."""
     ttl_s: PositiveFloat = DEFAULT_TTL_S
     """Seconds that a completion is kept after its last use. The server bounds the size: ``maxmemory`` with
-    ``maxmemory-policy allkeys-lru``."""
+    ``maxmemory-policy allkeys-lru``, or ``volatile-lru`` where it holds anything else, such as a study."""
 
     def build(self) -> CompletionStore | None:
         """The store; it is opened by the process that asks it first.

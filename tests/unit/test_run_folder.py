@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from actors.folder import Folder
-from actors.lease import LeaseLost
+from actors.holder import Holder
+from actors.lease import Lease, LeaseLost
 from actors.leases import Leases
 from actors.search import SearchKey
 from cluster.compare import ComparisonFolder, open_comparison
@@ -35,6 +36,7 @@ def desk(target: str) -> Task:
 
 DATA = (desk("billing"),)
 CHECKPOINT = Checkpoint(TRAJECTORIES["one step"], test={})
+FAR_AWAY = Holder.this_process().model_copy(update={"host": "elsewhere", "space": "another/space"})
 
 
 def config(**sections: Any) -> RunConfig:
@@ -165,6 +167,31 @@ def test_one_process_works_in_a_folder(new_folder: Callable[[], str]) -> None:
         opened(folder, resume=True, leases=mine)
     with Leases() as later:
         assert opened(folder, resume=True, leases=later).run_id == "run-1"
+
+
+def test_a_process_on_a_machine_that_was_lost_is_waited_for(
+    begun: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("cluster.run_folder._LOOK_S", 0.01)
+    monkeypatch.setattr("actors.lease.TERM_S", 0.5)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(Holder, "this_process", lambda: FAR_AWAY)
+        Lease.take(Folder(str(begun)))
+    with Leases() as leases:
+        opened(begun, resume=True, leases=leases)
+        leases.require_held()
+    assert "on elsewhere holds it since" in caplog.text
+
+
+def test_a_process_on_another_machine_that_is_alive_is_not_waited_for(
+    begun: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(Holder, "this_process", lambda: FAR_AWAY)
+        lease = Lease.take(Folder(str(begun)))
+    monkeypatch.setattr("cluster.run_folder.time.sleep", lambda _: lease.renew())
+    with Leases() as leases, pytest.raises(ConfigError, match=r"on elsewhere holds it since .* wait for its end"):
+        opened(begun, resume=True, leases=leases)
 
 
 def test_what_is_refused_leaves_no_trace(begun: Path) -> None:
