@@ -19,7 +19,7 @@ from benchmarks.measuring.access_log import AnsweredCalls, read_log, traffic
 from benchmarks.measuring.endpoint_process import ROOT, EndpointProcess
 from benchmarks.measuring.family import Member
 from benchmarks.measuring.kills import Part, part, part_of
-from benchmarks.measuring.ours import Load, command, write_configuration
+from benchmarks.measuring.ours import NUM_PER_LABEL, Load, command, write_configuration
 from benchmarks.measuring.outcome import working_folder
 from benchmarks.measuring.sitting import Household, end_on_sigterm
 from benchmarks.measuring.tables import write_between
@@ -30,6 +30,10 @@ LOAD = Load(name="soak", trajectories=8, steps=100_000, limit=64, sections={"met
 PARTS = frozenset(Part) - {Part.MODEL}
 """What has to be there, both times."""
 _LONGEST_LEFT_S = 30.0
+_EXAMPLES = 4 * NUM_PER_LABEL["val"]
+_PROMPT_BYTES = 20_000
+"""What a scored prompt takes in its trajectory's actor: 9 kB for it and its 100 scores, and twice that with the copies
+that are made whenever it is saved."""
 _MEGABYTE = 1_000_000
 
 
@@ -43,12 +47,14 @@ class Soak:
 
     Attributes:
         weighings: one per moment that has come: process number → what it held.
+        answered: calls of a model by then.
     """
 
     def __init__(self, moments_s: Sequence[float], log: Path, census: Path) -> None:
         self._moments_s, self._answered, self._census = list(moments_s), AnsweredCalls(log), census
         self._begun_s: float | None = None
         self.weighings: list[dict[int, Holding]] = []
+        self.answered: list[int] = []
 
     def look(self, now_s: float, members: Sequence[Member]) -> None:
         """Weigh the members if it is time to."""
@@ -58,6 +64,7 @@ class Soak:
             now_s - self._begun_s >= self._moments_s[len(self.weighings)]
         ):
             self.weighings.append(weigh(members, self._census))
+            self.answered.append(self._answered())
             print(f"weighed {len(members)} processes after {now_s - self._begun_s:.0f} s", file=sys.stderr, flush=True)
             if len(self.weighings) == len(self._moments_s):
                 (driver,) = [member for member in members if part(member) is Part.DRIVER]
@@ -90,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(soak.weighings) < len(moments_s) or seen is None:
         print(f"the run ended early, with exit code {sitting.code}", file=sys.stderr)
         return 1
-    text, is_flat = table(soak.weighings[0], soak.weighings[-1], settings.minutes)
+    prompts = (soak.answered[-1] - soak.answered[0]) // _EXAMPLES
+    text, is_flat = table(soak.weighings[0], soak.weighings[-1], settings.minutes, prompts)
     text += (
         f"\n\n{seen.calls:,} calls in {seen.duration_s:.0f} s ({seen.calls / seen.duration_s:.0f} a second), "
         f"{seen.duplicates} task calls repeated. "
@@ -102,23 +110,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if is_flat and not left else 1
 
 
-def table(before: dict[int, Holding], after: dict[int, Holding], minutes: Sequence[float]) -> tuple[str, bool]:
+def table(
+    before: dict[int, Holding], after: dict[int, Holding], minutes: Sequence[float], prompts: int = 0
+) -> tuple[str, bool]:
     """A Markdown table, one row for each process that was there both times; and whether all of them are flat.
 
-    They are not where one of ``PARTS`` is missing, or one came or went: what a process held that is no more is unknown.
+    Actors of trajectories keep every prompt that was scored, of which there are so many more the second time.
+
+    They are not flat where one of ``PARTS`` is missing, or one came or went: what a process held that is no more is
+    unknown.
     """
     when = f"minute {minutes[0]:g} → {minutes[-1]:g}"
-    header = ["Process", f"Memory (PSS), {when}", "RSS", "Threads", "Files", "of them sockets", "Tasks", "Flat"]
+    header = ["Process", f"Memory of its own, {when}", "RSS", "Threads", "Files", "of them sockets", "Tasks", "Flat"]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     both = [pid for pid in before.keys() & after.keys() if before[pid].program == after[pid].program]
     is_flat = True
-    for pid in sorted(both, key=lambda pid: -after[pid].pss):
+    for pid in sorted(both, key=lambda pid: -after[pid].own):
         then, now = before[pid], after[pid]
-        grown = growths(then, now, Tolerance(), LOAD.limit)
+        remembered = prompts * _PROMPT_BYTES if part_of(now.program) is Part.ACTOR else 0
+        grown = growths(then, now, Tolerance(), LOAD.limit, remembered=remembered)
         is_flat = is_flat and not grown
         sizes = [
             f"{getattr(then, name) / _MEGABYTE:,.1f} → {getattr(now, name) / _MEGABYTE:,.1f} MB"
-            for name in ("pss", "rss")
+            for name in ("own", "rss")
         ]
         counts = [f"{getattr(then, name)} → {getattr(now, name)}" for name in ("threads", "files", "sockets")]
         tasks = "–" if now.tasks is None else f"{then.tasks} → {now.tasks}"

@@ -11,7 +11,6 @@ from time import monotonic
 
 from benchmarks.measuring.family import Member
 from benchmarks.measuring.kills import part
-from benchmarks.measuring.processes import memory_bytes
 
 _OLDEST_COUNT_S = 60.0
 """A count is written every few seconds; one older than this says nothing of now, even on a busy machine."""
@@ -25,7 +24,8 @@ class Holding:
 
     Attributes:
         program: what it runs.
-        pss, rss: bytes; of the former, a page that several processes share counts once for all.
+        own: bytes of memory that is no file's. Other processes do not change it, as they do what is shared.
+        rss: bytes, with files' pages.
         threads: all of them.
         files: open file descriptors, and ``sockets`` those of them that are sockets.
         tasks: asyncio tasks that are not done; ``None`` where they were not counted.
@@ -33,7 +33,7 @@ class Holding:
     """
 
     program: str
-    pss: int
+    own: int
     rss: int
     threads: int
     files: int
@@ -65,7 +65,7 @@ def _holding(member: Member, census: Path) -> Holding:
             targets.append(os.readlink(process / "fd" / name))  # noqa: PTH115
     return Holding(
         program=member.program,
-        pss=memory_bytes(member.pid),
+        own=int(status["RssAnon"][0]) * 1024,
         rss=int(status["VmRSS"][0]) * 1024,
         threads=int(status["Threads"][0]),
         files=len(targets),
@@ -105,11 +105,17 @@ class Tolerance:
     tasks: float = 4.0
 
 
-def growths(before: Holding, after: Holding, tolerance: Tolerance, calls_at_once: int) -> list[str]:
-    """What grew beyond the tolerance or was not counted, in words; empty where everything is flat."""
+def growths(
+    before: Holding, after: Holding, tolerance: Tolerance, calls_at_once: int, *, remembered: int = 0
+) -> list[str]:
+    """What grew beyond the tolerance or was not counted, in words; empty where everything is flat.
+
+    Args:
+        remembered: bytes by which its memory had to grow, since it keeps what it found meanwhile.
+    """
     more_tasks = after.tasks - before.tasks if before.tasks is not None and after.tasks is not None else None
     beyond = {
-        "memory": after.pss - before.pss > max(tolerance.share * before.pss, tolerance.size),
+        "memory": after.own - before.own - remembered > max(tolerance.share * before.own, tolerance.size),
         "threads": after.threads - before.threads > tolerance.threads,
         "files": after.files - before.files > tolerance.files,
         "tasks": more_tasks is not None and more_tasks > tolerance.tasks * calls_at_once,

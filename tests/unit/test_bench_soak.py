@@ -15,7 +15,7 @@ from benchmarks.soak import PARTS, table
 
 
 def _holding(program: str = "Host", **changes: Any) -> Holding:
-    usual = {"pss": 100_000_000, "rss": 150_000_000, "threads": 10, "files": 50, "sockets": 20, "tasks": 200}
+    usual = {"own": 100_000_000, "rss": 150_000_000, "threads": 10, "files": 50, "sockets": 20, "tasks": 200}
     return Holding(program, **{**usual, "must_count": True, **changes})
 
 
@@ -23,13 +23,13 @@ def _holding(program: str = "Host", **changes: Any) -> Holding:
     ("changes", "grown"),
     [
         ({}, []),
-        ({"pss": 110_000_000, "threads": 14, "files": 66, "tasks": 456}, []),
-        ({"pss": 110_000_001}, ["memory"]),
+        ({"own": 110_000_000, "threads": 14, "files": 66, "tasks": 456}, []),
+        ({"own": 110_000_001}, ["memory"]),
         ({"threads": 15, "files": 67}, ["threads", "files"]),
         ({"tasks": 457}, ["tasks"]),
         ({"tasks": None}, ["tasks not counted"]),
-        ({"tasks": None, "pss": 110_000_001}, ["memory", "tasks not counted"]),
-        ({"pss": 50_000_000, "files": 0, "tasks": 0}, []),
+        ({"tasks": None, "own": 110_000_001}, ["memory", "tasks not counted"]),
+        ({"own": 50_000_000, "files": 0, "tasks": 0}, []),
     ],
 )
 def test_what_grew_is_named(changes: dict[str, Any], grown: list[str]) -> None:
@@ -42,8 +42,13 @@ def test_tasks_of_foreign_processes_need_not_be_counted() -> None:
 
 
 def test_a_small_process_may_grow_by_more_than_its_share() -> None:
-    assert growths(_holding(pss=10_000_000), _holding(pss=18_000_000), Tolerance(), 64) == []
-    assert growths(_holding(pss=10_000_000), _holding(pss=18_000_001), Tolerance(), 64) == ["memory"]
+    assert growths(_holding(own=10_000_000), _holding(own=18_000_000), Tolerance(), 64) == []
+    assert growths(_holding(own=10_000_000), _holding(own=18_000_001), Tolerance(), 64) == ["memory"]
+
+
+def test_what_had_to_be_kept_is_no_leak() -> None:
+    assert growths(_holding(), _holding(own=130_000_000), Tolerance(), 64, remembered=20_000_000) == []
+    assert growths(_holding(), _holding(own=130_000_001), Tolerance(), 64, remembered=20_000_000) == ["memory"]
 
 
 def test_a_process_is_weighed(tmp_path: Path) -> None:
@@ -61,7 +66,7 @@ def test_a_process_is_weighed(tmp_path: Path) -> None:
         (uncounted,) = weigh(members, tmp_path / "none").values()
         process.communicate(b"\n")
     assert held.program == "a program"
-    assert 50_000_000 < held.pss <= held.rss
+    assert 50_000_000 < held.own <= held.rss
     assert (held.threads, held.sockets, held.tasks, held.must_count) == (1, 2, 9, False)
     assert held.files >= 5
     assert actor.must_count
