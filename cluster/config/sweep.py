@@ -23,7 +23,7 @@ from cluster.config.tasks import Tasks
 
 Scalar = bool | int | float | str | None
 Objective = Literal["val", "tokens", "usd"]
-_WITH_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@|[?&](?:ssl)?(?:password|passwd|pwd)=", re.IGNORECASE)
+_WITH_PASSWORD = re.compile(r"://[^@]*:[^@]*@|[?&](?:ssl)?(?:password|passwd|pwd)=", re.IGNORECASE)
 
 
 class Choices(Section):

@@ -232,6 +232,7 @@ class Sitting:
             del self._running[claim.number]
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
+        await self._call(self._study.put_down, claim)
         await self._call(self._measure)
 
     async def _confirm(self, services: Services, hosts: Hosts) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from math import ceil, floor
+from math import ceil, e, floor
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -176,7 +176,7 @@ class Space:
             return  # may mean nothing without the others
         # Alone, and at each of its values, so that an error names it.
         option = self.options[path]
-        for value in option.choices if isinstance(option, Choices) else (option.low, option.high):
+        for value in option.choices if isinstance(option, Choices) else _samples(option):
             try:
                 validate(laid_over(self.raw, _nested({path: value})), base_dir=self.base_dir)
             except ConfigError as error:
@@ -202,7 +202,9 @@ class Space:
             return CategoricalDistribution(option.choices)
         low, high = option.low, option.high
         if option.at_least is not None:
-            low = max(low, self._bound(path, "at_least", option.at_least, params))
+            least = self._bound(path, "at_least", option.at_least, params)
+            # On the grid of steps, where there is one.
+            low = max(low, least if option.step is None else low + option.step * ceil((least - low) / option.step))
         if option.at_most is not None:
             high = min(high, self._bound(path, "at_most", option.at_most, params))
         if option.is_whole:
@@ -239,6 +241,14 @@ class Space:
     @cached_property
     def _dumped(self) -> Mapping[str, Any]:
         return self.base.model_dump(mode="json")
+
+
+def _samples(option: Range) -> tuple[int | float, ...]:
+    """Both ends, and a value between them: a whole number's option takes the ends of any range, and nothing else."""
+    between = option.low + (option.step or (option.high - option.low) / e)
+    return (
+        (option.low, option.high) if option.is_whole or between >= option.high else (option.low, option.high, between)
+    )
 
 
 def _nested(params: Mapping[str, Scalar]) -> dict[str, Any]:

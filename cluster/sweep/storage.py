@@ -46,6 +46,12 @@ def open_storage(config: StorageConfig, folder: Folder) -> BaseStorage:
             if url.startswith(_PSYCOPG):
                 _require("psycopg", "psycopg[binary]", where)
             return _database(url)
+    except RuntimeError as error:  # tables of another release of Optuna
+        raise ConfigError(
+            where,
+            str(error).strip().splitlines()[0],
+            "upgrade them with 'optuna storage upgrade', or use another database",
+        ) from None
     except (StorageError, ImportError, ValueError, sqlalchemy.exc.ArgumentError) as error:
         reason = type(error.__cause__ or error).__name__ if config.url_env else f"{error.__cause__ or error}"
         raise ConfigError(

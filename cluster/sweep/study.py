@@ -70,6 +70,7 @@ class SharedStudy:
     def __init__(self, config: SweepConfig, storage: BaseStorage, folder_of: Callable[[int], str]) -> None:
         self._config, self._storage, self._folder_of = config, storage, folder_of
         self._section = config.section
+        self._held: set[int] = set()
         with told_as_storage_error():
             self.study = self._opened()
             self.processes = Processes(self.study, self._section.lease_s)
@@ -81,9 +82,14 @@ class SharedStudy:
 
     # -- taking trials --------------------------------------------------------------------------------------------
 
+    # What the storage was told may have arrived though its answer did not: each of these may be asked again.
+
     def claim(self) -> Claim | None:
         """The next trial that waits, now ours; ``None`` where none does."""
         with told_as_storage_error():
+            for ours in self._trials(TrialState.RUNNING):
+                if _owner(ours) == self.processes.me and ours.number not in self._held:
+                    return self._claimed(ours)
             for waiting in self._trials(TrialState.WAITING):
                 try:
                     taken = self._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
@@ -110,7 +116,11 @@ class SharedStudy:
         """
         with told_as_storage_error():
             trial = self._trial(number)
-            if trial.state is not TrialState.RUNNING or not self.processes.dead()(_owner(trial), str(number)):
+            if trial.state is not TrialState.RUNNING:
+                return False
+            if _owner(trial) == self.processes.me:
+                return number not in self._held
+            if not self.processes.dead()(_owner(trial), str(number)):
                 return False
             self._storage.set_trial_user_attr(trial._trial_id, _OWNER, self.processes.me)
         return True
@@ -127,6 +137,10 @@ class SharedStudy:
         with told_as_storage_error():
             trial = self._trial(claim.number)
         return trial.state is TrialState.RUNNING and _owner(trial) == self.processes.me
+
+    def put_down(self, claim: Claim) -> None:
+        """Nobody here works on the trial any more; if it is still ours, it can be claimed again."""
+        self._held.discard(claim.number)
 
     def release(self) -> None:
         """Let every trial that is ours wait for whoever comes next; what is done of it is saved."""
@@ -223,7 +237,9 @@ class SharedStudy:
         if folder is None:
             folder = self._folder_of(trial.number)
             ours.set_user_attr(_FOLDER, folder)
-        return Claim(ours, self._config.space.suggested(ours), folder)
+        claim = Claim(ours, self._config.space.suggested(ours), folder)
+        self._held.add(trial.number)
+        return claim
 
     def _should_prune(self, trial: Trial, step: int) -> bool:
         pruner = self._section.pruning

@@ -83,6 +83,13 @@ def test_no_draw_breaks_a_bound_or_a_condition(sampler: optuna.samplers.BaseSamp
     assert seen == {"cosine", "linear", "fixed"}
 
 
+def test_a_lower_bound_leaves_the_steps_where_they_are() -> None:
+    by_two = of({INITIAL: {"choices": [3, 5]}, FINAL: {"low": 2, "high": 8, "step": 2, "at_least": INITIAL}})
+    assert {(corner[INITIAL], corner[FINAL]) for corner in by_two._corners({}, by_two.order)} == {
+        (3, 4), (3, 8), (5, 6), (5, 8),
+    }  # fmt: skip
+
+
 def test_what_was_suggested_is_suggested_again() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
     trial = study.ask()
@@ -198,6 +205,8 @@ def test_a_sweep_is_loaded_with_what_is_put_over_it_and_dumped_so_that_it_loads_
         ({"space": {}}, "sweep.space", "at least 1"),
         ({"space": {INITIAL: {"low": 9, "high": 5}}}, "low", "above high"),
         ({"space": {INITIAL: {"low": 0, "high": 5, "log": True}}}, "log", "positive"),
+        ({"space": {INITIAL: {"low": 5.0, "high": 60}}}, INITIAL, "whole number"),
+        ({"space": {INITIAL: {"low": 5, "high": 60, "step": 2.5}}}, INITIAL, "cannot be 7.5"),
         ({"space": {INITIAL: {"low": 1, "hihg": 5}}}, "hihg", "did you mean 'high'"),
         ({"space": {INITIAL: {"low": 1, "high": 5}}, "sampler": {"kind": "tpe2"}}, "sweep.sampler.kind", "tpe"),
         ({"space": {INITIAL: {"low": 1, "high": 5}}, "objectives": ["usd"]}, "sweep.objectives", "begin with val"),
@@ -208,6 +217,11 @@ def test_a_sweep_is_loaded_with_what_is_put_over_it_and_dumped_so_that_it_loads_
         ),
         (
             {"space": {INITIAL: {"low": 1, "high": 5}}, "storage": "postgresql://me:hush@host/db"},
+            "sweep.storage.url_env",
+            "holds a password",
+        ),
+        (
+            {"space": {INITIAL: {"low": 1, "high": 5}}, "storage": "postgresql://me:pa/ss=hush@host/db"},
             "sweep.storage.url_env",
             "holds a password",
         ),

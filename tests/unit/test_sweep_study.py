@@ -15,6 +15,7 @@ from uuid import uuid4
 import optuna
 import pytest
 import yaml
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
@@ -24,7 +25,7 @@ from cluster.sweep.loading import SweepConfig, load_sweep
 from cluster.sweep.storage import open_storage
 from cluster.sweep.study import Claim, SharedStudy, values_by_step
 from cluster.sweep.winner import best_trial, pareto_front
-from gpo.errors import ConfigError
+from gpo.errors import ConfigError, StorageError
 from gpo.limits.messages import Spent
 from tests.study_servers import postgresql_server, redis_server
 
@@ -85,6 +86,19 @@ class Process:
     def complete(self, claim: Claim, val: float) -> None:
         self.study.tell(claim, "complete", [val], {})
 
+    def fail_at(self, patch: pytest.MonkeyPatch, write: int, *, arrives: bool) -> None:
+        """Have the storage fail once, when it is told something of a trial for the so-manieth time."""
+        told, so_far = self.storage.set_trial_user_attr, [0]
+
+        def fail(*arguments: Any, **named: Any) -> None:
+            so_far[0] += 1
+            if so_far[0] != write or arrives:
+                told(*arguments, **named)
+            if so_far[0] == write:
+                raise StorageInternalError("away")
+
+        patch.setattr(self.storage, "set_trial_user_attr", fail)
+
     def pretend_elsewhere(self) -> None:
         """Give a sign of life as a process of another machine would."""
         self.study.processes.beat(Spent())
@@ -122,6 +136,53 @@ def test_all_trials_wait_from_the_beginning_and_the_first_is_the_papers(two: tup
     assert (first.number, second.number) == (0, 1)
     assert first.params == {INITIAL: 50, BY: "relevance"}
     assert first.folder.endswith("0000")
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+@pytest.mark.parametrize("write", [1, 2])
+def test_a_claim_that_the_storage_cut_off_can_be_made_again(
+    two: tuple[Process, Process], monkeypatch: pytest.MonkeyPatch, *, write: int, arrives: bool
+) -> None:
+    one, other = two
+    with monkeypatch.context() as hiccup:
+        one.fail_at(hiccup, write, arrives=arrives)
+        with pytest.raises(StorageError):
+            one.study.claim()
+    again = one.claim()
+    if (write, arrives) == (1, False):  # nobody's now, until its lease is over
+        assert again.number == 1
+        for process in two:
+            process.study.abandoned()
+            process.clock = 2000.0
+        assert one.study.bid(0)
+        again = one.study.settled(0) or again
+    assert again.number == 0
+    assert one.study.claim().number in (1, 2)  # type: ignore[union-attr]
+    assert other.study.abandoned() == []
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_bid_whose_answer_was_lost_can_be_made_again(
+    two: tuple[Process, Process], monkeypatch: pytest.MonkeyPatch, *, arrives: bool
+) -> None:
+    dead, heir = two
+    dead.claim()
+    dead.study.processes.beat(Spent(), ended=True)
+    with monkeypatch.context() as hiccup:
+        heir.fail_at(hiccup, 1, arrives=arrives)
+        with pytest.raises(StorageError):
+            heir.study.bid(0)
+    assert heir.study.bid(0)
+    assert heir.study.settled(0) is not None
+    assert not heir.study.bid(0)  # it has it
+
+
+def test_a_trial_that_was_put_down_can_be_claimed_again(two: tuple[Process, Process]) -> None:
+    one, _ = two
+    claim = one.claim()
+    one.study.put_down(claim)
+    assert one.claim().number == claim.number
+    assert one.claim().number == claim.number + 1
 
 
 def test_two_processes_share_the_trials_and_make_no_more(two: tuple[Process, Process]) -> None:
