@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
 from actors.folder import Folder
 from cluster.build import require_room_to_decay
+from cluster.run_folder import fingerprint
 from cluster.standing import Services
 from cluster.sweep.held_folder import held_folder
 from cluster.sweep.hosts import Hosts
@@ -45,6 +48,23 @@ class Confirmation:
         return self.difference.statement(WINNER, PAPER)
 
 
+def confirmation_key(config: SweepConfig, params: Params) -> str:
+    """Changes with everything that the confirmation of a setting depends on."""
+    assert config.section.holdout is not None  # noqa: S101  # else, nothing to do
+    return _digest([_held_out(config, params), _held_out(config, config.space.paper), config.section.holdout.alpha])
+
+
+def _held_out(config: SweepConfig, params: Params) -> str:
+    """Of one side: names its folder, so that the winner of before is not in the way of another."""
+    assert config.holdout is not None  # noqa: S101
+    tasks = [[task.model_dump(mode="json") for task in config.holdout.tasks], *map(fingerprint, config.holdout_tasks)]
+    return _digest([sorted(params.items()), list(config.holdout.run.seeds), tasks])
+
+
+def _digest(document: Any) -> str:
+    return blake2b(json.dumps(document, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
 async def confirm(
     config: SweepConfig,
     trial: int,
@@ -69,7 +89,7 @@ async def confirm(
         return Confirmation(trial, settings, {}, None)
     space = replace(config.space, base=config.holdout)
     scores = await gather(
-        _tested(name, chosen, space, config, folder / name, services, hosts, announce)
+        _tested(name, chosen, space, config, folder / f"{name}-{_held_out(config, chosen)}", services, hosts, announce)
         for name, chosen in settings.items()
     )
     best, paper = scores
@@ -110,11 +130,12 @@ async def _tested(
     return scores
 
 
-def confirmation_document(confirmation: Confirmation) -> dict[str, Any]:
-    """As it stands in ``sweep.json``."""
+def confirmation_document(confirmation: Confirmation, key: str) -> dict[str, Any]:
+    """As it stands in ``sweep.json``; ``key`` is its ``confirmation_key``."""
     difference = confirmation.difference
     return {
         "trial": confirmation.trial,
+        "key": key,
         "statement": confirmation.statement,
         "params": {name: dict(params) for name, params in confirmation.params.items()},
         "test": {name: dict(scores) for name, scores in confirmation.scores.items()},

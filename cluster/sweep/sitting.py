@@ -20,7 +20,7 @@ from cluster.outputs import RunRecord
 from cluster.preflight import explained_refusal
 from cluster.spending import Spending
 from cluster.standing import Services
-from cluster.sweep.confirmation import confirm, confirmation_document
+from cluster.sweep.confirmation import confirm, confirmation_document, confirmation_key
 from cluster.sweep.hosts import Hosts
 from cluster.sweep.loading import SweepConfig
 from cluster.sweep.metrics import SweepMetrics
@@ -137,7 +137,10 @@ class Sitting:
         """The best trial, where it is to be confirmed and was not."""
         best = best_trial(self._study.trials()) if self._config.holdout is not None else None
         known = self._study.confirmation
-        return None if best is None or (known is not None and known["trial"] == best.number) else best
+        if best is None:
+            return None
+        wanted = {"trial": best.number, "key": confirmation_key(self._config, dict(best.params))}
+        return None if known is not None and wanted.items() <= known.items() else best
 
     def _leave(self) -> None:
         with suppress(StorageError):
@@ -250,7 +253,8 @@ class Sitting:
             self._config, best.number, dict(best.params), self._folder / "holdout", services, hosts,
             self._view.confirming,
         )  # fmt: skip
-        await self._call(self._study.confirmed, confirmation_document(confirmation))
+        key = confirmation_key(self._config, dict(best.params))
+        await self._call(self._study.confirmed, confirmation_document(confirmation, key))
 
     async def _beats(self, account: Spending) -> None:
         pause = min(_MOST_BEAT_S, self._config.section.lease_s / _BEATS_A_LEASE)

@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 
 from actors.folder import Folder
 from cluster.config.sweep import JournalStorageConfig
+from cluster.sweep.confirmation import confirmation_key
 from cluster.sweep.loading import SweepConfig, load_sweep
 from cluster.sweep.storage import open_storage
 from cluster.sweep.study import Claim, SharedStudy, values_by_step
@@ -425,3 +426,23 @@ def test_the_study_opens_as_any_study(tmp_path: Path) -> None:
     proposals(process, [0.1, 0.2])
     study = optuna.load_study(study_name="tuned", storage=f"sqlite:///{tmp_path}/study.db")
     assert study.best_value == 0.2
+
+
+def test_another_setting_or_other_held_out_tasks_are_confirmed_anew(tmp_path: Path) -> None:
+    def held_out(**changes: Any) -> SweepConfig:
+        data = {split: str(TRIAGE / f"{split}.jsonl") for split in ("train", "val", "test")}
+        task = {"name": "desks", "data": data, "fields": {"input": "text", "target": "label"}}
+        return load_sweep(sweep_file(tmp_path, holdout={"tasks": [task], "seeds": [0, 1], **changes}), ())
+
+    setting = {INITIAL: 7, BY: "recency"}
+    keys = {
+        confirmation_key(config, params)
+        for config, params in (
+            (held_out(), setting),
+            (held_out(), {**setting, INITIAL: 8}),
+            (held_out(alpha=0.1), setting),
+            (held_out(seeds=[0]), setting),
+        )
+    }
+    assert len(keys) == 4
+    assert confirmation_key(held_out(), dict(reversed(setting.items()))) in keys
