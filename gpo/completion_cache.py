@@ -120,4 +120,8 @@ class _Flight:
 
 
 def _hit(reply: Completion) -> Completion:
-    return Completion(reply.text, Usage(cached=1), reply.truncated)
+    took = reply.usage
+    tokens = took.prompt_tokens + took.completion_tokens + took.cached_tokens
+    return Completion(
+        reply.text, Usage(cached=1, cached_tokens=tokens, cached_usd=took.cost_usd + took.cached_usd), reply.truncated
+    )

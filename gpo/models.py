@@ -46,7 +46,8 @@ class Usage:
     ``requests`` counts calls answered by the endpoint, ``cached`` calls answered without it, ``retries`` attempts that
     failed and were repeated, ``failures`` calls given up. Of the requests, ``empty`` counts those without text in the
     reply, ``truncated`` those whose reply was cut off, and ``unmetered`` those of which the endpoint does not say, or
-    does not say sensibly, how many tokens they took; their tokens count as 0.
+    does not say sensibly, how many tokens they took; their tokens count as 0. ``cached_tokens`` and ``cached_usd`` are
+    what the cached calls took when they were made, prompt and completion together.
     """
 
     requests: int = 0
@@ -59,6 +60,8 @@ class Usage:
     empty: int = 0
     truncated: int = 0
     unmetered: int = 0
+    cached_tokens: int = 0
+    cached_usd: float = 0.0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -72,6 +75,8 @@ class Usage:
             self.empty + other.empty,
             self.truncated + other.truncated,
             self.unmetered + other.unmetered,
+            self.cached_tokens + other.cached_tokens,
+            self.cached_usd + other.cached_usd,
         )
 
 

@@ -10,17 +10,14 @@ from gpo.models import Usage
 def cost(usages: Iterable[Usage]) -> tuple[float, float]:
     """Tokens and dollars as if no completion had been cached before.
 
-    A call that the cache answered is reckoned at the mean of those to the same model that the endpoint answered; where
-    it answered none, at nothing. Else whoever comes first would pay for the initial prompts, and a setting that was
-    tried before would be free.
+    A call that the cache answered counts with what it took when it was made. Else whoever comes first would pay for the
+    initial prompts, and a setting that was tried before would be free.
 
     Args:
         usages: one for each role.
     """
     tokens = usd = 0.0
     for usage in usages:
-        if usage.requests:
-            times = (usage.requests + usage.cached) / usage.requests
-            tokens += times * (usage.prompt_tokens + usage.completion_tokens)
-            usd += times * usage.cost_usd
+        tokens += usage.prompt_tokens + usage.completion_tokens + usage.cached_tokens
+        usd += usage.cost_usd + usage.cached_usd
     return tokens, usd

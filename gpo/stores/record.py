@@ -12,22 +12,29 @@ _CHECKSUM_BYTES = 12
 
 
 def encode(key: bytes, completion: Completion) -> bytes:
-    """Text and ending, without what it cost."""
+    """Text, ending, tokens and cost."""
+    usage = completion.usage
+    fields = [completion.text, completion.truncated, usage.prompt_tokens, usage.completion_tokens, usage.cost_usd]
     # A model may reply with half a surrogate pair.
-    content: bytes = msgpack.packb([completion.text, completion.truncated], unicode_errors="surrogatepass")
+    content: bytes = msgpack.packb(fields, unicode_errors="surrogatepass")
     return _checksum(key, content) + content
 
 
 def decode(key: bytes, record: bytes) -> Completion | None:
-    """The completion; ``None`` where the bytes are damaged, of another form, or belong to another key."""
+    """The completion, with what it took when it was made.
+
+    ``None`` where the bytes are damaged, of another form, or belong to another key. Earlier ones say nothing of what
+    they took.
+    """
     content = record[_CHECKSUM_BYTES:]
     if record[:_CHECKSUM_BYTES] != _checksum(key, content):
         return None
     try:
-        text, truncated = msgpack.unpackb(content, unicode_errors="surrogatepass")
+        text, truncated, *took = msgpack.unpackb(content, unicode_errors="surrogatepass")
+        sent, generated, usd = took or (0, 0, 0.0)
     except (ValueError, TypeError):
         return None
-    return Completion(text, Usage(), truncated)
+    return Completion(text, Usage(prompt_tokens=sent, completion_tokens=generated, cost_usd=usd), truncated)
 
 
 def _checksum(key: bytes, content: bytes) -> bytes:

@@ -215,7 +215,7 @@ class CompletionStoreContract(ABC):
             key = number.to_bytes(20, "big")
             assert await self.make().find(key) is Missing.CLAIMED
             await self.make().put(key, Completion(text, Usage(requests=1, prompt_tokens=3), bool(truncated)))
-            assert await self.make().find(key) == Completion(text, Usage(), bool(truncated))
+            assert await self.make().find(key) == Completion(text, Usage(prompt_tokens=3), bool(truncated))
 
     async def test_is_a_value_that_travels(self) -> None:
         await self.make().put(b"key", Completion("reply", Usage()))

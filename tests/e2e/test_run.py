@@ -24,7 +24,7 @@ KEY = "canary-5f1d2c"
 MARKUP = 'Which <b>team</b> & "desk" <script>alert(1)</script> shall take this?'
 NUM_STEPS, NUM_CANDIDATES, VAL_SIZE, TEST_SIZE = 3, 3, 20, 30
 USAGE = {"requests", "cached", "retries", "failures", "prompt_tokens", "completion_tokens", "cost_usd"}
-ODD = {"empty", "truncated", "unmetered"}
+ODD = {"empty", "truncated", "unmetered", "cached_tokens", "cached_usd"}
 
 
 @dataclass(frozen=True)

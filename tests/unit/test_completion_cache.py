@@ -74,6 +74,9 @@ async def test_what_is_repeatable_is_asked_once(sampling: Sampling, expected: bo
     assert len(inner.calls) == (1 if expected else 3)
 
 
+HIT = Usage(cached=1, cached_tokens=5, cached_usd=0.1)
+
+
 @pytest.mark.parametrize("text", ["", "reply", "\ud83d"])
 @pytest.mark.parametrize("truncated", [False, True])
 async def test_a_hit_is_the_reply_and_costs_nothing(text: str, truncated: bool, store: SqliteStore) -> None:
@@ -82,9 +85,9 @@ async def test_a_hit_is_the_reply_and_costs_nothing(text: str, truncated: bool, 
     )
     model, inner = cached(store, lambda *_: bought)
     assert await model.complete(MESSAGES, GREEDY) == bought
-    assert await model.complete(MESSAGES, GREEDY) == Completion(text, Usage(cached=1), truncated)
+    assert await model.complete(MESSAGES, GREEDY) == Completion(text, HIT, truncated)
     other, unasked = cached(store, lambda *_: "another")
-    assert await other.complete(MESSAGES, GREEDY) == Completion(text, Usage(cached=1), truncated)
+    assert await other.complete(MESSAGES, GREEDY) == Completion(text, HIT, truncated)
     assert (len(inner.calls), len(unasked.calls)) == (1, 0)
 
 
@@ -102,7 +105,7 @@ async def test_calls_at_the_same_time_are_one(store: SqliteStore) -> None:
     gate.open.set()
     replies = await asyncio.gather(*calls)
     assert gate.begun == 1
-    assert sum((reply.usage for reply in replies), start=Usage()) == Usage(1, 19, 2, 0, 5)
+    assert sum((reply.usage for reply in replies), start=Usage()) == Usage(1, 19, 2, 0, 5, cached_tokens=19 * 5)
     assert {reply.text for reply in replies} == {"reply"}
 
 
@@ -149,7 +152,7 @@ async def test_one_who_gives_up_does_not_end_the_call_of_the_others(store: Sqlit
     gate.open.set()
     replies = await asyncio.gather(second, third)
     assert (gate.begun, gate.cancelled) == (1, 0)
-    assert sum((reply.usage for reply in replies), start=Usage()) == Usage(1, 1, 2, 0, 5)
+    assert sum((reply.usage for reply in replies), start=Usage()) == Usage(1, 1, 2, 0, 5, cached_tokens=5)
 
 
 async def test_the_call_ends_when_nobody_waits_for_it(store: SqliteStore) -> None:
@@ -171,7 +174,7 @@ async def test_travels_without_what_is_under_way(store: SqliteStore) -> None:
     model, _ = cached(store, lambda *_: "reply")
     await model.complete(MESSAGES, GREEDY)
     there = pickle.loads(pickle.dumps(CachedModel(Sink(), store, IDENTITY)))  # noqa: S301  # our own
-    assert (await there.complete(MESSAGES, GREEDY)).usage == Usage(cached=1)
+    assert (await there.complete(MESSAGES, GREEDY)).usage.cached == 1
     assert pickle.loads(pickle.dumps(there)) == there  # noqa: S301  # our own
 
 

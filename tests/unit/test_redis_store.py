@@ -81,7 +81,7 @@ class TestRedis(CompletionStoreContract):
 
     def damage(self, key: bytes) -> None:
         name = f"gpo:1:{{{key.hex()}}}"
-        self.client.set(name, self.client.get(name)[:-1] + b"\0")
+        self.client.set(name, self.client.get(name)[:-1] + b"\7")
 
     @pytest.fixture(autouse=True)
     def _short_leases(self, monkeypatch: pytest.MonkeyPatch) -> None:

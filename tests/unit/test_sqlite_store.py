@@ -36,7 +36,7 @@ class TestSqlite(CompletionStoreContract):
 
     def damage(self, key: bytes) -> None:
         with sqlite3.connect(self.path) as file:
-            file.execute("UPDATE completions SET record = substr(record, 1, length(record) - 1) || x'00'")
+            file.execute("UPDATE completions SET record = substr(record, 1, length(record) - 1) || x'07'")
 
 
 async def keeps_nothing(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> str:
