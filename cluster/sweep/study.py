@@ -30,7 +30,7 @@ from gpo.errors import ConfigError
 
 Outcome = Literal["complete", "pruned", "failed"]
 
-_OWNER, _FOLDER, _VALUES = "process", "folder", "values"
+_OWNER, _FOLDER, _VALUES, _AWAY = "process", "folder", "values", "away"
 _CONFIRMING, _CONFIRMATION = "confirming", "confirmation"
 _CONFIG = "config"
 _ENQUEUED_WITHIN_S = 30.0
@@ -196,6 +196,14 @@ class SharedStudy:
             if step not in self._trial(claim.number).intermediate_values:
                 trial.report(sum(values) / len(values), step)
             return self._should_prune(trial, step)
+
+    def was_away(self, claim: Claim) -> bool:
+        """Whether a model was out of reach for this trial in another sitting already; it is known from now on."""
+        with told_as_storage_error():
+            known = claim.trial.user_attrs.get(_AWAY)
+            if known is None:
+                claim.trial.set_user_attr(_AWAY, self.processes.me)
+        return known not in (None, self.processes.me)
 
     def tell(self, claim: Claim, outcome: Outcome, values: Sequence[float], notes: Mapping[str, Any]) -> None:
         """Say what a trial came to.

@@ -17,7 +17,7 @@ from cluster.sweep.hosts import Hosts
 from cluster.sweep.loading import SweepConfig
 from cluster.sweep.population import Population, means
 from cluster.sweep.study import Claim, Outcome, SharedStudy
-from gpo.errors import ConfigError
+from gpo.errors import ConfigError, ModelUnavailable
 
 _T = TypeVar("_T")
 
@@ -60,6 +60,7 @@ async def run_trial(
 
     Raises:
         LeaseLost: another process has taken the trial over.
+        ModelUnavailable: an endpoint was away for too long, for the first time in this trial.
         GPOError: the sweep cannot go on; the trial is still ours.
         asyncio.CancelledError: likewise.
     """
@@ -121,6 +122,13 @@ async def _told(
     pruned: bool,
 ) -> None:
     record = population.record
+    # An endpoint that is away would use up one trial after the other; where it comes back, each can go on.
+    is_away = any(error.startswith(ModelUnavailable.__name__) for error in record.errors.values())
+    if is_away and not await call(study.was_away, claim):
+        population.save("interrupted")
+        raise ModelUnavailable(
+            f"trial {claim.number} waits, and goes on with --resume: {next(iter(record.errors.values()))}"
+        )
     errors = [f"{key}: {error}" for key, error in record.errors.items()]
     outcome: Outcome = "failed" if errors else "pruned" if pruned else "complete"
     population.save("failed" if errors else "completed" if not pruned else "interrupted")

@@ -178,6 +178,15 @@ def test_a_bid_whose_answer_was_lost_can_be_made_again(
     assert not heir.study.bid(0)  # it has it
 
 
+def test_a_trial_waits_once_for_a_model_that_is_away(two: tuple[Process, Process]) -> None:
+    one, other = two
+    claim = one.claim()
+    assert [one.study.was_away(claim) for _ in range(2)] == [False, False]
+    one.study.release()
+    again = other.claim()
+    assert (again.number, other.study.was_away(again)) == (claim.number, True)
+
+
 def test_a_trial_that_was_put_down_can_be_claimed_again(two: tuple[Process, Process]) -> None:
     one, _ = two
     claim = one.claim()
