@@ -13,6 +13,7 @@ from cluster.config import RunConfig
 from cluster.config.loading import read_overridden, validated
 from cluster.run_folder import new_run_id
 from cluster.submit import Jobs, Order, exit_code, require_reachable
+from cluster.submit_keys import require_no_key_files
 from cluster.submit_kubernetes import manifest
 from cluster.submit_package import Package, package, require_not_shipped
 from gpo.errors import ClusterError, ConfigError
@@ -52,12 +53,15 @@ def submit(config_path: Path, overrides: list[str], address: str | None, options
     run_id = options.run_id or new_run_id(config.run.name)
     require_reachable(*(("--run-dir", options.run_dir) if options.run_dir else ("run.dir", config.run.dir)))
     run_dir = options.run_dir or f"{config.run.dir.rstrip('/')}/{run_id}"
+    root = Path.cwd().resolve()
+    # A RayJob has nothing of the configuration's folder either, wherever that lies.
+    for folder in (root, config_path.resolve().parent) if options.kubernetes else (root,):
+        require_not_shipped(config, sweep.section if sweep else None, folder)
+        require_no_key_files(config, folder)
     if options.kubernetes:
         order = Order(_COMMANDS[options.sweep], "", overrides, run_id, run_dir)
         text = manifest(config_path, config, sweep, order, image=options.image, namespace=options.namespace)
         return _to_kubernetes(text, apply=options.apply)
-    root = Path.cwd().resolve()
-    require_not_shipped(config, sweep.section if sweep else None, root)
     shipped = package(root, config_path, sweep.together if sweep else config)
     for path in shipped.beyond:
         say(f"{path} lies outside of this folder and is not shipped; every node must have it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ import yaml
 
 from cluster.build import embedded_specs
 from cluster.config import RunConfig
+from cluster.secret_values import secret_values
 from cluster.submit import Order
+from cluster.submit_keys import require_no_key_values, require_no_keys, url_variables
 from cluster.submit_package import config_paths
 from gpo.errors import ConfigError
 
@@ -46,8 +49,8 @@ def manifest(
         image: of all containers.
 
     Raises:
-        ConfigError: there is no image, a model is an embedded one, the template is not installed, or the files do not
-            fit into a ConfigMap.
+        ConfigError: there is no image, a model is an embedded one, the template is not installed, the files do not
+            fit into a ConfigMap, or something that would stand in the objects looks like a key.
     """
     if not image:
         raise ConfigError("--image", "is missing", "name the image that the cluster's nodes shall run")
@@ -57,14 +60,10 @@ def manifest(
             "an embedded model serves one machine, and a RayJob has several nodes",
             "use an endpoint; k8s/overlays/laptop has a run on a head alone",
         )
+    secrets = secret_values(config, url_variables(config_path))
+    require_no_key_values({"--run-id": order.run_id, "--run-dir": order.run_dir, "--image": image}, secrets)
     name = object_name(order.run_id)
-    files = _files(config_path, sweep.together if sweep else config)
-    content = {key: path.read_bytes() for path, key in files.items()}
-    content["config.yaml"] = yaml.safe_dump(
-        _moved(_sections(config, sweep, order), {str(path): f"{_FOLDER}/{key}" for path, key in files.items()}),
-        sort_keys=False,
-        allow_unicode=True,
-    ).encode()
+    content = _content(config_path, config, sweep, order, secrets)
     if (size := sum(map(len, content.values()))) > _MAX_BYTES:
         raise ConfigError(
             "tasks",
@@ -95,6 +94,30 @@ def manifest(
     for template in [*_ray_templates(spec), spec["submitterPodTemplate"]]:
         template["spec"]["containers"][0]["image"] = image
     return yaml.dump_all([config_map, job], Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _content(
+    config_path: Path, config: RunConfig, sweep: SweepConfig | None, order: Order, secrets: Sequence[bytes]
+) -> dict[str, bytes]:
+    """What the ConfigMap holds, by its keys. Whoever may read the namespace reads it, so that no key may be there."""
+    files = _files(config_path, sweep.together if sweep else config)
+    for path in files:
+        require_no_keys(
+            path.parent,
+            [path.name],
+            secrets,
+            where=str(config_path),
+            remedy="name another file, or take it out there; the cluster's pods have keys from a Secret",
+        )
+    content = {key: path.read_bytes() for path, key in files.items()}
+    sections = _sections(config, sweep, order)
+    require_no_key_values(sections, secrets)
+    content["config.yaml"] = yaml.safe_dump(
+        _moved(sections, {str(path): f"{_FOLDER}/{key}" for path, key in files.items()}),
+        sort_keys=False,
+        allow_unicode=True,
+    ).encode()
+    return content
 
 
 def _sections(config: RunConfig, sweep: SweepConfig | None, order: Order) -> dict[str, Any]:

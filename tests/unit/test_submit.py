@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,65 @@ def test_a_sweep_is_checked_before_it_is_shipped(work: Path) -> None:
     assert "optimizer.no_such_option" in _refusal(lambda: submit(path, [], None, options, said.append))
     path.write_text(yaml.safe_dump(_config() | _SWEEP), encoding="utf-8")
     assert "--sweep" in _refusal(lambda: submit(path, [], None, SubmitOptions(), said.append))
+
+
+@pytest.mark.parametrize(
+    ("sections", "refused"),
+    [
+        ({"cache": {"path": "completions.sqlite"}}, "cache.path"),
+        ({"cache": {"path": "/storage/completions.sqlite"}}, None),
+        ({"models": {"task": {"model": "t", "api_key_file": "token"}}}, "models.task.api_key_file"),
+        ({"models": {"task": {"model": "t", "api_key_file": "/secrets/token"}}}, None),
+    ],
+)
+def test_a_ray_job_has_nothing_that_lies_beside_its_configuration(
+    sections: dict[str, Any], refused: str | None, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = _config()
+    raw["models"] |= sections.get("models", {})
+    path = work / "config.yaml"
+    path.write_text(yaml.safe_dump(raw | {"cache": sections.get("cache", {"kind": "none"})}), encoding="utf-8")
+    (work / "token").write_text(KEY, encoding="utf-8")
+    options = SubmitOptions(kubernetes=True, image="i:1", run_id="first")
+    if refused is None:
+        assert submit(path, [], None, options, print) == 0
+    else:
+        assert _refusal(lambda: submit(path, [], None, options, print)).startswith(f"{refused}:")
+        assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("data/train.jsonl", KEY),
+        ("data/train.jsonl", "sk-" + "a1B2" * 10),
+        ("models.task.sampling.extra.metadata.token", KEY),
+        ("models.task.sampling.extra.metadata.token", "sk-" + "a1B2" * 10),
+        ("models.task.sampling.extra.metadata.token", 'a key: it\'s of\n\ttwo "lines"'),
+        ("models.optimizer.base_url", "study-password"),
+        ("--run-id", KEY),
+        ("--run-dir", KEY),
+    ],
+)
+def test_no_key_stands_in_a_config_map(option: str, text: str, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY if text.startswith("sk-") else text)
+    monkeypatch.setenv("STUDY_URL", "redis://:study-password@host")
+    raw = _config() | {"sweep": {**_SWEEP["sweep"], "storage": {"kind": "url", "url_env": "STUDY_URL"}}}
+    options = SubmitOptions(sweep=True, kubernetes=True, image="i:1")
+    if option == "data/train.jsonl":
+        (work / option).write_text(f'{{"input": "a", "target": "{text}"}}\n', encoding="utf-8")
+    elif option.startswith("--"):
+        options = replace(options, **{option[2:].replace("-", "_"): f"/storage/{text}/x"})
+    elif option.endswith("base_url"):
+        raw["models"]["optimizer"]["base_url"] = f"http://{text}/v1"
+    else:
+        raw["models"]["task"]["sampling"] = {"extra": {"metadata": {"token": text}}}
+    path = work / "config.yaml"
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    said = _refusal(lambda: submit(path, [], None, options, print))
+    assert "keys are never shipped" in said
+    assert text not in said
+    assert (Path(option).name if "/" in option else option) in said
 
 
 def test_results_must_outlive_the_job() -> None:
