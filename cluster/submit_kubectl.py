@@ -16,8 +16,9 @@ def apply(manifest: Manifest) -> None:
         ConfigError: ``kubectl`` is not installed.
         ClusterError: it was refused; what it said has been shown.
     """
-    # One that is there has the same content: its name says so.
-    if _kubectl(["apply"], manifest.config_map):
+    # One that is there has the same content: its name says so. On the server's side, since kubectl's own side copies an
+    # object into an annotation of it, and annotations hold a quarter of what a ConfigMap does.
+    if _kubectl(["apply", "--server-side", "--force-conflicts"], manifest.config_map):
         raise ClusterError("kubectl did not apply the ConfigMap, and so no RayJob; what it said stands above")
     # Not applied: a RayJob runs once, and one that is there would take the change and go on as it was, or stay over.
     if _kubectl(["create"], manifest.job):

@@ -50,7 +50,7 @@ class Manifest:
     @property
     def text(self) -> str:
         """Both as YAML, in the order in which they are to be made."""
-        return as_yaml(self.config_map, self.job)
+        return f"# kubectl apply --server-side -f FILE\n{as_yaml(self.config_map, self.job)}"
 
 
 def manifest(
@@ -239,8 +239,13 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
+_READ_OTHERWISE = re.compile(r"[yYnN]|[-+]?\.?\d\S*")
+"""Texts that other readers of YAML may take for a truth value or a number (``n``, ``1e3``), and PyYAML does not."""
+
+
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    style = "|" if "\n" in text else '"' if _READ_OTHERWISE.fullmatch(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Plain.add_representer(str, _text)

@@ -16,7 +16,7 @@ from cluster.config import RunConfig, load_config
 from cluster.config.loading import validate
 from cluster.submit import Order, _resolved, require_reachable
 from cluster.submit_command import SubmitOptions, submit
-from cluster.submit_kubernetes import Manifest, manifest, object_name
+from cluster.submit_kubernetes import Manifest, as_yaml, manifest, object_name
 from cluster.submit_package import Package, package, require_not_shipped
 from cluster.sweep.loading import load_sweep
 from gpo.errors import ClusterError, ConfigError
@@ -391,7 +391,18 @@ def test_the_ray_job_is_made_once_its_configuration_is_there(
             submit(work / "config.yaml", [], None, options, print)
     text = said.read_text(encoding="utf-8")
     assert re.findall("^kind: (.*)$", text, re.MULTILINE) == asked
-    assert [line for line in text.splitlines() if line.endswith(" -f -")] == ["apply -f -", "create -f -"][: len(asked)]
+    assert [line for line in text.splitlines() if line.endswith(" -f -")] == [
+        # On its own side, kubectl could not apply a ConfigMap of more than a quarter of what one holds.
+        "apply --server-side --force-conflicts -f -",
+        "create -f -",
+    ][: len(asked)]
+
+
+@pytest.mark.parametrize("text", ["n", "y", "N", "no", "1e3", "0o17", "0x1f", "1_000", "12:30", "-.5", "~", "true"])
+def test_what_is_a_text_is_read_as_one(text: str) -> None:
+    written = as_yaml({text: [text]}).strip()
+    assert re.fullmatch(r"""(["']).+\1:\n- (["']).+\2""", written), written
+    assert yaml.safe_load(written) == {text: [text]}
 
 
 def test_a_ray_job_carries_the_configuration_and_its_data(work: Path) -> None:
