@@ -17,6 +17,7 @@ from ray.exceptions import ActorDiedError, RayError
 from actors.metrics.catalogue import Metric
 from actors.metrics.exporter import exporter
 from actors.metrics.recording import Ledger
+from actors.metrics.tally import Tally
 from cluster.config import RunConfig
 from cluster.config.metrics import MetricsConfig
 from cluster.metrics_view import MetricsView
@@ -46,6 +47,7 @@ class Metrics:
         self._book = self._ledger.book("driver") if self._ledger else None
         self._exporter: Any = None
         self._serving: Any = None
+        self._told: dict[str, Tally] = {}  # an exporter started anew cannot ask the nodes that were lost
         self._over = Event()
         self._announced: int | None = None
         self._watching = Thread(target=self._watch, name="metrics", daemon=True)
@@ -147,20 +149,20 @@ class Metrics:
         if self._exporter is None:
             # Kept from now on: an actor ends with the handle of who made it, whoever else found it by its name.
             self._exporter = exporter(self._config.host, port, self._ledger.name)
-        self._exporter.watch.remote(self._ledger.name)
         host = self._config.host if self._config.port is not None else "127.0.0.1"
         # At the same port as before, so that a scraper's series go on.
-        self._serving = self._exporter.serve.remote(host, self._announced or port)
+        serving = self._exporter.serve.remote(host, self._announced or port)
+        self._serving = [serving, self._exporter.watch.remote(self._ledger.name, self._told)]
 
     def _port(self, timeout_s: float) -> int:
         """Where the exporter listens that was asked; one that has ended is made anew."""
         try:
-            port: int = ray.get(self._serving, timeout=timeout_s)
+            port, self._told = ray.get(self._serving, timeout=timeout_s)
         except ActorDiedError:
             self._exporter = None
             self._ask()
-            port = ray.get(self._serving, timeout=timeout_s)
-        return port
+            port, self._told = ray.get(self._serving, timeout=timeout_s)
+        return int(port)
 
     def _watch(self) -> None:
         while not self._over.wait(_LOOK_EVERY_S):

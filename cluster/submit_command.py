@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,11 @@ from cluster.config import RunConfig
 from cluster.config.loading import read_overridden, validated
 from cluster.run_folder import new_run_id
 from cluster.submit import Jobs, Order, exit_code, require_reachable
+from cluster.submit_keys import require_no_key_files
+from cluster.submit_kubectl import apply
 from cluster.submit_kubernetes import manifest
 from cluster.submit_package import Package, package, require_not_shipped
-from gpo.errors import ClusterError, ConfigError
+from gpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from cluster.sweep.loading import SweepConfig
@@ -52,12 +53,19 @@ def submit(config_path: Path, overrides: list[str], address: str | None, options
     run_id = options.run_id or new_run_id(config.run.name)
     require_reachable(*(("--run-dir", options.run_dir) if options.run_dir else ("run.dir", config.run.dir)))
     run_dir = options.run_dir or f"{config.run.dir.rstrip('/')}/{run_id}"
+    root = Path.cwd().resolve()
+    # A RayJob has nothing of the configuration's folder either, wherever that lies.
+    for folder in (root, config_path.resolve().parent) if options.kubernetes else (root,):
+        require_not_shipped(config, sweep.section if sweep else None, folder)
+        require_no_key_files(config, folder)
     if options.kubernetes:
         order = Order(_COMMANDS[options.sweep], "", overrides, run_id, run_dir)
-        text = manifest(config_path, config, sweep, order, image=options.image, namespace=options.namespace)
-        return _to_kubernetes(text, apply=options.apply)
-    root = Path.cwd().resolve()
-    require_not_shipped(config, sweep.section if sweep else None, root)
+        objects = manifest(config_path, config, sweep, order, image=options.image, namespace=options.namespace)
+        if options.apply:
+            apply(objects)
+        else:
+            print(objects.text, end="")  # noqa: T201
+        return 0
     shipped = package(root, config_path, sweep.together if sweep else config)
     for path in shipped.beyond:
         say(f"{path} lies outside of this folder and is not shipped; every node must have it")
@@ -127,16 +135,3 @@ def act(action: str, run_id: str, address: str | None, say: Say) -> int:
     job = jobs.info(job_id)
     print(f"{job_id} {job.status.value}: {(job.message or '').partition(chr(10))[0]}")  # noqa: T201
     return exit_code(job) if job.status.is_terminal() else 0
-
-
-def _to_kubernetes(text: str, *, apply: bool) -> int:
-    if not apply:
-        print(text, end="")  # noqa: T201
-        return 0
-    try:
-        done = subprocess.run(["kubectl", "apply", "-f", "-"], input=text, text=True, check=False)  # noqa: S607
-    except FileNotFoundError:
-        raise ConfigError("--apply", "kubectl is not installed", "install it, or leave the option out") from None
-    if done.returncode:
-        raise ClusterError("kubectl did not apply the RayJob; what it said stands above")
-    return 0

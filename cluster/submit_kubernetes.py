@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +14,9 @@ import yaml
 
 from cluster.build import embedded_specs
 from cluster.config import RunConfig
+from cluster.secret_values import secret_values
 from cluster.submit import Order
+from cluster.submit_keys import require_no_key_values, require_no_keys, url_variables
 from cluster.submit_package import config_paths
 from gpo.errors import ConfigError
 
@@ -29,10 +34,29 @@ _MAX_NAME = 47
 """KubeRay adds to a RayJob's name, and a Service's has at most 63 characters."""
 
 
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What Kubernetes is given.
+
+    Attributes:
+        config_map: the configuration and its files. Its name has a digest of them: it cannot be changed, so that who
+            goes on with a run with another budget makes another one.
+        job: the RayJob that runs it. Its pods wait for the ConfigMap, which must be there first.
+    """
+
+    config_map: dict[str, Any]
+    job: dict[str, Any]
+
+    @property
+    def text(self) -> str:
+        """Both as YAML, in the order in which they are to be made."""
+        return f"# kubectl apply --server-side -f FILE\n{as_yaml(self.config_map, self.job)}"
+
+
 def manifest(
     config_path: Path, config: RunConfig, sweep: SweepConfig | None, order: Order, *, image: str | None, namespace: str
-) -> str:
-    """Two objects as YAML: a ConfigMap with the configuration and its files, and a RayJob that runs it.
+) -> Manifest:
+    """A ConfigMap with the configuration and its files, and a RayJob that runs it.
 
     Namespace, Secrets, storage and Redis are those of ``k8s/base/platform``: completions and a sweep's study go to
     that Redis, and metrics are exported for its PodMonitor, unless the configuration says otherwise. Overrides are
@@ -46,8 +70,8 @@ def manifest(
         image: of all containers.
 
     Raises:
-        ConfigError: there is no image, a model is an embedded one, the template is not installed, or the files do not
-            fit into a ConfigMap.
+        ConfigError: there is no image, a model is an embedded one, the template is not installed, the files do not
+            fit into a ConfigMap, or something that would stand in the objects looks like a key.
     """
     if not image:
         raise ConfigError("--image", "is missing", "name the image that the cluster's nodes shall run")
@@ -57,14 +81,10 @@ def manifest(
             "an embedded model serves one machine, and a RayJob has several nodes",
             "use an endpoint; k8s/overlays/laptop has a run on a head alone",
         )
+    secrets = secret_values(config, url_variables(config_path))
+    require_no_key_values({"--run-id": order.run_id, "--run-dir": order.run_dir, "--image": image}, secrets)
     name = object_name(order.run_id)
-    files = _files(config_path, sweep.together if sweep else config)
-    content = {key: path.read_bytes() for path, key in files.items()}
-    content["config.yaml"] = yaml.safe_dump(
-        _moved(_sections(config, sweep, order), {str(path): f"{_FOLDER}/{key}" for path, key in files.items()}),
-        sort_keys=False,
-        allow_unicode=True,
-    ).encode()
+    content = _content(config_path, config, sweep, order, secrets)
     if (size := sum(map(len, content.values()))) > _MAX_BYTES:
         raise ConfigError(
             "tasks",
@@ -75,7 +95,7 @@ def manifest(
     config_map: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "metadata": {"name": f"{name}-{_digest(content)}", "namespace": namespace, "labels": labels},
         "immutable": True,
         "binaryData": {key: base64.b64encode(value).decode() for key, value in content.items() if _is_binary(value)},
         "data": {key: value.decode() for key, value in content.items() if not _is_binary(value)},
@@ -86,7 +106,7 @@ def manifest(
     spec["entrypoint"] = Order(order.command, f"{_FOLDER}/config.yaml", (), order.run_id, order.run_dir).entrypoint
     for template in _ray_templates(spec):
         pod = template["spec"]
-        pod["volumes"] = [*pod["volumes"], {"name": "job", "configMap": {"name": name}}]
+        pod["volumes"] = [*pod["volumes"], {"name": "job", "configMap": {"name": config_map["metadata"]["name"]}}]
         container = pod["containers"][0]
         container["volumeMounts"] = [
             *container["volumeMounts"],
@@ -94,7 +114,43 @@ def manifest(
         ]
     for template in [*_ray_templates(spec), spec["submitterPodTemplate"]]:
         template["spec"]["containers"][0]["image"] = image
-    return yaml.dump_all([config_map, job], Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
+    return Manifest(config_map, job)
+
+
+def as_yaml(*objects: dict[str, Any]) -> str:
+    """Objects as documents that ``kubectl`` reads."""
+    return yaml.dump_all(objects, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _digest(content: Mapping[str, bytes]) -> str:
+    digest = blake2b(digest_size=5)
+    for key, value in sorted(content.items()):
+        digest.update(f"{key}\0{len(value)}\0".encode() + value)
+    return digest.hexdigest()
+
+
+def _content(
+    config_path: Path, config: RunConfig, sweep: SweepConfig | None, order: Order, secrets: Sequence[bytes]
+) -> dict[str, bytes]:
+    """What the ConfigMap holds, by its keys. Whoever may read the namespace reads it, so that no key may be there."""
+    files = _files(config_path, sweep.together if sweep else config)
+    for path in files:
+        require_no_keys(
+            path.parent,
+            [path.name],
+            secrets,
+            where=str(config_path),
+            remedy="name another file, or take it out there; the cluster's pods have keys from a Secret",
+        )
+    content = {key: path.read_bytes() for path, key in files.items()}
+    sections = _sections(config, sweep, order)
+    require_no_key_values(sections, secrets)
+    content["config.yaml"] = yaml.safe_dump(
+        _moved(sections, {str(path): f"{_FOLDER}/{key}" for path, key in files.items()}),
+        sort_keys=False,
+        allow_unicode=True,
+    ).encode()
+    return content
 
 
 def _sections(config: RunConfig, sweep: SweepConfig | None, order: Order) -> dict[str, Any]:
@@ -116,13 +172,16 @@ def _sections(config: RunConfig, sweep: SweepConfig | None, order: Order) -> dic
 
 
 def object_name(run_id: str) -> str:
-    """A name that Kubernetes takes, made of a run's id; of a long one the end stays, which tells runs apart."""
+    """A name that Kubernetes takes, made of a run's id.
+
+    One that Kubernetes takes as it is stays as it is; others get a digest, so that no two runs have one name.
+    """
     name = re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")
     name = name if name[:1].isalpha() else f"gpo-{name}".rstrip("-")
-    if len(name) > _MAX_NAME:
-        tail = name[-21:].lstrip("-")
-        name = f"{name[: _MAX_NAME - len(tail) - 1].rstrip('-')}-{tail}"
-    return name
+    if name == run_id and len(name) <= _MAX_NAME:
+        return name
+    tail = blake2b(run_id.encode(errors="surrogateescape"), digest_size=4).hexdigest()
+    return f"{name[: _MAX_NAME - len(tail) - 1].rstrip('-')}-{tail}"
 
 
 def _files(config_path: Path, config: RunConfig) -> dict[Path, str]:
@@ -180,8 +239,13 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
+_READ_OTHERWISE = re.compile(r"[yYnN]|[-+]?\.?\d\S*")
+"""Texts that other readers of YAML may take for a truth value or a number (``n``, ``1e3``), and PyYAML does not."""
+
+
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    style = "|" if "\n" in text else '"' if _READ_OTHERWISE.fullmatch(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Plain.add_representer(str, _text)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
 from cluster.config import RunConfig
 from cluster.config.cache import SqliteCacheConfig
-from cluster.config.extending import place_below, read_extended
-from cluster.config.models import EndpointConfig
+from cluster.config.extending import place_below
 from cluster.config.sweep import JournalStorageConfig, SweepSection
 from cluster.config.yaml_text import read_yaml
 from cluster.secret_values import secret_values
+from cluster.submit_keys import require_no_key_files, require_no_keys, url_variables
 from gpo.errors import ConfigError
 
 MAX_BYTES = 100_000_000
@@ -33,17 +31,6 @@ _NEVER = GitIgnoreSpec.from_lines(
         ".vscode/", "/runs/", ".env", ".env.*", ".envrc", "*.sqlite", "*.sqlite-wal", "*.sqlite-shm",
     ]
 )  # fmt: skip
-_KEY_FILES = GitIgnoreSpec.from_lines(
-    [
-        "*.pem", "*.key", "*.p12", "*.pfx", "*.kdbx", "*.keystore", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*",
-        ".netrc", ".pypirc", ".git-credentials", ".aws/", ".ssh/", ".kube/", "kubeconfig", "*.kubeconfig",
-        "credentials.json", "service-account*.json", "service_account*.json", "*secrets.yaml", "*secrets.yml",
-    ]
-)  # fmt: skip
-_KEY_TEXT = re.compile(
-    rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----|\bsk-(?:proj-|ant-)?[A-Za-z0-9_-]{32,}|\bAKIA[0-9A-Z]{16}\b"
-    rb"|\bhf_[A-Za-z0-9]{30,}\b|\bgh[pousr]_[A-Za-z0-9]{36,}\b"
-)
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The same content makes the same package, which is then not uploaded again."""
 
@@ -96,18 +83,29 @@ def package(root: Path, config_path: Path, config: RunConfig) -> Package:
     root = root.resolve()
     _require_below(root, config_path)
     named = [path for path in [*extended_files(config_path), *config_paths(config)] if path.exists()]
-    _require_no_key_files(root, config)
+    require_no_key_files(config, root)
     names = set(_walk(root))
     for path in [config_path.resolve(), *(path for path in named if path.is_relative_to(root))]:
         names.update(_named(root, path))
     beyond = tuple(dict.fromkeys(path for path in named if not path.is_relative_to(root)))
     ordered = tuple(sorted(names))
-    _require_no_keys(root, ordered, secret_values(config, _url_variables(config_path)))
+    require_no_keys(
+        root,
+        ordered,
+        secret_values(config, url_variables(config_path)),
+        where="working directory",
+        remedy="move it elsewhere, or name it in .rayignore; on a cluster, keys are set where its nodes are started",
+    )
     return Package(root, ordered, _require_small({name: (root / name).stat().st_size for name in ordered}), beyond)
 
 
 def require_not_shipped(config: RunConfig, sweep: SweepSection | None, root: Path) -> None:
-    """Refuse a place for what a run writes that lies in the working directory: there it would be lost with the job.
+    """Refuse a place for what a run writes that lies in a folder of this machine: it would be lost with the job.
+
+    Args:
+        config: of the run, or below a sweep's trials.
+        sweep: the section, for a sweep.
+        root: the working directory, say.
 
     Raises:
         ConfigError: names the option.
@@ -124,7 +122,7 @@ def require_not_shipped(config: RunConfig, sweep: SweepSection | None, root: Pat
         if place is not None and place.resolve().is_relative_to(root):
             raise ConfigError(
                 option,
-                f"{str(place)!r} lies in the working directory, and would be lost with the job",
+                f"{str(place)!r} lies in the folder {str(root)!r}, and would be lost with the job",
                 "name a file elsewhere, from / on, or a server that all nodes reach, or leave the option out",
             )
 
@@ -167,22 +165,6 @@ def _require_below(root: Path, config_path: Path) -> None:
         )
 
 
-def _require_no_key_files(root: Path, config: RunConfig) -> None:
-    for role, endpoint in _endpoints(config):
-        path = endpoint.api_key_file
-        if path is not None and path.is_relative_to(root):
-            raise ConfigError(
-                f"models.{role}.api_key_file",
-                "lies in the working directory, and keys are never shipped",
-                "mount it on the cluster's nodes and name its place there, or use api_key_env",
-            )
-
-
-def _endpoints(config: RunConfig) -> list[tuple[str, EndpointConfig]]:
-    models = {role: getattr(config.models, role) for role in ("task", "optimizer", "judge", "embedding")}
-    return [(role, model) for role, model in models.items() if isinstance(model, EndpointConfig)]
-
-
 def _walk(root: Path) -> Iterator[str]:
     """The files that no rule leaves out, by their names relative to the root. Links to folders are not followed."""
     rules: dict[Path, list[GitIgnoreSpec]] = {}
@@ -218,33 +200,6 @@ def _named(root: Path, path: Path) -> Iterator[str]:
     for file in files:
         if file.is_file() and not _NEVER.match_file(file.relative_to(root).as_posix()):
             yield file.relative_to(root).as_posix()
-
-
-def _url_variables(config_path: Path) -> tuple[str, ...]:
-    """What names a sweep's storage, which is no part of a run's configuration."""
-    sweep = read_extended(config_path).get("sweep")
-    storage = sweep.get("storage") if isinstance(sweep, dict) else None
-    variable = storage.get("url_env") if isinstance(storage, dict) else None
-    return (variable,) if isinstance(variable, str) else ()
-
-
-def _require_no_keys(root: Path, names: Sequence[str], secrets: Sequence[bytes]) -> None:
-    for name in names:
-        if not _KEY_FILES.match_file(name) and not _holds_key(root / name, secrets):
-            continue
-        raise ConfigError(
-            "working directory",
-            f"{name!r} looks like a key or holds one, and keys are never shipped",
-            "move it elsewhere, or name it in .rayignore; on a cluster, keys are set where its nodes are started",
-        )
-
-
-def _holds_key(path: Path, secrets: Sequence[bytes]) -> bool:
-    if not path.stat().st_size:
-        return False
-    # All of it: a run's log may say at its end what it was refused with. Mapped, since it may be large.
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        return bool(_KEY_TEXT.search(content)) or any(content.find(secret) >= 0 for secret in secrets)
 
 
 def _require_small(sizes: Mapping[str, int]) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from threading import Lock
 from typing import Any, cast
@@ -16,10 +17,12 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.metrics.book import pages
+from actors.metrics.elsewhere import Elsewhere, SilentNodeError
 from actors.metrics.recording import node_folder
 from actors.metrics.tally import Tally, families, tally, total
 
 _RELAY_TIMEOUT_S = 3.0
+_FAREWELL_S = 20.0
 _NAMESPACE = "gpo"
 _HEAD = {"node:__internal_head__": 0.001}
 _PUSH_JOB = "gpo"
@@ -43,8 +46,8 @@ class Relay:
 class Exporter:
     """Answers scrapes with what the processes of all runs that it watches have counted.
 
-    It keeps no count of its own: one that died and was started anew tells the same as before, as soon as it watches
-    again. What a node's relay told last stands in for a node that is out of reach.
+    It counts nothing itself. One that died and was started anew tells the same as before, as soon as it watches again
+    and the nodes have answered; what is known of a lost one is handed to it by who has it watch.
     """
 
     def __init__(self) -> None:
@@ -52,7 +55,7 @@ class Exporter:
         self._relays: dict[str, Any] = {}
         self._runs: set[str] = set()
         self._finished: dict[str, Tally] = {}
-        self._last: dict[tuple[str, str], Tally] = {}
+        self._elsewhere: dict[str, Elsewhere] = {}
         self._port: int | None = None
         self._scrapes = 0
         self._lock = Lock()
@@ -70,26 +73,51 @@ class Exporter:
             app: Any = server.get_app()
 
             def counted(environ: Any, start_response: Any) -> Iterator[bytes]:
+                try:
+                    answer = app(environ, start_response)
+                except SilentNodeError as error:
+                    start_response("503 Service Unavailable", [("Content-Type", "text/plain")])
+                    yield str(error).encode()
+                    return
                 # Counted once the answer is out: who waits for a scrape may end us then.
-                yield from app(environ, start_response)
+                yield from answer
                 self._scrapes += 1
 
             server.set_app(cast("Any", counted))
             self._port = int(server.server_port)
         return self._port
 
-    def watch(self, name: str) -> None:
+    def watch(self, name: str, told: Mapping[str, Tally]) -> dict[str, Tally]:
         """Tell of a run from now on.
 
         Args:
             name: of its ledger.
+            told: what this returned when it was asked last, by whichever exporter; at first, nothing.
+
+        Returns:
+            Node → what it told last, lost ones included.
         """
+        elsewhere = self._elsewhere.setdefault(name, Elsewhere())
+        elsewhere.recall(told)
         self._runs.add(name)
+        return elsewhere.told()
 
     def finish(self, name: str) -> int:
-        """The run is over: what has been counted by now is what is told of it; the number of scrapes so far."""
-        self._finished[name] = self._read(name)
-        return self._scrapes
+        """The run is over: what has been counted by now is what is told of it; the number of scrapes so far.
+
+        Raises:
+            SilentNodeError: a node does not tell.
+        """
+        deadline = time.monotonic() + _FAREWELL_S
+        while True:
+            try:
+                with self._lock:
+                    self._finished[name] = self._read(name)
+                return self._scrapes
+            except SilentNodeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def scrapes(self) -> int:
         """How many were answered."""
@@ -105,29 +133,41 @@ class Exporter:
 
     def forget(self, name: str) -> None:
         """Tell no more of a run, and remove its books."""
-        self._runs.discard(name)
-        self._finished.pop(name, None)
+        with self._lock:
+            self._runs.discard(name)
+            self._finished.pop(name, None)
+            self._elsewhere.pop(name, None)
+            removed = [relay.remove.remote(name) for relay in self._relays.values()]
         self._here.remove(name)
         with suppress(RayError):
-            ray.get([relay.remove.remote(name) for relay in self._relays.values()], timeout=_RELAY_TIMEOUT_S)
+            ray.get(removed, timeout=_RELAY_TIMEOUT_S)
 
     def numbers(self, names: Iterable[str] | None = None) -> Tally:
-        """What was counted of these runs, or of all."""
+        """What was counted of these runs, or of all.
+
+        Raises:
+            SilentNodeError: a node has yet to tell what it told an exporter before this one.
+        """
         with self._lock:
             wanted = sorted(self._runs if names is None else names)
             return total(self._finished[name] if name in self._finished else self._read(name) for name in wanted)
 
     def _read(self, name: str) -> Tally:
         """From all nodes."""
-        asked = {node: relay.read.remote(name) for node, relay in self._relays_elsewhere().items()}
-        for node, reply in asked.items():
-            with suppress(RayError, TimeoutError):
-                self._last[name, node] = ray.get(reply, timeout=_RELAY_TIMEOUT_S)
-        elsewhere = [counted for (of, _), counted in self._last.items() if of == name]
-        return total([self._here.read(name), *elsewhere])
+        relays = self._relays_elsewhere()
+        elsewhere = self._elsewhere.setdefault(name, Elsewhere())
+        asked = {relay.read.remote(name): node for node, relay in relays.items()}
+        answered: list[Any] = []
+        if asked:
+            # All together: several that are out of reach hold up a scrape no longer than one.
+            answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_RELAY_TIMEOUT_S)
+        for reply in answered:
+            with suppress(RayError):
+                elsewhere.hear(asked[reply], ray.get(reply))
+        return total([self._here.read(name), *elsewhere.tallies(relays.keys())])
 
     def _relays_elsewhere(self) -> dict[str, Any]:
-        """A relay for each other node."""
+        """Node → its relay, for each other node that is alive."""
         own = ray.get_runtime_context().get_node_id()
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         alive = {node["NodeID"] for node in nodes if node["Alive"]} - {own}

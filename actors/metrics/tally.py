@@ -35,6 +35,23 @@ def total(tallies: Iterable[Tally]) -> Tally:
     return whole
 
 
+def lost(counted: Tally) -> Tally:
+    """What is left of a node's tally once the node is lost: its processes have died, as if each had been killed.
+
+    What is lost already stays as it is.
+    """
+    left = {cell: value for cell, value in counted.items() if CATALOGUE[cell.metric].kind is not Kind.GAUGE}
+    for cell, value in counted.items():
+        if cell.metric == IN_FLIGHT.name:
+            left[cell] = 0.0
+            left[Cell(REQUESTS.name, VALUE, (*cell.labels, LOST))] += value
+        elif cell.metric == ACTORS.name and cell.part == VALUE:
+            left[cell] = 0.0
+            closed = counted.get(Cell(ACTORS.name, CLOSED, cell.labels), 0.0)
+            left[Cell(ACTOR_DEATHS.name, VALUE, cell.labels)] += value - closed
+    return left
+
+
 def _of_process(page: Page) -> Iterator[tuple[Cell, float]]:
     ended: dict[tuple[str, ...], float] = {}
     for cell, value in page.cells.items():
@@ -50,6 +67,8 @@ def _of_process(page: Page) -> Iterator[tuple[Cell, float]]:
                 is_dead = not page.is_alive and Cell(ACTORS.name, CLOSED, cell.labels) not in page.cells
                 yield cell, float(page.is_alive)
                 yield Cell(ACTOR_DEATHS.name, VALUE, cell.labels), float(is_dead)
+            elif page.is_alive:
+                yield cell, value  # it may end now, and is not dead then
         elif page.is_alive or CATALOGUE[cell.metric].kind is not Kind.GAUGE:
             yield cell, value
 

@@ -15,7 +15,7 @@ from tests.k8s.schemas import check
 def test_a_submitted_run_is_one_that_kubernetes_takes() -> None:
     path = ROOT / "configs/endpoint.yaml"
     order = Order("run", "", (), "sentiment-20261121-173238-ab12", "/storage/runs/first")
-    text = manifest(path, load_config(path), None, order, image="registry.example.com/gpo:1", namespace="gpo")
+    text = manifest(path, load_config(path), None, order, image="registry.example.com/gpo:1", namespace="gpo").text
     settings, job = yaml.safe_load_all(text)
     check(settings)
     check(job)

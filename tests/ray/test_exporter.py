@@ -49,8 +49,9 @@ def test_what_the_dead_counted_is_told_also_by_an_exporter_that_was_started_anew
     telling = exporter("127.0.0.1", 0, ledger.name)
     port = ray.get(telling.serve.remote("127.0.0.1", 0))
     assert _steps(port) == []
-    ray.get(telling.watch.remote(ledger.name))
+    told = ray.get(telling.watch.remote(ledger.name, {}))
     assert _steps(port) == ["3.0"]
+    assert told == {}  # by other nodes
 
     ray.kill(counting)
     assert _steps(port) == ["3.0"]
@@ -63,7 +64,7 @@ def test_what_the_dead_counted_is_told_also_by_an_exporter_that_was_started_anew
     deadline = time.monotonic() + 30
     while True:
         try:
-            again.watch.remote(ledger.name)
+            again.watch.remote(ledger.name, told)
             port = ray.get(again.serve.remote("127.0.0.1", 0))
             break
         except ray.exceptions.RayActorError:

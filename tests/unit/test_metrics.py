@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -15,7 +16,7 @@ from prometheus_client.registry import Collector
 from actors.metrics.book import Book, pages
 from actors.metrics.catalogue import CATALOGUE, SCORE, STEPS, WAIT, Kind, exposed_names
 from actors.metrics.recording import Recorder
-from actors.metrics.tally import Tally, families, tally, total
+from actors.metrics.tally import Tally, families, lost, tally, total
 from gpo.limits.messages import Pool
 from gpo.models import Usage
 from gpo.observing import Outcome
@@ -197,3 +198,25 @@ def test_books_are_for_their_user_alone(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "node"
     Book(folder, "r", "driver")
     assert {path.stat().st_mode & 0o077 for path in (folder, folder.parent)} == {0}
+
+
+def test_a_lost_node_is_told_of_as_if_each_of_its_processes_had_been_killed(tmp_path: Path) -> None:
+    books = [Book(tmp_path / "node", "r", "evaluator") for _ in range(3)]
+    for book in books:
+        recorder = Recorder(book, "r")
+        for outcome in (Outcome.ANSWERED, None):
+            recorder.waits(POOL, "a/0")
+            recorder.begins(POOL, "a/0", 0.1, is_retry=False)
+            if outcome is not None:
+                recorder.ends(POOL, "a/0", outcome, 0.3, Usage(prompt_tokens=5))
+        recorder.waits(POOL, "a/0")
+        book.count(SCORE, "r", "a", "0", "best").set(0.5)
+    books[0].close()
+    found = list(pages(tmp_path / "node"))
+    last = tally(found)
+    assert _series(last)["gpo_actors r evaluator"] == 3
+    assert lost(last) == lost(lost(last)) == tally(replace(page, is_alive=False) for page in found)
+    series = _series(lost(last))
+    assert series["gpo_model_requests_total r a task m answered"] == 3
+    assert series["gpo_model_requests_total r a task m lost"] == 3
+    assert series["gpo_actor_deaths_total r evaluator"] == 2
