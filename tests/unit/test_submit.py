@@ -216,6 +216,22 @@ def test_files_that_are_extended_are_shipped_whatever_git_ignores(work: Path) ->
     assert {"config.yaml", "data/middle.yaml", "data/base.yaml", "data/val.jsonl"} <= set(_packed(work).names)
 
 
+def test_what_is_named_and_never_shipped_is_refused(work: Path) -> None:
+    (work / "runs/data").mkdir()
+    (work / "data/val.jsonl").rename(work / "runs/data/val.jsonl")
+    said = _refusal(lambda: _packed(work, load_config(work / "config.yaml", ["tasks.0.data.val=runs/data/val.jsonl"])))
+    assert said.startswith("tasks.0.data.val: 'runs/data/val.jsonl' is one of those that are never shipped")
+    base = (work / "config.yaml").rename(work / "runs/base.yaml")
+    raw = yaml.safe_load(base.read_text(encoding="utf-8"))
+    raw["tasks"][0]["data"] = {split: f"../data/{split}.jsonl" for split in ("train", "test")} | {
+        "val": "data/val.jsonl"
+    }
+    base.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    (work / "config.yaml").write_text("extends: runs/base.yaml", encoding="utf-8")
+    assert _refusal(lambda: _packed(work)).startswith("extends: 'runs/base.yaml'")
+    assert _refusal(lambda: package(work, base, load_config(base))).startswith("CONFIG: 'runs/base.yaml'")
+
+
 @pytest.mark.parametrize(
     ("sections", "refused"),
     [
