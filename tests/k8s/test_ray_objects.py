@@ -123,6 +123,17 @@ def test_the_service_serves_what_serve_deploy_does() -> None:
     assert service == deployed
 
 
+@pytest.mark.parametrize("folder", BUILT)
+def test_every_node_of_a_service_names_the_port_that_it_serves_at(folder: str) -> None:
+    for item in build(folder):
+        if item["kind"] == "RayService":
+            spec = item["spec"]["rayClusterConfig"]
+            port = yaml.safe_load(item["spec"]["serveConfigV2"])["http_options"]["port"]
+            for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+                ports = group["template"]["spec"]["containers"][0]["ports"]
+                assert {"name": "serve", "containerPort": port} in ports
+
+
 @pytest.mark.parametrize("component", ["object-store", "deletion-rules"])
 def test_components_fit_the_jobs(component: str, tmp_path: Path) -> None:
     # A kustomization may name what it is made of by relative paths alone.
