@@ -78,15 +78,19 @@ def package(root: Path, config_path: Path, config: RunConfig) -> Package:
     files and the folder ``runs``. What the configuration names is shipped even where an ignore file leaves it out.
 
     Raises:
-        ConfigError: the configuration lies elsewhere, something looks like a key, or it is too much.
+        ConfigError: the configuration lies elsewhere or names what is never shipped, something looks like a key, or it
+            is too much.
     """
     root = root.resolve()
     _require_below(root, config_path)
-    named = [path for path in [*extended_files(config_path), *config_paths(config)] if path.exists()]
+    extended = [("extends", path) for path in extended_files(config_path)]
+    options = [(option, path) for option, path in [*extended, *_config_options(config)] if path.exists()]
+    named = [path for _, path in options]
     require_no_key_files(config, root)
     names = set(_walk(root))
-    for path in [config_path.resolve(), *(path for path in named if path.is_relative_to(root))]:
-        names.update(_named(root, path))
+    for option, path in [("CONFIG", config_path.resolve()), *options]:
+        if path.is_relative_to(root):
+            names.update(_named(root, path, option))
     beyond = tuple(dict.fromkeys(path for path in named if not path.is_relative_to(root)))
     ordered = tuple(sorted(names))
     require_no_keys(
@@ -137,21 +141,27 @@ def extended_files(config_path: Path) -> list[Path]:
 
 def config_paths(config: RunConfig) -> list[Path]:
     """Every file and folder that a configuration names and a run reads, but for files with keys; absolute."""
+    return [path for _, path in _config_options(config)]
+
+
+def _config_options(config: RunConfig) -> Iterator[tuple[str, Path]]:
+    """These, each with the option that names it."""
     sections = config.model_dump()
     sections.pop("cache")  # is written, not read
-    return list(_paths(sections))
+    for name, section in sections.items():
+        yield from _paths(section, name)
 
 
-def _paths(value: object, option: object = None) -> Iterator[Path]:
+def _paths(value: object, option: str) -> Iterator[tuple[str, Path]]:
     if isinstance(value, Path):
-        if option != "api_key_file":
-            yield value
+        if not option.endswith("api_key_file"):
+            yield option, value
     elif isinstance(value, Mapping):
         for name, below in value.items():
-            yield from _paths(below, name)
+            yield from _paths(below, f"{option}.{name}")
     elif isinstance(value, list | tuple):
-        for below in value:
-            yield from _paths(below, option)
+        for index, below in enumerate(value):
+            yield from _paths(below, f"{option}.{index}")
 
 
 def _require_below(root: Path, config_path: Path) -> None:
@@ -195,11 +205,18 @@ def _left_out(path: Path, root: Path, rules: Mapping[Path, Sequence[GitIgnoreSpe
     )
 
 
-def _named(root: Path, path: Path) -> Iterator[str]:
-    files = path.rglob("*") if path.is_dir() else [path]
-    for file in files:
-        if file.is_file() and not _NEVER.match_file(file.relative_to(root).as_posix()):
-            yield file.relative_to(root).as_posix()
+def _named(root: Path, path: Path, option: str) -> Iterator[str]:
+    name = path.relative_to(root).as_posix()
+    is_folder = path.is_dir()
+    if _NEVER.match_file(f"{name}/" if is_folder else name):
+        raise ConfigError(
+            option,
+            f"{name!r} is one of those that are never shipped: what runs wrote, caches, databases, .env files",
+            "copy it to another place of this folder and name that, or one that the cluster's nodes have",
+        )
+    for file in path.rglob("*") if is_folder else [path]:
+        if file.is_file() and not _NEVER.match_file(below := file.relative_to(root).as_posix()):
+            yield below
 
 
 def _require_small(sizes: Mapping[str, int]) -> int:

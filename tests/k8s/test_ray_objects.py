@@ -123,6 +123,37 @@ def test_the_service_serves_what_serve_deploy_does() -> None:
     assert service == deployed
 
 
+@pytest.mark.parametrize("folder", BUILT)
+def test_every_node_of_a_service_names_the_port_that_it_serves_at(folder: str) -> None:
+    for item in build(folder):
+        if item["kind"] == "RayService":
+            spec = item["spec"]["rayClusterConfig"]
+            port = yaml.safe_load(item["spec"]["serveConfigV2"])["http_options"]["port"]
+            for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+                ports = group["template"]["spec"]["containers"][0]["ports"]
+                assert {"name": "serve", "containerPort": port} in ports
+
+
+_OPERATORS = [
+    {"name": "kuberay-operator", "component": "kuberay-operator", "instance": "release"},  # of KubeRay's chart
+    {"name": "kuberay-operator", "instance": "release"},  # of an older one
+    {"name": "kuberay", "component": "kuberay-operator"},  # of its kustomization
+]
+"""Labels of an operator's pod, below ``app.kubernetes.io``."""
+
+
+@pytest.mark.parametrize("labels", [*_OPERATORS, {"name": "another", "component": "operator"}])
+def test_the_operator_reaches_ray_however_it_was_installed(labels: dict[str, str]) -> None:
+    of_pod = {f"app.kubernetes.io/{name}": value for name, value in labels.items()}
+    let_in = set()
+    for rule in named(build(PLATFORM), "NetworkPolicy", "allow-ray")["spec"]["ingress"]:
+        for peer in rule["from"]:
+            # Not those that are known by their namespace alone, nor Ray's own pods.
+            if peer.get("namespaceSelector") == {} and peer["podSelector"]["matchLabels"].items() <= of_pod.items():
+                let_in |= {one["port"] for one in rule["ports"]}
+    assert let_in == ({8265, 8000, 52365} if labels in _OPERATORS else set())
+
+
 @pytest.mark.parametrize("component", ["object-store", "deletion-rules"])
 def test_components_fit_the_jobs(component: str, tmp_path: Path) -> None:
     # A kustomization may name what it is made of by relative paths alone.
