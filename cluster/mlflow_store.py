@@ -8,6 +8,8 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -21,6 +23,7 @@ _EVERY_S = 5.0
 _FAREWELL_S = 60.0
 _MOST_METRICS, _MOST_PARAMS = 1000, 100
 _LONGEST_PARAM = 500
+_ENDED = ("FINISHED", "KILLED", "FAILED")
 _ENVIRONMENT = {
     # Nobody is told but the server that was named.
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -39,10 +42,12 @@ class Page:
 
     Attributes:
         next_step: the first one of which nothing is written.
+        is_over: it was ended before, and not opened again.
     """
 
     run_id: str
-    next_step: int
+    next_step: int = 0
+    is_over: bool = False
 
 
 class MlflowStore:
@@ -67,34 +72,58 @@ class MlflowStore:
         )
 
     def page(
-        self, name: str, tags: Mapping[str, str], params: Mapping[str, Any], of: Page | None = None, steps_of: str = ""
+        self,
+        name: str,
+        tags: Mapping[str, str],
+        params: Mapping[str, Any],
+        of: Page | None = None,
+        steps_of: str = "",
+        *,
+        goes_on: bool = True,
     ) -> Page:
         """The run with these tags, which tell it from all others; made where there is none.
 
         Args:
             of: the run that it is a part of.
             steps_of: the metric that says how far it was written.
+            goes_on: whether it is opened again if it was ended.
         """
         wanted = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
         found = self._client.search_runs([self._experiment], wanted, max_results=1)
-        if found:
-            run_id = found[0].info.run_id
-            self._client.update_run(run_id, status="RUNNING")
-            history = self._client.get_metric_history(run_id, steps_of) if steps_of else []
-            return Page(run_id, max((point.step + 1 for point in history), default=0))
-        parent = {"mlflow.parentRunId": of.run_id} if of is not None else {}
-        run_id = self._client.create_run(self._experiment, run_name=name, tags={**tags, **parent}).info.run_id
-        self._write_params(run_id, params)
-        return Page(run_id, 0)
+        if not found:
+            parent = {"mlflow.parentRunId": of.run_id} if of is not None else {}
+            run = self._client.create_run(self._experiment, run_name=name, tags={**tags, **parent})
+            self._write_params(run.info.run_id, params)
+            return Page(run.info.run_id)
+        info, known = found[0].info, found[0].data.params
+        if info.status in _ENDED:
+            if not goes_on:
+                return Page(info.run_id, is_over=True)
+            self._client.update_run(info.run_id, status="RUNNING")
+        # Who made it may have been cut off before they were written.
+        self._write_params(info.run_id, {param: value for param, value in params.items() if param not in known})
+        history = self._client.get_metric_history(info.run_id, steps_of) if steps_of else []
+        return Page(info.run_id, max((point.step + 1 for point in history), default=0))
 
-    def write(self, page: Page, points: Iterable[Point]) -> None:
-        """Add points; those that are no numbers are left out."""
+    def write(self, page: Page, points: Iterable[Point], at: datetime | None = None) -> None:
+        """Add points; those that are no numbers are left out. What follows each other of one step is written at once.
+
+        Args:
+            at: when they became known, now by default. Points that are there already, of the same time, change nothing.
+        """
         from mlflow.entities import Metric
 
-        now = round(time.time() * 1000)
-        metrics = [Metric(name, value, now, step) for name, value, step in points if math.isfinite(value)]
-        for begin in range(0, len(metrics), _MOST_METRICS):
-            self._client.log_batch(page.run_id, metrics=metrics[begin : begin + _MOST_METRICS])
+        at_ms = round((time.time() if at is None else at.timestamp()) * 1000)
+        metrics = [Metric(name, value, at_ms, step) for name, value, step in points if math.isfinite(value)]
+        batch: list[Metric] = []
+        for _, together in groupby(metrics, key=lambda metric: metric.step):
+            of_step = list(together)  # is written whole or not at all
+            if batch and len(batch) + len(of_step) > _MOST_METRICS:
+                self._client.log_batch(page.run_id, metrics=batch)
+                batch = []
+            batch += of_step
+        if batch:
+            self._client.log_batch(page.run_id, metrics=batch)
 
     def keep(self, page: Page, name: str, content: bytes) -> None:
         """Keep a text file."""

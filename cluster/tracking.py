@@ -57,15 +57,15 @@ class _RunPages:
             tags = {"gpo.run": record.run_id, "gpo.kind": "run"}
             self._whole = store.page(record.run_id, tags, parameters(self._config))
         for key, checkpoint in sorted(dict(record.checkpoints).items()):
-            page = self._pages.get(str(key))
+            page = self._pages.pop(str(key), None)
             if page is None:
                 tags = {"gpo.run": record.run_id, "gpo.kind": "trajectory", "gpo.trajectory": str(key)}
                 params = {"task": key.task, "seed": key.seed}
                 page = store.page(str(key), tags, params, of=self._whole, steps_of="val_best")
-                self._pages[str(key)] = page
             num_steps = len(checkpoint.trajectory.steps)
             store.write(page, _points(checkpoint.trajectory, page.next_step))
             page.next_step = max(page.next_step, num_steps + 1)
+            self._pages[str(key)] = page  # only now: one that was cut off is asked what it has
             if is_last:
                 store.write(page, _tests(checkpoint))
                 store.end(page, "FAILED" if key in record.errors else _STATUS.get(record.status, "KILLED"))
@@ -190,12 +190,16 @@ class _SweepPages:
 
     def _write_trial(self, store: MlflowStore, whole: Page, trial: FrozenTrial) -> None:
         tags = {"gpo.run": self._sweep_id, "gpo.kind": "trial", "gpo.trial": str(trial.number)}
-        page = store.page(f"trial {trial.number}", tags, trial.params, of=whole, steps_of="val")
+        page = store.page(f"trial {trial.number}", tags, trial.params, of=whole, goes_on=False)
+        if page.is_over:
+            return  # which is written last
         last = max(trial.intermediate_values, default=0)
-        if page.next_step <= last:  # else an earlier sitting has written it
-            store.write(page, [("val", val, step) for step, val in trial.intermediate_values.items()])
-            values = zip(self._objectives, trial.values or (), strict=False)
-            store.write(page, [(f"objective_{name}", value, last) for name, value in values])
-            spent = zip(("calls", "tokens", "cost_usd"), trial.user_attrs.get("spent", ()), strict=False)
-            store.write(page, [(name, float(value), last) for name, value in spent])
+        store.write(page, _reached(trial, self._objectives, last), at=trial.datetime_complete)
         store.end(page, _TRIAL_STATUS[trial.state.name])
+
+
+def _reached(trial: FrozenTrial, objectives: Sequence[str], last: int) -> Iterator[Point]:
+    yield from (("val", val, step) for step, val in trial.intermediate_values.items())
+    yield from ((f"objective_{name}", value, last) for name, value in zip(objectives, trial.values or (), strict=False))
+    spent = zip(("calls", "tokens", "cost_usd"), trial.user_attrs.get("spent", ()), strict=False)
+    yield from ((name, float(value), last) for name, value in spent)
