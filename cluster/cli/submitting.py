@@ -60,7 +60,7 @@ def submit(
         str | None, typer.Option("--image", help="Of the RayJob's containers.", show_default=False)
     ] = None,
     namespace: Annotated[str, typer.Option("--namespace", help="Of the RayJob.")] = "gpo",
-    apply: Annotated[bool, typer.Option("--apply", help="Hand the RayJob to **kubectl apply**.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Hand both objects to **kubectl**.")] = False,
 ) -> None:
     """Run CONFIG as a job on a Ray cluster that runs elsewhere.
 
