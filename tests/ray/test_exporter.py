@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 import ray
 
+from actors.metrics.book import VALUE, Cell
 from actors.metrics.catalogue import STEPS
 from actors.metrics.exporter import exporter
 from actors.metrics.recording import Ledger, node_folder
@@ -64,7 +65,7 @@ def test_what_the_dead_counted_is_told_also_by_an_exporter_that_was_started_anew
     deadline = time.monotonic() + 30
     while True:
         try:
-            again.watch.remote(ledger.name, told)
+            again.watch.remote(ledger.name, {})
             port = ray.get(again.serve.remote("127.0.0.1", 0))
             break
         except ray.exceptions.RayActorError:
@@ -95,24 +96,37 @@ def test_an_exporter_lives_as_long_as_a_run_needs_it(
         for _ in range(40):
             assert _runs(port) == {"owner", "guest"}
             time.sleep(0.025)
-        # Where it dies, it comes back at the same port.
-        ray.kill(exporter("127.0.0.1", port, ""), no_restart=False)
+        # Where it dies, it comes back at the same port, and knows of nodes that were lost before.
+        telling = exporter("127.0.0.1", port, "")
+        assert guest._ledger is not None
+        gone = {"a-node": {Cell(STEPS.name, VALUE, ("guest", "t", "0")): 4.0}}
+        assert ray.get(telling.watch.remote(guest._ledger.name, gone)) == gone
+        assert _steps(port) == ["4.0"]
+        _await(lambda: guest._told == gone)
+        ray.kill(telling, no_restart=False)
         _await_runs(port, {"owner", "guest"})
+        assert _steps(port) == ["4.0"]
         # It ends with the one that had made it, and the other one makes another.
         owner.close()
         _await_runs(port, {"guest"})
+        assert _steps(port) == ["4.0"]
         guest.finish()
         assert _runs(port) == {"guest"}
+        assert _steps(port) == ["4.0"]
     finally:
         guest.close()
     assert list(targets_folder().iterdir()) == []
 
 
 def _await_runs(port: int, wanted: set[str]) -> None:
+    _await(lambda: _runs(port) == wanted)
+
+
+def _await(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while True:
         with suppress(OSError):
-            if _runs(port) == wanted:
+            if condition():
                 return
         assert time.monotonic() < deadline
         time.sleep(0.05)
