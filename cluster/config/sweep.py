@@ -250,9 +250,9 @@ class SweepSection(Section):
     space: Annotated[dict[str, Distribution], Field(min_length=1)]
     """Path of an option, such as ``optimizer.schedule.initial``, → the values to draw from."""
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("val",)
-    """``val``: best mean ``val`` score of the population, as high as can be. ``tokens``, ``usd``: what its calls take, as
-    little as can be; those that the cache answered count like the others, or trials would not compare. Several give a
-    Pareto front."""
+    """``val``: best mean ``val`` score of the population, as high as can be. ``tokens``, ``usd``: what its calls take,
+    as little as can be; those that the cache answered count like the others, or trials would not compare. Several give
+    a Pareto front."""
     sampler: SamplerConfig = TpeConfig()
     pruner: PrunerConfig | None = None
     """Left out: successive halving; with several objectives none, since those cannot be pruned."""
