@@ -135,11 +135,11 @@ def sweep() -> Dashboard:
         dashboard("gpo-sweep", "GPO / Sweep", "Trials of a hyperparameter sweep. Empty for other runs.")
         .with_panel(figure("Best objective", "", Asked(f"max by (run) (gpo_sweep_best_objective{{{RUN}}})", "{{run}}"),
                            per_row=3))
-        .with_panel(bars("Trials by state", "", Asked(f"sum by (state) (gpo_trials{{{RUN}}})", "{{state}}")))
+        .with_panel(bars("Trials by state", "", Asked(f"max by (state) (gpo_trials{{{RUN}}})", "{{state}}")))
         .with_panel(figure("Cost", "", Asked(f"sum(gpo_model_cost_usd_total{{{RUN}}})"), unit="currencyUSD",
                            per_row=3))
         .with_panel(curves("Trials", "By state.", Asked(
-            f"sum by (state) (gpo_trials{{{RUN}}})", "{{state}}"), stacked=True))
+            f"max by (state) (gpo_trials{{{RUN}}})", "{{state}}"), stacked=True))
         .with_panel(curves("Best objective", "", Asked(f"gpo_sweep_best_objective{{{RUN}}}", "{{run}}")))
     )  # fmt: skip
 
