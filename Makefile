@@ -39,7 +39,7 @@ audit: $(INSTALLED) ## look for known vulnerabilities of the locked dependencies
 
 test: check ## linters, type checkers and all tests
 	$(BIN)/pytest -n auto --dist loadfile tests/unit tests/k8s
-	$(BIN)/pytest tests/ray tests/e2e
+	$(BIN)/pytest -n auto --dist loadfile tests/ray tests/e2e
 
 bench: $(INSTALLED) ## measure ours, and peers where installed; writes the tables of README.md and benchmarks/README.md
 	$(BIN)/python -m benchmarks.saturation --write $(if $(wildcard $(PEERS)/bin/python),--peers-python $(PEERS)/bin/python)
@@ -48,7 +48,7 @@ bench: $(INSTALLED) ## measure ours, and peers where installed; writes the table
 chaos: $(INSTALLED) ## kill parts of runs, and drivers: does every run end as if nothing had happened? (about an hour)
 	$(BIN)/python -m benchmarks.chaos --write
 
-recovery: $(INSTALLED) ## the slow tests: a lost worker node, head node, endpoint; kills beside metrics and sweeps; submitted jobs (some minutes)
+recovery: $(INSTALLED) ## the slow tests: lost nodes, endpoints and stores; kills beside metrics and sweeps; submitted jobs; what else takes long (half an hour)
 	$(BIN)/pytest -m slow
 
 soak: $(INSTALLED) ## 64 calls at once for ten minutes: does anything grow?

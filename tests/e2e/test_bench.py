@@ -10,6 +10,7 @@ from benchmarks.measuring.access_log import read_log, traffic
 from benchmarks.measuring.ours import CANDIDATES
 
 
+@pytest.mark.slow
 def test_saturation_runs_and_its_numbers_add_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert saturation.main(["--quick", "--only", "one", "--folder", str(tmp_path)]) == 0
     outcome = json.loads((tmp_path / "outcomes.jsonl").read_text("utf-8"))

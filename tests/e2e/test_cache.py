@@ -33,6 +33,7 @@ def _llm(folder: Path, role: str) -> tuple[int, int]:
     return usage["requests"], usage["cached"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [2])
 def test_trajectories_from_the_same_prompt_make_no_task_call_twice(
     replicas: int, endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
@@ -77,6 +78,7 @@ def _kill_all_at_once(command: Started) -> None:
             os.kill(number, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_what_was_answered_before_a_crash_is_not_called_again(
     endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path, until: Until
 ) -> None:

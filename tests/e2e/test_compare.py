@@ -108,6 +108,7 @@ def test_reflections_and_summaries_cost_what_the_formula_says(undisturbed: Finis
     assert asked["task"] == (trajectories + tried) * VAL + ends * TEST + batches
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_goes_on_where_it_was(
     undisturbed: Finished, gpo: Gpo, config: Path, endpoint: SimulatedEndpoint, until: Until
 ) -> None:
@@ -174,6 +175,7 @@ def test_a_comparison_is_no_run(gpo: Gpo, config: Path) -> None:
     assert "gpo compare" in refused.stderr
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_the_methods_runs(tmp_path: Path) -> None:
     options = ("--method", "gpo", "--set", "run.seeds=[0]", "--set", "optimizer.steps=1")
     command = [sys.executable, "-m", "benchmarks.compare_methods", str(tmp_path), *options]

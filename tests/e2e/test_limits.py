@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndpoint
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def test_limits_hold_for_all_processes_together(
     assert _most_at_once(call for call in endpoint.requests if call.model == "opt-model") == 2
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_takes_less_than_said_and_fails_at_times_is_got_on_with(
     endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
 ) -> None:
@@ -57,6 +60,7 @@ def test_an_endpoint_that_takes_less_than_said_and_fails_at_times_is_got_on_with
     assert _summary(tmp_path / "results")["llm"]["task"]["retries"] > 0
 
 
+@pytest.mark.slow
 def test_a_budget_stops_a_run_which_goes_on_with_a_larger_one(
     endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
 ) -> None:

@@ -120,6 +120,7 @@ def test_methods_are_compared(tmp_path: Path) -> None:
     assert {"gpo", "ape", "apo", "opro", "pe2", "sgdm"} <= set(re.findall(r"^\| (\w+) \|", table, re.MULTILINE))
 
 
+@pytest.mark.slow
 def test_hyperparameters_are_tuned_on_the_embedded_model(tmp_path: Path) -> None:
     (command,) = shown(".venv/bin/gpo sweep")
     fewer = ("sweep.trials=2", "optimizer.steps=1", "run.seeds=[0]", "evaluation={val_size: 6, test_size: 6}")

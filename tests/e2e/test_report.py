@@ -233,6 +233,7 @@ def test_a_run_is_seen_from_outside_and_logs_what_it_does(
         until(
             lambda: (folder / "steps.jsonl").exists() and bool((folder / "steps.jsonl").read_bytes()), "a step is done"
         )
+        endpoint.behaviour = Behaviour(latency_s=1.5)  # it is not over before it was looked at
 
         looked = gpo("status", folder, "--json", cwd=tmp_path)
         seen = json.loads(looked.stdout)
@@ -240,6 +241,7 @@ def test_a_run_is_seen_from_outside_and_logs_what_it_does(
         assert seen["steps"] >= 1
         assert gpo("report", folder, cwd=tmp_path).stdout == f"{folder / 'report.html'}\n"
         assert "running" in (folder / "report.html").read_text(encoding="utf-8")
+        endpoint.behaviour = Behaviour()
 
         watched = gpo("status", folder, "--watch", "--every", "0.2", cwd=tmp_path)
         finished = command.finish()

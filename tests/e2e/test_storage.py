@@ -67,6 +67,7 @@ def test_a_run_in_an_object_store_outlives_its_process_and_is_one_process_s_at_a
     folder, command = Folder(url), ("run", config, "--run-dir", url, "--resume")
     first = gpo.start(*command, cwd=config.parent)
     until(lambda: num_steps(folder) >= 0, "the initial prompt is scored")
+    endpoint.behaviour = Behaviour(latency_s=1.0)  # it is not over before all that follows has been done
 
     refused = gpo(*command, cwd=config.parent)
     assert refused.code == 2
@@ -74,7 +75,6 @@ def test_a_run_in_an_object_store_outlives_its_process_and_is_one_process_s_at_a
     assert "--resume" in refused.stderr
     assert first.process.poll() is None
 
-    endpoint.behaviour = Behaviour(latency_s=0.4)  # a step's prompts are scored in some seconds
     until(lambda: is_scoring(folder), "a step's prompts are bought and not scored")
     first.process.kill()
     first.finish()
@@ -126,6 +126,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_a_run_on_a_full_disk_stops_and_leaves_its_last_checkpoint(
     config: Path, gpo: Gpo, until: Until, small_disk: Path
 ) -> None:
