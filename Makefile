@@ -39,7 +39,8 @@ audit: $(INSTALLED) ## look for known vulnerabilities of the locked dependencies
 
 test: check ## linters, type checkers and all tests
 	$(BIN)/pytest -n auto --dist loadfile tests/unit tests/k8s
-	$(BIN)/pytest -n auto --dist loadfile tests/ray tests/e2e
+	$(BIN)/pytest tests/ray
+	$(BIN)/pytest -n auto --dist loadfile tests/e2e
 
 bench: $(INSTALLED) ## measure ours, and peers where installed; writes the tables of README.md and benchmarks/README.md
 	$(BIN)/python -m benchmarks.saturation --write $(if $(wildcard $(PEERS)/bin/python),--peers-python $(PEERS)/bin/python)
