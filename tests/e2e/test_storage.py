@@ -76,6 +76,7 @@ def test_a_run_in_an_object_store_outlives_its_process_and_is_one_process_s_at_a
     assert first.process.poll() is None
 
     until(lambda: is_scoring(folder), "a step's prompts are bought and not scored")
+    endpoint.behaviour = Behaviour(latency_s=20.0)  # nor are they when the last actor notices that its driver is gone
     first.process.kill()
     first.finish()
     assert is_scoring(folder)
