@@ -52,6 +52,8 @@ def prepare_environment(address: str) -> None:
     Does nothing for a cluster that is there already, or where the user has decided with ``RAY_AUTH_MODE``.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # A thread that is late must not start a second cluster, as Ray does for whoever asks before or after the first.
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     if address == "local":
         # A record of every call between processes, which grows by 2 MB a minute on the head node, and nobody sees.
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")

@@ -75,7 +75,7 @@ def test_a_run_in_an_object_store_outlives_its_process_and_is_one_process_s_at_a
     assert "--resume" in refused.stderr
     assert first.process.poll() is None
 
-    # At the beginning of a step: its last calls would be answered before the last actor notices that its driver is gone.
+    # At the beginning of a step: its last calls are answered before the last actor notices that its driver is gone.
     before_it = num_steps(folder)
     until(lambda: num_steps(folder) > before_it, "another step is done")
     until(lambda: is_scoring(folder), "a step's prompts are bought and not scored")

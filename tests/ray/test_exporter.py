@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import socket
 import time
@@ -60,17 +61,10 @@ def test_what_the_dead_counted_is_told_also_by_an_exporter_that_was_started_anew
     assert _steps(port) == ["3.0"]
     assert ray.get(telling.scrapes.remote()) == 4
 
-    ray.kill(telling, no_restart=False)
+    _restart(telling)
     again = exporter("127.0.0.1", 0, ledger.name)
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            again.watch.remote(ledger.name, {})
-            port = ray.get(again.serve.remote("127.0.0.1", 0))
-            break
-        except ray.exceptions.RayActorError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    again.watch.remote(ledger.name, {})
+    port = ray.get(again.serve.remote("127.0.0.1", 0))
     assert _steps(port) == ["3.0"]
     ray.get(again.forget.remote(ledger.name))
     assert _steps(port) == []
@@ -103,7 +97,7 @@ def test_an_exporter_lives_as_long_as_a_run_needs_it(
         assert ray.get(telling.watch.remote(guest._ledger.name, gone)) == gone
         assert _steps(port) == ["4.0"]
         _await(lambda: guest._told == gone)
-        ray.kill(telling, no_restart=False)
+        _restart(telling)
         _await_runs(port, {"owner", "guest"})
         assert _steps(port) == ["4.0"]
         # It ends with the one that had made it, and the other one makes another.
@@ -114,8 +108,26 @@ def test_an_exporter_lives_as_long_as_a_run_needs_it(
         assert _runs(port) == {"guest"}
         assert _steps(port) == ["4.0"]
     finally:
+        owner.close()
         guest.close()
     assert list(targets_folder().iterdir()) == []
+
+
+def _restart(actor: Any) -> None:
+    """Kill the actor, and wait until it has been started anew: until then it may still answer, or not at all."""
+    before = _pid(actor)
+    ray.kill(actor, no_restart=False)
+
+    def is_another() -> bool:
+        with suppress(ray.exceptions.RayActorError):
+            return _pid(actor) != before
+        return False
+
+    _await(is_another)
+
+
+def _pid(actor: Any) -> int:
+    return int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))
 
 
 def _await_runs(port: int, wanted: set[str]) -> None:
