@@ -30,6 +30,7 @@ from cluster.sweep.trial import TrialNews, run_trial
 from cluster.sweep.winner import best_trial
 from gpo.concurrency import gather
 from gpo.errors import BudgetExhausted, ModelRefused, StorageError
+from gpo.limits.gate import SETTLES_S
 from gpo.limits.messages import Spent
 
 log = logging.getLogger(__name__)
@@ -180,6 +181,7 @@ class Sitting:
         finally:
             beating.cancel()
             await asyncio.gather(beating, return_exceptions=True)
+            await asyncio.sleep(2 * SETTLES_S)  # the last calls are accounted for before those who made them end
             hosts.end()
             await account.look()
 

@@ -26,6 +26,8 @@ _TURN_ROUNDS = 4
 """How many rounds of calls a trajectory's turn lasts."""
 _COALESCED_S = 0.005
 """What changes within so short a time is reported at once."""
+SETTLES_S = 0.25
+"""How long after the last call has ended the authority is told what all of them cost."""
 _PATIENCE_S = 60.0
 """How long the authority may be out of reach."""
 _SILENCE_S = 15.0
@@ -122,6 +124,7 @@ class _Live:
         self._lease_until = self._paused_until = 0.0
         self._talking: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
+        self._settling: asyncio.TimerHandle | None = None
         self._tokens_each, self._completion_tokens = 0.0, 0.0
         self.version = 0
         self._begin_anew()
@@ -196,6 +199,8 @@ class _Live:
         is_short = self._pool.needs_permits and self._permits < self._usable_permits // 2
         if is_short or self._has_places_to_give_back or (self._pool.has_budget and self._succeeded >= self._places):
             self._report_soon(_COALESCED_S)
+        if not self._demand and self._settling is None:
+            self._settling = self._loop.call_later(SETTLES_S, self._settle)
 
     @property
     def _demand(self) -> int:
@@ -294,6 +299,12 @@ class _Live:
             self._talking = asyncio.create_task(self._talk())
         elif self._telling is None and (delay_s or not self._is_wanting_told()):
             self._telling = asyncio.create_task(self._tell(delay_s))
+
+    def _settle(self) -> None:
+        """Tell what was spent, where nothing else is going to be told soon."""
+        self._settling = None
+        if not self._demand and self._told.spent != self._spent:
+            self._report_soon(_COALESCED_S)
 
     def _is_wanting_told(self) -> bool:
         """Whether the authority knows that we want more than we have."""

@@ -12,7 +12,7 @@ import pytest
 from gpo.errors import BudgetExhausted, OutOfReach
 from gpo.limits.authority import LimitAuthority
 from gpo.limits.caller import caller
-from gpo.limits.gate import Gate
+from gpo.limits.gate import SETTLES_S, Gate
 from gpo.limits.messages import Budget, Grant, Pool, Report, Spent
 from gpo.models import Usage
 
@@ -93,6 +93,16 @@ async def test_one_gate_alone_hardly_ever_asks() -> None:
     await served.calls([Gate(authority, POOL)], 2000)
     assert served.most == 8
     assert authority.asked < 10
+
+
+async def test_what_the_last_calls_cost_is_told_soon_after_them() -> None:
+    authority, served = Counted(), Served()
+    gates = [Gate(authority, POOL) for _ in range(3)]
+    for number in (60, 30):  # the second time, all have been idle for a while
+        before = (await authority.account_spent("", Budget(), Spent())).calls
+        await served.calls(gates, number)
+        await asyncio.sleep(2 * SETTLES_S)
+        assert (await authority.account_spent("", Budget(), Spent())).calls == before + number
 
 
 async def test_a_gate_that_comes_late_gets_its_share() -> None:
