@@ -16,30 +16,19 @@ from typing import Any
 
 import yaml
 
-from benchmarks.simulated.domains import DOMAINS, write_task
+from benchmarks.simulated.domains import DOMAINS, write_tasks
 from benchmarks.simulated_endpoint import SimulatedEndpoint
 
 
-def configuration(base_url: str) -> dict[str, Any]:
-    """The configuration that is compared on; its tasks' files stand beside it."""
-    tasks = [
-        {
-            "name": name,
-            "data": {split: f"{name}/{split}.jsonl" for split in ("train", "val", "test")},
-            "fields": {"input": "text", "target": "label"},
-            "prompt": domain.initial,
-            "position": "question_begin",
-            "answer": {"kind": "exact"},
-        }
-        for name, domain in DOMAINS.items()
-    ]
+def configuration(folder: Path, base_url: str) -> dict[str, Any]:
+    """Write the tasks' files to the folder; the configuration that is compared on, which belongs beside them."""
     return {
         "run": {"name": "simulated", "seeds": [0, 1, 2]},
         "models": {
             "task": {"base_url": base_url, "model": "task-model", "max_concurrency": 32},
             "optimizer": {"base_url": base_url, "model": "opt-model", "max_concurrency": 16},
         },
-        "tasks": tasks,
+        "tasks": write_tasks(folder, DOMAINS),
         "optimizer": {"steps": 8, "candidates": 6},
         # Each method pays for all its calls, whichever comes first.
         "cache": {"kind": "none"},
@@ -53,11 +42,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
     folder, *options = arguments
     place = Path(folder)
-    for name in DOMAINS:
-        write_task(place / name, name, seed=0)
     with SimulatedEndpoint() as endpoint:
         path = place / "compare.yaml"
-        path.write_text(yaml.safe_dump(configuration(endpoint.base_url), sort_keys=False), encoding="utf-8")
+        path.write_text(yaml.safe_dump(configuration(place, endpoint.base_url), sort_keys=False), encoding="utf-8")
         command = ["compare", str(path), "--run-dir", str(place / "results"), *options]
         return subprocess.run([sys.executable, "-m", "cluster.cli", *command], check=False).returncode  # noqa: S603
 

@@ -30,7 +30,7 @@ import yaml
 
 from benchmarks.measuring.access_log import read_log, traffic
 from benchmarks.measuring.endpoint_process import ROOT, EndpointProcess
-from benchmarks.simulated.domains import DOMAINS, write_task
+from benchmarks.simulated.domains import DOMAINS, write_tasks
 from cluster.config.loading import validate
 from cluster.config.sweep import SweepSection
 from cluster.sweep.space import Params, Space
@@ -78,26 +78,13 @@ class Swept:
 
 def configuration(folder: Path, base_url: str, pruner: Mapping[str, Any], trials: int) -> Path:
     """Write the sweep and its tasks' files; the path."""
-    names = list(DOMAINS)[:TASKS]
-    for name in names:
-        write_task(folder / name, name, seed=0)
     document = {
         "run": {"name": "benchmark", "seeds": list(SEEDS)},
         "models": {
             "task": {"base_url": base_url, "model": "task-model", "max_concurrency": LIMIT},
             "optimizer": {"base_url": base_url, "model": "opt-model", "max_concurrency": LIMIT},
         },
-        "tasks": [
-            {
-                "name": name,
-                "data": {split: f"{name}/{split}.jsonl" for split in ("train", "val", "test")},
-                "fields": {"input": "text", "target": "label"},
-                "prompt": DOMAINS[name].initial,
-                "position": "question_begin",
-                "answer": {"kind": "exact"},
-            }
-            for name in names
-        ],
+        "tasks": write_tasks(folder, list(DOMAINS)[:TASKS]),
         "optimizer": {"steps": STEPS, "candidates": CANDIDATES},
         "evaluation": {"val_size": VAL},
         "cache": {"path": str(folder / "completions.sqlite")},

@@ -26,8 +26,8 @@ from cluster.config import RunConfig
 from cluster.config.loading import dump, validate
 from cluster.config.yaml_text import read_yaml
 from cluster.outputs import RunRecord, as_json, as_json_lines, best_prompts, step_line, step_lines, summary
-from cluster.report import report
-from cluster.stored_summary import take_over
+from cluster.reporting.page import report
+from cluster.stored_summary import json_object, take_over
 from gpo.errors import ConfigError, StorageError
 from gpo.tasks import Task
 from gpo.text import without_controls
@@ -158,7 +158,7 @@ class RunFolder:
                 f"the run in {self.folder.url!r} has {_shown(old)}, not {_shown(new)}",
                 "resume with its own configuration",
             )
-        known = _json_object(self._read("data.json"))
+        known = json_object(self._read("data.json"))
         for index, (task, fingerprint) in enumerate(fingerprints.items()):
             if known.get(task, fingerprint) != fingerprint:
                 raise ConfigError(
@@ -169,7 +169,7 @@ class RunFolder:
 
     def _resumed(self, keys: tuple[SearchKey, ...], run_id: str) -> RunRecord:
         # The summary only repeats what the checkpoints say; where it is damaged, the run goes on without it.
-        known = _json_object(self._read("summary.json"))
+        known = json_object(self._read("summary.json"))
         record = RunRecord(
             run_id=without_controls(str(known.get("run_id") or run_id)), started_at=time.time(), keys=keys
         )
@@ -294,15 +294,6 @@ def fingerprint(task: Task) -> str:
 
 def _shown(value: Any) -> str:
     return "null" if value is None else repr(value)
-
-
-def _json_object(content: bytes | None) -> dict[str, Any]:
-    """The JSON object in a file, or an empty one where there is none."""
-    try:
-        document = json.loads(content or b"{}")
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def latest_run(parent: Folder, name: str) -> Folder | None:

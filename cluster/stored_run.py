@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from actors.folder import Folder
 from actors.search import SearchKey
 from cluster.config.yaml_text import read_yaml
 from cluster.outputs import RunRecord, Status, summary
-from cluster.stored_summary import NOT_AS_WRITTEN, take_over
+from cluster.stored_summary import NOT_AS_WRITTEN, json_object, take_over
 from gpo.checkpoint import Checkpoint
 from gpo.errors import CheckpointError, ConfigError
 from gpo.text import without_controls
@@ -93,7 +92,7 @@ class RunReader:
         found = {key: stamp for name, stamp in stamps.items() if (key := _key(name))}
         if not found and not any(texts.values()):
             raise ConfigError("RUN_DIR", f"{self.folder.url!r} holds no run", "name the folder of a run")
-        known = _json_object(texts["summary.json"])
+        known = json_object(texts["summary.json"])
         record = _record(known, self.folder)
         record.config = texts["config.yaml"].decode(errors="replace")
         record.keys = tuple(dict.fromkeys((*record.keys, *sorted(found))))
@@ -170,11 +169,3 @@ def _record(known: Mapping[str, Any], folder: Folder) -> RunRecord:
 def _shown(value: Any) -> str:
     """As text that moves no terminal's cursor."""
     return without_controls(str(value))
-
-
-def _json_object(content: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(content or b"{}")
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}

@@ -1,7 +1,8 @@
-"""What an earlier sitting left in ``summary.json``, read with suspicion: anybody may have written there."""
+"""What an earlier sitting left in a run's JSON files, read with suspicion: anybody may have written there."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from math import isfinite
@@ -12,6 +13,15 @@ from gpo.limits.messages import Spent
 
 NOT_AS_WRITTEN = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
 """What reading a value in the way it was written raises where another one stands there."""
+
+
+def json_object(content: bytes | None) -> dict[str, Any]:
+    """The JSON object in a file, or an empty one where there is none."""
+    try:
+        document = json.loads(content or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def take_over(record: RunRecord, known: Mapping[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from benchmarks.measuring.kills import Kills, Part, Plan
 from benchmarks.measuring.ours import command
 from benchmarks.measuring.repeats import Repeats, repeats
 from benchmarks.measuring.sitting import Household, Sitting
-from benchmarks.simulated.domains import DOMAINS, write_task
+from benchmarks.simulated.domains import DOMAINS, write_tasks
 from benchmarks.simulated.service import AccessRecord
 
 UNDISTURBED = "nothing"
@@ -109,26 +109,13 @@ class Disturbed:
 
 def write_search(folder: Path, base_url: str, size: Size) -> Path:
     """Write ``config.yaml`` and its tasks' files to a folder, which holds the completions' cache too; its path."""
-    names = list(DOMAINS)[: size.tasks]
-    for name in names:
-        write_task(folder / name, name, seed=0)
     config = {
         "run": {"name": "chaos", "seeds": list(range(size.seeds))},
         "models": {
             "task": {"base_url": base_url, "model": "task-model", "max_concurrency": size.at_once},
             "optimizer": {"base_url": base_url, "model": "opt-model", "max_concurrency": 8},
         },
-        "tasks": [
-            {
-                "name": name,
-                "data": {split: f"{name}/{split}.jsonl" for split in ("train", "val", "test")},
-                "fields": {"input": "text", "target": "label"},
-                "prompt": DOMAINS[name].initial,
-                "position": "question_begin",
-                "answer": {"kind": "exact"},
-            }
-            for name in names
-        ],
+        "tasks": write_tasks(folder, list(DOMAINS)[: size.tasks]),
         "optimizer": {"steps": size.steps, "candidates": size.candidates},
         "cluster": {"trajectories_per_actor": 2, "evaluator_replicas": 2, "actor_restarts": RESTARTS},
         "metrics": {"port": 0, "linger_s": 0},

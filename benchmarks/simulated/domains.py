@@ -7,11 +7,12 @@ task model knows the right answer to every example without the data files.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from benchmarks.simulated.landscape import TICKETS
 
@@ -189,3 +190,25 @@ def write_task(folder: Path, domain: str, seed: int, num_per_label: Mapping[str,
     for split, examples in splits(domain, seed, num_per_label).items():
         lines = "".join(json.dumps(example) + "\n" for example in examples)
         (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+
+
+def write_tasks(folder: Path, domains: Iterable[str]) -> list[dict[str, Any]]:
+    """Write each domain's task to a folder of its own; the section ``tasks`` of a configuration beside them.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    section = []
+    for domain in domains:
+        write_task(folder / domain, domain, seed=0)
+        section.append(
+            {
+                "name": domain,
+                "data": {split: f"{domain}/{split}.jsonl" for split in ("train", "val", "test")},
+                "fields": {"input": "text", "target": "label"},
+                "prompt": DOMAINS[domain].initial,
+                "position": "question_begin",
+                "answer": {"kind": "exact"},
+            }
+        )
+    return section

@@ -10,11 +10,12 @@ from typing import Annotated
 
 import typer
 
-from cluster import commands
 from cluster.cli.looking import monitor, report, status
 from cluster.cli.scoring import evaluate, plan, score, serve
 from cluster.cli.searching import compare, run, sweep
 from cluster.cli.submitting import submit
+from cluster.commands.exit_codes import OK
+from cluster.commands.terminal import choose_logs
 from cluster.logs import Format, Level, Logs, Target
 
 app = typer.Typer(
@@ -34,7 +35,7 @@ app = typer.Typer(
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"gpo {version('distributed-gpo')}")
-        raise typer.Exit(commands.OK)
+        raise typer.Exit(OK)
 
 
 @app.callback()
@@ -58,7 +59,7 @@ def options(
     ] = Target.STDERR,
 ) -> None:
     """Take the options of the command itself; the help text stands with the application."""
-    commands.choose_logs(Logs(log_format, log_level, log_to))
+    choose_logs(Logs(log_format, log_level, log_to))
 
 
 # In the order in which `--help` lists them.

@@ -33,4 +33,13 @@ Address = Annotated[
     ),
 ]
 
+ResultsDir = Annotated[
+    str | None,
+    typer.Option(
+        "--run-dir",
+        metavar="DIR",
+        help="Folder or fsspec URL for the results.  [default: a new folder below run.dir]",
+        show_default=False,
+    ),
+]
 RunDir = Annotated[str, typer.Argument(metavar="RUN_DIR", help="Folder or fsspec URL of a run.", show_default=False)]

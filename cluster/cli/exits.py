@@ -7,7 +7,8 @@ from typing import Any
 
 import typer
 
-from cluster import commands
+from cluster.commands.exit_codes import BAD_CONFIG, FAILED
+from cluster.commands.terminal import say
 from cluster.interrupts import stoppable
 from gpo.errors import ConfigError, GPOError
 
@@ -22,9 +23,9 @@ def exit_with(command: Callable[..., int], *arguments: Any) -> None:
         with stoppable():
             code = command(*arguments)
     except GPOError as error:
-        commands.say(f"gpo: error: {error}", style="red")
-        code = commands.BAD_CONFIG if isinstance(error, ConfigError) else commands.FAILED
+        say(f"gpo: error: {error}", style="red")
+        code = BAD_CONFIG if isinstance(error, ConfigError) else FAILED
     except KeyboardInterrupt:
-        commands.say("Interrupted.")
-        code = commands.FAILED
+        say("Interrupted.")
+        code = FAILED
     raise typer.Exit(code)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cluster import commands
 from cluster.cli.arguments import RunDir
 from cluster.cli.exits import exit_with
+from cluster.commands import looking as commands
 
 
 def report(run_dir: RunDir) -> None:

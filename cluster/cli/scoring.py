@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cluster import commands
 from cluster.cli.arguments import Address, Config, Overrides
 from cluster.cli.exits import exit_with
+from cluster.commands import scoring as commands
 
 
 def plan(

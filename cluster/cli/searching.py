@@ -6,23 +6,15 @@ from typing import Annotated
 
 import typer
 
-from cluster import commands
-from cluster.cli.arguments import Address, Config, Overrides
+from cluster.cli.arguments import Address, Config, Overrides, ResultsDir
 from cluster.cli.exits import exit_with
+from cluster.commands import searching as commands
 
 
 def run(
     config: Config,
     overrides: Overrides = None,
-    run_dir: Annotated[
-        str | None,
-        typer.Option(
-            "--run-dir",
-            metavar="DIR",
-            help="Folder or fsspec URL for the results.  [default: a new folder below run.dir]",
-            show_default=False,
-        ),
-    ] = None,
+    run_dir: ResultsDir = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -63,15 +55,7 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    run_dir: Annotated[
-        str | None,
-        typer.Option(
-            "--run-dir",
-            metavar="DIR",
-            help="Folder or fsspec URL for the results.  [default: a new folder below run.dir]",
-            show_default=False,
-        ),
-    ] = None,
+    run_dir: ResultsDir = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -95,15 +79,7 @@ def compare(
 def sweep(
     config: Config,
     overrides: Overrides = None,
-    run_dir: Annotated[
-        str | None,
-        typer.Option(
-            "--run-dir",
-            metavar="DIR",
-            help="Folder or fsspec URL for the results.  [default: a new folder below run.dir]",
-            show_default=False,
-        ),
-    ] = None,
+    run_dir: ResultsDir = None,
     resume: Annotated[
         bool,
         typer.Option(

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cluster import commands
 from cluster.cli.arguments import Overrides
 from cluster.cli.exits import exit_with
+from cluster.commands import submitting as commands
 
 
 def submit(
@@ -67,7 +67,7 @@ def submit(
     Ships this folder, but for what **.gitignore** and **.rayignore** name, and never keys: each node of the cluster
     needs those that CONFIG names in its environment. A cluster that asks for a token is told **RAY_AUTH_TOKEN**.
     """
-    from cluster.submit_command import SubmitOptions
+    from cluster.submitting.command import SubmitOptions
 
     asked = status or stop
     options = SubmitOptions(sweep, asked or run_id, run_dir, follow, wait, kubernetes or apply, apply, image, namespace)

@@ -6,7 +6,7 @@
   const table = document.getElementById("table");
   if (!table) return;
   const { trajectories, rows, notes } = JSON.parse(source.textContent);
-  // As cluster/report_candidates.py lays rows out.
+  // As cluster/reporting/candidates.py lays rows out.
   const [TRAJECTORY, STEP, VAL, STDERR, CHANGED, ALLOWED, MARKS, PROMPT, MADE_FROM, PLACES, UNSCORED] = Array(11).keys();
   const WENT_ON = 1, BEST = 2, DROPPED = 4, ROWS_A_PAGE = 25;
   const byId = (id) => document.getElementById(id);
@@ -33,7 +33,7 @@
     return made;
   }
 
-  // As cluster/report_diff.py splits texts.
+  // As cluster/reporting/diff.py splits texts.
   const split = (text) => text.match(/[ \t\n\r\f\v]*[^ \t\n\r\f\v]+|[ \t\n\r\f\v]+$/g) ?? [];
 
   function diff(row) {

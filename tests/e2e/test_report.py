@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from actors.search import SearchKey
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from cluster.outputs import RunRecord, summary
-from cluster.report import report
+from cluster.reporting.page import report
 from gpo.checkpoint import Checkpoint
 from gpo.prompt import Prompt, edit_distance
 from gpo.score import Score

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import submit_drain
 from cluster.config.loading import read_overridden, validate
 from cluster.serve_app import EvaluatorArgs
+from cluster.submitting import drain
 from tests.k8s.conftest import BUILT, K8S, PLATFORM, ROOT, build, named
 
 _CLUSTER_PARTS = ("rayClusterSpec", "rayClusterConfig")
@@ -77,8 +77,8 @@ def test_a_job_leaves_nothing_behind_and_goes_on_where_it_was(folder: str) -> No
 def _require_drained(head: dict[str, Any]) -> None:
     """Ray kills the driver with its node: it must be told before."""
     last_words = " ".join(head["containers"][0]["lifecycle"]["preStop"]["exec"]["command"])
-    assert "python -m cluster.submit_drain" in last_words
-    assert head["terminationGracePeriodSeconds"] > submit_drain._PATIENCE_S
+    assert "python -m cluster.submitting.drain" in last_words
+    assert head["terminationGracePeriodSeconds"] > drain._PATIENCE_S
 
 
 def test_the_cluster_that_stays_drains_its_jobs() -> None:

@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from cluster.config import load_config
-from cluster.submit import Order
-from cluster.submit_kubernetes import manifest
+from cluster.submitting.jobs import Order
+from cluster.submitting.kubernetes import manifest
 from tests.k8s.conftest import CRDS, ROOT
 from tests.k8s.pods import pod_templates, violations
 from tests.k8s.schemas import check

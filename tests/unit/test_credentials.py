@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster import commands
+from cluster.commands.places import folder_at
+from cluster.commands.submitting import submit
 from cluster.config.loading import validate
 from cluster.credentials import holds_credentials
 from cluster.ray_environment import resolve_address
-from cluster.submit_command import SubmitOptions
+from cluster.submitting.command import SubmitOptions
 from gpo.errors import ConfigError
 from tests.unit.test_config import raw
 
@@ -33,8 +34,8 @@ def test_an_address_with_a_user_or_password_is_refused_everywhere_and_never_show
     refusals = []
     for refused in (
         lambda: validate(raw(run={"dir": address}), tmp_path),
-        lambda: commands._folder("--run-dir", address),
-        lambda: commands.submit(tmp_path / "config.yaml", [], None, options, None),
+        lambda: folder_at("--run-dir", address),
+        lambda: submit(tmp_path / "config.yaml", [], None, options, None),
         lambda: resolve_address(address),
     ):
         with pytest.raises(ConfigError, match="holds a user name or password") as caught:

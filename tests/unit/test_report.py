@@ -10,10 +10,10 @@ import pytest
 
 from actors.search import SearchKey
 from cluster.outputs import RunRecord, summary
-from cluster.report import report
-from cluster.report_candidates import BEST, DROPPED, WENT_ON, candidate_rows
-from cluster.report_curves import curves_in_words, curves_picture
-from cluster.report_outcomes import outcomes
+from cluster.reporting.candidates import BEST, DROPPED, WENT_ON, candidate_rows
+from cluster.reporting.curves import curves_in_words, curves_picture
+from cluster.reporting.outcomes import outcomes
+from cluster.reporting.page import report
 from gpo.checkpoint import Checkpoint
 from gpo.evaluation import Evaluation
 from gpo.models import Usage

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.report_diff import Segment, changes, word_diff, words
+from cluster.reporting.diff import Segment, changes, word_diff, words
 
 TEXTS = st.text(alphabet=st.sampled_from("ab <\n\t\u00a0\x1c\ufeff"), max_size=30)
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from actors.checkpoint_store import CheckpointStore
 from actors.folder import Folder
 from actors.search import SearchKey
-from cluster import commands
+from cluster.commands import looking
 from cluster.outputs import RunRecord, Status
 from cluster.run_folder import RunFolder
 from cluster.status import SILENT_AFTER_S, follow_status, print_status, run_status, status_document, status_lines
@@ -147,7 +147,7 @@ def test_a_trajectory_is_done_with_its_steps_and_test_scores(tmp_path: Path) -> 
 @pytest.mark.parametrize(("state", "code"), [("completed", 0), ("running", 0), ("failed", 1), ("interrupted", 1)])
 def test_exit_codes_say_whether_all_is_well(tmp_path: Path, state: Status, code: int) -> None:
     stored(str(tmp_path), status=state)
-    assert commands.status(str(tmp_path), as_document=True, watch_s=None) == code
+    assert looking.status(str(tmp_path), as_document=True, watch_s=None) == code
 
 
 def test_watching_ends_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +182,7 @@ def test_a_status_is_shown_on_any_console(folder: Folder, terminal: bool) -> Non
 
 
 def test_a_report_is_made_while_a_run_works(folder: Folder) -> None:
-    assert commands.report(folder.url) == 0
+    assert looking.report(folder.url) == 0
     page = (folder.read("report.html") or b"").decode()
     assert "run-1" in page
     assert "steps: 2" in page

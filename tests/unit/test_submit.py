@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import submit_package
 from cluster.config import RunConfig, load_config
 from cluster.config.loading import validate
-from cluster.submit import Order, _resolved, require_reachable
-from cluster.submit_command import SubmitOptions, submit
-from cluster.submit_package import Package, package, require_not_shipped
+from cluster.submitting import package as packaging
+from cluster.submitting.command import SubmitOptions, submit
+from cluster.submitting.jobs import Order, _resolved, require_reachable
+from cluster.submitting.package import Package, package, require_not_shipped
 from cluster.sweep.loading import load_sweep
 from gpo.errors import ConfigError
 
@@ -176,7 +176,7 @@ def test_a_key_file_is_not_shipped_either(work: Path) -> None:
 
 
 def test_too_much_is_refused_with_the_largest_files(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit_package, "MAX_BYTES", 2000)
+    monkeypatch.setattr(packaging, "MAX_BYTES", 2000)
     assert _packed(work).num_bytes < 2000
     (work / "large.txt").write_text("y" * 1900, encoding="utf-8")
     assert "large.txt" in _refusal(lambda: _packed(work))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.submit_drain import drain, drivers
+from cluster.submitting.drain import drain, drivers
 
 _SAVES = """
 import signal, sys

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from cluster.config import load_config
-from cluster.submit import Order
-from cluster.submit_command import SubmitOptions, submit
-from cluster.submit_kubernetes import Manifest, as_yaml, manifest, object_name
+from cluster.submitting.command import SubmitOptions, submit
+from cluster.submitting.jobs import Order
+from cluster.submitting.kubernetes import Manifest, as_yaml, manifest, object_name
 from cluster.sweep.loading import load_sweep
 from gpo.errors import ClusterError, ConfigError
 

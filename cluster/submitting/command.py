@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.build import build_tasks
+from cluster.commands.exit_codes import BAD_CONFIG
 from cluster.config import RunConfig
 from cluster.config.loading import read_overridden, validated
 from cluster.run_folder import new_run_id
-from cluster.submit import Jobs, Order, exit_code, require_reachable
-from cluster.submit_keys import require_no_key_files
-from cluster.submit_kubectl import apply
-from cluster.submit_kubernetes import manifest
-from cluster.submit_package import Package, package, require_not_shipped
+from cluster.submitting.jobs import Jobs, Order, exit_code, require_reachable
+from cluster.submitting.keys import require_no_key_files
+from cluster.submitting.kubectl import apply
+from cluster.submitting.kubernetes import manifest
+from cluster.submitting.package import Package, package, require_not_shipped
 from gpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 _COMMANDS = {False: "run", True: "sweep"}
 """By ``--sweep``."""
-_BAD_CONFIG = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def _carry_on(jobs: Jobs, order: Order, shipped: Package, options: SubmitOptions
     code = exit_code(job)
     reason = f": {job.message}" if code and not options.follow else ""  # it repeats the end of the output
     say(f"Job {job_id} {job.status.value.lower()}, exit code {code}{reason}")
-    if code == _BAD_CONFIG:
+    if code == BAD_CONFIG:
         say(
             "The cluster refused what passed here. Keys and endpoints are looked up there: variables such as "
             "OPENAI_API_KEY are never shipped, and must be set where the cluster's nodes are started."

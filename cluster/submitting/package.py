@@ -17,7 +17,7 @@ from cluster.config.extending import place_below
 from cluster.config.sweep import JournalStorageConfig, SweepSection
 from cluster.config.yaml_text import read_yaml
 from cluster.secret_values import secret_values
-from cluster.submit_keys import require_no_key_files, require_no_keys, url_variables
+from cluster.submitting.keys import require_no_key_files, require_no_keys, url_variables
 from gpo.errors import ConfigError
 
 MAX_BYTES = 100_000_000

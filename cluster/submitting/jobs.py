@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from cluster.credentials import refuse_credentials
-from cluster.submit_package import Package
+from cluster.submitting.package import Package
 from gpo.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:

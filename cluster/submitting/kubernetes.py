@@ -15,15 +15,15 @@ import yaml
 from cluster.build import embedded_specs
 from cluster.config import RunConfig
 from cluster.secret_values import secret_values
-from cluster.submit import Order
-from cluster.submit_keys import require_no_key_values, require_no_keys, url_variables
-from cluster.submit_package import config_paths
+from cluster.submitting.jobs import Order
+from cluster.submitting.keys import require_no_key_values, require_no_keys, url_variables
+from cluster.submitting.package import config_paths
 from gpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from cluster.sweep.loading import SweepConfig
 
-TEMPLATES = Path(__file__).resolve().parents[1] / "k8s" / "base"
+TEMPLATES = Path(__file__).resolve().parents[2] / "k8s" / "base"
 """The RayJobs of the kustomizations, by command, which these are made of."""
 _FOLDER = "/etc/gpo/job"
 _METRICS_PORT = 9464

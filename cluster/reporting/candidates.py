@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.search import SearchKey
 from cluster.outputs import RunRecord
-from cluster.report_diff import changes
+from cluster.reporting.diff import changes
 from gpo.checkpoint import Checkpoint
 from gpo.score import finite
 from gpo.trajectory import Candidate

@@ -1,4 +1,4 @@
-"""``python -m cluster.submit_drain``: what a head node's pod does before it ends.
+"""``python -m cluster.submitting.drain``: what a head node's pod does before it ends.
 
 A node that ends kills the drivers of its jobs, without a word. This tells them first (SIGTERM), so that they save and
 say that they were interrupted, and waits for their end. They exit with 1, so that whoever started the job starts it

@@ -17,10 +17,10 @@ import jinja2
 
 from actors.search import SearchKey
 from cluster.outputs import RunRecord
-from cluster.report_candidates import candidate_rows
-from cluster.report_curves import curves_in_words, curves_picture
-from cluster.report_diff import Segment, word_diff
-from cluster.report_outcomes import Outcomes, outcomes
+from cluster.reporting.candidates import candidate_rows
+from cluster.reporting.curves import curves_in_words, curves_picture
+from cluster.reporting.diff import Segment, word_diff
+from cluster.reporting.outcomes import Outcomes, outcomes
 from gpo.checkpoint import Checkpoint
 from gpo.score import finite
 from gpo.trajectory import Candidate

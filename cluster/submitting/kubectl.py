@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from typing import Any
 
-from cluster.submit_kubernetes import Manifest, as_yaml
+from cluster.submitting.kubernetes import Manifest, as_yaml
 from gpo.errors import ClusterError, ConfigError
 
 
