@@ -60,6 +60,11 @@ def submit(config_path: Path, overrides: list[str], address: str | None, options
         require_no_key_files(config, folder)
     if options.kubernetes:
         order = Order(_COMMANDS[options.sweep], "", overrides, run_id, run_dir)
+        if config.cache.kind == "sqlite" and config.cache.path is None:
+            say(
+                "cache.kind is sqlite: each pod has a file of its own, which ends with it; a later attempt pays again "
+                "for what was in no checkpoint. With a Redis beside it: --set cache.kind=redis (see k8s/README.md)."
+            )
         objects = manifest(config_path, config, sweep, order, image=options.image, namespace=options.namespace)
         if options.apply:
             apply(objects)

@@ -57,6 +57,19 @@ def _refusal(action: Callable[[], object]) -> str:
 
 
 @pytest.mark.parametrize(
+    ("cache", "is_said"), [({}, True), ({"path": "/storage/completions.sqlite"}, False), ({"kind": "none"}, False)]
+)
+def test_a_cache_that_ends_with_its_pod_is_said_to(
+    cache: dict[str, Any], is_said: bool, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(work)
+    (work / "config.yaml").write_text(yaml.safe_dump(_config() | {"cache": cache}), encoding="utf-8")
+    said: list[str] = []
+    assert submit(work / "config.yaml", [], None, SubmitOptions(kubernetes=True, image="gpo:dev"), said.append) == 0
+    assert any("cache.kind=redis" in line for line in said) == is_said
+
+
+@pytest.mark.parametrize(
     ("sections", "refused"),
     [
         ({"cache": {"path": "completions.sqlite"}}, "cache.path"),
