@@ -28,7 +28,8 @@ from gpo.tasks import Task
 from serve.embedded_model import free_port
 from serve.evaluator import evaluator_app
 from serve.http_limits import BODY_TIMEOUT_S, is_loopback
-from serve.ingress import TIMEOUT_S, TOKEN_VARIABLE, ingress_app
+from serve.http_refusals import TIMEOUT_S
+from serve.ingress import TOKEN_VARIABLE, ingress_app
 
 _APP = "gpo-evaluator"
 _DRAIN_S = 20.0

@@ -7,7 +7,7 @@ from gpo.evaluation import Evaluation
 from gpo.models import Usage
 from gpo.prompt import Prompt
 from gpo.score import Score
-from serve.ingress import EvaluateRequest, score_reply
+from serve.http_schemas import EvaluateRequest, score_reply
 
 
 def test_a_reply_tells_the_judge_s_costs_apart() -> None:
