@@ -37,10 +37,11 @@ check: $(INSTALLED) ## linters and type checkers
 audit: $(INSTALLED) ## look for known vulnerabilities of the locked dependencies; passes, and says so, without a network
 	@$(BIN)/python .ci/audit.py
 
+# Hundreds of Python processes start here: each compiles once what it finds not compiled, whatever the user's environment says.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: check ## linters, type checkers and all tests
 	$(BIN)/pytest -n auto --dist loadfile tests/unit tests/k8s
-	$(BIN)/pytest tests/ray
-	$(BIN)/pytest -n auto --dist loadfile tests/e2e
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder tests/ray tests/e2e
 
 bench: $(INSTALLED) ## measure ours, and peers where installed; writes the tables of README.md and benchmarks/README.md
 	$(BIN)/python -m benchmarks.saturation --write $(if $(wildcard $(PEERS)/bin/python),--peers-python $(PEERS)/bin/python)

@@ -153,7 +153,7 @@ def _problem(name: str) -> str:
             return ""
         if app is not None and app.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
             return app.message.strip().rpartition("\n")[2] or app.status.value
-        time.sleep(0.1)
+        time.sleep(0.25)
 
 
 @contextmanager

@@ -19,6 +19,9 @@ settings.load_profile("deterministic")
 
 # Before anything imports Ray, which reads its variables once: the cluster of the tests asks for a token, as ours do.
 os.environ.pop("RAY_ADDRESS", None)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A token of its own for each process that runs tests, which inherits that of the one that started it.
+    os.environ.pop("RAY_AUTH_MODE", None)
 prepare_environment("local")
 
 

@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from benchmarks.simulated_endpoint import SimulatedEndpoint
     from tests.e2e.conftest import Gpo, WriteConfig
 
 
+@pytest.mark.slow
 def test_a_run_takes_no_more_than_was_planned(
     endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
 ) -> None:

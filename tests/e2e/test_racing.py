@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from benchmarks.simulated_endpoint import SimulatedEndpoint
 
 if TYPE_CHECKING:
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 SEEDS, VAL, TEST = (0, 1), 20, 30
 
 
+@pytest.mark.slow
 def test_a_race_pays_only_for_what_it_asks_and_says_who_was_dropped(
     endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
 ) -> None:

@@ -108,6 +108,7 @@ def test_a_run_is_planned(tmp_path: Path) -> None:
     assert "≤ 5,152" in done.stdout  # 2 seeds, 1 + 6·8 prompts on 48 examples, 2 on 112
 
 
+@pytest.mark.slow
 def test_methods_are_compared(tmp_path: Path) -> None:
     (command,) = shown(".venv/bin/gpo compare")
     fewer = " --set optimizer.steps=2 --set run.seeds=[0]"

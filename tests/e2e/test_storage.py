@@ -60,6 +60,7 @@ def paid(endpoint: SimulatedEndpoint, model: str, before: int = 0) -> Counter[st
     return Counter(call.content for call in calls if call.model == model and call.status == 200)
 
 
+@pytest.mark.slow
 def test_a_run_in_an_object_store_outlives_its_process_and_is_one_process_s_at_a_time(
     endpoint: SimulatedEndpoint, config: Path, gpo: Gpo, until: Until, object_store: ObjectStore
 ) -> None:
