@@ -42,19 +42,27 @@ class Host:
 
         Args:
             searches: holds one reference, to all the searches of this actor. They are fetched once, so that they share
-                their models. Every call brings the reference along: an actor that was started anew knows nothing.
+                their models. Every call brings the reference along: an actor that was started anew knows nothing, nor
+                does one that was stopped.
         """
         if self._worker is None:
             self._worker = asyncio.create_task(_worker(searches[0], store))
         async for update in (await self._worker).run(key):
             yield update
 
-    async def stop(self) -> None:
-        """End all searches, and whatever they have asked others to do; their last checkpoints stand."""
-        if self._recorded is not None:
+    async def stop(self, ends: bool) -> bool:
+        """End all searches, and whatever they have asked others to do; their last checkpoints stand.
+
+        Args:
+            ends: whether the process ends as well. Where it does not, it can be given other searches.
+
+        Returns:
+            Whether nothing goes on any more.
+        """
+        if ends and self._recorded is not None:
             self._recorded()
-        if self._worker is not None:
-            await (await self._worker).stop()
+        stopping, self._worker = self._worker, None
+        return stopping is None or await (await stopping).stop()
 
 
 async def _worker(searches: ray.ObjectRef[Any], store: CheckpointStore) -> TrajectoryWorker:

@@ -64,6 +64,7 @@ class Place:
         searches: all that it carries on.
         start: starts an actor.
         actor: one that stands already.
+        is_apart: whether it is for a search that could not go on among others.
 
     Attributes:
         actor: as it is now.
@@ -71,10 +72,13 @@ class Place:
         lives: how many actors it has had before.
     """
 
-    def __init__(self, searches: Sequence[Search], start: Callable[[], Any], actor: Any = None) -> None:
+    def __init__(
+        self, searches: Sequence[Search], start: Callable[[], Any], actor: Any = None, *, is_apart: bool = False
+    ) -> None:
         self._start, self._members = start, {search.key for search in searches}
         self.searches: ray.ObjectRef[Any] = ray.put(list(searches))
         self.actor: Any = start() if actor is None else actor
+        self.is_apart = is_apart
         self.lives = 0
 
     def renew(self, life: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,7 +89,8 @@ class Supervisor:
         searches: one per trajectory.
         store: where they are saved, and where an actor that was started anew finds them.
         placement: how to spread them.
-        hosts: actors that stand already, to be used first; they end with the search.
+        hosts: actors that stand already, to be used first.
+        give_back: takes actors that are at nothing any more; left out, all end with the search.
         budgets: how often what may fail; left out, the placement says it for actors.
 
     Attributes:
@@ -103,8 +104,10 @@ class Supervisor:
         placement: Placement,
         hosts: Iterable[Any] = (),
         budgets: Budgets | None = None,
+        give_back: Callable[[Any], None] | None = None,
     ) -> None:
         self._searches, self._store, self._placement, self._hosts = searches, store, placement, iter(hosts)
+        self._give_back = give_back
         self._budgets = budgets or Budgets(crashes=placement.restarts)
         self._places: list[Place] = []
         self.faults = Counter[Fault]()
@@ -131,9 +134,25 @@ class Supervisor:
             for task in follow:
                 task.cancel()
             await asyncio.gather(*follow, return_exceptions=True)
-            # A process that is killed tells nobody that it does not wait any more: the evaluator would go on for it.
-            await _settled([place.actor.stop.remote() for place in self._places])
-            for place in self._places:
+            await self._end()
+
+    async def _end(self) -> None:
+        """End all actors, or give them back."""
+
+        async def is_at_nothing(place: Place, ends: bool) -> bool:
+            with suppress(RayError):
+                return bool(await place.actor.stop.remote(ends))
+            return False
+
+        returned = [place for place in self._places if self._give_back is not None and not place.is_apart]
+        # A process that is killed tells nobody that it does not wait any more: the evaluator would go on for it.
+        stopping = {place: asyncio.create_task(is_at_nothing(place, place not in returned)) for place in self._places}
+        if stopping:
+            await asyncio.wait(stopping.values(), timeout=_FAREWELL_S)
+        for place, stopped in stopping.items():
+            if self._give_back is not None and place in returned and stopped.done() and stopped.result():
+                self._give_back(place.actor)
+            else:
                 place.end()
 
     def _start(self) -> list[_Carried]:
@@ -213,7 +232,7 @@ class Supervisor:
 
     def _move_out(self, carried: _Carried) -> None:
         carried.place.leave(carried.key)
-        carried.place = Place([carried.search], self._placement.own_host)
+        carried.place = Place([carried.search], self._placement.own_host, is_apart=True)
         carried.history = carried.history.alone()
         self._places.append(carried.place)
 
@@ -222,12 +241,3 @@ def _progress(checkpoint: Checkpoint) -> tuple[int, ...]:
     """Rises with whatever a search pays for and saves."""
     trajectory = checkpoint.trajectory
     return len(trajectory.steps), int(trajectory.proposal is not None), len(checkpoint.test)
-
-
-async def _settled(references: Sequence[Any]) -> None:
-    async def settle(reference: Any) -> None:
-        with suppress(RayError):
-            await reference
-
-    if references:
-        await asyncio.wait([asyncio.create_task(settle(one)) for one in references], timeout=_FAREWELL_S)

@@ -64,13 +64,18 @@ class TrajectoryWorker:
         finally:
             work.cancel()
 
-    async def stop(self) -> None:
-        """End every search, and wait until whoever works for it was told so; their last checkpoints stand."""
+    async def stop(self) -> bool:
+        """End every search, and wait until whoever works for it was told so; their last checkpoints stand.
+
+        Returns:
+            Whether all of them have ended.
+        """
         ending = [work for work in self._runs.values() if not work.done()]
         for work in ending:
             work.cancel()
         if ending:
             await asyncio.wait(ending, timeout=_STOP_S)
+        return all(work.done() for work in ending)
 
 
 class _Run:

@@ -1,4 +1,8 @@
-"""Actors that stand ready: a trial that begins needs not wait for the process of its trajectories."""
+"""Actors that stand ready: a trial that begins needs not wait for the process of its trajectories.
+
+To start one takes some three seconds of a core, which on a small machine are missed elsewhere; so those of a trial that
+is over are used again.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,11 @@ from cluster.config import RunConfig
 from cluster.services import unfailing
 from cluster.standing import Services, placement, preloaded
 
+_FAREWELL_S = 3.0
+
 
 class Hosts:
-    """Gives out actors, and has the next one started whenever one is taken.
+    """Gives out actors, and sees to it that there is one more than are taken.
 
     Args:
         config: how actors are placed; alike for all trials.
@@ -38,12 +44,21 @@ class Hosts:
             self._spare.append(self.placement.host(self._preload))
         return taken
 
+    def give_back(self, actor: Any) -> None:
+        """Take an actor back that is at nothing any more."""
+        self._spare.append(actor)
+
     def last(self) -> None:
         """No more are needed than are asked for from now on."""
         self._wanted = False
 
     def end(self) -> None:
-        """End those that nobody took."""
+        """End those that nobody has."""
+        with unfailing("ending the spare actors"):
+            # Told, so that nobody takes them for dead; no longer than is polite.
+            ray.wait(
+                [actor.stop.remote(True) for actor in self._spare], num_returns=len(self._spare), timeout=_FAREWELL_S
+            )
         for actor in self._spare:
             with unfailing("ending a spare actor"):
                 ray.kill(actor)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from statistics import fmean, stdev
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from actors.search import Phase, SearchKey
 from actors.supervisor import Supervisor
@@ -17,6 +17,7 @@ from cluster.run import run_keys
 from cluster.run_folder import RunFolder
 from cluster.searches import build_searches
 from cluster.standing import Services, placement
+from cluster.sweep.hosts import Hosts
 from gpo.checkpoint import Checkpoint
 from gpo.tasks import Split, Task
 from gpo.trajectory import Trajectory, best_of
@@ -83,10 +84,10 @@ class Population:
         """Whether there is nothing left to do."""
         return all(self._is_done(key) for key in self.record.keys)
 
-    async def run(self, services: Services, hosts: Iterable[Any]) -> AsyncGenerator[int, None]:
+    async def run(self, services: Services, hosts: Hosts) -> AsyncGenerator[int, None]:
         """Carry the trajectories on; yields each number of steps once all have taken them.
 
-        Whoever closes the generator ends the population at once, with its actors; its checkpoints stand.
+        Whoever closes the generator ends the population at once; its checkpoints stand, its actors are given back.
 
         Raises:
             GPOError: as for ``Supervisor.run``.
@@ -97,7 +98,8 @@ class Population:
             replace(search, is_tested=self._is_tested, population=self._name)
             for search in build_searches(self._config, self._tasks, services.evaluators, services.access)
         ]
-        supervisor = Supervisor(searches, self._folder.checkpoints, placement(self._config, services.metrics), hosts)
+        placed = placement(self._config, services.metrics)
+        supervisor = Supervisor(searches, self._folder.checkpoints, placed, hosts, give_back=hosts.give_back)
         self.record.status, began, before = "running", time.monotonic(), self.record.wall_s
         try:
             async with aclosing(supervisor.run()) as updates:

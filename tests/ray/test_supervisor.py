@@ -6,10 +6,13 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 
 from actors.checkpoint_store import CheckpointStore
 from actors.failure_policy import Budgets, Fault
@@ -294,3 +297,49 @@ async def test_a_refused_key_or_model_ends_all_searches(reason: RefusalReason, t
         await _last_updates([refused, sound], tmp_path / "checkpoints")
     assert (caught.value.reason, caught.value.model) == (reason, "the-model")
     assert caught.value.base_url == "http://there/v1"
+
+
+@pytest.mark.usefixtures("cluster")
+async def test_actors_that_are_given_back_carry_on_other_searches(tmp_path: Path) -> None:
+    hosts: list[Any] = []
+
+    async def run(name: str, *searches: Search, give_up: bool = False) -> dict[SearchKey, Update]:
+        taken = [hosts.pop() for _ in searches if hosts]
+        store = CheckpointStore(Folder(str(tmp_path / name)))
+        supervisor = Supervisor(searches, store, Placement(1, 0.1, 2), taken, give_back=hosts.append)
+        last = {}
+        async with aclosing(supervisor.run()) as updates:
+            async for update in updates:
+                last[update.key] = update
+                if give_up:
+                    break
+        return last
+
+    def pids() -> list[int]:
+        found: list[int] = ray.get([actor.__ray_call__.remote(lambda _: os.getpid()) for actor in hosts])
+        return sorted(found)
+
+    async def completes(name: str) -> None:
+        first, second = (_search(JournaledEvaluator(tmp_path / f"{name}{seed}"), name, seed) for seed in (0, 1))
+        last = await run(name, first, second)
+        assert [last[search.key].error for search in (first, second)] == [None, None]
+
+    await completes("whole")
+    before = pids()
+    assert len(set(before)) == 2
+    # One that is given up in the middle leaves nothing behind that goes on.
+    slow = tmp_path / "slow-journal"
+    slow.touch()
+    await run("slow", _search(JournaledEvaluator(slow, takes_s=0.3), "slow"), give_up=True)
+    asked = slow.read_text(encoding="utf-8")
+    await completes("after")
+    assert pids() == before
+    await asyncio.sleep(1.0)
+    assert slow.read_text(encoding="utf-8") == asked
+    # One that died is not given back, one that was started in its place is.
+    dying = _search(JournaledEvaluator(tmp_path / "dying-journal", _die_once), "dying")
+    assert (await run("dying", dying))[dying.key].error is None
+    assert len(set(pids()) & set(before)) == 1
+    assert len(pids()) == 2
+    for actor in hosts:
+        ray.kill(actor)
