@@ -47,7 +47,7 @@ class ObjectStore:
         self._environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
         self._environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         forget_connections()
-        S3FileSystem().mkdir("bucket")
+        S3FileSystem().makedirs("bucket", exist_ok=True)  # all servers of a process have one memory
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["endpoint", "gpo", "until", "write_config"]
 
 LATENCY_S = 0.15
+NOTICED_S, WRITTEN_S = 1.5, 0.5
 
 
 @pytest.fixture
@@ -97,13 +98,17 @@ class Loss:
 
 
 def repeated(calls: list[AccessRecord], losses: list[Loss]) -> list[AccessRecord]:
-    """Answered calls that were made again, though none of them was in flight when something was lost."""
+    """Answered calls that were made again, though none of them was in flight when something was lost.
+
+    An answer counts as in flight until it is written, and so do the calls of processes that have not noticed yet that
+    their node is gone.
+    """
     answered = [call for call in calls if call.status == 200 and call.model]
     times = Counter(call.content for call in answered)
 
     def was_in_flight(content: str) -> bool:
         return any(
-            call.started_s - 0.1 < loss.at_s < call.finished_s + 0.1
+            call.started_s - NOTICED_S < loss.at_s < call.finished_s + WRITTEN_S
             for call in answered
             for loss in losses
             if call.content == content
