@@ -59,10 +59,17 @@ class Host:
         Returns:
             Whether nothing goes on any more.
         """
-        if ends and self._recorded is not None:
-            self._recorded()
+        if ends:
+            self._record_end()
         stopping, self._worker = self._worker, None
-        return stopping is None or await (await stopping).stop()
+        is_at_nothing = stopping is None or await (await stopping).stop()
+        if not (ends or is_at_nothing):  # nobody can use it again
+            self._record_end()
+        return is_at_nothing
+
+    def _record_end(self) -> None:
+        if self._recorded is not None:
+            self._recorded()
 
 
 async def _worker(searches: ray.ObjectRef[Any], store: CheckpointStore) -> TrajectoryWorker:

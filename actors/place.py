@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 
@@ -53,6 +53,19 @@ def shards(searches: Sequence[Search], size: int) -> list[list[Search]]:
     ordered = sorted(searches, key=lambda search: search.key)
     count = ceil(len(ordered) / size)
     return [ordered[index * len(ordered) // count : (index + 1) * len(ordered) // count] for index in range(count)]
+
+
+class Pool(Protocol):
+    """Takes back actors that are at nothing any more."""
+
+    @property
+    def takes_back(self) -> bool:
+        """Whether one may be wanted again; else it had better make room."""
+        ...
+
+    def give_back(self, actor: Any) -> None:
+        """Take one."""
+        ...
 
 
 class Place:

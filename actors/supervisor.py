@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +24,7 @@ from actors.failure_policy import (
     on_error,
     on_fault,
 )
-from actors.place import Place, Placement, shards
+from actors.place import Place, Placement, Pool, shards
 from actors.ray_faults import fault_in_actor, raised_by
 from actors.search import Phase, Search, SearchKey, Update
 from gpo.checkpoint import Checkpoint
@@ -90,7 +90,7 @@ class Supervisor:
         store: where they are saved, and where an actor that was started anew finds them.
         placement: how to spread them.
         hosts: actors that stand already, to be used first.
-        give_back: takes actors that are at nothing any more; left out, all end with the search.
+        pool: takes back those that are at nothing any more; left out, all end with the search.
         budgets: how often what may fail; left out, the placement says it for actors.
 
     Attributes:
@@ -104,10 +104,10 @@ class Supervisor:
         placement: Placement,
         hosts: Iterable[Any] = (),
         budgets: Budgets | None = None,
-        give_back: Callable[[Any], None] | None = None,
+        pool: Pool | None = None,
     ) -> None:
         self._searches, self._store, self._placement, self._hosts = searches, store, placement, iter(hosts)
-        self._give_back = give_back
+        self._pool = pool
         self._budgets = budgets or Budgets(crashes=placement.restarts)
         self._places: list[Place] = []
         self.faults = Counter[Fault]()
@@ -144,16 +144,20 @@ class Supervisor:
                 return bool(await place.actor.stop.remote(ends))
             return False
 
-        returned = [place for place in self._places if self._give_back is not None and not place.is_apart]
+        pool = self._pool if self._pool is not None and self._pool.takes_back else None
+        returned = [place for place in self._places if pool is not None and not place.is_apart]
         # A process that is killed tells nobody that it does not wait any more: the evaluator would go on for it.
         stopping = {place: asyncio.create_task(is_at_nothing(place, place not in returned)) for place in self._places}
-        if stopping:
-            await asyncio.wait(stopping.values(), timeout=_FAREWELL_S)
-        for place, stopped in stopping.items():
-            if self._give_back is not None and place in returned and stopped.done() and stopped.result():
-                self._give_back(place.actor)
-            else:
-                place.end()
+        try:
+            if stopping:
+                await asyncio.wait(stopping.values(), timeout=_FAREWELL_S)
+        finally:
+            for place, stopped in stopping.items():
+                is_done = stopped.done() and not stopped.cancelled()
+                if pool is not None and place in returned and is_done and stopped.result():
+                    pool.give_back(place.actor)
+                else:
+                    place.end()
 
     def _start(self) -> list[_Carried]:
         carried = []

@@ -41,6 +41,7 @@ class TrajectoryWorker:
         self._searches = {search.key: search for search in searches}
         self._store = store
         self._runs: dict[SearchKey, asyncio.Task[None]] = {}
+        self._is_stopped = False
 
     async def run(self, key: SearchKey) -> AsyncIterator[Update]:
         """Carry one search to its end, with news after every change; a finished one yields a single ``DONE``.
@@ -53,6 +54,8 @@ class TrajectoryWorker:
         if (earlier := self._runs.pop(key, None)) is not None:
             earlier.cancel()
             await asyncio.wait([earlier])
+        if self._is_stopped:  # meanwhile; nobody follows what would begin here
+            raise asyncio.CancelledError
         news: asyncio.Queue[Update | None] = asyncio.Queue()
         self._runs[key] = work = asyncio.create_task(_Run(self._searches[key], self._store, news).to_end())
         # The end of the work, good or bad, ends the news.
@@ -70,6 +73,7 @@ class TrajectoryWorker:
         Returns:
             Whether all of them have ended.
         """
+        self._is_stopped = True
         ending = [work for work in self._runs.values() if not work.done()]
         for work in ending:
             work.cancel()

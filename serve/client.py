@@ -39,6 +39,9 @@ class ServeEvaluator:
     handle: DeploymentHandle[Any]
     task: str
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrived, (self.handle, self.task)
+
     async def evaluate(
         self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
     ) -> Sequence[Evaluation]:
@@ -62,6 +65,14 @@ class ServeEvaluator:
                 lambda: self.handle.evaluate.remote(self.task, [prompt], split, indices, caller.get(), step_under_way())
             ),
         )
+
+
+_HANDLES: dict[Any, DeploymentHandle[Any]] = {}
+
+
+def _arrived(handle: DeploymentHandle[Any], task: str) -> ServeEvaluator:
+    """With the handle that this process has of the deployment: each brings a router along, which outlives it."""
+    return ServeEvaluator(_HANDLES.setdefault(handle.deployment_id, handle), task)
 
 
 async def reply(ask: Callable[[], Any]) -> Any:

@@ -58,7 +58,7 @@ def _sit(
         tracked(study.trials())
 
     sitting = Sitting(config, study, place.folder, earlier_s=place.wall_s, view=view, saved=save)
-    actors = config.section.max_parallel_trials * config.base.num_actors
+    actors = config.section.max_parallel_trials * config.base.num_actors + 1  # which stands ready
     name = f"gpo-{place.sweep_id}-{study.processes.me}"
     with Standing(
         config.together,

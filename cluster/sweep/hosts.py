@@ -6,10 +6,13 @@ is over are used again.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from cluster.config import RunConfig
 from cluster.services import unfailing
@@ -44,22 +47,33 @@ class Hosts:
             self._spare.append(self.placement.host(self._preload))
         return taken
 
+    @property
+    def takes_back(self) -> bool:
+        """Whether an actor that is at nothing any more may be wanted again."""
+        return self._wanted
+
     def give_back(self, actor: Any) -> None:
         """Take an actor back that is at nothing any more."""
-        self._spare.append(actor)
+        self._spare.insert(0, actor)  # it stands; another may still wait for room
 
-    def last(self) -> None:
-        """No more are needed than are asked for from now on."""
+    async def last(self) -> None:
+        """No more are needed than are asked for from now on: what nobody has makes room for others."""
         self._wanted = False
+        await self.end()
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """End those that nobody has."""
-        with unfailing("ending the spare actors"):
-            # Told, so that nobody takes them for dead; no longer than is polite.
-            ray.wait(
-                [actor.stop.remote(True) for actor in self._spare], num_returns=len(self._spare), timeout=_FAREWELL_S
-            )
-        for actor in self._spare:
-            with unfailing("ending a spare actor"):
-                ray.kill(actor)
-        self._spare.clear()
+        ending, self._spare = self._spare, []
+        try:
+            # Told, so that nobody takes them for dead; no longer than is polite: one may still wait for room.
+            if ending:
+                await asyncio.wait([asyncio.create_task(_told(actor)) for actor in ending], timeout=_FAREWELL_S)
+        finally:
+            for actor in ending:
+                with unfailing("ending a spare actor"):
+                    ray.kill(actor)
+
+
+async def _told(actor: Any) -> None:
+    with suppress(RayError):
+        await actor.stop.remote(True)

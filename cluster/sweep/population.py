@@ -99,7 +99,7 @@ class Population:
             for search in build_searches(self._config, self._tasks, services.evaluators, services.access)
         ]
         placed = placement(self._config, services.metrics)
-        supervisor = Supervisor(searches, self._folder.checkpoints, placed, hosts, give_back=hosts.give_back)
+        supervisor = Supervisor(searches, self._folder.checkpoints, placed, hosts, pool=hosts)
         self.record.status, began, before = "running", time.monotonic(), self.record.wall_s
         try:
             async with aclosing(supervisor.run()) as updates:

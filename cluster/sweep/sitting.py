@@ -181,9 +181,11 @@ class Sitting:
         finally:
             beating.cancel()
             await asyncio.gather(beating, return_exceptions=True)
-            await asyncio.sleep(2 * SETTLES_S)  # the last calls are accounted for before those who made them end
-            hosts.end()
-            await account.look()
+            try:
+                await asyncio.sleep(2 * SETTLES_S)  # the last calls are accounted for before those who made them end
+            finally:
+                await hosts.end()
+                await account.look()
 
     async def _to_end(self, services: Services, hosts: Hosts) -> None:
         await gather(self._take_trials(services, hosts) for _ in range(self._config.section.max_parallel_trials))
@@ -195,7 +197,7 @@ class Sitting:
         while True:
             claim = await self._call(self._study.claim)
             if claim is None:
-                hosts.last()
+                await hosts.last()
                 claim = await self._taken_over()
             if claim is None:
                 if await self._call(self._study.is_over):

@@ -303,10 +303,16 @@ async def test_a_refused_key_or_model_ends_all_searches(reason: RefusalReason, t
 async def test_actors_that_are_given_back_carry_on_other_searches(tmp_path: Path) -> None:
     hosts: list[Any] = []
 
+    class Spare:
+        takes_back = True
+
+        def give_back(self, actor: Any) -> None:
+            hosts.append(actor)
+
     async def run(name: str, *searches: Search, give_up: bool = False) -> dict[SearchKey, Update]:
         taken = [hosts.pop() for _ in searches if hosts]
         store = CheckpointStore(Folder(str(tmp_path / name)))
-        supervisor = Supervisor(searches, store, Placement(1, 0.1, 2), taken, give_back=hosts.append)
+        supervisor = Supervisor(searches, store, Placement(1, 0.1, 2), taken, pool=Spare())
         last = {}
         async with aclosing(supervisor.run()) as updates:
             async for update in updates:

@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from actors.checkpoint_store import CheckpointStore
 from actors.folder import Folder
+from actors.host import Host
 from actors.search import Phase, Search, SearchKey, Update
 from actors.trajectory_worker import TrajectoryWorker
 from gpo.acceptance import BestOfStep
@@ -148,3 +152,32 @@ async def test_news_count_the_prompts_of_a_step_and_never_back(tmp_path: Path) -
         evaluated = [update.evaluated for update in news]
         assert evaluated == sorted(evaluated)
         assert (news[-1].evaluated, news[-1].to_evaluate) == (2, 2)
+
+
+async def test_nothing_begins_after_a_worker_was_stopped(tmp_path: Path) -> None:
+    evaluator = SlowEvaluator(by_length)
+    stopped = worker(evaluator, tmp_path)
+    assert await stopped.stop()
+    with pytest.raises(asyncio.CancelledError):
+        async for _ in stopped.run(KEY):
+            pass
+    assert evaluator.under_way == []
+
+
+@pytest.mark.parametrize("is_at_nothing", [True, False])
+async def test_a_host_that_is_ended_says_so_once_and_one_that_can_be_used_again_does_not(is_at_nothing: bool) -> None:
+    class Worker:
+        async def stop(self) -> bool:
+            return is_at_nothing
+
+    async def begun() -> Any:
+        return Worker()
+
+    said: list[str] = []
+    host = Host(recording=lambda: lambda: said.append("ended"))
+    host._worker = asyncio.create_task(begun())
+    assert await host.stop(ends=False) == is_at_nothing
+    assert said == ([] if is_at_nothing else ["ended"])
+    if is_at_nothing:
+        assert await host.stop(ends=True)
+        assert said == ["ended"]

@@ -14,7 +14,7 @@ from tests.recovery.conftest import Loss, now, repeated, results
 if TYPE_CHECKING:
     from tests.e2e.conftest import Gpo, Until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PORT = free_port()
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 from collections.abc import Generator
 from typing import Any, cast
 
@@ -53,6 +54,21 @@ class Handle:
         self.asked.append(arguments)
         self.responses.append(Response(asyncio.get_running_loop().create_future()))
         return self.responses[-1]
+
+
+class Known:
+    """A handle as it arrives in a process."""
+
+    def __init__(self, deployment_id: str) -> None:
+        self.deployment_id = deployment_id
+
+
+def test_all_evaluators_of_a_deployment_share_one_handle_in_the_process_where_they_arrive() -> None:
+    sent = [pickle.dumps(ServeEvaluator(cast("Any", Known(name)), "desk")) for name in ("a", "a", "b")]
+    first, second, other = (pickle.loads(each) for each in sent)  # noqa: S301  # ours
+    assert first.handle is second.handle
+    assert first.handle is not other.handle
+    assert (first.task, other.handle.deployment_id) == ("desk", "b")
 
 
 async def asked(handle: Handle, *prompts: str) -> asyncio.Task[Any]:
