@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,9 @@ PORT = free_port()
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    # As on a cluster where the program is installed: a job takes the `python` that it finds there.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     # The job's driver is on the head node; without CPUs there, all that reserves some is on the others.
     head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": PORT}
     running = Cluster(initialize_head=True, head_node_args=head)
@@ -42,7 +46,8 @@ def test_a_submitted_run_on_several_nodes_goes_on_when_one_of_them_is_lost(
     room = ("--set", "cluster.actor_cpus=0.4", "--set", "cluster.evaluator_cpus=0.4")
     nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
     work = tmp_path / "lost"
-    write_long_config(work, endpoint.base_url, run={"dir": str(tmp_path / "runs")})
+    places = {"run": {"dir": str(tmp_path / "runs")}, "cache": {"path": str(tmp_path / "completions.sqlite")}}
+    write_long_config(work, endpoint.base_url, **places)
     address = f"http://127.0.0.1:{PORT}"
     command = gpo.start(
         "submit", "config.yaml", *room, "--run-id", "spread", "--follow", "--address", address, cwd=work, env=ray_token
