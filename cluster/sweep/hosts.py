@@ -1,6 +1,6 @@
 """Actors that stand ready: a trial that begins needs not wait for the process of its trajectories.
 
-To start one takes some three seconds of a core, which on a small machine are missed elsewhere; so those of a trial that
+To start one takes processor time that a small machine misses elsewhere; so those of a trial that
 is over are used again.
 """
 

@@ -18,6 +18,7 @@ from actors.metrics.book import VALUE, Cell
 from actors.metrics.catalogue import STEPS
 from actors.metrics.exporter import exporter
 from actors.metrics.recording import Ledger, node_folder
+from benchmarks.measuring.ray_head import free_port
 from cluster.config.metrics import MetricsConfig
 from cluster.metrics import Metrics
 from cluster.ray_session import ray_session
@@ -76,9 +77,7 @@ def test_an_exporter_lives_as_long_as_a_run_needs_it(
 ) -> None:
     monkeypatch.setattr("cluster.metrics._LOOK_EVERY_S", 0.05)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     config = MetricsConfig(port=port, linger_s=0)
     owner, guest = Metrics(config, "owner"), Metrics(config, "guest")
     try:

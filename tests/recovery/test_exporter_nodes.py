@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.metrics.catalogue import STEPS
 from actors.metrics.exporter import exporter
 from actors.metrics.recording import Ledger, Recorder
+from benchmarks.measuring.ray_head import free_port
 from cluster.config.metrics import MetricsConfig
 from cluster.metrics import Metrics
 from gpo.limits.messages import Pool
@@ -54,9 +54,7 @@ def test_counts_outlive_their_node_and_the_exporter_after_it(
 ) -> None:
     monkeypatch.setattr("cluster.metrics._LOOK_EVERY_S", 0.2)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     lost, stays = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
     metrics = Metrics(MetricsConfig(port=port, linger_s=0), "r")
     assert metrics._ledger is not None
