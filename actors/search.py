@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
+from actors.phase import Phase
 from gpo.checkpoint import Checkpoint
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt
@@ -40,16 +40,6 @@ class Search:
     def caller(self) -> str:
         """For whom its calls are made."""
         return f"{self.population}/{self.key}".removeprefix("/")
-
-
-class Phase(StrEnum):
-    """What a trajectory is busy with."""
-
-    INITIAL = "initial prompt"
-    PROPOSING = "proposing"
-    EVALUATING = "evaluating"
-    TESTING = "testing"
-    DONE = "done"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,10 @@ from actors.failure_policy import (
     on_error,
     on_fault,
 )
+from actors.phase import Phase
 from actors.place import Place, Placement, Pool, shards
 from actors.ray_faults import fault_in_actor, raised_by
-from actors.search import Phase, Search, SearchKey, Update
+from actors.search import Search, SearchKey, Update
 from gpo.checkpoint import Checkpoint
 from gpo.errors import GPOError
 from gpo.log_context import log_about

@@ -13,7 +13,8 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from actors.checkpoint_store import CheckpointStore
-from actors.search import Phase, Search, SearchKey, Update
+from actors.phase import Phase
+from actors.search import Search, SearchKey, Update
 from gpo.checkpoint import Checkpoint, encode
 from gpo.concurrency import gather
 from gpo.limits.caller import caller

@@ -7,7 +7,8 @@ import time
 
 from rich.console import Console
 
-from actors.search import Phase, SearchKey, Update
+from actors.phase import Phase
+from actors.search import SearchKey, Update
 from cluster.progress import Progress, Row, duration, percent
 from gpo.score import finite
 from gpo.trajectory import Trajectory

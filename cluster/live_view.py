@@ -13,7 +13,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from actors.search import Phase, Update
+from actors.phase import Phase
+from actors.search import Update
 from cluster.progress import Progress, Row, duration, percent
 
 _LINES_AROUND = 5

@@ -26,7 +26,8 @@ from actors.metrics.catalogue import (
     TRAJECTORIES,
     Metric,
 )
-from actors.search import Phase, SearchKey, Update
+from actors.phase import Phase
+from actors.search import SearchKey, Update
 from cluster.config.root import BudgetConfig
 from cluster.outputs import RunRecord
 from cluster.progress import Progress, View

@@ -10,7 +10,8 @@ from typing import Protocol
 
 from rich.console import Console
 
-from actors.search import Phase, SearchKey, Update
+from actors.phase import Phase
+from actors.search import SearchKey, Update
 from gpo.checkpoint import Checkpoint
 from gpo.limits.messages import Spent
 from gpo.models import Usage

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
+from actors.phase import Phase
 from actors.place import Placement
-from actors.search import Phase, Search, SearchKey, Update
+from actors.search import Search, SearchKey, Update
 from actors.supervisor import Supervisor
 from cluster.config import RunConfig
 from cluster.interrupts import run_interruptibly

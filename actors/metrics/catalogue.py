@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from actors.search import Phase
+from actors.phase import Phase
 from gpo.observing import Outcome
 
 

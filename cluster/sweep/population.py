@@ -9,7 +9,8 @@ from dataclasses import replace
 from statistics import fmean, stdev
 from typing import TypeVar
 
-from actors.search import Phase, SearchKey
+from actors.phase import Phase
+from actors.search import SearchKey
 from actors.supervisor import Supervisor
 from cluster.config import RunConfig
 from cluster.outputs import RunRecord, Status

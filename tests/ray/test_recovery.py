@@ -19,8 +19,9 @@ from actors.checkpoint_store import CheckpointStore
 from actors.failure_policy import Fault
 from actors.folder import Folder
 from actors.limiter import ClusterAuthority
+from actors.phase import Phase
 from actors.place import Placement
-from actors.search import Phase, SearchKey, Update
+from actors.search import SearchKey, Update
 from actors.supervisor import Supervisor
 from actors.trajectory_worker import TrajectoryWorker
 from benchmarks.measuring.repeats import repeats

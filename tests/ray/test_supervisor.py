@@ -17,8 +17,9 @@ import ray
 from actors.checkpoint_store import CheckpointStore
 from actors.failure_policy import Budgets, Fault
 from actors.folder import Folder
+from actors.phase import Phase
 from actors.place import Placement, shards
-from actors.search import Phase, Search, SearchKey, Update
+from actors.search import Search, SearchKey, Update
 from actors.supervisor import Supervisor
 from cluster.ray_session import ray_session
 from gpo.acceptance import BestOfStep

@@ -13,7 +13,8 @@ import pytest
 from actors.checkpoint_store import CheckpointStore
 from actors.folder import Folder
 from actors.host import Host
-from actors.search import Phase, Search, SearchKey, Update
+from actors.phase import Phase
+from actors.search import Search, SearchKey, Update
 from actors.trajectory_worker import TrajectoryWorker
 from gpo.acceptance import BestOfStep
 from gpo.batches import TrainBatches

@@ -7,7 +7,8 @@ import pytest
 
 from actors.metrics.book import VALUE, Book, pages
 from actors.metrics.tally import tally
-from actors.search import Phase, SearchKey, Update
+from actors.phase import Phase
+from actors.search import SearchKey, Update
 from cluster.config.root import BudgetConfig
 from cluster.metrics_view import MetricsView
 from cluster.outputs import RunRecord

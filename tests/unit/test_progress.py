@@ -8,7 +8,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from actors.search import Phase, SearchKey, Update
+from actors.phase import Phase
+from actors.search import SearchKey, Update
 from cluster.line_views import PlainView
 from cluster.live_view import LiveView
 from cluster.progress import Progress, Row, duration, percent, view_for
