@@ -1,9 +1,10 @@
 """What metrics cost, and how many series there are: ``python -m benchmarks.metrics [--pairs N]``.
 
 Three measurements. *A call*: microseconds of the processor that counting adds to one call through gate and cache, and
-how long a scrape takes to read it all. *A run*: the same run with and without metrics in turn, with a real Prometheus
-that scrapes it every two seconds; time of the processor of all processes that ``gpo run`` started, the exporter's
-included. *Series*: of a run with 250 trajectories, counted at its exporter.
+how long a scrape takes to read it all. *A run*: the same run with and without metrics, side by side at the same time,
+since a shared machine changes its speed by more within minutes than what is to be seen; a real Prometheus scrapes the
+one every two seconds. Time of the processor of all processes that ``gpo run`` started, the exporter's included.
+*Series*: of a run with 250 trajectories, counted at its exporter.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Thread
-from time import perf_counter, process_time
+from time import perf_counter, process_time, sleep
 from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -42,6 +44,8 @@ from gpo.observing import Request
 _CALLS = 50_000
 _POOL = Pool("http://127.0.0.1:8600/v1", "task-model", 64, 64, role="task", account="r")
 _TASKS, _SEEDS = 50, 5
+_APART_S = 1.0
+_PARTS = ("Exporter", "cluster.cli", "ServeReplica")
 
 
 async def _call_us(num_calls: int) -> float:
@@ -96,26 +100,32 @@ def _measure_runs(pairs: int, folder: Path, steps: int) -> None:
     os.environ["XDG_CACHE_HOME"] = str(folder / "home")
     shares: list[float] = []
     print(
-        "| Pair | CPU without | CPU with | More | Clock without | with | Calls |\n|---:|---:|---:|---:|---:|---:|---:|"
+        "| Pair | CPU without | CPU with | More | Exporter | driver | replicas | Clock without | with | Calls |\n"
+        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
     )
-    with prometheus(None, 19_091):
+    with prometheus(None, 19_091), ThreadPoolExecutor(max_workers=2) as together:
         for pair in range(pairs):
-            seconds: dict[bool, Usage] = {}
-            calls = 0
-            # In turn first and second, so that a machine that grows slower favours neither.
+            twins: dict[bool, Future[tuple[Usage, int]]] = {}
+            # In turn first and second, so that neither is always the one that starts alone.
             for is_on in (False, True) if pair % 2 else (True, False):
                 sections = {"metrics": {"port": 0, "linger_s": 5}} if is_on else {}
-                load = Load(name="metrics", trajectories=16, steps=steps, limit=128, latency_ms=200, sections=sections)
-                seconds[is_on], calls = _run(folder / f"{pair}-{'on' if is_on else 'off'}", load, folder / "home")
-            off, on = seconds[False], seconds[True]
+                load = Load(name="metrics", trajectories=16, steps=steps, limit=64, latency_ms=200, sections=sections)
+                twins[is_on] = together.submit(_run, folder / f"{pair}-{is_on}", load, folder / "home")
+                sleep(_APART_S)
+            (off, calls), (on, _) = (twins[is_on].result() for is_on in (False, True))
             shares.append(on.cpu_s / off.cpu_s - 1)
+            parts = (f"{_used_s(on, name) - _used_s(off, name):+.1f} s" for name in _PARTS)
             print(
-                f"| {pair + 1} | {off.cpu_s:.1f} s | {on.cpu_s:.1f} s | {shares[-1]:+.1%} | "
+                f"| {pair + 1} | {off.cpu_s:.1f} s | {on.cpu_s:.1f} s | {shares[-1]:+.1%} | {' | '.join(parts)} | "
                 f"{off.ended_s - off.started_s:.1f} s | {on.ended_s - on.started_s:.1f} s | {calls:,} |",
                 flush=True,
             )
     error = statistics.stdev(shares) / len(shares) ** 0.5 if len(shares) > 1 else float("nan")
     print(f"Metrics take {statistics.mean(shares):+.2%} ± {error:.2%} of the CPU of a run.")
+
+
+def _used_s(usage: Usage, program: str) -> float:
+    return usage.shares.get(program, (0.0, 0))[0]
 
 
 def _measure_series(folder: Path) -> None:
@@ -158,8 +168,8 @@ def _scrape(home: Path, over: Event, seen: list[bytes]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print what was measured; 0 when it is complete."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.metrics", description=__doc__)
-    parser.add_argument("--pairs", type=int, default=4, help="pairs of runs; 0 leaves them out")
-    parser.add_argument("--steps", type=int, default=2, help="of each of the 16 trajectories of these runs")
+    parser.add_argument("--pairs", type=int, default=3, help="pairs of runs; 0 leaves them out")
+    parser.add_argument("--steps", type=int, default=4, help="of each of the 16 trajectories of each run")
     parser.add_argument("--no-series", action="store_true", help="leave the run with 250 trajectories out")
     settings = parser.parse_args(arguments)
     _measure_calls()

@@ -1,10 +1,4 @@
-"""How a process keeps count: in a memory-mapped file, which outlives it however it ends.
-
-Each process of a run writes a file of its own, and nobody else does. What is in it is in the kernel's hands the moment
-it is written, so a process that is killed takes no count with it, and a count costs no system call. The file's form is
-that of ``prometheus_client``'s multi-process mode. The mode itself is not used: it wants a variable set before the
-package is first imported in a process, which Ray starts, and it merges by file name what we merge by who is alive.
-"""
+"""How a process keeps count: in a file of its own, which outlives it however it ends (``actors.metrics.numbers``)."""
 
 from __future__ import annotations
 
@@ -15,15 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
 
-from prometheus_client import mmap_dict
-
+from actors.metrics import numbers
 from actors.metrics.catalogue import ACTORS, CATALOGUE, Metric
 
-# Without types; ``write_value`` and ``read_all_values_from_file`` are what we use of it.
-_MmapedDict: Any = mmap_dict.MmapedDict
 _SUFFIX = ".count"
 CLOSED = "closed"
 SUM = "sum"
@@ -58,39 +49,48 @@ class Cell(NamedTuple):
 
 
 class Count:
-    """A number that grows, or is set; made by its book, and by that once."""
+    """A number that grows, or is set; made by its book, and by that once.
 
-    __slots__ = ("_file", "_key", "_lock", "value")
+    Attributes:
+        place: in the book's values, for who counts several things at once.
+    """
 
-    def __init__(self, file: Any, lock: Lock, cell: Cell) -> None:
-        self._file, self._lock, self._key, self.value = file, lock, cell.key, 0.0
-        file.write_value(self._key, 0.0, 0.0)
+    __slots__ = ("_lock", "_values", "place")
+
+    def __init__(self, values: memoryview[float], lock: Lock, place: int) -> None:
+        self._values, self._lock, self.place = values, lock, place
 
     def add(self, amount: float = 1.0) -> None:
         """Count more, or less."""
         with self._lock:
-            self.value += amount
-            self._file.write_value(self._key, self.value, 0.0)
+            self._values[self.place] += amount
 
     def set(self, value: float) -> None:
         """Put a value in place of the one before."""
         with self._lock:
-            self.value = value
-            self._file.write_value(self._key, value, 0.0)
+            self._values[self.place] = value
 
 
 class Distribution:
-    """How often values fell where."""
+    """How often values fell where.
 
-    __slots__ = ("_bounds", "_buckets", "_sum")
+    Args:
+        buckets: one more than bounds.
+    """
+
+    __slots__ = ("_bounds", "_buckets", "total")
 
     def __init__(self, bounds: tuple[float, ...], buckets: list[Count], total: Count) -> None:
-        self._bounds, self._buckets, self._sum = bounds, buckets, total
+        self._bounds, self._buckets, self.total = bounds, buckets, total
+
+    def bucket(self, value: float) -> Count:
+        """Where a value falls; one that equals a bound is not above it."""
+        return self._buckets[bisect_left(self._bounds, value)]
 
     def observe(self, value: float) -> None:
-        """Take note of a value; one that equals a bound is not above it."""
-        self._buckets[bisect_left(self._bounds, value)].add()
-        self._sum.add(value)
+        """Take note of a value."""
+        self.bucket(value).add()
+        self.total.add(value)
 
 
 class Book:
@@ -99,14 +99,17 @@ class Book:
     Args:
         folder: of this node; made where it is missing, for this user alone.
         run, actor: what the process belongs to, and what it is.
+
+    Attributes:
+        lock: held while a number changes.
     """
 
     def __init__(self, folder: Path, run: str, actor: str) -> None:
         folder.parent.mkdir(mode=0o700, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         path = folder / f"{uuid4().hex}.new"
-        self._lock = Lock()
-        self._file = _MmapedDict(str(path))
+        self.lock = Lock()
+        self._numbers = numbers.Numbers(path)
         self._counts: dict[Cell, Count] = {}
         # Held for as long as the process lives, and no longer: so readers tell the dead from the living, whatever
         # happened to process numbers meanwhile.
@@ -116,13 +119,19 @@ class Book:
         self.count(ACTORS, run, actor).set(1.0)
         path.rename(path.with_suffix(_SUFFIX))  # whole, now that it can be read
 
+    @property
+    def values(self) -> memoryview[float]:
+        """The numbers of all counts there are by now, at their places."""
+        return self._numbers.values
+
     def count(self, metric: Metric, *labels: str, part: str = VALUE) -> Count:
         """The number of these labels; to be kept by who uses it often, and asked for once."""
         cell = Cell(metric.name, part, labels)
-        with self._lock:
+        with self.lock:
             count = self._counts.get(cell)
             if count is None:
-                count = self._counts[cell] = Count(self._file, self._lock, cell)
+                place = self._numbers.place(cell.key)
+                count = self._counts[cell] = Count(self.values, self.lock, place)
         return count
 
     def distribution(self, metric: Metric, *labels: str) -> Distribution:
@@ -153,8 +162,7 @@ def pages(folder: Path) -> Iterator[Page]:
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
         # Asked first: one that dies in between has its last counts read as those of a living one, until next time.
         is_alive = _is_held(path)
-        values = _MmapedDict.read_all_values_from_file(str(path))
-        cells = {Cell.of(key): value for key, value, _, _ in values}
+        cells = {Cell.of(key): value for key, value in numbers.read(path).items()}
         yield Page({cell: value for cell, value in cells.items() if cell.metric in CATALOGUE}, is_alive)
 
 

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import signal
-import socket
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
-import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.simulated_endpoint import CLIENT_GONE, AccessRecord, Behaviour, SimulatedEndpoint
+from tests.e2e.prometheus import Prometheus, home, is_of_sweeps, monitored, queries
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Gpo, Started, Until, WriteConfig
@@ -32,36 +28,6 @@ HELD = Behaviour(latency_s=15.0)
 STILL_S = 1.0
 """So long nothing was answered: all that was asked before is, since that takes a tenth of it."""
 FAULTY = Behaviour(latency_s=0.02, error_rate=0.05, limit=20, retry_after_s=0.1)
-
-
-class Prometheus:
-    """What can be asked of one.
-
-    Attributes:
-        at: the moment that is asked about, in seconds since 1970; now where it is ``None``.
-    """
-
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self.at: float | None = None
-
-    def rows(self, query: str) -> list[dict[str, Any]]:
-        asked = {"query": query} if self.at is None else {"query": query, "time": self.at}
-        with urlopen(f"{self.url}/api/v1/query?{urlencode(asked)}") as reply:  # noqa: S310
-            return list(json.load(reply)["data"]["result"])
-
-    def ask(self, query: str) -> dict[tuple[str, ...], float]:
-        """Label values, in the order of the labels' names → value."""
-        rows = self.rows(query)
-        return {tuple(value for _, value in sorted(row["metric"].items())): float(row["value"][1]) for row in rows}
-
-    def one(self, query: str) -> float:
-        return next(iter(self.ask(query).values()), 0.0)
-
-    def look_back(self) -> None:
-        """Ask about the moment of the last scrape from now on: what has gone since is stale now."""
-        # One for each address that the exporter had.
-        self.at = max(row["values"][-1][0] for row in self.rows("gpo_run_active[10m]"))
 
 
 class Exporter:
@@ -118,31 +84,8 @@ def _processes(command: Started, name: str) -> list[int]:
 
 @pytest.fixture
 def prometheus(gpo: Gpo, tmp_path: Path, until: Until) -> Iterator[Prometheus]:
-    """As ``gpo monitor`` starts it."""
-    if shutil.which("prometheus") is None:
-        pytest.skip("needs the program prometheus")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = gpo.start("monitor", "--port", port, cwd=tmp_path, env=_home(tmp_path))
-    until(lambda: _answers(port), "Prometheus answers", timeout_s=30)
-    yield Prometheus(port)
-    command.interrupt()
-    finished = command.finish()
-    assert "Interrupted" in finished.stderr
-    assert not command.survivors()
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urlopen(f"http://127.0.0.1:{port}/-/ready"):
-            return True
-    except OSError:
-        return False
-
-
-def _home(folder: Path) -> Mapping[str, str]:
-    return {"XDG_CACHE_HOME": str(folder / "home")}
+    with monitored(gpo, tmp_path, until) as running:
+        yield running
 
 
 # It takes most of a minute.
@@ -169,7 +112,7 @@ def test_counters_equal_the_endpoints_log_when_processes_were_killed(
         metrics={"port": 0},
         budget={"calls": 100_000},
     )
-    command = gpo.start("run", config, "--run-dir", "results", cwd=tmp_path, env=_home(tmp_path))
+    command = gpo.start("run", config, "--run-dir", "results", cwd=tmp_path, env=home(tmp_path))
     until(lambda: exporter.sums("gpo_steps_total").total() >= 2, "some steps are taken and told")
     endpoint.behaviour = HELD
     until(lambda: _is_settled(endpoint, exporter), "all that was answered is counted", timeout_s=12)
@@ -219,7 +162,7 @@ def test_counters_equal_the_endpoints_log_when_processes_were_killed(
     assert prometheus.ask('sum by (seed) (gpo_trajectory_score_ratio{prompt="best"})') == pytest.approx(best, abs=1e-4)
     assert prometheus.one("sum(gpo_run_active)") == 0
     assert list((tmp_path / "home" / "gpo" / "monitoring" / "targets").iterdir()) == []
-    assert [query for query in _shown() if not prometheus.rows(query)] == []
+    assert [query for query in queries() if not is_of_sweeps(query) and not prometheus.rows(query)] == []
 
 
 def _is_settled(endpoint: SimulatedEndpoint, exporter: Exporter) -> bool:
@@ -230,16 +173,3 @@ def _is_settled(endpoint: SimulatedEndpoint, exporter: Exporter) -> bool:
         and exporter.sums("gpo_model_requests_total", "outcome") == _by_status(calls)
         and exporter.sums("gpo_model_requests_in_flight").total() == _in_flight(endpoint) > 0
     )
-
-
-def _shown() -> Iterator[str]:
-    """Every query of the panels and the recording rules, but of those that only a sweep fills."""
-    monitoring = ROOT / "k8s" / "monitoring"
-    for path in sorted((monitoring / "dashboards").glob("*.json")):
-        for panel in json.loads(path.read_text(encoding="utf-8"))["panels"]:
-            for target in panel.get("targets", []):
-                if not re.search("gpo_trials|gpo_sweep", target["expr"]):
-                    named = re.sub(r"\$(namespace|run|task)", ".*", target["expr"])
-                    yield re.sub(r"\$__(rate_)?interval", "1m", named)
-    for group in yaml.safe_load((monitoring / "rules.yaml").read_text(encoding="utf-8"))["groups"]:
-        yield from (rule["record"] for rule in group["rules"] if "record" in rule)

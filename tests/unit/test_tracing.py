@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-import gzip
 import pickle
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from uuid import uuid4
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -35,6 +31,7 @@ from gpo.schedule import CosineSchedule
 from gpo.summary import NoSummary
 from gpo.testing.fakes import FakeEvaluator, FakeProposer
 from gpo.trajectory import Candidate, Trajectory
+from tests.otlp_receiver import Receiver
 
 KEY = SearchKey("triage", 3)
 INITIAL = Prompt("secret words")
@@ -156,40 +153,6 @@ async def test_a_failure_is_told_by_its_kind_alone(exporter: InMemorySpanExporte
     assert "secret words" not in "".join(span.to_json() for span in spans.values())
 
 
-class Receiver:
-    """Of OTLP over HTTP, as a collector is."""
-
-    def __init__(self) -> None:
-        self.requests: list[ExportTraceServiceRequest] = []
-        self.headers: list[str | None] = []
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
-                assert self.path == "/v1/traces"
-                receiver.headers.append(self.headers.get("x-key"))
-                receiver.requests.append(ExportTraceServiceRequest.FromString(body))
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *arguments: object) -> None:
-                return
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     receiver = Receiver()
@@ -207,11 +170,16 @@ async def test_a_receiver_has_the_spans_when_the_search_is_over(
     assert carried.tracing == tracing
     await search(carried)
     resources = [resource for request in receiver.requests for resource in request.resource_spans]
-    names = {item.key: item.value.string_value for resource in resources for item in resource.resource.attributes}
-    assert names["service.name"] == "gpo"
-    assert names["gpo.run"] == "night"
-    spans = [span.name for resource in resources for scope in resource.scope_spans for span in scope.spans]
-    assert Counter(spans) == {"step": 2, "retrieve": 2, "propose": 2, "evaluate": 6, "accept": 2}
+    about = {item.key: item.value.string_value for resource in resources for item in resource.resource.attributes}
+    assert about["service.name"] == "gpo"
+    assert about["gpo.run"] == "night"
+    assert Counter(span.name for span in receiver.spans()) == {
+        "step": 2,
+        "retrieve": 2,
+        "propose": 2,
+        "evaluate": 6,
+        "accept": 2,
+    }
     assert set(receiver.headers) == {"abc"}
 
 

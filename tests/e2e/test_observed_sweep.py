@@ -1,0 +1,111 @@
+"""A sweep as those see it who watch it in Grafana, and those who keep it in MLflow."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from tests.e2e.prometheus import Prometheus, home, monitored, queries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.e2e.conftest import Gpo, Until, WriteConfig
+
+# Seconds of Ray, of a Prometheus, and of MLflow's tables.
+pytestmark = pytest.mark.slow
+
+TRIALS, STEPS = 8, 3
+PRICE = {"prompt": 1.0, "completion": 2.0}
+OF_RUNS = ("gpo_trajectory", "gpo_step", "gpo_samples", "gpo_candidate", "gpo_examples", "gpo_trajectories")
+"""What a run tells of its trajectories; a sweep's are those of its trials, many of one name at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A sweep that is over.
+
+    Attributes:
+        prometheus: that scraped it.
+        database: of MLflow.
+    """
+
+    prometheus: Prometheus
+    database: str
+    results: Path
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return dict(json.loads((self.results / "sweep.json").read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="module")
+def watched(
+    gpo: Gpo, write_config: WriteConfig, until: Until, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Watched]:
+    pytest.importorskip("mlflow")
+    folder = tmp_path_factory.mktemp("sweep")
+    database = f"sqlite:///{folder}/mlflow.db"
+    with (
+        monitored(gpo, folder, until) as prometheus,
+        # Some seconds of it: Prometheus takes as long to find who is to be scraped.
+        SimulatedEndpoint(Behaviour(latency_s=0.2, error_rate=0.03)) as endpoint,
+    ):
+        config = write_config(
+            folder,
+            endpoint.base_url,
+            run={"seeds": [0, 1]},
+            models={"task": {"price": PRICE}, "optimizer": {"price": PRICE}},
+            optimizer={"steps": STEPS, "candidates": 2},
+            metrics={"port": 0},
+            budget={"calls": 100_000},
+            tracking={"mlflow": {"uri": database, "experiment": "sweeps"}},
+            sweep={
+                "trials": TRIALS,
+                "max_parallel_trials": 2,
+                "space": {"optimizer.schedule.initial": {"low": 5, "high": 60}},
+                "pruner": {"kind": "median", "startup_trials": 2, "min_steps": 1},
+            },
+        )
+        ended = gpo("sweep", config, "--run-dir", "results", cwd=folder, env=home(folder))
+        assert ended.code == 0, ended.stderr
+        prometheus.look_back()
+        yield Watched(prometheus, database, folder / "results")
+
+
+def test_every_panel_that_a_sweep_can_fill_is_filled(watched: Watched) -> None:
+    prometheus, document = watched.prometheus, watched.document
+    told = {(state,): count for state, count in document["trials"].items() if state != "wanted"}
+    assert prometheus.ask("sum by (state) (gpo_trials)") == told
+    assert sum(told.values()) == TRIALS
+    assert prometheus.one("gpo_sweep_best_objective") == pytest.approx(document["best"]["val"], abs=1e-4)
+    assert prometheus.one("sum(gpo_model_cost_usd_total)") == pytest.approx(document["spent"]["usd"], rel=0.05)
+    empty = [query for query in queries() if not prometheus.rows(query)]
+    assert [query for query in empty if not any(name in query for name in OF_RUNS)] == []
+
+
+def test_trials_are_kept_in_mlflow(watched: Watched) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client, document = MlflowClient(watched.database), watched.document
+    experiment = client.get_experiment_by_name("sweeps")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    by_kind = Counter(run.data.tags["gpo.kind"] for run in runs)
+    assert by_kind == {"sweep": 1, "trial": TRIALS}
+    (whole,) = (run for run in runs if run.data.tags["gpo.kind"] == "sweep")
+    assert (whole.info.run_name, whole.info.status) == (document["sweep_id"], "FINISHED")
+    assert {file.path for file in client.list_artifacts(whole.info.run_id)} == {"sweep.json", "report.html"}
+    trials = [run for run in runs if run.data.tags["gpo.kind"] == "trial"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {whole.info.run_id}
+    states = Counter({"FINISHED": "complete", "KILLED": "pruned"}[run.info.status] for run in trials)
+    assert states == Counter({state: document["trials"][state] for state in ("complete", "pruned")})
+    objectives = [value for run in trials for name, value in run.data.metrics.items() if name == "objective_val"]
+    assert max(objectives) == pytest.approx(document["best"]["val"], abs=1e-4)
+    assert all("optimizer.schedule.initial" in run.data.params for run in trials)
