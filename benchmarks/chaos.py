@@ -29,7 +29,7 @@ PARTS, DRIVER, EMBEDDED = "a part every few seconds", "the driver, then --resume
 EVERY_S = (2.0, 6.0)
 SIZE = Size()
 _PAUSES_S = (0.0, 20.0)
-_ANY = (Part.ACTOR, Part.REPLICA, Part.CONTROLLER, Part.LIMITER, Part.EXPORTER)
+_ANY = (Part.ACTOR, Part.REPLICA, Part.CONTROLLER, Part.LIMITER)
 _ENOUGH_KILLS = 60
 """Each of the five has the same chance: after so many kills, chance alone spares one of them once in 100,000 times."""
 _EARLY, _EARLY_S = 0.2, 10.0

@@ -67,7 +67,7 @@ def serve_evaluator(
         with view_for(console) as view:
             view.status("Starting Ray" if address == "local" else f"Connecting to Ray at {address}")
             stack.enter_context(ray_session(address, cpus_needed=cpus))
-            metrics = stack.enter_context(exported(config.metrics, _APP))
+            metrics = stack.enter_context(exported(config.metrics, _APP, is_alone=address == "local"))
             view.status("Starting the evaluator")
             urls = stack.enter_context(embedded_models(specs))
             where = _start_http(host, port)

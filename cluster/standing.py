@@ -122,7 +122,9 @@ class Standing:
 
         missing = cpus_missing(cpus)
         shortage = f" (the cluster has {missing:g} CPUs too few; it must grow, or this waits)" if missing else ""
-        metrics = self._stack.enter_context(exported(config.metrics, self._name.removeprefix("gpo-")))
+        metrics = self._stack.enter_context(
+            exported(config.metrics, self._name.removeprefix("gpo-"), is_alone=self._address == "local")
+        )
         if specs:
             view.status(f"Starting the embedded model{shortage}")
         urls = self._stack.enter_context(embedded_models(specs))

@@ -1,4 +1,7 @@
-"""The exporter: one actor on the head node that a Prometheus scrapes, and relays for the books of the other nodes."""
+"""The exporter, which a Prometheus scrapes: one actor on the head node, with relays for the books of the other nodes.
+
+A run with a Ray cluster of its own has an ``Exporter`` in its own process instead (``cluster.exporting``).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from threading import Lock
 from typing import Any, cast
+from wsgiref.simple_server import WSGIServer
 
 import ray
 from prometheus_client import CollectorRegistry, push_to_gateway, start_http_server
@@ -56,7 +60,7 @@ class Exporter:
         self._runs: set[str] = set()
         self._finished: dict[str, Tally] = {}
         self._elsewhere: dict[str, Elsewhere] = {}
-        self._port: int | None = None
+        self._server: WSGIServer | None = None
         self._scrapes = 0
         self._lock = Lock()
         self._registry = CollectorRegistry()
@@ -68,7 +72,7 @@ class Exporter:
         Raises:
             OSError: the address cannot be listened on.
         """
-        if self._port is None:
+        if self._server is None:
             server, _ = start_http_server(port, host, self._registry)
             app: Any = server.get_app()
 
@@ -84,8 +88,14 @@ class Exporter:
                 self._scrapes += 1
 
             server.set_app(cast("Any", counted))
-            self._port = int(server.server_port)
-        return self._port
+            self._server = server
+        return int(self._server.server_port)
+
+    def stop(self) -> None:
+        """Answer no more scrapes."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
 
     def watch(self, name: str, told: Mapping[str, Tally]) -> dict[str, Tally]:
         """Tell of a run from now on.

@@ -17,7 +17,6 @@ class Part(StrEnum):
     REPLICA = "Serve replica"
     CONTROLLER = "Serve controller"
     LIMITER = "limiter"
-    EXPORTER = "metrics exporter"
     MODEL = "embedded model"
     DRIVER = "driver"
 
@@ -27,7 +26,6 @@ PROGRAMS = {
     "ServeReplica": Part.REPLICA,
     "ServeController": Part.CONTROLLER,
     "LimitAuthority": Part.LIMITER,
-    "Exporter": Part.EXPORTER,
     "EmbeddedModelServer": Part.MODEL,
     "cluster.cli": Part.DRIVER,
 }

@@ -144,10 +144,9 @@ def test_every_alert_fires_in_its_fault(
             os.kill(host, signal.SIGKILL)
         await_alerts("GpoActorRestartLoop")
 
-        (exporter,) = _processes(command, "Exporter")
-        os.kill(exporter, signal.SIGSTOP)
+        os.kill(command.process.pid, signal.SIGSTOP)  # which answers the scrapes
         await_alerts("GpoExporterDown")
-        os.kill(exporter, signal.SIGCONT)
+        os.kill(command.process.pid, signal.SIGCONT)
 
         endpoint.behaviour = HASTY
         until(lambda: _num_answered(endpoint) > 0.9 * BUDGET, "nine tenths of the budget are spent")

@@ -16,7 +16,7 @@ from gpo.limits.authority import LimitAuthority
 from gpo.tasks import Split
 
 SIZE = Size(tasks=2, seeds=2, steps=2, candidates=3)
-PLAN = [(1.0, Part.REPLICA), (2.0, Part.ACTOR), (0.5, Part.EXPORTER), (1.5, Part.CONTROLLER), (1.5, Part.DRIVER)]
+PLAN = [(1.0, Part.REPLICA), (2.0, Part.ACTOR), (0.5, Part.LIMITER), (1.5, Part.CONTROLLER), (1.5, Part.DRIVER)]
 """One after the other; the rest takes some seconds more."""
 
 

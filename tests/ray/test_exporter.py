@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.request import urlopen
 from uuid import uuid4
@@ -20,9 +21,11 @@ from actors.metrics.exporter import exporter
 from actors.metrics.recording import Ledger, node_folder
 from benchmarks.measuring.ray_head import free_port
 from cluster.config.metrics import MetricsConfig
-from cluster.metrics import Metrics
+from cluster.exporting import OwnExporter, SharedExporter
+from cluster.metrics import Metrics, exported
 from cluster.ray_session import ray_session
 from cluster.targets import targets_folder
+from gpo.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +95,11 @@ def test_an_exporter_lives_as_long_as_a_run_needs_it(
         # Where it dies, it comes back at the same port, and knows of nodes that were lost before.
         telling = exporter("127.0.0.1", port, "")
         assert guest._ledger is not None
+        assert isinstance(guest._exporter, SharedExporter)
         gone = {"a-node": {Cell(STEPS.name, VALUE, ("guest", "t", "0")): 4.0}}
         assert ray.get(telling.watch.remote(guest._ledger.name, gone)) == gone
         assert _steps(port) == ["4.0"]
-        _await(lambda: guest._told == gone)
+        _await(lambda: guest._exporter._told == gone)
         _restart(telling)
         _await_runs(port, {"owner", "guest"})
         assert _steps(port) == ["4.0"]
@@ -157,3 +161,43 @@ def test_an_address_that_is_taken_is_said_to_be(cluster: None) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match="in use"):
             ray.get(exporter("127.0.0.1", port, "gpo-metrics-x").serve.remote("127.0.0.1", port))
+
+
+def test_a_run_that_shares_its_cluster_with_nobody_answers_itself(
+    cluster: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    config = MetricsConfig(port=free_port(), linger_s=20)
+    assert config.port is not None
+    with exported(config, "alone", is_alone=True) as metrics:
+        metrics.ready()
+        assert _runs(config.port) == {"alone"}
+        assert not [actor for actor in ray.util.list_named_actors(all_namespaces=True) if "metrics" in actor["name"]]
+        # At its end it waits for a scrape that sees the last values, and no longer.
+        scraping = Thread(target=lambda: (time.sleep(0.5), _runs(config.port)))
+        scraping.start()
+        began = time.monotonic()
+        metrics.finish()
+        scraping.join()
+        assert 0.5 <= time.monotonic() - began < 10
+    assert list(targets_folder().iterdir()) == []
+    with pytest.raises(OSError, match="refused"):
+        _runs(config.port)
+    # The port is free again; where it is not, that is said.
+    with exported(config, "next", is_alone=True) as following:
+        following.ready()
+        with (
+            exported(config, "late", is_alone=True) as late,
+            pytest.raises(ConfigError, match=r"in use.*name another"),
+        ):
+            late.ready()
+        assert _runs(config.port) == {"next"}
+
+
+@pytest.mark.parametrize("kind", [OwnExporter, SharedExporter])
+def test_where_only_a_gateway_is_named_nothing_listens(kind: type[OwnExporter | SharedExporter], cluster: None) -> None:
+    telling = kind(MetricsConfig(pushgateway="http://127.0.0.1:9"), Ledger("r", f"gpo-metrics-{uuid4().hex}"))
+    telling.ask()
+    assert telling.port(30) is None
+    assert telling.finish() == 0
+    telling.close()

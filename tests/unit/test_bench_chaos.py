@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from actors.host import Host
-from actors.metrics.exporter import Exporter
 from benchmarks.chaos import DRIVER, PARTS, never_killed, table
 from benchmarks.measuring.access_log import CHAT, AnsweredCalls
 from benchmarks.measuring.disturbed import UNDISTURBED, Disturbed, append_row, read_rows
@@ -109,7 +108,7 @@ def test_daemons_are_no_part() -> None:
 
 
 def test_parts_are_known_by_the_names_that_they_have() -> None:
-    ours = {kind.__name__ for kind in (Host, LimitAuthority, Exporter, EmbeddedModelServer)} | {cli.__name__}
+    ours = {kind.__name__ for kind in (Host, LimitAuthority, EmbeddedModelServer)} | {cli.__name__}
     assert set(PROGRAMS) == ours | {"ServeReplica", "ServeController"}
 
 
@@ -205,14 +204,14 @@ def test_a_run_is_good_that_was_disturbed_and_paid_for_nothing_twice(changes: di
 
 
 def test_a_part_that_is_never_killed_is_told_of_once_there_were_many_kills() -> None:
-    kills: dict[str, int] = {Part.ACTOR: 10, Part.REPLICA: 9, Part.CONTROLLER: 10, Part.LIMITER: 1}
+    kills: dict[str, int] = {Part.ACTOR: 10, Part.REPLICA: 9, Part.CONTROLLER: 11}
     rows = [
         Disturbed(scenario=scenario, seed=seed, kills=kills, **GOOD)
         for scenario, seed in ((PARTS, 0), (PARTS, 1), (DRIVER, 0))
     ]
-    assert never_killed(rows) == [Part.EXPORTER]
+    assert never_killed(rows) == [Part.LIMITER]
     assert never_killed(rows[1:]) == []
-    all_of_them = Disturbed(scenario=PARTS, seed=2, kills={Part.EXPORTER: 1}, **GOOD)
+    all_of_them = Disturbed(scenario=PARTS, seed=2, kills={Part.LIMITER: 1}, **GOOD)
     assert never_killed([*rows, all_of_them]) == []
 
 
