@@ -63,7 +63,7 @@ class ClusterAuthority:
             # for it anew, or starts it.
             self.__dict__.pop("_actor", None)
             said = str(lost).partition("\n")[0]
-            # No warning: the next one finds it, and at the end of a run it may go before those who still listen to it.
+            # The gate warns where somebody waits: at the end of a run, it may go before those who listen to it.
             log.info("the limiter was not reached: %s", said)
             raise ConnectionError(said) from None
 

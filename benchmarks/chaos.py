@@ -31,7 +31,7 @@ SIZE = Size()
 _PAUSES_S = (0.0, 20.0)
 _ANY = (Part.ACTOR, Part.REPLICA, Part.CONTROLLER, Part.LIMITER)
 _ENOUGH_KILLS = 60
-"""Each of the five has the same chance: after so many kills, chance alone spares one of them once in 100,000 times."""
+"""Each of the four has the same chance: chance alone spares one of them once in millions of times."""
 _EARLY, _EARLY_S = 0.2, 10.0
 """Chance that a driver is killed while it starts, and how long that takes."""
 

@@ -1,10 +1,11 @@
 """What metrics cost, and how many series there are: ``python -m benchmarks.metrics [--pairs N]``.
 
-Three measurements. *A call*: microseconds of the processor that counting adds to one call through gate and cache, and
+Four measurements. *A call*: microseconds of the processor that counting adds to one call through gate and cache, and
 how long a scrape takes to read it all. *A run*: the same run with and without metrics, side by side at the same time,
 since a shared machine changes its speed by more within minutes than what is to be seen; a real Prometheus scrapes the
-one every two seconds. Time of the processor of all processes that ``gpo run`` started, the exporter's included.
-*Series*: of a run with 250 trajectories, counted at its exporter.
+one every two seconds. Time of the processor of all processes that ``gpo run`` started; such runs answer scrapes in their
+drivers. *An actor*: time of the processor of a Ray actor with nothing to do, which the exporter is on a cluster that the
+run has not started itself. *Series*: of a run with 250 trajectories, counted at its exporter.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _CALLS = 50_000
 _POOL = Pool("http://127.0.0.1:8600/v1", "task-model", 64, 64, role="task", account="r")
 _TASKS, _SEEDS = 50, 5
 _APART_S = 1.0
-_PARTS = ("Exporter", "cluster.cli", "ServeReplica")
+_PARTS = ("cluster.cli", "ServeReplica", "Host")
 
 
 async def _call_us(num_calls: int) -> float:
@@ -100,7 +101,7 @@ def _measure_runs(pairs: int, folder: Path, steps: int) -> None:
     os.environ["XDG_CACHE_HOME"] = str(folder / "home")
     shares: list[float] = []
     print(
-        "| Pair | CPU without | CPU with | More | Exporter | driver | replicas | Clock without | with | Calls |\n"
+        "| Pair | CPU without | CPU with | More | driver | replicas | actors | Clock without | with | Calls |\n"
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
     )
     with prometheus(None, 19_091), ThreadPoolExecutor(max_workers=2) as together:
@@ -168,7 +169,7 @@ def _scrape(home: Path, over: Event, seen: list[bytes]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print what was measured; 0 when it is complete."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.metrics", description=__doc__)
-    parser.add_argument("--pairs", type=int, default=3, help="pairs of runs; 0 leaves them out")
+    parser.add_argument("--pairs", type=int, default=2, help="pairs of runs; 0 leaves them out")
     parser.add_argument("--steps", type=int, default=4, help="of each of the 16 trajectories of each run")
     parser.add_argument("--no-series", action="store_true", help="leave the run with 250 trajectories out")
     settings = parser.parse_args(arguments)

@@ -3,7 +3,8 @@
 A Ray actor is a process, which takes close to a second of the processor to start, over one per cent of a core while it
 has nothing to do (Ray wakes each a hundred times a second), and some 70 MB. On a cluster that is little, and there the
 exporter is to be found on the head node, whichever node a driver is on. A run that has started Ray for itself shares
-its exporter with nobody, so it needs no process for it.
+its exporter with nobody, so it needs no process for it; but for one that strangers can reach, who had better not come
+upon the driver.
 """
 
 from __future__ import annotations
@@ -17,24 +18,25 @@ from actors.metrics.exporter import Exporter, exporter
 from actors.metrics.recording import Ledger
 from actors.metrics.tally import Tally
 from cluster.config.metrics import MetricsConfig
+from serve.http_limits import is_loopback
 
-_ANSWER_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = 30.0
 
 
 class Exporting(Protocol):
     """An exporter, as the driver of a run sees it.
 
     Attributes:
-        may_end: whether it can end before the run, and must be looked after.
+        is_elsewhere: whether it is another process, which takes time to come up and can end before the run.
     """
 
-    may_end: bool
+    is_elsewhere: bool
 
     def ask(self) -> None:
-        """Have it listen and know the run, without waiting for it; said again, it changes nothing."""
+        """Have it know the run, without waiting for it; said again, it changes nothing."""
 
     def port(self, timeout_s: float) -> int | None:
-        """Wait until it listens, where a port is named: at which one.
+        """Have it listen by now, where a port is named: at which one.
 
         Raises:
             OSError: the address cannot be listened at, or it took too long.
@@ -42,10 +44,10 @@ class Exporting(Protocol):
         """
 
     def finish(self) -> int:
-        """What has been counted by now is what is told from now on; the number of scrapes so far."""
+        """What has been counted by now is what is told to every scrape after the one of this number."""
 
     def scrapes(self) -> int:
-        """How many were answered."""
+        """The number of the last scrape that was answered."""
 
     def push(self, run: str, gateway: str) -> None:
         """Leave what was counted with a Pushgateway."""
@@ -54,10 +56,20 @@ class Exporting(Protocol):
         """Have it tell no more of the run."""
 
 
+def exporting(config: MetricsConfig, ledger: Ledger, *, is_alone: bool) -> Exporting:
+    """The exporter of a run.
+
+    Args:
+        is_alone: whether the Ray cluster is this run's own.
+    """
+    kind = OwnExporter if is_alone and is_loopback(config.host) else SharedExporter
+    return kind(config, ledger)
+
+
 class OwnExporter:
     """In this process."""
 
-    may_end = False
+    is_elsewhere = False
 
     def __init__(self, config: MetricsConfig, ledger: Ledger) -> None:
         self._config, self._ledger = config, ledger
@@ -87,7 +99,7 @@ class OwnExporter:
 class SharedExporter:
     """An actor, which runs that name one port share; see ``actors.metrics.exporter``."""
 
-    may_end = True
+    is_elsewhere = True
 
     def __init__(self, config: MetricsConfig, ledger: Ledger) -> None:
         self._config, self._ledger = config, ledger
@@ -140,4 +152,4 @@ class SharedExporter:
         return self._listened_at
 
     def _reply(self, asked: Any) -> Any:
-        return ray.get(asked, timeout=_ANSWER_TIMEOUT_S)
+        return ray.get(asked, timeout=ANSWER_TIMEOUT_S)

@@ -16,7 +16,7 @@ from actors.metrics.catalogue import Metric
 from actors.metrics.recording import Ledger
 from cluster.config import RunConfig
 from cluster.config.metrics import MetricsConfig
-from cluster.exporting import Exporting, OwnExporter, SharedExporter
+from cluster.exporting import ANSWER_TIMEOUT_S, Exporting, exporting
 from cluster.metrics_view import MetricsView
 from cluster.outputs import RunRecord
 from cluster.progress import View
@@ -26,7 +26,6 @@ from gpo.errors import ConfigError
 
 _LOOK_EVERY_S = 2.0
 _START_TIMEOUT_S = 60.0
-_ANSWER_TIMEOUT_S = 30.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::")  # noqa: S104 - compared with, not listened at
 
 
@@ -38,14 +37,14 @@ class Metrics:
         is_alone: whether the Ray cluster is this run's own.
     """
 
-    def __init__(self, config: MetricsConfig, run: str, *, is_alone: bool = False) -> None:
+    def __init__(self, config: MetricsConfig, run: str, *, is_alone: bool) -> None:
         self._config, self._run = config, run
         self._ledger = Ledger(run, f"gpo-metrics-{uuid4().hex}") if config.is_on else None
         self._view: MetricsView | None = None
         self._book = self._ledger.book("driver") if self._ledger else None
         self._exporter: Exporting | None = None
         if self._ledger is not None:
-            self._exporter = (OwnExporter if is_alone else SharedExporter)(config, self._ledger)
+            self._exporter = exporting(config, self._ledger, is_alone=is_alone)
         self._over = Event()
         self._announced: int | None = None
         self._watching = Thread(target=self._watch, name="metrics", daemon=True)
@@ -72,9 +71,15 @@ class Metrics:
             self._book.count(metric, self._run, *labels).set(value)
 
     def start(self) -> None:
-        """Have the exporter started, without waiting for it."""
+        """Have scrapes answered: from now on, or soon, where that takes another process.
+
+        Raises:
+            ConfigError: the address cannot be listened at.
+        """
         if self._exporter is not None:
             self._exporter.ask()
+            if not self._exporter.is_elsewhere:
+                self._listen(self._exporter)
 
     def ready(self) -> None:
         """Wait until scrapes are answered.
@@ -82,19 +87,22 @@ class Metrics:
         Raises:
             ConfigError: the address cannot be listened at.
         """
-        if self._exporter is None:
-            return
+        if self._exporter is not None and self._exporter.is_elsewhere:
+            self._listen(self._exporter)
+            self._watching.start()
+
+    def _listen(self, exporter: Exporting) -> None:
         where = f"{self._config.host}:{self._config.port}"
         try:
-            self._announce(self._exporter.port(_START_TIMEOUT_S))
+            self._announce(exporter.port(_START_TIMEOUT_S))
+        except TimeoutError:
+            raise ConfigError("metrics", f"no exporter within {_START_TIMEOUT_S:g} s", "leave it out") from None
         except OSError as error:  # as whatever came out of the actor
             raise ConfigError(
                 "metrics.port", f"{where} cannot be listened at ({_reason(error)})", "name another, or 0 for a free one"
             ) from None
         except RayError as error:
             raise ConfigError("metrics", f"the exporter did not start ({_reason(error)})", "leave it out") from None
-        if self._exporter.may_end:
-            self._watching.start()
 
     def finish(self) -> None:
         """The run is over: its last values are told, and waited for, unless something has gone wrong."""
@@ -105,7 +113,7 @@ class Metrics:
         self._stop_watching()
         with unfailing("exporting the last metrics"):
             self._exporter.ask()
-            self._exporter.port(_ANSWER_TIMEOUT_S)
+            self._exporter.port(ANSWER_TIMEOUT_S)
             scrapes = self._exporter.finish()
             if self._config.pushgateway is not None:
                 self._exporter.push(self._run, self._config.pushgateway)
@@ -144,7 +152,7 @@ class Metrics:
             # It is being started anew; metrics are no reason to end a run.
             with suppress(RayError, OSError, ValueError):
                 self._exporter.ask()
-                self._announce(self._exporter.port(_ANSWER_TIMEOUT_S))
+                self._announce(self._exporter.port(ANSWER_TIMEOUT_S))
 
     def _announce(self, port: int | None) -> None:
         """Say where this run can be scraped, to ``gpo monitor`` on the same machine."""
@@ -161,8 +169,8 @@ class Metrics:
 def exported(config: MetricsConfig, run: str, *, is_alone: bool) -> Iterator[Metrics]:
     """The metrics of what runs in this context, on a Ray cluster that is connected; see ``Metrics``."""
     metrics = Metrics(config, run, is_alone=is_alone)
-    metrics.start()
     try:
+        metrics.start()
         yield metrics
     finally:
         metrics.close()

@@ -1,4 +1,4 @@
-"""How a process keeps count: in a file of its own, which outlives it however it ends (``actors.metrics.numbers``)."""
+"""How a process keeps count: in a file of its own, which outlives it however it ends."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import fcntl
 import json
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 from uuid import uuid4
 
-from actors.metrics import numbers
 from actors.metrics.catalogue import ACTORS, CATALOGUE, Metric
+from actors.metrics.mapped_numbers import MappedNumbers, read
 
 _SUFFIX = ".count"
 CLOSED = "closed"
@@ -109,7 +110,7 @@ class Book:
         folder.mkdir(mode=0o700, exist_ok=True)
         path = folder / f"{uuid4().hex}.new"
         self.lock = Lock()
-        self._numbers = numbers.Numbers(path)
+        self._numbers = MappedNumbers(path)
         self._counts: dict[Cell, Count] = {}
         # Held for as long as the process lives, and no longer: so readers tell the dead from the living, whatever
         # happened to process numbers meanwhile.
@@ -162,8 +163,17 @@ def pages(folder: Path) -> Iterator[Page]:
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
         # Asked first: one that dies in between has its last counts read as those of a living one, until next time.
         is_alive = _is_held(path)
-        cells = {Cell.of(key): value for key, value in numbers.read(path).items()}
-        yield Page({cell: value for cell, value in cells.items() if cell.metric in CATALOGUE}, is_alive)
+        yield Page(_cells(read(path)), is_alive)
+
+
+def _cells(values: Mapping[str, float]) -> dict[Cell, float]:
+    cells = {}
+    for key, value in values.items():
+        with suppress(ValueError):  # one that a full disk has cut off
+            cell = Cell.of(key)
+            if cell.metric in CATALOGUE:
+                cells[cell] = value
+    return cells
 
 
 def _is_held(path: Path) -> bool:

@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from threading import Lock
-from typing import Any, cast
-from wsgiref.simple_server import WSGIServer
+from typing import Any
 
 import ray
-from prometheus_client import CollectorRegistry, push_to_gateway, start_http_server
+from prometheus_client import CollectorRegistry, push_to_gateway
 from prometheus_client import Metric as Family
 from prometheus_client.registry import Collector
 from ray.exceptions import RayError
@@ -23,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.metrics.book import pages
 from actors.metrics.elsewhere import Elsewhere, SilentNodeError
 from actors.metrics.recording import node_folder
+from actors.metrics.scrape_server import ScrapeServer
 from actors.metrics.tally import Tally, families, tally, total
 
 _RELAY_TIMEOUT_S = 3.0
@@ -60,8 +60,7 @@ class Exporter:
         self._runs: set[str] = set()
         self._finished: dict[str, Tally] = {}
         self._elsewhere: dict[str, Elsewhere] = {}
-        self._server: WSGIServer | None = None
-        self._scrapes = 0
+        self._server: ScrapeServer | None = None
         self._lock = Lock()
         self._registry = CollectorRegistry()
         self._registry.register(_Scrape(self.numbers))
@@ -73,29 +72,14 @@ class Exporter:
             OSError: the address cannot be listened on.
         """
         if self._server is None:
-            server, _ = start_http_server(port, host, self._registry)
-            app: Any = server.get_app()
-
-            def counted(environ: Any, start_response: Any) -> Iterator[bytes]:
-                try:
-                    answer = app(environ, start_response)
-                except SilentNodeError as error:
-                    start_response("503 Service Unavailable", [("Content-Type", "text/plain")])
-                    yield str(error).encode()
-                    return
-                # Counted once the answer is out: who waits for a scrape may end us then.
-                yield from answer
-                self._scrapes += 1
-
-            server.set_app(cast("Any", counted))
-            self._server = server
-        return int(self._server.server_port)
+            self._server = ScrapeServer(host, port, self._registry)
+        return self._server.port
 
     def stop(self) -> None:
         """Answer no more scrapes."""
         if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+            self._server.close()
+            self._server = None
 
     def watch(self, name: str, told: Mapping[str, Tally]) -> dict[str, Tally]:
         """Tell of a run from now on.
@@ -113,7 +97,10 @@ class Exporter:
         return elsewhere.told()
 
     def finish(self, name: str) -> int:
-        """The run is over: what has been counted by now is what is told of it; the number of scrapes so far.
+        """The run is over: what has been counted by now is what is told of it.
+
+        Returns:
+            The number of scrapes that have begun so far; later ones see this.
 
         Raises:
             SilentNodeError: a node does not tell.
@@ -123,15 +110,15 @@ class Exporter:
             try:
                 with self._lock:
                     self._finished[name] = self._read(name)
-                return self._scrapes
+                return 0 if self._server is None else self._server.begun
             except SilentNodeError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
 
     def scrapes(self) -> int:
-        """How many were answered."""
-        return self._scrapes
+        """The number of the last scrape that was answered."""
+        return 0 if self._server is None else self._server.answered
 
     def push(self, name: str, run: str, gateway: str) -> None:
         """Leave what was counted with a Pushgateway, in place of what was left there for the run before.

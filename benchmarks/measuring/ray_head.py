@@ -71,12 +71,21 @@ class RayHead:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         # All at once: its own way to end takes half a minute.
-        for folder in Path("/proc").glob("[0-9]*"):
+        for number in self.processes():
             with suppress(OSError):
-                if f"{_MARK}={self._mark}".encode() in (folder / "environ").read_bytes():
-                    os.kill(int(folder.name), signal.SIGKILL)
+                os.kill(number, signal.SIGKILL)
         self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def processes(self, program: str = "") -> list[int]:
+        """Numbers of its processes, or of those whose command line begins so."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                is_ours = f"{_MARK}={self._mark}".encode() in (folder / "environ").read_bytes()
+                if is_ours and (folder / "cmdline").read_bytes().startswith(program.encode()):
+                    found.append(int(folder.name))
+        return found
 
 
 def free_port() -> int:

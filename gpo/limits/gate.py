@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -18,6 +19,8 @@ from gpo.limits.messages import LEASE_S, Authority, Grant, Pool, Report, Spent
 from gpo.models import Usage
 from gpo.observing import Request
 from gpo.process_mark import process_mark
+
+log = logging.getLogger(__name__)
 
 _BUSY_S, _QUIET_S = 1.0, 4.0
 """Between two reports while there are calls, and while there are none; well below ``LEASE_S``."""
@@ -330,7 +333,7 @@ class _Live:
 
     async def _exchange_while_busy(self) -> None:
         await asyncio.sleep(0)
-        idle_rounds, heard = 0, self._loop.time()
+        idle_rounds, heard, is_lost = 0, self._loop.time(), False
         while idle_rounds < _IDLE_ROUNDS:
             report, asked = self._report(), self._loop.time()
             try:
@@ -339,12 +342,15 @@ class _Live:
                     grant = await self._authority.exchange(report, wait_s)
             except (ConnectionError, TimeoutError) as lost:
                 self._take_back(report)
+                if self._demand and not is_lost:
+                    is_lost = True
+                    log.warning("the limiter is out of reach, and calls wait for it: %s", lost or "no answer")
                 if self._loop.time() - heard > _PATIENCE_S:
                     heard = self._loop.time()  # whoever comes now may wait as long
                     self._turn_away(OutOfReach(Part.LIMITER, f"{lost or 'no answer'}, for {_PATIENCE_S:g} s"))
                 await asyncio.sleep(0.5)
                 continue
-            heard = self._loop.time()
+            heard, is_lost = self._loop.time(), False
             self._apply(grant, asked)
             idle_rounds = 0 if self._demand else idle_rounds + 1
         leaving = Report(

@@ -12,9 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.measuring.access_log import CHAT
 from benchmarks.measuring.ray_head import RayHead, free_port
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 
@@ -93,6 +97,49 @@ def test_a_run_is_submitted_stopped_and_goes_on(
     wrong = gpo(*submit, cwd=work, env={**_to(cluster), "RAY_AUTH_TOKEN": "b" * 32})
     assert wrong.code == 2
     assert "refuses the token" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_on_a_cluster_one_exporter_tells_of_a_run_and_is_started_anew(
+    cluster: RayHead, endpoint: SimulatedEndpoint, gpo: Gpo, until: Until, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    work, port = tmp_path / "work", free_port()
+    work.mkdir()
+    write_config(
+        work,
+        endpoint.base_url,
+        run={"dir": str(tmp_path / "runs")},
+        cache={"path": str(tmp_path / "completions.sqlite")},
+        optimizer={"steps": NUM_STEPS},
+        models={"task": {"max_concurrency": 8}},
+        metrics={"port": port, "linger_s": 60},
+    )
+    endpoint.behaviour = Behaviour(latency_s=0.2)
+    told: Counter[str] = Counter()
+
+    def scraped() -> Counter[str]:
+        with suppress(OSError):  # while there is none
+            told.clear()
+            with urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
+                for family in text_string_to_metric_families(reply.read().decode()):
+                    for sample in family.samples:
+                        told[f"{sample.name} {sample.labels.get('outcome', '')}".strip()] += int(sample.value)
+        return told
+
+    following = gpo.start("submit", "config.yaml", "--run-id", "told", "--follow", cwd=work, env=_to(cluster))
+    until(lambda: scraped()["gpo_steps_total"] >= 1, "a step is told of")
+    (exporter,) = cluster.processes("ray::Exporter")
+    os.kill(exporter, signal.SIGKILL)
+    until(lambda: cluster.processes("ray::Exporter") not in ([], [exporter]), "there is another exporter")
+    # The run waits at its end for a scrape that sees its last values.
+    until(lambda: scraped()["gpo_run_active"] == 0 and told["gpo_steps_total"] > 0, "the run's end is told of")
+    answered = sum(call.status == 200 for call in endpoint.requests if call.path == CHAT)
+    assert told["gpo_model_requests_total answered"] == answered
+    assert told["gpo_steps_total"] == 2 * NUM_STEPS
+    followed = following.finish()
+    assert followed.code == 0, followed.stderr
+    with pytest.raises(URLError, match="refused"):
+        urlopen(f"http://127.0.0.1:{port}/metrics")
 
 
 @pytest.mark.slow

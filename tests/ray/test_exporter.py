@@ -21,7 +21,7 @@ from actors.metrics.exporter import exporter
 from actors.metrics.recording import Ledger, node_folder
 from benchmarks.measuring.ray_head import free_port
 from cluster.config.metrics import MetricsConfig
-from cluster.exporting import OwnExporter, SharedExporter
+from cluster.exporting import OwnExporter, SharedExporter, exporting
 from cluster.metrics import Metrics, exported
 from cluster.ray_session import ray_session
 from cluster.targets import targets_folder
@@ -82,7 +82,7 @@ def test_an_exporter_lives_as_long_as_a_run_needs_it(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     port = free_port()
     config = MetricsConfig(port=port, linger_s=0)
-    owner, guest = Metrics(config, "owner"), Metrics(config, "guest")
+    owner, guest = (Metrics(config, run, is_alone=False) for run in ("owner", "guest"))
     try:
         for metrics in (owner, guest):
             metrics.start()
@@ -172,11 +172,12 @@ def test_a_run_that_shares_its_cluster_with_nobody_answers_itself(
     with exported(config, "alone", is_alone=True) as metrics:
         metrics.ready()
         assert _runs(config.port) == {"alone"}
-        assert not [actor for actor in ray.util.list_named_actors(all_namespaces=True) if "metrics" in actor["name"]]
+        with pytest.raises(ValueError, match="Failed to look up"):
+            ray.get_actor(f"metrics-127.0.0.1-{config.port}", namespace="gpo")
         # At its end it waits for a scrape that sees the last values, and no longer.
         scraping = Thread(target=lambda: (time.sleep(0.5), _runs(config.port)))
-        scraping.start()
         began = time.monotonic()
+        scraping.start()
         metrics.finish()
         scraping.join()
         assert 0.5 <= time.monotonic() - began < 10
@@ -186,18 +187,29 @@ def test_a_run_that_shares_its_cluster_with_nobody_answers_itself(
     # The port is free again; where it is not, that is said.
     with exported(config, "next", is_alone=True) as following:
         following.ready()
-        with (
-            exported(config, "late", is_alone=True) as late,
-            pytest.raises(ConfigError, match=r"in use.*name another"),
-        ):
-            late.ready()
+        with pytest.raises(ConfigError, match=r"in use.*name another"), exported(config, "late", is_alone=True):
+            pass
         assert _runs(config.port) == {"next"}
 
 
-@pytest.mark.parametrize("kind", [OwnExporter, SharedExporter])
-def test_where_only_a_gateway_is_named_nothing_listens(kind: type[OwnExporter | SharedExporter], cluster: None) -> None:
-    telling = kind(MetricsConfig(pushgateway="http://127.0.0.1:9"), Ledger("r", f"gpo-metrics-{uuid4().hex}"))
-    telling.ask()
-    assert telling.port(30) is None
-    assert telling.finish() == 0
-    telling.close()
+def test_where_only_a_gateway_is_named_nothing_listens(cluster: None) -> None:
+    config, name = MetricsConfig(pushgateway="http://127.0.0.1:9"), f"gpo-metrics-{uuid4().hex}"
+    own, shared = (exporting(config, Ledger("r", name), is_alone=is_alone) for is_alone in (True, False))
+    assert isinstance(own, OwnExporter)
+    for telling in (own, shared):
+        telling.ask()
+        assert telling.port(30) is None
+    assert own._exporter._server is None
+    actor = exporter("127.0.0.1", 0, name)
+    assert ray.get(actor.__ray_call__.remote(lambda exporter: exporter._server is None))
+    own.close()
+    shared.close()
+
+
+def test_who_can_be_reached_by_strangers_is_not_the_driver() -> None:
+    ledger = Ledger("r", "gpo-metrics")
+    for host in ("0.0.0.0", "::", "10.0.0.1", "cluster.example"):  # noqa: S104
+        assert isinstance(exporting(MetricsConfig(port=0, host=host), ledger, is_alone=True), SharedExporter)
+    for host in ("127.0.0.1", "localhost", "::1"):
+        assert isinstance(exporting(MetricsConfig(port=0, host=host), ledger, is_alone=True), OwnExporter)
+        assert isinstance(exporting(MetricsConfig(port=0, host=host), ledger, is_alone=False), SharedExporter)

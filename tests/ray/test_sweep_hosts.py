@@ -31,7 +31,7 @@ async def test_actors_that_come_back_are_given_out_before_one_that_waits_for_roo
     config = make_config(tmp_path, "http://127.0.0.1:9", cluster={"actor_cpus": 1.0})
     with ray_session("local", cpus_needed=2):
         total = _free()
-        services = Services({}, cast("Any", None), [], Metrics(MetricsConfig(), "r"))
+        services = Services({}, cast("Any", None), [], Metrics(MetricsConfig(), "r", is_alone=True))
         hosts = Hosts(config, services)
         taken, pids = [], []
         for _ in range(int(total)):  # there is no room for the last one that is to stand ready

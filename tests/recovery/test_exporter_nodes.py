@@ -56,7 +56,7 @@ def test_counts_outlive_their_node_and_the_exporter_after_it(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     port = free_port()
     lost, stays = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
-    metrics = Metrics(MetricsConfig(port=port, linger_s=0), "r")
+    metrics = Metrics(MetricsConfig(port=port, linger_s=0), "r", is_alone=False)
     assert metrics._ledger is not None
     try:
         metrics.start()

@@ -19,7 +19,7 @@ class Told:
 
     def __init__(self, folder: Path, **budget: float) -> None:
         self._folder = folder / "node"
-        metrics = Metrics(MetricsConfig(), "r")
+        metrics = Metrics(MetricsConfig(), "r", is_alone=True)
         metrics._book = Book(self._folder, "r", "driver")  # its own place is known to Ray alone
         self.sweep = SweepMetrics(metrics, BudgetConfig(**budget))  # type: ignore[arg-type]
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 _BYTES = 8
-_FIRST_CAPACITY = 8192
+_FIRST_CAPACITY = 512
 
 
-class Numbers:
-    """Numbers in a file that is mapped into memory, named in a file beside it: line by line, in the same order.
+class MappedNumbers:
+    """Numbers in a file that is mapped into memory; a file beside it says which is which.
 
     What is stored is in the kernel's hands at once: a process that is killed takes nothing with it, and to store a
     number costs no system call. One process writes, several may read. Not safe in several threads.
@@ -22,6 +21,9 @@ class Numbers:
 
     Attributes:
         values: one for each place. A reference that is kept is good for the places that were there when it was taken.
+
+    Raises:
+        OSError: there is no room.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,13 +41,14 @@ class Numbers:
         if self._length == len(self.values):
             # The mapping before stays as it is: both show the same memory.
             self.values = self._mapped(2 * self._length)
-        self._names.write(f"{name}\n".encode())
-        self._length += 1
-        return self._length - 1
+        place, self._length = self._length, self._length + 1
+        # A line says for itself where its number is, and begins anew whatever became of the one before.
+        self._names.write(f"\n{place} {name}\n".encode())
+        return place
 
     def _mapped(self, capacity: int) -> memoryview[float]:
-        # A file with a hole: what was never written takes no memory.
-        os.ftruncate(self._file.fileno(), capacity * _BYTES)
+        # With room for all of it: where there is none, a store would end the process.
+        os.posix_fallocate(self._file.fileno(), 0, capacity * _BYTES)
         return memoryview(mmap.mmap(self._file.fileno(), capacity * _BYTES)).cast("d")
 
 
@@ -54,9 +57,15 @@ def names_of(path: Path) -> Path:
     return path.with_suffix(".names")
 
 
-def read(path: Path) -> Mapping[str, float]:
-    """Name → number. Of a name that was being written when its process was killed, nothing."""
-    *names, _ = names_of(path).read_bytes().split(b"\n")
+def read(path: Path) -> dict[str, float]:
+    """Name → number. Of a name that was not written to its end, nothing."""
+    *lines, _ = names_of(path).read_bytes().split(b"\n")
     with path.open("rb") as file:
-        values = memoryview(file.read(len(names) * _BYTES)).cast("d")
-    return {name.decode(): value for name, value in zip(names, values, strict=True)}
+        whole = file.read()
+    values = memoryview(whole).cast("d")
+    found = {}
+    for line in filter(None, lines):
+        place, _, name = line.partition(b" ")
+        if place.isdigit() and int(place) < len(values):
+            found[name.decode(errors="replace")] = values[int(place)]
+    return found

@@ -1,0 +1,93 @@
+"""Whatever comes in at the port of the exporter, the process that it is in goes on, and prints nothing."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from threading import active_count
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from actors.metrics import scrape_server
+from actors.metrics.elsewhere import SilentNodeError
+from actors.metrics.scrape_server import ScrapeServer
+
+
+class Numbers(Collector):
+    def __init__(self, fault: Exception | None = None) -> None:
+        self.fault = fault
+
+    def collect(self) -> Iterator[Metric]:
+        if self.fault is not None:
+            raise self.fault
+        yield GaugeMetricFamily("gpo_run_active", "Active.", value=1.0)
+
+
+def _server(numbers: Numbers, host: str = "127.0.0.1") -> ScrapeServer:
+    registry = CollectorRegistry(auto_describe=False)
+    numbers.fault, fault = None, numbers.fault  # asked once when it is registered
+    registry.register(numbers)
+    numbers.fault = fault
+    return ScrapeServer(host, 0, registry)
+
+
+def _scrape(server: ScrapeServer, host: str = "127.0.0.1") -> str:
+    with urlopen(f"http://{host}:{server.port}/metrics") as reply:
+        return str(reply.read().decode())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_scrapes_are_numbered(host: str) -> None:
+    with closing(_server(Numbers(), host)) as server:
+        for number in (1, 2):
+            assert "gpo_run_active 1.0" in _scrape(server, f"[{host}]" if ":" in host else host)
+            assert (server.begun, server.answered) == (number, number)
+    with pytest.raises(OSError, match="refused"):
+        _scrape(server)
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [(SilentNodeError("waiting for 1 node"), "waiting for 1 node"), (RuntimeError("secret"), "cannot be read now")],
+)
+def test_a_scrape_that_fails_is_a_503_and_a_line(
+    fault: Exception, told: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(_server(Numbers(fault))) as server:
+        with pytest.raises(HTTPError) as refused:
+            _scrape(server)
+        assert (refused.value.code, told in refused.value.read().decode()) == (503, True)
+        assert server.answered == 0
+    assert [record.levelname for record in caplog.records] == ([] if told.startswith("waiting") else ["WARNING"])
+    assert capsys.readouterr().err == ""
+
+
+def test_a_connection_that_breaks_or_says_nothing_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(scrape_server._Handler, "timeout", 0.2)
+    caplog.set_level(logging.INFO)
+    with closing(_server(Numbers())) as server:
+        before, address = active_count(), ("127.0.0.1", server.port)
+        silent = [socket.create_connection(address) for _ in range(10)]
+        with socket.create_connection(address) as broken:
+            broken.sendall(b"GET /metr")
+            broken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+        deadline = time.monotonic() + 10
+        while active_count() > before:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert "gpo_run_active" in _scrape(server)
+        for connection in silent:
+            connection.close()
+    assert capsys.readouterr().err == ""
+    assert caplog.records == []
