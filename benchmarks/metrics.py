@@ -3,9 +3,9 @@
 Four measurements. *A call*: microseconds of the processor that counting adds to one call through gate and cache, and
 how long a scrape takes to read it all. *A run*: the same run with and without metrics, side by side at the same time,
 since a shared machine changes its speed by more within minutes than what is to be seen; a real Prometheus scrapes the
-one every two seconds. Time of the processor of all processes that ``gpo run`` started; such runs answer scrapes in their
-drivers. *An actor*: time of the processor of a Ray actor with nothing to do, which the exporter is on a cluster that the
-run has not started itself. *Series*: of a run with 250 trajectories, counted at its exporter.
+one every two seconds. Time of the processor of all processes that ``gpo run`` started; such runs answer scrapes in
+their drivers. *An actor*: what a Ray actor with nothing to do takes of a core, and its memory: on a cluster that a run
+has not started itself, the exporter is one. *Series*: of a run with 250 trajectories, counted at its exporter.
 """
 
 from __future__ import annotations
@@ -27,15 +27,18 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import ray
 import yaml
 
 from actors.metrics.book import Book, pages
+from actors.metrics.exporter import Exporter
 from actors.metrics.recording import Recorder
 from actors.metrics.tally import tally
 from benchmarks.measuring.endpoint_process import ROOT, EndpointProcess
 from benchmarks.measuring.ours import Load, command, write_configuration
-from benchmarks.measuring.processes import Usage, watched
+from benchmarks.measuring.processes import Usage, cpu_s, memory_bytes, watched
 from cluster.monitor import prometheus
+from cluster.ray_session import ray_session
 from gpo import observing
 from gpo.limits.caller import caller
 from gpo.limits.messages import Pool
@@ -46,6 +49,7 @@ _CALLS = 50_000
 _POOL = Pool("http://127.0.0.1:8600/v1", "task-model", 64, 64, role="task", account="r")
 _TASKS, _SEEDS = 50, 5
 _APART_S = 1.0
+_IDLE_S = 30.0
 _PARTS = ("cluster.cli", "ServeReplica", "Host")
 
 
@@ -129,6 +133,20 @@ def _used_s(usage: Usage, program: str) -> float:
     return usage.shares.get(program, (0.0, 0))[0]
 
 
+def _measure_actor() -> None:
+    with ray_session("local", cpus_needed=1):
+        idle: Any = ray.remote(Exporter).options(num_cpus=0).remote()
+        pid = ray.get(idle.__ray_call__.remote(lambda _: os.getpid()))
+        started_s = cpu_s(pid)
+        sleep(_IDLE_S)
+        share = (cpu_s(pid) - started_s) / _IDLE_S
+        print(
+            f"An idle actor: {started_s:.2f} s of the processor to start, {share:.1%} of a core, "
+            f"{memory_bytes(pid) / 1e6:.0f} MB.",
+            flush=True,
+        )
+
+
 def _measure_series(folder: Path) -> None:
     folder.mkdir()
     home = folder / "home"
@@ -174,6 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-series", action="store_true", help="leave the run with 250 trajectories out")
     settings = parser.parse_args(arguments)
     _measure_calls()
+    _measure_actor()
     folder = Path(tempfile.mkdtemp(prefix="gpo-metrics-benchmark-"))
     try:
         if not settings.no_series:

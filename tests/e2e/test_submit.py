@@ -118,12 +118,14 @@ def test_on_a_cluster_one_exporter_tells_of_a_run_and_is_started_anew(
     told: Counter[str] = Counter()
 
     def scraped() -> Counter[str]:
-        with suppress(OSError):  # while there is none
-            told.clear()
+        with suppress(OSError):  # while there is no exporter
             with urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
-                for family in text_string_to_metric_families(reply.read().decode()):
-                    for sample in family.samples:
-                        told[f"{sample.name} {sample.labels.get('outcome', '')}".strip()] += int(sample.value)
+                families = list(text_string_to_metric_families(reply.read().decode()))
+            samples = [sample for family in families for sample in family.samples]
+            if samples:  # none, once the run is over
+                told.clear()
+            for sample in samples:
+                told[f"{sample.name} {sample.labels.get('outcome', '')}".strip()] += int(sample.value)
         return told
 
     following = gpo.start("submit", "config.yaml", "--run-id", "told", "--follow", cwd=work, env=_to(cluster))
@@ -132,7 +134,8 @@ def test_on_a_cluster_one_exporter_tells_of_a_run_and_is_started_anew(
     os.kill(exporter, signal.SIGKILL)
     until(lambda: cluster.processes("ray::Exporter") not in ([], [exporter]), "there is another exporter")
     # The run waits at its end for a scrape that sees its last values.
-    until(lambda: scraped()["gpo_run_active"] == 0 and told["gpo_steps_total"] > 0, "the run's end is told of")
+    until(lambda: bool(scraped()) and following.process.poll() is not None, "the run is over")
+    assert told["gpo_run_active"] == 0
     answered = sum(call.status == 200 for call in endpoint.requests if call.path == CHAT)
     assert told["gpo_model_requests_total answered"] == answered
     assert told["gpo_steps_total"] == 2 * NUM_STEPS
