@@ -1,7 +1,7 @@
 """Who tells a scraper of a run: an actor that all runs on a cluster share, or the run's own process.
 
-A Ray actor is a process, which takes close to a second of the processor to start, over one per cent of a core while it
-has nothing to do (Ray wakes each a hundred times a second), and some 70 MB. On a cluster that is little, and there the
+A Ray actor is a process, which takes time of the processor to start, and a little all the time: Ray wakes each worker a
+hundred times a second (``python -m benchmarks.metrics`` says how much). On a cluster that is nothing, and there the
 exporter is to be found on the head node, whichever node a driver is on. A run that has started Ray for itself shares
 its exporter with nobody, so it needs no process for it; but for one that strangers can reach, who had better not come
 upon the driver.

@@ -83,7 +83,7 @@ class Recorder:
 class _Calls:
     """The counts of calls to one model in one role, for one task.
 
-    What is counted with every call is stored at once, under one lock: one by one it would take four times as long.
+    What is counted with every call is stored at once, under one lock, which is most of what one alone takes.
     """
 
     def __init__(self, book: Book, labels: tuple[str, str, str, str]) -> None:
