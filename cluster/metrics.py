@@ -41,7 +41,10 @@ class Metrics:
         self._config, self._run = config, run
         self._ledger = Ledger(run, f"gpo-metrics-{uuid4().hex}") if config.is_on else None
         self._view: MetricsView | None = None
-        self._book = self._ledger.book("driver") if self._ledger else None
+        try:
+            self._book = self._ledger.book("driver") if self._ledger else None
+        except OSError as error:
+            raise ConfigError("metrics", f"counts cannot be kept ({_reason(error)})", "make room") from None
         self._exporter: Exporting | None = None
         if self._ledger is not None:
             self._exporter = exporting(config, self._ledger, is_alone=is_alone)

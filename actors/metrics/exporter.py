@@ -1,6 +1,6 @@
 """The exporter, which a Prometheus scrapes: one actor on the head node, with relays for the books of the other nodes.
 
-A run with a Ray cluster of its own has an ``Exporter`` in its own process instead (``cluster.exporting``).
+A run with a Ray cluster and a loopback address of its own has an ``Exporter`` in its process (``cluster.exporting``).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Exporter:
         self._finished: dict[str, Tally] = {}
         self._elsewhere: dict[str, Elsewhere] = {}
         self._server: ScrapeServer | None = None
-        self._lock = Lock()
+        self._lock, self._serving = Lock(), Lock()
         self._registry = CollectorRegistry()
         self._registry.register(_Scrape(self.numbers))
 
@@ -71,9 +71,10 @@ class Exporter:
         Raises:
             OSError: the address cannot be listened on.
         """
-        if self._server is None:
-            self._server = ScrapeServer(host, port, self._registry)
-        return self._server.port
+        with self._serving:
+            if self._server is None:
+                self._server = ScrapeServer(host, port, self._registry)
+            return self._server.port
 
     def stop(self) -> None:
         """Answer no more scrapes."""

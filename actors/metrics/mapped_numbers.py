@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
+from contextlib import suppress
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 _BYTES = 8
 _FIRST_CAPACITY = 512
@@ -23,7 +27,7 @@ class MappedNumbers:
         values: one for each place. A reference that is kept is good for the places that were there when it was taken.
 
     Raises:
-        OSError: there is no room.
+        OSError: there is no room for the first numbers. Where there is none for more, they are kept, and not told.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,12 +43,22 @@ class MappedNumbers:
             name: of one line.
         """
         if self._length == len(self.values):
-            # The mapping before stays as it is: both show the same memory.
-            self.values = self._mapped(2 * self._length)
+            self.values = self._grown()
         place, self._length = self._length, self._length + 1
         # A line says for itself where its number is, and begins anew whatever became of the one before.
-        self._names.write(f"\n{place} {name}\n".encode())
+        with suppress(OSError):  # who counts must not fail; the number is not told then
+            self._names.write(f"\n{place} {name}\n".encode())
         return place
+
+    def _grown(self) -> memoryview[float]:
+        capacity = 2 * self._length
+        try:
+            return self._mapped(capacity)  # the mapping before stays as it is: both show the same memory
+        except OSError as error:
+            log.warning("what is counted from now on is not told: %s", error)
+            alone = memoryview(mmap.mmap(-1, capacity * _BYTES)).cast("d")
+            alone[: self._length] = self.values
+            return alone
 
     def _mapped(self, capacity: int) -> memoryview[float]:
         # With room for all of it: where there is none, a store would end the process.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterable, Iterator
-from socketserver import ThreadingMixIn
-from threading import Lock, Thread
+from io import StringIO
+from socketserver import TCPServer, ThreadingMixIn
+from threading import BoundedSemaphore, Lock, Thread
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -17,6 +18,9 @@ from actors.metrics.elsewhere import SilentNodeError
 log = logging.getLogger(__name__)
 
 _SILENCE_S = 10.0
+"""So long a connection may say nothing, or take nothing, before it is closed."""
+_CONNECTIONS = 32
+"""At once, with a thread each; more are closed."""
 
 
 class ScrapeServer:
@@ -38,7 +42,7 @@ class ScrapeServer:
         self._app: Any = make_wsgi_app(registry)
         self._lock = Lock()
         self.begun = self.answered = 0
-        kind = _Server6 if ":" in host else _Server
+        kind = _Server6 if _is_ipv6(host, port) else _Server
         self._server = make_server(host, port, self._answer, server_class=kind, handler_class=_Handler)
         self.port = int(self._server.server_port)
         self._thread = Thread(target=self._server.serve_forever, name="scrapes", daemon=True)
@@ -51,8 +55,10 @@ class ScrapeServer:
         self._thread.join()
 
     def _answer(self, environ: Any, start_response: Any) -> Iterator[bytes]:
+        # Others may look at the port as well, and would end a run's waiting for its last scrape.
+        is_scrape = environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"] == "/metrics"
         with self._lock:
-            self.begun += 1
+            self.begun += is_scrape
             number = self.begun
         try:
             answer: Iterable[bytes] = self._app(environ, start_response)
@@ -65,11 +71,33 @@ class ScrapeServer:
         # Counted once the answer is out: who waits for a scrape may end us then.
         yield from answer
         with self._lock:
-            self.answered = max(self.answered, number)
+            self.answered = max(self.answered, number if is_scrape else 0)
 
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+    request_queue_size = _CONNECTIONS
+
+    def __init__(self, *arguments: Any) -> None:
+        self._free = BoundedSemaphore(_CONNECTIONS)
+        super().__init__(*arguments)
+
+    def server_bind(self) -> None:
+        TCPServer.server_bind(self)  # HTTP's own asks for this machine's name, which can take seconds
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         # Whoever connects and goes, or says nothing, is no news; the base class prints a traceback.
@@ -81,6 +109,15 @@ class _Server6(_Server):
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = _SILENCE_S  # a connection that says nothing holds a thread
+    timeout = _SILENCE_S
+
+    def get_stderr(self) -> Any:
+        return StringIO()  # for the traceback of an answer that nobody takes
 
     def log_message(self, *_: object) -> None: ...
+
+
+def _is_ipv6(host: str, port: int) -> bool:
+    """Whether there is no other way to the host; others expect to find ``localhost`` at 127.0.0.1."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return socket.AF_INET not in {family for family, *_ in found}

@@ -15,7 +15,8 @@ class MetricsConfig(Section):
 
     port: Annotated[int, Field(ge=0, le=65535)] | None = None
     """Port at which one exporter on the head node answers scrapes, for all runs on a cluster that name this port; a run
-    that starts Ray itself answers in its own process. 0 takes a free one, which ``gpo monitor`` finds."""
+    that starts Ray itself answers in its own process, at a loopback host. 0 takes a free one, which ``gpo monitor``
+    finds."""
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]+$")] = "127.0.0.1"
     """Address to listen at. Beyond loopback, everybody who reaches it can read names of tasks and models, scores and
     cost: there is no password."""

@@ -342,12 +342,13 @@ class _Live:
                     grant = await self._authority.exchange(report, wait_s)
             except (ConnectionError, TimeoutError) as lost:
                 self._take_back(report)
+                said = str(lost) or "no answer"
                 if self._demand and not is_lost:
                     is_lost = True
-                    log.warning("the limiter is out of reach, and calls wait for it: %s", lost or "no answer")
+                    log.warning("the limiter is out of reach, and is asked again: %s", said)
                 if self._loop.time() - heard > _PATIENCE_S:
                     heard = self._loop.time()  # whoever comes now may wait as long
-                    self._turn_away(OutOfReach(Part.LIMITER, f"{lost or 'no answer'}, for {_PATIENCE_S:g} s"))
+                    self._turn_away(OutOfReach(Part.LIMITER, f"{said}, for {_PATIENCE_S:g} s"))
                 await asyncio.sleep(0.5)
                 continue
             heard, is_lost = self._loop.time(), False

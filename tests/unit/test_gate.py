@@ -238,7 +238,9 @@ async def test_no_call_is_forgotten_whatever_becomes_of_the_others(limit: int, c
     assert served.most <= limit
 
 
-async def test_an_authority_that_does_not_answer_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_authority_that_does_not_answer_is_out_of_reach(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     class Silent(LimitAuthority):
         async def exchange(self, report: Report, wait_s: float) -> Grant:
             await asyncio.Event().wait()
@@ -251,6 +253,10 @@ async def test_an_authority_that_does_not_answer_is_out_of_reach(monkeypatch: py
         with pytest.raises(OutOfReach, match="limiter is out of reach"):
             async with asyncio.timeout(10), gate.admitted():
                 pass
+    # It is said when it is lost, and not each time that it is asked again.
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "the limiter is out of reach, and is asked again: no answer"
+    ]
 
 
 def test_one_gate_works_in_one_event_loop_after_another() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,23 @@ def test_there_is_room_for_all_that_may_be_stored(tmp_path: Path) -> None:
     # No hole in it: a store into one would end the process, where the disk is full.
     file = (tmp_path / "a.count").stat()
     assert file.st_blocks * 512 >= file.st_size == len(numbers.values) * 8
+
+
+def test_where_there_is_no_room_for_more_counting_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = MappedNumbers(tmp_path / "a.count")
+    first = numbers.place("first")
+    kept, room = numbers.values, len(numbers.values)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    for number in range(room):
+        place = numbers.place(str(number))
+        numbers.values[place] = 1.0
+    kept[first] += 2.0
+    told = read(tmp_path / "a.count")
+    assert (told["first"], told["0"]) == (2.0, 1.0)
+    assert len(told) == room
+    with pytest.raises(OSError, match="space"):
+        MappedNumbers(tmp_path / "b.count")

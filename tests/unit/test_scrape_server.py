@@ -6,11 +6,12 @@ import logging
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from threading import active_count
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 from prometheus_client import CollectorRegistry, Metric
@@ -47,12 +48,19 @@ def _scrape(server: ScrapeServer, host: str = "127.0.0.1") -> str:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_scrapes_are_numbered(host: str) -> None:
+    named = f"[{host}]" if ":" in host else host
+    if ":" in host and not Path("/proc/net/if_inet6").exists():
+        pytest.skip("needs IPv6")
     with closing(_server(Numbers(), host)) as server:
         for number in (1, 2):
-            assert "gpo_run_active 1.0" in _scrape(server, f"[{host}]" if ":" in host else host)
+            assert "gpo_run_active 1.0" in _scrape(server, named)
             assert (server.begun, server.answered) == (number, number)
+        # Somebody who only looks is none.
+        urlopen(f"http://{named}:{server.port}/favicon.ico").close()
+        urlopen(Request(f"http://{named}:{server.port}/metrics", method="OPTIONS")).close()
+        assert (server.begun, server.answered) == (2, 2)
     with pytest.raises(OSError, match="refused"):
-        _scrape(server)
+        _scrape(server, named)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +82,7 @@ def test_a_scrape_that_fails_is_a_503_and_a_line(
 def test_a_connection_that_breaks_or_says_nothing_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(scrape_server._Handler, "timeout", 0.2)
+    monkeypatch.setattr(scrape_server._Handler, "timeout", 3.0)
     caplog.set_level(logging.INFO)
     with closing(_server(Numbers())) as server:
         before, address = active_count(), ("127.0.0.1", server.port)
@@ -82,12 +90,56 @@ def test_a_connection_that_breaks_or_says_nothing_leaves_nothing(
         with socket.create_connection(address) as broken:
             broken.sendall(b"GET /metr")
             broken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
-        deadline = time.monotonic() + 10
-        while active_count() > before:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        _await(lambda: active_count() >= before + 10)
+        _await(lambda: active_count() == before)
+        monkeypatch.undo()
         assert "gpo_run_active" in _scrape(server)
         for connection in silent:
             connection.close()
     assert capsys.readouterr().err == ""
     assert caplog.records == []
+
+
+def test_an_answer_that_nobody_takes_is_no_news(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Much(Numbers):
+        def collect(self) -> Iterator[Metric]:
+            family = GaugeMetricFamily("gpo_much", "Much.", labels=["label"])
+            for number in range(60_000):
+                family.add_metric([f"{'x' * 150}{number}"], 1.0)
+            yield family
+
+    monkeypatch.setattr(scrape_server._Handler, "timeout", 0.2)
+    with closing(_server(Much())) as server, socket.create_connection(("127.0.0.1", server.port)) as deaf:
+        before = active_count()
+        deaf.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        _await(lambda: server.begun == 1)
+        _await(lambda: active_count() <= before)
+        assert server.answered == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scrape_server, "_CONNECTIONS", 2)
+    with closing(_server(Numbers())) as server:
+        held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
+        held[2].settimeout(10)
+        assert held[2].recv(1) == b""
+        for connection in held:
+            connection.close()
+        _await(lambda: _answers(server))
+
+
+def _answers(server: ScrapeServer) -> bool:
+    try:
+        return "gpo_run_active" in _scrape(server)
+    except OSError:
+        return False
+
+
+def _await(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
