@@ -75,6 +75,8 @@ def test_a_process_is_weighed(tmp_path: Path) -> None:
 
 def test_a_worker_of_ray_has_to_count_unless_it_is_idle(tmp_path: Path) -> None:
     with subprocess.Popen(["ray::Proxy", "60"], executable="/bin/sleep") as process:
+        while not Path(f"/proc/{process.pid}/cmdline").read_bytes():  # the kernel fills it a moment after the start
+            pass
         told = [
             weigh([Member(process.pid, "0", program)], tmp_path)[process.pid].must_count
             for program in ("Proxy", "IDLE")
