@@ -1,6 +1,6 @@
 """What to do about a failure: an error, and what happened before, go in; a decision comes out.
 
-Nothing here knows Ray. ``actors.ray_faults`` says which fault an error of Ray's is.
+Nothing here knows Ray. ``actors.failure_policy`` says which fault an error of Ray's is.
 
 A trajectory that got on since its last fault begins anew with every budget: it has only so many steps to get on by, so
 that this ends, however often a cluster loses its nodes. What is counted is faults in a row, each kind for itself.
@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from gpo.errors import (
     BudgetExhausted,
@@ -170,3 +172,26 @@ def _lost(fault: Fault, times: int, what: str) -> GPOError:
     if fault is Fault.CRASH:
         remedy += ", or raise cluster.actor_restarts"
     return TrajectoryLost(f"{what}: {fault} {times} times without its getting on in between; {remedy}")
+
+
+_OF_A_NODE = ("node has died", "node was terminated", "node is dead")
+"""Ray says so in words alone."""
+
+
+def fault_in_actor(error: RayError) -> Fault:
+    """What an error means that the call of an actor ended with, but for one that its method raised."""
+    if isinstance(error, RayActorError) and error.preempted:
+        return Fault.NODE_LOSS
+    if isinstance(error, ActorDiedError):
+        said = str(error).lower()
+        return Fault.NODE_LOSS if any(words in said for words in _OF_A_NODE) else Fault.CRASH
+    # Out of reach, or what it yielded was lost with the node that held it: the actor knows, if it is there.
+    return Fault.NO_CONTACT
+
+
+def raised_by(failure: RayTaskError) -> BaseException:
+    """The exception that was raised in the actor, or in the replica that the actor called."""
+    cause: BaseException = failure
+    while isinstance(cause, RayTaskError) and isinstance(cause.cause, BaseException) and cause.cause is not cause:
+        cause = cause.cause
+    return cause

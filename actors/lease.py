@@ -1,28 +1,71 @@
-"""Who may work in a folder: one process at a time.
-
-A lease is a numbered file in ``.lease/`` that says who holds it and until when; the highest number counts, and the
-numbers only grow. To take a lease over is to create the file with the next number, which can succeed for one only, and
-to find it the highest afterwards. The holder writes its own file anew while it works. So there is nothing to lock, a
-holder that died is outlived by no more than its term, and one that was suspended for longer sees a higher number than
-its own and stops. That is all a ``Fence`` looks at: every process of a run looks before it writes.
-
-What it rests on: object stores list what was just written (all do), hosts' clocks differ by less than
-``TERM_S - RENEWED_EVERY_S``, and nobody is suspended for long just between a look and the write after it.
-"""
+"""A process, so that others can say which it is, and those on its machine whether it is still there."""
 
 from __future__ import annotations
 
+import atexit
+import logging
+import os
 import re
+import secrets
+import socket
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from actors.folder import Folder
-from actors.holder import Holder
 from gpo.errors import StorageError
+from gpo.process import has_ended, process_space, process_start
+
+
+class Holder(BaseModel):
+    """Who holds a lease.
+
+    Attributes:
+        id: different for every holder there has ever been.
+        host: the machine's name.
+        pid: the process's number there.
+        started: when it began, in the machine's own ticks: numbers are given out again. ``None`` where unknown.
+        space: where its number means anything: this boot of that machine, and the container. ``None`` where unknown.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    host: str
+    pid: int
+    started: str | None
+    space: str | None
+
+    @classmethod
+    def this_process(cls) -> Self:
+        """The process that asks, as a holder of its own."""
+        pid = os.getpid()
+        return cls(
+            id=secrets.token_hex(8),
+            host=socket.gethostname(),
+            pid=pid,
+            started=process_start(pid),
+            space=process_space(),
+        )
+
+    @property
+    def is_near(self) -> bool:
+        """Whether it would be seen from here that the process has ended."""
+        return self.space is not None and self.started is not None and self.space == process_space()
+
+    @property
+    def is_known_dead(self) -> bool:
+        """Whether the process has certainly ended; never for one that cannot be seen from here."""
+        return self.is_near and has_ended(self.pid, self.started or "")
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
 
 TERM_S = 60.0
 """How long a lease holds after it was renewed last, in seconds."""
@@ -216,3 +259,82 @@ def _held(folder: Folder, term: Term | None) -> LeaseHeld:
 
 def _clock(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+log = logging.getLogger(__name__)
+
+
+class Leases:
+    """Takes leases on folders, renews them in a thread of its own, and releases them in the end.
+
+    A context manager; what is not left by it is released when the interpreter exits.
+
+    Args:
+        renewed_every_s: how often they are renewed, in seconds.
+    """
+
+    def __init__(self, renewed_every_s: float = RENEWED_EVERY_S) -> None:
+        self._renewed_every_s = renewed_every_s
+        self._held: dict[str, Lease] = {}
+        self._lost: LeaseLost | None = None
+        self._over = threading.Event()
+        self._writing = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()
+
+    def take(self, folder: Folder) -> None:
+        """Take a folder's lease; see ``Lease.take``. One that is held already stays as it is.
+
+        Raises:
+            LeaseHeld, OSError: as there.
+        """
+        if folder.url in self._held:
+            return
+        lease = Lease.take(folder)
+        if not self._held:
+            self._over = threading.Event()
+            atexit.register(self.release)
+            threading.Thread(target=self._renew_all, args=[self._over], name="leases", daemon=True).start()
+        self._held = {**self._held, folder.url: lease}
+
+    def fence(self, folder: Folder) -> Fence | None:
+        """What keeps a process out that has lost the folder's lease; ``None`` where none was taken."""
+        lease = self._held.get(folder.url)
+        return lease.fence if lease else None
+
+    def require_held(self) -> None:
+        """Stop, once one of the leases is known to be lost. Asks nobody.
+
+        Raises:
+            LeaseLost: it is.
+        """
+        if self._lost is not None:
+            raise LeaseLost(str(self._lost))
+
+    def release(self) -> None:
+        """Let others have the folders; a lease that cannot be released runs out."""
+        self._over.set()
+        with self._writing:  # or a renewal under way would be the last word
+            held, self._held = self._held, {}
+            for lease in held.values():
+                with suppress(LeaseLost, OSError):
+                    lease.release()
+        atexit.unregister(self.release)
+
+    def _renew_all(self, over: threading.Event) -> None:
+        while not over.wait(self._renewed_every_s):
+            with self._writing:
+                for url, lease in self._held.items():
+                    self._renew(url, lease)
+
+    def _renew(self, url: str, lease: Lease) -> None:
+        try:
+            lease.renew()
+        except LeaseLost as lost:
+            self._lost = lost
+        except OSError as error:  # for now; another process may take it over once it is silent for too long
+            log.warning("the lease on %s cannot be renewed: %s", url, error)

@@ -11,7 +11,7 @@ from typing import Any, cast
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from gpo.limits.authority import LimitAuthority
+from gpo.limits.authority import LocalLimiter
 from gpo.limits.messages import Budget, Grant, Report, Spent
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ _AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
-class ClusterAuthority:
+class LimiterActor:
     """The cluster's ``Authority``, as any of its processes reaches it.
 
     The actor is started by whoever asks first, and ends with the run that this one belongs to; the others then start
@@ -32,7 +32,7 @@ class ClusterAuthority:
 
     name: str = f"limiter-{_VERSION}"
 
-    def start(self) -> ClusterAuthority:
+    def start(self) -> LimiterActor:
         """Have the actor started, without waiting for it; itself."""
         _ = self._actor
         return self
@@ -70,11 +70,11 @@ class ClusterAuthority:
     @cached_property
     def _actor(self) -> Any:
         options: dict[str, Any] = {"name": self.name, "namespace": _NAMESPACE, "get_if_exists": True}
-        place: Any = LimiterActor
-        return place.options(**options, num_cpus=0, max_restarts=-1, max_concurrency=_AT_ONCE).remote()
+        actor_class: Any = _RemoteLimiter
+        return actor_class.options(**options, num_cpus=0, max_restarts=-1, max_concurrency=_AT_ONCE).remote()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"name": self.name}
 
 
-LimiterActor = ray.remote(LimitAuthority)
+_RemoteLimiter = ray.remote(LocalLimiter)

@@ -1,13 +1,23 @@
-"""One search as it travels to an actor, and the news that come back."""
+"""What a trajectory is busy with; on its own, so that whoever only names it loads nothing else."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-from actors.phase import Phase
 from gpo.checkpoint import Checkpoint
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt
+
+
+class Phase(StrEnum):
+    """What a trajectory is busy with."""
+
+    INITIAL = "initial prompt"
+    PROPOSING = "proposing"
+    EVALUATING = "evaluating"
+    TESTING = "testing"
+    DONE = "done"
 
 
 @dataclass(frozen=True, slots=True, order=True)

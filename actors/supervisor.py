@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
 
-from actors.checkpoint_store import CheckpointStore
+from actors.checkpoints import CheckpointStore
 from actors.failure_policy import (
     AskAgain,
     Budgets,
@@ -21,16 +21,16 @@ from actors.failure_policy import (
     GiveUp,
     History,
     StartElsewhere,
+    fault_in_actor,
     on_error,
     on_fault,
+    raised_by,
 )
-from actors.phase import Phase
-from actors.place import Place, Placement, Pool, shards
-from actors.ray_faults import fault_in_actor, raised_by
-from actors.search import Search, SearchKey, Update
+from actors.search import Phase, Search, SearchKey, Update
+from actors.slots import ActorSlot, Placement, Pool, shards
 from gpo.checkpoint import Checkpoint
+from gpo.context import log_about
 from gpo.errors import GPOError
-from gpo.log_context import log_about
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class _Carried:
     """
 
     search: Search
-    place: Place
+    place: ActorSlot
     history: History
     reached: tuple[int, ...] = ()
 
@@ -110,7 +110,7 @@ class Supervisor:
         self._searches, self._store, self._placement, self._hosts = searches, store, placement, iter(hosts)
         self._pool = pool
         self._budgets = budgets or Budgets(crashes=placement.restarts)
-        self._places: list[Place] = []
+        self._places: list[ActorSlot] = []
         self.faults = Counter[Fault]()
 
     async def run(self) -> AsyncGenerator[Update, None]:
@@ -140,7 +140,7 @@ class Supervisor:
     async def _end(self) -> None:
         """End all actors, or give them back."""
 
-        async def is_at_nothing(place: Place, ends: bool) -> bool:
+        async def is_at_nothing(place: ActorSlot, ends: bool) -> bool:
             with suppress(RayError):
                 return bool(await place.actor.stop.remote(ends))
             return False
@@ -163,7 +163,7 @@ class Supervisor:
     def _start(self) -> list[_Carried]:
         carried = []
         for shard in shards(self._searches, self._placement.trajectories_per_actor):
-            place = Place(shard, self._placement.host, next(self._hosts, None))
+            place = ActorSlot(shard, self._placement.host, next(self._hosts, None))
             self._places.append(place)
             carried += [_Carried(search, place, History(is_alone=len(shard) == 1)) for search in shard]
         return carried
@@ -237,7 +237,7 @@ class Supervisor:
 
     def _move_out(self, carried: _Carried) -> None:
         carried.place.leave(carried.key)
-        carried.place = Place([carried.search], self._placement.own_host, is_apart=True)
+        carried.place = ActorSlot([carried.search], self._placement.own_host, is_apart=True)
         carried.history = carried.history.alone()
         self._places.append(carried.place)
 

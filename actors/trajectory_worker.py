@@ -1,7 +1,7 @@
 """What carries trajectories on, in an actor.
 
 Several share one actor, since a trajectory mostly waits for language models and a process costs more than 100 MB. The
-worker is a plain class; ``actors.host`` is the actor, a shell over it.
+worker is a plain class; ``actors.trajectory_actor`` is the actor, a shell over it.
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from actors.checkpoint_store import CheckpointStore
-from actors.phase import Phase
-from actors.search import Search, SearchKey, Update
+from actors.checkpoints import CheckpointStore
+from actors.search import Phase, Search, SearchKey, Update
 from gpo.checkpoint import Checkpoint, encode
 from gpo.concurrency import gather
-from gpo.limits.caller import caller
-from gpo.log_context import log_about
-from gpo.observing import saved
+from gpo.context import caller, log_about
+from gpo.data.task import Split
+from gpo.events import saved
 from gpo.prompt import Prompt
 from gpo.score import finite
-from gpo.tasks import Split
 from gpo.trajectory import Trajectory
 
 log = logging.getLogger(__name__)

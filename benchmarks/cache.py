@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter, process_time
 
-from gpo.completion_cache import CachedModel
-from gpo.completion_store import CompletionStore
-from gpo.models import ChatModel, Completion, Message, Sampling, Usage
-from gpo.stores.redis import RedisStore
-from gpo.stores.sqlite import SqliteStore
+from gpo.cache.redis import RedisStore
+from gpo.cache.sqlite import SqliteStore
+from gpo.cache.store import CompletionStore
+from gpo.models.cached import CachedModel
+from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage
 
 _QUESTION_CHARACTERS, _REPLY_CHARACTERS = 600, 400
 
@@ -27,7 +27,7 @@ class Instant:
     """A model that replies at once."""
 
     async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
-        """The same reply to everything; see ``gpo.models.ChatModel``."""
+        """The same reply to everything; see ``gpo.models.protocol.ChatModel``."""
         await asyncio.sleep(0)
         return Completion("x" * _REPLY_CHARACTERS, Usage(requests=1))
 

@@ -25,10 +25,10 @@ import httpx2
 import openai
 import uvloop
 
-from gpo.aiohttp_transport import AiohttpTransport
-from gpo.endpoint import Endpoint
-from gpo.models import Message, Sampling
-from gpo.openai_compatible import OpenAICompatibleModel
+from gpo.models.endpoint import Endpoint
+from gpo.models.openai import OpenAICompatibleModel
+from gpo.models.protocol import Message, Sampling
+from gpo.models.transport import AiohttpTransport
 
 Call = Callable[[int], Awaitable[None]]
 Variant = Callable[[str], AbstractAsyncContextManager[Call]]

@@ -31,15 +31,15 @@ from benchmarks.racing import ACCEPTANCES, CANDIDATES, NUM_VAL, STEPS, Series, o
 from benchmarks.simulated.domains import DOMAINS
 from benchmarks.simulated.hashing import uniform
 from benchmarks.simulated.landscape import quality
-from gpo.acceptance import Acceptance
-from gpo.evaluation import Evaluation
-from gpo.models import Usage
+from gpo.data.task import Split
+from gpo.evaluation.evaluator import Evaluation
+from gpo.models.protocol import Usage
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt, edit_distance
-from gpo.retrieval import ImportanceRetriever
-from gpo.schedule import CosineSchedule
 from gpo.score import Score
-from gpo.tasks import Split
+from gpo.strategies.acceptance import Acceptance
+from gpo.strategies.retrieval import ImportanceRetriever
+from gpo.strategies.schedule import CosineSchedule
 from gpo.trajectory import Candidate, Trajectory
 
 SIBLINGS, GROUPS = 4, 10

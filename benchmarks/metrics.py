@@ -37,13 +37,13 @@ from actors.metrics.tally import tally
 from benchmarks.measuring.endpoint_process import ROOT, EndpointProcess
 from benchmarks.measuring.ours import Load, command, write_configuration
 from benchmarks.measuring.processes import Usage, cpu_s, memory_bytes, watched
-from cluster.monitor import prometheus
-from cluster.ray_session import ray_session
-from gpo import observing
-from gpo.limits.caller import caller
+from cluster.metrics.monitor import prometheus
+from cluster.session.ray_session import ray_session
+from gpo import events as observing
+from gpo.context import caller
+from gpo.events import Request
 from gpo.limits.messages import Pool
-from gpo.models import Usage as Cost
-from gpo.observing import Request
+from gpo.models.protocol import Usage as Cost
 
 _CALLS = 50_000
 _POOL = Pool("http://127.0.0.1:8600/v1", "task-model", 64, 64, role="task", account="r")

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from gpo.static_embedding import StaticEmbedder
+from gpo.models.embedding import StaticEmbedder
 
 PAIRS = (
     ("Let's think step by step.", "Think through the problem one step at a time."),

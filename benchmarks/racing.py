@@ -25,25 +25,25 @@ from benchmarks.simulated.embedding_model import embed
 from benchmarks.simulated.hashing import uniform
 from benchmarks.simulated.in_process import SimulatedModel
 from benchmarks.simulated.landscape import quality
-from gpo.acceptance import Acceptance, BestOfStep, StrictImprovement, WithinError
-from gpo.batches import TrainBatches
-from gpo.candidate_scoring import FullScoring
-from gpo.evaluation import Evaluation, Evaluator, LocalEvaluator
-from gpo.examples import Example
-from gpo.grading import RuleGrader
-from gpo.meta_prompt import FullMetaPrompt
-from gpo.models import Sampling, Usage
+from gpo.data.example import Example
+from gpo.data.task import Split, Task
+from gpo.evaluation.evaluator import Evaluation, Evaluator, LocalEvaluator
+from gpo.evaluation.grading import RuleGrader
+from gpo.evaluation.metrics import LabelScorer
+from gpo.models.protocol import Sampling, Usage
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt
-from gpo.proposer import SamplingProposer
-from gpo.racing import Racing
-from gpo.reflection import NoReflection
-from gpo.retrieval import RelevanceRetriever
-from gpo.schedule import CosineSchedule
 from gpo.score import Score
-from gpo.scoring import LabelScorer
-from gpo.summary import NoSummary
-from gpo.tasks import Split, Task
+from gpo.scoring.candidates import FullScoring
+from gpo.scoring.racing import Racing
+from gpo.strategies.acceptance import Acceptance, BestOfStep, StrictImprovement, WithinError
+from gpo.strategies.batches import TrainBatches
+from gpo.strategies.meta_prompt import FullMetaPrompt
+from gpo.strategies.proposer import SamplingProposer
+from gpo.strategies.reflection import NoReflection
+from gpo.strategies.retrieval import RelevanceRetriever
+from gpo.strategies.schedule import CosineSchedule
+from gpo.strategies.summary import NoSummary
 from gpo.trajectory import Trajectory
 
 STEPS, CANDIDATES, NEIGHBOURS, SEEDS = 12, 8, 3, 10

@@ -12,7 +12,7 @@ import msgpack
 from pydantic import TypeAdapter, ValidationError
 
 from gpo.errors import CheckpointError
-from gpo.evaluation import Evaluation
+from gpo.evaluation.evaluator import Evaluation
 from gpo.prompt import Prompt
 from gpo.trajectory import Spending, Trajectory
 

@@ -22,7 +22,7 @@ async def gather(coroutines: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
     return [task.result() for task in tasks]
 
 
-class Together:
+class FailFastGroup:
     """Tasks that may be begun one after the other and awaited at any time, and that stand and fall together.
 
     The first failure cancels the others at once, whether or not anybody waits. Leaving the ``async with`` block cancels

@@ -10,19 +10,19 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from gpo.acceptance import Acceptance
-from gpo.batches import TrainBatches
-from gpo.candidate_scoring import Announce, CandidateScoring, CandidatesUnderWay, FullScoring, silent
 from gpo.concurrency import gather
-from gpo.evaluation import Evaluator
-from gpo.examples import Example
+from gpo.data.example import Example
+from gpo.data.task import Split
+from gpo.evaluation.evaluator import Evaluator
 from gpo.prompt import Prompt, edit_distance
-from gpo.proposer import Arrived, Proposer, nobody
-from gpo.reflection import Reflector
-from gpo.retrieval import Retriever
-from gpo.schedule import StepSizeSchedule
-from gpo.summary import Summarizer
-from gpo.tasks import Split
+from gpo.scoring.candidates import Announce, CandidateScoring, CandidatesUnderWay, FullScoring, silent
+from gpo.strategies.acceptance import Acceptance
+from gpo.strategies.batches import TrainBatches
+from gpo.strategies.proposer import Arrived, Proposer, nobody
+from gpo.strategies.reflection import Reflector
+from gpo.strategies.retrieval import Retriever
+from gpo.strategies.schedule import StepSizeSchedule
+from gpo.strategies.summary import Summarizer
 from gpo.trajectory import Candidate, Direction, Proposal, Samples, Spending, Step, Trajectory
 
 

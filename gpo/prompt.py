@@ -8,11 +8,11 @@ from hashlib import blake2b
 
 from rapidfuzz.distance import Levenshtein
 
-from gpo.reckoned import Reckons
+from gpo.process import PicklesFieldsOnly
 
 
 @dataclass(frozen=True)
-class Prompt(Reckons):
+class Prompt(PicklesFieldsOnly):
     """The text that is optimized: an instruction, as the task model will read it."""
 
     text: str

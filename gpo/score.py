@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite, nan, sqrt
 
-from gpo.reckoned import Reckons
+from gpo.process import PicklesFieldsOnly
 
 
 def finite(value: float) -> float | None:
@@ -29,7 +29,7 @@ class Partial:
 
 
 @dataclass(frozen=True)
-class Score(Reckons):
+class Score(PicklesFieldsOnly):
     """The verdicts on one prompt, one value in [0, 1] per example.
 
     ``values_E`` is in the order of the examples. ``None`` is *unscored*: the call failed, and nothing is known; it

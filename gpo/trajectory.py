@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from gpo.models import Usage
+from gpo.models.protocol import Usage
+from gpo.process import PicklesFieldsOnly
 from gpo.prompt import Prompt
-from gpo.reckoned import Reckons
 from gpo.score import Score
 
 
@@ -126,7 +126,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Trajectory(Reckons):
+class Trajectory(PicklesFieldsOnly):
     """One search from an initial prompt.
 
     ``proposal`` is the update under way: its prompts are paid for, their scores are not known yet. Saved with the

@@ -13,12 +13,11 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from gpo.concurrency import gather
+from gpo.context import caller, step_under_way
+from gpo.data.task import Split
 from gpo.errors import OutOfReach, Part
-from gpo.evaluation import Answered, Evaluation
-from gpo.limits.caller import caller
-from gpo.log_context import step_under_way
+from gpo.evaluation.evaluator import Answered, Evaluation
 from gpo.prompt import Prompt
-from gpo.tasks import Split
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,11 @@ from typing import Any
 
 from ray import serve as ray_serve
 
-from gpo.evaluation import Answered, Evaluation, LocalEvaluator
-from gpo.limits.caller import caller
-from gpo.limits.room import Room
-from gpo.log_context import log_about
+from gpo.context import caller, log_about
+from gpo.data.task import Split
+from gpo.evaluation.evaluator import Answered, Evaluation, LocalEvaluator
+from gpo.limits.work_limiter import WorkLimiter
 from gpo.prompt import Prompt
-from gpo.tasks import Split
 
 MAX_ONGOING_REQUESTS = 10_000
 """Requests that a replica takes on at once. They wait inside for the model's own bound on concurrency, so that one
@@ -45,7 +44,7 @@ class EvaluatorReplica:
         if recording is not None:
             recording()
         self._evaluators = {evaluator.task.name: evaluator for evaluator in evaluators}
-        self._room = Room(examples_at_once)
+        self._room = WorkLimiter(examples_at_once)
 
     async def evaluate(
         self,
@@ -56,7 +55,7 @@ class EvaluatorReplica:
         asked_by: str = "",
         step: int | None = None,
     ) -> Sequence[Evaluation]:
-        """One evaluation per prompt, in order; see ``gpo.evaluation.Evaluator``.
+        """One evaluation per prompt, in order; see ``gpo.evaluation.evaluator.Evaluator``.
 
         Args:
             asked_by: who is served in turn with others.
@@ -78,7 +77,7 @@ class EvaluatorReplica:
         asked_by: str = "",
         step: int | None = None,
     ) -> Sequence[Answered]:
-        """One answer per index, in order; see ``gpo.evaluation.Answerer``."""
+        """One answer per index, in order; see ``gpo.evaluation.evaluator.Answerer``."""
         caller.set(asked_by)
         log_about(task=task, trajectory=asked_by or None, step=step)
         return await self._evaluator(task).answer(prompt, split, indices)

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gpo.cache_folder import cache_folder
+from gpo.cache.store import cache_folder
 
 
 def default_weights() -> Path:

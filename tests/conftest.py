@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import settings
 
-from cluster.ray_environment import prepare_environment
+from cluster.session.ray_environment import prepare_environment
 
 # Before anything imports them, so that their assertions explain themselves as those of a test module do.
 pytest.register_assert_rewrite("gpo.testing.contracts")

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from actors.phase import Phase
-from gpo.observing import Outcome
+from actors.search import Phase
+from gpo.events import Outcome
 
 
 class Kind(StrEnum):

@@ -1,6 +1,7 @@
 """The exporter, which a Prometheus scrapes: one actor on the head node, with relays for the books of the other nodes.
 
-A run with a Ray cluster and a loopback address of its own has an ``Exporter`` in its process (``cluster.exporting``).
+A run with a Ray cluster and a loopback address of its own has an ``Exporter`` in its
+process (``cluster.metrics.exporting``).
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ from actors.metrics.catalogue import (
     WAIT,
     WAITING,
 )
-from gpo import observing
+from gpo import events as observing
+from gpo.events import Outcome
 from gpo.limits.messages import Pool
-from gpo.models import Usage
-from gpo.observing import Outcome
+from gpo.models.protocol import Usage
 
 
 class Recorder:

@@ -12,19 +12,19 @@ from opentelemetry.trace import Span
 
 from actors.search import SearchKey
 from actors.tracing.spans import Tracing, Value, part
-from gpo.acceptance import Acceptance
-from gpo.candidate_scoring import Announce, silent
-from gpo.evaluation import Evaluation, Evaluator
-from gpo.limits.caller import caller
-from gpo.models import Usage
+from gpo.context import caller
+from gpo.data.task import Split
+from gpo.evaluation.evaluator import Evaluation, Evaluator
+from gpo.models.protocol import Usage
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt
-from gpo.proposer import Arrived, Proposals, Proposer, nobody
-from gpo.reflection import Account, NoReflection, Reflector
-from gpo.retrieval import Retriever
 from gpo.score import finite
-from gpo.summary import NoSummary, Summarizer
-from gpo.tasks import Split
+from gpo.scoring.candidates import Announce, silent
+from gpo.strategies.acceptance import Acceptance
+from gpo.strategies.proposer import Arrived, Proposals, Proposer, nobody
+from gpo.strategies.reflection import Account, NoReflection, Reflector
+from gpo.strategies.retrieval import Retriever
+from gpo.strategies.summary import NoSummary, Summarizer
 from gpo.trajectory import Candidate, Trajectory
 
 

@@ -25,7 +25,7 @@ PROGRAMS = {
     "Host": Part.ACTOR,
     "ServeReplica": Part.REPLICA,
     "ServeController": Part.CONTROLLER,
-    "LimitAuthority": Part.LIMITER,
+    "LocalLimiter": Part.LIMITER,
     "EmbeddedModelServer": Part.MODEL,
     "cluster.cli": Part.DRIVER,
 }

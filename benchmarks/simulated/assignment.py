@@ -18,13 +18,13 @@ from benchmarks.simulated.sections import (
     sections,
     shown_prompt,
 )
-from gpo.compact_meta_prompt import Kind
-from gpo.models import Message
+from gpo.models.protocol import Message
+from gpo.strategies.compact_meta_prompt import Kind
 
 GAIN_PER_REWRITING = 5.0
 """Points by which a prompt seems better than the one that a compact meta-prompt shows it as a rewriting of."""
 
-# These patterns read ``gpo.refinement`` and ``gpo.compact_meta_prompt``, and change with them.
+# These patterns read ``gpo.strategies.refinement`` and ``gpo.strategies.compact_meta_prompt``, and change with them.
 _STEP_SIZE = re.compile(r"Change at most (\d+) words? of the current prompt")
 _REQUEST = re.compile(
     r"^(Rewrite this instruction|Improve a few words of this instruction|Say this instruction in other words):\s",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.simulated.assignment import Assignment
-from gpo.models import Message
+from gpo.models.protocol import Message
 
 _FENCED = re.compile(r"```\n(.*?)\n```", re.DOTALL)
 _TAGGED_SCORED = re.compile(r"^text:\n(.*?)\nscore: (-?\d+)$", re.DOTALL | re.MULTILINE)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from benchmarks.simulated import judge_model, optimizer_model, task_model
 from benchmarks.simulated.foreign import read_foreign
 from benchmarks.simulated.protocol import ChatRequest
-from gpo.models import Message
+from gpo.models.protocol import Message
 
 
 def generated(request: ChatRequest, seed: int, malformed_rate: float, index: int, repetition: int = 0) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from benchmarks.simulated.generating import generated
 from benchmarks.simulated.protocol import ChatRequest, cut
 from benchmarks.simulated.service import Behaviour
-from gpo.models import Completion, Message, Sampling, Usage
+from gpo.models.protocol import Completion, Message, Sampling, Usage
 
 
 @dataclass(frozen=True, slots=True)

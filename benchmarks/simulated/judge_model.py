@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from gpo.models import Message
+from gpo.models.protocol import Message
 
-# These patterns read the messages of ``gpo.scoring.rubric``, and change with them.
+# These patterns read the messages of ``gpo.evaluation.metrics.judge``, and change with them.
 _ANSWER = re.compile(r"<answer>\n(.*)\n</answer>", re.DOTALL)
 _REFERENCE = re.compile(r"<reference>\n(.*?)\n</reference>", re.DOTALL)
 _SCALE = re.compile(r"whole number from 0 to (\d+):\nVerdict: N\Z")

@@ -15,7 +15,7 @@ from benchmarks.simulated.hashing import integer
 from benchmarks.simulated.note_taking import Notes, read_notes, summary
 from benchmarks.simulated.reflecting import Examination, read_examination, reflection
 from benchmarks.simulated.rewriting import rewritten
-from gpo.models import Message
+from gpo.models.protocol import Message
 
 Request = Assignment | Examination | Notes
 

@@ -11,7 +11,7 @@ EXAMINED, FAILURES, TO_REFLECT_ON = "Examined prompt", "Inputs that it failed on
 NOTES, BEFORE, REFLECTION_BEFORE = "Notes so far", "Prompt before the last step", "Reflection on that prompt"
 TRIED, TO_NOTE = "Prompts that the last step tried, worst first", "What to note"
 
-# These texts are those of ``gpo.meta_prompt``, ``gpo.reflection`` and ``gpo.summary``, and change with them.
+# These texts are those of ``gpo.strategies`` (``meta_prompt``, ``reflection`` and ``summary``), and change with them.
 _TITLES = (
     "Examples of the task", HISTORY, HISTORY_WITHOUT_SCORES, CURRENT, REFLECTION, SUMMARY, INSTRUCTIONS,
     EXAMINED, FAILURES, TO_REFLECT_ON, NOTES, BEFORE, REFLECTION_BEFORE, TRIED, TO_NOTE,

@@ -30,7 +30,7 @@ from benchmarks.simulated.protocol import (
     parse_chat,
     parse_embedding,
 )
-from gpo.models import Message
+from gpo.models.protocol import Message
 
 _Asked = TypeVar("_Asked", ChatRequest, EmbeddingRequest)
 

@@ -9,14 +9,14 @@ from benchmarks.simulated.domains import DOMAINS
 from benchmarks.simulated.hashing import pick, uniform
 from benchmarks.simulated.landscape import quality
 from benchmarks.simulated.question import read_question
-from gpo.models import Message
+from gpo.models.protocol import Message
 
 GAIN_PER_DEMONSTRATION = 0.02
 """How much likelier a right answer is with each demonstration."""
 MAX_DEMONSTRATIONS = 4
 """Further ones teach nothing more."""
 
-# How ``gpo.scoring`` asks for the bare answer, whatever the kind of answer.
+# How ``gpo.evaluation.metrics`` asks for the bare answer, whatever the kind of answer.
 _FOLLOW_UP = "Now give only the final answer"
 _LETTERED = re.compile(r"^\s*\(([A-Z])\)", re.MULTILINE)
 _BULLETED = re.compile(r"^\s*- (\w+)[ \t]*$", re.MULTILINE)

@@ -16,7 +16,7 @@ from cluster.cli.searching import compare, run, sweep
 from cluster.cli.submitting import submit
 from cluster.commands.exit_codes import OK
 from cluster.commands.terminal import choose_logs
-from cluster.logs import Format, Level, Logs, Target
+from cluster.display.logs import Format, Level, Logs, Target
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -9,7 +9,7 @@ import typer
 
 from cluster.commands.exit_codes import BAD_CONFIG, FAILED
 from cluster.commands.terminal import say
-from cluster.interrupts import stoppable
+from cluster.session.interrupts import stoppable
 from gpo.errors import ConfigError, GPOError
 
 

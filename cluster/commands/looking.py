@@ -13,7 +13,7 @@ from gpo.errors import ConfigError
 def report(run_dir: str) -> int:
     """``gpo report``."""
     from cluster.reporting.page import report as report_page
-    from cluster.stored_run import RunReader
+    from cluster.results.stored_run import RunReader
 
     folder = folder_at("RUN_DIR", run_dir)
     stored = RunReader(folder).read()
@@ -29,8 +29,8 @@ def report(run_dir: str) -> int:
 
 def status(run_dir: str, as_document: bool, watch_s: float | None) -> int:
     """``gpo status``."""
-    from cluster.status import follow_status, print_status
-    from cluster.stored_run import RunReader
+    from cluster.results.status import follow_status, print_status
+    from cluster.results.stored_run import RunReader
 
     reader = RunReader(folder_at("RUN_DIR", run_dir))
     if watch_s is None:
@@ -42,7 +42,7 @@ def status(run_dir: str, as_document: bool, watch_s: float | None) -> int:
 
 def monitor(run_dir: Path | None, port: int) -> int:
     """``gpo monitor``."""
-    from cluster.monitor import DASHBOARDS, monitored_run, prometheus
+    from cluster.metrics.monitor import DASHBOARDS, monitored_run, prometheus
 
     run = monitored_run(run_dir) if run_dir is not None else None
     with prometheus(run, port) as server:

@@ -11,7 +11,7 @@ from gpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from actors.folder import Folder
-    from cluster.run_folder import RunFolder
+    from cluster.runs.run_folder import RunFolder
 
 
 def folder_at(field: str, place: str) -> Folder:
@@ -21,7 +21,7 @@ def folder_at(field: str, place: str) -> Folder:
         ConfigError: it cannot be one, or has a password in it.
     """
     from actors.folder import Folder
-    from cluster.credentials import refuse_credentials
+    from cluster.config.credentials import refuse_credentials
 
     refuse_credentials(field, place)
     try:
@@ -36,7 +36,7 @@ def results_folder(parent: str, name: str, run_id: str, run_dir: str | None, res
     Raises:
         ConfigError: what was named can be no folder.
     """
-    from cluster.run_folder import RunFolder, latest_run
+    from cluster.runs.run_folder import RunFolder, latest_run
 
     if run_dir is not None:
         if not run_dir.strip():

@@ -11,11 +11,11 @@ from gpo.errors import ConfigError
 
 def plan(config_path: Path, overrides: list[str], output: Path | None) -> int:
     """``gpo plan``."""
-    from cluster.build import build_tasks
     from cluster.config.loading import read_overridden, validated
-    from cluster.output_file import require_writable
-    from cluster.outputs import as_json
-    from cluster.plan import CHARACTERS_PER_TOKEN, plan_document, plan_table, planned
+    from cluster.evaluating.plan import CHARACTERS_PER_TOKEN, plan_document, plan_table, planned
+    from cluster.evaluating.score import require_writable
+    from cluster.results.outputs import as_json
+    from cluster.session.models import build_tasks
 
     raw = read_overridden(config_path, overrides)
     if output is not None:
@@ -49,8 +49,8 @@ def evaluate(
 ) -> int:
     """``gpo evaluate``."""
     from cluster.config import load_config
-    from cluster.evaluate import evaluate_prompt, report_evaluation
-    from cluster.output_file import require_writable
+    from cluster.evaluating.evaluate import evaluate_prompt, report_evaluation
+    from cluster.evaluating.score import require_writable
 
     config = load_config(config_path, overrides)
     if output is not None:
@@ -62,7 +62,7 @@ def evaluate(
 
 def score(answers: Path, parser: str, output: Path | None) -> int:
     """``gpo score``."""
-    from cluster.score import require_other_file, scored_answers, summary_lines, write_scored
+    from cluster.evaluating.score import require_other_file, scored_answers, summary_lines, write_scored
 
     if output is not None:
         require_other_file(output, answers)
@@ -75,9 +75,9 @@ def score(answers: Path, parser: str, output: Path | None) -> int:
 
 def serve(config_path: Path, overrides: list[str], host: str, port: int, address: str | None) -> int:
     """``gpo serve``."""
-    from cluster.build import build_tasks
     from cluster.config import load_config
-    from cluster.ray_environment import prepare_environment, resolve_address
+    from cluster.session.models import build_tasks
+    from cluster.session.ray_environment import prepare_environment, resolve_address
 
     config = load_config(config_path, overrides)
     address = resolve_address(address)
@@ -85,7 +85,7 @@ def serve(config_path: Path, overrides: list[str], host: str, port: int, address
     ask_for_models(config)
 
     prepare_environment(address)
-    from cluster.serve_command import serve_evaluator
+    from cluster.serving.command import serve_evaluator
 
     serve_evaluator(config, tasks, host, port, address, err)
     return OK

@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster import logs
 from cluster.commands.exit_codes import FAILED, OK
 from cluster.commands.places import repeated, results_folder, resume_command, valid_run_id
 from cluster.commands.terminal import ask_for_models, err, out, say, show
+from cluster.display import logs
 
 if TYPE_CHECKING:
-    from cluster.outputs import RunRecord
-    from cluster.run_folder import RunFolder
+    from cluster.results.outputs import RunRecord
+    from cluster.runs.run_folder import RunFolder
 
 
 def run(
@@ -25,9 +25,9 @@ def run(
     run_id: str | None = None,
 ) -> int:
     """``gpo run``."""
-    from cluster.build import build_tasks
     from cluster.config import load_config
-    from cluster.ray_environment import prepare_environment, resolve_address
+    from cluster.session.models import build_tasks
+    from cluster.session.ray_environment import prepare_environment, resolve_address
 
     config = load_config(config_path, overrides)
     address = resolve_address(typed_address)
@@ -35,11 +35,11 @@ def run(
     ask_for_models(config)
 
     prepare_environment(address)
-    from actors.leases import Leases
-    from cluster.progress import view_for
-    from cluster.run import Run, run_keys
-    from cluster.run_folder import new_run_id
-    from cluster.standing import Standing
+    from actors.lease import Leases
+    from cluster.display.progress import view_for
+    from cluster.runs.run import Run, run_keys
+    from cluster.runs.run_folder import new_run_id
+    from cluster.session.session import Session
 
     if run_id is not None and run_dir is None:
         run_dir = f"{config.run.dir.rstrip('/')}/{valid_run_id(run_id)}"
@@ -52,7 +52,7 @@ def run(
     interrupted = False
     with leases, view_for(err) as view:
         try:
-            with Standing(config, tasks, name=f"gpo-{record.run_id}", address=address, view=view) as standing:
+            with Session(config, tasks, name=f"gpo-{record.run_id}", address=address, view=view) as standing:
                 Run(config, tasks, record, folder).execute(standing, view)
         except KeyboardInterrupt:
             interrupted = True
@@ -77,9 +77,9 @@ def compare(
     typed_address: str | None,
 ) -> int:
     """``gpo compare``."""
-    from cluster.build import build_tasks, require_room_to_decay
     from cluster.config.comparison import load_comparison
-    from cluster.ray_environment import prepare_environment, resolve_address
+    from cluster.session.models import build_tasks, require_room_to_decay
+    from cluster.session.ray_environment import prepare_environment, resolve_address
 
     loaded = load_comparison(config_path, overrides, methods)
     base = loaded.base
@@ -90,12 +90,12 @@ def compare(
     ask_for_models(base)
 
     prepare_environment(address)
-    from actors.leases import Leases
-    from cluster.compare import ComparisonFolder, carry_out, open_comparison
-    from cluster.comparison_table import comparison_tables, save_comparison
-    from cluster.progress import view_for
-    from cluster.run_folder import new_run_id
-    from cluster.standing import Standing
+    from actors.lease import Leases
+    from cluster.comparing.compare import ComparisonFolder, carry_out, open_comparison
+    from cluster.comparing.table import comparison_tables, save_comparison
+    from cluster.display.progress import view_for
+    from cluster.runs.run_folder import new_run_id
+    from cluster.session.session import Session
 
     name = f"{base.run.name}-compare"
     run_id = new_run_id(name)
@@ -108,7 +108,7 @@ def compare(
     interrupted = False
     with leases, view_for(err) as view:
         try:
-            with Standing(base, tasks, name=f"gpo-{run_id}", address=address, view=view) as standing:
+            with Session(base, tasks, name=f"gpo-{run_id}", address=address, view=view) as standing:
                 carry_out(comparison, place, standing, view)
         except KeyboardInterrupt:
             interrupted = True
@@ -133,7 +133,7 @@ def compare(
 
 def sweep(config_path: Path, overrides: list[str], run_dir: str | None, resume: bool, typed_address: str | None) -> int:
     """``gpo sweep``."""
-    from cluster.ray_environment import prepare_environment, resolve_address
+    from cluster.session.ray_environment import prepare_environment, resolve_address
     from cluster.sweep.loading import load_sweep
     from cluster.sweep.strategies import quiet, require_packages
 
@@ -144,10 +144,10 @@ def sweep(config_path: Path, overrides: list[str], run_dir: str | None, resume: 
     ask_for_models(*config.with_other_models)
 
     prepare_environment(address)
-    from cluster.run_folder import new_run_id
-    from cluster.sweep.carrying_out import carry_out
-    from cluster.sweep.outputs import FILES, sweep_table
-    from cluster.sweep.place import open_place
+    from cluster.runs.run_folder import new_run_id
+    from cluster.sweep.folder import open_place
+    from cluster.sweep.results import FILES, sweep_table
+    from cluster.sweep.run import carry_out
 
     name = f"{config.base.run.name}-sweep"
     sweep_id = new_run_id(name)
@@ -171,7 +171,7 @@ def sweep(config_path: Path, overrides: list[str], run_dir: str | None, resume: 
 
 
 def _show_results(record: RunRecord, folder: RunFolder) -> None:
-    from cluster.results import acceptance_line, results_table, unscored_line, written_files
+    from cluster.results.table import acceptance_line, results_table, unscored_line, written_files
 
     out.print(results_table(record))
     for line in filter(None, (acceptance_line(record), unscored_line(record))):

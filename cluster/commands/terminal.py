@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from cluster import logs
+from cluster.display import logs
 
 if TYPE_CHECKING:
     from cluster.config import RunConfig
@@ -43,7 +43,7 @@ def ask_for_models(*configs: RunConfig) -> None:
     Raises:
         ConfigError: one does not.
     """
-    from cluster.preflight import check_models
+    from cluster.session.preflight import check_models
 
     with err.status("Asking the endpoints for their models …"):
         for config in configs:

@@ -11,11 +11,11 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, f
 from pydantic_core import PydanticCustomError
 
 from cluster.config.section import ConfigPath, Section
-from gpo.datasets.catalogue import BenchmarkTask, Family
-from gpo.datasets.inference import inferred_kind
+from gpo.data.catalogue import BenchmarkTask, Family
+from gpo.data.example import Example
+from gpo.data.loaded import inferred_kind
 from gpo.errors import ConfigError, EvaluationError
-from gpo.examples import Example
-from gpo.scoring import (
+from gpo.evaluation.metrics import (
     BooleanScorer,
     ChoiceScorer,
     CustomScorer,
@@ -28,8 +28,8 @@ from gpo.scoring import (
     Rubric,
     Scorer,
 )
-from gpo.scoring.own_modules import home_of
-from gpo.scoring.parsers import PARSERS
+from gpo.evaluation.metrics.own_modules import home_of
+from gpo.evaluation.metrics.parsers import PARSERS
 
 _FUNCTION = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 

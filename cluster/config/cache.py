@@ -11,11 +11,10 @@ from pydantic import AfterValidator, Field, PositiveFloat, Tag
 from pydantic_core import PydanticCustomError
 
 from cluster.config.section import ConfigPath, Section, by_kind
-from gpo.cache_folder import cache_folder
-from gpo.completion_store import CompletionStore
+from gpo.cache.redis import DEFAULT_TTL_S, RedisStore
+from gpo.cache.sqlite import DEFAULT_MAX_BYTES, SqliteStore
+from gpo.cache.store import CompletionStore, cache_folder
 from gpo.errors import ConfigError
-from gpo.stores.redis import DEFAULT_TTL_S, RedisStore
-from gpo.stores.sqlite import DEFAULT_MAX_BYTES, SqliteStore
 
 
 class SqliteCacheConfig(Section):

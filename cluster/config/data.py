@@ -11,16 +11,15 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from pydantic_core import PydanticCustomError
 
 from cluster.config.section import ConfigPath, Section
-from gpo.datasets.benchmarks import BENCHMARKS
-from gpo.datasets.catalogue import BenchmarkTask, known_task, tasks_of
-from gpo.datasets.files import read_examples
-from gpo.datasets.huggingface import HubDataset
-from gpo.datasets.loaded import LoadedTask, published
-from gpo.datasets.rows import Fields
-from gpo.datasets.splits import require_disjoint
-from gpo.datasets.template import Template
+from gpo.data.benchmarks import BENCHMARKS
+from gpo.data.catalogue import BenchmarkTask, known_task, tasks_of
+from gpo.data.files import Fields, read_examples
+from gpo.data.huggingface import HubDataset
+from gpo.data.loaded import LoadedTask, published
+from gpo.data.splits import require_disjoint
+from gpo.data.task import Split
+from gpo.data.template import Template
 from gpo.errors import ConfigError
-from gpo.tasks import Split
 
 ALL = "all"
 TASK_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"

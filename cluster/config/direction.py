@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 from pydantic import NonNegativeInt, PositiveInt, Tag
 
 from cluster.config.section import Section, by_kind
-from gpo.evaluation import Answerer
-from gpo.examples import Example
-from gpo.models import ChatModel, Embedder, Sampling
-from gpo.reflection import FailureReflector, NoReflection, Reflector
-from gpo.retrieval import ImportanceRetriever, RecencyRetriever, RelevanceRetriever, Retriever
-from gpo.summary import NoSummary, RunningSummary, Summarizer
+from gpo.data.example import Example
+from gpo.evaluation.evaluator import Answerer
+from gpo.models.protocol import ChatModel, Embedder, Sampling
+from gpo.strategies.reflection import FailureReflector, NoReflection, Reflector
+from gpo.strategies.retrieval import ImportanceRetriever, RecencyRetriever, RelevanceRetriever, Retriever
+from gpo.strategies.summary import NoSummary, RunningSummary, Summarizer
 
 
 class RetrievalConfig(Section):

@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import Field, PositiveInt
 
 from cluster.config.section import Section
-from gpo.candidate_scoring import CandidateScoring, FullScoring
-from gpo.racing import Racing
+from gpo.scoring.candidates import CandidateScoring, FullScoring
+from gpo.scoring.racing import Racing
 
 
 class RacingConfig(Section):

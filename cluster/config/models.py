@@ -12,9 +12,9 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from cluster.config.section import ConfigPath, Section, by_kind
-from gpo.endpoint import Endpoint, KeySource, Price
 from gpo.limits.gate import Gate
-from gpo.models import Sampling
+from gpo.models.endpoint import Endpoint, KeySource, Price
+from gpo.models.protocol import Sampling
 
 _RESERVED = {
     "model",

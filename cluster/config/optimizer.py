@@ -11,10 +11,10 @@ from pydantic_core import PydanticCustomError
 from cluster.config.direction import DirectionConfig
 from cluster.config.schedule import CosineScheduleConfig, ScheduleConfig
 from cluster.config.section import Section, by_kind
-from gpo.acceptance import Acceptance, BestOfStep, StrictImprovement, WithinError
-from gpo.compact_meta_prompt import CompactMetaPrompt
-from gpo.meta_prompt import FullMetaPrompt, MetaPrompt
-from gpo.refinement import Editing, Generation, Paraphrase, Refinement
+from gpo.strategies.acceptance import Acceptance, BestOfStep, StrictImprovement, WithinError
+from gpo.strategies.compact_meta_prompt import CompactMetaPrompt
+from gpo.strategies.meta_prompt import FullMetaPrompt, MetaPrompt
+from gpo.strategies.refinement import Editing, Generation, Paraphrase, Refinement
 
 DEFAULT_STEPS = 12
 

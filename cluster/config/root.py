@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_v
 from pydantic_core import PydanticCustomError
 
 from cluster.config.cache import CacheConfig, SqliteCacheConfig
+from cluster.config.credentials import IN_ENVIRONMENT, PROBLEM, holds_credentials
 from cluster.config.evaluation import EvaluationConfig
 from cluster.config.metrics import MetricsConfig
 from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, ModelsConfig
@@ -17,7 +18,6 @@ from cluster.config.section import Section
 from cluster.config.tasks import Tasks
 from cluster.config.tracing import TracingConfig
 from cluster.config.tracking import TrackingConfig
-from cluster.credentials import IN_ENVIRONMENT, PROBLEM, holds_credentials
 from gpo.limits.messages import Budget
 
 _MOST_ACTORS = 16

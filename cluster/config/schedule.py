@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import NonNegativeInt, PositiveInt, Tag
 
 from cluster.config.section import Section, by_kind
-from gpo.schedule import CosineSchedule, FixedSchedule, LinearSchedule, NoBound, StepSizeSchedule
+from gpo.strategies.schedule import CosineSchedule, FixedSchedule, LinearSchedule, NoBound, StepSizeSchedule
 
 
 class NoScheduleConfig(Section):

@@ -29,12 +29,12 @@ from cluster.config.data import (
     data_kind,
 )
 from cluster.config.section import Section
-from gpo.answering import AnswerFormat, Position
-from gpo.datasets.loaded import LoadedTask
-from gpo.datasets.splits import sampled
+from gpo.data.loaded import LoadedTask
+from gpo.data.splits import sampled
+from gpo.data.task import Split, Task
 from gpo.errors import ConfigError
+from gpo.evaluation.answer_format import AnswerFormat, Position
 from gpo.prompt import Prompt
-from gpo.tasks import Split, Task
 
 DEFAULT_PROMPT = "Let's think step by step."
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from actors.search import SearchKey
-from cluster.outputs import RunRecord
 from cluster.reporting.diff import changes
+from cluster.results.outputs import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.score import finite
 from gpo.trajectory import Candidate

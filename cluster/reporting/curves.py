@@ -13,7 +13,7 @@ from math import nan
 from typing import TYPE_CHECKING, Any
 
 from actors.search import SearchKey
-from cluster.progress import percent
+from cluster.display.progress import percent
 from gpo.checkpoint import Checkpoint
 
 if TYPE_CHECKING:

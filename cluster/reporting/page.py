@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 import jinja2
 
 from actors.search import SearchKey
-from cluster.outputs import RunRecord
 from cluster.reporting.candidates import candidate_rows
 from cluster.reporting.curves import curves_in_words, curves_picture
 from cluster.reporting.diff import Segment, word_diff
 from cluster.reporting.outcomes import Outcomes, outcomes
+from cluster.results.outputs import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.score import finite
 from gpo.trajectory import Candidate
@@ -28,7 +28,7 @@ from gpo.trajectory import Candidate
 # Everything that a model wrote or a file held is text here, never markup: autoescape is on for all values. Our own
 # style and script, and data without any "<", are marked as safe in the template.
 _PAGES = jinja2.Environment(
-    loader=jinja2.PackageLoader("cluster", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+    loader=jinja2.PackageLoader("cluster.reporting", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
 )
 _ADDRESS = re.compile(r"(?m)^(?P<before>\s*(?:- )?base_url: *)(?P<url>\S.*)$")
 
@@ -117,7 +117,7 @@ def _task(curve: tuple[SearchKey, Checkpoint]) -> str:
 
 
 def _asset(name: str) -> str:
-    return files("cluster").joinpath("templates", name).read_text(encoding="utf-8")
+    return files("cluster.reporting").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:

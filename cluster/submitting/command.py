@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.build import build_tasks
 from cluster.commands.exit_codes import BAD_CONFIG
 from cluster.config import RunConfig
 from cluster.config.loading import read_overridden, validated
-from cluster.run_folder import new_run_id
+from cluster.runs.run_folder import new_run_id
+from cluster.session.models import build_tasks
 from cluster.submitting.jobs import Jobs, Order, exit_code, require_reachable
 from cluster.submitting.keys import require_no_key_files
 from cluster.submitting.kubectl import apply

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cluster.build import embedded_specs
 from cluster.config import RunConfig
-from cluster.secret_values import secret_values
+from cluster.config.secrets import secret_values
+from cluster.session.models import embedded_specs
 from cluster.submitting.jobs import Order
 from cluster.submitting.keys import require_no_key_values, require_no_keys, url_variables
 from cluster.submitting.package import config_paths

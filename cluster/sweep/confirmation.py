@@ -9,15 +9,15 @@ from hashlib import blake2b
 from typing import Any
 
 from actors.folder import Folder
-from cluster.build import require_room_to_decay
-from cluster.run_folder import fingerprint
-from cluster.standing import Services
-from cluster.sweep.held_folder import held_folder
-from cluster.sweep.hosts import Hosts
+from cluster.runs.run_folder import fingerprint
+from cluster.session.models import require_room_to_decay
+from cluster.session.session import Services
+from cluster.sweep.folder import leased_folder
 from cluster.sweep.loading import SweepConfig
+from cluster.sweep.pool import ActorPool
 from cluster.sweep.population import Population
-from cluster.sweep.significance import Difference, paired_difference
 from cluster.sweep.space import Params, Space
+from cluster.sweep.winner import Difference, paired_difference
 from gpo.concurrency import gather
 from gpo.errors import GPOError
 
@@ -71,7 +71,7 @@ async def confirm(
     params: Params,
     folder: Folder,
     services: Services,
-    hosts: Hosts,
+    hosts: ActorPool,
     announce: Callable[[str, int, int], None],
 ) -> Confirmation:
     """Run both settings on the held-out tasks, side by side; those that were run before cost nothing.
@@ -106,14 +106,14 @@ async def _tested(
     config: SweepConfig,
     folder: Folder,
     services: Services,
-    hosts: Hosts,
+    hosts: ActorPool,
     announce: Callable[[str, int, int], None],
 ) -> dict[str, float]:
     holdout = config.holdout
     assert holdout is not None  # noqa: S101  # as above
     tuned = space.config(params).model_copy(update={"tasks": holdout.tasks, "run": holdout.run})
     require_room_to_decay(tuned, config.holdout_tasks)
-    async with held_folder(folder) as place:
+    async with leased_folder(folder) as place:
         population = Population(tuned, config.holdout_tasks, place, name=f"{config.study}-{name}", is_tested=True)
         announce(name, population.steps, population.num_steps)
         async for step in population.run(services, hosts):

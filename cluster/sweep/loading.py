@@ -10,15 +10,15 @@ from typing import Any
 
 import yaml
 
-from cluster.build import build_tasks
 from cluster.config import RunConfig
 from cluster.config.loading import read_overridden, validate, validate_as
 from cluster.config.root import BudgetConfig
 from cluster.config.section import Section
 from cluster.config.sweep import SweepSection
+from cluster.session.models import build_tasks
 from cluster.sweep.space import Space
+from gpo.data.task import Task
 from gpo.errors import ConfigError
-from gpo.tasks import Task
 
 
 class _File(Section):

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from actors.metrics.catalogue import BEST_OBJECTIVE, BUDGET_LEFT, RUN_ACTIVE, RUN_PROGRESS, RUN_STARTED, TRIALS
 from cluster.config.root import BudgetConfig
-from cluster.metrics import Metrics
+from cluster.metrics.run_metrics import Metrics
 from cluster.sweep.winner import best_trial
 from gpo.limits.messages import Spent
 

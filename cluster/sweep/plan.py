@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cluster.config import RunConfig
-from cluster.plan import Expense, TaskPlan, planned
+from cluster.evaluating.plan import Expense, TaskPlan, planned
 from cluster.sweep.loading import SweepConfig
 from cluster.sweep.space import Params
-from gpo.tasks import Split, Task
+from gpo.data.task import Split, Task
 
 
 def planned_sweep(config: SweepConfig) -> list[TaskPlan]:

@@ -9,18 +9,17 @@ from dataclasses import replace
 from statistics import fmean, stdev
 from typing import TypeVar
 
-from actors.phase import Phase
-from actors.search import SearchKey
+from actors.search import Phase, SearchKey
 from actors.supervisor import Supervisor
 from cluster.config import RunConfig
-from cluster.outputs import RunRecord, Status
-from cluster.run import run_keys
-from cluster.run_folder import RunFolder
-from cluster.searches import build_searches
-from cluster.standing import Services, placement
-from cluster.sweep.hosts import Hosts
+from cluster.results.outputs import RunRecord, Status
+from cluster.runs.run import run_keys
+from cluster.runs.run_folder import RunFolder
+from cluster.runs.searches import build_searches
+from cluster.session.session import Services, placement
+from cluster.sweep.pool import ActorPool
 from gpo.checkpoint import Checkpoint
-from gpo.tasks import Split, Task
+from gpo.data.task import Split, Task
 from gpo.trajectory import Trajectory, best_of
 
 _Group = TypeVar("_Group", str, int)
@@ -85,7 +84,7 @@ class Population:
         """Whether there is nothing left to do."""
         return all(self._is_done(key) for key in self.record.keys)
 
-    async def run(self, services: Services, hosts: Hosts) -> AsyncGenerator[int, None]:
+    async def run(self, services: Services, hosts: ActorPool) -> AsyncGenerator[int, None]:
         """Carry the trajectories on; yields each number of steps once all have taken them.
 
         Whoever closes the generator ends the population at once; its checkpoints stand, its actors are given back.

@@ -12,7 +12,7 @@ from uuid import uuid4
 from optuna.study import Study
 
 from gpo.limits.messages import Spent
-from gpo.process_mark import has_ended, process_space, process_start
+from gpo.process import has_ended, process_space, process_start
 
 _PREFIX = "process:"
 _PATIENCE = 5

@@ -14,7 +14,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from cluster.progress import duration, percent
+from cluster.display.progress import duration, percent
 from cluster.sweep.trial import TrialNews
 from gpo.limits.messages import Spent
 

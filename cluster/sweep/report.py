@@ -9,10 +9,10 @@ import jinja2
 import optuna.visualization as plots
 from optuna.study import Study
 
-from cluster.sweep.outputs import shown
+from cluster.sweep.results import shown
 
 _PAGES = jinja2.Environment(
-    loader=jinja2.PackageLoader("cluster", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+    loader=jinja2.PackageLoader("cluster.reporting", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
 )
 
 

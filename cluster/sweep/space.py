@@ -14,14 +14,14 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
-from cluster.build import embedded_specs, require_room_to_decay
 from cluster.config import RunConfig
 from cluster.config.layers import laid_over
 from cluster.config.loading import validate
 from cluster.config.optimizer import OptimizerConfig
 from cluster.config.sweep import Choices, Range, Scalar
+from cluster.session.models import embedded_specs, require_room_to_decay
+from gpo.data.task import Task
 from gpo.errors import ConfigError
-from gpo.tasks import Task
 
 Params = dict[str, Scalar]
 """Path → value; those paths alone whose conditions hold."""

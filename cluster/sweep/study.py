@@ -20,7 +20,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from cluster.config.sweep import WilcoxonConfig
-from cluster.run_folder import first_difference
+from cluster.runs.run_folder import first_difference
 from cluster.sweep.loading import SweepConfig
 from cluster.sweep.processes import Processes
 from cluster.sweep.space import Params

@@ -9,14 +9,14 @@ from typing import Any, Protocol, TypeVar
 
 from actors.folder import Folder
 from actors.lease import LeaseHeld
-from cluster.averages import Spread
-from cluster.standing import Services
-from cluster.sweep.cost import cost
-from cluster.sweep.held_folder import held_folder
-from cluster.sweep.hosts import Hosts
+from cluster.results.averages import Spread
+from cluster.session.session import Services
+from cluster.sweep.folder import leased_folder
 from cluster.sweep.loading import SweepConfig
+from cluster.sweep.pool import ActorPool
 from cluster.sweep.population import Population, means
 from cluster.sweep.study import Claim, Outcome, SharedStudy
+from cluster.sweep.winner import cost
 from gpo.errors import ConfigError, ModelUnavailable
 
 _T = TypeVar("_T")
@@ -52,7 +52,7 @@ async def run_trial(
     config: SweepConfig,
     study: SharedStudy,
     services: Services,
-    hosts: Hosts,
+    hosts: ActorPool,
     call: Call,
     announce: Callable[[TrialNews], None],
 ) -> None:
@@ -76,7 +76,7 @@ async def run_trial(
         await failed(error)
         return
     try:
-        async with held_folder(Folder.at(claim.folder)) as folder:
+        async with leased_folder(Folder.at(claim.folder)) as folder:
             name = f"{config.study}-{claim.number:04d}"
             population = Population(tuned, config.tasks, folder, name=name, is_tested=False)
             pruned = await _carried_on(claim, population, study, services, hosts, call, announce)
@@ -90,7 +90,7 @@ async def _carried_on(
     population: Population,
     study: SharedStudy,
     services: Services,
-    hosts: Hosts,
+    hosts: ActorPool,
     call: Call,
     announce: Callable[[TrialNews], None],
 ) -> bool:

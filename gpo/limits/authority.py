@@ -6,11 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from gpo.limits.limiter import Limiter
+from gpo.limits.limiter import LimiterState
 from gpo.limits.messages import Budget, Grant, Report, Spent
 
 
-class LimitAuthority:
+class LocalLimiter:
     """An ``Authority`` for gates in one event loop, or, as an actor, on one cluster.
 
     Everything it knows of the present it is told with every report, so one that was started anew knows it again as
@@ -19,7 +19,7 @@ class LimitAuthority:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._limiter = Limiter(clock)
+        self._limiter = LimiterState(clock)
         self._news: tuple[asyncio.AbstractEventLoop | None, asyncio.Event] = (None, asyncio.Event())
 
     @property

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from gpo.context import caller
 from gpo.errors import BudgetExhausted, OutOfReach, Part
-from gpo.limits.caller import caller
+from gpo.events import Request
 from gpo.limits.fair_queue import FairQueue
 from gpo.limits.messages import LEASE_S, Authority, Grant, Pool, Report, Spent
-from gpo.models import Usage
-from gpo.observing import Request
-from gpo.process_mark import process_mark
+from gpo.models.protocol import Usage
+from gpo.process import process_mark
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Gate:
     async def admitted(self, prompt_characters: int = 0, max_tokens: int | None = None) -> AsyncIterator[Admission]:
         """A place for one call, once it is this call's turn; given up at the end of the block.
 
-        Callers are told apart by ``gpo.limits.caller``, and served in turn.
+        Callers are told apart by ``gpo.context``, and served in turn.
 
         Args:
             prompt_characters: length of what is sent.

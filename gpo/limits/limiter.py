@@ -1,4 +1,4 @@
-"""Who may call what, and how much: the bookkeeping behind ``LimitAuthority``, without waiting for anything.
+"""Who may call what, and how much: the bookkeeping behind ``LocalLimiter``, without waiting for anything.
 
 Places at an endpoint are never handed out twice: what is taken from one gate goes to another only when the first has
 said that it is back, was not heard of for ``LEASE_S`` seconds, or has died before the authority's eyes.
@@ -11,12 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 
-from gpo.limits.account import Account
-from gpo.limits.adaptive import AdaptiveConcurrency
+from gpo.limits.budget import Account
+from gpo.limits.fair_queue import Want, fair_shares
 from gpo.limits.messages import LEASE_S, Grant, Pool, Report
-from gpo.limits.rates import ModelRates
-from gpo.limits.shares import Want, fair_shares
-from gpo.process_mark import is_gone
+from gpo.limits.rates import AdaptiveConcurrency, ModelRates
+from gpo.process import is_gone
 
 _PERMITS_EVERY_S = 0.05
 """Permits that a rate lets trickle are handed out in batches, so often at most."""
@@ -26,7 +25,7 @@ _LOOK_EVERY_S = 0.5
 """How often it is looked whether the gates' processes are still there."""
 
 
-class Limiter:
+class LimiterState:
     """What is granted to every gate.
 
     Args:

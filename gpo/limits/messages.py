@@ -91,7 +91,7 @@ class Report:
         tokens_beyond: since the last report: tokens taken beyond those expected; negative where fewer.
         spent: since the first report.
         leaving: it has nothing to call any more, and gives everything back.
-        process: mark of the process that it is in; see ``gpo.process_mark``. Empty where that is not said.
+        process: mark of the process that it is in; see ``gpo.process``. Empty where that is not said.
     """
 
     holder: str

@@ -16,18 +16,18 @@ import asyncio
 import pickle
 from abc import ABC, abstractmethod
 
-from gpo.acceptance import Acceptance
-from gpo.completion_store import CompletionStore, Missing
-from gpo.examples import Example
-from gpo.models import Completion, Usage
-from gpo.retrieval import Retriever
-from gpo.schedule import StepSizeSchedule
-from gpo.scoring import Scorer
+from gpo.cache.store import CompletionStore, Missing
+from gpo.data.example import Example
+from gpo.evaluation.metrics import Scorer
+from gpo.models.protocol import Completion, Usage
+from gpo.strategies.acceptance import Acceptance
+from gpo.strategies.retrieval import Retriever
+from gpo.strategies.schedule import StepSizeSchedule
 from gpo.testing.samples import TRAJECTORIES, candidate, dropped
 
 
 class RetrieverContract(ABC):
-    """For ``gpo.retrieval.Retriever``."""
+    """For ``gpo.strategies.retrieval.Retriever``."""
 
     @abstractmethod
     def make(self) -> Retriever:
@@ -63,7 +63,7 @@ class RetrieverContract(ABC):
 
 
 class ScheduleContract(ABC):
-    """For ``gpo.schedule.StepSizeSchedule``.
+    """For ``gpo.strategies.schedule.StepSizeSchedule``.
 
     Attributes:
         largest: the largest step size that the schedule may give; ``None`` where nothing is bounded.
@@ -89,7 +89,7 @@ class ScheduleContract(ABC):
 
 
 class AcceptanceContract(ABC):
-    """For ``gpo.acceptance.Acceptance``."""
+    """For ``gpo.strategies.acceptance.Acceptance``."""
 
     @abstractmethod
     def make(self) -> Acceptance:
@@ -169,7 +169,7 @@ ODD_ANSWERS = (
 
 
 class ScorerContract(ABC):
-    """For ``gpo.scoring.Scorer``."""
+    """For ``gpo.evaluation.metrics.Scorer``."""
 
     @abstractmethod
     def make(self) -> Scorer:
@@ -200,7 +200,7 @@ ODD_REPLIES = ("", " ", "\x00", "\ud83d", "{}", "x" * 100_000, "Grüße,\r\n世�
 
 
 class CompletionStoreContract(ABC):
-    """For ``gpo.completion_store.CompletionStore``."""
+    """For ``gpo.cache.store.CompletionStore``."""
 
     @abstractmethod
     def make(self) -> CompletionStore:

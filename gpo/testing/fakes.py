@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from gpo.evaluation import Answered, Evaluation
-from gpo.examples import Example
-from gpo.models import Completion, Message, Sampling, Usage
+from gpo.data.example import Example
+from gpo.data.task import Split
+from gpo.evaluation.evaluator import Answered, Evaluation
+from gpo.models.protocol import Completion, Message, Sampling, Usage
 from gpo.prompt import Prompt
-from gpo.proposer import Arrived, Proposals, nobody
 from gpo.score import Score
-from gpo.tasks import Split
+from gpo.strategies.proposer import Arrived, Proposals, nobody
 from gpo.trajectory import Candidate, Direction, Spending
 
 Reply = str | Completion | Exception
@@ -53,7 +53,7 @@ class FakeModel:
         return cls(next_reply)
 
     async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
-        """What ``reply`` makes of the call; see ``gpo.models.ChatModel``."""
+        """What ``reply`` makes of the call; see ``gpo.models.protocol.ChatModel``."""
         self.calls.append((tuple(messages), sampling))
         reply = self.reply(messages, sampling)
         await asyncio.sleep(0)
@@ -90,7 +90,7 @@ class FakeEvaluator:
     async def evaluate(
         self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
     ) -> Sequence[Evaluation]:
-        """What ``values`` makes of each prompt; see ``gpo.evaluation.Evaluator``."""
+        """What ``values`` makes of each prompt; see ``gpo.evaluation.evaluator.Evaluator``."""
         self.calls.append((tuple(prompts), split))
         await asyncio.sleep(0)
         rows = [self.values(prompt) for prompt in prompts]
@@ -98,7 +98,7 @@ class FakeEvaluator:
         return [Evaluation(score, Usage(requests=score.num_examples)) for score in scores]
 
     async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
-        """What ``texts`` and ``values`` make of the prompt; see ``gpo.evaluation.Answerer``."""
+        """What ``texts`` and ``values`` make of the prompt; see ``gpo.evaluation.evaluator.Answerer``."""
         self.answered.append((prompt, split, tuple(indices)))
         await asyncio.sleep(0)
         values = self.values(prompt)
@@ -138,7 +138,7 @@ class FakeProposer:
         seed: int,
         arrived: Arrived = nobody,
     ) -> Proposals:
-        """What ``texts`` makes of the call; see ``gpo.proposer.Proposer``."""
+        """What ``texts`` makes of the call; see ``gpo.strategies.proposer.Proposer``."""
         self.calls.append((step_size, direction, tuple(exemplars)))
         await asyncio.sleep(0)
         prompts = tuple(Prompt(text) for text in self.texts(current, n, seed))
@@ -160,7 +160,7 @@ class WordEmbedder:
     calls: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """One vector per text, zero where it has no word; see ``gpo.models.Embedder``."""
+        """One vector per text, zero where it has no word; see ``gpo.models.protocol.Embedder``."""
         self.calls.append(tuple(texts))
         await asyncio.sleep(0)
         return [self._vector(text) for text in texts]

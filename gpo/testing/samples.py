@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gpo.models import Usage
+from gpo.models.protocol import Usage
 from gpo.prompt import Prompt
 from gpo.score import Partial, Score
 from gpo.trajectory import Candidate, Direction, Samples, Spending, Step, Trajectory, best_of

@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from benchmarks.simulated_endpoint import SimulatedEndpoint
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 TRIAGE = ROOT / "tests" / "data" / "triage"
 _NOT_INHERITED = ("OPENAI_", "RAY_", "GPO_")
 _MARK = "TEST_PROCESS_MARK"

@@ -16,10 +16,12 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
+from tests.paths import ROOT
+
 if TYPE_CHECKING:
     from tests.e2e.conftest import Gpo, Until
 
-_MONITORING = Path(__file__).resolve().parents[2] / "k8s" / "monitoring"
+_MONITORING = ROOT / "k8s" / "monitoring"
 
 
 class Prometheus:

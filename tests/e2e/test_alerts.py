@@ -20,12 +20,13 @@ import pytest
 import yaml
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Gpo, Started, Until, WriteConfig
 
 BUDGET = 600
-RULES = Path(__file__).resolve().parents[2] / "k8s" / "monitoring" / "rules.yaml"
+RULES = ROOT / "k8s" / "monitoring" / "rules.yaml"
 # Steps without a prompt are steps without an improvement.
 FAILING = Behaviour(latency_s=0.02, error_rate=0.4, malformed_rate=1.0)
 CALM = Behaviour(latency_s=0.3, malformed_rate=1.0)

@@ -9,11 +9,11 @@ import yaml
 from benchmarks.measuring.disturbed import Disturbed, Size, disturbed, found
 from benchmarks.measuring.kills import Part, Plan
 from benchmarks.simulated_endpoint import SimulatedEndpoint
-from cluster.build import Access, build_evaluators, build_tasks
 from cluster.config.loading import load_config
-from cluster.searches import build_searches
-from gpo.limits.authority import LimitAuthority
-from gpo.tasks import Split
+from cluster.runs.searches import build_searches
+from cluster.session.models import Access, build_evaluators, build_tasks
+from gpo.data.task import Split
+from gpo.limits.authority import LocalLimiter
 
 SIZE = Size(tasks=2, seeds=2, steps=2, candidates=3)
 PLAN = [(1.0, Part.REPLICA), (2.0, Part.ACTOR), (0.5, Part.LIMITER), (1.5, Part.CONTROLLER), (1.5, Part.DRIVER)]
@@ -33,7 +33,7 @@ def row(folder: Path) -> Disturbed:
 
 async def _best_without_a_cluster(config_path: Path) -> dict[tuple[str, int], tuple[str, float, float]]:
     config = load_config(config_path)
-    tasks, access = build_tasks(config), Access({}, LimitAuthority(), "alone")
+    tasks, access = build_tasks(config), Access({}, LocalLimiter(), "alone")
     evaluators = {evaluator.task.name: evaluator for evaluator in build_evaluators(config, tasks, access)}
     best = {}
     for search in build_searches(config, tasks, evaluators, access):

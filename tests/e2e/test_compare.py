@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Finished, Gpo, Until, WriteConfig
 
 METHODS = ("gpo", "sgdm")
-ROOT = Path(__file__).resolve().parents[2]
 STEPS, CANDIDATES, VAL, TEST = 3, 3, 20, 30
 SEEDS = (0, 1)
 

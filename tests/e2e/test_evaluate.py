@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
-from cluster.build import Access, build_evaluators, build_tasks
 from cluster.config import load_config
-from gpo.limits.authority import LimitAuthority
+from cluster.session.models import Access, build_evaluators, build_tasks
+from gpo.data.task import Split
+from gpo.limits.authority import LocalLimiter
 from gpo.prompt import Prompt
-from gpo.tasks import Split
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Gpo, WriteConfig
@@ -31,7 +31,7 @@ async def test_the_score_is_the_evaluator_s_own(
     num_calls = sum(record.path == "/v1/chat/completions" for record in endpoint.requests)
 
     config = load_config(path, ["cache={kind: none}"])
-    (evaluator,) = build_evaluators(config, build_tasks(config), Access({}, LimitAuthority(), "account"))
+    (evaluator,) = build_evaluators(config, build_tasks(config), Access({}, LocalLimiter(), "account"))
     (expected,) = await evaluator.evaluate([Prompt(GOOD)], Split.TEST)
     score, usage = expected.score, expected.usage
     assert num_calls == usage.requests == 30

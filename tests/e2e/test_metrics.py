@@ -21,7 +21,6 @@ from tests.e2e.prometheus import Prometheus, home, is_of_sweeps, monitored, quer
 if TYPE_CHECKING:
     from tests.e2e.conftest import Gpo, Started, Until, WriteConfig
 
-ROOT = Path(__file__).resolve().parents[2]
 SOUND = Behaviour(latency_s=0.1)
 HELD = Behaviour(latency_s=15.0)
 """Whatever is asked now is unanswered for a while, and its process can be killed meanwhile."""

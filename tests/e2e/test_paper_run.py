@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Gpo
 
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "paper" / "bbh.yaml"
+CONFIG = ROOT / "configs" / "paper" / "bbh.yaml"
 NUM_TRAIN, NUM_VAL, NUM_TEST = 48, 5, 9
 STEPS, CANDIDATES, ROUNDS = 3 * 6, 8, 2
 

@@ -15,7 +15,7 @@ from actors.folder import Folder
 from actors.lease import Lease
 from actors.search import SearchKey
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
-from cluster.run_folder import RunFolder
+from cluster.runs.run_folder import RunFolder
 from gpo.checkpoint import Checkpoint
 
 if TYPE_CHECKING:

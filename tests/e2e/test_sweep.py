@@ -25,6 +25,7 @@ from benchmarks.measuring.repeats import UNWRITTEN_S
 from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndpoint
 from cluster.config.sweep import UrlStorageConfig
 from cluster.sweep.storage import open_storage
+from tests.paths import TRIAGE
 from tests.study_servers import postgresql_server, redis_server
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ def finished(gpo: Gpo, write_config: WriteConfig, tmp_path_factory: pytest.TempP
 
 
 def _other_task() -> str:
-    triage = Path(__file__).resolve().parents[1] / "data" / "triage"
+    triage = TRIAGE
     return f"""
         name: desks
         data: {{train: {triage}/train.jsonl, val: {triage}/val.jsonl, test: {triage}/test.jsonl}}

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from cluster.config.loading import read_overridden, validate
-from cluster.serve_app import EvaluatorArgs
+from cluster.serving.app import EvaluatorArgs
 from cluster.submitting import drain
 from tests.k8s.conftest import BUILT, K8S, PLATFORM, ROOT, build, named
 

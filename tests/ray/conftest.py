@@ -11,8 +11,7 @@ from typing import Any, Protocol
 import pytest
 
 from cluster.config import RunConfig
-
-TRIAGE = Path(__file__).resolve().parents[1] / "data" / "triage"
+from tests.paths import TRIAGE
 
 
 class MakeConfig(Protocol):

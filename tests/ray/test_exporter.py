@@ -21,10 +21,10 @@ from actors.metrics.exporter import exporter
 from actors.metrics.recording import Ledger, node_folder
 from benchmarks.measuring.ray_head import free_port
 from cluster.config.metrics import MetricsConfig
-from cluster.exporting import OwnExporter, SharedExporter, exporting
-from cluster.metrics import Metrics, exported
-from cluster.ray_session import ray_session
-from cluster.targets import targets_folder
+from cluster.metrics.exporting import OwnExporter, SharedExporter, exporting
+from cluster.metrics.run_metrics import Metrics, exported
+from cluster.metrics.targets import targets_folder
+from cluster.session.ray_session import ray_session
 from gpo.errors import ConfigError
 
 
@@ -78,7 +78,7 @@ def test_what_the_dead_counted_is_told_also_by_an_exporter_that_was_started_anew
 def test_an_exporter_lives_as_long_as_a_run_needs_it(
     cluster: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("cluster.metrics._LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("cluster.metrics.run_metrics._LOOK_EVERY_S", 0.05)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     port = free_port()
     config = MetricsConfig(port=port, linger_s=0)

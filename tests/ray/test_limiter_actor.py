@@ -7,11 +7,11 @@ from uuid import uuid4
 import pytest
 import ray
 
-from actors.limiter import ClusterAuthority
-from cluster.ray_session import ray_session
+from actors.limiter import LimiterActor
+from cluster.session.ray_session import ray_session
 from gpo.limits.gate import Gate
 from gpo.limits.messages import Budget, Pool, Spent
-from gpo.models import Usage
+from gpo.models.protocol import Usage
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +34,11 @@ class Endpoint:
 
 
 async def test_calls_go_on_when_the_authority_dies_and_its_memory_is_made_good(cluster: None) -> None:
-    authority, endpoint = ClusterAuthority(f"limiter-{uuid4().hex}").start(), Endpoint()
+    authority, endpoint = LimiterActor(f"limiter-{uuid4().hex}").start(), Endpoint()
     budget = Budget(calls=1000)
     await authority.open_account("run", budget, Spent(calls=5))
     pool = Pool("http://here/v1", "model", 8, 8, account="run", has_budget=True, has_call_budget=True)
-    gates = [Gate(authority, pool), Gate(ClusterAuthority(authority.name), pool)]
+    gates = [Gate(authority, pool), Gate(LimiterActor(authority.name), pool)]
     first = [asyncio.create_task(endpoint.call(gates[number % 2])) for number in range(200)]
     while endpoint.answered < 60:  # noqa: ASYNC110  # counted by the calls themselves
         await asyncio.sleep(0.01)
@@ -63,6 +63,6 @@ async def test_calls_go_on_when_the_authority_dies_and_its_memory_is_made_good(c
 
 async def test_all_who_ask_by_name_share_one_authority(cluster: None) -> None:
     name = f"limiter-{uuid4().hex}"
-    first = ClusterAuthority(name)
+    first = LimiterActor(name)
     await first.open_account("run", Budget(), Spent(calls=7))
-    assert (await ClusterAuthority(name).account_spent("run", Budget(), Spent())).calls == 7
+    assert (await LimiterActor(name).account_spent("run", Budget(), Spent())).calls == 7

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import ray
 
-from cluster.ray_session import ray_session
+from cluster.session.ray_session import ray_session
 
 
 def test_who_asks_when_the_cluster_has_gone_starts_no_other() -> None:

@@ -15,28 +15,27 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actors.checkpoint_store import CheckpointStore
+from actors.checkpoints import CheckpointStore
 from actors.failure_policy import Fault
 from actors.folder import Folder
-from actors.limiter import ClusterAuthority
-from actors.phase import Phase
-from actors.place import Placement
-from actors.search import SearchKey, Update
+from actors.limiter import LimiterActor
+from actors.search import Phase, SearchKey, Update
+from actors.slots import Placement
 from actors.supervisor import Supervisor
 from actors.trajectory_worker import TrajectoryWorker
 from benchmarks.measuring.repeats import repeats
 from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndpoint
-from cluster.build import Access, build_evaluators, build_tasks
 from cluster.config import RunConfig
-from cluster.ray_session import ray_session
-from cluster.searches import build_searches
-from cluster.services import embedded_models, evaluator, start_serve
+from cluster.runs.searches import build_searches
+from cluster.session.deployments import embedded_models, evaluator, start_serve
+from cluster.session.models import Access, build_evaluators, build_tasks
+from cluster.session.ray_session import ray_session
 from gpo.checkpoint import Checkpoint
-from gpo.endpoint import Endpoint
-from gpo.limits.authority import LimitAuthority
+from gpo.limits.authority import LocalLimiter
 from gpo.limits.messages import Budget, Spent
-from gpo.models import Sampling
-from gpo.openai_compatible import OpenAICompatibleModel
+from gpo.models.endpoint import Endpoint
+from gpo.models.openai import OpenAICompatibleModel
+from gpo.models.protocol import Sampling
 from serve.client import ServeEvaluator
 from serve.embedded_model import EmbeddedModelSpec
 
@@ -63,7 +62,7 @@ def endpoint() -> Iterator[SimulatedEndpoint]:
 def _standing(config: RunConfig, checkpoints: Path) -> Iterator[tuple[Supervisor, Access]]:
     """The evaluator of a run, and what carries it."""
     tasks = build_tasks(config)
-    access = Access({}, ClusterAuthority(), account=config.run.name)
+    access = Access({}, LimiterActor(), account=config.run.name)
     evaluators = build_evaluators(config, tasks, access)
     cpus = config.cluster.evaluator_cpus
     with evaluator(
@@ -117,7 +116,7 @@ def _repeated(calls: Sequence[AccessRecord], killed: Sequence[float]) -> int:
 
 async def _undisturbed(config: RunConfig, checkpoints: Path) -> dict[SearchKey, Any]:
     """What the same searches come to in this process."""
-    tasks, access = build_tasks(config), Access({}, LimitAuthority(), account="undisturbed")
+    tasks, access = build_tasks(config), Access({}, LocalLimiter(), account="undisturbed")
     evaluators = {one.task.name: one for one in build_evaluators(config, tasks, access)}
     searches = build_searches(config, tasks, evaluators, access)
     worker = TrajectoryWorker(searches, CheckpointStore(Folder(str(checkpoints))))
@@ -138,7 +137,7 @@ async def test_parts_that_are_killed_come_back_and_nothing_is_lost(
     endpoint.requests.clear()
     endpoint.behaviour = Behaviour(latency_s=LATENCY_S)
 
-    parts = ["ray::Host", "ray::ServeReplica", "ray::LimitAuthority", "ray::ServeController", "ray::ServeReplica"]
+    parts = ["ray::Host", "ray::ServeReplica", "ray::LocalLimiter", "ray::ServeController", "ray::ServeReplica"]
     killing = Killing(endpoint, pids, parts, after=75)
     config = make_config(tmp_path / "killed", endpoint.base_url)
     with _standing(config, tmp_path / "checkpoints") as (supervisor, access):

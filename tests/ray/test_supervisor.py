@@ -14,25 +14,24 @@ from typing import Any
 import pytest
 import ray
 
-from actors.checkpoint_store import CheckpointStore
+from actors.checkpoints import CheckpointStore
 from actors.failure_policy import Budgets, Fault
 from actors.folder import Folder
-from actors.phase import Phase
-from actors.place import Placement, shards
-from actors.search import Search, SearchKey, Update
+from actors.search import Phase, Search, SearchKey, Update
+from actors.slots import Placement, shards
 from actors.supervisor import Supervisor
-from cluster.ray_session import ray_session
-from gpo.acceptance import BestOfStep
-from gpo.batches import TrainBatches
+from cluster.session.ray_session import ray_session
+from gpo.data.task import Split
 from gpo.errors import ModelRefused, OutOfReach, Part, RefusalReason, StorageError
-from gpo.evaluation import Evaluation, Evaluator
+from gpo.evaluation.evaluator import Evaluation, Evaluator
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt
-from gpo.reflection import NoReflection
-from gpo.retrieval import RecencyRetriever
-from gpo.schedule import CosineSchedule
-from gpo.summary import NoSummary
-from gpo.tasks import Split
+from gpo.strategies.acceptance import BestOfStep
+from gpo.strategies.batches import TrainBatches
+from gpo.strategies.reflection import NoReflection
+from gpo.strategies.retrieval import RecencyRetriever
+from gpo.strategies.schedule import CosineSchedule
+from gpo.strategies.summary import NoSummary
 from gpo.testing.fakes import FakeEvaluator, FakeProposer
 from gpo.trajectory import Candidate
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 import ray
 
 from cluster.config.metrics import MetricsConfig
-from cluster.metrics import Metrics
-from cluster.ray_session import ray_session
-from cluster.standing import Services
-from cluster.sweep.hosts import Hosts
+from cluster.metrics.run_metrics import Metrics
+from cluster.session.ray_session import ray_session
+from cluster.session.session import Services
+from cluster.sweep.pool import ActorPool
 
 if TYPE_CHECKING:
     from tests.ray.conftest import MakeConfig
@@ -32,7 +32,7 @@ async def test_actors_that_come_back_are_given_out_before_one_that_waits_for_roo
     with ray_session("local", cpus_needed=2):
         total = _free()
         services = Services({}, cast("Any", None), [], Metrics(MetricsConfig(), "r", is_alone=True))
-        hosts = Hosts(config, services)
+        hosts = ActorPool(config, services)
         taken, pids = [], []
         for _ in range(int(total)):  # there is no room for the last one that is to stand ready
             taken.append(next(hosts))

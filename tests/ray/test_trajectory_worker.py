@@ -10,22 +10,21 @@ from typing import Any
 
 import pytest
 
-from actors.checkpoint_store import CheckpointStore
+from actors.checkpoints import CheckpointStore
 from actors.folder import Folder
-from actors.host import Host
-from actors.phase import Phase
-from actors.search import Search, SearchKey, Update
+from actors.search import Phase, Search, SearchKey, Update
+from actors.trajectory_actor import Host
 from actors.trajectory_worker import TrajectoryWorker
-from gpo.acceptance import BestOfStep
-from gpo.batches import TrainBatches
-from gpo.evaluation import Evaluation
+from gpo.data.task import Split
+from gpo.evaluation.evaluator import Evaluation
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt
-from gpo.reflection import NoReflection
-from gpo.retrieval import RecencyRetriever
-from gpo.schedule import FixedSchedule
-from gpo.summary import NoSummary
-from gpo.tasks import Split
+from gpo.strategies.acceptance import BestOfStep
+from gpo.strategies.batches import TrainBatches
+from gpo.strategies.reflection import NoReflection
+from gpo.strategies.retrieval import RecencyRetriever
+from gpo.strategies.schedule import FixedSchedule
+from gpo.strategies.summary import NoSummary
 from gpo.testing.fakes import FakeEvaluator, FakeProposer
 
 KEY = SearchKey("desk", 0)

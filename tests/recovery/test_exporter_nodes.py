@@ -17,7 +17,7 @@ from actors.metrics.exporter import exporter
 from actors.metrics.recording import Ledger, Recorder
 from benchmarks.measuring.ray_head import free_port
 from cluster.config.metrics import MetricsConfig
-from cluster.metrics import Metrics
+from cluster.metrics.run_metrics import Metrics
 from gpo.limits.messages import Pool
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Counting:
 def test_counts_outlive_their_node_and_the_exporter_after_it(
     cluster: Cluster, until: Until, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("cluster.metrics._LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr("cluster.metrics.run_metrics._LOOK_EVERY_S", 0.2)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     port = free_port()
     lost, stays = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)

@@ -19,13 +19,13 @@ import pytest
 import ray
 
 from benchmarks.simulated_endpoint import SimulatedEndpoint
+from tests.paths import ROOT
 from tests.recovery.conftest import Loss, now, repeated, results
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Gpo, Until
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[2]
 LOCAL, WORKER = "127.0.0.1", "127.0.0.2"
 HEAD = ray.util.get_node_ip_address()  # Ray puts it in place of 127.0.0.1
 _MARK = "TEST_NODE_MARK"
@@ -124,7 +124,7 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
 
 _ON_THE_WORKER = f"""
 import functools, sys
-from cluster.ray_environment import prepare_environment
+from cluster.session.ray_environment import prepare_environment
 prepare_environment("auto")
 import ray
 ray.init = functools.partial(ray.init, _node_ip_address="{WORKER}")

@@ -10,7 +10,7 @@ import pytest
 from actors.folder import Folder
 from actors.search import SearchKey
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
-from cluster.run_folder import RunFolder
+from cluster.runs.run_folder import RunFolder
 from tests.conftest import ObjectStore
 from tests.e2e.conftest import Gpo, Until, WriteConfig
 

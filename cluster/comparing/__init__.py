@@ -1,0 +1,1 @@
+"""``gpo compare``: several methods on the same tasks."""

@@ -1,0 +1,194 @@
+"""The table of a comparison, for the terminal and as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from actors.folder import Folder
+from cluster.comparing.comparison import Comparison, MethodRun, comparison_document
+from cluster.display.progress import duration, percent
+from cluster.results.averages import ALL, Spread, alone, family_spread
+from cluster.results.outputs import as_json
+from gpo.errors import StorageError
+
+_FILES = {"comparison.md": "table", "comparison.json": "figures"}
+_NAME_WIDTH = 24
+"""Of the first column, at most, when columns are divided among tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """A heading and rows of as many cells; the last ``num_averages`` rows stand apart."""
+
+    heading: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    num_averages: int = 0
+
+    def width(self, column: int) -> int:
+        return max(len(row[column]) for row in (self.heading, *self.rows))
+
+    def with_columns(self, columns: Sequence[int]) -> _Grid:
+        def chosen(cells: Sequence[str]) -> tuple[str, ...]:
+            return tuple(cells[column] for column in (0, *columns))
+
+        return _Grid(chosen(self.heading), tuple(map(chosen, self.rows)), self.num_averages)
+
+    def within(self, width: int) -> list[_Grid]:
+        """The columns divided among grids of at most this width, each with the first column."""
+        groups: list[list[int]] = []
+        free = 0
+        for column in range(1, len(self.heading)):
+            needed = self.width(column) + 1
+            if not groups or needed > free:
+                groups.append([])
+                free = width - min(self.width(0), _NAME_WIDTH) - 3  # the box has an edge on either side
+            groups[-1].append(column)
+            free -= needed
+        return [self.with_columns(group) for group in groups]
+
+
+def comparison_tables(comparison: Comparison, width: int) -> list[Table]:
+    """For a terminal of this width: methods in all, and task by task."""
+    tables = [_table(f"{comparison.run_id}: {comparison.status}", _overview(comparison))]
+    if len(comparison.tasks) > 1:
+        tables += [_table("Task by task, on test", grid) for grid in _by_task(comparison).within(width)]
+    return tables
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """The content of ``comparison.md``. No cell holds a text of a model or a data file."""
+    return (
+        "\n\n".join(
+            (
+                f"# {comparison.run_id}: {comparison.status}",
+                f"Scores are percentages: means over tasks, then over seeds ({_num_seeds(comparison)}, where not said "
+                "otherwise), with the standard error over seeds behind ±; `initial` is on `test`. Only `val` chose; "
+                "`test` was scored for initial and best prompts.",
+                _markdown(_overview(comparison)),
+                f"Best prompts on `test`, task by task; “{ALL}” and families are means over tasks.",
+                _markdown(_by_task(comparison)),
+            )
+        )
+        + "\n"
+    )
+
+
+def save_comparison(comparison: Comparison, folder: Folder) -> list[str]:
+    """Write the table and its figures; their paths, each with what it holds.
+
+    Raises:
+        StorageError: a file could not be written.
+    """
+    contents = {
+        "comparison.json": as_json(comparison_document(comparison)),
+        "comparison.md": comparison_markdown(comparison).encode(),
+    }
+    for name, content in contents.items():
+        try:
+            folder.write(name, content)
+        except (OSError, ImportError, ValueError) as error:
+            raise StorageError(f"{folder.path(name)} cannot be written: {error}") from None
+    return [f"{what + ':':<9} {folder.path(name)}" for name, what in _FILES.items()]
+
+
+def _num_seeds(comparison: Comparison) -> int:
+    return len(comparison.methods[0].config.run.seeds)
+
+
+def _shown(known: Spread | None, num_seeds: int) -> str:
+    if known is None:
+        return "–"
+    spread = f"±{100 * known.stderr:.1f}" if known.stderr is not None else ""
+    fewer = f" ({len(known.by_seed)} of {num_seeds})" if len(known.by_seed) < num_seeds else ""
+    return f"{100 * known.mean:.1f}{spread}{fewer}"
+
+
+def _overview(comparison: Comparison) -> _Grid:
+    """One row per method, best on ``test`` first."""
+    columns: dict[str, Callable[[MethodRun], str]] = {
+        "Method": _name,
+        "val": lambda run: _score(comparison, run, "best", "val"),
+        "test": lambda run: _score(comparison, run, "best", "test"),
+        "initial": lambda run: percent(mean.mean if (mean := _known(comparison, run, "initial", "test")) else None),
+        "Prompts": lambda run: f"{run.num_prompts:,}",
+        "Task calls": lambda run: f"{run.record.spending.task.requests:,}",
+        "Opt. calls": lambda run: f"{run.record.spending.optimizer.requests:,}",
+        "Judge calls": lambda run: f"{run.record.spending.judge.requests:,}",
+        "Tokens": lambda run: _short(run.num_tokens),
+        "US$": lambda run: f"{run.total.cost_usd:.2f}",
+        "Time": lambda run: duration(run.record.wall_s),
+    }
+    if not any(run.record.spending.judge.requests for run in comparison.methods):
+        del columns["Judge calls"]
+    if not any(run.total.cost_usd for run in comparison.methods):
+        del columns["US$"]
+
+    def rank(run: MethodRun) -> float:
+        best = _known(comparison, run, "best", "test")
+        return -best.mean if best else 1.0
+
+    return _Grid(
+        tuple(columns),
+        tuple(tuple(cell(run) for cell in columns.values()) for run in sorted(comparison.methods, key=rank)),
+    )
+
+
+def _name(run: MethodRun) -> str:
+    return run.name if run.record.status == "completed" else f"{run.name} ({run.record.status})"
+
+
+def _known(comparison: Comparison, run: MethodRun, which: str, split: str) -> Spread | None:
+    return family_spread(comparison.families[-1], run.record.checkpoints, which=which, split=split)
+
+
+def _score(comparison: Comparison, run: MethodRun, which: str, split: str) -> str:
+    return _shown(_known(comparison, run, which, split), _num_seeds(comparison))
+
+
+def _short(count: int) -> str:
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= 10 * size:
+            return f"{count / size:,.0f} {unit}"
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return str(count)
+
+
+def _by_task(comparison: Comparison) -> _Grid:
+    """``test`` of the best prompts, one row per task and, where there are several, family; one column per method."""
+    families = comparison.families if len(comparison.tasks) > 1 else ()
+    rows = [
+        (
+            family.name,
+            *(
+                _shown(
+                    family_spread(family, run.record.checkpoints, which="best", split="test"), _num_seeds(comparison)
+                )
+                for run in comparison.methods
+            ),
+        )
+        for family in (*(alone(task.name) for task in comparison.tasks), *families)
+    ]
+    return _Grid(("test", *(run.name for run in comparison.methods)), tuple(rows), len(families))
+
+
+def _table(title: str, grid: _Grid) -> Table:
+    table = Table(
+        title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    table.add_column(Text(grid.heading[0]), overflow="fold", min_width=min(grid.width(0), _NAME_WIDTH))
+    for name in grid.heading[1:]:
+        table.add_column(Text(name.replace(" ", "\n")), justify="right", no_wrap=True)
+    for index, row in enumerate(grid.rows):
+        table.add_row(*map(Text, row), end_section=index == len(grid.rows) - grid.num_averages - 1)
+    return table
+
+
+def _markdown(grid: _Grid) -> str:
+    aligned = ["---", *["---:"] * (len(grid.heading) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (grid.heading, aligned, *grid.rows))

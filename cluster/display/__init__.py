@@ -1,0 +1,1 @@
+"""What people see while a run works: progress, tables and logs."""

@@ -1,0 +1,149 @@
+"""A run on a terminal: a table that is drawn anew a few times a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from statistics import fmean
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from actors.search import Phase, Update
+from cluster.display.progress import Progress, Row, duration, percent
+
+_LINES_AROUND = 5
+"""Lines of a terminal that the table leaves for its heading, its totals, the last line and what was printed before."""
+_BAR_WIDTH = 24
+
+
+class LiveView:
+    """A table that is drawn anew a few times a second."""
+
+    def __init__(self, console: Console) -> None:
+        self._started = time.monotonic()
+        self._spinner = Spinner("dots", "")
+        self._progress: Progress | None = None
+        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> LiveView:
+        self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.stop()
+
+    def status(self, text: str) -> None:
+        self._spinner.update(text=Text(f"{text} …"))
+
+    def begin(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def show(self, update: Update) -> None:
+        if update.error:
+            self._live.console.print(Text(f"{update.key} failed: {update.error}", style="red"))
+
+    def tick(self) -> None:
+        return  # the table is drawn anew by itself
+
+    def _render(self) -> RenderableType:
+        progress = self._progress
+        if progress is None:
+            return self._spinner
+        rows = list(progress.rows.values())
+        shown = _most_telling(rows, self._live.console.height - _LINES_AROUND)
+        self._spinner.update(text=Text(f"{duration(time.monotonic() - self._started)} · {_totals(progress)}"))
+        overall = Table.grid(padding=(0, 1))
+        overall.add_row(
+            ProgressBar(1.0, progress.share, width=_BAR_WIDTH), f"{100 * progress.share:.0f} %", self._spinner
+        )
+        title = [Text(progress.title, style="bold")] if progress.title else []
+        return Group(*title, self._table(shown, rows), overall)
+
+    def _table(self, shown: Sequence[Row], rows: Sequence[Row]) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("Task", "Seed", "Step", "Now", "Initial val", "Best val", "Tried", "Calls", "Left"):
+            table.add_column(heading, justify="left" if heading in ("Task", "Now") else "right")
+        now = time.monotonic()
+        for row in shown:
+            trajectory = row.checkpoint.trajectory if row.checkpoint else None
+            left = row.left_s(now) if row.phase is not Phase.DONE else None
+            counted = f" {row.evaluated}/{row.to_evaluate}" if row.to_evaluate else ""
+            table.add_row(
+                Text(row.key.task),
+                str(row.key.seed),
+                f"{row.steps}/{row.num_steps}",
+                Text("failed", style="red") if row.error else f"{row.phase}{counted}",
+                percent(trajectory.initial.score.mean if trajectory else None),
+                percent(trajectory.best.score.mean if trajectory else None),
+                str(len(trajectory.history)) if trajectory else "0",
+                str(row.calls),
+                duration(left) if left is not None else "",
+            )
+        if len(rows) > 1:
+            table.add_row(*_all_together(rows, len(shown)), style="dim")
+        return table
+
+
+def _totals(progress: Progress) -> str:
+    """Time left, calls, cost and what went wrong, in a line."""
+    left, rows = progress.left_s(), progress.rows.values()
+    calls = max(progress.spent.calls, sum(row.calls for row in rows))
+    usd = max(progress.spent.usd, sum(row.usage.cost_usd for row in rows))
+    pace = progress.calls_per_s
+    failed, given_up = sum(row.error is not None for row in rows), sum(row.usage.failures for row in rows)
+    parts = [
+        f"about {duration(left)} left" if left is not None else "time left not known yet",
+        f"{calls} calls" + (f", {pace:.1f}/s" if pace is not None else ""),
+        f"${usd:.2f}" if usd else "",
+        f"{failed} failed" if failed else "",
+        f"{given_up} calls given up" if given_up else "",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _all_together(rows: Sequence[Row], num_shown: int) -> list[str]:
+    """The table's last row: sums, and means of the scores that are known."""
+    done = sum(row.phase is Phase.DONE for row in rows)
+    searches = [row.checkpoint.trajectory for row in rows if row.checkpoint]
+    initial, best = (
+        fmean(known) if known else None
+        for known in (
+            [one.initial.score.mean for one in searches],
+            [one.best.score.mean for one in searches],
+        )
+    )
+    shown = f", {num_shown} shown" if num_shown < len(rows) else ""
+    return [
+        "all",
+        str(len(rows)),
+        f"{sum(row.steps for row in rows)}/{sum(row.num_steps for row in rows)}",
+        f"{done} done{shown}",
+        percent(initial),
+        percent(best),
+        str(sum(len(one.history) for one in searches)),
+        str(sum(row.calls for row in rows)),
+        "",
+    ]
+
+
+def _most_telling(rows: Sequence[Row], room: int) -> list[Row]:
+    """The rows that fit, in their order; failed ones go before those at work, not begun, and done.
+
+    Where not all fit, those that do not move are left out but for the failed ones: the totals tell of them.
+    """
+
+    def rank(row: Row) -> int:
+        if row.phase is Phase.DONE:
+            return 0 if row.error else 3
+        return 1 if row.checkpoint else 2
+
+    if len(rows) <= room:
+        return list(rows)
+    moving = [row for row in rows if row.phase is not Phase.DONE or row.error] or rows[-1:]
+    kept = {row.key for row in sorted(moving, key=rank)[: max(1, room)]}
+    return [row for row in rows if row.key in kept]

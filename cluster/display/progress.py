@@ -1,0 +1,166 @@
+"""How far a run is, while it works, and what shows it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rich.console import Console
+
+from actors.search import Phase, SearchKey, Update
+from gpo.checkpoint import Checkpoint
+from gpo.limits.messages import Spent
+from gpo.models.protocol import Usage
+
+_PACE_OVER_S = 30.0
+"""Seconds over which calls per second are counted."""
+
+
+def percent(value: float | None) -> str:
+    """A score in [0, 1] as a percentage with one decimal."""
+    return "–" if value is None or value != value else f"{100 * value:.1f}"
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds, or hours and minutes."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+@dataclass(slots=True)
+class Row:
+    """How far one trajectory is."""
+
+    key: SearchKey
+    num_steps: int
+    started: float
+    resumed_at: float | None = None
+    phase: Phase = Phase.INITIAL
+    evaluated: int = 0
+    to_evaluate: int = 0
+    checkpoint: Checkpoint | None = None
+    error: str | None = None
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def steps(self) -> int:
+        """Steps taken."""
+        return len(self.checkpoint.trajectory.steps) if self.checkpoint else 0
+
+    @property
+    def share(self) -> float:
+        """How much of the work is done, in [0, 1]: steps, and the evaluations before and after them, count alike."""
+        if self.phase is Phase.DONE:
+            return 1.0
+        before = 0 if self.phase is Phase.INITIAL else 1
+        part = self.evaluated / self.to_evaluate if self.to_evaluate else 0.0
+        return (before + self.steps + part) / (self.num_steps + 2)
+
+    @property
+    def calls(self) -> int:
+        """Model calls that its checkpoint accounts for."""
+        return self.usage.requests
+
+    def left_s(self, now: float) -> float | None:
+        """Seconds that are left, at the pace of this sitting so far; ``None`` while there is no pace yet."""
+        done = self.share - (self.resumed_at or 0.0)
+        return (now - self.started) / done * (1 - self.share) if done > 0.02 else None
+
+    def take(self, update: Update) -> None:
+        """Bring the row up to date."""
+        self.phase, self.evaluated, self.to_evaluate = update.phase, update.evaluated, update.to_evaluate
+        if update.checkpoint is not None:
+            spending = update.checkpoint.spending  # adds up every step: not to be done for each drawing
+            self.checkpoint, self.usage = update.checkpoint, spending.task + spending.optimizer + spending.judge
+        self.error = update.error or self.error
+        if self.resumed_at is None and update.checkpoint is not None:
+            self.resumed_at = self.share if update.checkpoint.trajectory.steps else 0.0
+
+
+@dataclass(slots=True)
+class Progress:
+    """All trajectories of a run.
+
+    Attributes:
+        num_steps: trajectory → the steps that it will take.
+        title: what all this is, where there are several runs; may be empty.
+        spent: by the run so far; it includes what earlier sittings spent.
+    """
+
+    num_steps: Mapping[SearchKey, int]
+    title: str = ""
+    rows: dict[SearchKey, Row] = field(init=False)
+    spent: Spent = field(default_factory=Spent)
+    _calls: deque[tuple[float, int]] = field(default_factory=deque[tuple[float, int]])
+
+    def __post_init__(self) -> None:
+        now = time.monotonic()
+        self.rows = {key: Row(key, steps, now) for key, steps in self.num_steps.items()}
+
+    def take_spent(self, spent: Spent) -> None:
+        """Bring up to date what is spent; called about once a second."""
+        now = time.monotonic()
+        self.spent = spent
+        self._calls.append((now, spent.calls))
+        while now - self._calls[0][0] > _PACE_OVER_S:
+            self._calls.popleft()
+
+    @property
+    def calls_per_s(self) -> float | None:
+        """Answered calls per second, lately; ``None`` while that cannot be told."""
+        if len(self._calls) < 2:
+            return None
+        (first, before), (last, after) = self._calls[0], self._calls[-1]
+        return (after - before) / (last - first) if last > first else None
+
+    @property
+    def share(self) -> float:
+        """How much of the work is done, in [0, 1]."""
+        return sum(row.share for row in self.rows.values()) / len(self.rows) if self.rows else 1.0
+
+    def left_s(self) -> float | None:
+        """Seconds until the last trajectory is done; ``None`` while that cannot be told."""
+        now = time.monotonic()
+        left = [row.left_s(now) for row in self.rows.values() if row.phase is not Phase.DONE]
+        return None if any(one is None for one in left) else max((one for one in left if one is not None), default=0.0)
+
+
+class Announcing(Protocol):
+    """Says what is being waited for."""
+
+    def status(self, text: str) -> None:
+        """Say it."""
+        ...
+
+
+class View(Announcing, Protocol):
+    """Shows a run."""
+
+    def __enter__(self) -> View: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def begin(self, progress: Progress) -> None:
+        """Show these trajectories from now on."""
+        ...
+
+    def show(self, update: Update) -> None:
+        """Take up news that the progress holds already."""
+        ...
+
+    def tick(self) -> None:
+        """Show a sign of life; called about once a second."""
+        ...
+
+
+def view_for(console: Console) -> View:
+    """A live table on a terminal, lines elsewhere; a quiet console leaves it to the log."""
+    from cluster.display.line_views import LogView, PlainView
+    from cluster.display.live_view import LiveView
+
+    if console.quiet:
+        return LogView()
+    return LiveView(console) if console.is_terminal else PlainView(console)

@@ -1,0 +1,1 @@
+"""``gpo evaluate``, ``gpo score`` and ``gpo plan``."""

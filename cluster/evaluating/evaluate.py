@@ -1,0 +1,134 @@
+"""``gpo evaluate``: one prompt, one task, one split."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+
+from cluster.config import RunConfig
+from cluster.config.models import EmbeddedChatConfig
+from cluster.display.progress import percent
+from cluster.session.interrupts import run_interruptibly
+from cluster.session.models import Access, EmbeddedUrls, build_evaluators, embedded_spec
+from cluster.session.preflight import check_models, explained_refusal
+from gpo.data.task import Split
+from gpo.errors import ConfigError, ModelRefused
+from gpo.evaluation.evaluator import Evaluation
+from gpo.evaluation.metrics import Rubric
+from gpo.limits.authority import LocalLimiter
+from gpo.limits.messages import Spent
+from gpo.models.protocol import Usage
+from gpo.prompt import Prompt
+from gpo.score import finite
+from serve.embedded_model import EmbeddedModelServer, EmbeddedModelSpec, free_port
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """A prompt and how it did."""
+
+    task: str
+    split: Split
+    prompt: Prompt
+    evaluation: Evaluation
+
+
+def evaluate_prompt(
+    config: RunConfig, task: str | None, prompt: str | None, split_name: str, console: Console
+) -> Evaluated:
+    """Score a prompt; embedded models are served by this process for as long as it takes.
+
+    Raises:
+        ConfigError: no such task or split; the data or a model cannot be used.
+        EvaluationError: too many examples stayed unscored, or a function of the user's own failed.
+    """
+    names = [entry.name for entry in config.tasks]
+    chosen = task or names[0]
+    if chosen not in names:
+        raise ConfigError("--task", f"{chosen!r} is not in the configuration", f"choose one of: {', '.join(names)}")
+    if split_name not in list(Split):
+        raise ConfigError("--split", f"{split_name!r} is unknown", f"choose one of: {', '.join(Split)}")
+    split = Split(split_name)
+    if prompt is not None and not prompt.strip():
+        raise ConfigError("--prompt", "is empty", "write a prompt, or leave the option out")
+    index = names.index(chosen)
+    sizes = config.evaluation
+    loaded = config.tasks[index].build(f"tasks[{index}]", sizes.val_size, sizes.test_size)
+    is_judged = isinstance(loaded.scorer, Rubric)
+    with console.status("Asking the endpoint for its models …"):
+        asyncio.run(check_models(config, roles=("task", "judge") if is_judged else ("task",)))
+
+    with _embedded_models(config, is_judged, console) as urls:
+        access = Access(urls, LocalLimiter(), account="evaluation")
+        (evaluator,) = build_evaluators(config, [loaded], access)
+        scored = Prompt(prompt.strip()) if prompt else loaded.initial
+        with console.status(f"Scoring on {len(loaded.examples[split])} examples …"):
+            try:
+                (evaluation,) = run_interruptibly(_within_budget(config, access, evaluator.evaluate([scored], split)))
+            except ModelRefused as refusal:
+                raise explained_refusal(config, refusal) from None
+    return Evaluated(chosen, split, scored, evaluation)
+
+
+async def _within_budget(config: RunConfig, access: Access, work: Awaitable[_T]) -> _T:
+    await access.authority.open_account(access.account, config.budget.build(), Spent())
+    return await work
+
+
+@contextmanager
+def _embedded_models(config: RunConfig, is_judged: bool, console: Console) -> Iterator[EmbeddedUrls]:
+    """Servers in this process for those of the models that are embedded ones."""
+    models = [config.models.task, *([config.models.judging] if is_judged else [])]
+    servers: dict[EmbeddedModelSpec, EmbeddedModelServer] = {}
+    for spec in dict.fromkeys(embedded_spec(model) for model in models if isinstance(model, EmbeddedChatConfig)):
+        with console.status("Starting the embedded model …"):
+            servers[spec] = EmbeddedModelServer(spec, free_port())
+    yield {spec: server.base_url() for spec, server in servers.items()}
+
+
+def report_evaluation(evaluated: Evaluated, console: Console, output: Path | None) -> None:
+    """Say the score, and write it to a file where one is named.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    score, usage, judge = evaluated.evaluation.score, evaluated.evaluation.usage, evaluated.evaluation.judge
+    is_judged = judge != Usage()
+    unscored = f", {score.num_unscored} unscored" if score.num_unscored else ""
+    console.print(
+        f"{evaluated.task} {evaluated.split}: {percent(score.mean)} % ± {percent(score.stderr)} "
+        f"(standard error), {score.num_examples} examples{unscored}, {_cost(usage)}"
+        + (f"; judge: {_cost(judge)}" if is_judged else ""),
+        highlight=False,
+        soft_wrap=True,
+    )
+    if output is None:
+        return
+    document = {
+        "task": evaluated.task,
+        "split": evaluated.split.value,
+        "prompt": evaluated.prompt.text,
+        "mean": finite(score.mean),
+        "stderr": finite(score.stderr),
+        "values": list(score.values_E),
+        "usage": asdict(usage),
+        "judge": asdict(judge) if is_judged else None,
+    }
+    try:
+        output.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError("--output", f"{str(output)!r} cannot be written ({error.strerror})", "name another") from None
+
+
+def _cost(usage: Usage) -> str:
+    cached = f" ({usage.cached} more were cached)" if usage.cached else ""
+    return f"{usage.requests} calls{cached}, {usage.prompt_tokens} + {usage.completion_tokens} tokens"

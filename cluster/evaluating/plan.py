@@ -1,0 +1,193 @@
+"""``gpo plan``: what a run may take, before anything is started or paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from math import ceil
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from cluster.config import RunConfig
+from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig
+from gpo.data.task import Split, Task
+from gpo.evaluation.metrics import Rubric
+from gpo.models.protocol import Message
+from gpo.prompt import Prompt
+from gpo.score import Score
+from gpo.strategies.batches import TrainBatches
+from gpo.strategies.meta_prompt import Brief
+from gpo.trajectory import Candidate, Direction
+
+CHARACTERS_PER_TOKEN = 4
+"""A rule of thumb for English; the models' own tokenizers are not asked."""
+_TEXT_TOKENS = 150
+"""What a reflection or summary, or an answer that is shown in one, is taken to be long, in tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expense:
+    """Calls of one model. Sums are the expenses of the whole.
+
+    Attributes:
+        calls: at most, failed ones that are tried again aside.
+        prompt_tokens: of all these, estimated.
+        completion_tokens: by ``max_tokens``, at most; ``None`` where nothing bounds them.
+    """
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int | None = 0
+
+    def __add__(self, other: Expense) -> Expense:
+        mine, theirs = self.completion_tokens, other.completion_tokens
+        return Expense(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            None if mine is None or theirs is None else mine + theirs,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPlan:
+    """What one task takes, with all seeds together."""
+
+    task: str
+    trajectories: int
+    steps: int
+    by_role: dict[str, Expense]
+
+
+def planned(config: RunConfig, tasks: Sequence[Task]) -> list[TaskPlan]:
+    """The plan of each task, by the formula in ``configs/README.md``, with every candidate a new prompt."""
+    return [_task_plan(config, task) for task in tasks]
+
+
+def _task_plan(config: RunConfig, task: Task) -> TaskPlan:
+    settings = config.optimizer
+    train, val, test = (task.examples[split] for split in (Split.TRAIN, Split.VAL, Split.TEST))
+    steps = settings.num_steps(len(train))
+    candidates = steps * settings.candidates
+    reflects = settings.direction.form == "score_reflection"
+    batches = TrainBatches(len(train), settings.batch_size, seed=0)
+    answered = sum(len(batches(step)) for step in range(steps)) if reflects else 0
+    answers = len(val) * (1 + candidates) + len(test) * (2 if candidates else 1) + answered
+    rounds = 1 if task.answer_format.rounds == 1 or task.scorer.follow_up(val[0]) is None else 2
+    samples = candidates * (settings.refinement.max_samples if settings.refinement.enforce else 1)
+    accounts = steps * reflects + max(0, steps - 1) * (settings.direction.trajectory.kind == "summary")
+    asked = _tokens(message for example in val for message in task.answer_format.messages(task.initial, example)) / len(
+        val
+    )
+    seeds = len(config.run.seeds)
+
+    def expense(role: ChatEndpointConfig | EmbeddedChatConfig, calls: int, tokens_each: float) -> Expense:
+        bound = role.bounded_sampling.max_tokens if isinstance(role, EmbeddedChatConfig) else role.sampling.max_tokens
+        return Expense(
+            seeds * calls, ceil(seeds * calls * tokens_each), None if bound is None else seeds * calls * bound
+        )
+
+    by_role = {
+        "task": expense(config.models.task, rounds * answers, asked + (rounds - 1) * _TEXT_TOKENS / 2),
+        "optimizer": expense(config.models.optimizer, samples, _meta_prompt_tokens(config, task, steps))
+        + expense(config.models.optimizer, accounts, asked * settings.direction.failures + _TEXT_TOKENS),
+    }
+    if isinstance(task.scorer, Rubric):
+        by_role["judge"] = expense(
+            config.models.judging, answers, _tokens(task.scorer.messages("", val[0])) + _TEXT_TOKENS
+        )
+    return TaskPlan(task.name, seeds, steps, by_role)
+
+
+def _meta_prompt_tokens(config: RunConfig, task: Task, steps: int) -> float:
+    """Of one meta-prompt, with as many prompts and exemplars as there will be, all as long as the initial prompt."""
+    settings = config.optimizer
+    candidate = Candidate(Prompt(task.initial.text), Score((0.5,)))
+    past = (candidate,) * min(settings.direction.trajectory.k, max(0, steps - 1) * settings.candidates)
+    brief = Brief(
+        candidate,
+        Direction(past, (None,) * len(past)),
+        settings.schedule.build(max(1, steps))(0),
+        task.examples[Split.TRAIN][: config.meta_prompt.exemplars],
+        task.answer_format.position,
+    )
+    return _tokens(config.meta_prompt.build(settings.refinement, settings.direction.form).messages(brief))
+
+
+def _tokens(messages: Iterable[Message]) -> float:
+    return sum(len(message["content"]) for message in messages) / CHARACTERS_PER_TOKEN
+
+
+def cost_usd(config: RunConfig, role: str, expense: Expense) -> float | None:
+    """In dollars, at most, by the model's price; ``None`` where nothing bounds the completions that are paid for."""
+    model = config.models.judging if role == "judge" else getattr(config.models, role)
+    if isinstance(model, EmbeddedChatConfig):
+        return 0.0
+    price = model.price
+    if expense.completion_tokens is None and price.completion:
+        return None
+    return (expense.prompt_tokens * price.prompt + (expense.completion_tokens or 0) * price.completion) / 1e6
+
+
+def plan_document(config: RunConfig, plans: Sequence[TaskPlan]) -> dict[str, Any]:
+    """The plan as JSON: bounds on calls and generated tokens and dollars, an estimate of tokens sent."""
+    return {
+        "tasks": [
+            {
+                "task": plan.task,
+                "trajectories": plan.trajectories,
+                "steps": plan.steps,
+                "llm": {
+                    role: {**asdict(expense), "cost_usd": cost_usd(config, role, expense)}
+                    for role, expense in plan.by_role.items()
+                },
+            }
+            for plan in plans
+        ]
+    }
+
+
+def plan_table(config: RunConfig, plans: Sequence[TaskPlan]) -> Table:
+    """What each task and model takes, and the whole."""
+    # Who drops out of a race is not known before.
+    raced = "evaluation.racing is on: task calls are for candidates that all answer every val example."
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption=raced if config.evaluation.racing else None,
+        caption_justify="left",
+    )
+    for heading in ("Task", "Seeds", "Steps", "Model", "Calls", "Tokens sent", "generated", "US$"):
+        is_word = heading in ("Task", "Model")
+        table.add_column(heading, justify="left" if is_word else "right", no_wrap=heading != "Task")
+    total: dict[str, Expense] = {}
+    for plan in plans:
+        for index, (role, expense) in enumerate(plan.by_role.items()):
+            total[role] = total.get(role, Expense()) + expense
+            first = (Text(plan.task), str(plan.trajectories), str(plan.steps)) if index == 0 else ("", "", "")
+            table.add_row(*first, role, *_cells(config, role, expense))
+    table.add_section()
+    for index, (role, expense) in enumerate(total.items() if len(plans) > 1 else ()):
+        table.add_row("all tasks" if index == 0 else "", "", "", role, *_cells(config, role, expense))
+    return table
+
+
+def _cells(config: RunConfig, role: str, expense: Expense) -> tuple[str, str, str, str]:
+    cost = cost_usd(config, role, expense)
+    generated = "not bounded" if expense.completion_tokens is None else f"≤ {_short(expense.completion_tokens)}"
+    return (
+        f"≤ {expense.calls:,}",
+        f"≈ {_short(expense.prompt_tokens)}",
+        generated,
+        "not bounded" if cost is None else f"≤ {cost:,.2f}" if cost else "–",
+    )
+
+
+def _short(count: int) -> str:
+    """To three digits or so: 950, 12.3 k, 4.6 M, 1.2 G. ``--json`` has the number whole."""
+    for power, unit in ((9, "G"), (6, "M"), (3, "k")):
+        if count >= 10**power:
+            return f"{count / 10**power:.1f} {unit}"
+    return str(count)

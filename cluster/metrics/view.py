@@ -1,0 +1,172 @@
+"""What the driver of a run knows, as metrics: scores, steps, candidates, budget. It follows a run as a view does."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from actors.metrics.book import Book
+from actors.metrics.catalogue import (
+    BUDGET_LEFT,
+    CANDIDATE_SCORE,
+    EDIT_DISTANCE,
+    EXAMPLES,
+    RUN_ACTIVE,
+    RUN_PROGRESS,
+    RUN_STARTED,
+    SAMPLES,
+    SCORE,
+    STALE_STEPS,
+    STEP_SIZE,
+    STEPS,
+    STEPS_DONE,
+    STEPS_PLANNED,
+    TEST_SCORE,
+    TRAJECTORIES,
+    Metric,
+)
+from actors.search import Phase, SearchKey, Update
+from cluster.config.root import BudgetConfig
+from cluster.display.progress import Progress, View
+from cluster.results.outputs import RunRecord
+from gpo.checkpoint import Checkpoint
+from gpo.trajectory import Candidate, Step, Trajectory
+
+
+class MetricsView:
+    """Passes everything on to another view, and counts it.
+
+    What it counts is taken from checkpoints as they come, so nothing is counted twice where an actor has died and
+    begins again from its last one.
+
+    Args:
+        view: what people see.
+        book: where the driver counts.
+        record: what is known of the run, kept up to date by others.
+    """
+
+    def __init__(self, view: View, book: Book, record: RunRecord, budget: BudgetConfig) -> None:
+        self._view, self._book, self._record, self._budget = view, book, record, budget
+        self._known: dict[SearchKey, int] = {}
+        self._phases: dict[SearchKey, str] = {}
+
+    def __enter__(self) -> MetricsView:
+        self._view.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._view.__exit__(*exception)
+
+    def status(self, text: str) -> None:
+        self._view.status(text)
+
+    def begin(self, progress: Progress) -> None:
+        now = time.time()
+        self._set(RUN_STARTED, now)
+        self._set(RUN_PROGRESS, now)
+        self._set(RUN_ACTIVE, 1.0)
+        for key, num_steps in progress.num_steps.items():
+            self._set(STEPS_PLANNED, num_steps, *_labels(key))
+            self._count(STEPS, *_labels(key))
+            self._enter(key, Phase.INITIAL)
+            checkpoint = self._record.checkpoints.get(key)
+            if checkpoint is not None:
+                self._known[key] = len(checkpoint.trajectory.steps)
+                self._state(key, checkpoint)
+        self._spent()
+        self._view.begin(progress)
+
+    def show(self, update: Update) -> None:
+        self._set(RUN_PROGRESS, time.time())
+        self._enter(update.key, "failed" if update.error else update.phase)
+        if update.checkpoint is not None:
+            steps = update.checkpoint.trajectory.steps
+            for step in steps[self._known.get(update.key, 0) :]:
+                self._step(update.key, step)
+            self._known[update.key] = len(steps)
+            self._state(update.key, update.checkpoint)
+        self._view.show(update)
+
+    def tick(self) -> None:
+        self._spent()
+        self._view.tick()
+
+    def end(self) -> None:
+        """The run is over."""
+        self._spent()
+        self._set(RUN_ACTIVE, 0.0)
+
+    def _enter(self, key: SearchKey, phase: str) -> None:
+        before = self._phases.get(key)
+        if before != phase:
+            if before is not None:
+                self._count(TRAJECTORIES, before)(-1.0)
+            self._count(TRAJECTORIES, str(phase))(1.0)
+            self._phases[key] = str(phase)
+
+    def _step(self, key: SearchKey, step: Step) -> None:
+        self._count(STEPS, *_labels(key))(1.0)
+        samples, dropped = step.samples, sum(candidate.is_dropped for candidate in step.candidates)
+        fates = {
+            "scored": len(step.candidates) - dropped,
+            "dropped": dropped,
+            "malformed": samples.num_malformed,
+            "rejected": samples.num_rejected,
+            "repeated": samples.num_repeated,
+            "failed": samples.num_failed,
+        }
+        for fate, number in fates.items():
+            self._count(SAMPLES, key.task, fate)(number)
+        for candidate in step.candidates:
+            self._candidate(key.task, candidate)
+
+    def _candidate(self, task: str, candidate: Candidate) -> None:
+        score, run = candidate.score, self._record.run_id
+        self._count(EXAMPLES, task, "scored")(len(score.scored))
+        self._count(EXAMPLES, task, "unscored")(score.num_unscored)
+        self._book.distribution(EDIT_DISTANCE, run, task).observe(candidate.edit_distance)
+        if not candidate.is_dropped and math.isfinite(score.mean):
+            self._book.distribution(CANDIDATE_SCORE, run, task).observe(score.mean)
+
+    def _state(self, key: SearchKey, checkpoint: Checkpoint) -> None:
+        trajectory, labels = checkpoint.trajectory, _labels(key)
+        self._set(STEPS_DONE, len(trajectory.steps), *labels)
+        self._set(STALE_STEPS, _steps_since_improvement(trajectory), *labels)
+        ends = {"initial": trajectory.initial, "current": trajectory.current, "best": trajectory.best}
+        for name, candidate in ends.items():
+            self._set(SCORE, candidate.score.mean, *labels, name)
+            if name != "current" and (test := checkpoint.test.get(candidate.prompt.id)) is not None:
+                self._set(TEST_SCORE, test.score.mean, *labels, name)
+        if trajectory.steps and (step_size := trajectory.steps[-1].step_size) is not None:
+            self._set(STEP_SIZE, step_size, *labels)
+
+    def _spent(self) -> None:
+        spent, bounds = self._record.spent, self._budget
+        rows = {
+            "calls": (bounds.calls, spent.calls),
+            "tokens": (bounds.tokens, spent.tokens),
+            "usd": (bounds.usd, spent.usd),
+            "wall_s": (bounds.wall_s, self._record.wall_s),
+        }
+        for name, (most, used) in rows.items():
+            if most is not None:
+                self._set(BUDGET_LEFT, max(0.0, 1 - used / most), name)
+
+    def _set(self, metric: Metric, value: float, *labels: str) -> None:
+        if math.isfinite(value):
+            self._book.count(metric, self._record.run_id, *labels).set(value)
+
+    def _count(self, metric: Metric, *labels: str) -> Callable[[float], None]:
+        """Adds to a number, which is there from now on."""
+        return self._book.count(metric, self._record.run_id, *labels).add
+
+
+def _labels(key: SearchKey) -> tuple[str, str]:
+    return key.task, str(key.seed)
+
+
+def _steps_since_improvement(trajectory: Trajectory) -> int:
+    best = trajectory.best
+    found = (step.index for step in trajectory.steps if best in step.candidates)
+    return len(trajectory.steps) - 1 - next(found, -1)

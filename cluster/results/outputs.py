@@ -1,0 +1,212 @@
+"""What a run leaves in its folder: the public contract, made from the checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from actors.search import SearchKey
+from cluster.results.averages import Family, averages
+from gpo.checkpoint import Checkpoint
+from gpo.limits.messages import Spent
+from gpo.models.protocol import Usage
+from gpo.score import finite
+from gpo.trajectory import Candidate, Spending, Step
+
+Status = Literal["pending", "running", "completed", "interrupted", "budget_exhausted", "failed"]
+_DECIMALS = 4
+"""Decimals of a score in the files; a mean over 5,000 examples is told apart."""
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """What is known of a run, as it goes on.
+
+    Attributes:
+        started_at: seconds since 1970; ``wall_s`` counts the seconds of earlier sittings as well.
+        checkpoints: the last one of each trajectory that has one.
+        errors: why a trajectory came to its end early.
+        ended_by: which budget is exhausted, in words; empty while none is.
+        reported: what answered calls cost, as the limiter counts: also those that no checkpoint accounts for.
+        families: the tasks that are averaged together; the last one is all tasks.
+        config: the run's configuration as YAML; may be empty.
+    """
+
+    run_id: str
+    started_at: float
+    status: Status = "pending"
+    finished_at: float | None = None
+    wall_s: float = 0.0
+    keys: tuple[SearchKey, ...] = ()
+    checkpoints: dict[SearchKey, Checkpoint] = field(default_factory=dict[SearchKey, Checkpoint])
+    errors: dict[SearchKey, str] = field(default_factory=dict[SearchKey, str])
+    ended_by: str = ""
+    reported: Spent = field(default_factory=Spent)
+    families: tuple[Family, ...] = ()
+    config: str = ""
+
+    @property
+    def spending(self) -> Spending:
+        """What all trajectories cost, evaluations on ``test`` included."""
+        return sum((checkpoint.spending for checkpoint in self.checkpoints.values()), start=Spending())
+
+    @property
+    def spent(self) -> Spent:
+        """What budgets are held against."""
+        usage = self.spending.task + self.spending.optimizer + self.spending.judge
+        accounted = Spent(usage.requests, usage.prompt_tokens + usage.completion_tokens, usage.cost_usd)
+        return max(accounted, self.reported, key=lambda spent: spent.calls)
+
+    def usage_by_role(self) -> dict[str, Usage]:
+        """Role → what its model cost; the judge only where a language model judged."""
+        return _by_role(self.spending)
+
+    def best_by_task(self) -> dict[str, tuple[SearchKey, Checkpoint]]:
+        """Task → the trajectory whose best prompt has the highest ``val`` mean; the lowest seed of equals."""
+        best: dict[str, tuple[SearchKey, Checkpoint]] = {}
+        for key in sorted(self.checkpoints):
+            checkpoint = self.checkpoints[key]
+            known = best.get(key.task)
+            if known is None or checkpoint.trajectory.best.score.mean > known[1].trajectory.best.score.mean:
+                best[key.task] = (key, checkpoint)
+        return best
+
+
+def summary(record: RunRecord, iso: Mapping[str, str | None]) -> dict[str, Any]:
+    """The content of ``summary.json``; ``iso`` holds ``started_at`` and ``finished_at`` in ISO 8601."""
+    return {
+        "run_id": record.run_id,
+        "status": record.status,
+        "started_at": iso["started_at"],
+        "finished_at": iso["finished_at"],
+        "wall_s": round(record.wall_s, 3),
+        "spent": asdict(record.spent),
+        "ended_by": record.ended_by or None,
+        "trajectories": [_trajectory(record, key) for key in record.keys],
+        "averages": averages(record.families, record.checkpoints),
+        "llm": {role: asdict(usage) for role, usage in record.usage_by_role().items()},
+    }
+
+
+def _trajectory(record: RunRecord, key: SearchKey) -> dict[str, Any]:
+    checkpoint, error = record.checkpoints.get(key), record.errors.get(key)
+    row: dict[str, Any] = {
+        "task": key.task,
+        "seed": key.seed,
+        "steps": 0,
+        "initial": None,
+        "best": None,
+        "samples": None,
+        "error": error,
+    }
+    if checkpoint is not None:
+        trajectory = checkpoint.trajectory
+        row["steps"] = len(trajectory.steps)
+        row["initial"] = scored_prompt(trajectory.initial, checkpoint)
+        row["best"] = scored_prompt(trajectory.best, checkpoint)
+        row["samples"] = samples(trajectory.steps)
+    return row
+
+
+def samples(steps: Sequence[Step]) -> dict[str, Any]:
+    """What became of the replies that were bought for new prompts.
+
+    ``acceptance_rate`` is the share of the new prompts that kept to the step size, those counted that were sampled anew
+    for going beyond it; null where no step was bounded, or no prompt was new.
+    """
+    bounded = [
+        (candidate.edit_distance, step.step_size)
+        for step in steps
+        for candidate in step.candidates
+        if step.step_size is not None
+    ]
+    rejected = sum(step.samples.num_rejected for step in steps)
+    kept = sum(distance <= bound for distance, bound in bounded)
+    judged = len(bounded) + rejected
+    return {
+        "candidates": sum(len(step.candidates) for step in steps),
+        "dropped": sum(candidate.is_dropped for step in steps for candidate in step.candidates),
+        "malformed": sum(step.samples.num_malformed for step in steps),
+        "rejected": rejected,
+        "repeated": sum(step.samples.num_repeated for step in steps),
+        "failed": sum(step.samples.num_failed for step in steps),
+        "acceptance_rate": _rounded(kept / judged) if judged else None,
+    }
+
+
+def scored_prompt(candidate: Candidate, checkpoint: Checkpoint) -> dict[str, Any]:
+    """A prompt with its mean scores; ``test`` is null until it is scored."""
+    test = checkpoint.test.get(candidate.prompt.id)
+    return {
+        "prompt": candidate.prompt.text,
+        "val": _rounded(candidate.score.mean),
+        "test": _rounded(test.score.mean) if test else None,
+    }
+
+
+def best_prompts(record: RunRecord) -> dict[str, Any]:
+    """The content of ``best_prompts.json``: task → its best prompt by ``val``, scores, and where it comes from."""
+    return {
+        task: {**scored_prompt(checkpoint.trajectory.best, checkpoint), "trajectory": asdict(key)}
+        for task, (key, checkpoint) in record.best_by_task().items()
+    }
+
+
+def step_lines(record: RunRecord) -> Iterator[dict[str, Any]]:
+    """The content of ``steps.jsonl``, ordered by task, seed and step."""
+    for key in sorted(record.checkpoints):
+        for step in record.checkpoints[key].trajectory.steps:
+            yield step_line(key, step)
+
+
+def step_line(key: SearchKey, step: Step) -> dict[str, Any]:
+    """One line of ``steps.jsonl``."""
+    return {
+        "task": key.task,
+        "seed": key.seed,
+        "step": step.index,
+        "step_size": step.step_size,
+        "neighbours": [neighbour.prompt.text for neighbour in step.direction.neighbours],
+        "reflection": step.direction.reflection,
+        "summary": step.direction.summary,
+        "candidates": [
+            {
+                "prompt": candidate.prompt.text,
+                "val": _rounded(candidate.score.mean),
+                "stderr": _rounded(candidate.score.stderr),
+                "unscored": candidate.score.num_unscored,
+                "dropped": candidate.is_dropped,
+                "left_out": candidate.score.partial.num_left_out if candidate.score.partial else 0,
+                "edit_distance": candidate.edit_distance,
+            }
+            for candidate in step.candidates
+        ],
+        "malformed": step.samples.num_malformed,
+        "rejected": step.samples.num_rejected,
+        "repeated": step.samples.num_repeated,
+        "failed": step.samples.num_failed,
+        "successor": step.successor.prompt.text,
+        "llm": {role: asdict(usage) for role, usage in _by_role(step.spending).items()},
+    }
+
+
+def _by_role(spending: Spending) -> dict[str, Usage]:
+    judge = {"judge": spending.judge} if spending.judge != Usage() else {}
+    return {"task": spending.task, "optimizer": spending.optimizer, **judge}
+
+
+def as_json(document: Mapping[str, Any]) -> bytes:
+    """A document as indented JSON."""
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def as_json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Rows as JSON Lines."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _rounded(value: float) -> float | None:
+    known = finite(value)
+    return None if known is None else round(known, _DECIMALS)

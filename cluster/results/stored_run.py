@@ -1,0 +1,209 @@
+"""A run as its folder tells it, to whoever looks at it from outside: while it works, after it, or after a crash."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from math import isfinite
+from pathlib import PurePosixPath
+from typing import Any, get_args
+
+import fsspec
+import yaml
+
+from actors.checkpoints import CheckpointStore
+from actors.folder import Folder
+from actors.search import SearchKey
+from cluster.config.yaml_text import read_yaml
+from cluster.results.outputs import RunRecord, Status, summary
+from gpo.checkpoint import Checkpoint
+from gpo.errors import CheckpointError, ConfigError
+from gpo.limits.messages import Spent
+from gpo.text import without_controls
+
+_MOST_STEPS = 1_000_000_000
+_CHECKPOINT = re.compile(r"trajectories/(?P<task>.+)/seed-(?P<seed>\d+)\.msgpack")
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """When a file was last changed, in seconds since 1970, and its size in bytes."""
+
+    changed_at: float
+    size: int
+
+
+@dataclass(slots=True)
+class StoredRun:
+    """What was found.
+
+    Attributes:
+        record: made from the checkpoints; status and times are those of ``summary.json``.
+        summary: the content of ``summary.json`` as it is there; may be empty.
+        changed_at: seconds since 1970 of the last change of a file.
+    """
+
+    record: RunRecord
+    summary: Mapping[str, Any]
+    changed_at: float
+
+    def document(self) -> dict[str, Any]:
+        """``summary.json`` brought up to date with the checkpoints; the averages are as old as the file is."""
+        times = {name: self.summary.get(name) for name in ("started_at", "finished_at")}
+        averages = self.summary.get("averages")
+        return {**summary(self.record, times), "averages": averages if isinstance(averages, list) else []}
+
+    @property
+    def num_steps(self) -> int | None:
+        """Steps that each trajectory takes; ``None`` where that depends on the data."""
+        try:
+            steps = read_yaml(self.record.config)["optimizer"]["steps"]
+        except (yaml.YAMLError, *NOT_AS_WRITTEN):
+            return None
+        return steps if isinstance(steps, int) and 0 < steps <= _MOST_STEPS else None
+
+
+@dataclass
+class RunReader:
+    """Reads a run's folder; changes nothing in it. Kept, it reads again only what has changed since.
+
+    Attributes:
+        folder: a local one, or behind any fsspec URL.
+    """
+
+    folder: Folder
+    _known: dict[SearchKey, tuple[Stamp, Checkpoint | str]] = field(default_factory=dict)
+
+    def read(self) -> StoredRun:
+        """The run as it is now. A checkpoint that cannot be read becomes its trajectory's error.
+
+        Raises:
+            ConfigError: the folder holds no run, or cannot be read.
+        """
+        try:
+            stamps = self._stamps()
+            texts = {name: self.folder.read(name) or b"" for name in ("summary.json", "config.yaml")}
+        except (OSError, ImportError, ValueError) as error:
+            raise ConfigError(
+                "RUN_DIR", f"{self.folder.url!r} cannot be read ({error})", "name a run's folder"
+            ) from None
+        found = {key: stamp for name, stamp in stamps.items() if (key := _key(name))}
+        if not found and not any(texts.values()):
+            raise ConfigError("RUN_DIR", f"{self.folder.url!r} holds no run", "name the folder of a run")
+        known = json_object(texts["summary.json"])
+        record = _record(known, self.folder)
+        record.config = texts["config.yaml"].decode(errors="replace")
+        record.keys = tuple(dict.fromkeys((*record.keys, *sorted(found))))
+        for key, stamp in found.items():
+            checkpoint = self._checkpoint(key, stamp)
+            if isinstance(checkpoint, str):
+                record.errors[key] = checkpoint
+            else:
+                record.checkpoints[key] = checkpoint
+        changed_at = max((stamp.changed_at for stamp in stamps.values()), default=record.started_at)
+        return StoredRun(record, known, changed_at)
+
+    def _checkpoint(self, key: SearchKey, stamp: Stamp) -> Checkpoint | str:
+        known = self._known.get(key)
+        if known is None or known[0] != stamp:
+            try:
+                content: Checkpoint | str = self._store.load(key) or "the checkpoint has gone"
+            except CheckpointError as error:
+                content = _shown(f"CheckpointError: {error}")
+            known = self._known[key] = (stamp, content)
+        return known[1]
+
+    @cached_property
+    def _store(self) -> CheckpointStore:
+        return CheckpointStore(self.folder / "trajectories")
+
+    def _stamps(self) -> dict[str, Stamp]:
+        """Every file of the folder, by its path in it."""
+        files, root = fsspec.core.url_to_fs(self.folder.url)
+        files.invalidate_cache()  # object stores' clients keep listings
+        found = files.find(root, detail=True)
+        return {
+            PurePosixPath(path).relative_to(root).as_posix(): Stamp(_changed_at(about), int(about.get("size") or 0))
+            for path, about in found.items()
+            if not PurePosixPath(path).name.endswith(".partial")
+        }
+
+
+def _changed_at(about: Mapping[str, Any]) -> float:
+    # Each file system calls it something else.
+    for name in ("mtime", "LastModified", "last_modified", "updated", "created"):
+        value = about.get(name)
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        if isinstance(value, datetime):
+            return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return 0.0
+
+
+def _key(name: str) -> SearchKey | None:
+    found = _CHECKPOINT.fullmatch(name)
+    return SearchKey(found["task"], int(found["seed"])) if found else None
+
+
+def _record(known: Mapping[str, Any], folder: Folder) -> RunRecord:
+    """What ``summary.json`` says of a run; where it is damaged, as much as can be told without it."""
+    name = known.get("run_id") or PurePosixPath(folder.url).name
+    record = RunRecord(_shown(name), started_at=0.0)
+    if known.get("status") in get_args(Status):
+        record.status = known["status"]
+    record.ended_by = _shown(known.get("ended_by") or "")
+    take_over(record, known)
+    try:
+        rows = [(SearchKey(str(row["task"]), int(row["seed"])), row.get("error")) for row in known["trajectories"]]
+    except NOT_AS_WRITTEN:
+        rows = []
+    record.keys = tuple(key for key, _ in rows)
+    record.errors = {key: _shown(error) for key, error in rows if error}
+    return record
+
+
+def _shown(value: Any) -> str:
+    """As text that moves no terminal's cursor."""
+    return without_controls(str(value))
+
+
+NOT_AS_WRITTEN = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
+"""What reading a value in the way it was written raises where another one stands there."""
+
+
+def json_object(content: bytes | None) -> dict[str, Any]:
+    """The JSON object in a file, or an empty one where there is none."""
+    try:
+        document = json.loads(content or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def take_over(record: RunRecord, known: Mapping[str, Any]) -> bool:
+    """Give a record the start, duration and cost that a summary tells, as far as it does; whether it tells them all."""
+    try:
+        record.started_at = datetime.fromisoformat(known["started_at"]).timestamp()
+        record.wall_s = _amount(known["wall_s"])
+        spent = known["spent"]
+        record.reported = Spent(_count(spent["calls"]), _count(spent["tokens"]), _amount(spent["usd"]))
+    except NOT_AS_WRITTEN:
+        return False
+    return True
+
+
+def _amount(value: Any) -> float:
+    amount = float(value)
+    if not (isfinite(amount) and amount >= 0):
+        raise ValueError
+    return amount
+
+
+def _count(value: Any) -> int:
+    return int(_amount(value))

@@ -1,0 +1,1 @@
+"""One run: its searches, its folder and its loop."""

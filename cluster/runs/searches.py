@@ -1,0 +1,75 @@
+"""From a checked configuration to the searches of a run, ready to travel to their actors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from actors.search import Search, SearchKey
+from cluster.config import RunConfig
+from cluster.session.models import Access, SampledModel, chat_model, embedder
+from gpo.data.task import Split, Task
+from gpo.evaluation.evaluator import Answerer, Evaluator
+from gpo.models.protocol import Embedder
+from gpo.optimizer import GPO
+from gpo.strategies.batches import TrainBatches
+from gpo.strategies.proposer import SamplingProposer
+
+
+class TaskEvaluator(Evaluator, Answerer, Protocol):
+    """What a search needs of the evaluator of its task."""
+
+
+def build_searches(
+    config: RunConfig, tasks: Sequence[Task], evaluators: Mapping[str, TaskEvaluator], access: Access
+) -> list[Search]:
+    """One search per task and seed.
+
+    Args:
+        evaluators: task name → evaluator, as the searches shall reach it.
+    """
+    model, embedding = chat_model(config, "optimizer", access), embedder(config, access)
+    traced = config.tracing.build(run=access.account.removeprefix("gpo-"))
+    return [
+        Search(
+            key, task.initial, traced(build_gpo(config, task, key.seed, evaluators[task.name], model, embedding), key)
+        )
+        for task in tasks
+        for key in (SearchKey(task.name, seed) for seed in config.run.seeds)
+    ]
+
+
+def build_gpo(
+    config: RunConfig, task: Task, seed: int, evaluator: TaskEvaluator, model: SampledModel, embedding: Embedder
+) -> GPO:
+    """The optimizer of one task and seed, put together from the configuration's strategies.
+
+    Args:
+        model: the optimizer model.
+    """
+    settings, train = config.optimizer, task.examples[Split.TRAIN]
+    direction, trajectory = settings.direction, settings.direction.trajectory
+    num_steps = settings.num_steps(len(train))
+    return GPO(
+        retriever=trajectory.build_retriever(embedding),
+        reflector=direction.build_reflector(model.model, model.sampling, evaluator, train),
+        summarizer=trajectory.build_summarizer(model.model, model.sampling, show_scores=direction.form != "prompt"),
+        schedule=settings.schedule.build(num_steps),
+        proposer=SamplingProposer(
+            model=model.model,
+            sampling=model.sampling,
+            meta_prompt=config.meta_prompt.build(settings.refinement, direction.form),
+            position=task.answer_format.position,
+            max_samples=settings.refinement.max_samples if settings.refinement.enforce else 1,
+        ),
+        evaluator=evaluator,
+        acceptance=settings.acceptance.build(),
+        num_steps=num_steps,
+        num_candidates=settings.candidates,
+        num_neighbours=trajectory.k,
+        train=train,
+        batches=TrainBatches(len(train), settings.batch_size, seed),
+        num_exemplars=config.meta_prompt.exemplars,
+        seed=seed,
+        scoring=config.evaluation.build_scoring(len(task.examples[Split.VAL]), seed),
+    )

@@ -1,0 +1,1 @@
+"""``gpo serve``, and the application that ``serve deploy`` builds."""

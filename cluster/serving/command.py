@@ -1,0 +1,131 @@
+"""``gpo serve``: the evaluator over HTTP until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+
+import ray
+from ray import serve as ray_serve
+from rich.console import Console
+
+from actors.limiter import LimiterActor
+from cluster.config import RunConfig
+from cluster.display.progress import view_for
+from cluster.metrics.run_metrics import exported
+from cluster.results.outputs import RunRecord
+from cluster.session.budget import Spending
+from cluster.session.deployments import deployed, embedded_models
+from cluster.session.interrupts import run_interruptibly
+from cluster.session.models import Access, build_evaluators, embedded_specs
+from cluster.session.ray_session import EMBEDDED_CPUS, ray_session
+from gpo.data.task import Task
+from gpo.errors import ClusterError, ConfigError
+from serve.embedded_model import free_port
+from serve.evaluator import evaluator_app
+from serve.http.ingress import TOKEN_VARIABLE, ingress_app
+from serve.http.limits import BODY_TIMEOUT_S, is_loopback
+from serve.http.refusals import TIMEOUT_S
+
+_APP = "gpo-evaluator"
+_DRAIN_S = 20.0
+"""What a replica gets to finish its requests."""
+
+
+def needs_token(host: str, address: str) -> bool:
+    """Whether strangers could reach the interface: beyond loopback, or by the proxy of a cluster that others set up."""
+    return not is_loopback(host) or address != "local"
+
+
+def serve_evaluator(
+    config: RunConfig, tasks: Sequence[Task], host: str, port: int, address: str, console: Console
+) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        ConfigError: a token is needed and none is set, or the port is taken.
+        ClusterError: the evaluator does not come up, or a Serve without HTTP runs already.
+    """
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if needs_token(host, address) and not token:
+        raise ConfigError(
+            "--host", f"{host!r} can be reached by others, and no token is set", f"export {TOKEN_VARIABLE}=…"
+        )
+    if not token.isascii():
+        raise ConfigError(TOKEN_VARIABLE, "has characters that do not fit an HTTP header", "use ASCII characters")
+    port = port or free_port()
+    if address == "local":
+        _require_free(host, port)
+    specs = embedded_specs(config)
+    cluster = config.cluster
+    cpus = config.num_replicas * cluster.evaluator_cpus + len(specs) * EMBEDDED_CPUS + 1
+    with ExitStack() as stack:
+        with view_for(console) as view:
+            view.status("Starting Ray" if address == "local" else f"Connecting to Ray at {address}")
+            stack.enter_context(ray_session(address, cpus_needed=cpus))
+            metrics = stack.enter_context(exported(config.metrics, _APP, is_alone=address == "local"))
+            view.status("Starting the evaluator")
+            urls = stack.enter_context(embedded_models(specs))
+            where = _start_http(host, port)
+            access = Access(urls, LimiterActor(), account=_APP)
+            record = RunRecord(_APP, started_at=time.time())
+            account = Spending(config.budget, access, record)
+            asyncio.run(account.open())
+            app = evaluator_app(
+                build_evaluators(config, tasks, access),
+                replicas=config.num_replicas,
+                examples_at_once=config.examples_at_once,
+                cpus=cluster.evaluator_cpus,
+                drain_s=_DRAIN_S,
+                recording=metrics.recording("evaluator"),
+            )
+            stack.enter_context(deployed(ingress_app(app, guarded=bool(token)), _APP, route_prefix="/"))
+            metrics.ready()
+        guard = "with a bearer token" if token else "without a token"
+        console.print(
+            f"Serving {len(tasks)} tasks at {where} ({guard}; described at /docs). Ctrl-C ends it.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        with suppress(KeyboardInterrupt):
+            run_interruptibly(_watch(account))
+
+
+async def _watch(account: Spending) -> None:
+    """Keep in mind what is spent, for an authority that is started anew."""
+    while True:
+        await asyncio.sleep(1.0)
+        await account.look()
+
+
+def _require_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise ConfigError(
+            "--port", f"{host}:{port} cannot be listened on ({error.strerror or error})", "choose another, or --port 0"
+        ) from None
+
+
+def _start_http(host: str, port: int) -> str:
+    """Start Serve's HTTP proxy, and say where it listens: a Serve that runs already keeps its own address.
+
+    Raises:
+        ClusterError: a Serve without HTTP runs already.
+    """
+    try:
+        ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+    except ValueError:
+        # The interface has its own limits; this one also ends what never reaches it.
+        ray_serve.start(http_options={"host": host, "port": port, "request_timeout_s": TIMEOUT_S + 2 * BODY_TIMEOUT_S})
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1/evaluate"
+    if not ray_serve.status().proxies:
+        raise ClusterError("a Serve without HTTP runs on this cluster; end it with 'serve shutdown', then try again")
+    return "/v1/evaluate, at the address of the Serve that runs on this cluster already"

@@ -1,0 +1,193 @@
+"""From a checked configuration to the objects that do the work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from cluster.config import RunConfig
+from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, EmbeddedEmbeddingConfig, EndpointConfig
+from gpo.data.task import Split, Task
+from gpo.errors import ConfigError
+from gpo.evaluation.evaluator import LocalEvaluator
+from gpo.evaluation.grading import Grader, ModelGrader, RuleGrader
+from gpo.evaluation.metrics import Rubric, Scorer
+from gpo.limits.gate import Gate
+from gpo.limits.messages import Authority, Budget, Pool
+from gpo.models.cached import CachedModel
+from gpo.models.embedding import StaticEmbedder
+from gpo.models.endpoint import Endpoint
+from gpo.models.openai import OpenAICompatibleEmbedder, OpenAICompatibleModel
+from gpo.models.protocol import ChatModel, Embedder, Sampling
+from serve.embedded_model import EmbeddedModelSpec
+
+ChatRole = Literal["task", "optimizer", "judge"]
+Role = Literal[ChatRole, "embedding"]
+EmbeddedUrls = Mapping[EmbeddedModelSpec, str]
+"""Where each embedded model listens."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampledModel:
+    """A chat model and how replies are drawn from it."""
+
+    model: ChatModel
+    sampling: Sampling
+
+
+def embedded_spec(config: EmbeddedChatConfig) -> EmbeddedModelSpec:
+    """The server that this model needs."""
+    return EmbeddedModelSpec(config.gguf, config.parallel, config.context, config.threads)
+
+
+def embedded_specs(config: RunConfig) -> list[EmbeddedModelSpec]:
+    """Every server that a run needs; models with the same settings share one."""
+    models = [config.models.task, config.models.optimizer, *([config.models.judging] if is_judged(config) else [])]
+    return list(dict.fromkeys(embedded_spec(model) for model in models if isinstance(model, EmbeddedChatConfig)))
+
+
+def is_judged(config: RunConfig) -> bool:
+    """Whether a language model judges the answers of any task."""
+    return any(task.answer.kind == "judge" for task in config.tasks)
+
+
+def build_tasks(config: RunConfig) -> list[Task]:
+    """Load and check every task.
+
+    Raises:
+        ConfigError: the first task whose data cannot be used.
+    """
+    sizes = config.evaluation
+    tasks = [task.build(f"tasks[{index}]", sizes.val_size, sizes.test_size) for index, task in enumerate(config.tasks)]
+    require_room_to_decay(config, tasks)
+    return tasks
+
+
+def require_room_to_decay(config: RunConfig, tasks: Sequence[Task]) -> None:
+    """Refuse a warm-up that is as long as a task's whole search.
+
+    Raises:
+        ConfigError: the first task that takes too few steps.
+    """
+    for task in tasks:
+        num_steps = config.optimizer.num_steps(len(task.examples[Split.TRAIN]))
+        if not config.optimizer.warm_up_fits(num_steps):
+            raise ConfigError(
+                "optimizer.schedule.warmup_steps",
+                f"{config.optimizer.schedule.warmup_steps} is too many, {task.name} takes only {num_steps} steps",
+                "warm up in fewer",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How the models of a run are reached.
+
+    Attributes:
+        urls: of the embedded models.
+        authority: over limits and budgets.
+        account: who pays.
+    """
+
+    urls: EmbeddedUrls
+    authority: Authority
+    account: str
+
+
+def build_evaluators(config: RunConfig, tasks: Sequence[Task], access: Access) -> list[LocalEvaluator]:
+    """What scores prompts, one per task, over one task model and one judge."""
+    task_model = chat_model(config, "task", access)
+
+    @cache
+    def judge() -> SampledModel:
+        return chat_model(config, "judge", access)
+
+    def grader(scorer: Scorer | Rubric) -> Grader:
+        if isinstance(scorer, Rubric):
+            return ModelGrader(scorer, judge().model, judge().sampling)
+        return RuleGrader(scorer)
+
+    max_unscored = config.evaluation.max_unscored
+    return [
+        LocalEvaluator(task, task_model.model, task_model.sampling, grader(task.scorer), max_unscored) for task in tasks
+    ]
+
+
+def chat_model(config: RunConfig, role: ChatRole, access: Access) -> SampledModel:
+    """The model of a role, behind the limits and the completion cache."""
+    model, gate = _chat_config(config, role), _gate(config, role, access)
+    if isinstance(model, ChatEndpointConfig):
+        sampling, identity = model.sampling, {"base_url": model.base_url, "model": model.model}
+        if model.completion_limit != "max_tokens":  # servers may not heed it
+            identity["completion_limit"] = model.completion_limit
+        asked = OpenAICompatibleModel(model.build(gate), model.completion_limit)
+    else:
+        spec = embedded_spec(model)
+        sampling, identity = model.bounded_sampling, spec.identity
+        endpoint = Endpoint(
+            base_url=access.urls[spec],
+            model=spec.name,
+            max_concurrency=model.parallel,
+            timeout_s=model.timeout_s,
+            gate=gate,
+        )
+        asked = OpenAICompatibleModel(endpoint)
+    store = config.cache.build()
+    return SampledModel(CachedModel(asked, store, identity, role) if store else asked, sampling.build())
+
+
+def embedder(config: RunConfig, access: Access) -> Embedder:
+    """What embeds prompts, for retrieval by relevance."""
+    embedding = config.models.embedding
+    if isinstance(embedding, EmbeddedEmbeddingConfig):
+        return StaticEmbedder()
+    return OpenAICompatibleEmbedder(embedding.build(_gate(config, "embedding", access)))
+
+
+def _chat_config(config: RunConfig, role: ChatRole) -> ChatEndpointConfig | EmbeddedChatConfig:
+    return config.models.judging if role == "judge" else getattr(config.models, role)
+
+
+def _gate(config: RunConfig, role: Role, access: Access) -> Gate:
+    models = {
+        "task": config.models.task,
+        "optimizer": config.models.optimizer,
+        "embedding": config.models.embedding,
+        **({"judge": config.models.judging} if is_judged(config) or role == "judge" else {}),
+    }
+    places = {name: _place(model, access.urls) for name, model in models.items()}
+    url, name, concurrency = places[role]
+    budget = config.budget.build()
+    rates = [
+        (model.requests_per_min, model.tokens_per_min)
+        for other, model in models.items()
+        if isinstance(model, EndpointConfig) and places[other][:2] == (url, name)
+    ]
+    pool = Pool(
+        endpoint=url,
+        model=name,
+        concurrency=concurrency,
+        endpoint_concurrency=max(most for where, _, most in places.values() if where == url),
+        requests_per_min=min((rate for rate, _ in rates if rate is not None), default=None),
+        tokens_per_min=min((rate for _, rate in rates if rate is not None), default=None),
+        role=role,
+        account=access.account,
+        has_budget=budget != Budget(),
+        has_call_budget=budget.calls is not None,
+    )
+    return Gate(access.authority, pool)
+
+
+def _place(
+    model: EndpointConfig | EmbeddedChatConfig | EmbeddedEmbeddingConfig, urls: EmbeddedUrls
+) -> tuple[str, str, int]:
+    """Where a model is called, by what name, and how many calls it takes at once."""
+    if isinstance(model, EndpointConfig):
+        return model.base_url, model.model, model.max_concurrency
+    if isinstance(model, EmbeddedChatConfig) and embedded_spec(model) in urls:
+        # Its server queues what it cannot decode at once; more than that would only wait there.
+        spec = embedded_spec(model)
+        return urls[spec], spec.name, model.parallel
+    return "", "", 0

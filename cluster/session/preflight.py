@@ -1,0 +1,126 @@
+"""What is checked before anything is started or paid for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import openai
+
+from cluster.config import RunConfig
+from cluster.config.models import EmbeddedChatConfig, EndpointConfig
+from cluster.session.models import embedded_spec, is_judged
+from gpo.errors import ConfigError, GPOError, ModelRefused, RefusalReason
+from gpo.models.bodies import bound_reply
+from gpo.models.redaction import Redaction
+from gpo.text import without_controls
+
+_TIMEOUT_S = 15.0
+_MODELS_SHOWN = 8
+
+
+async def check_models(config: RunConfig, roles: Sequence[str] | None = None) -> None:
+    """See that every model can be asked: the weights are there, the endpoint answers, takes the key, knows the model.
+
+    Args:
+        roles: of the models that will be asked; ``None`` means all that a run of this configuration asks.
+
+    No language model is called: an endpoint is asked for its list of models. One that keeps no such list passes, and
+    what is wrong with its key or model is found, and named in the same way, at the first call.
+
+    Raises:
+        ConfigError: the first model that cannot be asked; or a package is missing that a run takes.
+    """
+    if roles is None:
+        config.tracing.require_package()
+        config.tracking.require_package()
+    named = (_role(config, role) for role in (roles if roles is not None else _roles(config)))
+    models = {f"models.{role}": getattr(config.models, role) for role in named}
+    for where, model in models.items():
+        if isinstance(model, EmbeddedChatConfig):
+            embedded_spec(model).check(f"{where}.gguf")
+    endpoints = {where: model for where, model in models.items() if isinstance(model, EndpointConfig)}
+    findings = await asyncio.gather(*(_check(where, endpoint) for where, endpoint in endpoints.items()))
+    for finding in findings:
+        if finding is not None:
+            raise finding
+
+
+def _roles(config: RunConfig) -> list[str]:
+    return ["task", "optimizer", *(["judge"] if is_judged(config) else []), "embedding"]
+
+
+def _role(config: RunConfig, role: str) -> str:
+    """The role whose section in the configuration names the model."""
+    return "optimizer" if role == "judge" and config.models.judge is None else role
+
+
+async def _check(where: str, endpoint: EndpointConfig) -> ConfigError | None:
+    try:
+        key = endpoint.key.read()
+    except ConfigError as error:
+        return ConfigError(f"{where}.{error.field}", error.problem, error.remedy)
+    if not endpoint.check:
+        return None
+    client = openai.AsyncOpenAI(
+        base_url=endpoint.base_url,
+        api_key=key,
+        max_retries=1,
+        timeout=_TIMEOUT_S,
+        default_headers={"Accept-Encoding": "identity"},  # what is packed could be of any size
+        http_client=openai.DefaultAsyncHttpxClient(timeout=_TIMEOUT_S, event_hooks={"response": [bound_reply]}),
+    )
+    url, said = endpoint.base_url, Redaction(key)
+    async with client:
+        try:
+            listed = [model.id async for model in client.models.list()]
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            return refused_key(where, endpoint, f"HTTP {error.status_code}")
+        except openai.APIStatusError as error:
+            if error.status_code >= 500:
+                return ConfigError(
+                    f"{where}.base_url", f"{url} answers HTTP {error.status_code}", "try again once the endpoint is up"
+                )
+            return None  # keeps no list of models
+        except openai.APIConnectionError as error:
+            reason = said.message(without_controls(str(error.__cause__ or error)))
+            return ConfigError(
+                f"{where}.base_url", f"{url} cannot be reached ({reason})", "start it, or correct base_url"
+            )
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError, RecursionError):
+            return None  # answers something else where the list would be
+    known = [said.message(without_controls(name)) for name in listed if isinstance(name, str)]
+    if known and endpoint.model not in known:
+        return unknown_model(where, endpoint, known)
+    return None
+
+
+def refused_key(where: str, endpoint: EndpointConfig, said: str) -> ConfigError:
+    """The endpoint does not take the key."""
+    source = endpoint.key
+    field = f"{where}.{'api_key_file' if source.file else 'api_key_env'}"
+    problem = f"{endpoint.base_url} refused the key in {source.place} ({said})"
+    return ConfigError(field, problem, "set a key that is valid there")
+
+
+def unknown_model(where: str, endpoint: EndpointConfig, known: list[str]) -> ConfigError:
+    """The endpoint does not have the model."""
+    shown = ", ".join(sorted(known)[:_MODELS_SHOWN]) + (", …" if len(known) > _MODELS_SHOWN else "")
+    choice = f"choose one of: {shown}" if known else "correct the name"
+    remedy = f"{choice} (or set check: false, where the endpoint does not list all it has)" if known else choice
+    return ConfigError(f"{where}.model", f"{endpoint.model!r} is unknown at {endpoint.base_url}", remedy)
+
+
+def explained_refusal(config: RunConfig, refusal: ModelRefused) -> GPOError:
+    """A refusal that came with a call, as the same error that the check before the run would have given."""
+    for role in ("task", "optimizer", "judge", "embedding"):
+        model = getattr(config.models, role)
+        if not isinstance(model, EndpointConfig):
+            continue
+        asked = (model.model, model.base_url, model.key.place)
+        if asked == (refusal.model, refusal.base_url, refusal.key_place):
+            if refusal.reason is RefusalReason.KEY:
+                return refused_key(f"models.{role}", model, str(refusal))
+            if refusal.reason is RefusalReason.MODEL:
+                return unknown_model(f"models.{role}", model, [])
+    return refusal

@@ -1,0 +1,88 @@
+"""A Ray cluster to work on: one of our own on this machine, or one that is there already."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil
+from typing import Any
+
+import ray
+
+from cluster.display import logs
+from gpo.errors import ConfigError
+
+EMBEDDED_CPUS = 1.0
+"""What Ray reserves for an embedded model's server."""
+_QUIET = ("ray", "ray.serve", "ray._private.worker")
+
+
+@contextmanager
+def ray_session(address: str, *, cpus_needed: float) -> Iterator[None]:
+    """Connect to Ray, and disconnect at the end; a cluster of our own ends with it.
+
+    Args:
+        address: ``local`` starts a cluster on this machine; ``auto`` finds the running one; else ``HOST:PORT``.
+        cpus_needed: what our actors reserve. A cluster of our own declares at least as many CPUs, since the actors
+            mostly wait and must not wait for each other.
+
+    Raises:
+        ConfigError: there is no cluster at the address.
+    """
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with _signals_as_ours():
+            _connect(address, cpus_needed)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str, cpus_needed: float) -> None:
+    environment = logs.chosen().for_workers() or None
+    if address == "local":
+        ray.init(
+            "local",
+            num_cpus=max(os.cpu_count() or 1, ceil(cpus_needed)),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env=environment,
+        )
+        return
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=environment)
+    except (ConnectionError, ValueError) as error:
+        raise ConfigError(
+            "--address",
+            f"no Ray cluster answers at {address!r} ({str(error).strip().partition(chr(10))[0]})",
+            "start one with 'ray start --head', or leave the option out",
+        ) from None
+
+
+@contextmanager
+def _signals_as_ours() -> Iterator[None]:
+    """Ray puts a SIGTERM handler of its own in place, which would end us at once, without saving what is done."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def cpus_missing(needed: float) -> float:
+    """How many CPUs the cluster lacks for our actors; 0 where it has enough."""
+    total: float = ray.cluster_resources().get("CPU", 0.0)  # type: ignore[no-untyped-call]
+    return max(0.0, needed - total)
+
+
+def distinct_hosts() -> int:
+    """How many machines the cluster has."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return len({node["NodeManagerAddress"] for node in nodes if node["Alive"]})

@@ -1,0 +1,205 @@
+"""What MLflow is told of a run and of a sweep. Never a key, nor where an endpoint is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from actors.folder import Folder
+from cluster.config import RunConfig
+from cluster.config.tracking import TrackingConfig
+from cluster.results.outputs import RunRecord
+from cluster.tracking.mlflow import MlflowStore, Page, Point, Writer
+from gpo.checkpoint import Checkpoint
+from gpo.trajectory import Candidate, Trajectory
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+_ROLES = ("task", "optimizer", "judge")
+_SECRET_OF_SAMPLING = {"extra"}
+"""Is sent as the user wrote it, and could hold anything."""
+_FILES = ("summary.json", "best_prompts.json", "report.html")
+_SWEEP_FILES = ("sweep.json", "report.html")
+_TESTS = ("test_initial", "test_best")
+_STATUS = {"completed": "FINISHED", "failed": "FAILED"}
+_TRIAL_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+
+
+@contextmanager
+def tracked(config: RunConfig, record: RunRecord, folder: Folder) -> Iterator[None]:
+    """While a run works in this context, MLflow is told how far it is; at the end, what it came to."""
+    if config.tracking.mlflow is None:
+        yield
+        return
+    with Writer(config.tracking.mlflow, _RunPages(config, record, folder).write):
+        yield
+
+
+class _RunPages:
+    """A run, and in it a run for each trajectory.
+
+    Args:
+        record: is read while others bring it up to date; what is in it does not change.
+    """
+
+    def __init__(self, config: RunConfig, record: RunRecord, folder: Folder) -> None:
+        self._config, self._record, self._folder = config, record, folder
+        self._whole: Page | None = None
+        self._pages: dict[str, Page] = {}
+
+    def write(self, store: MlflowStore, is_last: bool) -> None:
+        record = self._record
+        if self._whole is None:
+            tags = {"gpo.run": record.run_id, "gpo.kind": "run"}
+            self._whole = store.page(record.run_id, tags, parameters(self._config))
+        for key, checkpoint in sorted(dict(record.checkpoints).items()):
+            page = self._pages.pop(str(key), None)
+            if page is None:
+                tags = {"gpo.run": record.run_id, "gpo.kind": "trajectory", "gpo.trajectory": str(key)}
+                params = {"task": key.task, "seed": key.seed}
+                page = store.page(str(key), tags, params, of=self._whole, steps_of="val_best")
+            num_steps = len(checkpoint.trajectory.steps)
+            store.write(page, _points(checkpoint.trajectory, page.next_step))
+            page.next_step = max(page.next_step, num_steps + 1)
+            self._pages[str(key)] = page  # only now: one that was cut off is asked what it has
+            if is_last:
+                store.write(page, _tests(checkpoint))
+                store.end(page, "FAILED" if key in record.errors else _STATUS.get(record.status, "KILLED"))
+        if is_last:
+            store.write(self._whole, _totals(record))
+            _keep(store, self._whole, self._folder, _FILES)
+            store.end(self._whole, _STATUS.get(record.status, "KILLED"))
+
+
+def parameters(config: RunConfig) -> dict[str, Any]:
+    """What may decide how well a search does, by the path of the option."""
+    known: dict[str, Any] = {
+        "tasks": ", ".join(task.name for task in config.tasks),
+        "run.seeds": list(config.run.seeds),
+    }
+    for section in ("optimizer", "evaluation"):
+        known |= _flat(section, getattr(config, section).model_dump(mode="json"))
+    for role in _ROLES:
+        model = getattr(config.models, role)
+        if model is None:
+            continue
+        known[f"models.{role}"] = getattr(model, "model", "embedded")
+        sampling = model.sampling.model_dump(mode="json", exclude=_SECRET_OF_SAMPLING)
+        known |= _flat(f"models.{role}.sampling", sampling)
+    return known
+
+
+def _flat(place: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return {path: leaf for name, below in value.items() for path, leaf in _flat(f"{place}.{name}", below).items()}
+    return {} if value is None else {place: json.dumps(value) if isinstance(value, list) else value}
+
+
+def _points(trajectory: Trajectory, begin: int) -> Iterator[Point]:
+    """From a step on, where 0 is the initial prompt: the current prompt's ``val``, and the best one's so far."""
+    best = trajectory.initial.score.mean
+    if begin == 0:
+        yield from (("val", best, 0), ("val_best", best, 0))
+    for number, step in enumerate(trajectory.steps, start=1):
+        best = max([best, *(_mean(candidate) for candidate in step.candidates)])
+        if number < begin:
+            continue
+        yield from (("val", step.successor.score.mean, number), ("val_best", best, number))
+        yield "candidates", len(step.candidates), number
+        if step.step_size is not None:
+            yield "step_size_words", step.step_size, number
+
+
+def _mean(candidate: Candidate) -> float:
+    return float("-inf") if candidate.is_dropped else candidate.score.mean
+
+
+def _tests(checkpoint: Checkpoint) -> Iterator[Point]:
+    trajectory = checkpoint.trajectory
+    for name, candidate in zip(_TESTS, (trajectory.initial, trajectory.best), strict=True):
+        if (test := checkpoint.test.get(candidate.prompt.id)) is not None:
+            yield name, test.score.mean, len(trajectory.steps)
+
+
+def _totals(record: RunRecord) -> Iterator[Point]:
+    spent, checkpoints = record.spent, list(record.checkpoints.values())
+    if checkpoints:
+        yield "val_initial", fmean(one.trajectory.initial.score.mean for one in checkpoints), 0
+        yield "val_best", fmean(one.trajectory.best.score.mean for one in checkpoints), 0
+    tests = {
+        name: [value for one in checkpoints for known, value, _ in _tests(one) if known == name] for name in _TESTS
+    }
+    yield from ((name, fmean(values), 0) for name, values in tests.items() if values)
+    yield from (("calls", spent.calls, 0), ("tokens", spent.tokens, 0), ("cost_usd", spent.usd, 0))
+    yield "wall_s", record.wall_s, 0
+
+
+def _keep(store: MlflowStore, page: Page, folder: Folder, names: Sequence[str]) -> None:
+    for name in names:
+        if (content := folder.read(name)) is not None:
+            store.keep(page, name, content)
+
+
+@contextmanager
+def tracked_sweep(
+    config: TrackingConfig, sweep_id: str, objectives: Sequence[str], folder: Folder
+) -> Iterator[Callable[[Sequence[FrozenTrial]], None]]:
+    """While a sweep works in this context, MLflow is told of the trials that are over.
+
+    Yields:
+        what to hand the trials of this process's study to, now and then, and at the end.
+    """
+    if config.mlflow is None:
+        yield _nobody
+        return
+    pages = _SweepPages(sweep_id, objectives, folder)
+    with Writer(config.mlflow, pages.write):
+        yield pages.take
+
+
+def _nobody(_: Sequence[FrozenTrial]) -> None: ...
+
+
+class _SweepPages:
+    """A run for a sweep, and in it one for each trial that is over; other processes of the sweep write there too."""
+
+    def __init__(self, sweep_id: str, objectives: Sequence[str], folder: Folder) -> None:
+        self._sweep_id, self._objectives, self._folder = sweep_id, objectives, folder
+        self._trials: Sequence[FrozenTrial] = ()
+        self._written: set[int] = set()
+        self._whole: Page | None = None
+
+    def take(self, trials: Sequence[FrozenTrial]) -> None:
+        self._trials = list(trials)
+
+    def write(self, store: MlflowStore, is_last: bool) -> None:
+        if self._whole is None:
+            self._whole = store.page(self._sweep_id, {"gpo.run": self._sweep_id, "gpo.kind": "sweep"}, {})
+        for trial in self._trials:
+            if trial.state.name in _TRIAL_STATUS and trial.number not in self._written:
+                self._write_trial(store, self._whole, trial)
+                self._written.add(trial.number)
+        if is_last:
+            _keep(store, self._whole, self._folder, _SWEEP_FILES)
+            is_over = all(trial.state.is_finished() for trial in self._trials)
+            store.end(self._whole, "FINISHED" if is_over else "KILLED")
+
+    def _write_trial(self, store: MlflowStore, whole: Page, trial: FrozenTrial) -> None:
+        tags = {"gpo.run": self._sweep_id, "gpo.kind": "trial", "gpo.trial": str(trial.number)}
+        page = store.page(f"trial {trial.number}", tags, trial.params, of=whole, goes_on=False)
+        if page.is_over:
+            return  # which is written last
+        last = max(trial.intermediate_values, default=0)
+        store.write(page, _reached(trial, self._objectives, last), at=trial.datetime_complete)
+        store.end(page, _TRIAL_STATUS[trial.state.name])
+
+
+def _reached(trial: FrozenTrial, objectives: Sequence[str], last: int) -> Iterator[Point]:
+    yield from (("val", val, step) for step, val in trial.intermediate_values.items())
+    yield from ((f"objective_{name}", value, last) for name, value in zip(objectives, trial.values or (), strict=False))
+    spent = zip(("calls", "tokens", "cost_usd"), trial.user_attrs.get("spent", ()), strict=False)
+    yield from ((name, float(value), last) for name, value in spent)

@@ -1,0 +1,1 @@
+"""Stores of completions; see ``gpo.cache.store``."""

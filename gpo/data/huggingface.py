@@ -1,0 +1,142 @@
+"""Data sets of the Hugging Face Hub, through the optional package ``datasets``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from gpo.data.example import Example
+from gpo.data.files import Fields, example_of
+from gpo.data.template import ROW, Template
+from gpo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class HubDataset:
+    """A data set.
+
+    Attributes:
+        id: ``owner/name`` on the Hub, or the absolute path of a folder of Parquet, JSON Lines or CSV files.
+        config: which of its configurations; ``None`` where it has one.
+        revision: branch, tag or commit; ``None`` for the newest.
+    """
+
+    id: str
+    config: str | None = None
+    revision: str | None = None
+
+    def read(self, split: str, fields: Fields, *, where: str, at: str) -> tuple[Example, ...]:
+        """The examples of a split, in order; class labels are read as their names.
+
+        What was downloaded once is taken from the cache of ``datasets``. Code that comes with a data set is never run.
+
+        Args:
+            split: its name, or a part such as ``train[:80%]``.
+            where: the section ``data``, for errors; ``at`` is the option in it that names the split.
+
+        Raises:
+            ConfigError: the package is not installed; the name means something else to it; the Hub is out of reach;
+                there is no such data set, configuration or split; a column is missing, empty or cannot be decoded; or
+                there is no example at all.
+        """
+        self._refuse_what_is_no_name(f"{where}.huggingface")
+        rows = self._rows(split, fields, where, at)
+        place = f"{where}.{at} ({self.id} {split}"
+        examples = tuple(example_of(row, fields, f"{place}: row {index})") for index, row in enumerate(rows))
+        if not examples:
+            raise ConfigError(f"{where}.{at}", f"{split!r} of {self.id!r} holds no example", "name another split")
+        return examples
+
+    def _refuse_what_is_no_name(self, field: str) -> None:
+        """What ``datasets`` would read in place of a data set of the Hub, without a word."""
+        if self.id.lower() in _FORMATS:
+            raise ConfigError(
+                field,
+                f"{self.id!r} is a format of files, not a data set",
+                "name a data set, or write ./name for a folder",
+            )
+        if not os.path.isabs(self.id) and os.path.exists(self.id):  # noqa: PTH110, PTH117  # false for a name too long
+            raise ConfigError(
+                field,
+                f"{self.id!r} is the name of a folder or file in the working directory, which would be read instead",
+                "write ./name for a folder (beside the configuration), or start elsewhere for the data set of the Hub",
+            )
+
+    def _rows(self, split: str, fields: Fields, where: str, at: str) -> Iterator[Mapping[str, Any]]:
+        try:
+            # Optional, and slow to import.
+            import datasets
+        except ImportError:
+            raise ConfigError(
+                f"{where}.huggingface",
+                "needs the package 'datasets', which is not installed",
+                "install the extra: pip install 'distributed-gpo[huggingface]'",
+            ) from None
+        datasets.disable_progress_bars()
+        try:
+            table = _needed(datasets.load_dataset(self.id, self.config, split=split, revision=self.revision), fields)
+            labels = {name: label for name, label in table.features.items() if isinstance(label, datasets.ClassLabel)}
+            for row in table:
+                # Unlabelled examples are marked by -1.
+                named = {
+                    name: label.int2str(row[name]) if _is_label(row[name]) else None for name, label in labels.items()
+                }
+                yield {**row, **named}
+        # Besides its own errors come those of the network, of the file system and of file formats.
+        except Exception as error:
+            raise self._explained(error, split, where, at) from None
+
+    def _explained(self, error: Exception, split: str, where: str, at: str) -> ConfigError:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        shown = reason if len(reason) <= 300 else f"{reason[:300]}…"
+        if reason.startswith(_ABOUT_SPLIT):
+            return ConfigError(
+                f"{where}.{at}", f"{split!r} is not a split of {self.id!r} ({shown})", "name one that it has"
+            )
+        if reason.startswith(_ABOUT_CONFIG):
+            return ConfigError(
+                f"{where}.config", f"{self.config!r} is not one of {self.id!r} ({shown})", "name one that it has"
+            )
+        remedy = "check the name, the revision and the network; for a data set with limited access, set HF_TOKEN"
+        return ConfigError(
+            f"{where}.huggingface", f"{self.id!r} cannot be loaded ({type(error).__name__}: {shown})", remedy
+        )
+
+
+# A plain ValueError says either; its words alone tell which.
+_ABOUT_SPLIT = ("Unknown split", "Bad split", "Unrecognized instruction", "Instruction ")
+_ABOUT_CONFIG = ("BuilderConfig", "Config name")
+
+
+_FORMATS = frozenset(
+    (
+        *("arrow", "audiofolder", "cache", "conll", "csv", "eval", "fasta", "fastq", "genbank", "generator", "harbor"),
+        *("hdf5", "iceberg", "imagefolder", "json", "lance", "meshfolder", "mmcif", "niftifolder", "pandas", "parquet"),
+        *("pdb", "pdffolder", "spark", "sql", "text", "tsfile", "videofolder", "vortex", "webdataset", "xml"),
+    )
+)
+"""What ``datasets`` takes for a reader of files, where it is given as the name of a data set."""
+
+
+def _needed(table: Dataset, fields: Fields) -> Dataset:
+    """The table, so that pictures, sound and other media in it are not decoded: a text is made of none."""
+    named = {name for source in (fields.input, fields.target) for name in _columns(source)}
+    if ROW not in named and named <= set(table.column_names):
+        table = table.select_columns(sorted(named))
+    for name, feature in table.features.items():
+        if getattr(feature, "decode", False):
+            table = table.cast_column(name, replace(feature, decode=False))
+    return table
+
+
+def _columns(source: str | Template) -> frozenset[str]:
+    return source.variables if isinstance(source, Template) else frozenset({source})
+
+
+def _is_label(value: Any) -> bool:
+    return isinstance(value, int) and value >= 0

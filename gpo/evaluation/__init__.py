@@ -1,0 +1,1 @@
+"""Asking the task model, and grading its answers."""

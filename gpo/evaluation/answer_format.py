@@ -1,0 +1,71 @@
+"""How a prompt and an example become a conversation with the task model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gpo.data.example import Example
+from gpo.models.protocol import Message
+from gpo.prompt import Prompt
+
+
+class Position(StrEnum):
+    """Where the prompt stands, relative to the example's input.
+
+    ``BEFORE_QUESTION`` sets the prompt apart from the question; ``QUESTION_BEGIN`` makes it the question's own first
+    words. The two differ where the question is marked "Q:".
+    """
+
+    QUESTION_END = "question_end"
+    QUESTION_BEGIN = "question_begin"
+    BEFORE_QUESTION = "before_question"
+    ANSWER_BEGIN = "answer_begin"
+    SYSTEM = "system"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFormat:
+    """How the task model is asked.
+
+    Attributes:
+        position: where the prompt goes.
+        rounds: 1 judges the first answer; 2 asks once more, for the bare answer, and judges that.
+        question_marks: mark question and answer with "Q:" and "A:". ``ANSWER_BEGIN`` always marks them, since the
+            prompt then stands after the "A:".
+        demonstrations: solved examples, shown before the question as turns of their own: asked like the question, with
+            the same prompt, and answered with their target.
+    """
+
+    position: Position = Position.QUESTION_END
+    rounds: int = 1
+    question_marks: bool = False
+    demonstrations: tuple[Example, ...] = ()
+
+    def messages(self, prompt: Prompt, example: Example) -> list[Message]:
+        """The conversation that asks for an answer to the example."""
+        messages: list[Message] = []
+        if self.position is Position.SYSTEM:
+            messages.append({"role": "system", "content": prompt.text})
+        for shown in self.demonstrations:
+            messages.append({"role": "user", "content": self._turn(prompt, shown)})
+            messages.append({"role": "assistant", "content": shown.target})
+        messages.append({"role": "user", "content": self._turn(prompt, example)})
+        return messages
+
+    def _turn(self, prompt: Prompt, example: Example) -> str:
+        question, instruction = example.input, prompt.text
+        match self.position:
+            case Position.SYSTEM:
+                return self._marked(question)
+            case Position.QUESTION_END:
+                return self._marked(f"{question}\n{instruction}")
+            case Position.QUESTION_BEGIN:
+                return self._marked(f"{instruction}\n{question}")
+            case Position.BEFORE_QUESTION:
+                return f"{instruction}\n\n{self._marked(question)}"
+            case Position.ANSWER_BEGIN:
+                return f"Q: {question}\nA: {instruction}"
+
+    def _marked(self, question: str) -> str:
+        return f"Q: {question}\nA:" if self.question_marks else question

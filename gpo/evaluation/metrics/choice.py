@@ -1,0 +1,136 @@
+"""Multiple choice: the option that an answer settles on."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from gpo.data.example import Example
+from gpo.evaluation.metrics.conclusion import announced, without_markup
+
+_OPTION_LINE = re.compile(r"^\s*\(([A-Z])\)\s*(.*?)\s*$", re.MULTILINE)
+# "(b)" or "option B".
+_MARKED = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]]|\b(?:[Oo]ption|[Cc]hoice|OPTION|CHOICE)\s+([A-Z])\b")
+_LEADING = re.compile(r"\s*[(\[]?([A-Za-z])(?:[)\].:,]|\s*$|\s+[-–—])")
+_FIRST_WORD = re.compile(r"\s*([A-Z])(?![\w'’])")
+_ONE_LETTER = re.compile(r"\W*([a-z])\W*")
+_WORD = re.compile(r"\w+")
+_UPPER_WORD = re.compile(r"(?<![\w'’])([B-HJ-Z])(?![\w'’])")
+_CONFIRMED = re.compile(
+    r"(?:[(\[]([A-Za-z])[)\]]|\b([A-Z]))\s+(?:is|seems|must be)\s+(?:the\s+)?(?:correct|right|best|answer)\b"
+)
+_DENIED = re.compile(
+    r"(?:\bnot|n['’]t|\brather than|\binstead of)\s+(?:(?:option|choice)\s+)?"
+    r"(?:[(\[]\s*[A-Z]\s*[)\]]|[B-HJ-Z](?![\w'’]))",
+    re.IGNORECASE,
+)
+
+_TOGETHER = re.compile(
+    r"[(\[]\s*[A-Z]\s*[)\]](?:\s*(?:[,/&]|,?\s*\b(?:and|or)\b)\s*(?:(?:option|choice)\s+)?[(\[]\s*[A-Z]\s*[)\]])+",
+    re.IGNORECASE,
+)
+
+
+def options(example: Example) -> dict[str, str]:
+    """Letter → text of the options listed in an input, one a line: ``(A) some text``.
+
+    Empty where they are not listed like that, from A on and without a gap: several on one line would hide the others.
+    """
+    listed = dict(_OPTION_LINE.findall(example.input))
+    return listed if len(listed) > 1 and "ABCDEFGHIJKLMNOPQRSTUVWXYZ".startswith("".join(listed)) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceScorer:
+    """The answer is an option letter; targets look like ``(B)`` or ``B``.
+
+    Read in this order, the first that says something decides: what follows the last "the answer is"; the last "(B) is
+    correct"; a first line that is an option and nothing else; the rest of the answer. Within each, a marked letter
+    goes before the only option whose text stands there, and that before a lone capital letter; of several letters the
+    last counts, but the first after "the answer is". Letters beyond the listed options, those that the answer denies
+    ("not (A) but (B)"), and those that it names in one breath ("(A) and (B) are both plausible") do not count.
+    """
+
+    def score(self, answer: str, example: Example) -> float:
+        """1 where the letter read from the answer is the target's, else 0."""
+        letter = _letter(without_markup(answer), options(example))
+        return float(letter is not None and letter in {target.strip("() ").upper() for target in example.targets})
+
+    def follow_up(self, example: Example) -> str:
+        """Asks for one of the listed options."""
+        letters = sorted(options(example))
+        span = f"from ({letters[0]}) to ({letters[-1]})" if letters else "by its letter, such as (A)"
+        return f"Now give only the final answer: one option {span}."
+
+
+def _letter(answer: str, listed: dict[str, str]) -> str | None:
+    if not any(_TOGETHER.search(option) for option in listed.values()):  # "(C) both (A) and (B)"
+        answer = _TOGETHER.sub("", answer)
+    answer = _DENIED.sub("", answer)
+    conclusion = announced(answer)
+    found = _concluded(conclusion, listed) if conclusion is not None else None
+    if found is None:
+        confirmed = _known(_CONFIRMED, answer, listed)
+        found = confirmed[-1] if confirmed else _alone_in_first_line(answer, listed)
+    return found or _mentioned(answer, listed)
+
+
+def _concluded(conclusion: str, listed: dict[str, str]) -> str | None:
+    first = (
+        _known(_LEADING, conclusion, listed, at_start=True)
+        or _known(_MARKED, conclusion, listed)
+        or _named(conclusion, listed)
+        or _known(_FIRST_WORD, conclusion, listed, at_start=True)
+    )
+    last = _known(_UPPER_WORD, conclusion, listed)
+    return first[0] if first else last[-1] if last else None
+
+
+def _alone_in_first_line(answer: str, listed: dict[str, str]) -> str | None:
+    """The option that the first line consists of: its letter, its text, or both."""
+    line = answer.partition("\n")[0].lower()
+    bare = _ONE_LETTER.fullmatch(line)
+    if bare:
+        letters = [bare[1].upper()]
+    else:
+        letters = [
+            letter
+            for letter, option in listed.items()
+            if line.strip(" .") == option.lower().strip(" .")
+            or _WORD.findall(line) == [letter.lower(), *_WORD.findall(option.lower())]
+        ]
+    known = [letter for letter in letters if not listed or letter in listed]
+    return known[0] if len(known) == 1 else None
+
+
+def _mentioned(answer: str, listed: dict[str, str]) -> str | None:
+    last = (
+        _known(_MARKED, answer, listed)
+        or _known(_LEADING, answer, listed, at_start=True)
+        or _named(answer, listed)
+        or _known(_UPPER_WORD, answer, listed)
+    )
+    return last[-1] if last else None
+
+
+def _known(pattern: re.Pattern[str], text: str, listed: dict[str, str], *, at_start: bool = False) -> list[str]:
+    """The letters that a pattern finds and that may be options, in order."""
+    matches = [pattern.match(text)] if at_start else pattern.finditer(text)
+    letters = [match[match.lastindex or 0].upper() for match in matches if match]
+    return [letter for letter in letters if not listed or letter in listed]
+
+
+def _named(text: str, listed: dict[str, str]) -> list[str]:
+    """The letter of the option whose text stands in the answer, where it is one only; parts of another do not count."""
+    texts = {letter: option.lower() for letter, option in listed.items() if option}
+    present = {
+        letter: option
+        for letter, option in texts.items()
+        if re.search(rf"(?<!\w){re.escape(option)}(?!\w)", text.lower())
+    }
+    whole = [
+        letter
+        for letter, option in present.items()
+        if not any(option in other and option != other for other in present.values())
+    ]
+    return whole if len(whole) == 1 else []

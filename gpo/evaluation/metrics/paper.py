@@ -1,0 +1,159 @@
+"""The answer parsers behind the paper's published figures, one per family of tasks.
+
+Their rules are inferred from verdicts, and kept where they are harsher or milder than a user would want: they make
+figures comparable with the paper's. Each asks for a bare answer as the scorer that it is derived from does.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from dataclasses import dataclass
+
+from gpo.data.example import Example
+from gpo.evaluation.metrics.boolean import BooleanScorer
+from gpo.evaluation.metrics.choice import ChoiceScorer
+from gpo.evaluation.metrics.exact import ExactScorer
+from gpo.evaluation.metrics.number import NumberScorer
+from gpo.evaluation.metrics.rouge import RougeScorer
+
+# From the beginning of the text: elsewhere, each place in a text without these words would be tried as a beginning.
+_ANNOUNCED = re.compile(r"\A.*\banswer\s+is\b", re.IGNORECASE | re.DOTALL)
+_OPTION = re.compile(r"\(([A-Z])\)", re.IGNORECASE)
+_NUMBER = re.compile(r"(?:(?<![\w)])-)?\d+(?:,\d{3})*(?:\.\d+)?", re.ASCII)
+_NO_BRACKET = re.compile(r"[^][(){}<>]")
+_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_EPSILON = 1e-8
+"""Keeps the F-measure from dividing by zero; the published figures contain it: a perfect text scores 0.999999995."""
+
+
+def _bare(text: str) -> str:
+    """What follows the last "answer is", or else all: in lower case, without punctuation, single spaces."""
+    return " ".join(_ANNOUNCED.sub("", text).translate(_WITHOUT_PUNCTUATION).lower().split())
+
+
+@dataclass(frozen=True, slots=True)
+class PaperChoiceScorer(ChoiceScorer):
+    """The first letter in round brackets after the last "answer is", or in all of the answer where that is missing.
+
+    Without brackets, nothing but the letter counts: "B" and "B." are read, "Option B" is not, though it is as clear.
+    "(A) and (B) are both plausible" passes for (A).
+    """
+
+    def score(self, answer: str, example: Example) -> float:
+        """1 where the letter read is the target's, in either case."""
+        option = _OPTION.search(_ANNOUNCED.sub("", answer))
+        read = option[1].lower() if option else _bare(answer)
+        return float(bool(read) and any(read == _bare(target) for target in example.targets))
+
+
+@dataclass(frozen=True, slots=True)
+class PaperBooleanScorer(BooleanScorer):
+    """The answer, or what follows its last "answer is", is the target's word and nothing more.
+
+    Case and punctuation do not count. Whatever else is said makes the answer wrong: "Yes, because …", "It is yes",
+    and "Answer: yes" too, since only "answer is" announces.
+    """
+
+    def score(self, answer: str, example: Example) -> float:
+        """1 where the word is the target."""
+        read = _bare(answer)
+        return float(bool(read) and any(read == _bare(target) for target in example.targets))
+
+
+@dataclass(frozen=True, slots=True)
+class PaperNumberScorer(NumberScorer):
+    """The last number in the answer, wherever its conclusion stands: "18 (from 3 boxes)" is read as 3.
+
+    Units, currency signs, thousands separators and trailing zeros do not count.
+    """
+
+    def score(self, answer: str, example: Example) -> float:
+        """1 where the number equals the target."""
+        read = _last_number(answer)
+        return float(read is not None and any(read == _last_number(target) for target in example.targets))
+
+
+def _last_number(text: str) -> float | None:
+    found = _NUMBER.findall(text)
+    return float(found[-1].replace(",", "")) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class PaperWordsScorer(ExactScorer):
+    """The answer ends with the target's words, split at white space; anything may come before.
+
+    Lists with bullets or commas are wrong, and so is a full stop at the end: it belongs to the last word.
+    """
+
+    def score(self, answer: str, example: Example) -> float:
+        """1 where the last words are the target's, in any case."""
+        words = answer.lower().split()
+        targets = [target.lower().split() for target in example.targets]
+        return float(any(target == words[-len(target) :] for target in targets if target))
+
+
+@dataclass(frozen=True, slots=True)
+class PaperBracketsScorer(ExactScorer):
+    """The brackets of the answer, taken from all of it, are the target's in the same order.
+
+    Spaces, words and marks between them do not count, so an answer that repeats the opening brackets is wrong.
+    """
+
+    def score(self, answer: str, example: Example) -> float:
+        """1 where the brackets are the target's."""
+        read = _NO_BRACKET.sub("", answer)
+        return float(bool(read) and any(read == _NO_BRACKET.sub("", target) for target in example.targets))
+
+
+@dataclass(frozen=True, slots=True)
+class PaperTextScorer(RougeScorer):
+    """ROUGE-L over whole texts (Lin, 2004, section 3.2), averaged over the references.
+
+    Words are what stands between white space, in their own case and with their punctuation, except that a full stop
+    ends a sentence wherever it stands ("A.Ribicoff"). Each word counts once a text. A user would rather take the best
+    reference: here an answer equal to one of three references gets about 0.7, and one in capitals next to nothing.
+    """
+
+    def score(self, answer: str, example: Example) -> float:
+        """The mean F-measure over the references, in [0, 1)."""
+        return sum(_rouge_of_words(answer, reference) for reference in example.targets) / len(example.targets)
+
+
+def _rouge_of_words(text: str, reference: str) -> float:
+    """The F-measure of the words that lie on a common subsequence of any two sentences, over the texts' own words."""
+    ours, theirs = _sentences(text), _sentences(reference)
+    common: set[str] = set()
+    for sentence in theirs:
+        for other in ours:
+            common.update(_common_subsequence(sentence, other))
+    if not common:
+        return 0.0
+    precision = len(common) / len({word for sentence in ours for word in sentence})
+    recall = len(common) / len({word for sentence in theirs for word in sentence})
+    return 2 * precision * recall / (precision + recall + _EPSILON)
+
+
+def _sentences(text: str) -> list[list[str]]:
+    return [sentence.split() for sentence in text.split(".")]
+
+
+def _common_subsequence(first: list[str], second: list[str]) -> list[str]:
+    """A longest common subsequence, read from the end; where two are equally long, the one later in ``first``."""
+    lengths = [[0] * (len(second) + 1)]
+    for word in first:
+        above, row = lengths[-1], [0]
+        for column, other in enumerate(second):
+            row.append(above[column] + 1 if word == other else max(above[column + 1], row[column]))
+        lengths.append(row)
+    found: list[str] = []
+    row_index, column = len(first), len(second)
+    while row_index and column:
+        if first[row_index - 1] == second[column - 1]:
+            row_index, column = row_index - 1, column - 1
+            found.append(first[row_index])
+        elif lengths[row_index - 1][column] > lengths[row_index][column - 1]:
+            row_index -= 1
+        else:
+            column -= 1
+    return found

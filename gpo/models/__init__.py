@@ -1,0 +1,1 @@
+"""Chat and embedding models, and the decorators around a call."""

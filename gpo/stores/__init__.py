@@ -1,1 +1,0 @@
-"""Stores of completions; see ``gpo.completion_store``."""

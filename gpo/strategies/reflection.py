@@ -1,0 +1,127 @@
+"""Update direction: what the current prompt's failures on train examples have in common.
+
+The paper's "prompt + score + reflection", the counterpart of a gradient: the optimizer model says in words what is
+wrong with the prompt before it is asked for a better one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gpo.data.example import Example
+from gpo.data.task import Split
+from gpo.errors import ModelRefused, RefusalReason
+from gpo.evaluation.evaluator import Answered, Answerer
+from gpo.models.protocol import ChatModel, Message, Sampling, Usage
+from gpo.strategies.sections import SCALE, example_lines, joined, neutral, scored_lines, titled
+from gpo.text import without_controls
+from gpo.trajectory import Candidate, Spending
+
+_MAX_CHARACTERS = 10_000
+"""Of an account; it is asked for in five sentences, and goes into every later meta-prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A text by the optimizer model on the search so far, and what it cost; ``None`` where there was nothing to say."""
+
+    text: str | None = None
+    spending: Spending = field(default_factory=Spending)
+
+
+async def account(model: ChatModel, sampling: Sampling, seed: int, request: str) -> Account:
+    """Have the optimizer model write an account.
+
+    An empty reply, or one that the endpoint will not give to this request, is no account; the search goes on without.
+    One of more than 10,000 characters is cut there.
+
+    Raises:
+        ModelUnavailable, ModelRefused: the optimizer model could not be asked.
+    """
+    messages: list[Message] = [{"role": "user", "content": request}]
+    try:
+        reply = await model.complete(messages, sampling.seeded(seed))
+    except ModelRefused as refusal:
+        if refusal.reason is not RefusalReason.REQUEST:
+            raise
+        return Account(None, Spending(optimizer=Usage(failures=1)))
+    text = without_controls(reply.text).strip()[:_MAX_CHARACTERS]
+    return Account(text or None, Spending(optimizer=reply.usage))
+
+
+class Reflector(Protocol):
+    """Finds out what is wrong with the current prompt."""
+
+    async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Account:
+        """An account of the failures on a batch of train examples.
+
+        Args:
+            batch: positions in the train split.
+            seed: decides everything random here.
+
+        Raises:
+            ModelError, EvaluationError: a model could not be asked.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoReflection:
+    """Prompts and scores are the whole direction. GPO's own choice; costs nothing."""
+
+    async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Account:
+        return Account()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureReflector:
+    """Has the task model answer the batch, and shows the optimizer model the worst answers.
+
+    Costs one answer per example of the batch, and one call of the optimizer model where any of them failed.
+
+    Args:
+        examples: the train split.
+        num_failures: how many failures are shown, at most; the worst first, and among equals in the batch's order.
+    """
+
+    model: ChatModel
+    sampling: Sampling
+    answerer: Answerer
+    examples: Sequence[Example]
+    num_failures: int = 3
+
+    async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Account:
+        answers = await self.answerer.answer(current.prompt, Split.TRAIN, batch)
+        spending = sum((answer.spending for answer in answers), start=Spending())
+        failures = [
+            (value, index, answer)
+            for index, answer in zip(batch, answers, strict=True)
+            if (value := answer.value) is not None and value < 1
+        ]
+        if not failures:
+            return Account(None, spending)
+        worst = sorted(failures, key=lambda failure: failure[0])[: self.num_failures]
+        shown = "\n\n".join(_failure(self.examples[index], answer) for _, index, answer in worst)
+        reflection = await account(self.model, self.sampling, seed, _request(current, shown))
+        return Account(reflection.text, spending + reflection.spending)
+
+
+def _failure(example: Example, answer: Answered) -> str:
+    return f"{example_lines(example)}\nThe model's answer: {neutral(answer.text)}"
+
+
+def _request(current: Candidate, failures: str) -> str:
+    return joined(
+        "You examine prompts. A language model receives a prompt together with one input at a time and has to answer "
+        f"correctly. {SCALE}",
+        titled("Examined prompt", scored_lines(current)),
+        titled("Inputs that it failed on", failures),
+        titled(
+            "What to reflect on",
+            "Say in at most five sentences why this prompt leads to such answers, and what a better prompt would "
+            "say, leave out or say otherwise. Speak of what the failures have in common rather than of a single "
+            "input, and do not write the better prompt itself.",
+        ),
+    )

@@ -1,0 +1,73 @@
+"""What every text for the optimizer model is put together from: titled sections with prompts, scores and examples."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from gpo.data.example import Example
+from gpo.trajectory import Candidate
+
+START, END = "<START>", "<END>"
+"""The tags around a new prompt in a reply."""
+
+_TAG = re.compile(r"</?(?:START|END)>", re.IGNORECASE)
+# What a prompt calls its own sections is its own matter.
+_TITLES = (
+    "What to (?:do|note|reflect on)|What the search has taught|Examples of the task|Earlier prompts|Current prompt|"
+    "Examined prompt|Inputs that it failed on|Reflection on|Notes so far|Prompts? (?:before|after|that)"
+)
+_LABELS = "Prompt|Score|Reflection|Input|Correct answer|The model's answer"
+_OURS = re.compile(rf"^(?=##[ \t]+(?:{_TITLES})|(?:{_LABELS}):)", re.MULTILINE | re.IGNORECASE)
+
+
+def neutral(text: str) -> str:
+    """A text without the tags that mark the reply: a prompt or an example must not look like one.
+
+    Nor like a part of what is put together here: a line like the title of a section, or like a prompt or a score, is
+    set in by two spaces.
+    """
+    # A space in its place: the two sides of a tag that is taken out could join to another one.
+    return _OURS.sub("  ", _TAG.sub(" ", text))
+
+
+def titled(title: str, content: str) -> str:
+    """A section, or nothing where it would have no content."""
+    return f"## {title}\n\n{content}" if content else ""
+
+
+def joined(*sections: str) -> str:
+    """The sections that are not empty, set apart by empty lines."""
+    return "\n\n".join(section for section in sections if section)
+
+
+def prompt_line(candidate: Candidate) -> str:
+    """``Prompt: …``."""
+    return f"Prompt: {neutral(candidate.prompt.text)}"
+
+
+def scored_lines(candidate: Candidate) -> str:
+    """``Prompt: …`` and, below it, ``Score: …``: the mean on ``val`` as a percentage, from 0 to 100."""
+    return f"{prompt_line(candidate)}\nScore: {100 * candidate.score.mean:.1f}"
+
+
+def shown(candidate: Candidate, *, score: bool) -> str:
+    """The prompt, with its score or without."""
+    return scored_lines(candidate) if score else prompt_line(candidate)
+
+
+def ordered(candidates: Sequence[Candidate], *, by_score: bool) -> list[Candidate]:
+    """The candidates, worst first, or in the order in which they are given."""
+    return sorted(candidates, key=lambda candidate: candidate.score.mean) if by_score else list(candidates)
+
+
+def example_lines(example: Example) -> str:
+    """An example's input and its right answer."""
+    return f"Input: {neutral(example.input)}\nCorrect answer: {neutral(example.target)}"
+
+
+SCALE = (
+    "A prompt's score is the percentage of held-out inputs answered correctly with it (an answer may be partly "
+    "correct), from 0 (none) to 100 (all)."
+)
+"""Stands wherever scores are shown."""

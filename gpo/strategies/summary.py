@@ -1,0 +1,78 @@
+"""Update direction: a running summary of the search so far.
+
+The paper's trajectory use by summarization, the counterpart of momentum: every step's lesson is folded into one text,
+in which older lessons fade unless newer ones confirm them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from gpo.models.protocol import ChatModel, Sampling
+from gpo.strategies.reflection import Account, account
+from gpo.strategies.sections import SCALE, joined, neutral, ordered, shown, titled
+from gpo.trajectory import Step, Trajectory
+
+
+class Summarizer(Protocol):
+    """Carries what was learnt from step to step."""
+
+    async def summarize(self, trajectory: Trajectory, *, seed: int) -> Account:
+        """An account of all steps so far, for the next one.
+
+        Raises:
+            ModelError: the optimizer model could not be asked.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoSummary:
+    """Nothing is carried on in words. GPO's own choice; costs nothing."""
+
+    async def summarize(self, trajectory: Trajectory, *, seed: int) -> Account:
+        return Account()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningSummary:
+    """Has the optimizer model bring the last summary up to date with the last step.
+
+    One call of the optimizer model in every step but the first, which has nothing to look back on. Where a call gave no
+    summary, the one before it stands.
+
+    Attributes:
+        show_scores: whether prompts stand with their scores. Without, only which prompt went on is told.
+    """
+
+    model: ChatModel
+    sampling: Sampling
+    show_scores: bool = True
+
+    async def summarize(self, trajectory: Trajectory, *, seed: int) -> Account:
+        if not trajectory.steps:
+            return Account()
+        before = trajectory.steps[-2].successor if len(trajectory.steps) > 1 else trajectory.initial
+        last = trajectory.steps[-1]
+        sections = [
+            "You keep the notes of a search for a better prompt. A language model receives a prompt together with one "
+            f"input at a time and has to answer correctly.{f' {SCALE}' if self.show_scores else ''}",
+            titled("Notes so far", neutral(last.direction.summary or "")),
+            titled("Prompt before the last step", shown(before, score=self.show_scores)),
+            titled("Reflection on that prompt", neutral(last.direction.reflection or "")),
+            titled(f"Prompts that the last step tried{', worst first' if self.show_scores else ''}", self._tried(last)),
+            titled("Prompt after the last step", "" if self.show_scores else shown(last.successor, score=False)),
+            titled(
+                "What to note",
+                "Write the notes anew, in at most five sentences: what makes prompts for this task better, and what "
+                "makes them worse. Keep of the old notes what still holds, correct what the last step has shown to "
+                "be wrong, and do not write a prompt.",
+            ),
+        ]
+        summary = await account(self.model, self.sampling, seed, joined(*sections))
+        return Account(summary.text or last.direction.summary, summary.spending)
+
+    def _tried(self, step: Step) -> str:
+        candidates = ordered(step.candidates, by_score=self.show_scores)
+        return "\n\n".join(shown(candidate, score=self.show_scores) for candidate in candidates)

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import logging
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from actors.checkpoints import CheckpointStore
+from actors.folder import Folder
+from actors.lease import Fence, LeaseLost
+from actors.search import SearchKey
+from gpo.checkpoint import Checkpoint, decode, encode
+from gpo.errors import CheckpointError, StorageError
+from gpo.testing.samples import TRAJECTORIES
+
+KEY = SearchKey("task", 3)
+FIRST = Checkpoint(TRAJECTORIES["one step"], test={})
+SECOND = Checkpoint(TRAJECTORIES["several steps, with ties"], test={})
+NAME = "task/seed-3.msgpack"
+BEFORE = "task/seed-3.previous"
+
+
+@pytest.fixture
+def store(new_folder: Callable[[], str]) -> CheckpointStore:
+    return CheckpointStore(Folder(new_folder()))
+
+
+def test_checkpoints_are_found_by_task_and_seed(store: CheckpointStore) -> None:
+    assert store.load(KEY) is None
+    store.save(KEY, FIRST)
+    assert store.load(KEY) == FIRST
+    assert store.load(SearchKey("task", 4)) is None
+    assert store.folder.read(NAME) is not None
+
+
+def test_the_last_one_counts_and_the_one_before_it_is_kept(store: CheckpointStore) -> None:
+    for checkpoint in (FIRST, SECOND, FIRST):
+        store.save(KEY, checkpoint)
+    assert store.load(KEY) == FIRST
+    assert decode(store.folder.read(BEFORE) or b"") == SECOND
+    assert (store.folder / "task").names() == ["seed-3.msgpack", "seed-3.previous"]
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\xc1", encode(SECOND)[:-9], encode(SECOND).replace(b"Reason", b"Season")])
+def test_in_place_of_a_damaged_one_the_one_before_it_is_read(
+    store: CheckpointStore, damaged: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.save(KEY, FIRST)
+    store.save(KEY, SECOND)
+    store.folder.write(NAME, damaged)
+
+    with caplog.at_level(logging.WARNING):
+        assert store.load(KEY) == FIRST
+    assert f"{store.folder.path(NAME)}: the checkpoint is damaged" in caplog.text
+
+    # Who only looks changes nothing: another process may be at work here.
+    assert store.folder.read(NAME) == damaged
+
+    # Nor does the damaged one get into the whole one's place.
+    store.save(KEY, SECOND)
+    store.folder.write(NAME, damaged)
+    assert store.load(KEY) == FIRST
+
+
+def test_where_none_is_whole_the_file_and_the_remedy_are_named(store: CheckpointStore) -> None:
+    message = r"task/seed-3\.msgpack: the checkpoint is damaged.*; restore the file from a copy, or remove it"
+    store.folder.write(NAME, encode(SECOND)[:-9])
+    with pytest.raises(CheckpointError, match=message):
+        store.load(KEY)
+    store.folder.write(BEFORE, encode(FIRST)[:-9])
+    with pytest.raises(CheckpointError, match=message):
+        store.load(KEY)
+
+
+def test_a_damaged_one_does_not_displace_the_whole_one_before_it(store: CheckpointStore) -> None:
+    store.save(KEY, FIRST)
+    store.save(KEY, SECOND)
+    store.folder.write(NAME, encode(SECOND, str(KEY))[:-9])
+    store.save(KEY, SECOND)
+    store.folder.write(NAME, b"")
+    assert store.load(KEY) == FIRST
+
+
+def test_another_search_s_checkpoint_is_refused(store: CheckpointStore) -> None:
+    store.save(KEY, FIRST)
+    store.folder.copy(NAME, "other/seed-3.msgpack")
+    with pytest.raises(
+        CheckpointError, match=r"other/seed-3\.msgpack: the checkpoint is that of task/3, not of other/3"
+    ):
+        store.load(SearchKey("other", 3))
+
+
+def test_another_program_s_checkpoint_is_not_taken_for_damage(store: CheckpointStore) -> None:
+    store.folder.write(BEFORE, encode(FIRST))
+    store.folder.write(NAME, msgpack.packb({"schema": 99}))
+    with pytest.raises(CheckpointError, match=r"seed-3\.msgpack: the checkpoint has schema version 99"):
+        store.load(KEY)
+
+
+def test_nothing_is_written_where_another_has_taken_over(store: CheckpointStore) -> None:
+    place = store.folder / "lease"
+    fenced = CheckpointStore(store.folder, Fence(place, 1))
+    place.write("000001.json", b"{}")
+    fenced.save(KEY, FIRST)
+
+    place.write("000002.json", b"{}")
+    with pytest.raises(LeaseLost, match="was taken over by another process"):
+        fenced.save(KEY, SECOND)
+    assert store.load(KEY) == FIRST
+    assert store.folder.read(BEFORE) is None
+
+
+def test_a_store_out_of_reach_is_named(stopped_store: str) -> None:
+    store = CheckpointStore(Folder(stopped_store))
+    with pytest.raises(StorageError, match=r"s3://bucket/folder/task/seed-3\.msgpack cannot be written: Endpoint"):
+        store.save(KEY, FIRST)
+    with pytest.raises(StorageError, match=r"s3://bucket/folder/task/seed-3\.msgpack cannot be read: Endpoint"):
+        store.load(KEY)
+
+
+@pytest.mark.usefixtures("object_store")
+def test_a_bucket_that_is_not_there_is_named_at_once() -> None:
+    with pytest.raises(StorageError, match="bucket does not exist"):
+        CheckpointStore(Folder("s3://nobody-s/folder")).save(KEY, FIRST)
+
+
+def test_a_path_that_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "task").touch()
+    store = CheckpointStore(Folder(str(tmp_path)))
+    with pytest.raises(StorageError, match=r"seed-3\.msgpack cannot be written"):
+        store.save(KEY, FIRST)
+    with pytest.raises(StorageError, match=r"seed-3\.msgpack cannot be read"):
+        store.load(KEY)
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """As a disk that is full after so many bytes: the system refuses the rest of a write."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def mounted(*arguments: str, at: Path) -> Iterator[None]:
+    at.mkdir(exist_ok=True)
+    if subprocess.run(["mount", *arguments, str(at)], capture_output=True).returncode:
+        pytest.skip("file systems may not be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(at)], check=True)
+
+
+def test_a_write_cut_short_leaves_the_last_one(tmp_path: Path) -> None:
+    store = CheckpointStore(Folder(str(tmp_path)))
+    store.save(KEY, FIRST)
+    with files_of_at_most(len(encode(SECOND)) - 1), pytest.raises(StorageError, match="File too large") as failed:
+        store.save(KEY, SECOND)
+    assert not isinstance(failed.value, CheckpointError)  # which would be one trajectory's
+    assert store.load(KEY) == FIRST
+    assert (store.folder / "task").names() == ["seed-3.msgpack", "seed-3.previous"]
+
+
+def test_a_full_disk_leaves_the_last_one(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with mounted("-t", "tmpfs", "-o", "size=64k", "tmpfs", at=disk):
+        store = CheckpointStore(Folder(str(disk)))
+        store.save(KEY, FIRST)
+        (disk / "rest").write_bytes(bytes(shutil.disk_usage(disk).free))
+        with pytest.raises(StorageError, match=r"seed-3\.msgpack cannot be written: .*No space left on device"):
+            store.save(KEY, SECOND)
+        assert store.load(KEY) == FIRST
+        (disk / "rest").unlink()
+        store.save(KEY, SECOND)
+        assert store.load(KEY) == SECOND
+
+
+def test_a_read_only_folder_leaves_the_last_one(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with mounted("-t", "tmpfs", "tmpfs", at=disk):
+        store = CheckpointStore(Folder(str(disk)))
+        store.save(KEY, FIRST)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with pytest.raises(StorageError, match=r"seed-3\.msgpack cannot be written: .*Read-only file system"):
+            store.save(KEY, SECOND)
+        assert store.load(KEY) == FIRST

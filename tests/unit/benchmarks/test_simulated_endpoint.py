@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from benchmarks.simulated import task_model
+from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint, embed
+from gpo.evaluation.answer_format import Position
+from gpo.strategies.meta_prompt import Brief, FullMetaPrompt
+from gpo.testing.samples import candidate
+from gpo.trajectory import Direction
+from tests.paths import ROOT
+
+INITIAL = "Classify the support ticket into one of: billing, technical, shipping, account."
+GOOD = "Read carefully and classify the customer ticket: answer with exactly one category label, a single word only."
+TICKET = "Hello, my invoice has been bothering me since Monday, so what should I do now?"
+META_PROMPT = FullMetaPrompt().messages(Brief(candidate(INITIAL, 0.3), Direction(), None, (), Position.QUESTION_BEGIN))
+
+
+@pytest.fixture
+def endpoint() -> Iterator[SimulatedEndpoint]:
+    with SimulatedEndpoint() as running:
+        yield running
+
+
+def client(endpoint: SimulatedEndpoint, key: str = "any") -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=endpoint.base_url, api_key=key, max_retries=0, timeout=10)
+
+
+def user(text: str) -> list[Any]:
+    return [{"role": "user", "content": text}]
+
+
+async def ask(endpoint: SimulatedEndpoint, text: str, model: str = "task-model", **settings: Any) -> Any:
+    async with client(endpoint) as api:
+        return await api.chat.completions.create(model=model, messages=user(text), **settings)
+
+
+async def test_lists_its_models(endpoint: SimulatedEndpoint) -> None:
+    async with client(endpoint) as api:
+        assert [model.id async for model in api.models.list()] == ["task-model", "opt-model", "embed-model"]
+        endpoint.behaviour = Behaviour(list_models=False)
+        with pytest.raises(openai.NotFoundError):
+            await api.models.list()
+
+
+async def test_answers_tickets_with_usage(endpoint: SimulatedEndpoint) -> None:
+    text = f"{GOOD}\n{TICKET}"
+    reply = await ask(endpoint, text, n=2)
+    assert [choice.message.content for choice in reply.choices] == [task_model.answer(user(text), seed=0)] * 2
+    assert reply.choices[0].finish_reason == "stop"
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (len(text.split()), 2)
+
+
+async def test_optimizer_model_follows_seed_temperature_and_limits(endpoint: SimulatedEndpoint) -> None:
+    text = META_PROMPT[0]["content"]
+
+    async def reply(**settings: Any) -> Any:
+        return (await ask(endpoint, text, "opt-model", **settings)).choices[0]
+
+    first, again, other = [(await reply(seed=seed, temperature=1.0)).message.content for seed in (1, 1, 2)]
+    assert first == again != other
+    assert first.startswith("<START>")
+    assert first.endswith("<END>")
+    cold = [(await reply(seed=seed, temperature=0)).message.content for seed in (1, 2)]
+    assert cold[0] == cold[1]
+    stopped = await reply(seed=1, stop=["<END>"])
+    assert (stopped.message.content + "<END>", stopped.finish_reason) == (first, "stop")
+    short = await reply(seed=1, max_tokens=3)
+    assert (short.message.content, short.finish_reason) == (" ".join(first.split()[:3]), "length")
+    several = await ask(endpoint, text, "opt-model", n=4, temperature=1.0)
+    assert len({choice.message.content for choice in several.choices}) > 1
+    endpoint.behaviour = Behaviour(malformed_rate=1.0)
+    malformed = [(await reply(seed=seed)).message.content for seed in range(8)]
+    assert "" in malformed
+    assert not any("<START>" in text for text in malformed)
+
+
+async def test_without_a_seed_the_same_request_is_drawn_anew(endpoint: SimulatedEndpoint) -> None:
+    async def replies(**settings: Any) -> list[str]:
+        text = META_PROMPT[0]["content"]
+        return [(await ask(endpoint, text, "opt-model", **settings)).choices[0].message.content for _ in range(4)]
+
+    assert len(set(await replies(temperature=1.0))) == 4
+    assert len(set(await replies(temperature=1.0, seed=1))) == 1
+    assert len(set(await replies(temperature=0.0))) == 1
+
+
+@pytest.mark.parametrize("encoding", ["float", "base64", None])
+async def test_embeds_in_either_encoding(endpoint: SimulatedEndpoint, encoding: Any) -> None:
+    texts = [INITIAL, GOOD]
+    settings = {} if encoding is None else {"encoding_format": encoding}
+    async with client(endpoint) as api:
+        reply = await api.embeddings.create(model="embed-model", input=texts, **settings)
+    vectors: list[Any] = [row.embedding for row in reply.data]
+    if encoding == "base64":  # asked for by name, the client leaves it undecoded
+        vectors = [struct.unpack("<64f", base64.b64decode(vector)) for vector in vectors]
+    for text, vector in zip(texts, vectors, strict=True):
+        assert vector == pytest.approx(embed(text), abs=1e-6)
+
+
+async def test_refuses_wrong_keys_unknown_models_and_malformed_bodies() -> None:
+    with SimulatedEndpoint(Behaviour(api_key="right")) as endpoint:
+        async with client(endpoint, "wrong") as api:
+            with pytest.raises(openai.AuthenticationError) as wrong:
+                await api.models.list()
+        assert wrong.value.code == "invalid_api_key"
+        async with client(endpoint, "right") as api:
+            await api.models.list()
+            with pytest.raises(openai.NotFoundError) as unknown:
+                await api.chat.completions.create(model="other", messages=user("hi"))
+            assert (unknown.value.code, unknown.value.type) == ("model_not_found", "invalid_request_error")
+            malformed: list[dict[str, Any]] = [
+                {"messages": []},
+                {"messages": user("hi"), "n": 0},
+                {"messages": user("hi"), "max_tokens": 0},
+                {"messages": user("hi"), "temperature": 3},
+                {"messages": [{"role": "wizard", "content": "hi"}]},
+                {"messages": [{"role": ["user"], "content": "hi"}]},
+                {"messages": ["hi"]},
+                {"messages": [{"role": "user", "content": 7}]},
+            ]
+            for body in malformed:
+                with pytest.raises(openai.BadRequestError):
+                    await api.chat.completions.create(model="task-model", **body)
+            with pytest.raises(openai.NotFoundError):
+                await api.post("/elsewhere", cast_to=object)
+        assert "right" not in repr(endpoint.behaviour)
+        assert [record.status for record in endpoint.requests] == [401, 200, 404, *[400] * len(malformed), 404]
+
+
+async def test_refuses_more_requests_at_once_than_its_limit() -> None:
+    with SimulatedEndpoint(Behaviour(latency_s=0.3, limit=2, retry_after_s=1.5)) as endpoint:
+        replies = await asyncio.gather(*(ask(endpoint, f"{TICKET} {i}") for i in range(5)), return_exceptions=True)
+        refused = [reply for reply in replies if isinstance(reply, openai.RateLimitError)]
+        assert len(refused) == 3
+        assert {error.response.headers["retry-after"] for error in refused} == {"1.5"}
+        assert Counter(record.status for record in endpoint.requests) == {200: 2, 429: 3}
+        assert max(record.in_flight for record in endpoint.requests if record.status == 200) == 2
+        await ask(endpoint, TICKET)  # there is room again
+
+
+async def test_injected_errors_pass_on_repetition() -> None:
+    async def attempts_needed(seed: int) -> list[int]:
+        with SimulatedEndpoint(Behaviour(error_rate=0.5, seed=seed)) as endpoint:
+            async with client(endpoint) as api:
+                needed = [await attempts(api, f"{TICKET} {number}") for number in range(12)]
+            assert Counter(record.status for record in endpoint.requests) == {200: 12, 500: sum(needed) - 12}
+            return needed
+
+    async def attempts(api: openai.AsyncOpenAI, text: str) -> int:
+        for attempt in range(1, 50):
+            with suppress(openai.InternalServerError):
+                await api.chat.completions.create(model="task-model", messages=user(text))
+                return attempt
+        pytest.fail("50 errors in a row")
+
+    first = await attempts_needed(0)
+    assert max(first) > 1
+    assert first == await attempts_needed(0)
+    assert first != await attempts_needed(1)
+
+
+async def test_fails_for_a_while_and_recovers(endpoint: SimulatedEndpoint) -> None:
+    endpoint.behaviour = replace(endpoint.behaviour, fail_next=2, error_status=503)
+    for _ in range(2):
+        with pytest.raises(openai.InternalServerError):
+            await ask(endpoint, TICKET)
+    await ask(endpoint, TICKET)
+    endpoint.behaviour = replace(endpoint.behaviour, fail_next=1)
+    with pytest.raises(openai.InternalServerError):
+        await ask(endpoint, TICKET)
+    endpoint.behaviour = Behaviour()
+    await ask(endpoint, TICKET)
+    assert [record.status for record in endpoint.requests] == [503, 503, 200, 503, 200]
+
+
+async def test_a_hanging_request_frees_its_place_when_the_client_leaves() -> None:
+    with SimulatedEndpoint(Behaviour(hang_rate=1.0, limit=1)) as endpoint:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ask(endpoint, TICKET), 0.3)
+        endpoint.behaviour = Behaviour(limit=1)
+        for _ in range(100):
+            if endpoint.requests:
+                break
+            await asyncio.sleep(0.02)
+        await ask(endpoint, TICKET)
+        assert [record.status for record in endpoint.requests] == [499, 200]
+
+
+async def test_latency_grows_with_the_reply() -> None:
+    text = META_PROMPT[0]["content"]
+    with SimulatedEndpoint(Behaviour(latency_s=0.05, latency_per_token_s=0.02)) as endpoint:
+        await ask(endpoint, text, max_tokens=10)
+        await ask(endpoint, text, max_tokens=1)
+        long, short = (record.finished_s - record.started_s for record in endpoint.requests)
+    assert short >= 0.07
+    assert long >= 0.25
+
+
+async def test_access_log_holds_the_records(tmp_path: Path) -> None:
+    log = tmp_path / "access.jsonl"
+    with SimulatedEndpoint(access_log=log) as endpoint:
+        await ask(endpoint, TICKET, temperature=0)
+        await ask(endpoint, TICKET, temperature=0)
+        await ask(endpoint, TICKET, temperature=1)
+    assert [json.loads(line) for line in log.read_text("utf-8").splitlines()] == list(map(asdict, endpoint.requests))
+    same, again, other = (record.content for record in endpoint.requests)
+    assert same == again != other
+    assert all(record.started_s <= record.finished_s for record in endpoint.requests)
+    assert (endpoint.requests[0].path, endpoint.requests[0].model) == ("/v1/chat/completions", "task-model")
+
+
+def test_an_address_in_use_is_an_error(endpoint: SimulatedEndpoint) -> None:
+    port = int(endpoint.base_url.split(":")[-1].removesuffix("/v1"))
+    with pytest.raises(OSError, match="in use"), SimulatedEndpoint(port=port):
+        pytest.fail("listens on an address in use")
+
+
+def test_runs_as_a_process_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    log = tmp_path / "access.jsonl"
+    command = [sys.executable, "-m", "benchmarks.simulated_endpoint", "--port", "0"]
+    options = ["--api-key-env", "SIMULATED_KEY", "--access-log", str(log), "--no-models"]
+    environment = {**os.environ, "SIMULATED_KEY": "right"}
+    with subprocess.Popen(
+        [*command, *options], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        announced = process.stdout.readline()
+        assert announced.startswith("listening on http://127.0.0.1:")
+        with openai.OpenAI(base_url=announced.split()[-1], api_key="right", max_retries=0) as api:
+            api.chat.completions.create(model="task-model", messages=user(TICKET))
+            with pytest.raises(openai.NotFoundError):
+                api.models.list()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=5) == 0
+    assert [json.loads(line)["status"] for line in log.read_text("utf-8").splitlines()] == [200, 404]

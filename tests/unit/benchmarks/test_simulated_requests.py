@@ -1,0 +1,135 @@
+"""The texts come from the classes that send them, so that a wording which the simulation cannot read fails here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.simulated.advice import Advice, read_advice
+from benchmarks.simulated.assignment import GAIN_PER_REWRITING, Assignment, read_assignment
+from benchmarks.simulated.note_taking import Notes
+from benchmarks.simulated.optimizer_model import Request, read_request
+from benchmarks.simulated.reflecting import Examination
+from gpo.data.example import Example
+from gpo.data.task import Split
+from gpo.evaluation.answer_format import AnswerFormat, Position
+from gpo.evaluation.evaluator import Answered
+from gpo.models.protocol import Message, Sampling
+from gpo.prompt import Prompt
+from gpo.strategies.compact_meta_prompt import CompactMetaPrompt, Kind
+from gpo.strategies.meta_prompt import Brief, FullMetaPrompt, MetaPrompt
+from gpo.strategies.refinement import Editing, Generation, Paraphrase, Refinement
+from gpo.strategies.reflection import FailureReflector
+from gpo.strategies.summary import RunningSummary
+from gpo.testing.fakes import FakeModel
+from gpo.testing.samples import candidate, trajectory
+from gpo.trajectory import Direction, Spending, Trajectory
+
+INITIAL = "Classify the support ticket into one of: billing, technical, shipping, account."
+GOOD = "Read carefully.\n\n## Rules\nAt most 3 words."
+EXAMPLES = [
+    Example("Hello, my invoice has been bothering me since Monday.", ("billing",)),
+    Example("Hi there, my login has been bothering me since Monday.", ("account",)),
+    Example("Last night, we spoke of the drizzle again.", ("rain",)),
+]
+CURRENT, WORSE, BETTER = candidate(INITIAL, 0.3), candidate("Guess.", 0.1), candidate(GOOD, 0.7)
+REFLECTION, SUMMARY = Advice(("only",), ("poem", "joke")), Advice(("exactly", "label"))
+EARLIER = Advice((), ("guess",))
+DIRECTIONS = {
+    "alone": (Direction(), Advice()),
+    "history": (Direction((BETTER, WORSE), (None, None)), Advice()),
+    "reflection": (Direction(reflection=f"It is vague. {REFLECTION.worded()}"), REFLECTION),
+    "summary": (Direction(summary=SUMMARY.worded()), SUMMARY),
+    "everything": (
+        Direction((BETTER, WORSE), (None, EARLIER.worded()), REFLECTION.worded(), SUMMARY.worded()),
+        Advice(("exactly", "label", "only"), ("guess", "poem", "joke")),
+    ),
+}
+REFINEMENTS: dict[Kind, Refinement] = {"generation": Generation(), "editing": Editing(), "paraphrase": Paraphrase()}
+
+
+def messages(meta_prompt: MetaPrompt, direction: Direction, step_size: int | None = None) -> list[Message]:
+    return meta_prompt.messages(Brief(CURRENT, direction, step_size, EXAMPLES, Position.QUESTION_BEGIN))
+
+
+@pytest.mark.parametrize("kind", REFINEMENTS)
+@pytest.mark.parametrize("step_size", [None, 1, 17])
+@pytest.mark.parametrize("shown", DIRECTIONS)
+@pytest.mark.parametrize("show_scores", [True, False])
+def test_full_meta_prompts(kind: Kind, step_size: int | None, shown: str, show_scores: bool) -> None:
+    direction, advice = DIRECTIONS[shown]
+    scored = [("Guess.", 10.0), (GOOD, 70.0)] if direction.neighbours else []
+    scores = (*scored, (INITIAL, 30.0)) if show_scores else ()
+    asked = messages(FullMetaPrompt(REFINEMENTS[kind], show_scores), direction, step_size)
+    assert read_request(asked) == Assignment(INITIAL, scores, advice, step_size, kind)
+
+
+@pytest.mark.parametrize("kind", REFINEMENTS)
+@pytest.mark.parametrize("shown", DIRECTIONS)
+def test_compact_meta_prompts(kind: Kind, shown: str) -> None:
+    direction, said = DIRECTIONS[shown]
+    path = [("Guess.", 0.0), (GOOD, GAIN_PER_REWRITING), (INITIAL, 2 * GAIN_PER_REWRITING)]
+    advice = Advice(said.say, tuple(word for word in said.avoid if word != "guess"))  # reflections on others: not shown
+    asked = messages(CompactMetaPrompt(kind), direction)
+    assert read_request(asked) == Assignment(
+        INITIAL, tuple(path) if direction.neighbours else (), advice, step_size=None, kind=kind
+    )
+
+
+def test_a_prompt_of_several_lines_is_the_whole_of_its_request() -> None:
+    for meta_prompt in (FullMetaPrompt(), FullMetaPrompt(show_scores=False), CompactMetaPrompt()):
+        asked = meta_prompt.messages(Brief(BETTER, Direction((WORSE,), (None,)), 5, EXAMPLES, Position.SYSTEM))
+        assignment = read_assignment(asked)
+        assert assignment is not None
+        assert assignment.current == GOOD
+
+
+async def reflection_request(current: str, examples: Sequence[Example], num_failures: int = 3) -> Request | None:
+    class Wrong:
+        async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
+            return [Answered("Hm.", 0.0, Spending()) for _ in indices]
+
+    model = FakeModel.scripted(["Well."])
+    reflector = FailureReflector(
+        model=model, sampling=Sampling(), answerer=Wrong(), examples=examples, num_failures=num_failures
+    )
+    await reflector.reflect(candidate(current, 0.3), range(len(examples)), seed=1)
+    return read_request(model.calls[0][0])
+
+
+async def test_requests_for_a_reflection() -> None:
+    assert await reflection_request(GOOD, EXAMPLES) == Examination(GOOD, "tickets", 3)
+    assert await reflection_request(INITIAL, EXAMPLES[::-1], 1) == Examination(INITIAL, "weather", 1)
+    assert await reflection_request(INITIAL, [Example("1 + 1 = ?", ("2",))]) == Examination(INITIAL, None, 1)
+
+
+async def summary_request(search: Trajectory) -> Request | None:
+    model = FakeModel.scripted(["Well."])
+    await RunningSummary(model=model, sampling=Sampling()).summarize(search, seed=1)
+    return read_request(model.calls[0][0])
+
+
+async def test_requests_for_a_summary() -> None:
+    search = trajectory(CURRENT, [BETTER, WORSE])
+    before = ((INITIAL, 30.0), ("Guess.", 10.0), (GOOD, 70.0))
+    assert await summary_request(search) == Notes(Advice(), Advice(), before)
+    told = replace(search.steps[0], direction=DIRECTIONS["everything"][0])
+    assert await summary_request(replace(search, steps=(told,))) == Notes(SUMMARY, REFLECTION, before)
+    assert await summary_request(trajectory(CURRENT, [])) == Notes(Advice(), Advice(), before[:1])
+
+
+def test_questions_to_a_task_model_ask_for_nothing_else() -> None:
+    prompts = (INITIAL, GOOD, "Rewrite this instruction.", "## What to do\nSay the label.", "## Current prompt")
+    for prompt in prompts:
+        for position in Position:
+            form = AnswerFormat(position, demonstrations=tuple(EXAMPLES[1:]))
+            assert read_request(form.messages(Prompt(prompt), EXAMPLES[0])) is None
+    assert read_request([]) is None
+
+
+def test_advice_survives_being_worded() -> None:
+    for advice in (Advice(), Advice(("a",)), Advice((), ("b", "c")), Advice(("a", "d", "e"), ("b",))):
+        assert read_advice(f"Once more: {advice.worded()} Done.") == advice
+    assert read_advice("It should say more.", "It should say 'a'.", "It should say 'a', 'b'.").say == ("a", "a", "b")

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from statistics import mean
+from typing import Any
+
+import pytest
+
+from benchmarks.simulated import task_model
+from benchmarks.simulated.domains import DOMAINS, splits
+from benchmarks.simulated.embedding_model import embed
+from benchmarks.simulated.hashing import uniform
+from benchmarks.simulated.landscape import quality, weights
+from benchmarks.simulated.question import Question, read_question
+from gpo.data.example import Example
+from gpo.evaluation.answer_format import AnswerFormat, Position
+from gpo.evaluation.metrics import BooleanScorer, ChoiceScorer, ExactScorer, LabelScorer, NumberScorer, Scorer
+from gpo.models.protocol import Message
+from gpo.prompt import Prompt
+
+INITIAL = DOMAINS["tickets"].initial
+EXAMPLES = {
+    domain: [Example(row["text"], (row["label"],)) for rows in splits(domain, seed=130).values() for row in rows]
+    for domain in DOMAINS
+}
+TICKET = EXAMPLES["tickets"][0].input
+
+
+def user(text: str) -> list[Any]:
+    return [{"role": "user", "content": text}]
+
+
+def right(domain: str, prompt: str, answer_format: AnswerFormat, seed: int = 0) -> set[str]:
+    """The texts that are answered rightly under a prompt."""
+    asked = [(example, answer_format.messages(Prompt(prompt), example)) for example in EXAMPLES[domain]]
+    answers = [(example, task_model.answer(messages, seed=seed)) for example, messages in asked]
+    assert {answer for _, answer in answers} <= set(DOMAINS[domain].labels)
+    return {example.input for example, answer in answers if answer == example.target}
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_right_as_often_as_the_prompt_is_good(domain: str) -> None:
+    initial, effects = DOMAINS[domain].initial, weights(domain)
+    good = f"{initial} {' '.join(sorted(effects, key=lambda word: effects[word])[-12:])}"
+    bad = f"{initial} {min(effects, key=lambda word: effects[word])}"
+    assert right(domain, bad, AnswerFormat()) < right(domain, initial, AnswerFormat())
+    assert right(domain, initial, AnswerFormat()) < right(domain, good, AnswerFormat())
+    for prompt in (initial, good):
+        shares = [len(right(domain, prompt, AnswerFormat(), seed)) / len(EXAMPLES[domain]) for seed in range(10)]
+        assert mean(shares) == pytest.approx(quality(prompt, domain), abs=0.06)
+
+
+@pytest.mark.parametrize("position", Position)
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("prompt", [INITIAL, "Sort them:\nbilling (invoice, refund) or account (login).", "Label it."])
+def test_example_and_prompt_are_told_apart_at_every_position(position: Position, marked: bool, prompt: str) -> None:
+    for domain, examples in EXAMPLES.items():
+        text, label = examples[0].input, examples[0].target
+        messages = AnswerFormat(position, question_marks=marked).messages(Prompt(prompt), examples[0])
+        assert read_question("\n".join(turn["content"] for turn in messages)) == Question(text, domain, label, prompt)
+
+
+@pytest.mark.parametrize("position", Position)
+def test_demonstrations_help_a_little_and_are_no_questions(position: Position) -> None:
+    shown, prompt = EXAMPLES["weather"][-5:], DOMAINS["weather"].initial
+    formats = [AnswerFormat(position, demonstrations=tuple(shown[:number])) for number in (0, 2, 4, 5)]
+    numbers = [mean(len(right("weather", prompt, form, seed)) for seed in range(10)) for form in formats]
+    gain = task_model.GAIN_PER_DEMONSTRATION * len(EXAMPLES["weather"])
+    assert numbers[3] == numbers[2]
+    assert numbers[1] - numbers[0] == pytest.approx(2 * gain, abs=gain)
+    assert numbers[2] - numbers[1] == pytest.approx(2 * gain, abs=gain)
+    assert right("weather", prompt, formats[0]) < right("weather", prompt, formats[2])
+
+
+@pytest.mark.parametrize("position", Position)
+@pytest.mark.parametrize("num_demonstrations", [0, 2])
+@pytest.mark.parametrize("prompt", [INITIAL, "Now give only the final answer."])
+def test_a_follow_up_gets_the_same_answer(position: Position, num_demonstrations: int, prompt: str) -> None:
+    scorer = LabelScorer(DOMAINS["tickets"].labels)
+    form = AnswerFormat(position, rounds=2, demonstrations=tuple(EXAMPLES["tickets"][-num_demonstrations or 999 :]))
+    assert len(form.demonstrations) == num_demonstrations
+    answers = set()
+    for example in EXAMPLES["tickets"][:20]:
+        first = form.messages(Prompt(prompt), example)
+        answer = task_model.answer(first, seed=0)
+        assert task_model.answer([*first, *follow_up(answer, scorer, example)], seed=0) == answer
+        answers.add(answer)
+    assert len(answers) == 4
+
+
+@pytest.mark.parametrize(
+    ("scorer", "question", "target"),
+    [
+        (ChoiceScorer(), "Which one?\nOptions:\n(A) red\n(B) green", "(A)"),
+        (BooleanScorer(), "Does it rain, Yes or No?", "Yes"),
+        (NumberScorer(), "How many?", "4"),
+        (ExactScorer(), "Who?", "Ada"),
+    ],
+)
+def test_a_follow_up_to_any_other_question_gets_the_same_answer(scorer: Scorer, question: str, target: str) -> None:
+    form = AnswerFormat(rounds=2, demonstrations=(Example("Which one?\nOptions:\n(Y) up\n(Z) down", ("(Z)",)),))
+    for number in range(10):
+        example = Example(f"Case {number}: {question}", (target,))
+        first = form.messages(Prompt("Think."), example)
+        answer = task_model.answer(first, seed=0)
+        assert answer not in ("(Y)", "(Z)")
+        assert task_model.answer([*first, *follow_up(answer, scorer, example)], seed=0) == answer
+        assert task_model.answer(replace(form, demonstrations=()).messages(Prompt("Think."), example), seed=0) == answer
+
+
+def follow_up(answer: str, scorer: Scorer, example: Example) -> list[Message]:
+    question = scorer.follow_up(example)
+    assert question is not None
+    return [{"role": "assistant", "content": f"I say {answer}."}, {"role": "user", "content": question}]
+
+
+@pytest.mark.parametrize(
+    ("text", "answers"),
+    [
+        ("Which one?\nOptions:\n(A) red\n(B) green\n(C) blue", {"(A)", "(B)", "(C)"}),
+        ("Is it?\nOptions:\n- Yes\n- No", {"Yes", "No"}),
+        ("Answer with Yes or No: does it rain?", {"Yes", "No"}),
+        ("not ( True ) and ( True ) is", {"True", "False"}),
+        ("How many?", {"Yes", "No", "(A)", "(B)", "42"}),
+    ],
+)
+def test_other_questions_get_one_of_their_options(text: str, answers: set[str]) -> None:
+    assert {task_model.answer(user(f"{text}\nVariant {i}."), seed=0) for i in range(60)} == answers
+
+
+def test_embeddings_of_texts_that_share_words_are_alike() -> None:
+    def cosine(one: str, other: str) -> float:
+        return sum(a * b for a, b in zip(embed(one), embed(other), strict=True))
+
+    assert len(embed(INITIAL)) == 64
+    assert cosine(INITIAL, INITIAL.upper()) == pytest.approx(1)
+    assert cosine("", "") == pytest.approx(1)
+    assert cosine(INITIAL, f"{INITIAL} Answer only.") > 0.7 > 0.5 > abs(cosine(INITIAL, "Think about it step by step."))
+
+
+def test_hashes_do_not_depend_on_the_process() -> None:
+    assert [round(uniform("a", 1), 6), round(uniform("a", 2), 6)] == [0.505886, 0.269022]

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from actors.search import Phase, SearchKey, Update
+from cluster.display.line_views import PlainView
+from cluster.display.live_view import LiveView
+from cluster.display.progress import Progress, Row, duration, percent, view_for
+from gpo.checkpoint import Checkpoint
+from gpo.limits.messages import Spent
+from gpo.testing.samples import TRAJECTORIES, candidate, trajectory
+
+FIRST, SECOND = SearchKey("triage", 0), SearchKey("[bold]triage", 1)
+STARTED = Checkpoint(TRAJECTORIES["only the initial prompt"], test={})
+ONE_STEP = Checkpoint(TRAJECTORIES["one step"], test={})
+UPDATES = [
+    Update(FIRST, Phase.INITIAL, evaluated=0, to_evaluate=1),
+    Update(FIRST, Phase.PROPOSING, checkpoint=STARTED),
+    Update(SECOND, Phase.PROPOSING, checkpoint=STARTED),
+    Update(FIRST, Phase.EVALUATING, checkpoint=STARTED),
+    Update(FIRST, Phase.EVALUATING, evaluated=1, to_evaluate=2),
+    Update(FIRST, Phase.TESTING, checkpoint=ONE_STEP),
+    Update(SECOND, Phase.DONE, error="TrajectoryLost: [red]gone[/red]"),
+    Update(FIRST, Phase.DONE, checkpoint=ONE_STEP),
+]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the time, in seconds since the start."""
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+    def set_to(seconds: float) -> None:
+        nonlocal now
+        now = 1000.0 + seconds
+
+    return set_to
+
+
+def console(*, terminal: bool) -> Console:
+    return Console(file=StringIO(), force_terminal=terminal, width=120, color_system=None)
+
+
+def shown(on: Console) -> str:
+    assert isinstance(on.file, StringIO)
+    return on.file.getvalue()
+
+
+def test_a_terminal_gets_a_table_and_anything_else_gets_lines() -> None:
+    assert isinstance(view_for(console(terminal=True)), LiveView)
+    assert isinstance(view_for(console(terminal=False)), PlainView)
+
+
+def test_plain_lines_tell_each_thing_once() -> None:
+    on = console(terminal=False)
+    progress = Progress({FIRST: 1, SECOND: 1})
+    with PlainView(on) as view:
+        view.status("Starting Ray")
+        view.begin(progress)
+        for update in UPDATES:
+            progress.rows[update.key].take(update)
+            view.show(update)
+    lines = [line.partition("] ")[2].partition(", about")[0] for line in shown(on).splitlines()]
+    assert lines == [
+        "Starting Ray …",
+        "triage/0: initial prompt scored, best val 50.0 (initial 50.0), 1 prompts tried, 0 calls",
+        "[bold]triage/1: initial prompt scored, best val 50.0 (initial 50.0), 1 prompts tried, 0 calls",
+        "triage/0: step 1/1, best val 90.0 (initial 50.0), 3 prompts tried, 3 calls",
+        "[bold]triage/1: failed: TrajectoryLost: [red]gone[/red]",
+        "triage/0: done, best val 90.0 (initial 50.0), 3 prompts tried, 3 calls",
+    ]
+
+
+def test_the_live_table_can_be_drawn_at_any_time() -> None:
+    on = console(terminal=True)
+    progress = Progress({FIRST: 1, SECOND: 1})
+    with LiveView(on) as view:
+        view.status("Starting Ray")
+        on.print(view._render())
+        view.begin(progress)
+        for update in UPDATES:
+            progress.rows[update.key].take(update)
+            view.show(update)
+            on.print(view._render())
+    text = shown(on)
+    for words in ("Starting Ray …", "Best val", "[bold]triage", "evaluating 1/2", "90.0", "failed", "3 calls"):
+        assert words in text
+    assert "[bold]triage/1 failed: TrajectoryLost: [red]gone[/red]" in text
+
+
+def test_a_table_that_is_too_long_keeps_what_tells_most() -> None:
+    on = Console(file=StringIO(), force_terminal=True, width=120, height=10, color_system=None)
+    keys = [SearchKey(f"task-{number}", 0) for number in range(9)]
+    progress = Progress(dict.fromkeys(keys, 1))
+    for key, update in (
+        (keys[0], Update(keys[0], Phase.DONE)),
+        (keys[1], Update(keys[1], Phase.DONE, error="lost")),
+        (keys[8], Update(keys[8], Phase.PROPOSING, checkpoint=STARTED)),
+    ):
+        progress.rows[key].take(update)
+    view = LiveView(on)
+    view.begin(progress)
+    on.print(view._render())
+    text = on.file.getvalue()
+    assert [number for number in range(9) if f"task-{number} " in text] == [1, 2, 3, 4, 8]
+    (totals,) = [line.split() for line in text.splitlines() if line.startswith("all")]
+    assert totals == ["all", "9", "0/9", "2", "done,", "5", "shown", "50.0", "50.0", "1", "0"]
+    assert "1 failed" in text
+
+
+def test_trajectories_that_are_done_leave_a_table_that_is_too_long() -> None:
+    keys = [SearchKey(f"task-{number}", 0) for number in range(9)]
+    progress = Progress(dict.fromkeys(keys, 1))
+    for key in keys[:7]:
+        progress.rows[key].take(Update(key, Phase.DONE))
+    on = Console(file=StringIO(), force_terminal=True, width=120, height=10, color_system=None)
+    view = LiveView(on)
+    view.begin(progress)
+    on.print(view._render())
+    assert [number for number in range(9) if f"task-{number} " in shown(on)] == [7, 8]
+
+
+def test_calls_and_dollars_are_those_of_the_last_half_minute_and_of_the_run(clock: Callable[[float], None]) -> None:
+    progress = Progress({FIRST: 1})
+    assert progress.calls_per_s is None
+    for seconds, calls in ((0, 0), (10, 20), (20, 120), (50, 420)):
+        clock(seconds)
+        progress.take_spent(Spent(calls, 0, 1.5))
+    # The 300 calls of the last 30 s; those before do not count any more.
+    assert progress.calls_per_s == pytest.approx(10)
+    on = console(terminal=True)
+    view = LiveView(on)
+    view.begin(progress)
+    on.print(view._render())
+    assert "420 calls, 10.0/s · $1.50" in shown(on)
+
+
+def test_a_quiet_console_leaves_it_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    on = Console(file=StringIO(), quiet=True)
+    progress = Progress({FIRST: 1, SECOND: 1})
+    with caplog.at_level(logging.INFO, "cluster"), view_for(on) as view:
+        view.begin(progress)
+        for update in UPDATES:
+            progress.rows[update.key].take(update)
+            view.show(update)
+    told = [(record.getMessage(), record.__dict__["trajectory"]) for record in caplog.records]
+    assert told == [
+        ("initial prompt scored", "triage/0"),
+        ("initial prompt scored", "[bold]triage/1"),
+        ("step taken", "triage/0"),
+        ("failed: TrajectoryLost: [red]gone[/red]", "[bold]triage/1"),
+        ("done", "triage/0"),
+    ]
+    assert caplog.records[2].__dict__["best_prompt"] == ONE_STEP.trajectory.best.prompt.id
+    assert caplog.records[2].__dict__["step"] == 0
+
+
+def test_the_time_left_follows_the_pace_so_far(clock: Callable[[float], None]) -> None:
+    clock(0)
+    progress = Progress({FIRST: 2})
+    row = progress.rows[FIRST]
+    assert progress.left_s() is None
+    # The initial prompt is one of four shares of the work: the prompts before and after the steps, and the two steps.
+    clock(10)
+    row.take(Update(FIRST, Phase.PROPOSING, checkpoint=STARTED))
+    assert progress.left_s() == pytest.approx(30)
+    clock(20)
+    row.take(Update(FIRST, Phase.PROPOSING, checkpoint=ONE_STEP))
+    assert progress.left_s() == pytest.approx(20)
+    row.take(Update(FIRST, Phase.DONE, checkpoint=ONE_STEP))
+    assert progress.left_s() == 0.0
+
+
+def test_the_time_left_of_a_resumed_run_does_not_count_what_was_there(clock: Callable[[float], None]) -> None:
+    clock(0)
+    row = Row(FIRST, num_steps=4, started=time.monotonic())
+    row.take(Update(FIRST, Phase.PROPOSING, checkpoint=ONE_STEP))
+    assert row.left_s(time.monotonic()) is None
+    clock(10)
+    two_steps = trajectory(candidate("Think."), [candidate("Reason.")], [candidate("Decide.")])
+    row.take(Update(FIRST, Phase.PROPOSING, checkpoint=Checkpoint(two_steps, test={})))
+    # One step took 10 s; two more and the test prompts are left.
+    assert row.left_s(time.monotonic()) == pytest.approx(30)
+
+
+def test_the_share_of_the_work_never_falls_and_ends_at_one() -> None:
+    row = Row(FIRST, num_steps=1, started=0.0)
+    shares = []
+    for update in UPDATES:
+        if update.key == FIRST:
+            row.take(update)
+            shares.append(row.share)
+    assert shares == sorted(shares)
+    assert shares[0] == 0.0
+    assert shares[-1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3599, "59:59"), (3600, "1 h 00 min")]
+)
+def test_durations_read_as_people_write_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "–"), (float("nan"), "–"), (0.0, "0.0"), (0.1234, "12.3"), (1, "100.0")]
+)
+def test_scores_are_percentages(value: float | None, text: str) -> None:
+    assert percent(value) == text

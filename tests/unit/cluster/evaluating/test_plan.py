@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.config.loading import validate
+from cluster.config.root import RunConfig
+from cluster.evaluating.plan import Expense, cost_usd, plan_document, plan_table, planned
+from cluster.session.models import build_tasks
+from tests.paths import TRIAGE
+
+MODEL = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model", "sampling": {"max_tokens": 10}}
+
+
+def config(optimizer: dict[str, Any], task: dict[str, Any] | None = None, **sections: Any) -> RunConfig:
+    triage = {
+        "name": "triage",
+        "data": {split: str(TRIAGE / f"{split}.jsonl") for split in ("train", "val", "test")},
+        "fields": {"input": "text", "target": "label"},
+        "answer": {"kind": "exact"},
+    }
+    return validate(
+        {
+            "models": {"task": MODEL, "optimizer": MODEL},
+            "tasks": [{**triage, **(task or {})}],
+            "optimizer": {"steps": 3, "candidates": 4, **optimizer},
+            "evaluation": {"val_size": 5, "test_size": 7},
+            **sections,
+        },
+        base_dir=Path("/"),
+    )
+
+
+def calls(made: RunConfig) -> dict[str, int]:
+    (plan,) = planned(made, build_tasks(made))
+    return {role: expense.calls for role, expense in plan.by_role.items()}
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (config({}), {"task": 5 * 13 + 7 * 2, "optimizer": 12}),
+        (config({"steps": 0}), {"task": 5 + 7, "optimizer": 0}),
+        (config({}, run={"seeds": [0, 1]}), {"task": 2 * (5 * 13 + 7 * 2), "optimizer": 24}),
+        (config({}, {"answer": {"kind": "exact", "rounds": 2}}), {"task": 2 * (5 * 13 + 7 * 2), "optimizer": 12}),
+        (config({"direction": {"form": "score_reflection"}}), {"task": 5 * 13 + 7 * 2 + 3 * 8, "optimizer": 15}),
+        (config({"direction": {"trajectory": {"kind": "summary"}}}), {"task": 5 * 13 + 7 * 2, "optimizer": 14}),
+        (config({"refinement": {"enforce": True}}), {"task": 5 * 13 + 7 * 2, "optimizer": 48}),
+        (config({"steps": None, "epochs": 2}), {"task": 5 * 25 + 7 * 2, "optimizer": 24}),
+        (
+            config({}, {"answer": {"kind": "judge", "rubric": "Right?"}}),
+            {"task": 5 * 13 + 7 * 2, "optimizer": 12, "judge": 5 * 13 + 7 * 2},
+        ),
+    ],
+)
+def test_calls_follow_the_formula(made: RunConfig, expected: dict[str, int]) -> None:
+    assert calls(made) == expected
+
+
+def test_costs_follow_the_prices() -> None:
+    priced = {**MODEL, "price": {"prompt": 2.0, "completion": 10.0}}
+    made = config({}, models={"task": priced, "optimizer": {**priced, "sampling": {}}})
+    assert cost_usd(made, "task", Expense(3, 1_000_000, 100_000)) == pytest.approx(3.0)
+    (plan,) = planned(made, build_tasks(made))
+    assert plan.by_role["task"].completion_tokens == 10 * plan.by_role["task"].calls
+    assert plan.by_role["optimizer"].completion_tokens is None
+    assert plan_document(made, [plan])["tasks"][0]["llm"]["optimizer"]["cost_usd"] is None
+    free = config({}, models={"task": MODEL, "optimizer": {"kind": "embedded"}})
+    assert cost_usd(free, "optimizer", Expense(3, 1_000_000, None)) == 0.0
+
+
+def test_tokens_are_estimated_from_the_texts_that_are_sent() -> None:
+    short, long = (planned(made, build_tasks(made))[0].by_role for made in (
+        config({}, {"prompt": "Sort."}), config({}, {"prompt": "Sort. " * 100})
+    ))  # fmt: skip
+    # 99 times six characters more, at four a token, in each call.
+    assert long["task"].prompt_tokens - short["task"].prompt_tokens == pytest.approx(99 * 6 / 4 * 79, abs=99)
+    assert long["optimizer"].prompt_tokens > short["optimizer"].prompt_tokens
+
+
+def test_a_race_leaves_the_bounds_and_is_told() -> None:
+    raced, full = config({}, evaluation={"val_size": 5, "racing": {}}), config({}, evaluation={"val_size": 5})
+    assert calls(raced) == calls(full)
+    captions = [plan_table(made, planned(made, build_tasks(made))).caption for made in (raced, full)]
+    assert "evaluation.racing is on" in str(captions[0])
+    assert captions[1] is None

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from actors.folder import Folder
+from actors.lease import Holder, Lease, LeaseLost, Leases
+from actors.search import SearchKey
+from cluster.comparing.compare import ComparisonFolder, open_comparison
+from cluster.config.loading import validate
+from cluster.config.root import RunConfig
+from cluster.results.outputs import RunRecord
+from cluster.runs.run_folder import RunFolder, fingerprint, latest_run
+from gpo.checkpoint import Checkpoint
+from gpo.data.example import Example
+from gpo.data.task import Split, Task
+from gpo.errors import CheckpointError, ConfigError, StorageError
+from gpo.evaluation.metrics import ExactScorer
+from gpo.prompt import Prompt
+from gpo.testing.samples import TRAJECTORIES
+
+KEYS = (SearchKey("desk", 0), SearchKey("desk", 1))
+
+
+def desk(target: str) -> Task:
+    return Task("desk", Prompt("Which desk?"), dict.fromkeys(Split, (Example("?", (target,)),)), ExactScorer())
+
+
+DATA = (desk("billing"),)
+CHECKPOINT = Checkpoint(TRAJECTORIES["one step"], test={})
+FAR_AWAY = Holder.this_process().model_copy(update={"host": "elsewhere", "space": "another/space"})
+
+
+def config(**sections: Any) -> RunConfig:
+    model = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model"}
+    task = {"name": "desk", "data": {"train": "a.jsonl", "val": "b.jsonl", "test": "c.jsonl"}}
+    return validate(
+        {"models": {"task": model, "optimizer": model}, "tasks": [task], **sections}, base_dir=Path("/data")
+    )
+
+
+def opened(
+    folder: Path | str,
+    *,
+    resume: bool = False,
+    data: Sequence[Task] = DATA,
+    run_id: str = "run-1",
+    leases: Leases | None = None,
+    **sections: Any,
+) -> RunRecord:
+    place = RunFolder(Folder.at(str(folder)), leases)
+    return place.open(config(**sections), KEYS, data, run_id=run_id, resume=resume)
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """A run that has taken one step with one seed."""
+    folder = tmp_path / "run"
+    opened(folder)
+    RunFolder(Folder.at(str(folder))).checkpoints.save(KEYS[0], CHECKPOINT)
+    return folder
+
+
+def test_a_new_run_leaves_its_configuration_and_an_empty_summary(tmp_path: Path) -> None:
+    record = opened(tmp_path / "run")
+    assert (record.run_id, record.status, record.checkpoints) == ("run-1", "pending", {})
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["tasks"][0]["name"] == "desk"
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [(row["task"], row["seed"], row["steps"], row["best"]) for row in summary["trajectories"]] == [
+        ("desk", 0, 0, None),
+        ("desk", 1, 0, None),
+    ]
+
+
+def test_a_run_goes_on_from_what_it_has(begun: Path) -> None:
+    record = opened(begun, resume=True, run_id="another")
+    assert record.run_id == "run-1"
+    assert record.checkpoints == {KEYS[0]: CHECKPOINT}
+
+
+def test_resuming_where_nothing_is_begins(tmp_path: Path) -> None:
+    assert opened(tmp_path / "run", resume=True).checkpoints == {}
+
+
+def test_a_run_is_not_begun_over_another(begun: Path) -> None:
+    with pytest.raises(ConfigError, match="holds a run already; add --resume"):
+        opened(begun)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"started_at": "yesterday"}', '{"wall_s": "long"}', "\udcff"])
+def test_a_damaged_summary_costs_nothing_but_the_times(begun: Path, content: str) -> None:
+    (begun / "summary.json").write_bytes(content.encode(errors="surrogateescape"))
+    record = opened(begun, resume=True)
+    assert record.checkpoints == {KEYS[0]: CHECKPOINT}
+    assert record.wall_s == 0
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_checkpoints_without_their_configuration_are_not_gone_on_with(begun: Path, *, resume: bool) -> None:
+    (begun / "config.yaml").unlink()
+    with pytest.raises(ConfigError, match="holds checkpoints, and no 'config"):
+        opened(begun, resume=resume)
+
+
+@pytest.mark.parametrize("content", ["", "text", "{", "a: \0", "run: 3", "tasks: []"])
+def test_a_damaged_configuration_is_named(begun: Path, content: str) -> None:
+    (begun / "config.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=r"config\.yaml' is damaged") as caught:
+        opened(begun, resume=True)
+    assert caught.value.field == "--run-dir"
+
+
+def test_a_damaged_checkpoint_is_named(begun: Path) -> None:
+    path = begun / "trajectories" / "desk" / "seed-0.msgpack"
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(CheckpointError, match=r"seed-0\.msgpack: the checkpoint is damaged"):
+        opened(begun, resume=True)
+
+
+def test_other_settings_are_refused(begun: Path) -> None:
+    with pytest.raises(ConfigError, match="has 12, not 3; resume with its own configuration") as caught:
+        opened(begun, resume=True, optimizer={"steps": 3})
+    assert caught.value.field == "optimizer.steps"
+
+
+def test_other_data_are_refused(begun: Path) -> None:
+    with pytest.raises(ConfigError, match="not those that the run") as caught:
+        opened(begun, resume=True, data=(desk("technical"),))
+    assert caught.value.field == "tasks[0].data"
+
+
+def test_where_and_how_fast_it_runs_may_change(begun: Path) -> None:
+    model = {"base_url": "http://127.0.0.1:10/v1", "model": "a-model", "max_concurrency": 3, "timeout_s": 5}
+    opened(begun, resume=True, models={"task": model, "optimizer": model}, cluster={"evaluator_replicas": 2})
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError) as caught:
+        opened(tmp_path / "file" / "run")
+    assert caught.value.field == "--run-dir"
+
+
+def test_a_file_that_cannot_be_written_is_named(begun: Path) -> None:
+    (begun / "report.html").unlink(missing_ok=True)
+    (begun / "report.html").mkdir()
+    with pytest.raises(StorageError, match=r"report\.html cannot be written"):
+        RunFolder(Folder.at(str(begun))).save(RunRecord("run-1", started_at=0.0, status="completed", keys=KEYS))
+    assert json.loads((begun / "summary.json").read_text())["status"] == "completed"
+
+
+def test_one_process_works_in_a_folder(new_folder: Callable[[], str]) -> None:
+    folder = new_folder()
+    with Leases() as mine, Leases() as others:
+        opened(folder, leases=mine)
+        with pytest.raises(ConfigError, match=rf"is at work: process {os.getpid()} on .*; wait for its end") as caught:
+            opened(folder, resume=True, leases=others)
+        assert caught.value.field == "--run-dir"
+        opened(folder, resume=True, leases=mine)
+    with Leases() as later:
+        assert opened(folder, resume=True, leases=later).run_id == "run-1"
+
+
+def test_a_process_on_a_machine_that_was_lost_is_waited_for(
+    begun: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("cluster.runs.run_folder._LOOK_S", 0.01)
+    monkeypatch.setattr("actors.lease.TERM_S", 0.5)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(Holder, "this_process", lambda: FAR_AWAY)
+        Lease.take(Folder(str(begun)))
+    with Leases() as leases:
+        opened(begun, resume=True, leases=leases)
+        leases.require_held()
+    assert "on elsewhere holds it since" in caplog.text
+
+
+def test_a_process_on_another_machine_that_is_alive_is_not_waited_for(
+    begun: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(Holder, "this_process", lambda: FAR_AWAY)
+        lease = Lease.take(Folder(str(begun)))
+    monkeypatch.setattr("cluster.runs.run_folder.time.sleep", lambda _: lease.renew())
+    with Leases() as leases, pytest.raises(ConfigError, match=r"on elsewhere holds it since .* wait for its end"):
+        opened(begun, resume=True, leases=leases)
+
+
+def test_what_is_refused_leaves_no_trace(begun: Path) -> None:
+    before = sorted(begun.rglob("*"))
+    with Leases() as leases:
+        with pytest.raises(ConfigError, match="holds a run already"):
+            opened(begun, leases=leases)
+        with pytest.raises(ConfigError, match="resume with its own configuration"):
+            opened(begun, resume=True, optimizer={"steps": 3}, leases=leases)
+    assert sorted(begun.rglob("*")) == before
+
+
+def test_a_run_that_was_taken_over_is_left_alone(new_folder: Callable[[], str]) -> None:
+    folder = Folder.at(new_folder())
+    with Leases() as leases:
+        record = opened(folder.url, leases=leases)
+        place = RunFolder(folder, leases)
+        (folder / ".lease").create("000002.json", (folder / ".lease").read("000001.json") or b"")
+        before = {name: folder.read(name) for name in folder.names() if "." in name[1:]}
+        record.status = "completed"
+        for action in (
+            lambda: place.save(record),
+            lambda: place.checkpoints.save(KEYS[0], CHECKPOINT),
+            lambda: place.save_summary(record),
+        ):
+            with pytest.raises(LeaseLost, match="was taken over"):
+                action()
+        if folder.local:
+            with pytest.raises(LeaseLost):
+                place.append_step(KEYS[0], CHECKPOINT.trajectory.steps[0])
+        assert {name: folder.read(name) for name in folder.names() if "." in name[1:]} == before
+        assert place.checkpoints.load(KEYS[0]) is None
+
+
+def test_a_comparison_and_each_of_its_runs_are_one_process_s(new_folder: Callable[[], str]) -> None:
+    folder, methods = Folder.at(new_folder()), {"one": config(), "two": config()}
+    with Leases() as mine, Leases() as others:
+        open_comparison(ComparisonFolder(folder, mine), methods, DATA, run_id="run-1", resume=False)
+        with pytest.raises(ConfigError, match="is at work: process"):
+            open_comparison(ComparisonFolder(folder, others), methods, DATA, run_id="run-2", resume=True)
+        with pytest.raises(ConfigError, match="two' is at work: process"):
+            opened((folder / "two").url, resume=True, leases=others)
+    with Leases() as later:
+        resumed = open_comparison(ComparisonFolder(folder, later), methods, DATA, run_id="run-2", resume=True)
+    assert resumed.run_id == "run-1"
+
+
+def test_a_store_out_of_reach_is_refused(stopped_store: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read .*Could not connect to the endpoint") as caught:
+        opened(stopped_store)
+    assert caught.value.field == "--run-dir"
+
+
+def test_a_kind_of_storage_that_is_not_installed_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"gs://bucket/run' cannot be read .*gcsfs.*; install that package"):
+        opened("gs://bucket/run")
+
+
+def test_the_newest_run_of_a_name_is_the_one_to_resume(tmp_path: Path) -> None:
+    for name in ("a-20260101-000000-0000", "a-20260102-000000-0000", "a-b-20260103-000000-0000", "a-x"):
+        (tmp_path / name).mkdir()
+    newest = latest_run(Folder.at(str(tmp_path)), "a")
+    assert newest is not None
+    assert newest.url.endswith("/a-20260102-000000-0000")
+    assert latest_run(Folder.at(str(tmp_path / "nothing")), "a") is None
+
+
+def test_a_fingerprint_depends_on_every_example() -> None:
+    def of(*rows: tuple[str, str]) -> str:
+        examples = tuple(Example(text, (target,)) for text, target in rows)
+        return fingerprint(Task("t", Prompt("p"), dict.fromkeys(Split, examples), ExactScorer()))
+
+    assert of(("a", "b"), ("c", "d")) == of(("a", "b"), ("c", "d"))
+    assert (
+        len({of(("a", "b"), ("c", "d")), of(("c", "d"), ("a", "b")), of(("a", "b")), of(("a", "d"), ("c", "b"))}) == 4
+    )

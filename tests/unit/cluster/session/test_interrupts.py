@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+
+from cluster.session.interrupts import run_interruptibly, stoppable
+
+pytestmark = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+
+def test_a_signal_ends_what_waits(number: signal.Signals) -> None:
+    def wait() -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        wait()
+
+
+def test_a_signal_that_comes_twice_lets_the_end_go_on(number: signal.Signals) -> None:
+    tidied = False
+
+    def wait() -> None:
+        nonlocal tidied
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        finally:
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+            tidied = True
+
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        wait()
+    assert tidied
+
+
+def test_afterwards_a_signal_does_what_it_did_before(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with stoppable():
+        assert signal.getsignal(number) != before
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_lets_a_coroutine_tidy_up(number: signal.Signals) -> None:
+    tidied = False
+
+    async def work() -> None:
+        nonlocal tidied
+        try:
+            os.kill(os.getpid(), number)
+            await asyncio.sleep(10)
+        finally:
+            await asyncio.sleep(0)
+            tidied = True
+
+    def interrupted() -> None:
+        try:
+            run_interruptibly(work())
+        finally:
+            assert signal.getsignal(number) is handler, "a second signal would end the program at once"
+
+    with stoppable():
+        handler = signal.getsignal(number)
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    assert tidied
+
+
+def test_without_a_signal_the_result_comes_back(number: signal.Signals) -> None:
+    async def work() -> int:
+        return int(number)
+
+    assert run_interruptibly(work()) == number
+
+
+def test_a_cancellation_of_its_own_is_none_by_signal(number: signal.Signals) -> None:
+    async def work() -> None:
+        raise asyncio.CancelledError(number)
+
+    with pytest.raises(asyncio.CancelledError):
+        run_interruptibly(work())

@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.config import RunConfig, load_config
+from cluster.config.loading import validate
+from cluster.submitting import package as packaging
+from cluster.submitting.command import SubmitOptions, submit
+from cluster.submitting.jobs import Order, _resolved, require_reachable
+from cluster.submitting.package import Package, package, require_not_shipped
+from cluster.sweep.loading import load_sweep
+from gpo.errors import ConfigError
+from tests.paths import ROOT
+
+KEY = "correct-horse-battery"
+_SWEEP = {"sweep": {"space": {"optimizer.candidates": {"low": 2, "high": 4}}}}
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A folder as people have them."""
+    folder = tmp_path / "work"
+    for name, text in {
+        "config.yaml": yaml.safe_dump(_config()),
+        "data/train.jsonl": '{"input": "a", "target": "b"}\n',
+        "data/val.jsonl": '{"input": "c", "target": "d"}\n',
+        "data/test.jsonl": '{"input": "e", "target": "f"}\n',
+        "data/unused.jsonl": "{}",
+        "metrics.py": "def mine(): ...",
+        "notes/deep/draft.txt": "later",
+        "notes/.gitignore": "deep/\n",
+        ".gitignore": "/data/\n*.log\n",
+        ".rayignore": "big.bin\n",
+        "big.bin": "x" * 2000,
+        "run.log": "said",
+        ".env": f"KEY={KEY}",
+        ".git/config": "[core]",
+        ".venv/lib/a.py": "",
+        "runs/first/summary.json": "{}",
+        "pkg/__pycache__/a.pyc": "",
+        "pkg/a.py": "",
+    }.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder
+
+
+def _config(**models: Any) -> dict[str, Any]:
+    return {
+        "run": {"dir": "/storage/runs"},
+        "models": {"task": {"model": "t"}, "optimizer": {"model": "o"}, **models},
+        "tasks": [
+            {
+                "name": "triage",
+                "data": {split: f"data/{split}.jsonl" for split in ("train", "val", "test")},
+                "prompt": "Think.",
+                "position": "question_begin",
+                "answer": {"kind": "exact"},
+            }
+        ],
+    }
+
+
+def _packed(work: Path, config: RunConfig | None = None) -> Package:
+    path = work / "config.yaml"
+    return package(work, path, config or load_config(path))
+
+
+def _refusal(action: Callable[[], object]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        action()
+    return str(caught.value)
+
+
+def test_what_a_run_needs_is_shipped_and_nothing_else(work: Path) -> None:
+    assert _packed(work).names == (
+        ".gitignore", ".rayignore", "config.yaml", "data/test.jsonl", "data/train.jsonl", "data/val.jsonl",
+        "metrics.py", "notes/.gitignore", "pkg/a.py",
+    )  # fmt: skip
+
+
+def test_the_program_s_own_folder_can_be_shipped() -> None:
+    root = ROOT
+    path = root / "configs/quickstart.yaml"
+    names = package(root, path, load_config(path)).names
+    assert {"cluster/cli/__main__.py", "configs/quickstart/language/val.jsonl", "k8s/base/run/rayjob.yaml"} <= set(
+        names
+    )
+    assert not [name for name in names if name.startswith((".git/", ".venv"))]
+
+
+def test_the_same_content_makes_the_same_package(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first = _packed(work).write(tmp_path / "a").read_bytes()
+    os.utime(work / "metrics.py", (1_000_000_000, 1_000_000_000))
+    archive = _packed(work).write(tmp_path / "b")
+    assert archive.read_bytes() == first
+    with zipfile.ZipFile(archive) as shipped:
+        assert shipped.read("data/val.jsonl") == (work / "data/val.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("server.pem", "x"),
+        ("deploy/id_ed25519", "x"),
+        ("cluster.kubeconfig", "x"),
+        ("service-account-7.json", "{}"),
+        ("a.txt", "-----BEGIN RSA " + "PRIVATE KEY-----\nMII"),
+        ("b.py", 'key = "sk-proj-' + "a1B2" * 10 + '"'),
+        ("c.yaml", "aws: AKIA" + "ABCD" * 4),
+        ("d.json", f'"{KEY}"'),
+    ],
+)
+def test_no_key_is_shipped(name: str, text: str, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    path = work / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    said = _refusal(lambda: _packed(work))
+    assert name in said
+    assert ".rayignore" in said
+    assert text not in said
+    (work / ".rayignore").write_text(f"big.bin\n{name}\n", encoding="utf-8")
+    assert name not in _packed(work).names
+
+
+def test_no_secret_that_is_known_here_is_shipped(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, token = tmp_path / "key-file", tmp_path / "ray-token"
+    key.write_text("canary-from-a-file\n", encoding="utf-8")
+    token.write_text("canary-ray-token-file", encoding="utf-8")
+    secrets = {
+        "GPO_SERVE_TOKEN": "canary-serve",
+        "RAY_AUTH_TOKEN": "canary-ray",
+        "MY_DB_PASSWORD": "canary-long-password",
+        "GPO_REDIS_URL": "redis://:canary-redis@host:6379/0",
+        "CACHE_URL": "redis://:canary%2Dcache@host:6379/0",
+        "STUDY_URL": "postgresql://me:canary-study@host/db",
+    }
+    for name, value in {**secrets, "RAY_AUTH_TOKEN_PATH": str(token), "SHORT_TOKEN": "word"}.items():
+        monkeypatch.setenv(name, value)
+    raw = _config(task={"model": "t", "api_key_file": str(key)})
+    raw["cache"] = {"kind": "redis", "url_env": "CACHE_URL"}
+    raw["sweep"] = {"storage": {"kind": "url", "url_env": "STUDY_URL"}}
+    path = work / "config.yaml"
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    del raw["sweep"]
+    config = validate(raw, base_dir=work)
+    found = ["canary-from-a-file", "canary-ray-token-file", "canary-serve", "canary-ray", "canary-long-password"]
+    found += ["canary-redis", "canary%2Dcache", "canary-cache", "canary-study"]
+    (work / "empty").touch()
+    (work / "words.txt").write_text("word, and redis://host:6379/0", encoding="utf-8")
+    assert "words.txt" in package(work, path, config).names
+    for secret in found:
+        (work / "output.txt").write_bytes(b"x" * 1_500_000 + secret.encode() + b"x")
+        said = _refusal(lambda: package(work, path, config))
+        assert "'output.txt' looks like a key or holds one" in said, secret
+        assert secret not in said
+
+
+def test_a_key_file_is_not_shipped_either(work: Path) -> None:
+    (work / "token").write_text(KEY, encoding="utf-8")
+    raw = _config(task={"model": "t", "api_key_file": "token"})
+    (work / "config.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    said = _refusal(lambda: _packed(work))
+    assert "models.task.api_key_file" in said
+    assert "never shipped" in said
+
+
+def test_too_much_is_refused_with_the_largest_files(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packaging, "MAX_BYTES", 2000)
+    assert _packed(work).num_bytes < 2000
+    (work / "large.txt").write_text("y" * 1900, encoding="utf-8")
+    assert "large.txt" in _refusal(lambda: _packed(work))
+
+
+def test_a_configuration_elsewhere_is_refused(work: Path, tmp_path: Path) -> None:
+    path = tmp_path / "other.yaml"
+    path.write_text((work / "config.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    assert "outside" in _refusal(lambda: package(work, path, load_config(work / "config.yaml")))
+
+
+def test_what_lies_elsewhere_is_named(work: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "val.jsonl"
+    elsewhere.write_text("{}", encoding="utf-8")
+    config = load_config(work / "config.yaml", [f"tasks.0.data.val={elsewhere}"])
+    assert _packed(work, config).beyond == (elsewhere,)
+
+
+def test_the_command_survives_a_shell() -> None:
+    order = Order("run", "a b.yaml", ("tasks.0.prompt=It's $HOME",), "first", "s3://bucket/runs/first")
+    assert order.entrypoint == (
+        "python -m cluster.cli run 'a b.yaml' --set 'tasks.0.prompt=It'\"'\"'s $HOME' --run-id first "
+        "--run-dir s3://bucket/runs/first --resume"
+    )
+
+
+def test_files_that_are_extended_are_shipped_whatever_git_ignores(work: Path) -> None:
+    (work / "config.yaml").rename(work / "data" / "base.yaml")
+    document = yaml.safe_load((work / "data/base.yaml").read_text(encoding="utf-8"))
+    document["tasks"][0]["data"] = {split: f"{split}.jsonl" for split in ("train", "val", "test")}
+    (work / "data/base.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    (work / "data/middle.yaml").write_text("extends: base.yaml", encoding="utf-8")
+    (work / "config.yaml").write_text("extends: [data/middle.yaml]", encoding="utf-8")
+    assert {"config.yaml", "data/middle.yaml", "data/base.yaml", "data/val.jsonl"} <= set(_packed(work).names)
+
+
+def test_what_is_named_and_never_shipped_is_refused(work: Path) -> None:
+    (work / "runs/data").mkdir()
+    (work / "data/val.jsonl").rename(work / "runs/data/val.jsonl")
+    said = _refusal(lambda: _packed(work, load_config(work / "config.yaml", ["tasks.0.data.val=runs/data/val.jsonl"])))
+    assert said.startswith("tasks.0.data.val: 'runs/data/val.jsonl' is one of those that are never shipped")
+    base = (work / "config.yaml").rename(work / "runs/base.yaml")
+    raw = yaml.safe_load(base.read_text(encoding="utf-8"))
+    raw["tasks"][0]["data"] = {split: f"../data/{split}.jsonl" for split in ("train", "test")} | {
+        "val": "data/val.jsonl"
+    }
+    base.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    (work / "config.yaml").write_text("extends: runs/base.yaml", encoding="utf-8")
+    assert _refusal(lambda: _packed(work)).startswith("extends: 'runs/base.yaml'")
+    assert _refusal(lambda: package(work, base, load_config(base))).startswith("CONFIG: 'runs/base.yaml'")
+
+
+@pytest.mark.parametrize(
+    ("sections", "refused"),
+    [
+        ({"cache": {"path": "completions.sqlite"}}, "cache.path"),
+        ({"cache": {"path": "/storage/completions.sqlite"}}, None),
+        ({"sweep": {"storage": {"path": "study.journal"}}}, "sweep.storage.path"),
+        ({"sweep": {"storage": {"path": "/storage/study.journal"}}}, None),
+        ({"sweep": {"storage": "sqlite:///study.db"}}, "sweep.storage"),
+        ({"sweep": {"storage": "sqlite:////storage/study.db"}}, None),
+        ({}, None),
+    ],
+)
+def test_what_is_written_must_outlive_the_job(work: Path, sections: dict[str, Any], refused: str | None) -> None:
+    raw = {**_SWEEP["sweep"], **sections.get("sweep", {})}
+    (work / "config.yaml").write_text(yaml.safe_dump({**_config(), **sections, "sweep": raw}), encoding="utf-8")
+    sweep = load_sweep(work / "config.yaml", [])
+    if refused is None:
+        require_not_shipped(sweep.base, sweep.section, work)
+    else:
+        said = _refusal(lambda: require_not_shipped(sweep.base, sweep.section, work))
+        assert said.startswith(f"{refused}:")
+
+
+def test_a_sweep_is_checked_before_it_is_shipped(work: Path) -> None:
+    said: list[str] = []
+    path, options = work / "config.yaml", SubmitOptions(sweep=True, kubernetes=True, image="i:1")
+    assert _refusal(lambda: submit(path, [], None, options, said.append)).startswith("sweep: is missing")
+    wrong = {"sweep": {"space": {"optimizer.no_such_option": {"choices": [1]}}}}
+    path.write_text(yaml.safe_dump(_config() | wrong), encoding="utf-8")
+    assert "optimizer.no_such_option" in _refusal(lambda: submit(path, [], None, options, said.append))
+    path.write_text(yaml.safe_dump(_config() | _SWEEP), encoding="utf-8")
+    assert "--sweep" in _refusal(lambda: submit(path, [], None, SubmitOptions(), said.append))
+
+
+def test_results_must_outlive_the_job() -> None:
+    require_reachable("run.dir", "/storage/runs")
+    require_reachable("run.dir", "s3://bucket/runs")
+    assert "lost with the job" in _refusal(lambda: require_reachable("run.dir", "runs"))
+
+
+def test_the_address_is_that_of_a_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert _resolved("http://head:8265/") == "http://head:8265"
+    assert "10.0.0.1:6379" in _refusal(lambda: _resolved(None))
+    for address in ("http://me:canary-pw@head:8265", "https://canary-pw@head", "http://me:canary-pw@head:99999999"):
+        said = _refusal(lambda address=address: _resolved(address))
+        assert "holds a user name or password" in said
+        assert "canary-pw" not in said
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://ray.example.com")
+    assert _resolved(None) == "https://ray.example.com"

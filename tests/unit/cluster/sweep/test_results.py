@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.folder import Folder
+from cluster.config.loading import load_config
+from cluster.sweep.folder import open_place
+from cluster.sweep.plan import planned_sweep
+from cluster.sweep.report import sweep_report
+from cluster.sweep.results import SweepRecord, save_sweep, sweep_table
+from gpo.errors import ConfigError
+from gpo.limits.messages import Spent
+from tests.unit.cluster.sweep.test_study import BAD, BY, GOOD, INITIAL, Process, pruned_at, sweep_file
+
+RECORD = SweepRecord("tuned-sweep-1", "completed", 0.0, 12.5, Spent(100, 2000, 0.25))
+
+
+def saved(folder: Path, **sweep: Any) -> tuple[Process, dict[str, Any]]:
+    process = Process(folder, trials=6, **sweep)
+    several = len(process.config.section.objectives) > 1
+    for index in range(5):
+        if several:
+            claim = process.claim()
+            process.study.tell(claim, "complete", [0.5 + 0.05 * index, 1000.0 + index], {"spent": [9, 8, 7.0]})
+        else:
+            pruned_at(process, [[value + 0.01 * index for value in values] for values in (BAD if index == 3 else GOOD)])
+    place = Folder.at(str(folder))
+    document = save_sweep(process.config, process.study, RECORD, place, report=None)
+    save_sweep(process.config, process.study, RECORD, place, report=sweep_report(process.study.study, document))
+    return process, document
+
+
+def test_the_figures_say_what_became_of_every_trial(tmp_path: Path) -> None:
+    _, document = saved(tmp_path, pruner={"kind": "median", "startup_trials": 2})
+    counts = document["trials"]
+    assert (counts["wanted"], counts["complete"], counts["pruned"], counts["waiting"]) == (6, 4, 1, 1)
+    assert document["best"]["number"] == 4
+    assert document["best"]["val"] == pytest.approx(0.94)
+    assert [step["step"] for step in document["best"]["steps"]] == list(range(1, 10))
+    assert document["all"][0]["is_paper"]
+    assert set(document["importance"] or {INITIAL: 1, BY: 0}) == {INITIAL, BY}
+    assert document["study"] == {"name": "tuned", "storage": str(tmp_path / "study.journal")}
+    assert "the paper's setting" in str([str(cell) for cell in sweep_table(document).columns[-1].cells])
+
+
+def test_the_best_configuration_is_one_that_run_accepts(tmp_path: Path) -> None:
+    process, document = saved(tmp_path, pruner={"kind": "none"})
+    config = load_config(tmp_path / "best_config.yaml")
+    assert config == process.config.space.config(document["best"]["params"])
+    assert config.optimizer.schedule.initial == document["best"]["params"][INITIAL]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "titles"),
+    [
+        ({"pruner": {"kind": "none"}}, ["Optimization history", "Parallel coordinates", "Intermediate values"]),
+        ({"objectives": ["val", "tokens"]}, ["Optimization history", "Parallel coordinates", "Pareto front"]),
+    ],
+)
+def test_the_report_holds_its_plots_and_needs_no_network(
+    sweep: dict[str, Any], titles: list[str], tmp_path: Path
+) -> None:
+    saved(tmp_path, **sweep)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for title in (*titles, "Parameter importance"):
+        assert f"<h2>{title}</h2>" in page
+    assert page.count("Plotly.newPlot(") >= 4
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=.https?:", page)
+
+
+def test_a_folder_holds_one_sweep(tmp_path: Path) -> None:
+    process, _ = saved(tmp_path, pruner={"kind": "none"})
+    folder = Folder.at(str(tmp_path))
+    first = open_place(folder, process.config, sweep_id="new", resume=False)
+    assert (first.sweep_id, first.wall_s) == ("tuned-sweep-1", 12.5)
+    with pytest.raises(ConfigError, match="--resume"):
+        open_place(folder, process.config, sweep_id="new", resume=False)
+    assert open_place(folder, process.config, sweep_id="new", resume=True).sweep_id == "tuned-sweep-1"
+    folder.write("summary.json", b"{}")
+    with pytest.raises(ConfigError, match="holds a run"):
+        open_place(folder, process.config, sweep_id="new", resume=True)
+
+
+def test_the_plan_takes_every_trial_at_its_dearest(tmp_path: Path) -> None:
+    from cluster.sweep.loading import load_sweep
+
+    space = {"optimizer.candidates": {"choices": [2, 4]}, INITIAL: {"low": 5, "high": 9}}
+    config = load_sweep(sweep_file(tmp_path, trials=3, space=space), ())
+    (plan,) = planned_sweep(config)
+    assert plan.trajectories == 3
+    assert plan.by_role["task"].calls == 3 * 40 * (1 + 9 * 4)
+    assert plan.by_role["optimizer"].calls == 3 * 9 * 4

@@ -1,0 +1,457 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+from uuid import uuid4
+
+import optuna
+import pytest
+import yaml
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState
+
+from actors.folder import Folder
+from cluster.config.sweep import JournalStorageConfig
+from cluster.sweep.confirmation import confirmation_key
+from cluster.sweep.loading import SweepConfig, load_sweep
+from cluster.sweep.storage import open_storage
+from cluster.sweep.study import Claim, SharedStudy, values_by_step
+from cluster.sweep.winner import best_trial, pareto_front
+from gpo.errors import ConfigError, StorageError
+from gpo.limits.messages import Spent
+from tests.paths import ROOT, TRIAGE
+from tests.study_servers import postgresql_server, redis_server
+
+MODEL = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model"}
+INITIAL, BY = "optimizer.schedule.initial", "optimizer.direction.trajectory.by"
+TRIALS = 12
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def sweep_file(folder: Path, **sweep: Any) -> Path:
+    document: dict[str, Any] = {
+        "run": {"name": "tuned"},
+        "models": {"task": MODEL, "optimizer": MODEL},
+        "tasks": [
+            {
+                "name": "triage",
+                "data": {split: str(TRIAGE / f"{split}.jsonl") for split in ("train", "val", "test")},
+                "fields": {"input": "text", "target": "label"},
+            }
+        ],
+        "optimizer": {"steps": 9, "candidates": 2},
+        "sweep": {
+            "trials": TRIALS,
+            "lease_s": 1000,
+            "space": {INITIAL: {"low": 5, "high": 60}, BY: {"choices": ["recency", "importance", "relevance"]}},
+            **sweep,
+        },
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return path
+
+
+class Process:
+    """What one process of a sweep has of its study; several may stand in one test."""
+
+    def __init__(self, folder: Path, **sweep: Any) -> None:
+        self.config: SweepConfig = load_sweep(sweep_file(folder, **sweep), ())
+        self.storage: BaseStorage = open_storage(self.config.section.storage, Folder.at(str(folder)))
+        self.study = SharedStudy(self.config, self.storage, lambda number: str(folder / f"{number:04d}"))
+        self.clock = 0.0
+        self.study.processes.now = lambda: self.clock
+        self.study.processes.beat(Spent())
+
+    def claim(self) -> Claim:
+        claim = self.study.claim()
+        assert claim is not None
+        return claim
+
+    def complete(self, claim: Claim, val: float) -> None:
+        self.study.tell(claim, "complete", [val], {})
+
+    def fail_at(self, patch: pytest.MonkeyPatch, write: int, *, arrives: bool) -> None:
+        """Have the storage fail once, when it is told something of a trial for the so-manieth time."""
+        told, so_far = self.storage.set_trial_user_attr, [0]
+
+        def fail(*arguments: Any, **named: Any) -> None:
+            so_far[0] += 1
+            if so_far[0] != write or arrives:
+                told(*arguments, **named)
+            if so_far[0] == write:
+                raise StorageInternalError("away")
+
+        patch.setattr(self.storage, "set_trial_user_attr", fail)
+
+    def pretend_elsewhere(self) -> None:
+        """Give a sign of life as a process of another machine would."""
+        self.study.processes.beat(Spent())
+        name = f"process:{self.study.processes.me}"
+        row = self.study.study.user_attrs[name]
+        self.study.study.set_user_attr(name, {**row, "place": "another machine"})
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def postgresql_url() -> Iterator[str]:
+    with postgresql_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["journal", "sqlite", "redis", "postgresql"])
+def two(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Process, Process]:
+    sweep: dict[str, Any] = {"study": uuid4().hex}
+    if request.param == "sqlite":
+        sweep["storage"] = f"sqlite:///{tmp_path}/study.db"
+    elif request.param != "journal":
+        sweep["storage"] = request.getfixturevalue(f"{request.param}_url")
+    return Process(tmp_path, **sweep), Process(tmp_path, **sweep)
+
+
+def test_all_trials_wait_from_the_beginning_and_the_first_is_the_papers(two: tuple[Process, Process]) -> None:
+    one, other = two
+    assert [trial.number for trial in other.study.trials()] == list(range(TRIALS))
+    first, second = one.claim(), other.claim()
+    assert (first.number, second.number) == (0, 1)
+    assert first.params == {INITIAL: 50, BY: "relevance"}
+    assert first.folder.endswith("0000")
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+@pytest.mark.parametrize("write", [1, 2])
+def test_a_claim_that_the_storage_cut_off_can_be_made_again(
+    two: tuple[Process, Process], monkeypatch: pytest.MonkeyPatch, *, write: int, arrives: bool
+) -> None:
+    one, other = two
+    with monkeypatch.context() as hiccup:
+        one.fail_at(hiccup, write, arrives=arrives)
+        with pytest.raises(StorageError):
+            one.study.claim()
+    again = one.claim()
+    if (write, arrives) == (1, False):  # nobody's now, until its lease is over
+        assert again.number == 1
+        for process in two:
+            process.study.abandoned()
+            process.clock = 2000.0
+        assert one.study.bid(0)
+        again = one.study.settled(0) or again
+    assert again.number == 0
+    assert one.study.claim().number in (1, 2)  # type: ignore[union-attr]
+    assert other.study.abandoned() == []
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_bid_whose_answer_was_lost_can_be_made_again(
+    two: tuple[Process, Process], monkeypatch: pytest.MonkeyPatch, *, arrives: bool
+) -> None:
+    dead, heir = two
+    dead.claim()
+    dead.study.processes.beat(Spent(), ended=True)
+    with monkeypatch.context() as hiccup:
+        heir.fail_at(hiccup, 1, arrives=arrives)
+        with pytest.raises(StorageError):
+            heir.study.bid(0)
+    assert heir.study.bid(0)
+    assert heir.study.settled(0) is not None
+    assert not heir.study.bid(0)  # it has it
+
+
+def test_a_trial_waits_once_for_a_model_that_is_away(two: tuple[Process, Process]) -> None:
+    one, other = two
+    claim = one.claim()
+    assert [one.study.was_away(claim) for _ in range(2)] == [False, False]
+    one.study.release()
+    again = other.claim()
+    assert (again.number, other.study.was_away(again)) == (claim.number, True)
+
+
+def test_a_trial_that_was_put_down_can_be_claimed_again(two: tuple[Process, Process]) -> None:
+    one, _ = two
+    claim = one.claim()
+    one.study.put_down(claim)
+    assert one.claim().number == claim.number
+    assert one.claim().number == claim.number + 1
+
+
+def test_two_processes_share_the_trials_and_make_no_more(two: tuple[Process, Process]) -> None:
+    claims: list[int] = []
+    while True:
+        taken = [claim for process in two if (claim := process.study.claim()) is not None]
+        if not taken:
+            break
+        for process, claim in zip(two, taken, strict=False):
+            claims.append(claim.number)
+            process.complete(claim, 0.5)
+    assert sorted(claims) == list(range(TRIALS))
+    assert two[0].study.is_over()
+    assert len(two[1].study.study.trials) == TRIALS
+
+
+def test_what_is_released_waits_with_its_proposal_and_folder(two: tuple[Process, Process]) -> None:
+    one, other = two
+    claim = one.claim()
+    one.study.report(claim, 1, [0.25, 0.75])
+    one.study.release()
+    again = other.claim()
+    assert (again.number, again.params, again.folder) == (claim.number, claim.params, claim.folder)
+    assert not one.study.is_ours(claim)
+    other.study.report(again, 1, [0.25, 0.75])  # told twice, kept once
+    other.study.report(again, 2, [0.5, 1.0])
+    trial = other.study.trials()[0]
+    assert trial.intermediate_values == {1: 0.5, 2: 0.75}
+    assert values_by_step(trial) == [[0.25, 0.75], [0.5, 1.0]]
+
+
+def test_a_trial_is_taken_over_once_its_process_has_been_silent_for_the_lease(two: tuple[Process, Process]) -> None:
+    one, other = two
+    claim = one.claim()
+    one.pretend_elsewhere()
+    assert other.study.abandoned() == []
+    other.clock = 999.0
+    one.pretend_elsewhere()
+    assert other.study.abandoned() == []  # it gave a sign in the meantime
+    other.clock = 1998.0
+    assert other.study.abandoned() == []
+    assert not other.study.bid(claim.number)
+    other.clock = 2000.0
+    assert other.study.abandoned() == [claim.number]
+    assert other.study.bid(claim.number)
+    taken = other.study.settled(claim.number)
+    assert taken is not None
+    assert (taken.params, taken.folder) == (claim.params, claim.folder)
+    assert not one.study.is_ours(claim)
+    assert not one.study.bid(claim.number)
+
+
+def test_of_two_that_bid_for_a_dead_ones_trial_one_gets_it(tmp_path: Path) -> None:
+    dead, one, other = (Process(tmp_path) for _ in range(3))
+    claim = dead.claim()
+    dead.study.processes.beat(Spent(), ended=True)
+    assert one.study.bid(claim.number)
+    # It looked before the first had written, and writes after it.
+    other.storage.set_trial_user_attr(claim.trial._trial_id, "process", other.study.processes.me)
+    settled = [process.study.settled(claim.number) for process in (one, other)]
+    assert [one is not None for one in settled] == [False, True]
+
+
+def test_a_process_that_is_not_there_any_more_is_dead_at_once(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from tests.unit.cluster.sweep.test_study import Process; "
+        "Process(Path(sys.argv[1])).claim(); os.kill(os.getpid(), 9)"
+    )
+    root = ROOT
+    died = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, env={**os.environ, "PYTHONPATH": "."})
+    assert died.returncode == -9
+    process = Process(tmp_path)
+    assert process.study.abandoned() == [0]
+    assert process.study.bid(0)
+    assert process.study.settled(0) is not None
+
+
+def test_another_configuration_may_not_join_and_more_trials_may(tmp_path: Path) -> None:
+    Process(tmp_path)
+    with pytest.raises(ConfigError, match="sampler"):
+        Process(tmp_path, sampler={"kind": "random"})
+    with pytest.raises(ConfigError, match="high"):
+        Process(tmp_path, space={INITIAL: {"low": 5, "high": 61}, BY: {"choices": ["recency"]}})
+    assert len(Process(tmp_path, trials=TRIALS + 3, max_parallel_trials=1).study.trials()) == TRIALS + 3
+    assert len(Process(tmp_path, trials=4).study.trials()) == 4
+
+
+def test_a_journal_whose_last_line_was_cut_off_is_mended(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    process.complete(process.claim(), 0.5)
+    with (tmp_path / "study.journal").open("ab") as journal:
+        journal.write(b'{"op_code":6,"worker')
+    again = Process(tmp_path)
+    again.complete(again.claim(), 0.75)
+    assert [trial.value for trial in Process(tmp_path).study.trials()[:2]] == [0.5, 0.75]
+
+
+def proposals(process: Process, order: Sequence[float]) -> list[tuple[object, ...]]:
+    found: list[tuple[object, ...]] = []
+    for value in order:
+        claim = process.claim()
+        found.append(tuple(claim.params.values()))
+        process.complete(claim, value)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random", "qmc"])
+def test_a_sweep_can_be_repeated_and_goes_on_as_if_it_had_not_stopped(kind: str, tmp_path: Path) -> None:
+    values = [Random(index).random() for index in range(TRIALS)]
+    sampler = {"kind": kind, **({"startup_trials": 4} if kind == "tpe" else {})}
+    whole = proposals(Process(tmp_path / "whole", sampler=sampler), values)
+    in_two = proposals(Process(tmp_path / "parts", sampler=sampler), values[:7])
+    in_two += proposals(Process(tmp_path / "parts", sampler=sampler), values[7:])
+    assert in_two == whole
+    assert len(set(whole)) > TRIALS // 2
+    other = proposals(Process(tmp_path / "other", sampler=sampler, seed=1), values)
+    assert other[1:] != whole[1:]
+
+
+def test_two_processes_that_draw_at_once_get_two_places_of_the_sequence(tmp_path: Path) -> None:
+    one, other = (Process(tmp_path, sampler={"kind": "qmc"}) for _ in range(2))
+    proposals(one, [0.5, 0.25, 0.75])
+    study = one.study.study._study_id
+    before = one.storage.get_study_system_attrs(study)
+    first = one.claim()
+    for name, value in before.items():  # as the other sees it that has looked already
+        one.storage.set_study_system_attr(study, name, value)
+    assert other.claim().params != first.params
+
+
+@pytest.mark.parametrize("kind", ["gp", "cmaes"])
+def test_samplers_of_further_packages_propose_or_say_what_is_missing(kind: str, tmp_path: Path) -> None:
+    from cluster.sweep.strategies import require_packages
+
+    config = load_sweep(sweep_file(tmp_path, sampler={"kind": kind, "startup_trials": 2}), ())
+    try:
+        require_packages(config.section)
+    except ConfigError as error:
+        assert "pip install" in str(error)  # noqa: PT017
+        pytest.skip("the package is not installed")
+    process = Process(tmp_path, sampler={"kind": kind, "startup_trials": 2})
+    assert len(set(proposals(process, [0.1, 0.2, 0.3, 0.4, 0.5]))) > 3
+
+
+def pruned_at(process: Process, curve: Sequence[Sequence[float]]) -> int | None:
+    """Run one trial with these values after its steps; the step at which it was given up."""
+    claim = process.claim()
+    for step, values in enumerate(curve, start=1):
+        if process.study.report(claim, step, values):
+            process.study.tell(claim, "pruned", (), {})
+            return step
+    process.complete(claim, sum(curve[-1]) / len(curve[-1]))
+    return None
+
+
+GOOD = [[0.5 + 0.05 * step] * 4 for step in range(9)]
+BAD = [[0.1 + 0.01 * step] * 4 for step in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("pruner", "step"),
+    [
+        ({"kind": "none"}, None),
+        ({"kind": "median", "startup_trials": 2, "min_steps": 3}, 3),
+        ({"kind": "successive_halving", "min_steps": 2, "reduction": 3}, 2),
+        ({"kind": "hyperband", "min_steps": 2, "reduction": 4}, 2),
+        ({"kind": "wilcoxon", "p": 0.05, "min_steps": 3}, 3),
+    ],
+)
+def test_what_falls_behind_is_given_up(pruner: dict[str, Any], step: int | None, tmp_path: Path) -> None:
+    process = Process(tmp_path, pruner=pruner)
+    assert [pruned_at(process, GOOD) for _ in range(3)].count(None) >= 1
+    fates = [pruned_at(process, BAD) for _ in range(4)]
+    assert Counter(fates).most_common(1)[0][0] == step
+    trial = process.study.trials()[6]
+    assert trial.state is (TrialState.COMPLETE if step is None else TrialState.PRUNED)
+    assert trial.value == pytest.approx(0.1 + 0.01 * ((step or 9) - 1))
+
+
+def test_several_objectives_give_a_front_and_the_best_by_val(tmp_path: Path) -> None:
+    process = Process(tmp_path, objectives=["val", "tokens"])
+    for values in ([0.8, 900.0], [0.9, 2000.0], [0.7, 1000.0], [0.9, 2500.0]):
+        claim = process.claim()
+        assert not process.study.report(claim, 1, [values[0]])
+        process.study.tell(claim, "complete", values, {})
+    trials = process.study.trials()
+    assert [trial.number for trial in pareto_front(trials)] == [1, 0]
+    best = best_trial(trials)
+    assert best is not None
+    assert best.number == 1
+    assert process.study.study.metric_names == ["val", "tokens"]
+
+
+def test_the_confirmation_is_one_processs(tmp_path: Path) -> None:
+    one, other = Process(tmp_path), Process(tmp_path)
+    assert one.study.may_confirm()
+    assert one.study.confirms()
+    assert not other.study.may_confirm()
+    one.study.confirmed({"trial": 3})
+    assert other.study.confirmation == {"trial": 3}
+
+
+def test_what_others_spent_is_known(tmp_path: Path) -> None:
+    one, other = Process(tmp_path), Process(tmp_path)
+    one.study.processes.beat(Spent(3, 40, 0.5))
+    one.study.processes.beat(Spent(4, 50, 0.75), ended=True)
+    assert other.study.processes.others_spent() == Spent(4, 50, 0.75)
+    assert one.study.processes.others_spent() == Spent()
+
+
+def test_a_storage_out_of_reach_is_a_mistake_in_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for url in ("sqlite:////nowhere/at/all.db", "redis://127.0.0.1:9/0", "nonsense://x"):
+        with pytest.raises(ConfigError, match=r"sweep\.storage\.url"):
+            Process(tmp_path, storage=url)
+    with pytest.raises(ConfigError, match="GPO_SWEEP_URL is not set"):
+        Process(tmp_path, storage={"kind": "url", "url_env": "GPO_SWEEP_URL"})
+    monkeypatch.setenv("GPO_SWEEP_URL", "postgresql://me:hush@127.0.0.1:9/db")
+    with pytest.raises(ConfigError) as caught:
+        Process(tmp_path, storage={"kind": "url", "url_env": "GPO_SWEEP_URL"})
+    assert "hush" not in str(caught.value)
+    with pytest.raises(ConfigError, match="no local folder"):
+        open_storage(JournalStorageConfig(), Folder.at("memory://sweeps"))
+
+
+@pytest.mark.parametrize(
+    ("url", "package"), [("redis://127.0.0.1:9/0", "redis"), ("postgresql://me@127.0.0.1:9/db", "psycopg[binary]")]
+)
+def test_a_package_that_is_missing_is_named(
+    url: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.sweep.storage.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=re.escape(f"install it: pip install '{package}'")):
+        Process(tmp_path, storage=url)
+
+
+def test_the_study_opens_as_any_study(tmp_path: Path) -> None:
+    process = Process(tmp_path, storage=f"sqlite:///{tmp_path}/study.db")
+    proposals(process, [0.1, 0.2])
+    study = optuna.load_study(study_name="tuned", storage=f"sqlite:///{tmp_path}/study.db")
+    assert study.best_value == 0.2
+
+
+def test_another_setting_or_other_held_out_tasks_are_confirmed_anew(tmp_path: Path) -> None:
+    def held_out(**changes: Any) -> SweepConfig:
+        data = {split: str(TRIAGE / f"{split}.jsonl") for split in ("train", "val", "test")}
+        task = {"name": "desks", "data": data, "fields": {"input": "text", "target": "label"}}
+        return load_sweep(sweep_file(tmp_path, holdout={"tasks": [task], "seeds": [0, 1], **changes}), ())
+
+    setting = {INITIAL: 7, BY: "recency"}
+    keys = {
+        confirmation_key(config, params)
+        for config, params in (
+            (held_out(), setting),
+            (held_out(), {**setting, INITIAL: 8}),
+            (held_out(alpha=0.1), setting),
+            (held_out(seeds=[0]), setting),
+        )
+    }
+    assert len(keys) == 4
+    assert confirmation_key(held_out(), dict(reversed(setting.items()))) in keys

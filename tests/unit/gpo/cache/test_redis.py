@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpo.cache import redis as redis_store
+from gpo.cache.redis import RedisStore
+from gpo.cache.store import CompletionStore, Missing
+from gpo.models.cached import CachedModel
+from gpo.models.protocol import Completion, Sampling, Usage
+from gpo.testing.contracts import CompletionStoreContract
+from gpo.testing.fakes import FakeModel
+
+redis = pytest.importorskip("redis")
+PASSWORD = "canary-3c19"
+REPLY = Completion("reply", Usage())
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server of its own, password and all."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed on this machine")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {
+        "port": port, "bind": "127.0.0.1", "save": "", "appendonly": "no", "requirepass": PASSWORD,
+        "dir": tmp_path_factory.mktemp("redis"),
+    }  # fmt: skip
+    options = [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
+    url = f"redis://:{PASSWORD}@127.0.0.1:{port}/0"
+    with subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as process:
+        try:
+            _wait_for(url)
+            yield url
+        finally:
+            process.kill()
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            redis.Redis.from_url(url).ping()
+        except redis.ConnectionError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        else:
+            return
+
+
+@pytest.fixture
+def client(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """What looks at the server from aside; it is empty, and named by the variable."""
+    monkeypatch.setenv("GPO_REDIS_URL", server)
+    with redis.Redis.from_url(server) as connection:
+        connection.flushall()
+        yield connection
+
+
+class TestRedis(CompletionStoreContract):
+    @pytest.fixture(autouse=True)
+    def _client(self, client: Any) -> None:
+        self.client = client
+
+    def make(self) -> CompletionStore:
+        return RedisStore("GPO_REDIS_URL")
+
+    def damage(self, key: bytes) -> None:
+        name = f"gpo:1:{{{key.hex()}}}"
+        self.client.set(name, self.client.get(name)[:-1] + b"\7")
+
+    @pytest.fixture(autouse=True)
+    def _short_leases(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(redis_store, "_LEASE_MS", 1000)
+
+
+async def test_what_is_not_used_is_forgotten(client: Any) -> None:
+    store = RedisStore("GPO_REDIS_URL", ttl_s=100.0)
+    await store.put(b"key", Completion("reply", Usage()))
+    (name,) = client.keys()
+    assert 90 < client.ttl(name) <= 100
+    client.expire(name, 5)
+    await store.find(b"key")
+    assert 90 < client.ttl(name) <= 100
+
+
+async def test_a_claim_lasts_as_long_as_the_call(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_store, "_LEASE_MS", 200)
+    store = RedisStore("GPO_REDIS_URL")
+    assert await store.find(b"key") is Missing.CLAIMED
+    for _ in range(4):
+        await asyncio.sleep(0.1)
+        assert await store.find(b"key") is Missing.ELSEWHERE
+    (name,) = client.keys("*:claim")
+    client.set(name, "another process", px=200)  # which died
+    await asyncio.sleep(0.4)
+    assert await store.find(b"key") is Missing.CLAIMED
+
+
+async def test_the_claim_of_another_is_not_given_up(client: Any) -> None:
+    store = RedisStore("GPO_REDIS_URL")
+    assert await store.find(b"key") is Missing.CLAIMED
+    (name,) = client.keys("*:claim")
+    client.set(name, "another process", px=5000)
+    await store.release(b"key")
+    assert client.get(name) == b"another process"
+
+
+async def _makes_every_call(store: RedisStore) -> None:
+    inner = FakeModel(lambda *_: "reply")
+    model = CachedModel(inner, store, {"model": "m"})
+    for _ in range(3):
+        reply = await model.complete([{"role": "user", "content": "?"}], Sampling(temperature=0.0))
+        assert (reply.text, reply.usage.requests) == ("reply", 1)
+    assert len(inner.calls) == 3
+
+
+NEVER, AWAY = "is not used any more", "does not answer, and is done without until it does"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (f"redis://:{PASSWORD}@127.0.0.1:1/0", AWAY),
+        (f"redis://:{PASSWORD}@127.0.0.1:{PASSWORD}/0", NEVER),
+        (f"{PASSWORD}", NEVER),
+        (f"http://:{PASSWORD}@127.0.0.1/", NEVER),
+        (f"redis://:{PASSWORD}@no-such-host.invalid/0", AWAY),
+        ("", NEVER),
+    ],
+)
+async def test_a_server_that_cannot_be_used_is_done_without_and_its_address_not_told(
+    url: str, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("GPO_REDIS_URL", url)
+    with caplog.at_level(logging.DEBUG):
+        await _makes_every_call(RedisStore("GPO_REDIS_URL"))
+    (warning,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert f"$GPO_REDIS_URL {said}" in warning.getMessage()
+    assert PASSWORD not in caplog.text
+
+
+async def test_a_wrong_password_is_done_without(
+    server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("GPO_REDIS_URL", server.replace(PASSWORD, "wrong"))
+    await _makes_every_call(RedisStore("GPO_REDIS_URL"))
+    assert "AuthenticationError" in caplog.text
+    assert NEVER in caplog.text
+
+
+async def test_a_full_server_is_done_without(client: Any, caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        client.config_set("maxmemory", 1)
+        await _makes_every_call(RedisStore("GPO_REDIS_URL"))
+    finally:
+        client.config_set("maxmemory", 0)
+    assert "refuses commands: OutOfMemoryError" in caplog.text
+    store = RedisStore("GPO_REDIS_URL")
+    await store.put(b"later", REPLY)
+    assert await store.find(b"later") == REPLY
+
+
+@dataclass
+class Server:
+    """One that can be stopped, and started anew at its port."""
+
+    options: list[str]
+    url: str
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.options, stdout=subprocess.DEVNULL)
+        _wait_for(self.url)
+
+    def end(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture
+def mortal(tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    if (program := shutil.which("redis-server")) is None:
+        pytest.skip("redis-server is not installed on this machine")
+    options = {"port": unused_tcp_port, "bind": "127.0.0.1", "save": "", "appendonly": "no", "dir": tmp_path}
+    url = f"redis://127.0.0.1:{unused_tcp_port}/0"
+    monkeypatch.setenv("GPO_REDIS_URL", url)
+    monkeypatch.setattr(redis_store, "_PAUSES_S", (0.05,))
+    monkeypatch.setattr(redis_store, "_TIMEOUT_S", 0.3)
+    server = Server([program, *(str(part) for name, value in options.items() for part in (f"--{name}", value))], url)
+    yield server
+    server.end()
+
+
+@pytest.mark.parametrize("way", ["not there yet", "ended", "silent"])
+async def test_a_server_that_was_away_is_used_again(way: str, mortal: Server, caplog: pytest.LogCaptureFixture) -> None:
+    store = RedisStore("GPO_REDIS_URL")
+    if way != "not there yet":
+        mortal.start()
+        await store.put(b"before", REPLY)
+        assert await store.find(b"before") == REPLY
+        assert mortal.process is not None
+        mortal.end() if way == "ended" else mortal.process.send_signal(signal.SIGSTOP)
+    assert await store.find(b"key") is Missing.CLAIMED
+    assert AWAY in caplog.text
+    async with asyncio.timeout(0.25):  # nobody waits for one that is known to be away
+        for number in range(100):
+            assert await store.find(b"%d" % number) is Missing.CLAIMED
+        await store.put(b"made meanwhile", REPLY)
+    if way == "silent":
+        assert mortal.process is not None
+        mortal.process.send_signal(signal.SIGCONT)
+    else:
+        mortal.start()
+    async with asyncio.timeout(20):
+        while "answers again" not in caplog.text:  # noqa: ASYNC110  # it counts by itself
+            await asyncio.sleep(0.01)
+    assert await store.find(b"made meanwhile") == REPLY
+    await store.put(b"key", REPLY)
+    assert await store.find(b"key") == REPLY
+
+
+async def test_what_is_refused_of_one_completion_is_not_held_against_the_others(
+    client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = RedisStore("GPO_REDIS_URL")
+    await store.put(b"well", REPLY)
+    client.lpush(f"gpo:1:{{{b'ill'.hex()}}}", "no text")
+    ill, well = await asyncio.gather(store.find(b"ill"), store.find(b"well"))
+    assert (ill, well) == (Missing.CLAIMED, REPLY)
+    assert "refuses commands: ResponseError" in caplog.text
+    assert await store.find(b"well") == REPLY
+
+
+@pytest.mark.parametrize(
+    ("error", "is_final"),
+    [
+        (redis.exceptions.BusyLoadingError(), False),
+        (redis.TimeoutError(), False),
+        (ConnectionResetError(), False),
+        (redis.exceptions.ReadOnlyError(), False),
+        (redis.AuthenticationError(), True),
+        (redis.exceptions.NoPermissionError(), True),
+        (KeyError("GPO_REDIS_URL"), True),
+        (ValueError("no port"), True),
+        (ImportError("redis"), True),
+    ],
+)
+def test_what_no_waiting_helps_is_told_from_the_rest(error: Exception, is_final: bool) -> None:
+    assert redis_store._is_final(error) is is_final

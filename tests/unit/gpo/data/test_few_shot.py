@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from gpo.data.example import Example
+from gpo.data.loaded import LoadedTask, published
+from gpo.data.task import Split
+from gpo.errors import ConfigError
+
+
+def examples(letters: str) -> tuple[Example, ...]:
+    return tuple(Example(letter, (letter,)) for letter in letters)
+
+
+def inputs(shown: Sequence[Example]) -> str:
+    return "".join(example.input for example in shown)
+
+
+SPLITS = {Split.TRAIN: examples("abcdefghij"), Split.VAL: examples("v"), Split.TEST: examples("t")}
+
+
+@pytest.mark.parametrize("few_shot", [None, (), examples("xyz")])
+def test_without_shots_nothing_is_taken(few_shot: tuple[Example, ...] | None) -> None:
+    assert LoadedTask(SPLITS, few_shot).with_shots(0, where="tasks[0]") == (SPLITS, ())
+
+
+def test_the_data_s_own_few_shot_examples_are_taken_in_order() -> None:
+    assert LoadedTask(SPLITS, examples("xyz")).with_shots(2, where="tasks[0]") == (SPLITS, examples("xy"))
+
+
+def test_others_are_drawn_from_train_and_leave_it_always_the_same_ones() -> None:
+    splits, shown = LoadedTask(SPLITS).with_shots(4, where="tasks[0]")
+    assert len(shown) == 4
+    assert set(inputs(shown)) | set(inputs(splits[Split.TRAIN])) == set("abcdefghij")
+    assert len(splits[Split.TRAIN]) == 6
+    assert (splits[Split.VAL], splits[Split.TEST]) == (SPLITS[Split.VAL], SPLITS[Split.TEST])
+    assert LoadedTask(SPLITS).with_shots(4, where="tasks[0]") == (splits, shown)
+    assert inputs(shown) != "abcd"
+
+
+def test_repeats_of_what_is_shown_leave_train_too() -> None:
+    loaded = LoadedTask({**SPLITS, Split.TRAIN: (*examples("aaaaaaaaab"), Example(" A ", ("a",)))})
+    splits, shown = loaded.with_shots(1, where="tasks[0]")
+    assert inputs(shown) == "a"
+    assert inputs(splits[Split.TRAIN]) == "b"
+
+
+@pytest.mark.parametrize(
+    ("few_shot", "shots", "problem"),
+    [
+        ((), 1, "the data has 0 few-shot examples"),
+        (examples("xyz"), 4, "4 is too many, the data has 3"),
+        (None, 10, "none would be left"),
+        (None, 11, "none would be left"),
+    ],
+)
+def test_too_many_are_refused(few_shot: tuple[Example, ...] | None, shots: int, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) as caught:
+        LoadedTask(SPLITS, few_shot).with_shots(shots, where="tasks[0]")
+    assert caught.value.field == "tasks[0].shots"
+
+
+def test_a_published_data_set_shows_nothing_that_is_held_out() -> None:
+    overlapping = {Split.TRAIN: examples("abv"), Split.VAL: examples("vt"), Split.TEST: examples("t")}
+    loaded = published(overlapping, examples("atvx"), where="data")
+    assert inputs(loaded.few_shot or ()) == "ax"
+    assert [inputs(loaded.splits[split]) for split in Split] == ["ab", "v", "t"]
+    assert published(overlapping, None, where="data").few_shot is None

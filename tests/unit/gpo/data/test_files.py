@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from gpo.data.benchmarks import BENCHMARKS
+from gpo.data.catalogue import BENCHMARK_NAMES, tasks_of
+from gpo.data.example import Example
+from gpo.data.files import Fields, read_examples
+from gpo.data.loaded import inferred_kind
+from gpo.data.splits import absent_from, distinct, require_disjoint, sampled, shuffled, without_overlap
+from gpo.data.task import Split
+from gpo.errors import ConfigError
+
+BOM = "\ufeff"
+
+
+def read(folder: Path, name: str, content: str | bytes, fields: Fields = Fields()) -> tuple[Example, ...]:  # noqa: B008
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_examples(path, fields, where="tasks.t.data.val")
+
+
+def row(**fields: object) -> str:
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def splits(train: str = "", val: str = "", test: str = "") -> dict[Split, tuple[Example, ...]]:
+    """One example per letter."""
+    letters = {Split.TRAIN: train, Split.VAL: val, Split.TEST: test}
+    return {split: tuple(Example(letter, (split,)) for letter in inputs) for split, inputs in letters.items()}
+
+
+def inputs(split: Sequence[Example]) -> str:
+    return "".join(example.input for example in split)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.jsonl", row(input="1 + 1?", target="2") + "\n" + row(input="2 + 2?", target="4") + "\n"),
+        ("x.jsonl", BOM + row(input="1 + 1?", target="2") + "\r\n\r\n  \n" + row(input="2 + 2?", target="4")),
+        ("x.jsonl", row(input="1 + 1?", target=2, more=None) + "\n" + row(target=4, input="2 + 2?")),
+        ("x.JSONL", row(input="1 + 1?", target=["2"]) + "\n" + row(input="2 + 2?", target=[4])),
+        ("x.csv", "input,target\n1 + 1?,2\n2 + 2?,4\n"),
+        ("x.csv", BOM + 'id,target,input\r\n7,2,1 + 1?\r\n\r\n8,"4","2 + 2?"'),
+        ("x.csv", "input,target\n\n1 + 1?,2\n,\n  \n2 + 2?,4\n\n"),
+        ("x.csv", "input,target,,\n1 + 1?,2,,\n,,,,,\n2 + 2?,4,,\n"),
+    ],
+)
+def test_reads_examples_in_order(tmp_path: Path, name: str, content: str) -> None:
+    assert read(tmp_path, name, content) == (Example("1 + 1?", ("2",)), Example("2 + 2?", ("4",)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("x.csv", 'input,target\n"one\ntwo, ""three""",yes\n', Example('one\ntwo, "three"', ("yes",))),
+        ("x.csv", "input,target\none\u2028two\x0cthree,yes\n", Example("one\u2028two\x0cthree", ("yes",))),
+        ("x.jsonl", row(input="one\u2028two\u0085three", target="yes"), Example("one\u2028two\u0085three", ("yes",))),
+        ("x.jsonl", row(input="one\ntwo", target="yes"), Example("one\ntwo", ("yes",))),
+        ("x.jsonl", row(input=7, target=True), Example("7", ("True",))),
+        ("x.jsonl", row(input="?", target=["a", 2, False]), Example("?", ("a", "2", "False"))),
+        ("x.jsonl", row(input="?", target=0), Example("?", ("0",))),
+    ],
+)
+def test_keeps_texts_as_they_are(tmp_path: Path, name: str, content: str, expected: Example) -> None:
+    assert read(tmp_path, name, content) == (expected,)
+
+
+def test_columns_may_have_other_names(tmp_path: Path) -> None:
+    content = row(question="1 + 1?", answer=["2", "two"])
+    assert read(tmp_path, "x.jsonl", content, Fields("question", "answer")) == (Example("1 + 1?", ("2", "two")),)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.jsonl", row(input="a", target="b") + '\n{"input": "c", "tar', r"x\.jsonl:2\): not valid JSON"),
+        ("x.jsonl", "\n[1, 2]", r"x\.jsonl:2\): a JSON list, not an object"),
+        (
+            "x.jsonl",
+            row(input="a", label="b"),
+            r"x\.jsonl:1\): there is no column 'target'; the columns are: input, label",
+        ),
+        ("x.jsonl", row(text="a", target="b"), r"no column 'input'; .* set fields\.input"),
+        ("x.csv", "input,label\na,b\n", r"x\.csv:2\): there is no column 'target'; the columns are: input, label"),
+        ("x.csv", "input,target\na,b\n\nc\n", r"x\.csv:4\): column 'target' is empty"),
+        ("x.csv", 'input,target\na,b\n"c,d\ne,f\n', r"x\.csv:3\): not valid CSV"),
+        ("x.csv", "input,target\na,b\nc, and d,e\n", r"x\.csv:3\): there are 3 cells below 2 headings; put quotes"),
+        ("x.csv", "input,target,input\na,b,c\n", r"x\.csv:1\): two columns are called 'input'; give each"),
+        ("x.csv", "input,target\n" + "a" * 200_000 + ",b\n", "not valid CSV .*limit"),
+        ("x.csv", "input,target\n", "holds no example"),
+        ("x.csv", "", "holds no example"),
+        ("x.jsonl", "", "holds no example"),
+        ("x.jsonl", BOM + "\n\n", "holds no example"),
+        ("x.jsonl", row(input="", target="b"), "column 'input' is empty"),
+        ("x.jsonl", row(input=" \n", target="b"), "column 'input' is empty"),
+        ("x.jsonl", row(input="a", target=None), "column 'target' is empty"),
+        ("x.jsonl", row(input="a", target=[]), "column 'target' is empty"),
+        ("x.jsonl", row(input="a", target=["b", ""]), "column 'target' is empty"),
+        ("x.jsonl", row(input="a", target={"b": 1}), "column 'target' holds an object"),
+        ("x.jsonl", row(input="a", target=[["b"]]), "column 'target' holds .* nested list"),
+        ("x.jsonl", row(input=["a", "b"], target="c"), "column 'input' is a list"),
+        ("x.jsonl", '{"input": "a", "target": "\\ud83d"}', "column 'target' holds half a character"),
+        ("x.jsonl", "[" * 100_000, "not valid JSON"),
+        ("x.jsonl", '{"input": "a", "target": ' + "1" * 5000 + "}", "not valid JSON"),
+        ("x.jsonl", b'{"input": "caf\xe9", "target": "b"}', "is not UTF-8"),
+        ("x.csv", "input,target\na,é\n".encode("utf-16"), "is not UTF-8"),
+        ("x.txt", "a b", r"neither \.jsonl nor \.csv"),
+    ],
+)
+def test_says_what_is_wrong_and_where(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        read(tmp_path, name, content)
+    assert caught.value.field.startswith("tasks.t.data.val")
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("missing.jsonl", "does not exist"), (".jsonl/x.csv", "cannot be read|not exist")]
+)
+def test_a_file_that_is_not_there(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_examples(tmp_path / name, Fields(), where="tasks.t.data.val")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "val.jsonl").mkdir()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_examples(tmp_path / "val.jsonl", Fields(), where="tasks.t.data.val")
+
+
+def test_disjoint_splits_pass() -> None:
+    require_disjoint(splits("aa", "bc", "dd"), where="tasks.t.data")
+
+
+@pytest.mark.parametrize(
+    ("overlapping", "names"),
+    [
+        (splits("ab", "bc", "d"), "in both train and val"),
+        (splits("a", "b", "ab"), "in both train and test"),
+        (splits("a", "bc", "c"), "in both val and test"),
+        ({**splits("a", "b"), Split.TEST: (Example(" B ", ("",)),)}, "in both val and test"),
+        (
+            {**splits("a"), Split.VAL: (Example("x" * 500, ("",)),), Split.TEST: (Example("X" * 500, ("",)),)},
+            "'X{60}…'",
+        ),
+    ],
+)
+def test_an_input_in_two_splits_is_refused(overlapping: dict[Split, tuple[Example, ...]], names: str) -> None:
+    with pytest.raises(ConfigError, match=names):
+        require_disjoint(overlapping, where="tasks.t.data")
+
+
+def test_an_overlap_stays_in_test_first_then_in_val() -> None:
+    kept = without_overlap(splits(train="abcaz", val="abxx", test="aqq"))
+    assert {split: inputs(examples) for split, examples in kept.items()} == {
+        Split.TRAIN: "cz",
+        Split.VAL: "bx",
+        Split.TEST: "aqq",
+    }
+    require_disjoint(kept, where="tasks.t.data")
+
+
+@pytest.mark.parametrize("size", [1, 3, 25])
+def test_a_sample_is_always_the_same_and_in_order(size: int) -> None:
+    examples = splits(val="abcdefghijklmnopqrstuvwxyz")[Split.VAL]
+    sample = sampled(examples, size)
+    assert sample == sampled(examples, size)
+    assert len(sample) == size
+    assert list(inputs(sample)) == sorted(set(inputs(sample)))
+
+
+def test_a_sample_is_not_just_the_beginning() -> None:
+    examples = splits(val="abcdefghijklmnopqrstuvwxyz")[Split.VAL]
+    assert sampled(examples, 10) != examples[:10]
+
+
+@pytest.mark.parametrize("size", [None, 3, 4])
+def test_a_sample_no_smaller_than_the_whole_is_the_whole(size: int | None) -> None:
+    examples = splits(val="abc")[Split.VAL]
+    assert sampled(examples, size) == examples
+
+
+def test_repeats_are_told_aside_from_case_and_white_space() -> None:
+    examples = [Example(text, (str(index),)) for index, text in enumerate(["a b", "c", "A  b\n", "d"])]
+    assert [example.target for example in distinct(examples)] == ["0", "1", "3"]
+    assert [example.target for example in absent_from(examples, [Example("A b", ("",))])] == ["1", "3"]
+
+
+def test_a_shuffled_data_set_is_always_in_the_same_order() -> None:
+    examples = splits(val="abcdefghijklmnopqrstuvwxyz")[Split.VAL]
+    mixed = shuffled(examples)
+    assert mixed == shuffled(examples)
+    assert mixed != examples
+    assert sorted(inputs(mixed)) == list(inputs(examples))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two benchmarks: one of tasks, one that is a task."""
+    for folder, target in (("bbh/navigate", "target"), ("bbh/snarks", "target"), ("gsm8k", "output")):
+        (tmp_path / folder).mkdir(parents=True)
+        for file, letters in (("train", "abc"), ("eval", "cd"), ("test", "de")):
+            lines = [row(**{"input": f"{folder} {letter}", target: "7"}) for letter in letters]
+            (tmp_path / folder / f"{file}.jsonl").write_text("\n".join(lines))
+    return tmp_path
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["root", "the benchmark's folder"])
+@pytest.mark.parametrize(("name", "task", "prefix"), [("bbh", "navigate", "bbh/navigate"), ("gsm8k", None, "gsm8k")])
+def test_a_benchmark_loads_without_overlap(root: Path, inside: bool, name: str, task: str | None, prefix: str) -> None:
+    loaded = BENCHMARKS[name].load(root / name if inside else root, task, where="tasks.t.data")
+    assert {split: [example.input for example in examples] for split, examples in loaded.splits.items()} == {
+        Split.TRAIN: [f"{prefix} a", f"{prefix} b"],
+        Split.VAL: [f"{prefix} c"],
+        Split.TEST: [f"{prefix} d", f"{prefix} e"],
+    }
+    assert loaded.few_shot == ()
+
+
+def test_few_shot_examples_that_are_held_out_are_dropped(root: Path) -> None:
+    lines = [row(input=f"bbh/navigate {letter}", target="7") for letter in "acexy"]
+    (root / "bbh/navigate/few_shot_examples.jsonl").write_text("\n".join(lines))
+    loaded = BENCHMARKS["bbh"].load(root, "navigate", where="tasks.t.data")
+    assert [example.input[-1] for example in loaded.few_shot or ()] == ["a", "x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "folder", "message"),
+    [
+        ("bbh", "navigat", ".", "'navigat' is not a task of bbh .* did you mean 'navigate'"),
+        ("bbh", None, ".", "None is not a task of bbh"),
+        ("bbh", "Navigate", ".", "did you mean 'navigate'"),
+        ("bbh", "xyz", ".", "choose one of: navigate, snarks"),
+        ("bbh", "navigate", "gsm8k", r"data\.root: .*gsm8k' holds no task of bbh; name the folder"),
+        ("bbh", "navigate", "nowhere", r"root: .*nowhere' is not a folder"),
+        ("mmlu", "anatomy", ".", r"data\.root: .* holds no task of mmlu"),
+        ("wsc", None, ".", "does not exist"),
+        ("gsm8k", "navigate", ".", "name: 'navigate' is unknown, gsm8k is one task; leave it out"),
+    ],
+)
+def test_a_benchmark_that_is_not_there(root: Path, name: str, task: str | None, folder: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        BENCHMARKS[name].load(root / folder, task, where="tasks.t.data")
+
+
+def test_a_benchmark_whose_val_repeats_test_is_refused(root: Path) -> None:
+    folder = root / "gsm8k"
+    (folder / "eval.jsonl").write_bytes((folder / "test.jsonl").read_bytes())
+    with pytest.raises(ConfigError, match="every example of val is in test too"):
+        BENCHMARKS["gsm8k"].load(root, None, where="tasks.t.data")
+
+
+@pytest.mark.parametrize("repeated", ["eval", "test"])
+def test_a_benchmark_whose_train_is_held_out_altogether_is_refused(repeated: str, root: Path) -> None:
+    folder = root / "gsm8k"
+    (folder / "train.jsonl").write_bytes((folder / f"{repeated}.jsonl").read_bytes())
+    with pytest.raises(ConfigError, match="every example of train is in val or test too") as caught:
+        BENCHMARKS["gsm8k"].load(root, None, where="tasks.t.data")
+    assert '"train[:80%]"' in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("targets", "kind"),
+    [
+        (["(A)", "(K)"], "choice"),
+        (["(A)"] * 39 + ["Monsters, Inc"], "choice"),
+        (["(A)"] * 9 + ["Monsters, Inc"], "exact"),
+        (["Yes", "no"], "boolean"),
+        (["valid", "invalid"], "boolean"),
+        (["True", "False"], "boolean"),
+        (["7", "-3.5", "1,234"], "number"),
+        (["7", "seven"], "exact"),
+        (["] )", ")"], "exact"),
+    ],
+)
+def test_targets_show_their_kind(targets: list[str], kind: str) -> None:
+    assert inferred_kind([Example("?", (target,)) for target in targets]) == kind
+
+
+def test_alternatives_show_free_text() -> None:
+    assert inferred_kind([Example("?", ("7",)), Example("?", ("7", "seven"))]) == "text"
+
+
+@pytest.mark.skipif("GPO_DATA" not in os.environ, reason="GPO_DATA does not name the benchmarks' folder")
+@pytest.mark.parametrize("name", BENCHMARK_NAMES)
+def test_the_real_benchmarks_load_and_their_targets_are_of_the_catalogue_s_family(name: str) -> None:
+    root = Path(os.environ["GPO_DATA"])
+    for task in tasks_of(name):
+        loaded = BENCHMARKS[name].load(root, task.name, where="tasks.t.data")
+        require_disjoint(loaded.splits, where="tasks.t.data")
+        assert all(loaded.splits.values()), task
+        assert len(loaded.few_shot or ()) >= 4, task
+        found = inferred_kind([example for split in loaded.splits.values() for example in split])
+        assert found == {"words": "exact", "brackets": "exact"}.get(task.family, task.family), task
+    if BENCHMARKS[name].has_tasks:
+        folders = {path.name for path in (root / name).iterdir() if path.is_dir()}
+        assert folders == {task.name for task in tasks_of(name)}

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import pickle
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from gpo.data.example import Example
+from gpo.errors import EvaluationError
+from gpo.evaluation.metrics import CustomScorer, FunctionReference, NumberScorer, ParsedScorer, Scorer
+from gpo.evaluation.metrics.own_modules import home_of
+from gpo.testing.contracts import ScorerContract
+
+EXAMPLE = Example("1 + 1?", ("2", "two"))
+WriteModule = Callable[[str], str]
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteModule:
+    """Writes a module that only this test knows, and returns its name; the search path is put back afterwards."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def write(source: str) -> str:
+        name = f"own_{uuid4().hex}"
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(source), encoding="utf-8")
+        return name
+
+    return write
+
+
+def scored(value: object, module: WriteModule, folder: Path, answer: str = "2") -> float:
+    """What a metric that returns this (Python source) scores."""
+    name = module(f"def metric(answer, targets, input):\n    return {value}\n")
+    return CustomScorer(FunctionReference(name, "metric", (str(folder),))).score(answer, EXAMPLE)
+
+
+class TestMetric(ScorerContract):
+    def make(self) -> Scorer:
+        return CustomScorer(FunctionReference("tests.data.own_scoring", "equal"))
+
+    def example(self) -> Example:
+        return EXAMPLE
+
+
+class TestParser(ScorerContract):
+    def make(self) -> Scorer:
+        return ParsedScorer(FunctionReference("tests.data.own_scoring", "last_line"), NumberScorer())
+
+    def example(self) -> Example:
+        return Example("1 + 1?", ("2", "2.0"))
+
+
+def test_a_metric_is_given_answer_targets_and_input(module: WriteModule, tmp_path: Path) -> None:
+    assert scored("(answer, targets, input) == ('2', ('2', 'two'), '1 + 1?')", module, tmp_path) == 1.0
+    assert scored("len(answer) / 4", module, tmp_path) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        ("True", 1.0),
+        ("0", 0.0),
+        ("1 + 1e-7", 1.0),
+        ("-1e-9", 0.0),
+        ("__import__('numpy').float32(0.5)", 0.5),
+        ("__import__('numpy').bool_(True)", 1.0),
+        ("__import__('fractions').Fraction(1, 4)", 0.25),
+    ],
+)
+def test_numbers_and_truth_values_count(value: str, number: float, module: WriteModule, tmp_path: Path) -> None:
+    found = scored(value, module, tmp_path)
+    assert (found, type(found)) == (number, float)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("None", "None"),
+        ("'1'", "'1'"),
+        ("1.5", "1.5"),
+        ("1.001", "1.001"),
+        ("-0.1", "-0.1"),
+        ("float('nan')", "nan"),
+        ("10 ** 400", "1000"),
+        ("1j", "1j"),
+        ("__import__('numpy').zeros(2)", "array"),
+        ("type('Odd', (), {'__repr__': lambda self: 1 / 0})()", "a Odd"),
+        ("'x' * 9999", "'xxx"),
+    ],
+)
+def test_anything_else_is_an_error_and_never_a_0(value: str, shown: str, module: WriteModule, tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError) as caught:
+        scored(value, module, tmp_path)
+    message = str(caught.value)
+    assert f":metric gave {shown}" in message
+    assert message.endswith("not a number from 0 to 1")
+    assert len(message) < 500
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return {}[answer]", "KeyError: '2'"),
+        ("raise ValueError('first\\nsecond')", "ValueError: first second"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("assert False", "AssertionError"),
+        ("raise RuntimeError('x' * 9999)", "RuntimeError: xxx"),
+        ("raise type('Odd', (Exception,), {'__str__': lambda self: 1 / 0})", "Odd: an error without a message"),
+    ],
+)
+def test_a_function_that_fails_is_named_with_what_and_where(
+    body: str, said: str, module: WriteModule, tmp_path: Path
+) -> None:
+    name = module(f"def metric(answer, targets, input):\n    {body}\n")
+    with pytest.raises(EvaluationError) as caught:
+        CustomScorer(FunctionReference(name, "metric", (str(tmp_path),))).score("2", EXAMPLE)
+    message = str(caught.value)
+    assert f"the function {name}:metric failed: {said}" in message
+    assert f"{name}.py, line 2)" in message
+    assert "\n" not in message
+    assert len(message) < 600
+
+
+@pytest.mark.parametrize("given", [None, 2, b"2"])
+def test_a_parser_gives_a_text(given: object, module: WriteModule, tmp_path: Path) -> None:
+    name = module(f"def parse(answer, input):\n    return {given!r}\n")
+    with pytest.raises(EvaluationError, match=r":parse gave .* not a text"):
+        ParsedScorer(FunctionReference(name, "parse", (str(tmp_path),)), NumberScorer()).score("2", EXAMPLE)
+
+
+def test_what_is_parsed_is_what_is_judged(module: WriteModule, tmp_path: Path) -> None:
+    name = module("def parse(answer, input):\n    return answer.split('|')[1] if '1 + 1' in input else ''\n")
+    scorer = ParsedScorer(FunctionReference(name, "parse", (str(tmp_path),)), NumberScorer())
+    assert [scorer.score(answer, EXAMPLE) for answer in ("3|2|3", "2|3|2")] == [1.0, 0.0]
+    assert scorer.follow_up(EXAMPLE) == NumberScorer().follow_up(EXAMPLE)
+
+
+@pytest.mark.parametrize(
+    ("source", "function", "said"),
+    [
+        (None, "metric", "there is no module 'own_"),
+        (
+            "import nowhere_to_be_found",
+            "metric",
+            "cannot be imported: ModuleNotFoundError: No module named 'nowhere_to",
+        ),
+        ("1 / 0", "metric", "cannot be imported: ZeroDivisionError: division by zero"),
+        ("raise SystemExit", "metric", "cannot be imported: SystemExit"),
+        ("def metric(:", "metric", "cannot be imported: SyntaxError"),
+        ("def other(): ...", "metric", "'metric' is not there in the module 'own_"),
+        ("metric = 3", "metric", "'metric' is not a function in the module 'own_"),
+    ],
+)
+def test_what_cannot_be_loaded_is_told(
+    source: str | None, function: str, said: str, module: WriteModule, tmp_path: Path
+) -> None:
+    name = f"own_{uuid4().hex}" if source is None else module(source)
+    with pytest.raises(EvaluationError) as caught:
+        FunctionReference(name, function, (str(tmp_path),)).load()
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_package_that_is_missing_is_the_users_own() -> None:
+    with pytest.raises(EvaluationError, match=r"there is no module 'nowhere_at_all\.metrics'"):
+        FunctionReference("nowhere_at_all.metrics", "metric").load()
+
+
+def test_a_module_finds_its_neighbours_even_when_called(module: WriteModule, tmp_path: Path) -> None:
+    neighbour = module("def value():\n    return 0.5\n")
+    name = module(f"def metric(answer, targets, input):\n    from {neighbour} import value\n    return value()\n")
+    assert CustomScorer(FunctionReference(name, "metric", (str(tmp_path),))).score("2", EXAMPLE) == 0.5
+
+
+@pytest.mark.parametrize("name", ["json", "statistics", "numpy", "serve", "benchmarks"])
+def test_the_folder_goes_before_what_python_finds(name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.py").write_text(
+        "import json, statistics\ndef own(): return json.dumps([1])\n", encoding="utf-8"
+    )
+    before = sys.modules.get(name)
+    assert FunctionReference(name, "own", (str(tmp_path),)).call() == "[1]"
+    assert sys.modules.get(name, before) is before
+    assert str(tmp_path) not in sys.path
+
+
+def test_modules_of_the_same_name_in_two_folders_are_two_and_so_are_their_neighbours(tmp_path: Path) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "near.py").write_text(f"NAME = {folder.name!r}", encoding="utf-8")
+        (folder / "late.py").write_text("import near", encoding="utf-8")
+        source = """
+            import near
+            from near import NAME
+            def metric():
+                import late
+                return [near.NAME, NAME, late.near.NAME]
+        """
+        (folder / "metrics.py").write_text(textwrap.dedent(source), encoding="utf-8")
+    first, second = (FunctionReference("metrics", "metric", (str(folder), str(tmp_path))) for folder in folders)
+    for _ in range(2):
+        assert first.call() == ["first"] * 3
+        assert second.call() == ["second"] * 3
+    assert "near" not in sys.modules
+    assert first.load() is first.load()
+
+
+def test_the_first_folder_that_holds_the_module_counts_and_the_others_hold_its_neighbours(tmp_path: Path) -> None:
+    for folder in ("config", "working", "config/own_pack"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "working/own_metrics.py").write_text("import own_near\ndef metric(): return own_near.VALUE")
+    (tmp_path / "config/own_near.py").write_text("VALUE = 0.5", encoding="utf-8")
+    folders = (str(tmp_path / "config"), str(tmp_path / "working"))
+    assert FunctionReference("own_metrics", "metric", folders).call() == 0.5
+    assert home_of("own_metrics", folders) == folders[1]
+    assert home_of("own_pack", folders) is None
+
+
+def test_a_module_in_a_package(tmp_path: Path) -> None:
+    package = tmp_path / "own_package"
+    (package / "inner").mkdir(parents=True)
+    (package / "__init__.py").write_text("VALUE = 0.25", encoding="utf-8")
+    (package / "inner/__init__.py").touch()
+    (package / "other.py").write_text("VALUE = 0.5", encoding="utf-8")
+    source = """
+        import own_package.other
+        import own_package.other as other
+        from own_package import VALUE, other as again
+        from .. import other as near
+        from ..other import VALUE as HALF
+        def metric(): return [own_package.other.VALUE, other.VALUE, VALUE, again.VALUE, near.VALUE, HALF]
+    """
+    (package / "inner/metrics.py").write_text(textwrap.dedent(source), encoding="utf-8")
+    reference = FunctionReference("own_package.inner.metrics", "metric", (str(tmp_path),))
+    assert reference.call() == [0.5, 0.5, 0.25, 0.5, 0.5, 0.5]
+    assert home_of("own_package.inner.metrics", (str(tmp_path),)) == str(tmp_path)
+    with pytest.raises(EvaluationError, match=r"there is no module 'own_package\.gone' in '/.*' or where Python looks"):
+        FunctionReference("own_package.gone", "metric", (str(tmp_path),)).load()
+
+
+def test_classes_of_a_module_of_ones_own_know_their_module(module: WriteModule, tmp_path: Path) -> None:
+    source = """
+        from __future__ import annotations
+        from dataclasses import dataclass
+        from typing import get_type_hints
+        @dataclass
+        class Found:
+            value: float
+        def metric(answer, targets, input):
+            return Found(1.0).value if get_type_hints(Found) == {"value": float} else 0.0
+    """
+    name = module(source)
+    assert CustomScorer(FunctionReference(name, "metric", (str(tmp_path),))).score("2", EXAMPLE) == 1.0
+
+
+def test_arguments_that_do_not_fit_point_at_the_function(module: WriteModule, tmp_path: Path) -> None:
+    name = module("\n\ndef metric(answer, targets):\n    return 1\n")
+    with pytest.raises(
+        EvaluationError, match=rf"takes 2 positional arguments but 3 were given \(.*{name}\.py, line 3\)"
+    ):
+        CustomScorer(FunctionReference(name, "metric", (str(tmp_path),))).score("2", EXAMPLE)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_async_function_is_refused(module: WriteModule, tmp_path: Path) -> None:
+    name = module("async def metric(answer, targets, input):\n    return 1\n")
+    with pytest.raises(EvaluationError, match=r":metric is async; write a plain function"):
+        CustomScorer(FunctionReference(name, "metric", (str(tmp_path),))).score("2", EXAMPLE)
+
+
+def test_a_reference_travels_without_its_function(module: WriteModule, tmp_path: Path) -> None:
+    scorer = CustomScorer(FunctionReference(module("def metric(*_): return 1"), "metric", (str(tmp_path),)))
+    arrived = pickle.loads(pickle.dumps(scorer))  # noqa: S301
+    assert arrived == scorer
+    assert str(tmp_path) not in sys.path
+    assert arrived.score("2", EXAMPLE) == 1.0

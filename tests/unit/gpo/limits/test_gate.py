@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import asyncio
+import pickle
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from gpo.context import caller
+from gpo.errors import BudgetExhausted, OutOfReach
+from gpo.limits.authority import LocalLimiter
+from gpo.limits.gate import SETTLES_S, Gate
+from gpo.limits.messages import Budget, Grant, Pool, Report, Spent
+from gpo.models.protocol import Usage
+
+POOL = Pool("http://here/v1", "model", 8, 8)
+
+
+@dataclass
+class Served:
+    """What an endpoint sees."""
+
+    limit: int = 10**9
+    latency_s: float = 0.005
+    now: int = 0
+    most: int = 0
+    refused: int = 0
+    order: list[str] = field(default_factory=list)
+
+    async def call(self, gate: Gate, owner: str = "", tokens: int = 10) -> None:
+        """One call, tried again until it is answered."""
+        caller.set(owner)
+        while True:
+            async with gate.admitted(40, 10) as admission:
+                if self.now >= self.limit:
+                    self.refused += 1
+                    admission.refused(0.02)
+                else:
+                    self.now += 1
+                    self.most = max(self.most, self.now)
+                    self.order.append(owner)
+                    try:
+                        await asyncio.sleep(self.latency_s)
+                    finally:
+                        self.now -= 1
+                    admission.answered(Usage(requests=1, prompt_tokens=tokens, cost_usd=0.01))
+                    return
+            await asyncio.sleep(0.02)
+
+    async def calls(self, gates: Sequence[Gate], number: int, **options: int) -> list[BaseException | None]:
+        work = (self.call(gates[index % len(gates)], **options) for index in range(number))
+        return await asyncio.gather(*work, return_exceptions=True)
+
+
+class Counted(LocalLimiter):
+    """Counts what it is asked."""
+
+    asked = 0
+
+    async def exchange(self, report: Report, wait_s: float) -> Grant:
+        self.asked += 1
+        return await super().exchange(report, wait_s)
+
+    async def tell(self, report: Report) -> None:
+        self.asked += 1
+        await super().tell(report)
+
+
+class Flaky(LocalLimiter):
+    """Out of reach now and then, and then without memory."""
+
+    failures = 0
+
+    async def exchange(self, report: Report, wait_s: float) -> Grant:
+        if self.failures > 0:
+            self.failures -= 1
+            raise ConnectionError("gone")
+        return await super().exchange(report, wait_s)
+
+
+async def test_gates_share_the_places_and_use_them_all() -> None:
+    authority, served = Counted(), Served()
+    assert await served.calls([Gate(authority, POOL) for _ in range(3)], 300) == [None] * 300
+    assert served.most == 8
+    assert authority.asked < 60
+
+
+async def test_one_gate_alone_hardly_ever_asks() -> None:
+    authority, served = Counted(), Served(latency_s=0.001)
+    await served.calls([Gate(authority, POOL)], 2000)
+    assert served.most == 8
+    assert authority.asked < 10
+
+
+async def test_what_the_last_calls_cost_is_told_soon_after_them() -> None:
+    authority, served = Counted(), Served()
+    gates = [Gate(authority, POOL) for _ in range(3)]
+    for number in (60, 30):  # the second time, all have been idle for a while
+        before = (await authority.account_spent("", Budget(), Spent())).calls
+        await served.calls(gates, number)
+        await asyncio.sleep(2 * SETTLES_S)
+        assert (await authority.account_spent("", Budget(), Spent())).calls == before + number
+
+
+async def test_a_gate_that_comes_late_gets_its_share() -> None:
+    authority, served = LocalLimiter(), Served(latency_s=0.02)
+    first, second = Gate(authority, POOL), Gate(authority, POOL)
+    early = [asyncio.create_task(served.call(first, "early")) for _ in range(200)]
+    await asyncio.sleep(0.1)
+    late = [asyncio.create_task(served.call(second, "late")) for _ in range(40)]
+    await asyncio.gather(*late)
+    assert sum(not task.done() for task in early) > 60, "the late ones did not wait for all the early ones"
+    await asyncio.gather(*early)
+    assert served.most == 8
+
+
+async def test_trajectories_of_one_process_take_turns() -> None:
+    served, gate = Served(), Gate(LocalLimiter(), replace(POOL, concurrency=1, endpoint_concurrency=1))
+    await asyncio.gather(*(served.call(gate, owner) for owner in ("a",) * 30 + ("b",) * 3))
+    assert served.order[:7].count("b") == 3
+
+
+async def test_nothing_is_lost_by_cancelling_those_who_wait_or_call() -> None:
+    served, gate = Served(), Gate(LocalLimiter(), POOL)
+    for _ in range(5):
+        calls = [asyncio.create_task(served.call(gate)) for _ in range(50)]
+        await asyncio.sleep(0.008)
+        for call in calls[::2]:
+            call.cancel()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(result is None for result in results[1::2])
+    served.most = 0
+    await served.calls([gate], 50)
+    assert served.most == 8
+
+
+async def test_a_limit_that_nobody_knew_is_found() -> None:
+    served, gates = Served(limit=5, latency_s=0.005), [Gate(LocalLimiter(), POOL)]
+    assert await served.calls(gates, 400) == [None] * 400
+    first = served.refused
+    assert await served.calls(gates, 1000) == [None] * 1000
+    assert served.refused - first < 0.02 * 1000
+
+
+async def test_an_authority_that_was_away_is_found_again() -> None:
+    authority, served = Flaky(), Served(latency_s=0.02)
+    gate = Gate(authority, POOL)
+    calls = asyncio.create_task(served.calls([gate], 200))
+    await asyncio.sleep(0.05)
+    authority.failures = 1
+    assert await calls == [None] * 200
+    assert served.most == 8
+
+
+async def test_a_budget_of_calls_is_kept_to_the_call() -> None:
+    authority, served = LocalLimiter(), Served(latency_s=0.001)
+    pool = replace(POOL, account="run", has_call_budget=True)
+    await authority.open_account("run", Budget(calls=100), Spent(calls=15))
+    gates = [Gate(authority, pool), Gate(authority, pool)]
+    results = Counter(type(result) for result in await served.calls(gates, 120))
+    assert results == {type(None): 85, BudgetExhausted: 35}
+    assert await authority.account_spent("run", Budget(calls=100), Spent()) == Spent(100, 850, pytest.approx(0.85))
+    assert Counter(type(result) for result in await served.calls(gates, 3)) == {BudgetExhausted: 3}
+    await authority.open_account("run", Budget(calls=100), Spent(calls=98))
+    results = Counter(type(result) for result in await served.calls(gates, 3))
+    assert results == {type(None): 2, BudgetExhausted: 1}
+
+
+@pytest.mark.parametrize("budget", [Budget(tokens=500), Budget(usd=0.5)])
+async def test_budgets_that_show_afterwards_stop_within_what_is_under_way(budget: Budget) -> None:
+    authority, served = LocalLimiter(), Served()
+    await authority.open_account("run", budget, Spent())
+    gate = Gate(authority, replace(POOL, account="run", has_budget=True))
+    first = Counter(type(result) for result in await served.calls([gate], 300))
+    assert 50 <= first[type(None)] <= 50 + 3 * 8
+    assert first.total() == 300
+    assert set(first) == {type(None), BudgetExhausted}
+    assert Counter(type(result) for result in await served.calls([gate], 9)) == {BudgetExhausted: 9}
+
+
+async def test_rates_are_kept() -> None:
+    served, gate = Served(latency_s=0.001), Gate(LocalLimiter(), replace(POOL, requests_per_min=1200))
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    await served.calls([gate], 40)
+    assert loop.time() - begun > (40 - 20 - 1) / 20
+
+
+def test_a_gate_travels_and_works_in_one_loop_after_another() -> None:
+    gate = Gate(LocalLimiter(), POOL)
+    for _ in range(2):
+        there = Gate(LocalLimiter(), pickle.loads(pickle.dumps(gate.pool)))  # noqa: S301  # our own
+        served = Served()
+        assert asyncio.run(served.calls([there], 20)) == [None] * 20
+
+
+@pytest.mark.parametrize("calls", [None, 60])
+@pytest.mark.parametrize("limit", [1, 2, 5])
+async def test_no_call_is_forgotten_whatever_becomes_of_the_others(limit: int, calls: int | None) -> None:
+    """More gates than places, refusals, failures and callers that give up, under a budget or none."""
+    draw, authority, served = random.Random(limit), LocalLimiter(), Served(latency_s=0.002)
+    await authority.open_account("run", Budget(calls=calls), Spent())
+    pool = replace(
+        POOL, concurrency=limit, endpoint_concurrency=limit, account="run",
+        has_budget=calls is not None, has_call_budget=calls is not None,
+    )  # fmt: skip
+    gates = [Gate(authority, pool) for _ in range(4)]
+
+    async def call(gate: Gate) -> None:
+        while True:
+            async with gate.admitted(4, 4) as admission:
+                served.now += 1
+                served.most = max(served.most, served.now)
+                try:
+                    await asyncio.sleep(draw.random() * served.latency_s)
+                finally:
+                    served.now -= 1
+                fate = draw.random()
+                if fate < 0.1:
+                    admission.refused(0.0)
+                elif fate > 0.15:
+                    admission.answered(Usage(requests=1))
+                    return
+            await asyncio.sleep(0.001)
+
+    work = [asyncio.create_task(call(draw.choice(gates))) for _ in range(120)]
+    for task in work[::10]:
+        await asyncio.sleep(0.002)
+        task.cancel()
+    async with asyncio.timeout(40):
+        results = await asyncio.gather(*work, return_exceptions=True)
+    kinds = Counter(type(result) for result in results)
+    assert set(kinds) <= {type(None), BudgetExhausted, asyncio.CancelledError}
+    assert calls is None or kinds[type(None)] <= calls
+    assert served.most <= limit
+
+
+async def test_an_authority_that_does_not_answer_is_out_of_reach(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Silent(LocalLimiter):
+        async def exchange(self, report: Report, wait_s: float) -> Grant:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    monkeypatch.setattr("gpo.limits.gate._SILENCE_S", -0.95)
+    monkeypatch.setattr("gpo.limits.gate._PATIENCE_S", 0.1)
+    gate = Gate(Silent(), POOL)
+    for _ in range(2):  # who comes later is turned away in turn, and not for ever
+        with pytest.raises(OutOfReach, match="limiter is out of reach"):
+            async with asyncio.timeout(10), gate.admitted():
+                pass
+    # It is said when it is lost, and not each time that it is asked again.
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "the limiter is out of reach, and is asked again: no answer"
+    ]
+
+
+def test_one_gate_works_in_one_event_loop_after_another() -> None:
+    gate = Gate(LocalLimiter(), POOL)
+    for _ in range(2):
+        served = Served()
+
+        async def calls(served: Served = served) -> list[BaseException | None]:
+            async with asyncio.timeout(5):
+                return await served.calls([gate], 40)
+
+        assert asyncio.run(calls()) == [None] * 40
+
+
+async def test_replies_without_usage_count_as_what_was_expected() -> None:
+    authority, served = LocalLimiter(), Served(latency_s=0.001)
+    await authority.open_account("run", Budget(tokens=200), Spent())
+    gate = Gate(authority, replace(POOL, account="run", has_budget=True))  # 40 characters and 10 tokens: 20 in all
+    assert BudgetExhausted in {type(result) for result in await served.calls([gate], 60, tokens=0)}

@@ -1,0 +1,456 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from math import inf
+
+import pytest
+
+from gpo.limits.budget import Account
+from gpo.limits.fair_queue import FairQueue, Want, fair_shares
+from gpo.limits.limiter import LimiterState
+from gpo.limits.messages import LEASE_S, Budget, Grant, Pool, Report, Spent
+from gpo.limits.rates import AdaptiveConcurrency, MinuteRate
+from gpo.process import process_mark
+
+POOL = Pool("http://here/v1", "model", 32, 32)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Holder:
+    """A gate, as far as the limiter sees one."""
+
+    def __init__(self, limiter: LimiterState, name: str, pool: Pool = POOL) -> None:
+        self.limiter, self.report = limiter, Report(name, 0, pool)
+
+    @property
+    def places(self) -> int:
+        return self.report.places
+
+    def tells(self, **changes: object) -> None:
+        once = {"refused": 0, "succeeded": 0, "tokens_beyond": 0.0, "retry_after_s": 0.0}
+        self.report = replace(self.report, number=self.report.number + 1, **{**once, **changes})  # type: ignore[arg-type]
+        self.limiter.take(self.report)
+
+    def hears(self) -> Grant | None:
+        grant = self.limiter.grant(self.report.holder)
+        if grant is not None:
+            # What is under way beyond the grant goes on.
+            self.report = replace(
+                self.report,
+                epoch=grant.epoch,
+                places=max(grant.places, self.report.under_way),
+                permits_received=self.report.permits_received + grant.permits,
+            )
+        return grant
+
+
+def test_one_holder_gets_what_it_wants_up_to_the_limit() -> None:
+    holder = Holder(LimiterState(Clock()), "a")
+    holder.tells(demand=10)
+    assert holder.hears() == Grant(1, 10)
+    assert holder.hears() is None
+    holder.tells(demand=100)
+    assert holder.hears() == Grant(2, 32)
+
+
+def test_a_place_goes_to_another_only_when_it_is_given_back() -> None:
+    limiter = LimiterState(Clock())
+    first, second = Holder(limiter, "a"), Holder(limiter, "b")
+    first.tells(demand=100)
+    first.hears()
+    first.tells(demand=100, under_way=32)
+    second.tells(demand=100)
+    grant = second.hears()
+    assert grant is not None
+    assert (grant.places, grant.contended) == (0, True)
+    grant = first.hears()
+    assert grant is not None
+    assert (grant.places, grant.contended) == (16, True)
+    second.tells(demand=100)
+    assert second.hears() is None
+    first.tells(demand=100, under_way=20, places=20)
+    assert second.hears() == Grant(2, 12, contended=True)
+    first.tells(demand=100, under_way=16, places=16)
+    assert second.hears() == Grant(3, 16, contended=True)
+
+
+def test_a_report_from_before_a_grant_does_not_give_places_back() -> None:
+    limiter = LimiterState(Clock())
+    first, second = Holder(limiter, "a"), Holder(limiter, "b")
+    first.tells(demand=32)
+    stale = first.report
+    first.hears()
+    first.limiter.take(replace(stale, number=stale.number + 5, demand=0))
+    second.tells(demand=32)
+    assert second.hears() == Grant(1, 0, contended=False) or second.places == 0
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_holder_whose_process_has_died_before_our_eyes_is_missed_at_once(dies: bool) -> None:
+    clock = Clock()
+    limiter = LimiterState(clock)
+    dead, other = Holder(limiter, "a"), Holder(limiter, "b")
+    mark = process_mark()
+    machine, number, started = mark.rsplit(" ", 2)
+    dead.tells(demand=32, process=f"{machine} {number} {int(started) - 1}" if dies else mark)
+    dead.hears()
+    clock.now += 1
+    other.tells(demand=32)
+    other.hears()
+    assert other.places == (32 if dies else 0)
+
+
+def test_a_holder_that_is_not_heard_of_is_missed_after_its_lease() -> None:
+    clock = Clock()
+    limiter = LimiterState(clock)
+    dead, other = Holder(limiter, "a"), Holder(limiter, "b")
+    dead.tells(demand=32)
+    dead.hears()
+    for _ in range(9):
+        clock.now += LEASE_S / 10
+        other.tells(demand=32)
+        other.hears()
+        assert other.places == 0
+    clock.now += LEASE_S / 5
+    other.tells(demand=32)
+    assert other.hears() is not None
+    assert other.places == 32
+
+
+def test_a_new_authority_learns_what_is_held_from_the_reports() -> None:
+    limiter = LimiterState(Clock())
+    survivor, other = Holder(limiter, "a"), Holder(limiter, "b")
+    survivor.tells(demand=40, under_way=30, places=30, epoch=17)
+    other.tells(demand=40)
+    other.hears()
+    assert other.places == 2
+    grant = survivor.hears()
+    assert grant is not None
+    assert (grant.epoch, grant.places) == (18, 16)
+
+
+def test_one_role_has_its_own_bound_within_the_endpoints() -> None:
+    limiter = LimiterState(Clock())
+    task = Holder(limiter, "a", Pool("e", "model", 32, 32, role="task"))
+    optimizer = Holder(limiter, "b", Pool("e", "model", 8, 32, role="optimizer"))
+    optimizer.tells(demand=50)
+    optimizer.hears()
+    assert optimizer.places == 8
+    task.tells(demand=50)
+    task.hears()
+    assert task.places == 24
+
+
+def test_places_are_never_handed_out_twice() -> None:
+    """Thirty holders that report, drop and die at random, with a limit that moves."""
+    draw, clock = random.Random(7), Clock()
+    limiter = LimiterState(clock)
+    holders = [Holder(limiter, str(number)) for number in range(30)]
+    most = 0
+    for _ in range(20_000):
+        holder = draw.choice(holders)
+        clock.now += draw.random() * 0.01
+        match draw.randrange(4):
+            case 0:
+                demand = draw.choice([0, 0, 1, 5, 40])
+                under_way = min(demand, holder.report.under_way)
+                # As a gate does: it keeps what it was told, or what is still under way.
+                told = holder.places if holder.report.under_way < holder.places else 0
+                holder.tells(demand=demand, under_way=under_way, places=max(told, under_way))
+            case 1:
+                granted = holder.limiter.grant(holder.report.holder) if holder.report.number else None
+                if granted is not None:
+                    holder.report = replace(
+                        holder.report,
+                        epoch=granted.epoch,
+                        places=max(granted.places, holder.report.under_way),
+                        under_way=min(holder.report.demand, max(granted.places, holder.report.under_way)),
+                    )
+            case 2 if draw.random() < 0.05:
+                version = limiter._endpoints[POOL.endpoint].adaptive.version
+                holder.tells(refused=1, refused_version=version, under_way=max(0, holder.report.under_way - 1))
+            case _:
+                holder.tells(succeeded=3)
+        under_way = sum(one.report.under_way for one in holders)
+        most = max(most, under_way)
+        assert under_way <= 32
+    assert most == 32
+
+
+def test_fewer_places_than_holders_go_round() -> None:
+    limiter = LimiterState(Clock())
+    holders = [
+        Holder(limiter, str(number), replace(POOL, concurrency=2, endpoint_concurrency=2)) for number in range(5)
+    ]
+    served = dict.fromkeys(range(5), 0)
+    for _ in range(200):
+        for number, holder in enumerate(holders):
+            calls = holder.places
+            served[number] += calls
+            holder.tells(demand=10, succeeded=calls, under_way=0)
+            holder.hears()
+    assert min(served.values()) > 0.7 * max(served.values())
+
+
+def test_a_refusal_lowers_the_limit_and_success_raises_it_again() -> None:
+    limiter = LimiterState(Clock())
+    holder = Holder(limiter, "a", replace(POOL, concurrency=64, endpoint_concurrency=64))
+    holder.tells(demand=500)
+    holder.hears()
+    holder.tells(refused=32, under_way=32, places=32)
+    grant = holder.hears()
+    assert grant is not None
+    assert (holder.places, grant.version, grant.pause_s) == (32, 1, 0)
+    holder.tells(refused=5, under_way=32, refused_version=0)
+    assert holder.hears() is None, "these were begun before the limit was lowered"
+    holder.tells(succeeded=32 + 33)
+    holder.hears()
+    assert holder.places == 34
+
+
+def test_a_refusal_of_everything_is_a_pause() -> None:
+    clock = Clock()
+    limiter = LimiterState(clock)
+    holder = Holder(limiter, "a")
+    holder.tells(demand=1)
+    holder.hears()
+    holder.tells(refused=1, retry_after_s=20.0, under_way=0)
+    grant = holder.hears()
+    assert grant is not None
+    assert grant.pause_s == 20.0
+
+
+def test_the_limit_settles_just_below_what_is_too_many() -> None:
+    adaptive, refused, answered = AdaptiveConcurrency(64), 0, 0
+    for _ in range(2000):
+        beyond = max(0, adaptive.limit - 32)
+        adaptive.succeeded(min(32, adaptive.limit))
+        adaptive.refused(beyond, adaptive.version)
+        refused += beyond
+        answered += min(32, adaptive.limit)
+    assert refused < 0.02 * answered
+    assert answered > 0.95 * 2000 * 32
+
+
+def test_the_limit_follows_an_endpoint_that_grows_and_keeps_to_its_bounds() -> None:
+    adaptive = AdaptiveConcurrency(64)
+    for capacity in (8, 40, 1):
+        for _ in range(400):
+            beyond = max(0, adaptive.limit - capacity)
+            adaptive.succeeded(min(capacity, adaptive.limit))
+            adaptive.refused(beyond, adaptive.version)
+            assert 1 <= adaptive.limit <= 64
+        assert 0.85 * capacity <= adaptive.limit <= capacity + 1
+    adaptive.set_ceiling(3)
+    assert adaptive.limit <= 3
+
+
+@pytest.mark.parametrize("limit", [1, 7, 60, 500, 100_000])
+def test_a_minute_never_has_more_than_its_limit(limit: int) -> None:
+    draw, now, rate = random.Random(limit), 0.0, MinuteRate(limit, 0.0)
+    taken: list[tuple[float, float]] = []
+    while now < 400:
+        now += draw.choice([0.001, 0.3, 0.05, 11.0 if draw.random() < 0.002 else 0.01])
+        amount = 1 if limit < 1000 else 900
+        while rate.takes(amount, now):
+            rate.take(amount, now)
+            taken.append((now, amount))
+    for start, _ in taken[::7]:
+        assert sum(amount for when, amount in taken if start <= when < start + 60) <= limit
+    # It was there for the taking, but for the pauses.
+    assert sum(amount for _, amount in taken) > 0.6 * limit * 400 / 60 - 1
+
+
+def test_rates_hold_for_all_holders_together_and_nobody_gets_it_all() -> None:
+    clock = Clock()
+    limiter = LimiterState(clock)
+    pool = replace(POOL, requests_per_min=600)
+    holders = [Holder(limiter, name, pool) for name in "ab"]
+    granted = {"a": 0, "b": 0}
+    for _ in range(3000):
+        clock.now += 0.02
+        for holder in holders:
+            holder.tells(demand=1000, permits_wanted=1000)
+            grant = holder.hears()
+            granted[holder.report.holder] += grant.permits if grant else 0
+    assert 585 <= sum(granted.values()) <= 600
+    assert abs(granted["a"] - granted["b"]) < 30
+
+
+def test_tokens_a_minute_are_held_on_average_by_what_was_really_taken() -> None:
+    clock = Clock()
+    limiter = LimiterState(clock)
+    holder = Holder(limiter, "a", replace(POOL, tokens_per_min=60_000))
+    taken = 0
+    for _ in range(6000):
+        clock.now += 0.05
+        holder.tells(demand=1000, permits_wanted=1000, tokens_each=100.0)
+        grant = holder.hears()
+        permits = grant.permits if grant else 0
+        taken += 300 * permits  # three times what was expected
+        holder.tells(tokens_beyond=200.0 * permits)
+    assert 0.95 * 300_000 <= taken <= 1.02 * 300_000
+
+
+def test_without_limits_that_need_them_there_are_no_permits() -> None:
+    holder = Holder(LimiterState(Clock()), "a")
+    holder.tells(demand=5)
+    grant = holder.hears()
+    assert grant is not None
+    assert grant.permits == 0
+    assert holder.limiter.next_s("a") == inf
+
+
+def test_no_more_calls_are_answered_than_budgeted_and_failed_ones_come_back() -> None:
+    limiter = LimiterState(Clock())
+    pool = replace(POOL, account="run", has_call_budget=True)
+    limiter.account("run").open(Budget(calls=100), Spent(calls=10))
+    first, second = Holder(limiter, "a", pool), Holder(limiter, "b", pool)
+    first.tells(demand=60, permits_wanted=60)
+    second.tells(demand=60, permits_wanted=60)
+    grants = first.hears(), second.hears()
+    assert [grant.permits for grant in grants if grant] == [60, 30]
+    second.tells(demand=30, permits_wanted=30, spent=Spent(calls=25, tokens=100), permits_returned=5)
+    grant = second.hears()
+    assert grant is not None
+    assert (grant.permits, grant.exhausted) == (5, "")
+    first.tells(demand=0, spent=Spent(calls=60))
+    second.tells(demand=25, permits_wanted=25, spent=Spent(calls=30), permits_returned=5)
+    grant = second.hears()
+    assert grant is not None
+    assert grant.exhausted == "budget.calls: 100 model calls were answered"
+    assert limiter.account("run").spent.calls == 100
+
+
+def test_a_budget_that_nobody_told_yet_gives_no_permits() -> None:
+    limiter = LimiterState(Clock())
+    holder = Holder(limiter, "a", replace(POOL, account="run", has_call_budget=True))
+    holder.tells(demand=5, permits_wanted=5)
+    grant = holder.hears()
+    assert grant is not None
+    assert grant.permits == 0
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"), [(Budget(tokens=500), "budget.tokens"), (Budget(usd=0.5), "budget.usd"), (Budget(), "")]
+)
+def test_what_bounds_the_account(budget: Budget, said: str) -> None:
+    account = Account()
+    account.open(budget, Spent())
+    account.take("a", Spent(), 0)
+    assert account.exhausted() == ""
+    account.take("a", Spent(3, 500, 0.5), 0)
+    assert account.exhausted().partition(":")[0] == said
+
+
+def test_an_account_that_was_lost_is_made_good_whoever_comes_first() -> None:
+    for driver_first in (True, False):
+        account = Account()
+        if driver_first:
+            account.make_good(Budget(calls=100), Spent(calls=80))
+        account.take("a", Spent(calls=50), 0)
+        account.take("a", Spent(calls=55), 0)
+        account.make_good(Budget(calls=100), Spent(calls=80))
+        assert 80 <= account.spent.calls <= 85
+
+
+def test_an_account_is_opened_anew_for_the_next_run() -> None:
+    account = Account()
+    account.open(Budget(calls=10), Spent())
+    account.take("a", Spent(), 0)
+    account.take("a", Spent(calls=10), 0)
+    assert account.exhausted()
+    account.open(Budget(calls=10), Spent(calls=3))
+    assert not account.exhausted()
+    assert account.spent.calls == 3
+
+
+def test_shares_are_even_within_demand_and_caps() -> None:
+    wants = [Want(100, 1, "a"), Want(2, 1, "a"), Want(100, 1, "b"), Want(0, 1, "a")]
+    assert fair_shares(20, wants, {"a": 100, "b": 100}) == [9, 2, 9, 0]
+    assert fair_shares(20, wants, {"a": 100, "b": 4}) == [14, 2, 4, 0]
+    assert fair_shares(20, [Want(100, 3, "a"), Want(100, 1, "a")], {"a": 100}) == [15, 5]
+    assert fair_shares(1, [Want(1, 1, "a", served=5), Want(1, 1, "a", served=4)], {"a": 9}) == [0, 1]
+    assert fair_shares(5, [], {}) == []
+
+
+def test_a_queue_serves_its_owners_in_turn() -> None:
+    queue = FairQueue[int]()  # a turn is one item
+    for number in range(4):
+        queue.push("a", number)
+    queue.push("b", 10)
+    queue.push("c", 20)
+    assert [queue.pop() for _ in range(3)] == [("a", 0), ("b", 10), ("c", 20)]
+    queue.push("b", 11)
+    assert queue.num_owners == 2
+    assert [queue.pop()[1] for _ in range(4)] == [1, 11, 2, 3]
+    assert not queue
+
+
+def test_the_permits_of_a_holder_that_died_are_handed_out_again() -> None:
+    clock = Clock()
+    limiter = LimiterState(clock)
+    pool = replace(POOL, account="run", has_call_budget=True)
+    limiter.account("run").open(Budget(calls=10), Spent())
+    dead, other = Holder(limiter, "a", pool), Holder(limiter, "b", pool)
+    dead.tells(demand=6, permits_wanted=6)
+    dead.hears()
+    other.tells(demand=10, permits_wanted=10)
+    grant = other.hears()
+    assert grant is not None
+    assert grant.permits == 4
+    clock.now += LEASE_S + 1
+    other.tells(demand=10, permits_wanted=6)
+    grant = other.hears()
+    assert grant is not None
+    assert grant.permits == 6
+
+
+def test_permits_that_were_lost_on_the_way_are_handed_out_again() -> None:
+    limiter = LimiterState(Clock())
+    holder = Holder(limiter, "a", replace(POOL, account="run", has_call_budget=True))
+    limiter.account("run").open(Budget(calls=10), Spent())
+    holder.tells(demand=10, permits_wanted=10)
+    assert limiter.grant("a") is not None, "never arrives"
+    renewed = limiter.renewal("a")
+    holder.report = replace(holder.report, epoch=renewed.epoch, places=renewed.places)
+    holder.tells(demand=10, permits_wanted=10)
+    grant = holder.hears()
+    assert grant is not None
+    assert grant.permits == 10
+
+
+def test_within_a_role_s_own_bound_holders_take_turns_too() -> None:
+    limiter = LimiterState(Clock())
+    pool = replace(POOL, concurrency=1, endpoint_concurrency=16)
+    holders, served = [Holder(limiter, name, pool) for name in "ab"], [0, 0]
+    for _ in range(300):
+        for number, holder in enumerate(holders):
+            calls = holder.places
+            served[number] += calls
+            holder.tells(demand=10, succeeded=calls, under_way=0)
+            holder.hears()
+    assert min(served) > 0.7 * max(served)
+
+
+def test_a_rate_holds_for_as_long_as_somebody_names_it() -> None:
+    clock = Clock()
+    limiter = LimiterState(clock)
+    slow = Holder(limiter, "a", replace(POOL, requests_per_min=6))
+    slow.tells(demand=5, permits_wanted=5)
+    slow.hears()
+    slow.tells(leaving=True)
+    fast, granted = Holder(limiter, "b", replace(POOL, requests_per_min=6000)), 0
+    for _ in range(1000):
+        clock.now += 0.06
+        fast.tells(demand=1000, permits_wanted=1000)
+        grant = fast.hears()
+        granted += grant.permits if grant else 0
+    assert granted > 5000

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from gpo import events as observing
+from gpo.cache.store import Missing
+from gpo.context import caller
+from gpo.errors import BudgetExhausted, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.events import Outcome
+from gpo.limits.authority import LocalLimiter
+from gpo.limits.gate import Gate
+from gpo.limits.messages import Budget, Pool, Spent
+from gpo.models.cached import CachedModel
+from gpo.models.endpoint import Endpoint
+from gpo.models.protocol import Completion, Message, Sampling, Usage
+
+POOL = Pool("http://nowhere", "m", 1, 1, role="task", account="a", has_budget=True, has_call_budget=True)
+COST = Usage(requests=1, prompt_tokens=3, completion_tokens=2)
+
+
+class Notes(observing.Silence):
+    """Writes down what it is told, without durations."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.has_begun = asyncio.Event()
+
+    def waits(self, pool: Pool, asked_by: str) -> None:
+        self.lines.append(f"waits {pool.role} {asked_by}")
+
+    def gives_up(self, pool: Pool, asked_by: str) -> None:
+        self.lines.append("gives up")
+
+    def begins(self, pool: Pool, asked_by: str, waited_s: float, *, is_retry: bool) -> None:
+        assert waited_s >= 0
+        self.has_begun.set()
+        self.lines.append("retries" if is_retry else "begins")
+
+    def ends(self, pool: Pool, asked_by: str, outcome: Outcome, took_s: float, usage: Usage | None) -> None:
+        assert took_s >= 0
+        self.lines.append(f"{outcome} {usage.prompt_tokens}" if usage else str(outcome))
+
+    def fails(self, pool: Pool, asked_by: str, *, is_final: bool) -> None:
+        self.lines.append("refused for good" if is_final else "given up")
+
+    def looks_up(self, role: str, asked_by: str, *, is_found: bool) -> None:
+        self.lines.append(f"{'found' if is_found else 'made'} for {role} {asked_by}")
+
+
+@pytest.fixture
+def notes() -> Iterator[Notes]:
+    notes = Notes()
+    observing.install(notes)
+    asked_by = caller.set("triage/0")
+    yield notes
+    caller.reset(asked_by)
+    observing.install(observing.Silence())
+
+
+async def _gate(calls: int = 100) -> Gate:
+    authority = LocalLimiter()
+    await authority.open_account("a", Budget(calls=calls), Spent(calls=1))
+    return Gate(authority, POOL)
+
+
+async def _attempt(gate: Gate, *results: Exception | str) -> str:
+    left = list(results)
+    endpoint = Endpoint("http://nowhere", "m", max_attempts=3, max_backoff_s=0.001, gate=gate)
+
+    async def once() -> str:
+        result = left.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    reply, _ = await endpoint.attempt(once, lambda _: COST, prompt_characters=4)
+    return reply
+
+
+async def test_a_call_is_told_request_by_request(notes: Notes) -> None:
+    failures = ModelUnavailable("busy", too_many=True), ModelUnavailable("500")
+    assert await _attempt(await _gate(), *failures, "reply") == "reply"
+    assert notes.lines == [
+        "waits task triage/0", "begins", "too_many",
+        "waits task triage/0", "retries", "unavailable",
+        "waits task triage/0", "retries", "answered 3",
+    ]  # fmt: skip
+
+
+async def test_a_call_that_is_given_up_is_told_once(notes: Notes) -> None:
+    with pytest.raises(ModelUnavailable):
+        await _attempt(await _gate(), *[ModelUnavailable("500")] * 3)
+    assert notes.lines.count("given up") == 1
+    assert notes.lines.count("unavailable") == 3
+    notes.lines.clear()
+    with pytest.raises(ModelRefused):
+        await _attempt(await _gate(), ModelRefused("too long", RefusalReason.REQUEST))
+    assert notes.lines == ["waits task triage/0", "begins", "refused", "refused for good"]
+
+
+async def test_what_nobody_waits_for_any_more_is_told(notes: Notes) -> None:
+    gate = await _gate()
+
+    async def call() -> None:
+        async with gate.admitted():
+            await asyncio.Event().wait()
+
+    first, second = asyncio.create_task(call()), asyncio.create_task(call())
+    async with asyncio.timeout(5):
+        await notes.has_begun.wait()
+    second.cancel()
+    first.cancel()
+    await asyncio.gather(first, second, return_exceptions=True)
+    assert notes.lines.count("waits task triage/0") == 2
+    assert sorted(notes.lines[2:]) == ["begins", "cancelled", "gives up"]
+
+
+async def test_a_request_that_may_not_be_made_is_not_one(notes: Notes) -> None:
+    with pytest.raises(BudgetExhausted):
+        await _attempt(await _gate(calls=1), "reply")
+    assert notes.lines == ["waits task triage/0", "gives up"]
+
+
+class _Store:
+    def __init__(self) -> None:
+        self.kept: dict[bytes, Completion] = {}
+
+    async def find(self, key: bytes) -> Completion | Missing:
+        return self.kept.get(key, Missing.CLAIMED)
+
+    async def put(self, key: bytes, completion: Completion) -> None:
+        self.kept[key] = completion
+
+    async def release(self, key: bytes) -> None: ...
+
+
+class _Model:
+    async def complete(self, messages: list[Message], sampling: Sampling) -> Completion:
+        await asyncio.sleep(0)
+        return Completion("yes", COST)
+
+
+async def test_the_cache_tells_what_it_had(notes: Notes) -> None:
+    model = CachedModel(_Model(), _Store(), {"model": "m"}, "task")  # type: ignore[arg-type]
+    asked: list[Message] = [{"role": "user", "content": "?"}]
+    await asyncio.gather(*(model.complete(asked, Sampling(temperature=0)) for _ in range(2)))
+    await model.complete(asked, Sampling(temperature=0))
+    assert notes.lines == ["made for task triage/0", "found for task triage/0", "found for task triage/0"]

@@ -1,0 +1,409 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from gpo.errors import ConfigError, ModelError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.models.endpoint import NO_KEY, Endpoint, KeySource, Price
+from gpo.models.openai import OpenAICompatibleEmbedder, OpenAICompatibleModel
+from gpo.models.protocol import Completion, Message, Sampling
+
+KEY = "canary-6b1f9e"
+ASKED: list[Message] = [{"role": "user", "content": "Classify.\nwhere is my parcel"}]
+GREEDY = Sampling(temperature=0.0, max_tokens=8)
+
+
+@pytest.fixture
+def server() -> Iterator[SimulatedEndpoint]:
+    with SimulatedEndpoint() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+
+def model(base_url: str, *, name: str = "task-model", **settings: Any) -> OpenAICompatibleModel:
+    usual: dict[str, Any] = {"max_attempts": 3, "max_backoff_s": 0.01, "timeout_s": 5.0, "patience_s": 0.2}
+    return OpenAICompatibleModel(Endpoint(base_url, name, **{**usual, **settings}))
+
+
+async def complete(asked: OpenAICompatibleModel, sampling: Sampling = GREEDY) -> Completion:
+    async with asked.endpoint.client:
+        return await asked.complete(ASKED, sampling)
+
+
+async def failure(asked: OpenAICompatibleModel) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        await complete(asked)
+    error = caught.value
+    assert KEY not in f"{error!s}{error!r}{error.args}{error.__cause__!r}"
+    assert error.__cause__ is None
+    assert error.__suppress_context__
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert (type(again), str(again), again.args) == (type(error), str(error), error.args)
+    return error
+
+
+def statuses(server: SimulatedEndpoint) -> list[int]:
+    return [record.status for record in server.requests]
+
+
+@asynccontextmanager
+async def replying(handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """The base URL of a server that answers every request in this way."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    finally:
+        await runner.cleanup()
+
+
+def choice(**message: Any) -> dict[str, Any]:
+    return {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **message}}
+
+
+async def test_a_completion_tells_its_usage_and_price(server: SimulatedEndpoint) -> None:
+    completion = await complete(model(server.base_url, price=Price(prompt=1e6, completion=2e6)))
+    (record,) = server.requests
+    usage = completion.usage
+    assert (usage.requests, usage.retries, usage.failures, usage.cached) == (1, 0, 0, 0)
+    assert (usage.prompt_tokens, usage.completion_tokens) == (record.prompt_tokens, record.completion_tokens) == (5, 1)
+    assert usage.cost_usd == 5 * 1 + 1 * 2
+    assert not completion.truncated
+
+
+async def test_a_reply_that_was_cut_says_so(server: SimulatedEndpoint) -> None:
+    asked: list[Message] = [{"role": "user", "content": "Rewrite this instruction: Think about it carefully."}]
+    optimizer = model(server.base_url, name="opt-model")
+    async with optimizer.endpoint.client:
+        completion = await optimizer.complete(asked, Sampling(max_tokens=2))
+    assert completion.truncated
+
+
+async def test_retries_are_counted(server: SimulatedEndpoint) -> None:
+    server.behaviour = Behaviour(fail_next=2)
+    completion = await complete(model(server.base_url))
+    assert (completion.usage.requests, completion.usage.retries) == (1, 2)
+    assert statuses(server) == [500, 500, 200]
+
+
+async def test_attempts_are_bounded(server: SimulatedEndpoint) -> None:
+    server.behaviour = Behaviour(fail_next=99)
+    error = await failure(model(server.base_url))
+    assert isinstance(error, ModelUnavailable)
+    assert error.retries == 2
+    assert "HTTP 500" in str(error)
+    assert statuses(server) == [500] * 3
+
+
+async def test_the_endpoint_s_own_waiting_time_is_kept(server: SimulatedEndpoint) -> None:
+    server.behaviour = Behaviour(limit=0, retry_after_s=0.3)
+    started = time.monotonic()
+    error = await failure(model(server.base_url, max_attempts=2, max_backoff_s=5.0))
+    assert isinstance(error, ModelUnavailable)
+    first, second, *_ = server.requests
+    assert set(statuses(server)) == {429}
+    assert 0.3 <= second.started_s - first.finished_s < 3
+    assert time.monotonic() - started < 5
+
+
+async def test_a_waiting_time_beyond_the_longest_backoff_is_cut(server: SimulatedEndpoint) -> None:
+    server.behaviour = Behaviour(limit=0, retry_after_s=3600)
+    await asyncio.wait_for(failure(model(server.base_url, max_backoff_s=0.05)), 5)
+    assert set(statuses(server)) == {429}
+
+
+async def test_a_call_that_is_one_too_many_is_tried_more_often_than_one_that_fails(server: SimulatedEndpoint) -> None:
+    server.behaviour = Behaviour(limit=0, retry_after_s=0.0)
+    waiting = asyncio.create_task(complete(model(server.base_url, patience_s=60)))
+    async with asyncio.timeout(5):
+        while len(server.requests) < 10:  # noqa: ASYNC110  # the server is in another thread
+            await asyncio.sleep(0.01)
+    server.behaviour = Behaviour()
+    assert (await waiting).usage.retries >= 10
+
+
+async def test_a_waiting_time_may_be_a_date() -> None:
+    asked: list[float] = []
+
+    async def later(_: web.BaseRequest) -> web.Response:
+        asked.append(time.time())
+        when = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)  # in whole seconds
+        return web.json_response({"error": {"message": "later"}}, status=503, headers={"Retry-After": when})
+
+    async with replying(later) as url:
+        error = await failure(model(url, max_attempts=2, max_backoff_s=5.0))
+    assert isinstance(error, ModelUnavailable)
+    assert asked[1] - asked[0] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        (Behaviour(api_key="another"), RefusalReason.KEY),
+        (Behaviour(fail_next=9, error_status=403), RefusalReason.KEY),
+        (Behaviour(models=("another",)), RefusalReason.MODEL),
+        (Behaviour(fail_next=9, error_status=400), RefusalReason.REQUEST),
+        (Behaviour(fail_next=9, error_status=422), RefusalReason.REQUEST),
+    ],
+)
+async def test_a_final_no_is_not_asked_again(
+    behaviour: Behaviour, reason: RefusalReason, server: SimulatedEndpoint
+) -> None:
+    server.behaviour = behaviour
+    error = await failure(model(server.base_url))
+    assert isinstance(error, ModelRefused)
+    assert (error.reason, error.model, error.base_url) == (reason, "task-model", server.base_url)
+    assert error.key_place == "the environment variable OPENAI_API_KEY"
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 502, 503])
+async def test_what_may_pass_is_asked_again(status: int, server: SimulatedEndpoint) -> None:
+    server.behaviour = Behaviour(fail_next=1, error_status=status)
+    assert (await complete(model(server.base_url))).usage.retries == 1
+
+
+async def test_an_account_without_quota_is_refused_at_once() -> None:
+    asked = 0
+
+    async def no_quota(_: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.json_response({"error": {"message": "pay first", "code": "insufficient_quota"}}, status=429)
+
+    async with replying(no_quota) as url:
+        error = await failure(model(url))
+    assert isinstance(error, ModelRefused)
+    assert (error.reason, asked) == (RefusalReason.KEY, 1)
+
+
+async def test_a_server_that_is_not_there_is_unavailable(unused_tcp_port: int) -> None:
+    error = await failure(model(f"http://127.0.0.1:{unused_tcp_port}/v1"))
+    assert isinstance(error, ModelUnavailable)
+    assert error.is_away
+    assert error.retries > 2, "it is tried for as long as patience lasts"
+
+
+async def test_a_server_that_comes_back_is_asked_on(unused_tcp_port: int) -> None:
+    url = f"http://127.0.0.1:{unused_tcp_port}/v1"
+    waiting = asyncio.create_task(complete(model(url, patience_s=60, max_attempts=1)))
+    await asyncio.sleep(0.3)
+    with SimulatedEndpoint(port=unused_tcp_port):
+        assert (await asyncio.wait_for(waiting, 20)).usage.retries > 2
+
+
+@pytest.mark.parametrize(("status", "is_counted"), [(500, True), (408, True), (502, False), (503, False), (504, False)])
+async def test_failures_that_a_gateway_tells_of_do_not_count(
+    status: int, is_counted: bool, server: SimulatedEndpoint
+) -> None:
+    server.behaviour = Behaviour(fail_next=5, error_status=status)
+    waiting = complete(model(server.base_url, patience_s=60))
+    if is_counted:
+        with pytest.raises(ModelUnavailable):
+            await waiting
+    else:
+        assert (await waiting).usage.retries == 5
+
+
+async def test_a_connection_that_breaks_counts_as_the_call_may_have_broken_it() -> None:
+    asked = 0
+
+    async def broken(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    async with replying(broken) as url:
+        error = await failure(model(url, patience_s=60))
+    assert isinstance(error, ModelUnavailable)
+    assert (asked, error.retries) == (3, 2)
+
+
+async def test_a_server_that_never_answers_is_unavailable(server: SimulatedEndpoint) -> None:
+    server.behaviour = Behaviour(hang_rate=1.0)
+    error = await asyncio.wait_for(failure(model(server.base_url, timeout_s=0.1)), 5)
+    assert isinstance(error, ModelUnavailable)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<html>Gateway</html>",
+        "",
+        "null",
+        "[]",
+        "{}",
+        '{"choices": []}',
+        '{"choices": null}',
+        '{"choices": [',
+        '{"choices": [null]}',
+        '{"choices": [{}]}',
+        '{"choices": [{"message": null}]}',
+        '{"choices": 3}',
+    ],
+)
+@pytest.mark.parametrize("kind", ["application/json", "text/html"])
+async def test_a_success_that_is_no_completion_is_unavailable(body: str, kind: str) -> None:
+    asked = 0
+
+    async def nonsense(_: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.Response(text=body, content_type=kind)
+
+    async with replying(nonsense) as url:
+        error = await failure(model(url))
+    assert isinstance(error, ModelUnavailable)
+    assert asked == 3
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"choices": [choice(content=None)]},
+        {"choices": [choice()]},
+        {"choices": [choice(content="")], "usage": None},
+        {"choices": [{"message": {"content": ""}}], "usage": {}},
+        {"choices": [choice(content="")], "usage": {"prompt_tokens": None}},
+    ],
+)
+async def test_missing_text_and_usage_are_an_empty_reply_that_cost_nothing_known(document: dict[str, Any]) -> None:
+    async def sparse(_: web.Request) -> web.Response:
+        return web.json_response(document)
+
+    async with replying(sparse) as url:
+        completion = await complete(model(url))
+    assert completion.text == ""
+    assert (completion.usage.requests, completion.usage.prompt_tokens, completion.usage.completion_tokens) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 500])
+async def test_a_server_that_repeats_the_key_does_not_give_it_away(status: int) -> None:
+    async def echo(request: web.Request) -> web.Response:
+        said = f"bad {request.headers['Authorization']}\n" + "x" * 1000
+        return web.json_response({"error": {"message": said}}, status=status)
+
+    async with replying(echo) as url:
+        error = await failure(model(url))  # which looks for the key
+    assert "Bearer ***" in str(error)
+    assert "\n" not in str(error)
+    assert len(str(error)) < 500
+
+
+async def test_sampling_is_sent_as_it_was_set() -> None:
+    bodies: list[dict[str, Any]] = []
+
+    async def keep(request: web.Request) -> web.Response:
+        bodies.append(await request.json())
+        return web.json_response({"choices": [choice(content="yes")]})
+
+    async with replying(keep) as url:
+        await complete(model(url), Sampling(0.5, 7, 0.9, ("<END>",), {"min_p": 0.05}, 3))
+        await complete(model(url), Sampling())
+        await complete(OpenAICompatibleModel(model(url).endpoint, "max_completion_tokens"), Sampling(max_tokens=7))
+    asked = {"model": "task-model", "messages": ASKED}
+    sampling = {"temperature": 0.5, "max_tokens": 7, "top_p": 0.9, "stop": ["<END>"], "seed": 3, "min_p": 0.05}
+    assert bodies == [{**asked, **sampling}, asked, {**asked, "max_completion_tokens": 7}]
+
+
+async def test_no_more_requests_are_under_way_than_allowed(server: SimulatedEndpoint) -> None:
+    server.behaviour = Behaviour(latency_s=0.02)
+    asked = model(server.base_url, max_concurrency=3)
+    async with asked.endpoint.client:
+        await asyncio.gather(*(asked.complete(ASKED, GREEDY) for _ in range(12)))
+    assert max(record.in_flight for record in server.requests) == 3
+
+
+async def test_an_endpoint_that_was_used_travels_without_key_or_connection(server: SimulatedEndpoint) -> None:
+    server.behaviour = Behaviour(api_key=KEY)
+    used = model(server.base_url)
+    await used.complete(ASKED, GREEDY)
+    packed = pickle.dumps(used)
+    assert KEY.encode() not in packed
+    assert KEY not in repr(used)
+    copy = pickle.loads(packed)  # noqa: S301
+    assert copy == used
+    assert (await complete(copy)).text == (await complete(used)).text
+
+
+def test_a_key_file_goes_before_the_variable(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("of-the-file\n", encoding="utf-8")
+    assert KeySource(file=str(tmp_path / "key")).read() == "of-the-file"
+    assert KeySource().read() == KEY
+
+
+@pytest.mark.parametrize("content", [b"sk-canary\nsk-second", "sk-canary…".encode(), b"sk canary", b"sk-canary\xff"])
+def test_what_fits_no_header_is_refused_and_not_shown(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        KeySource(file=str(tmp_path / "key")).read()
+    assert caught.value.field == "api_key_file"
+    assert "canary" not in str(caught.value)
+
+
+def test_a_variable_that_fits_no_header_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary\nsk-second")
+    with pytest.raises(ConfigError) as caught:
+        KeySource().read()
+    assert "canary" not in str(caught.value)
+
+
+def test_a_key_that_is_not_there_is_refused_only_where_it_is_required(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", " ")
+    assert KeySource().read() == NO_KEY
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
+        KeySource(required=True).read()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        KeySource(file=str(tmp_path / "nothing")).read()
+    (tmp_path / "empty").touch()
+    with pytest.raises(ConfigError, match="is empty"):
+        KeySource(file=str(tmp_path / "empty")).read()
+
+
+async def test_a_text_is_embedded_once(server: SimulatedEndpoint) -> None:
+    embedder = OpenAICompatibleEmbedder(model(server.base_url, name="embed-model").endpoint)
+    async with embedder.endpoint.client:
+        first = await embedder.embed(["a parcel", "a login", "a parcel"])
+        again = await embedder.embed(["a login", "a parcel"])
+        assert await embedder.embed([]) == []
+    assert [list(vector) for vector in again] == [list(first[1]), list(first[0])]
+    assert list(first[2]) == list(first[0])
+    assert len(server.requests) == 1
+    assert json.dumps(first)
+
+
+@pytest.mark.parametrize(
+    "body", ["not JSON", "{}", '{"data": []}', '{"data": null}', '{"data": [{}]}', '{"data": [{"embedding": null}]}']
+)
+async def test_a_success_that_holds_no_embedding_is_unavailable(body: str) -> None:
+    async def nonsense(_: web.Request) -> web.Response:
+        return web.Response(text=body, content_type="application/json")
+
+    async with replying(nonsense) as url:
+        embedder = OpenAICompatibleEmbedder(model(url).endpoint)
+        async with embedder.endpoint.client:
+            with pytest.raises(ModelUnavailable):
+                await embedder.embed(["a parcel"])

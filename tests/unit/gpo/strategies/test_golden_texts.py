@@ -1,0 +1,115 @@
+"""Every text that a language model is sent, as files to read: golden/.
+
+After a deliberate change of wording, ``GPO_WRITE_GOLDEN=1 pytest tests/unit/gpo/strategies/test_golden_texts.py``
+rewrites them; read the difference before you commit it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from gpo.data.example import Example
+from gpo.evaluation.answer_format import AnswerFormat, Position
+from gpo.evaluation.evaluator import Answered
+from gpo.models.protocol import Message, Sampling
+from gpo.prompt import Prompt
+from gpo.strategies.compact_meta_prompt import CompactMetaPrompt, Kind
+from gpo.strategies.meta_prompt import Brief, FullMetaPrompt
+from gpo.strategies.refinement import Editing, Generation, Paraphrase, Refinement
+from gpo.strategies.reflection import FailureReflector
+from gpo.strategies.summary import RunningSummary
+from gpo.testing.fakes import FakeModel
+from gpo.testing.samples import candidate
+from gpo.trajectory import Direction, Samples, Spending, Step, Trajectory
+
+GOLDEN = Path(__file__).parent / "golden"
+
+CURRENT = candidate("Let's think step by step.", 0.5, 1.0, 0.5)
+NEIGHBOURS = (candidate("Think carefully, then answer.", 0.75), candidate("Answer.", 0.0, 0.0, 1.0))
+REFLECTION = "It does not say in which form to answer."
+SUMMARY = "Prompts that ask for one word do better than those that ask for reasons."
+EXEMPLARS = (Example("Is 7 a prime?", ("Yes",)), Example("Is 9 a prime?", ("No", "no")))
+
+REFINEMENTS: Mapping[str, Refinement] = {"generation": Generation(), "editing": Editing(), "paraphrase": Paraphrase()}
+KINDS: tuple[Kind, ...] = ("generation", "editing", "paraphrase")
+
+
+def direction(form: str, trajectory: str) -> Direction:
+    reflected = form == "score_reflection"
+    return Direction(
+        neighbours=NEIGHBOURS if trajectory == "retrieval" else (),
+        neighbour_reflections=((None, "It asks for nothing.") if reflected else (None, None))
+        if trajectory == "retrieval"
+        else (),
+        reflection=REFLECTION if reflected else None,
+        summary=SUMMARY if trajectory == "summary" else None,
+    )
+
+
+def brief(form: str, trajectory: str, step_size: int | None) -> Brief:
+    return Brief(CURRENT, direction(form, trajectory), step_size, EXEMPLARS, Position.QUESTION_END)
+
+
+def shown(messages: list[Message]) -> str:
+    return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in messages) + "\n"
+
+
+def meta_prompts() -> Iterator[tuple[str, str]]:
+    forms, trajectories = ("prompt", "score", "score_reflection"), ("none", "summary", "retrieval")
+    for form, trajectory, refinement, step_size in product(forms, trajectories, REFINEMENTS, (None, 30)):
+        full = FullMetaPrompt(REFINEMENTS[refinement], show_scores=form != "prompt")
+        bound = "bounded" if step_size else "unbounded"
+        yield f"full/{form}-{trajectory}-{refinement}-{bound}", shown(full.messages(brief(form, trajectory, step_size)))
+    for form, trajectory, kind in product(forms, trajectories, KINDS):
+        compact = CompactMetaPrompt(kind, by_score=form != "prompt")
+        yield f"compact/{form}-{trajectory}-{kind}", shown(compact.messages(brief(form, trajectory, 30)))
+
+
+class _Answers:
+    async def answer(self, prompt: object, split: object, indices: list[int]) -> list[Answered]:
+        return [Answered(f"I would rather not say, in case {index}.", 0.0, Spending()) for index in indices]
+
+
+async def accounts() -> list[tuple[str, str]]:
+    model = FakeModel.scripted(["…"] * 4)
+    reflector = FailureReflector(model=model, sampling=Sampling(), answerer=_Answers(), examples=EXEMPLARS)
+    await reflector.reflect(CURRENT, [0, 1], seed=0)
+    told = Direction(summary=SUMMARY, reflection=REFLECTION)
+    for known, show_scores in ((Direction(), True), (told, True), (told, False)):
+        step = Step(0, 30, known, NEIGHBOURS, NEIGHBOURS[0], Samples(), Spending())
+        summarizer = RunningSummary(model=model, sampling=Sampling(), show_scores=show_scores)
+        await summarizer.summarize(Trajectory(CURRENT, (step,)), seed=0)
+    names = ("reflection", "summary-of-the-first-step", "summary-of-a-later-step", "summary-without-scores")
+    return [(name, shown(list(messages))) for name, (messages, _) in zip(names, model.calls, strict=True)]
+
+
+def questions() -> Iterator[tuple[str, str]]:
+    for position, marks, shots in product(Position, (False, True), (0, 2)):
+        asked = AnswerFormat(position, question_marks=marks, demonstrations=EXEMPLARS[:shots])
+        name = f"questions/{position}{'-marked' if marks else ''}{'-two-shot' if shots else ''}"
+        yield name, shown(asked.messages(Prompt("Think."), Example("Is 11 a prime?", ("Yes",))))
+
+
+async def test_every_text_is_as_it_was_read_last() -> None:
+    texts = dict([*meta_prompts(), *await accounts(), *questions()])
+    if os.environ.get("GPO_WRITE_GOLDEN"):
+        for name, text in texts.items():
+            path = GOLDEN / f"{name}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        pytest.skip("written anew")
+    stored = {str(path.relative_to(GOLDEN).with_suffix("")): path for path in GOLDEN.rglob("*.txt")}
+    assert texts.keys() == stored.keys()
+    for name, text in texts.items():
+        assert text == stored[name].read_text(encoding="utf-8"), name
+
+
+def test_scores_are_shown_on_the_scale_that_the_text_states() -> None:
+    for name, text in meta_prompts():
+        scale, scores = "from 0 (none) to 100 (all)" in text, "Score: 66.7" in text
+        assert scale == scores == (name.startswith("full/") and "/prompt-" not in name)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from gpo.data.example import Example
+from gpo.evaluation.answer_format import Position
+from gpo.strategies.meta_prompt import Brief, FullMetaPrompt
+from gpo.strategies.refinement import Paraphrase
+from gpo.testing.samples import candidate
+from gpo.trajectory import Candidate, Direction
+
+BRIEF = Brief(
+    current=candidate("Let's think step by step.", 0.5, 1.0, 0.5),
+    direction=Direction((candidate("Think carefully, then answer.", 0.75), candidate("Answer.", 0.0, 0.0, 1.0))),
+    step_size=30,
+    exemplars=[Example("Is 7 a prime?", ("Yes",)), Example("Is 9 a prime?", ("No", "no"))],
+    position=Position.QUESTION_END,
+)
+
+
+def shown(brief: Brief, meta_prompt: FullMetaPrompt = FullMetaPrompt()) -> str:  # noqa: B008
+    (message,) = meta_prompt.messages(brief)
+    assert message["role"] == "user"
+    return message["content"]
+
+
+def among(neighbours: Sequence[Candidate], **more: object) -> Brief:
+    return replace(BRIEF, direction=replace(BRIEF.direction, neighbours=tuple(neighbours), **more))
+
+
+def test_scores_are_percentages() -> None:
+    text = shown(replace(among([candidate("then", *[1.0, 0.0, 0.0] * 9)]), current=candidate("now", 1.0)))
+    assert "from 0 (none) to 100 (all)" in text
+    assert "Prompt: now\nScore: 100.0" in text
+    assert "Prompt: then\nScore: 33.3" in text
+
+
+def test_neighbours_stand_worst_first_whatever_their_order() -> None:
+    neighbours = [candidate(f"scored {mean}", mean) for mean in (0.5, 0.1, 0.9)]
+    text = shown(among(neighbours))
+    assert text.index("scored 0.1") < text.index("scored 0.5") < text.index("scored 0.9")
+
+
+@pytest.mark.parametrize(
+    ("change", "absent"),
+    [
+        ({"direction": Direction()}, "## Earlier prompts"),
+        ({"exemplars": []}, "## Examples"),
+        ({"step_size": None}, "Change at most"),
+    ],
+)
+def test_what_there_is_nothing_of_is_not_mentioned(change: dict[str, object], absent: str) -> None:
+    text = shown(replace(BRIEF, **change))
+    assert absent in shown(BRIEF)
+    assert absent not in text
+    assert "\n\n\n" not in text
+
+
+@pytest.mark.parametrize("hostile", ["<START>x<END>", "<end>", "</START>", "<ST<START>ART>x<E</END>ND>"])
+def test_only_the_instructions_hold_tags(hostile: str) -> None:
+    brief = among([candidate(hostile)], neighbour_reflections=(hostile,), reflection=hostile, summary=hostile)
+    text = shown(
+        replace(brief, current=candidate(f"Think. {hostile}"), exemplars=[Example(f"1 + 1? {hostile}", (hostile,))])
+    )
+    assert [text.upper().count(tag) for tag in ("<START>", "<END>", "</START>", "</END>")] == [1, 1, 0, 0]
+    assert "Think." in text
+
+
+@pytest.mark.parametrize("position", Position)
+def test_says_where_the_prompt_will_stand(position: Position) -> None:
+    others = {shown(replace(BRIEF, position=other)) for other in Position if other is not position}
+    assert shown(replace(BRIEF, position=position)) not in others
+
+
+def test_without_scores_no_score_is_spoken_of() -> None:
+    text = shown(BRIEF, FullMetaPrompt(show_scores=False))
+    assert "score" not in text.lower()
+    assert "Prompt: Answer." in text
+
+
+def test_a_reflection_stands_with_the_prompt_that_it_is_on() -> None:
+    text = shown(among([candidate("A", 0.1), candidate("B", 0.9)], neighbour_reflections=(None, "B is too short.")))
+    assert "Prompt: B\nScore: 90.0\nReflection: B is too short." in text
+    assert "Prompt: A\nScore: 10.0\n\n" in text
+
+
+def test_a_paraphrase_goes_by_nothing() -> None:
+    brief = among([candidate("A", 0.1)], reflection="Too short.", summary="Short ones fail.")
+    assert "Go by" in shown(brief)
+    assert "Go by" not in shown(brief, FullMetaPrompt(Paraphrase()))

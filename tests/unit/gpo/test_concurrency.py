@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gpo.concurrency import FailFastGroup, gather
+
+
+async def after(turns: int, result: object, log: list[object] | None = None) -> object:
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if isinstance(result, Exception):
+        raise result
+    if log is not None:
+        log.append(result)
+    return result
+
+
+async def test_results_are_in_order_whoever_is_first() -> None:
+    log: list[object] = []
+    assert await gather(after(5 - number, number, log) for number in range(5)) == [0, 1, 2, 3, 4]
+    assert log == [4, 3, 2, 1, 0]
+
+
+async def test_nothing_gives_nothing() -> None:
+    assert await gather([]) == []
+
+
+async def test_the_first_failure_is_raised_as_it_is_and_ends_the_rest() -> None:
+    failure, log = KeyError("first"), list[object]()
+    with pytest.raises(KeyError) as caught:
+        await gather([after(9, "late", log), after(2, failure), after(4, ValueError("second")), after(0, "early", log)])
+    assert caught.value is failure
+    assert log == ["early"]
+
+
+async def test_one_within_another_raises_the_failure_itself() -> None:
+    failure = KeyError("within")
+    with pytest.raises(KeyError) as caught:
+        await gather([gather([after(1, failure), after(2, "late")]), gather([after(3, "other")])])
+    assert caught.value is failure
+
+
+async def test_cancelling_it_cancels_what_it_waits_for() -> None:
+    log: list[object] = []
+    waiting = asyncio.create_task(gather([after(50, "late", log)]))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert log == []
+
+
+async def test_tasks_begun_together_are_awaited_in_any_order() -> None:
+    async with FailFastGroup() as work:
+        slow, fast = work.begin(after(9, "slow")), work.begin(after(1, "fast"))
+        assert await work.result(slow) == "slow"
+        assert await work.result(fast) == "fast"
+
+
+async def test_one_failure_ends_the_others_at_once_although_nobody_waits() -> None:
+    failure, log = KeyError("first"), list[object]()
+    async with FailFastGroup() as work:
+        late, early = work.begin(after(50, "late", log)), work.begin(after(0, "early", log))
+        failing = work.begin(after(2, failure))
+        for _ in range(9):
+            await asyncio.sleep(0)
+        assert late.cancelled()
+        after_it = work.begin(after(0, "after", log))
+        for task in (late, early, failing, after_it):
+            with pytest.raises(KeyError) as caught:
+                await work.result(task)
+            assert caught.value is failure
+    assert log == ["early"]
+
+
+async def test_leaving_ends_what_is_at_work_and_waits_for_it() -> None:
+    log: list[object] = []
+
+    async def tidy() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(0.01)
+            log.append("tidied up")
+
+    async with FailFastGroup() as work:
+        task = work.begin(tidy())
+        await asyncio.sleep(0)
+    assert task.cancelled()
+    assert log == ["tidied up"]
+
+
+async def test_who_is_cancelled_while_it_waits_ends_them() -> None:
+    log: list[object] = []
+
+    async def wait() -> None:
+        async with FailFastGroup() as work:
+            await work.result(work.begin(after(50, "late", log)))
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert log == []

@@ -1,0 +1,129 @@
+"""Any bytes are a checkpoint, or refused by name. GPO_FUZZ_EXAMPLES says how long to try."""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import Any
+
+import msgpack
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gpo.checkpoint import Checkpoint, decode, encode
+from gpo.errors import CheckpointError
+from gpo.evaluation.evaluator import Evaluation
+from gpo.models.protocol import Usage
+from gpo.prompt import Prompt
+from gpo.score import Partial, Score
+from gpo.trajectory import Candidate, Direction, Proposal, Samples, Spending, Step, Trajectory
+
+EXAMPLES = int(os.environ.get("GPO_FUZZ_EXAMPLES", "20"))
+fuzzed = settings(max_examples=5 * EXAMPLES, suppress_health_check=list(HealthCheck))
+
+ONE = Candidate(Prompt("Think. 🤔"), Score((1.0, None, 0.5)))
+TWO = Candidate(Prompt("Reason."), Score((0.0, None, None), Partial(2, 0.25)), 3)
+WHERE = Direction((ONE, TWO), (None, "why"), "because", "so far")
+STEP = Step(0, 50, WHERE, (TWO,), ONE, Samples(1, 2, 3, 4), Spending(Usage(requests=3, cost_usd=0.5)))
+WHOLE = Checkpoint(
+    Trajectory(ONE, (STEP,), Proposal(None, WHERE, (Prompt("Next."),), Samples(), Spending())), {}
+).with_test(Prompt("Think. 🤔"), Evaluation(Score((1.0, 0.0)), Usage(requests=2, truncated=1)))
+BYTES = encode(WHOLE)
+READ: list[Any] = []
+CONTENT = msgpack.unpackb(msgpack.unpackb(BYTES)["checkpoint"])
+
+scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=8)
+values = st.recursive(
+    scalars | st.binary(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def is_read(data: bytes) -> bool:
+    """Whether the bytes are a checkpoint; one that can be used then, and is written as it is read."""
+    try:
+        checkpoint = decode(data)
+    except CheckpointError as error:
+        # A line that can be shown.
+        return not str(error)
+    trajectory = checkpoint.trajectory
+    assert trajectory.best in trajectory.history
+    assert checkpoint.spending is not None
+    assert trajectory.reflections is not None
+    assert encode(decode(encode(checkpoint))) == encode(checkpoint)
+    return True
+
+
+def test_the_whole_one_is_read() -> None:
+    assert is_read(BYTES)
+    assert decode(BYTES) == WHOLE
+
+
+@fuzzed
+@given(st.binary(max_size=100))
+def test_any_bytes(data: bytes) -> None:
+    assert not is_read(data)
+
+
+@fuzzed
+@given(values)
+def test_any_document(document: Any) -> None:
+    assert not is_read(msgpack.packb(document))
+
+
+@fuzzed
+@given(st.lists(st.tuples(st.integers(0, len(BYTES) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+def test_any_bytes_changed(changes: list[tuple[int, int]]) -> None:
+    damaged = bytearray(BYTES)
+    for place, byte in changes:
+        damaged[place] = byte
+    is_read(bytes(damaged))
+
+
+@fuzzed
+@given(st.integers(0, len(BYTES) - 1), st.binary(max_size=4))
+def test_any_end_cut_or_added(length: int, more: bytes) -> None:
+    assert not is_read(BYTES[:length])
+    assert not more or not is_read(BYTES + more)
+    is_read(BYTES[:length] + more)
+
+
+@st.composite
+def mutations(draw: st.DrawFn) -> Any:
+    document = copy.deepcopy(CONTENT)
+    for _ in range(draw(st.integers(1, 3))):
+        place = document
+        while True:
+            keys = sorted(place) if isinstance(place, dict) else list(range(len(place)))
+            if not keys:
+                break
+            key = draw(st.sampled_from(keys))
+            if isinstance(place[key], dict | list) and draw(st.integers(0, 4)):
+                place = place[key]
+                continue
+            if draw(st.booleans()):
+                place[key] = draw(values)
+            else:
+                del place[key]
+            break
+    return document
+
+
+@fuzzed
+@given(mutations())
+def test_any_mutation(document: Any) -> None:
+    # A version without a checksum: of others, a change of the content would be told from that alone.
+    if is_read(msgpack.packb({"schema": 3, **document})):
+        READ.append(document)
+
+
+def test_some_mutations_are_read() -> None:
+    """Or it would be the checksum alone that was tried above."""
+    test_any_mutation()
+    assert READ
+
+
+def test_deep_and_wide_documents_are_refused() -> None:
+    for data in (b"\x91" * 100_000, b"\x81\xa1a" * 100_000, *(bytes([kind]) + b"\xff" * 4 for kind in range(256))):
+        assert not is_read(data)

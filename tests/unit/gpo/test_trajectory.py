@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpo.models.protocol import Usage
+from gpo.prompt import Prompt
+from gpo.testing.samples import candidate, dropped, trajectory
+from gpo.trajectory import Candidate, Direction, Proposal, Samples, Spending, Step, Trajectory, best_of
+
+texts = st.sampled_from("abcdefgh")
+means = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
+rounds = st.lists(st.lists(st.tuples(texts, means), max_size=4), max_size=5)
+
+PROPOSAL = Proposal(
+    10,
+    Direction(),
+    (Prompt("new"),),
+    Samples(num_malformed=1),
+    spending=Spending(optimizer=Usage(requests=3, cost_usd=0.25)),
+)
+
+
+def grown(rounds: Sequence[Sequence[tuple[str, float]]]) -> Trajectory:
+    """A search that proposes whatever the rounds say and scores what is unseen of it."""
+    search = Trajectory(candidate("a", 0.5))
+    for proposed in rounds:
+        means = {Prompt(text): mean for text, mean in reversed(proposed)}
+        fresh = search.unseen(Prompt(text) for text, _ in proposed)
+        scored = tuple(candidate(prompt.text, means[prompt]) for prompt in fresh)
+        search = search.append(step(len(search.steps), scored, search.current))
+    return search
+
+
+def step(index: int, candidates: tuple[Candidate, ...] = (), successor: Candidate | None = None) -> Step:
+    spending = Spending(task=Usage(requests=len(candidates)), optimizer=Usage(requests=1))
+    return Step(index, 10, Direction(), candidates, successor or candidate("successor"), Samples(), spending)
+
+
+@given(rounds)
+def test_no_prompt_stands_in_the_history_twice(rounds: list[list[tuple[str, float]]]) -> None:
+    prompts = [candidate.prompt for candidate in grown(rounds).history]
+    assert len(set(prompts)) == len(prompts)
+    assert set(prompts) == {Prompt("a")} | {Prompt(text) for proposed in rounds for text, _ in proposed}
+
+
+@given(rounds)
+def test_the_best_is_the_earliest_of_the_highest(rounds: list[list[tuple[str, float]]]) -> None:
+    search = grown(rounds)
+    highest = max(candidate.score.mean for candidate in search.history)
+    assert search.best is next(candidate for candidate in search.history if candidate.score.mean == highest)
+
+
+def test_unseen_keeps_the_order_and_each_prompt_once() -> None:
+    search = trajectory(candidate("a"), [candidate("b")])
+    assert search.unseen(map(Prompt, "dbcadc")) == (Prompt("d"), Prompt("c"))
+
+
+def test_the_current_prompt_is_the_last_successor() -> None:
+    search = trajectory(candidate("a", 0.5))
+    assert search.current is search.initial
+    successor = candidate("b", 0.1)
+    assert search.append(step(0, (successor,), successor)).current is successor
+
+
+@pytest.mark.parametrize("index", [-1, 0, 2, 7])
+def test_refuses_a_step_out_of_order(index: int) -> None:
+    with pytest.raises(ValueError, match=f"step {index} does not follow 1 steps"):
+        Trajectory(candidate("a")).append(step(0)).append(step(index))
+
+
+def test_refuses_two_updates_at_once() -> None:
+    under_way = Trajectory(candidate("a")).begin(PROPOSAL)
+    with pytest.raises(ValueError, match="under way"):
+        under_way.begin(PROPOSAL)
+
+
+def test_a_step_ends_the_update_under_way() -> None:
+    assert Trajectory(candidate("a")).begin(PROPOSAL).append(step(0)).proposal is None
+
+
+@given(st.integers(0, 5))
+def test_spending_adds_up(num_steps: int) -> None:
+    search = Trajectory(candidate("a"), initial_spending=Spending(task=Usage(requests=7, prompt_tokens=70)))
+    for index in range(num_steps):
+        search = search.append(step(index, (candidate(f"{index}/0"), candidate(f"{index}/1"))))
+    assert search.spending.task == Usage(requests=7 + 2 * num_steps, prompt_tokens=70)
+    assert search.spending.optimizer == Usage(requests=num_steps)
+    assert search.begin(PROPOSAL).spending.optimizer == Usage(requests=num_steps + 3, cost_usd=0.25)
+
+
+def test_never_changes() -> None:
+    search = trajectory(candidate("a"))
+    before = replace(search)
+    assert search.history == (search.initial,)
+    search.begin(PROPOSAL)
+    later = search.append(step(0, (candidate("b"),)))
+    assert search == before
+    assert len(later.history) == 2
+    with pytest.raises(FrozenInstanceError):
+        search.steps = ()  # type: ignore[misc]
+
+
+def test_a_dropped_candidate_is_never_the_best_and_never_tried_again() -> None:
+    search = trajectory(candidate("a", 0.5), [dropped("b", 1.0), candidate("c", 0.75)])
+    assert search.best.prompt == search.current.prompt == Prompt("c")
+    assert search.unseen([Prompt("b"), Prompt("d")]) == (Prompt("d"),)
+    assert best_of([dropped("b", 1.0)]) is None
+
+
+class Meddling:
+    """A part of a trajectory, in whose pickling the owner goes on reckoning, as it may in another thread."""
+
+    def __init__(self) -> None:
+        self.owner: Trajectory | None = None
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        assert self.owner is not None
+        assert self.owner.history
+        return (tuple, ())
+
+
+def test_a_trajectory_may_be_sent_on_while_its_owner_goes_on_reckoning() -> None:
+    meddling = Meddling()
+    meddling.owner = replace(grown([[("b", 1.0)]]), proposal=meddling)  # type: ignore[arg-type]
+    assert pickle.loads(pickle.dumps(meddling.owner)).proposal == ()  # noqa: S301  # our own
+
+
+def test_what_was_reckoned_stays_at_home() -> None:
+    search = grown([[("b", 1.0), ("c", 0.25)]])
+    assert search.best.prompt.words == ("b",)
+    assert search.initial.prompt.id
+    assert search.initial.score.scored
+    there = pickle.loads(pickle.dumps(search))  # noqa: S301  # our own
+    assert there == search
+    assert [len(value.__dict__) for value in (there, there.initial.prompt, there.initial.score)] == [4, 1, 2]

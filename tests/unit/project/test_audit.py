@@ -1,0 +1,82 @@
+"""The audit of dependencies, by the real pip-audit, with advisories of our own over HTTP."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.paths import ROOT
+
+AUDIT = ROOT / ".ci" / "audit.py"
+FLAW = """{"vulns": [{"id": "GHSA-test", "aliases": ["CVE-2020-1"], "summary": "A hole.", "details": "A hole.",
+"affected": [{"package": {"name": "msgpack", "ecosystem": "PyPI"}, "versions": ["1.0.0"],
+"ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "1.0.1"}]}]}]}]}"""
+
+
+@pytest.fixture(params=[FLAW], ids=["flaw"])
+def advisories(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a service that says the same of every package."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(request.param.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1/query"
+    server.shutdown()
+    server.server_close()
+
+
+def audit(folder: Path, url: str, *ignored: str) -> subprocess.CompletedProcess[str]:
+    lock, ignore = folder / "requirements.lock", folder / "ignore.txt"
+    lock.write_text(f"msgpack==1.0.0 --hash=sha256:{'0' * 64}\n", encoding="utf-8")
+    ignore.write_text("# none of these\n" + "".join(f"{one} # not ours\n" for one in ignored), encoding="utf-8")
+    command = [sys.executable, str(AUDIT), "--lock", str(lock), "--ignore", str(ignore)]
+    command += [
+        "--vulnerability-service",
+        "osv",
+        "--osv-url",
+        url,
+        "--cache-dir",
+        str(folder / "cache"),
+        "--timeout",
+        "5",
+    ]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_known_vulnerability_fails(advisories: str, tmp_path: Path) -> None:
+    done = audit(tmp_path, advisories)
+    assert done.returncode == 1, done.stderr
+    assert "msgpack 1.0.0: CVE-2020-1; mended in 1.0.1" in done.stdout or "GHSA-test; mended in 1.0.1" in done.stdout
+
+
+def test_one_that_does_not_concern_us_passes(advisories: str, tmp_path: Path) -> None:
+    done = audit(tmp_path, advisories, "CVE-2020-1")
+    assert (done.returncode, done.stdout) == (0, "audit: 1 packages, 0 known vulnerabilities\n")
+
+
+@pytest.mark.parametrize("advisories", ["{}"], indirect=True, ids=["clean"])
+def test_without_one_it_passes(advisories: str, tmp_path: Path) -> None:
+    done = audit(tmp_path, advisories, "CVE-2019-1")
+    assert (done.returncode, done.stdout) == (0, "audit: 1 packages, 0 known vulnerabilities\n")
+
+
+def test_without_a_way_to_the_advisories_it_passes_and_says_so(unused_tcp_port: int, tmp_path: Path) -> None:
+    done = audit(tmp_path, f"http://127.0.0.1:{unused_tcp_port}/v1/query")
+    assert done.returncode == 0
+    assert "not done, the advisories cannot be reached" in done.stdout

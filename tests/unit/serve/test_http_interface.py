@@ -1,0 +1,416 @@
+"""The HTTP interface as an ASGI application, over a real evaluator in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Generator
+from typing import Any
+
+import httpx2
+import msgpack
+import pytest
+import schemathesis
+import schemathesis.openapi
+from fastapi import FastAPI, HTTPException
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ray import serve as ray_serve
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
+from schemathesis import GenerationMode
+from schemathesis.checks import (
+    content_type_conformance,
+    not_a_server_error,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from starlette.requests import Request
+
+from gpo.data.example import Example
+from gpo.data.task import Split, Task
+from gpo.errors import BudgetExhausted, EvaluationError, ModelUnavailable, OutOfReach, Part
+from gpo.evaluation.evaluator import Evaluation, LocalEvaluator
+from gpo.evaluation.grading import RuleGrader
+from gpo.evaluation.metrics.exact import ExactScorer
+from gpo.models.protocol import Sampling, Usage
+from gpo.prompt import Prompt
+from gpo.score import Score
+from gpo.testing.fakes import FakeModel
+from serve.evaluator import UnknownTask, evaluator_app
+from serve.http.bodies import JSON, MSGPACK, decoded
+from serve.http.ingress import build_api
+from serve.http.limits import MAX_BODY_BYTES, limited_body
+
+TOKEN = "canary-token-90d1"
+EXAMPLES = int(os.environ.get("GPO_FUZZ_EXAMPLES", "20"))
+AS_BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def evaluator() -> LocalEvaluator:
+    examples = tuple(Example(f"input {number}", ("yes",)) for number in range(3))
+    scorer = ExactScorer()
+    task = Task("triage", Prompt("Say yes."), dict.fromkeys(Split, examples), scorer)
+    return LocalEvaluator(task, FakeModel(lambda messages, sampling: "yes"), Sampling(), RuleGrader(scorer))
+
+
+@pytest.fixture(scope="module")
+def handle() -> Any:
+    app = evaluator_app([evaluator()], replicas=1, examples_at_once=100, cpus=0, drain_s=0)
+    return ray_serve.run(app, _local_testing_mode=True)
+
+
+@pytest.fixture(scope="module")
+def api(handle: Any) -> FastAPI:
+    return build_api(handle, None)
+
+
+@pytest.fixture(scope="module")
+def guarded(handle: Any) -> FastAPI:
+    return build_api(handle, TOKEN)
+
+
+def client(api: FastAPI) -> httpx2.AsyncClient:
+    transport = httpx2.ASGITransport(api, raise_app_exceptions=False)
+    return httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000", trust_env=False)
+
+
+async def ask(api: FastAPI, method: str, path: str, **settings: Any) -> httpx2.Response:
+    async with client(api) as asking:
+        return await asking.request(method, path, **settings)
+
+
+def is_refused_in_the_usual_shape(reply: httpx2.Response) -> bool:
+    document = reply.json()
+    return reply.status_code >= 400 and list(document) == ["detail"] and isinstance(document["detail"], str)
+
+
+async def test_scores(api: FastAPI) -> None:
+    reply = await ask(api, "POST", "/v1/evaluate", json={"task": "triage", "prompt": "Say yes.", "split": "test"})
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["scores"][0]["values"] == [1.0] * 3
+    assert reply.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nothing", 404),
+        ("GET", "/v1/evaluate", 405),
+        ("OPTIONS", "/v1/evaluate", 405),
+        ("DELETE", "/v1/tasks", 405),
+        ("TRACE", "/health", 405),
+        ("GET", "/redoc", 404),
+        ("GET", "/" + "x" * 9_000, 414),
+        ("GET", "/health?" + "x" * 9_000, 414),
+    ],
+)
+async def test_what_is_not_there_is_refused_in_one_shape(method: str, path: str, status: int, api: FastAPI) -> None:
+    reply = await ask(api, method, path)
+    assert (reply.status_code, is_refused_in_the_usual_shape(reply)) == (status, True), reply.text
+    assert status != 405 or reply.headers["allow"]
+
+
+@pytest.mark.parametrize("headers", [{f"x-{number}": "y" for number in range(120)}, {"x-large": "y" * 40_000}])
+async def test_too_many_headers_are_refused(headers: dict[str, str], api: FastAPI) -> None:
+    reply = await ask(api, "GET", "/health", headers=headers)
+    assert (reply.status_code, is_refused_in_the_usual_shape(reply)) == (431, True)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *((host, 200) for host in ("localhost", "localhost:80", "127.0.0.1", "127.0.0.2:9", "[::1]:8000", "[::1]")),
+        *(
+            (host, 403)
+            for host in ("evil.test", "evil.test:8000", "127.0.0.1.evil.test", "", "[", "localhost.evil.test")
+        ),
+    ],
+)
+async def test_without_a_token_a_page_in_a_browser_is_not_let_in(
+    host: str, status: int, api: FastAPI, guarded: FastAPI
+) -> None:
+    reply = await ask(api, "GET", "/v1/tasks", headers={"Host": host})
+    assert (reply.status_code, status == 200 or is_refused_in_the_usual_shape(reply)) == (status, True)
+    assert (await ask(guarded, "GET", "/v1/tasks", headers={"Host": host, **AS_BEARER})).status_code == 200
+    # What a page may send without asking first, it says of itself.
+    for media in ({}, {"Content-Type": "text/plain"}):
+        assert (await ask(api, "POST", "/v1/evaluate", content=b"{}", headers=media)).status_code == 415
+
+
+class Failing:
+    """What stands for the handle of an evaluator that fails so often, and then is well."""
+
+    def __init__(self, failure: Exception, times: int = 1000) -> None:
+        self.failure, self.left, self.num_cancelled = failure, times, 0
+        self.evaluate = self.sizes = self
+
+    def remote(self, *arguments: object) -> Failing:
+        self.is_for_sizes = not arguments
+        return self
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        yield from asyncio.sleep(0).__await__()
+        if self.left:
+            self.left -= 1
+            raise self.failure
+        return {"triage": {}} if self.is_for_sizes else [Evaluation(Score((1.0,)), Usage())]
+
+    def cancel(self) -> None:
+        self.num_cancelled += 1
+
+
+def raised(cause: Exception) -> Exception:
+    """As it arrives from a replica."""
+    return RayTaskError("evaluate", "traceback", cause).as_instanceof_cause()
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        (raised(BudgetExhausted("budget.calls: 5 are used up")), 402),
+        (raised(UnknownTask("other", ["triage"])), 404),
+        (raised(ModelUnavailable("no connection")), 502),
+        (raised(EvaluationError("too many")), 502),
+        (raised(OutOfReach(Part.LIMITER, "no answer")), 503),
+        (ActorDiedError(), 503),
+        (ActorUnavailableError("no answer", None), 503),
+        (ReplicaUnavailableError("gone"), 503),
+        (DeploymentUnavailableError("gone"), 503),
+        (raised(ZeroDivisionError("nobody foresaw it")), 500),
+        (ZeroDivisionError("nobody foresaw it"), 500),
+    ],
+)
+async def test_what_can_be_foreseen_is_no_internal_error(
+    failure: Exception, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.client._WAITS_S", (0.0,))
+    failing: Any = Failing(failure)
+    api = build_api(failing, None)
+    described = api.openapi()["paths"]
+    for method, path, body in (("POST", "/v1/evaluate", {"task": "other", "prompt": "x"}), ("GET", "/v1/tasks", None)):
+        reply = await ask(api, method, path, json=body)
+        assert (reply.status_code, is_refused_in_the_usual_shape(reply)) == (status, True), reply.text
+        assert ("retry-after" in reply.headers) is (status == 503)
+        assert "traceback" not in reply.text
+        assert "nobody foresaw it" not in reply.text
+        if status == 503 or (status != 500 and path == "/v1/evaluate"):
+            assert str(status) in described[path][method.lower()]["responses"]
+
+
+async def test_a_request_whose_replica_dies_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.client._WAITS_S", (0.0, 0.0))
+    for method, path, body in (("POST", "/v1/evaluate", {"task": "triage", "prompt": "x"}), ("GET", "/v1/tasks", None)):
+        failing: Any = Failing(ActorDiedError(), times=2)
+        assert (await ask(build_api(failing, None), method, path, json=body)).status_code == 200
+
+
+async def test_head_is_get_without_a_body(api: FastAPI) -> None:
+    for path in ("/health", "/v1/tasks", "/openapi.json"):
+        reply = await ask(api, "HEAD", path)
+        assert (reply.status_code, reply.content) == (200, b"")
+        assert int(reply.headers["content-length"]) == len((await ask(api, "GET", path)).content)
+
+
+async def test_the_page_needs_nothing_from_elsewhere(api: FastAPI, guarded: FastAPI) -> None:
+    page = await ask(guarded, "GET", "/docs")
+    assert page.status_code == 200
+    assert "POST /v1/evaluate" in page.text
+    assert page.text.count("Needs a bearer token") == 2
+    assert "Needs a bearer token" not in (await ask(api, "GET", "/docs")).text
+    assert not re.search(r"<script|https?://|src=|@import|url\(", page.text)
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("path", ["/v1/tasks", "/v1/evaluate"])
+@pytest.mark.parametrize(
+    "given", [None, TOKEN, f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", f"Basic {TOKEN}", "Bearer", ""]
+)
+async def test_without_the_token_nothing_is_read(given: str | None, path: str, guarded: FastAPI) -> None:
+    headers = {} if given is None else {"Authorization": given}
+    body = b"not JSON" if path == "/v1/evaluate" else b""
+    reply = await ask(guarded, "POST" if body else "GET", path, content=body, headers=headers)
+    assert (reply.status_code, is_refused_in_the_usual_shape(reply)) == (401, True)
+    assert TOKEN not in reply.text
+
+
+async def test_with_the_token_it_is(guarded: FastAPI) -> None:
+    reply = await ask(guarded, "POST", "/v1/evaluate", json={"task": "triage", "prompt": "x"}, headers=AS_BEARER)
+    assert reply.status_code == 200
+
+
+def request_of(chunks: AsyncIterator[bytes], headers: dict[str, str]) -> Request:
+    async def receive() -> dict[str, Any]:
+        chunk = await anext(chunks, b"")
+        return {"type": "http.request", "body": chunk, "more_body": bool(chunk)}
+
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    return Request({"type": "http", "method": "POST", "headers": raw}, receive)
+
+
+async def refusal_of(chunks: AsyncIterator[bytes], headers: dict[str, str] | None = None) -> int:
+    with pytest.raises(HTTPException) as caught:
+        await limited_body(request_of(chunks, headers or {}), timeout_s=0.1)
+    return caught.value.status_code
+
+
+async def test_a_body_that_drips_is_given_up() -> None:
+    async def drip() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.01)
+
+    assert await refusal_of(drip()) == 408
+
+
+async def test_a_body_without_end_is_given_up_and_one_that_says_so_is_not_read() -> None:
+    num_read = 0
+
+    async def pour() -> AsyncIterator[bytes]:
+        nonlocal num_read
+        while True:
+            num_read += 1
+            yield b"x" * 100_000
+
+    assert await refusal_of(pour()) == 413
+    assert num_read <= MAX_BODY_BYTES // 100_000 + 1
+    num_read = 0
+    for said in (str(MAX_BODY_BYTES + 1), "9" * 5000):
+        assert await refusal_of(pour(), {"content-length": said}) == 413
+    assert await refusal_of(pour(), {"content-length": "-1"}) == 400
+    assert num_read == 0
+
+
+def deep(levels: int) -> Any:
+    document: Any = "x"
+    for _ in range(levels):
+        document = [document]
+    return document
+
+
+@pytest.mark.parametrize(
+    ("body", "media"),
+    [
+        (b"[" * 100_000, JSON),
+        (json.dumps(deep(9)).encode(), JSON),
+        (b'{"a": NaN}', JSON),
+        (b"1" * 10_000, JSON),
+        (b'{"a": "\xff"}', JSON),
+        (msgpack.packb(deep(9)), MSGPACK),
+        (b"\x91" * 100_000, MSGPACK),
+        (msgpack.packb([0] * 2_000), MSGPACK),
+        (msgpack.packb({str(number): 0 for number in range(2_000)}), MSGPACK),
+        (b"\xdd\xff\xff\xff\xff", MSGPACK),  # says that 4 billion entries follow
+        (b"\xdb\xff\xff\xff\xff", MSGPACK),
+        (b"\xc6\xff\xff\xff\xff", MSGPACK),
+        (msgpack.packb(msgpack.ExtType(5, b"x")), MSGPACK),
+        (msgpack.packb(msgpack.Timestamp(1)), MSGPACK),
+        (msgpack.packb(b"bytes"), MSGPACK),
+        (msgpack.packb({1: 2}), MSGPACK),
+        (msgpack.packb({}) * 2, MSGPACK),
+    ],
+)
+def test_what_goes_beyond_the_limits_is_not_read(body: bytes, media: str) -> None:
+    with pytest.raises(HTTPException) as caught:
+        decoded(body, media)
+    assert caught.value.status_code == 400
+
+
+async def test_half_a_character_in_a_field_s_name_is_told_of(api: FastAPI) -> None:
+    reply = await ask(
+        api, "POST", "/v1/evaluate", content=b'{"task": "triage", "\\ud83d": 1}', headers={"Content-Type": JSON}
+    )
+    assert (reply.status_code, is_refused_in_the_usual_shape(reply)) == (422, True)
+
+
+async def test_what_nobody_foresaw_does_not_show_its_text() -> None:
+    class Broken:
+        class sizes:  # noqa: N801
+            @staticmethod
+            def remote() -> Any:
+                raise RuntimeError(f"it holds {TOKEN}")
+
+    reply = await ask(build_api(Broken(), None), "GET", "/v1/tasks")  # type: ignore[arg-type]
+    assert (reply.status_code, is_refused_in_the_usual_shape(reply)) == (500, True)
+    assert TOKEN not in reply.text
+
+
+# Fuzzing; GPO_FUZZ_EXAMPLES says how long.
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+fields = st.fixed_dictionaries(
+    {},
+    optional={
+        "task": st.sampled_from(["triage", "nothing"]) | values,
+        "split": st.sampled_from(["val", "test"]) | values,
+        "prompt": st.text(max_size=20) | values,
+        "prompts": st.lists(st.text(max_size=20), max_size=70) | values,
+        "more": values,
+    },
+)
+
+
+def _as_json(document: Any) -> bytes:
+    return json.dumps(document, default=lambda value: value.decode("latin-1")).encode()
+
+
+def _as_msgpack(document: Any) -> bytes:
+    try:
+        return bytes(msgpack.packb(document, unicode_errors="surrogatepass"))
+    except OverflowError:  # an integer beyond 64 bits
+        return b"\xc1"
+
+
+requests = st.fixed_dictionaries(
+    {"task": st.sampled_from(["triage", "nothing"]), "prompt": st.text(min_size=1, max_size=20)},
+    optional={"split": st.sampled_from(["val", "test", "other"])},
+)
+documents = values | fields | requests
+bodies = st.binary(max_size=200) | documents.map(_as_json) | documents.map(_as_msgpack)
+
+
+@settings(max_examples=5 * EXAMPLES, suppress_health_check=list(HealthCheck))
+@given(
+    body=bodies,
+    media=st.sampled_from([JSON, MSGPACK, f"{JSON}; charset=utf-16"]) | st.text("abc/;=", max_size=20),
+    accept=st.sampled_from([JSON, MSGPACK, "*/*", ""]),
+)
+def test_any_body_is_answered_or_refused(body: bytes, media: str, accept: str, api: FastAPI) -> None:
+    reply = asyncio.run(
+        ask(api, "POST", "/v1/evaluate", content=body, headers={"Content-Type": media, "Accept": accept})
+    )
+    assert reply.status_code < 500, (body, reply.text)
+    assert reply.status_code == 200 or is_refused_in_the_usual_shape(reply)
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize("is_guarded", [False, True])
+def test_the_interface_keeps_to_its_openapi_page(
+    is_guarded: bool, mode: GenerationMode, api: FastAPI, guarded: FastAPI
+) -> None:
+    asked = guarded if is_guarded else api
+    schema = schemathesis.openapi.from_asgi("/openapi.json", asked, headers={"Host": "localhost"})
+    checks = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+    statuses = Counter[int]()
+    for found in schema.get_all_operations():
+        operation = found.ok()
+
+        @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy(generation_mode=mode), with_token=st.booleans())
+        def check(case: schemathesis.Case, with_token: bool) -> None:
+            headers = {"Host": "localhost", **(AS_BEARER if with_token else {})}
+            reply = case.call_and_validate(headers=headers, checks=checks)
+            statuses[reply.status_code] += 1
+
+        if mode is GenerationMode.POSITIVE or operation.body:
+            check()
+    print(f"{statuses.total()} requests: {dict(statuses)}")  # shown by -rP
+    assert statuses.total() >= EXAMPLES
+    assert (statuses[401] > 0) is is_guarded

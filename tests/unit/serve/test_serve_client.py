@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+from collections.abc import Generator
+from typing import Any, cast
+
+import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, TaskCancelledError
+from ray.serve.exceptions import ReplicaUnavailableError
+
+from gpo.context import AboutFilter, caller, log_about
+from gpo.data.example import Example
+from gpo.data.task import Split, Task
+from gpo.errors import EvaluationError, OutOfReach
+from gpo.evaluation.evaluator import Answered, Evaluation, LocalEvaluator
+from gpo.evaluation.grading import RuleGrader
+from gpo.evaluation.metrics import ExactScorer
+from gpo.models.protocol import Sampling, Usage
+from gpo.prompt import Prompt
+from gpo.score import Score
+from gpo.testing.fakes import FakeModel
+from gpo.trajectory import Spending
+from serve.client import ServeEvaluator
+from serve.evaluator import EvaluatorReplica, UnknownTask
+
+SCORED = Evaluation(Score((1.0,)), Usage(requests=1))
+
+
+class Response:
+    """A reply of a replica that is still at work."""
+
+    def __init__(self, work: asyncio.Future[list[Any]]) -> None:
+        self.work, self.cancelled = work, False
+
+    def __await__(self) -> Generator[Any, None, list[Any]]:
+        return self.work.__await__()
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Handle:
+    """What stands for the handle of a deployment: it keeps the responses that it gave."""
+
+    def __init__(self) -> None:
+        self.responses: list[Response] = []
+        self.evaluate = self.answer = self
+        self.asked: list[tuple[Any, ...]] = []
+
+    def remote(self, *arguments: Any) -> Response:
+        self.asked.append(arguments)
+        self.responses.append(Response(asyncio.get_running_loop().create_future()))
+        return self.responses[-1]
+
+
+class Known:
+    """A handle as it arrives in a process."""
+
+    def __init__(self, deployment_id: str) -> None:
+        self.deployment_id = deployment_id
+
+
+def test_all_evaluators_of_a_deployment_share_one_handle_in_the_process_where_they_arrive() -> None:
+    sent = [pickle.dumps(ServeEvaluator(cast("Any", Known(name)), "desk")) for name in ("a", "a", "b")]
+    first, second, other = (pickle.loads(each) for each in sent)  # noqa: S301  # ours
+    assert first.handle is second.handle
+    assert first.handle is not other.handle
+    assert (first.task, other.handle.deployment_id) == ("desk", "b")
+
+
+async def asked(handle: Handle, *prompts: str) -> asyncio.Task[Any]:
+    evaluator = ServeEvaluator(cast("Any", handle), "desk")
+    task = asyncio.create_task(evaluator.evaluate([Prompt(text) for text in prompts], Split.VAL))  # type: ignore[arg-type]
+    await asyncio.sleep(0.01)
+    return task
+
+
+async def test_a_prompt_is_a_request_and_order_is_kept() -> None:
+    handle = Handle()
+    task = await asked(handle, "a", "b")
+    other = Evaluation(Score((0.0,)), Usage())
+    handle.responses[1].work.set_result([other])
+    handle.responses[0].work.set_result([SCORED])
+    assert await task == [SCORED, other]
+
+
+async def test_who_goes_away_stops_the_replica() -> None:
+    handle = Handle()
+    task = await asked(handle, "a", "b")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [response.cancelled for response in handle.responses] == [True, True]
+
+
+async def test_one_failure_stops_the_other_requests() -> None:
+    handle = Handle()
+    task = await asked(handle, "a", "b")
+    handle.responses[0].work.set_exception(RuntimeError("lost"))
+    with pytest.raises(RuntimeError, match="lost"):
+        await task
+    assert handle.responses[1].cancelled
+
+
+async def until_asked(handle: Handle, times: int) -> None:
+    async with asyncio.timeout(5):
+        while len(handle.responses) < times:  # noqa: ASYNC110  # the client counts by itself
+            await asyncio.sleep(0.001)
+
+
+LOST = [ActorDiedError(), ActorUnavailableError("no answer", None), TaskCancelledError(), ReplicaUnavailableError("r")]
+
+
+@pytest.mark.parametrize("lost", LOST, ids=lambda lost: type(lost).__name__)
+async def test_a_request_whose_replica_is_lost_is_made_again(lost: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.client._WAITS_S", (0.0, 0.0))
+    handle = Handle()
+    task = await asked(handle, "a")
+    handle.responses[0].work.set_exception(lost)
+    await until_asked(handle, 2)
+    assert handle.asked[0] == handle.asked[1]
+    handle.responses[1].work.set_result([SCORED])
+    assert await task == [SCORED]
+
+
+async def test_a_request_is_made_so_often_and_then_the_evaluator_is_out_of_reach(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serve.client._WAITS_S", (0.0, 0.0))
+    handle = Handle()
+    task = await asked(handle, "a")
+    for number in range(3):
+        await until_asked(handle, number + 1)
+        handle.responses[number].work.set_exception(ActorDiedError())
+    with pytest.raises(OutOfReach, match="the evaluator is out of reach: 3 requests were lost"):
+        await task
+    assert len(handle.responses) == 3
+
+
+async def test_what_the_evaluator_raises_is_not_asked_for_again() -> None:
+    handle = Handle()
+    task = await asked(handle, "a")
+    cause = EvaluationError("too many")
+    handle.responses[0].work.set_exception(RayTaskError("evaluate", "traceback", cause).as_instanceof_cause())
+    with pytest.raises(EvaluationError):
+        await task
+    assert len(handle.responses) == 1
+
+
+async def test_answers_are_one_request_which_ends_with_its_caller() -> None:
+    handle = Handle()
+    evaluator = ServeEvaluator(cast("Any", handle), "desk")
+    answered = Answered("yes", 1.0, Spending())
+    tasks = [asyncio.create_task(evaluator.answer(Prompt("a"), Split.TRAIN, (4, 2))) for _ in range(2)]  # type: ignore[arg-type]
+    await asyncio.sleep(0.01)
+    assert handle.asked == [("desk", Prompt("a"), Split.TRAIN, (4, 2), "", None)] * 2
+    handle.responses[0].work.set_result([answered])
+    assert await tasks[0] == [answered]
+    tasks[1].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[1]
+    assert [response.cancelled for response in handle.responses] == [False, True]
+
+
+async def test_a_replica_answers_for_the_tasks_it_holds() -> None:
+    task = Task("desk", Prompt("a"), {Split.TRAIN: (Example("?", ("yes",)),)}, ExactScorer())
+    model = FakeModel(lambda messages, sampling: "yes")
+    replica = EvaluatorReplica([LocalEvaluator(task, model, Sampling(), RuleGrader(task.scorer))], 100)
+    (answer,) = await replica.answer("desk", Prompt("a"), Split.TRAIN, [0])
+    assert (answer.text, answer.value) == ("yes", 1.0)
+    with pytest.raises(UnknownTask):
+        await replica.answer("other", Prompt("a"), Split.TRAIN, [0])
+
+
+async def test_a_block_of_examples_is_one_request_for_each_prompt() -> None:
+    handle = Handle()
+    caller.set("some/0")
+    log_about(step=3)
+    evaluator = ServeEvaluator(cast("Any", handle), "desk")
+    task = asyncio.create_task(evaluator.evaluate([Prompt("a"), Prompt("b")], Split.VAL, [4, 2]))  # type: ignore[arg-type]
+    await asyncio.sleep(0.01)
+    assert handle.asked == [("desk", [Prompt(text)], Split.VAL, [4, 2], "some/0", 3) for text in "ab"]
+    for response in handle.responses:
+        response.work.set_result([SCORED])
+    assert await task == [SCORED, SCORED]
+
+
+async def test_a_replica_scores_the_examples_it_is_asked() -> None:
+    examples = tuple(Example(f"? {answer}", (answer,)) for answer in ("yes", "no", "yes"))
+    task = Task("desk", Prompt("a"), {Split.VAL: examples}, ExactScorer())
+    model = FakeModel(lambda messages, sampling: "yes")
+    replica = EvaluatorReplica([LocalEvaluator(task, model, Sampling(), RuleGrader(task.scorer))], 100)
+    (evaluation,) = await replica.evaluate("desk", [Prompt("a")], Split.VAL, [1, 0])
+    assert evaluation.score.values_E == (0.0, 1.0)
+
+
+async def test_what_a_replica_logs_says_for_which_step_it_works(caplog: pytest.LogCaptureFixture) -> None:
+    def answer(messages: object, sampling: Sampling) -> str:
+        logging.getLogger("gpo").warning("asked")
+        return "yes"
+
+    caplog.handler.addFilter(AboutFilter("night"))
+    task = Task("desk", Prompt("a"), {Split.VAL: (Example("?", ("yes",)),)}, ExactScorer())
+    replica = EvaluatorReplica([LocalEvaluator(task, FakeModel(answer), Sampling(), RuleGrader(task.scorer))], 100)
+    await asyncio.gather(
+        replica.evaluate("desk", [Prompt("a")], Split.VAL, asked_by="desk/0", step=4),
+        replica.answer("desk", Prompt("a"), Split.VAL, [0], asked_by="desk/1", step=5),
+        replica.evaluate("desk", [Prompt("a")], Split.VAL),
+    )
+    about = [(line.__dict__["task"], line.__dict__["trajectory"], line.__dict__["step"]) for line in caplog.records]
+    assert sorted(about, key=str) == [("desk", "desk/0", 4), ("desk", "desk/1", 5), ("desk", None, None)]
+    assert {line.__dict__["run"] for line in caplog.records} == {"night"}
