@@ -9,9 +9,7 @@ from __future__ import annotations
 import re
 
 _NAMES = "think|thinking|thought|thoughts|reasoning|seed:think"
-_OPENING = (
-    rf"<(?:{_NAMES})>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>|<unused94>(?:thought\n)?"
-)
+_OPENING = rf"<(?:{_NAMES})>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>|<unused94>(?:thought\n)?"
 _CLOSING = rf"</(?:{_NAMES})>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>|<unused95>"
 # A block counts where a line begins: in the middle of a sentence, the tags are what the sentence speaks of.
 _BLOCK = re.compile(rf"^[ \t]*(?:(?:{_OPENING}).*?(?:{_CLOSING})[ \t]*)+", re.IGNORECASE | re.DOTALL | re.MULTILINE)

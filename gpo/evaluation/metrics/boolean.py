@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gpo.data.example import Example
 from gpo.evaluation.metrics.conclusion import announced, without_markup
+from gpo.evaluation.metrics.normal_form import unwrapped
 
 _PAIRS = (
     ("yes", "no"),
@@ -41,7 +42,7 @@ class BooleanScorer:
     def score(self, answer: str, example: Example) -> float:
         """1 where the answer takes the target's side, else 0."""
         own = _OF_PAIR.get(example.target.strip().lower(), _ANY)
-        side = self._side(without_markup(answer), own)
+        side = self._side(without_markup(unwrapped(answer)), own)
         wanted = {_POLARITY.get(target.strip().lower()) for target in example.targets}
         return float(side is not None and side in wanted)
 

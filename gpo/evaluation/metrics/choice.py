@@ -7,15 +7,30 @@ from dataclasses import dataclass
 
 from gpo.data.example import Example
 from gpo.evaluation.metrics.conclusion import announced, without_markup
+from gpo.evaluation.metrics.normal_form import UNSPACED, normal_form, unwrapped
 
-_OPTION_LINE = re.compile(r"^\s*\(([A-Z])\)\s*(.*?)\s*$", re.MULTILINE)
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+# "(A) cat", "A. cat", "A) cat", "A: cat", in capitals or not; one a line, or several on a line.
+_OPTION_STYLES = tuple(
+    rf"{before}([{letters}]){after}" for letters in ("A-Z", "a-z") for before, after in ((r"\(", r"\)"), ("", r"[.):]"))
+)
+_ON_LINES = tuple(re.compile(rf"^[ \t]*{style}[ \t]*(.*?)[ \t]*$", re.MULTILINE) for style in _OPTION_STYLES)
+_IN_LINE = tuple(
+    re.compile(rf"(?<!\S){style}\s+(.*?)(?=\s+(?<!\S){style}\s|[ \t]*$)", re.MULTILINE) for style in _OPTION_STYLES
+)
 # "(b)" or "option B".
 _MARKED = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]]|\b(?:[Oo]ption|[Cc]hoice|OPTION|CHOICE)\s+([A-Z])\b")
 _LEADING = re.compile(r"\s*[(\[]?([A-Za-z])(?:[)\].:,]|\s*$|\s+[-–—])")
 _FIRST_WORD = re.compile(r"\s*([A-Z])(?![\w'’])")
 _ONE_LETTER = re.compile(r"\W*([a-z])\W*")
 _WORD = re.compile(r"\w+")
-_UPPER_WORD = re.compile(r"(?<![\w'’])([B-HJ-Z])(?![\w'’])")
+# "A" and "I" are words too: they are letters of options where nothing follows that they could belong to.
+_UPPER_WORD = re.compile(
+    rf"(?<!\w')(?<![^\W{UNSPACED}])"
+    rf"(?:([B-HJ-Z])(?![^\W{UNSPACED}]|'\w)|([AI])(?=[\s\"'*_]*(?:$|[.,;:!?)\]{UNSPACED}]|-\s)))",
+    re.MULTILINE,
+)
 _CONFIRMED = re.compile(
     r"(?:[(\[]([A-Za-z])[)\]]|\b([A-Z]))\s+(?:is|seems|must be)\s+(?:the\s+)?(?:correct|right|best|answer)\b"
 )
@@ -32,12 +47,24 @@ _TOGETHER = re.compile(
 
 
 def options(example: Example) -> dict[str, str]:
-    """Letter → text of the options listed in an input, one a line: ``(A) some text``.
+    """Letter → text of the options listed in an input: ``(A) cat``, ``A. cat``, ``A) cat`` or ``a: cat``.
 
-    Empty where they are not listed like that, from A on and without a gap: several on one line would hide the others.
+    They are one a line or follow each other on one, from A on and without a gap; where an input lists several sets, the
+    last counts. Empty where none are listed.
     """
-    listed = dict(_OPTION_LINE.findall(example.input))
-    return listed if len(listed) > 1 and "ABCDEFGHIJKLMNOPQRSTUVWXYZ".startswith("".join(listed)) else {}
+    text = normal_form(example.input)
+    for pattern in (*_ON_LINES, *_IN_LINE):
+        listed: dict[str, str] = {}
+        for match in pattern.finditer(text):
+            letter = match[1].upper()
+            if letter == "A":
+                listed = {}
+            if letter != _ALPHABET[len(listed) % len(_ALPHABET)]:
+                continue
+            listed[letter] = match[2].strip()
+        if len(listed) > 1:
+            return listed
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +80,7 @@ class ChoiceScorer:
 
     def score(self, answer: str, example: Example) -> float:
         """1 where the letter read from the answer is the target's, else 0."""
-        letter = _letter(without_markup(answer), options(example))
+        letter = _letter(without_markup(unwrapped(answer)), options(example))
         return float(letter is not None and letter in {target.strip("() ").upper() for target in example.targets})
 
     def follow_up(self, example: Example) -> str:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import re
 
-_STATED = (
-    r"(?:final\s+|correct\s+|right\s+|best\s+)?(?:answer|choice|option|result|label)\b[\s*_]*"
-    r"(?:(?:is|are|(?:would|should|must|will)\s+be)\b|:|=)|####|\\boxed\{"
+_SAYS = r"(?:(?:is|are|(?:would|should|must|will)\s+be)\b|:|=|(?<=\s)-(?=\s))"
+_IN_ENGLISH = (
+    r"(?:final\s+|correct\s+|right\s+|best\s+|my\s+)?\b(?:answer|choice|option|result|label|pick|solution)\b[\s*_]*"
+    + _SAYS
 )
+# "The answer is", in the languages that models answer in most.
+_IN_OTHER_LANGUAGES = (
+    r"(?:(?:正确|最终)?(?:答案|选项|答)|正解|答え|回答)[\s*_]*(?:应该?是|是|为|就是|は|[:=])|(?:정답|답변?)(?:은|는|이)?\s*:?"
+    r"|(?:réponse|respuesta|resposta|risposta|antwort|ответ|odpowied[źz]|odpověď|antwoord|svaret?|cevap|jawaban|"
+    r"đáp án|câu trả lời|الإجابة|الجواب|उत्तर|απάντηση|válasz)\b[\s*_]*"
+    r"(?:(?:est|es|é|è|ist|lautet|это|to|je|is|är|adalah|là|هي|هو|είναι)\b|:|=|-(?=\s))"
+)
+_STATED = rf"{_IN_ENGLISH}|{_IN_OTHER_LANGUAGES}|####|\\boxed\{{"
 _ANNOUNCEMENT = re.compile(rf"(?:{_STATED}|\btherefore\b[,:]?|\bso\b,)[\s:*_]*", re.IGNORECASE)
 _STATEMENT = re.compile(rf"(?:{_STATED})[\s:*_]*", re.IGNORECASE)
 # Marks within a word ("snake_case", "3*4") and between spaces ("3 * 4") are no markup.

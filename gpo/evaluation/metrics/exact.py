@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from gpo.data.example import Example
 from gpo.evaluation.metrics.conclusion import announced, without_markup
+from gpo.evaluation.metrics.normal_form import normal_form, unwrapped
 
 # Not every sign: "-5" is not "5", nor "C#" the same as "C".
-_AROUND = " .,;:!?\"'`“”‘’()[]{}<>*_"
+_AROUND = " .,;:!?\"'`()[]{}<>*_「」『』《》〈〉【】"
 # What stands between the items of a list; bullets are gone with the markup.
 _BETWEEN_ITEMS = re.compile(r"^[ \t]*\d+[.)]\s+|[,;](?=\s|\Z)", re.MULTILINE)
 _BRACKETS = re.compile(r"[\s()\[\]{}<>]+")
@@ -19,7 +21,7 @@ _LAST_WORD = re.compile(r"\A.*\w", re.DOTALL)
 
 def _plain(text: str) -> str:
     """Lower case, single spaces, and no punctuation around it, unless there is nothing but punctuation."""
-    folded = " ".join(text.lower().split())
+    folded = " ".join(unicodedata.normalize("NFC", text.casefold()).split())
     return folded.strip(_AROUND) or folded
 
 
@@ -40,7 +42,8 @@ class ExactScorer:
 
     def score(self, answer: str, example: Example) -> float:
         """1 where the answer equals a target, else 0."""
-        raw, text = answer.strip(), without_markup(answer)
+        raw = unwrapped(answer).strip()
+        text = without_markup(raw)
         conclusion = announced(text) or text
         lines = [*text.splitlines()[:1], *text.splitlines()[-1:], *conclusion.splitlines()[:1]]
         found = [raw, text, conclusion, text.rpartition(":\n")[2], *lines]
@@ -49,7 +52,7 @@ class ExactScorer:
         return float(
             any(
                 _plain(target) in readings or (_BRACKETS.fullmatch(target) and _packed(target) == closing)
-                for target in example.targets
+                for target in map(normal_form, example.targets)
             )
         )
 

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 from gpo.data.example import Example
 from gpo.errors import MalformedReply
+from gpo.evaluation.metrics.normal_form import normal_form
 from gpo.models.protocol import Message
 
 _TAG = re.compile(r"<(?=\s*/?\s*(?:question|reference|answer)\b)", re.IGNORECASE)
 _MARKS = r"""[ \t*_`"'$<>()\[\]]*"""
 # What follows is looked at, not consumed: another verdict may begin in it.
-_VERDICT = re.compile(rf"verdict{_MARKS}[:：]{_MARKS}(?=(\S{{0,60}}))", re.IGNORECASE)
+_VERDICT = re.compile(
+    rf"verdict{_MARKS}(?:[:=]|>){_MARKS}\s*(?:N{_MARKS}=\s*)?(?:\\boxed\{{)?{_MARKS}(?=(\S{{0,60}}))", re.IGNORECASE
+)
+_BARE_NUMBER = re.compile(r"\A\s*(\d\S{0,20})\s*\Z")
 # Wider than the former, and ends with the colon.
 _CLAIM = re.compile(r"verdict(?:[^\w\n]|_)*[:：]", re.IGNORECASE)
 
@@ -61,11 +65,12 @@ class Rubric:
         Raises:
             MalformedReply: there is none.
         """
-        verdicts: list[str] = _VERDICT.findall(reply)
+        reply = normal_form(reply)
+        verdicts: list[str] = _VERDICT.findall(reply) or _BARE_NUMBER.findall(reply)
         if not verdicts:
             raise MalformedReply("the judge's reply holds no line 'Verdict: N'")
         for said in reversed(verdicts):
-            number = re.fullmatch(rf"""([0-9]{{1,9}})(?:/{self.scale})?[*_`"'$<>.,;)}}\]]*""", said)
+            number = re.fullmatch(rf"""([0-9]{{1,9}})(?:\.0+)?(?:/{self.scale})?(?:</\w+>)?[*_`"'$<>.,;)}}\]]*""", said)
             if number is not None and int(number[1]) <= self.scale:
                 return int(number[1]) / self.scale
         raise MalformedReply(f"the judge's verdict is {verdicts[-1][:40]!r}, not a whole number from 0 to {self.scale}")

@@ -124,7 +124,6 @@ def test_the_last_verdict_counts_as_a_share_of_the_scale(reply: str, value: floa
     ("reply", "problem"),
     [
         ("", "no line 'Verdict: N'"),
-        ("7", "no line 'Verdict: N'"),
         ("My verdict is 7", "no line 'Verdict: N'"),
         ("Verdict: 11", "'11', not a whole number from 0 to 10"),
         ("Verdict: -1", "'-1', not"),

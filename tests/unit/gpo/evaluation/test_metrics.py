@@ -168,13 +168,17 @@ def test_choice_takes_any_letter_where_no_options_are_listed(answer: str, letter
     [
         (QUESTION, "ABCDE"),
         ("(A) x\n  (B)  y  \n(C)", "ABC"),
-        ("Pick:\n(A) cat (B) dog (C) bird", ""),
-        ("Pick:\n(A) cat (B) dog\n(C) bird (D) fish", ""),
+        ("Pick:\n(A) cat (B) dog (C) bird", "ABC"),
+        ("Pick:\n(A) cat (B) dog\n(C) bird (D) fish", "ABCD"),
+        ("Pick:\nA. cat\nB. dog", "AB"),
+        ("Pick: a) cat b) dog c) cow", "ABC"),
+        ("Pick:\na: cat\nb: dog", "AB"),
+        ("A. B. Smith wrote it.", ""),
         ("What does (B) mean?", ""),
         ("", ""),
     ],
 )
-def test_options_are_those_listed_line_by_line_without_a_gap(text: str, letters: str) -> None:
+def test_options_are_those_listed_from_a_on_without_a_gap(text: str, letters: str) -> None:
     assert "".join(options(Example(text, ("(A)",)))) == letters
 
 
