@@ -88,7 +88,7 @@ class RestartActor:
     wait_s: float
 
     def __str__(self) -> str:
-        return f"restarting its actor in {self.wait_s:g} s"
+        return f"restarting its actor in {self.wait_s:g} s" if self.wait_s else "restarting its actor"
 
 
 @dataclass(frozen=True, slots=True)
