@@ -21,7 +21,7 @@ from cluster.metrics.run_metrics import Metrics
 from gpo.limits.messages import Pool
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Until
+    from tests.conftest import Until
 
 pytestmark = pytest.mark.slow
 
