@@ -21,7 +21,7 @@ def folder_at(field: str, place: str) -> Folder:
         ConfigError: it cannot be one, or has a password in it.
     """
     from actors.folder import Folder
-    from cluster.config.credentials import refuse_credentials
+    from cluster.config.secrets import refuse_credentials
 
     refuse_credentials(field, place)
     try:

@@ -18,7 +18,7 @@ def submit(
     config_path: Path | None, overrides: list[str], address: str | None, what: SubmitOptions, action: str | None
 ) -> int:
     """``gpo submit``."""
-    from cluster.config.credentials import refuse_credentials
+    from cluster.config.secrets import refuse_credentials
     from cluster.submitting import command
 
     refuse_credentials("--run-dir", what.run_dir or "")

@@ -13,10 +13,9 @@ from pathspec import GitIgnoreSpec
 
 from cluster.config import RunConfig
 from cluster.config.cache import SqliteCacheConfig
-from cluster.config.extending import place_below
+from cluster.config.files import place_below, read_yaml
 from cluster.config.secrets import secret_values
 from cluster.config.sweep import JournalStorageConfig, SweepSection
-from cluster.config.yaml_text import read_yaml
 from cluster.submitting.keys import require_no_key_files, require_no_keys, url_variables
 from gpo.errors import ConfigError
 

@@ -6,8 +6,8 @@ import pytest
 
 from cluster.commands.places import folder_at
 from cluster.commands.submitting import submit
-from cluster.config.credentials import holds_credentials
 from cluster.config.loading import validate
+from cluster.config.secrets import holds_credentials
 from cluster.session.ray_environment import resolve_address
 from cluster.submitting.command import SubmitOptions
 from gpo.errors import ConfigError
