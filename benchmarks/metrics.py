@@ -50,7 +50,7 @@ _POOL = Pool("http://127.0.0.1:8600/v1", "task-model", 64, 64, role="task", acco
 _TASKS, _SEEDS = 50, 5
 _APART_S = 1.0
 _IDLE_S = 30.0
-_PARTS = ("cluster.cli", "ServeReplica", "Host")
+_PARTS = ("cluster.cli", "ServeReplica", "TrajectoryActor")
 
 
 async def _call_us(num_calls: int) -> float:

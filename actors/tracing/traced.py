@@ -22,7 +22,7 @@ from gpo.score import finite
 from gpo.scoring.candidates import Announce, silent
 from gpo.strategies.acceptance import Acceptance
 from gpo.strategies.proposer import Arrived, Proposals, Proposer, nobody
-from gpo.strategies.reflection import Account, NoReflection, Reflector
+from gpo.strategies.reflection import NoReflection, Reflection, Reflector
 from gpo.strategies.retrieval import Retriever
 from gpo.strategies.summary import NoSummary, Summarizer
 from gpo.trajectory import Candidate, Trajectory
@@ -126,22 +126,22 @@ class _Retriever:
 class _Reflector:
     inner: Reflector
 
-    async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Account:
+    async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Reflection:
         with part("reflect") as span:
-            account = await self.inner.reflect(current, batch, seed=seed)
-            _note_usage(span, account.spending.optimizer)
-            return account
+            reflection = await self.inner.reflect(current, batch, seed=seed)
+            _note_usage(span, reflection.spending.optimizer)
+            return reflection
 
 
 @dataclass(frozen=True, slots=True)
 class _Summarizer:
     inner: Summarizer
 
-    async def summarize(self, trajectory: Trajectory, *, seed: int) -> Account:
+    async def summarize(self, trajectory: Trajectory, *, seed: int) -> Reflection:
         with part("summarize") as span:
-            account = await self.inner.summarize(trajectory, seed=seed)
-            _note_usage(span, account.spending.optimizer)
-            return account
+            reflection = await self.inner.summarize(trajectory, seed=seed)
+            _note_usage(span, reflection.spending.optimizer)
+            return reflection
 
 
 @dataclass(frozen=True, slots=True)

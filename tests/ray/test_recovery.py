@@ -137,7 +137,13 @@ async def test_parts_that_are_killed_come_back_and_nothing_is_lost(
     endpoint.requests.clear()
     endpoint.behaviour = Behaviour(latency_s=LATENCY_S)
 
-    parts = ["ray::Host", "ray::ServeReplica", "ray::LocalLimiter", "ray::ServeController", "ray::ServeReplica"]
+    parts = [
+        "ray::TrajectoryActor",
+        "ray::ServeReplica",
+        "ray::LocalLimiter",
+        "ray::ServeController",
+        "ray::ServeReplica",
+    ]
     killing = Killing(endpoint, pids, parts, after=75)
     config = make_config(tmp_path / "killed", endpoint.base_url)
     with _standing(config, tmp_path / "checkpoints") as (supervisor, access):
