@@ -12,8 +12,7 @@ from cluster.config.direction import DirectionConfig
 from cluster.config.schedule import CosineScheduleConfig, ScheduleConfig
 from cluster.config.section import Section, by_kind
 from gpo.strategies.acceptance import Acceptance, BestOfStep, StrictImprovement, WithinError
-from gpo.strategies.compact_meta_prompt import CompactMetaPrompt
-from gpo.strategies.meta_prompt import FullMetaPrompt, MetaPrompt
+from gpo.strategies.meta_prompt import CompactMetaPrompt, FullMetaPrompt, MetaPrompt
 from gpo.strategies.refinement import Editing, Generation, Paraphrase, Refinement
 
 DEFAULT_STEPS = 12
