@@ -40,7 +40,7 @@ from benchmarks.measuring.processes import Usage, cpu_s, memory_bytes, watched
 from cluster.metrics.monitor import prometheus
 from cluster.session.ray_session import ray_session
 from gpo import events as observing
-from gpo.context import caller
+from gpo.context import current_caller
 from gpo.events import Request
 from gpo.limits.messages import Pool
 from gpo.models.protocol import Usage as Cost
@@ -55,7 +55,7 @@ _PARTS = ("cluster.cli", "ServeReplica", "TrajectoryActor")
 
 async def _call_us(num_calls: int) -> float:
     """Microseconds of the processor that one call tells its observer in."""
-    caller.set("tickets/0")
+    current_caller.set("tickets/0")
 
     async def enter() -> None:
         return None

@@ -12,7 +12,7 @@ from opentelemetry.trace import Span
 
 from actors.search import SearchKey
 from actors.tracing.spans import Tracing, Value, part
-from gpo.context import caller
+from gpo.context import current_caller
 from gpo.data.task import Split
 from gpo.evaluation.evaluator import Evaluation, Evaluator
 from gpo.models.protocol import Usage
@@ -71,7 +71,7 @@ class TracedGPO(GPO):
         return {
             "gpo.task": self.key.task,
             "gpo.seed": self.key.seed,
-            "gpo.trajectory": caller.get() or str(self.key),
+            "gpo.trajectory": current_caller.get() or str(self.key),
             "gpo.step": len(trajectory.steps),
         }
 

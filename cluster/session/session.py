@@ -131,10 +131,10 @@ class Session:
         view.status(f"Starting the evaluator{shortage}")
         start_serve()
         # Their processes take seconds to load what they need: better now, beside the evaluator's.
-        authority = LimiterActor().start()
+        limiter = LimiterActor().start()
         spread, number = placement(config, metrics), min(self._num_actors, os.cpu_count() or 1)
         actors = [spread.start_actor(preloaded(config)) for _ in range(number)]
-        access = Access(urls, authority, account=self._name)
+        access = Access(urls, limiter, account=self._name)
         handle = self._stack.enter_context(
             evaluator(
                 self._name,

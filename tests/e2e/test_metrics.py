@@ -19,7 +19,9 @@ from benchmarks.simulated_endpoint import CLIENT_GONE, AccessRecord, Behaviour, 
 from tests.e2e.prometheus import Prometheus, home, is_of_sweeps, monitored, queries
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo, Started, Until, WriteConfig
+    from tests.commands import Gpo, Started
+    from tests.configs import WriteConfig
+    from tests.conftest import Until
 
 SOUND = Behaviour(latency_s=0.1)
 HELD = Behaviour(latency_s=15.0)

@@ -23,7 +23,9 @@ from benchmarks.measuring.ray_head import RayHead, free_port
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo, Started, Until, WriteConfig
+    from tests.commands import Gpo, Started
+    from tests.configs import WriteConfig
+    from tests.conftest import Until
 
 NUM_STEPS = 4
 

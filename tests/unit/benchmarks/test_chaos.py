@@ -22,7 +22,7 @@ from benchmarks.measuring.repeats import UNWRITTEN_S, Repeats, repeats
 from benchmarks.measuring.sitting import Household
 from benchmarks.simulated.service import AccessRecord
 from cluster import cli
-from gpo.limits.authority import LocalLimiter
+from gpo.limits.limiter import LocalLimiter
 from serve.embedded_model import EmbeddedModelServer
 
 ACTORS = [Member(number, "0", "TrajectoryActor") for number in (1, 2, 3)]
