@@ -12,7 +12,7 @@ from cluster.commands.terminal import ask_for_models, err, out, say, show
 from cluster.display import logs
 
 if TYPE_CHECKING:
-    from cluster.results.outputs import RunRecord
+    from cluster.results.run_record import RunRecord
     from cluster.runs.run_folder import RunFolder
 
 
@@ -37,7 +37,7 @@ def run(
     prepare_environment(address)
     from actors.lease import Leases
     from cluster.display.progress import view_for
-    from cluster.runs.run import Run, run_keys
+    from cluster.runs.run import Run
     from cluster.runs.run_folder import new_run_id
     from cluster.session.session import Session
 
@@ -46,14 +46,14 @@ def run(
     run_id = run_id or new_run_id(config.run.name)
     leases = Leases()
     folder = replace(results_folder(config.run.dir, config.run.name, run_id, run_dir, resume), leases=leases)
-    record = folder.open(config, run_keys(config), tasks, run_id=run_id, resume=resume)
+    record = folder.open(config, tasks, run_id=run_id, resume=resume)
     logs.choose_for(record.run_id, folder.folder.local)
     say(f"Run {record.run_id} in {folder.folder.path('')}")
     interrupted = False
     with leases, view_for(err) as view:
         try:
-            with Session(config, tasks, name=f"gpo-{record.run_id}", address=address, view=view) as standing:
-                Run(config, tasks, record, folder).execute(standing, view)
+            with Session(config, tasks, name=f"gpo-{record.run_id}", address=address, view=view) as session:
+                Run(config, tasks, record, folder).execute(session, view)
         except KeyboardInterrupt:
             interrupted = True
     _show_results(record, folder)
@@ -91,7 +91,7 @@ def compare(
 
     prepare_environment(address)
     from actors.lease import Leases
-    from cluster.comparing.compare import ComparisonFolder, carry_out, open_comparison
+    from cluster.comparing.compare import ComparisonFolder, run_comparison
     from cluster.comparing.table import comparison_tables, save_comparison
     from cluster.display.progress import view_for
     from cluster.runs.run_folder import new_run_id
@@ -102,14 +102,14 @@ def compare(
     folder = results_folder(base.run.dir, name, run_id, run_dir, resume).folder
     leases = Leases()
     place = ComparisonFolder(folder, leases)
-    comparison = open_comparison(place, loaded.methods, tasks, run_id=run_id, resume=resume)
+    comparison = place.open(loaded.methods, tasks, run_id=run_id, resume=resume)
     logs.choose_for(run_id, folder.local)
     say(f"Comparing {', '.join(loaded.methods)} in {folder.path('')}")
     interrupted = False
     with leases, view_for(err) as view:
         try:
-            with Session(base, tasks, name=f"gpo-{run_id}", address=address, view=view) as standing:
-                carry_out(comparison, place, standing, view)
+            with Session(base, tasks, name=f"gpo-{run_id}", address=address, view=view) as session:
+                run_comparison(comparison, place, session, view)
         except KeyboardInterrupt:
             interrupted = True
         finally:
@@ -145,16 +145,16 @@ def sweep(config_path: Path, overrides: list[str], run_dir: str | None, resume: 
 
     prepare_environment(address)
     from cluster.runs.run_folder import new_run_id
-    from cluster.sweep.folder import open_place
+    from cluster.sweep.folder import SweepFolder
     from cluster.sweep.results import FILES, sweep_table
-    from cluster.sweep.run import carry_out
+    from cluster.sweep.session import run_sweep
 
     name = f"{config.base.run.name}-sweep"
     sweep_id = new_run_id(name)
     folder = results_folder(config.base.run.dir, name, sweep_id, run_dir, resume).folder
-    place = open_place(folder, config, sweep_id=sweep_id, resume=resume)
+    place = SweepFolder.open(folder, config, sweep_id=sweep_id, resume=resume)
     say(f"Sweep {place.sweep_id} in {folder.path('')}")
-    document = carry_out(config, place, address, err)
+    document = run_sweep(config, place, address, err)
     out.print(sweep_table(document))
     if document["confirmation"] is not None:
         show(document["confirmation"]["statement"])

@@ -18,6 +18,7 @@ from cluster.config.section import Section
 from cluster.config.tasks import Tasks
 from cluster.config.tracing import TracingConfig
 from cluster.config.tracking import TrackingConfig
+from gpo.data.task import Split, Task
 from gpo.limits.messages import Budget
 
 _MOST_ACTORS = 16
@@ -144,6 +145,10 @@ class RunConfig(Section):
     def trajectories_per_actor(self) -> int:
         """Trajectories that share an actor: a process costs far more memory than a trajectory in it."""
         return self.cluster.trajectories_per_actor or max(8, ceil(self._num_trajectories / _MOST_ACTORS))
+
+    def num_steps(self, task: Task) -> int:
+        """Steps of each trajectory on a task."""
+        return self.optimizer.num_steps(len(task.examples[Split.TRAIN]))
 
     @property
     def _num_trajectories(self) -> int:

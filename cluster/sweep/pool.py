@@ -32,7 +32,7 @@ class ActorPool:
     """
 
     def __init__(self, config: RunConfig, services: Services) -> None:
-        self.placement, self._spare = placement(config, services.metrics), services.take_hosts()
+        self.placement, self._spare = placement(config, services.metrics), services.take_actors()
         self._preload = preloaded(config)
         self._wanted = True
 
