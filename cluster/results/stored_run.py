@@ -18,7 +18,7 @@ import yaml
 from actors.checkpoints import CheckpointStore
 from actors.folder import Folder
 from actors.search import SearchKey
-from cluster.config.yaml_text import read_yaml
+from cluster.config.files import read_yaml
 from cluster.results.outputs import summary
 from cluster.results.run_record import RunRecord, Status
 from gpo.checkpoint import Checkpoint

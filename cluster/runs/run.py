@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from actors.search import Update
-from actors.slots import Pool
+from actors.slots import SpareActors
 from actors.supervisor import Supervisor
 from cluster.config import RunConfig
 from cluster.display.progress import Progress, View
@@ -46,7 +46,7 @@ class Run:
         self._config, self._tasks, self._folder, self._population = config, tasks, folder, population
 
     async def updates(
-        self, services: Services, actors: Iterable[Any], pool: Pool | None = None
+        self, services: Services, actors: Iterable[Any], pool: SpareActors | None = None
     ) -> AsyncGenerator[Update, None]:
         """Continue the trajectories to their ends; yields each update once the record and ``steps.jsonl`` hold it.
 

@@ -96,7 +96,7 @@ def serve_evaluator(
 
 
 async def _watch(budget: BudgetTracker) -> None:
-    """Remember the spending, for a limiter that is restarted."""
+    """Keep in mind what is spent, for a limiter that is started anew."""
     while True:
         await asyncio.sleep(1.0)
         await budget.update()

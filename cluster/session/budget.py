@@ -45,7 +45,7 @@ class BudgetTracker:
             async with asyncio.timeout(_PATIENCE_S):
                 while True:
                     try:
-                        return await self._access.authority.open_account(
+                        return await self._access.limiter.open_account(
                             self._access.account, self._budget.build(), self._record.spent
                         )
                     except ConnectionError as lost:
@@ -74,7 +74,7 @@ class BudgetTracker:
         """Bring the record's spending up to date; keep it as it is while the limiter cannot be reached."""
         with suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(_PATIENCE_S):
-                self._record.reported = await self._access.authority.account_spent(
+                self._record.reported = await self._access.limiter.account_spent(
                     self._access.account, self._budget.build(), self._record.reported
                 )
 

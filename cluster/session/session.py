@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from actors.limiter import LimiterActor
 from actors.slots import Placement
 from cluster.config import RunConfig
-from cluster.config.direction import RetrievalConfig
 from cluster.config.models import EmbeddedEmbeddingConfig
+from cluster.config.optimizer import RetrievalConfig
 from cluster.display.progress import Announcing
 from cluster.session.models import Access, build_evaluators, embedded_specs
 from cluster.session.ray_session import EMBEDDED_CPUS, cpus_missing, ray_session
@@ -37,7 +37,7 @@ class Services:
     Attributes:
         evaluators: task name → its evaluator.
         access: how the models are reached.
-        actors: idle ones, for the first run's trajectories.
+        actors: actors that stand ready for the first run's trajectories.
         metrics: what counts, and tells what was counted.
     """
 
@@ -131,10 +131,10 @@ class Session:
         view.status(f"Starting the evaluator{shortage}")
         start_serve()
         # Their processes take seconds to load what they need: better now, beside the evaluator's.
-        authority = LimiterActor().start()
+        limiter = LimiterActor().start()
         spread, number = placement(config, metrics), min(self._num_actors, os.cpu_count() or 1)
-        actors = [spread.host(preloaded(config)) for _ in range(number)]
-        access = Access(urls, authority, account=self._name)
+        actors = [spread.start_actor(preloaded(config)) for _ in range(number)]
+        access = Access(urls, limiter, account=self._name)
         handle = self._stack.enter_context(
             evaluator(
                 self._name,

@@ -13,7 +13,8 @@ from rich.console import Console
 from actors.checkpoints import CheckpointStore
 from actors.folder import Folder
 from actors.search import SearchKey
-from cluster.commands import looking
+from cluster.cli.report import report
+from cluster.cli.status import status
 from cluster.results.run_record import RunRecord, Status
 from cluster.results.status import (
     SILENT_AFTER_S,
@@ -159,7 +160,7 @@ def test_a_trajectory_is_done_with_its_steps_and_test_scores(tmp_path: Path) -> 
 @pytest.mark.parametrize(("state", "code"), [("completed", 0), ("running", 0), ("failed", 1), ("interrupted", 1)])
 def test_exit_codes_say_whether_all_is_well(tmp_path: Path, state: Status, code: int) -> None:
     stored(str(tmp_path), status=state)
-    assert looking.status(str(tmp_path), as_document=True, watch_s=None) == code
+    assert status(str(tmp_path), as_json=True) == code
 
 
 def test_watching_ends_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +195,7 @@ def test_a_status_is_shown_on_any_console(folder: Folder, terminal: bool) -> Non
 
 
 def test_a_report_is_made_while_a_run_works(folder: Folder) -> None:
-    assert looking.report(folder.url) == 0
+    assert report(folder.url) == 0
     page = (folder.read("report.html") or b"").decode()
     assert "run-1" in page
     assert "steps: 2" in page
@@ -225,7 +226,7 @@ def test_files_that_are_being_written_are_no_sign(tmp_path: Path) -> None:
 )
 def test_a_status_is_told_whatever_the_configuration_holds(config: str, tmp_path: Path) -> None:
     folder = stored(str(tmp_path / "run"), config=config)
-    assert RunReader(folder).read().num_steps is None
+    assert RunReader(folder).read().record.num_steps == {}
     for as_document in (False, True):
         print_status(RunReader(folder), console(), as_document)
 

@@ -1,4 +1,4 @@
-"""``gpo score``: recorded answers in, the same lines with their scores out."""
+"""``gpo score`` reads recorded answers and writes the same lines with their scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo
+    from tests.commands import RunGpo
 
 ROWS: list[dict[str, Any]] = [
     {"dataset": "bbh", "task": "snarks", "target": "(A)", "answer": "Option A", "reference_score": 0, "model": "m"},
@@ -34,7 +34,7 @@ def _read(text: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("parser", "scores"), [("paper", PAPER), ("default", DEFAULT)])
-def test_each_line_gets_its_score_in_order(gpo: Gpo, tmp_path: Path, parser: str, scores: list[float]) -> None:
+def test_each_line_gets_its_score_in_order(gpo: RunGpo, tmp_path: Path, parser: str, scores: list[float]) -> None:
     path = _write(tmp_path, *ROWS)
     finished = gpo("score", path, "--parser", parser, "--output", "scored.jsonl", cwd=tmp_path)
     assert finished.code == 0, finished.stderr
@@ -44,7 +44,7 @@ def test_each_line_gets_its_score_in_order(gpo: Gpo, tmp_path: Path, parser: str
     assert {path.name for path in tmp_path.iterdir()} == {"answers.jsonl", "scored.jsonl"}
 
 
-def test_without_a_file_the_lines_go_to_standard_output_and_the_summary_does_not(gpo: Gpo, tmp_path: Path) -> None:
+def test_without_a_file_the_lines_go_to_standard_output_and_the_summary_does_not(gpo: RunGpo, tmp_path: Path) -> None:
     finished = gpo("score", _write(tmp_path, *ROWS), cwd=tmp_path)
     assert finished.code == 0
     assert [row["score"] for row in _read(finished.stdout)] == DEFAULT
@@ -55,7 +55,7 @@ def test_without_a_file_the_lines_go_to_standard_output_and_the_summary_does_not
     ]
 
 
-def test_the_options_of_a_recorded_input_are_known(gpo: Gpo, tmp_path: Path) -> None:
+def test_the_options_in_a_recorded_input_count_as_answers(gpo: RunGpo, tmp_path: Path) -> None:
     row = {"dataset": "mmlu", "task": "virology", "target": "(B)", "answer": "the dog"}
     path = _write(tmp_path, row, {**row, "input": "Who barks?\n(A) The cat\n(B) The dog"})
     assert [row["score"] for row in _read(gpo("score", path, cwd=tmp_path).stdout)] == [0, 1]
@@ -70,14 +70,14 @@ def _changed(**fields: Any) -> str:
 
 REFUSED: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "half a line": (GOOD[:-10], (), ("answers.jsonl:2", "not valid JSON", "one complete JSON object")),
-    "no object": ("[]", (), ("answers.jsonl:2", "not an object")),
+    "not an object": ("[]", (), ("answers.jsonl:2", "not an object")),
     "no answer": (_changed(answer=...), (), ("answers.jsonl:2", "'answer'", "add it")),
     "no task": (_changed(task=...), (), ("answers.jsonl:2", "'task'", "add it")),
-    "an answer that is no text": (_changed(answer=None), (), ("answers.jsonl:2", "'answer' is null", "quotes")),
+    "an answer that is not text": (_changed(answer=None), (), ("answers.jsonl:2", "'answer' is null", "quotes")),
     "an empty target": (_changed(target=[]), (), ("answers.jsonl:2", "'target' is empty", "fill it in")),
     "an unknown dataset": (_changed(dataset="imdb"), (), ("answers.jsonl:2", "'imdb'", "choose one of: bbh")),
     "an unknown task": (_changed(task="snark"), (), ("answers.jsonl:2", "'snark'", "choose one of:")),
-    "a verdict that is none": (_changed(reference_score="yes"), (), ("answers.jsonl:2", "'reference_score'")),
+    "a verdict that is not a number": (_changed(reference_score="yes"), (), ("answers.jsonl:2", "'reference_score'")),
     "an unknown parser": (GOOD, ("--parser", "papers"), ("--parser", "'papers'", "default, paper")),
     "the input as output": (GOOD, ("--output", "./answers.jsonl"), ("--output", "file with the answers", "another")),
     "a folder as output": (GOOD, ("--output", "."), ("--output", "is a folder", "another")),
@@ -87,7 +87,7 @@ REFUSED: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refuses_in_one_line_before_anything_is_written(gpo: Gpo, tmp_path: Path, case: str) -> None:
+def test_a_mistake_is_one_line_and_writes_nothing(gpo: RunGpo, tmp_path: Path, case: str) -> None:
     line, options, words = REFUSED[case]
     path = tmp_path / "answers.jsonl"
     path.write_text(f"{GOOD}\n{line}", encoding="utf-8")
@@ -105,7 +105,7 @@ def test_refuses_in_one_line_before_anything_is_written(gpo: Gpo, tmp_path: Path
 @pytest.mark.parametrize(
     ("content", "word"), [(None, "does not exist"), (b"", "holds no answer"), (b"\xff", "not UTF-8")]
 )
-def test_a_file_that_holds_nothing_is_refused(gpo: Gpo, tmp_path: Path, content: bytes | None, word: str) -> None:
+def test_a_file_without_answers_is_refused(gpo: RunGpo, tmp_path: Path, content: bytes | None, word: str) -> None:
     if content is not None:
         (tmp_path / "answers.jsonl").write_bytes(content)
     finished = gpo("score", "answers.jsonl", cwd=tmp_path)
@@ -115,7 +115,7 @@ def test_a_file_that_holds_nothing_is_refused(gpo: Gpo, tmp_path: Path, content:
     assert finished.stderr.startswith("gpo: error: FILE")
 
 
-def test_a_link_leads_to_the_file_that_is_replaced(gpo: Gpo, tmp_path: Path) -> None:
+def test_output_through_a_link_replaces_the_linked_file(gpo: RunGpo, tmp_path: Path) -> None:
     path = _write(tmp_path, *ROWS)
     (tmp_path / "out.jsonl").write_text("old", encoding="utf-8")
     (tmp_path / "link.jsonl").symlink_to("out.jsonl")

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,17 +11,19 @@ from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from cluster.config import load_config
 from cluster.session.models import Access, build_evaluators, build_tasks
 from gpo.data.task import Split
-from gpo.limits.authority import LocalLimiter
+from gpo.limits.limiter import LocalLimiter
 from gpo.prompt import Prompt
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo, WriteConfig
+    from tests.commands import RunGpo
+    from tests.configs import WriteConfig
 
+KEY = "canary-77aa01"
 GOOD = "Read carefully and classify the customer ticket: answer with exactly one category label, a single word only."
 
 
-async def test_the_score_is_the_evaluator_s_own(
-    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
+def test_the_score_is_the_evaluator_s(
+    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
 ) -> None:
     path = write_config(tmp_path, endpoint.base_url)
     finished = gpo(
@@ -28,11 +31,11 @@ async def test_the_score_is_the_evaluator_s_own(
         cwd=tmp_path,
     )  # fmt: skip
     assert finished.code == 0, finished.stderr
-    num_calls = sum(record.path == "/v1/chat/completions" for record in endpoint.requests)
+    num_calls = _num_calls(endpoint)
 
     config = load_config(path, ["cache={kind: none}"])
     (evaluator,) = build_evaluators(config, build_tasks(config), Access({}, LocalLimiter(), "account"))
-    (expected,) = await evaluator.evaluate([Prompt(GOOD)], Split.TEST)
+    (expected,) = asyncio.run(evaluator.evaluate([Prompt(GOOD)], Split.TEST))
     score, usage = expected.score, expected.usage
     assert num_calls == usage.requests == 30
     assert finished.stdout == (
@@ -47,8 +50,8 @@ async def test_the_score_is_the_evaluator_s_own(
     assert (document["task"], document["split"], document["prompt"]) == ("triage", "test", GOOD)
 
 
-def test_the_initial_prompt_on_val_is_meant_where_nothing_is_said(
-    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
+def test_the_first_task_s_initial_prompt_is_scored_on_val_by_default(
+    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
 ) -> None:
     tasks = [{}, {"name": "other"}]
     finished = gpo("evaluate", write_config(tmp_path, endpoint.base_url, tasks=tasks), cwd=tmp_path)
@@ -66,12 +69,12 @@ def test_the_initial_prompt_on_val_is_meant_where_nothing_is_said(
         ("--output", "missing/score.json", "name another"),
     ],
 )
-def test_an_option_that_cannot_be_used_is_refused(
+def test_an_impossible_option_is_one_line(
     option: str,
     value: str,
     remedy: str,
     endpoint: SimulatedEndpoint,
-    gpo: Gpo,
+    gpo: RunGpo,
     write_config: WriteConfig,
     tmp_path: Path,
 ) -> None:
@@ -85,7 +88,7 @@ def test_an_option_that_cannot_be_used_is_refused(
 
 
 def test_an_unknown_model_at_an_endpoint_without_a_list_is_found_at_the_first_call(
-    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
+    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
 ) -> None:
     endpoint.behaviour = Behaviour(list_models=False)
     config = write_config(tmp_path, endpoint.base_url, models={"task": {"model": "task-modle"}})
@@ -96,8 +99,8 @@ def test_an_unknown_model_at_an_endpoint_without_a_list_is_found_at_the_first_ca
     assert "correct the name" in line
 
 
-def test_a_few_unscored_examples_are_tolerated_and_told(
-    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
+def test_a_few_unscored_examples_are_tolerated_and_reported(
+    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
 ) -> None:
     endpoint.behaviour = Behaviour(fail_next=3)
     config = write_config(
@@ -111,7 +114,7 @@ def test_a_few_unscored_examples_are_tolerated_and_told(
 
 
 def test_too_many_unscored_examples_fail_with_one_line(
-    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
+    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
 ) -> None:
     endpoint.behaviour = Behaviour(fail_next=3)
     config = write_config(tmp_path, endpoint.base_url, models={"task": {"max_attempts": 1}})
@@ -123,8 +126,8 @@ def test_too_many_unscored_examples_fail_with_one_line(
     assert "evaluation.max_unscored" in line
 
 
-def test_a_metric_of_the_users_own_beside_the_configuration(
-    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
+def test_a_custom_metric_is_found_beside_the_configuration(
+    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
 ) -> None:
     folder = tmp_path / "configs"
     folder.mkdir()
@@ -160,8 +163,14 @@ def test_a_metric_of_the_users_own_beside_the_configuration(
         ),
     ],
 )
-def test_a_metric_that_fails_is_one_line(
-    source: str, code: int, said: str, endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
+def test_a_failing_custom_metric_is_one_line(
+    source: str,
+    code: int,
+    said: str,
+    endpoint: SimulatedEndpoint,
+    gpo: RunGpo,
+    write_config: WriteConfig,
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "own.py").write_text(source, encoding="utf-8")
     answer = {"kind": "custom", "metric": "own:metric"}
@@ -173,8 +182,8 @@ def test_a_metric_that_fails_is_one_line(
     assert said in line
 
 
-def test_a_language_model_judges_and_its_cost_is_told_apart(
-    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
+def test_the_judge_s_cost_is_reported_separately(
+    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
 ) -> None:
     endpoint.behaviour = Behaviour(models=("task-model", "opt-model", "judge-model"))
     exact = gpo("evaluate", write_config(tmp_path, endpoint.base_url), "--output", "exact.json", cwd=tmp_path)
@@ -195,8 +204,8 @@ def test_a_language_model_judges_and_its_cost_is_told_apart(
     assert f"{spent['prompt_tokens']} + {spent['completion_tokens']} tokens" in judged.stdout
 
 
-def test_a_judge_that_is_not_known_is_named_before_anything_is_asked(
-    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
+def test_an_unknown_judge_is_reported_before_any_call(
+    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
 ) -> None:
     answer = {"kind": "judge", "rubric": "The label is right."}
     judge = {"base_url": endpoint.base_url, "model": "jugde"}
@@ -204,4 +213,60 @@ def test_a_judge_that_is_not_known_is_named_before_anything_is_asked(
     finished = gpo("evaluate", config, cwd=tmp_path)
     assert finished.code == 2
     assert "models.judge.model: 'jugde' is unknown" in finished.stderr
-    assert not any(record.path == "/v1/chat/completions" for record in endpoint.requests)
+    assert _num_calls(endpoint) == 0
+
+
+@pytest.mark.parametrize(
+    ("models", "env"),
+    [
+        (None, {"OPENAI_BASE_URL": "ENDPOINT", "OPENAI_API_KEY": KEY}),
+        (
+            {"task": {"model": "my-model", "api_key_env": "MY_KEY"}},
+            {"MY_KEY": KEY, "OPENAI_API_KEY": "another", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"},
+        ),
+        ({"task": {"api_key_file": "key"}}, {"OPENAI_API_KEY": "another"}),
+    ],
+    ids=["usual variables", "base_url and a named variable first", "key file before variables"],
+)
+def test_endpoint_and_key_come_from_variables_file_and_configuration(
+    models: Any,
+    env: dict[str, str],
+    endpoint: SimulatedEndpoint,
+    gpo: RunGpo,
+    write_config: WriteConfig,
+    tmp_path: Path,
+) -> None:
+    endpoint.behaviour = Behaviour(api_key=KEY, models=("task-model", "my-model"))
+    (tmp_path / "key").write_text(f"{KEY}\n", encoding="utf-8")
+    config = write_config(tmp_path, endpoint.base_url if models else None, models=models or {})
+    env = {name: endpoint.base_url if value == "ENDPOINT" else value for name, value in env.items()}
+    finished = gpo("evaluate", config, cwd=tmp_path, env=env)
+    assert finished.code == 0, finished.stderr
+    assert {record.status for record in endpoint.requests} == {200}
+
+
+def test_a_damaged_cache_is_reported_once_and_costs_only_calls(
+    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, endpoint.base_url)
+    (tmp_path / "completions.sqlite").write_bytes(b"no database" * 1000)
+    first, second = (gpo("evaluate", config, cwd=tmp_path) for _ in range(2))
+    assert (first.code, second.code) == (0, 0), first.stderr
+    assert (", 20 calls, " in first.stdout, ", 20 calls, " in second.stdout) == (True, True)
+    assert (first.stderr + second.stderr).count("is not used any more by this process") == 1
+    assert _num_calls(endpoint) == 40
+
+
+def test_an_evaluation_is_paid_for_once(
+    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, endpoint.base_url)
+    first, second = (gpo("evaluate", config, cwd=tmp_path).stdout for _ in range(2))
+    assert ", 20 calls, " in first
+    assert ", 0 calls (20 more were cached), 0 + 0 tokens" in second
+    assert first.split(",")[0] == second.split(",")[0]
+    assert _num_calls(endpoint) == 20
+
+
+def _num_calls(endpoint: SimulatedEndpoint) -> int:
+    return sum(record.path == "/v1/chat/completions" for record in endpoint.requests)

@@ -1,16 +1,122 @@
-"""Configurations made of several files: one that extends others."""
+"""Reading configuration files: plain YAML, ``extends``, and sections laid over sections."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
-from cluster.config.layers import laid_over
-from cluster.config.yaml_text import read_yaml
 from gpo.errors import ConfigError
+
+MAX_CHARACTERS = 10_000_000
+MAX_VALUES = 200_000
+"""Counted as often as they are used: ten lists, each of ten times the one before, would be ten billion."""
+MAX_NESTING = 100
+
+
+class UnfitYaml(yaml.YAMLError):
+    """A text that cannot be read, or is larger, or nested more deeply, than any configuration; ``problem`` says how."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+def read_yaml(text: str) -> Any:
+    """The value in a text; only plain ones: nothing in it is run, and no class is looked up.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or beyond the bounds.
+        ValueError: it holds what looks like a number or a date and is none.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise UnfitYaml(f"more than {MAX_CHARACTERS:,} characters")
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None:
+            _num_values(root, {}, 0)
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise UnfitYaml(_TOO_DEEP) from None
+    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        # PyYAML's own way of saying that a tag does not fit what it stands before, as in "!!int []" or "!!float".
+        raise UnfitYaml(f"a tag that does not fit its value ({type(error).__name__})") from None
+
+
+_TOO_DEEP = f"nested more than {MAX_NESTING} deep, or within itself"
+
+
+def _num_values(node: yaml.Node, known: dict[int, int], depth: int) -> int:
+    """How many values a node stands for, all that it refers to included."""
+    if depth > MAX_NESTING:
+        raise UnfitYaml(_TOO_DEEP)
+    if id(node) in known:
+        return known[id(node)]
+    count = 1
+    if isinstance(node, yaml.MappingNode):
+        count += sum(_num_values(part, known, depth + 1) for entry in node.value for part in entry)
+    elif isinstance(node, yaml.SequenceNode):
+        count += sum(_num_values(part, known, depth + 1) for part in node.value)
+    if count > MAX_VALUES:
+        raise UnfitYaml(f"more than {MAX_VALUES:,} values")
+    known[id(node)] = count
+    return count
+
+
+_DEFAULT_KINDS = {
+    "models.task": "openai",
+    "models.optimizer": "openai",
+    "models.judge": "openai",
+    "models.embedding": "embedded",
+    "cache": "sqlite",
+    "optimizer.direction.trajectory": "retrieval",
+    "optimizer.schedule": "cosine",
+    "optimizer.refinement": "generation",
+    "optimizer.acceptance": "best_of_step",
+}
+"""Section → the kind that it is of where it does not say."""
+
+_ONE_OF = {"steps": "epochs", "epochs": "steps"}
+"""Two ways to say how long a search is."""
+
+
+def laid_over(base: Mapping[str, Any], changes: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """Sections merged option by option; anything else, lists too, is replaced.
+
+    A section of another ``kind`` replaces the one below it: the options of one kind mean nothing to another. A section
+    that does not name its kind changes options of the one below it; a model that is named is one of an endpoint.
+    ``optimizer.steps`` and ``optimizer.epochs`` take each other's place.
+
+    Args:
+        place: of both within the whole, such as ``optimizer.schedule``.
+    """
+    merged = dict(base)
+    for name, value in changes.items():
+        below, here = merged.get(name), f"{place}.{name}".removeprefix(".")
+        if isinstance(below, dict) and isinstance(value, dict) and _is_same_kind(below, value, here):
+            merged[name] = laid_over(below, value, here)
+        else:
+            merged[name] = value
+    if place == "optimizer":
+        take_the_place_of_the_other(merged, changes)
+    return merged
+
+
+def take_the_place_of_the_other(optimizer: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Drop ``steps`` where the changes say ``epochs``, and the other way round."""
+    for option, other in _ONE_OF.items():
+        if changes.get(option) is not None and other not in changes:
+            optimizer.pop(other, None)
+
+
+def _is_same_kind(below: Mapping[str, Any], value: Mapping[str, Any], place: str) -> bool:
+    known = below.get("kind", _DEFAULT_KINDS.get(place))
+    if place.startswith("models.") and "model" in value and "kind" not in value:
+        return bool(known == "openai")
+    return bool(value.get("kind", known) == known)
+
 
 _DATA_PATHS = ("root", "train", "val", "test", "few_shot")
 _MODEL_PATHS = ("gguf", "api_key_file")
