@@ -14,8 +14,7 @@ from gpo.data.example import Example
 from gpo.evaluation.evaluator import Answerer
 from gpo.models.protocol import ChatModel, Embedder, Sampling
 from gpo.strategies.acceptance import Acceptance, BestOfStep, StrictImprovement, WithinError
-from gpo.strategies.compact_meta_prompt import CompactMetaPrompt
-from gpo.strategies.meta_prompt import FullMetaPrompt, MetaPrompt
+from gpo.strategies.meta_prompt import CompactMetaPrompt, FullMetaPrompt, MetaPrompt
 from gpo.strategies.refinement import Editing, Generation, Paraphrase, Refinement
 from gpo.strategies.reflection import FailureReflector, NoReflection, Reflector
 from gpo.strategies.retrieval import ImportanceRetriever, RecencyRetriever, RelevanceRetriever, Retriever
