@@ -94,9 +94,12 @@ class EndpointConfig(Section):
     """An endpoint that speaks the OpenAI API."""
 
     kind: Annotated[Literal["openai"], TRACKED] = "openai"
-    base_url: Annotated[str, AfterValidator(_without_credentials), OptionInfo(may_change=True, sensitive="value")] = (
-        Field(default="", validate_default=True)
-    )
+    base_url: Annotated[
+        str,
+        AfterValidator(_without_credentials),
+        Field(validate_default=True),
+        OptionInfo(may_change=True, sensitive="value"),
+    ] = ""
     """Up to and including ``/v1``. Left out: the variable OPENAI_BASE_URL, or else OpenAI's own endpoint."""
     model: Annotated[str, Field(min_length=1), TRACKED]
     """The model's name at the endpoint."""

@@ -132,6 +132,19 @@ def lasting(section: Section) -> dict[str, Any]:
     return cast("dict[str, Any]", without(section, section.model_dump(mode="json")))
 
 
+def first_difference(before: Any, after: Any, path: str = "") -> tuple[str, Any, Any] | None:
+    """The path of the first option in which two sections as JSON values differ, and both its values."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        pairs = [
+            (f"{path}.{name}".removeprefix("."), before.get(name), after.get(name)) for name in {**before, **after}
+        ]
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        pairs = [(f"{path}[{index}]", *both) for index, both in enumerate(zip(before, after, strict=True))]
+    else:
+        return None if before == after else (path, before, after)
+    return next(filter(None, (first_difference(old, new, here) for here, old, new in pairs)), None)
+
+
 # -- types of options -------------------------------------------------------------------------------------------------
 
 
