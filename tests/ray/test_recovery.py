@@ -23,7 +23,7 @@ from actors.search import Phase, SearchKey, Update
 from actors.slots import Placement
 from actors.supervisor import Supervisor
 from actors.trajectory_worker import TrajectoryWorker
-from benchmarks.measuring.repeats import repeats
+from benchmarks.measuring.access_log import repeats
 from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndpoint
 from cluster.config import RunConfig
 from cluster.runs.searches import build_searches
