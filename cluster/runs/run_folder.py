@@ -25,6 +25,7 @@ from actors.search import SearchKey
 from cluster.config import RunConfig
 from cluster.config.files import read_yaml
 from cluster.config.loading import dump, validate
+from cluster.config.section import first_difference, lasting
 from cluster.reporting.page import report
 from cluster.results.averages import families_of
 from cluster.results.outputs import as_json, as_json_lines, best_prompts, step_line, step_lines, summary
@@ -37,12 +38,6 @@ from gpo.trajectory import Step
 
 log = logging.getLogger(__name__)
 
-# Options that may change when a run is resumed: they affect where and how fast the work is done, not the results.
-_FREE = ("run.dir", "cluster", "cache", "budget", "metrics", "tracing", "tracking")
-_FREE_OF_MODELS = (
-    "base_url", "api_key_env", "api_key_file", "max_concurrency", "requests_per_min", "tokens_per_min", "timeout_s",
-    "max_attempts", "patience_s", "price", "check", "parallel", "threads",
-)  # fmt: skip
 _PAUSE_S = 1.0
 
 
@@ -149,7 +144,7 @@ class RunFolder:
 
     def _require_same(self, config: RunConfig, fingerprints: Mapping[str, str], stored: RunConfig) -> None:
         """Refuse other settings or other data than before: the scores would not compare."""
-        if difference := first_difference(stored.model_dump(mode="json"), config.model_dump(mode="json")):
+        if difference := first_difference(lasting(stored), lasting(config)):
             field, old, new = difference
             raise ConfigError(
                 field,
@@ -327,21 +322,3 @@ def latest_run(parent: Folder, name: str) -> Folder | None:
 
 def _iso(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-
-
-def first_difference(before: Any, after: Any, path: str = "") -> tuple[str, Any, Any] | None:
-    """The first option that affects results and differs between two dumped configurations, with both values."""
-    if path in _FREE or (path.startswith("models.") and path.rpartition(".")[2] in _FREE_OF_MODELS):
-        return None
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        for option in {**before, **after}:
-            below = f"{path}.{option}".removeprefix(".")
-            if difference := first_difference(before.get(option), after.get(option), below):
-                return difference
-        return None
-    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for index, (old, new) in enumerate(zip(before, after, strict=True)):
-            if difference := first_difference(old, new, f"{path}[{index}]"):
-                return difference
-        return None
-    return None if before == after else (path, before, after)

@@ -1,7 +1,7 @@
-"""Requests in the formats of other optimizers: what they ask for, and replies that these can read.
+"""Reads the requests of other optimizers and frames replies in their formats.
 
-Known are promptolution's tags, GEPA's fenced blocks and DSPy's fields. A request for a better prompt becomes an
-``Assignment``, as far as it says which prompt is current and which have what scores.
+Supported are promptolution's tags, GEPA's fenced blocks and DSPy's fields. A request for a better prompt becomes an
+``Assignment`` with the current prompt and the scored prompts that it shows.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.simulated.assignment import Assignment
+from benchmarks.simulated.optimizer_requests import Assignment
 from gpo.models.protocol import Message
 
 _FENCED = re.compile(r"```\n(.*?)\n```", re.DOTALL)
@@ -29,9 +29,9 @@ class Foreign:
     """A request of another optimizer.
 
     Attributes:
-        assignment: the rewriting that is asked for; ``None`` where it is a question to the task model.
-        question: that question, in plain words; empty where there is none.
-        before, after: what stands around the reply.
+        assignment: the requested rewriting; ``None`` for a question to the task model.
+        question: that question in plain words, else empty.
+        before, after: text around the reply.
     """
 
     assignment: Assignment | None
@@ -40,12 +40,12 @@ class Foreign:
     after: str = ""
 
     def framed(self, text: str) -> str:
-        """A reply in the format that is asked for."""
+        """A reply in the requested format."""
         return f"{self.before}{text}{self.after}"
 
 
 def read_foreign(messages: Sequence[Message]) -> Foreign | None:
-    """What another optimizer asks for; ``None`` where a conversation is in none of their formats."""
+    """The request in a conversation of another optimizer; ``None`` if it has none of the formats."""
     content = messages[-1]["content"]
     if "</prompt>" in content:
         return _tagged(content)
@@ -59,7 +59,7 @@ def read_foreign(messages: Sequence[Message]) -> Foreign | None:
 def _tagged(content: str) -> Foreign:
     scored = tuple((prompt.strip(), float(score)) for prompt, score in _TAGGED_SCORED.findall(content))
     parents = _PARENT.findall(content)
-    # The best stands last among scored ones; parents come after those of an example.
+    # Scored prompts end with the best one. Parents follow the parents of an example.
     current = scored[-1][0] if scored else parents[-2] if len(parents) > 1 else ""
     return Foreign(Assignment(current, scored), before="<prompt>", after="</prompt>")
 
@@ -85,5 +85,5 @@ def _fields(messages: Sequence[Message]) -> Foreign | None:
         scored = tuple((prompt.strip(), float(score)) for prompt, score in _ATTEMPT.findall(values[0]))
         return Foreign(Assignment(scored[-1][0] if scored else values[0], scored), before=before, after=after)
     objective = _OBJECTIVE.search(messages[0]["content"])
-    told = " ".join(objective[1].split()) if objective else ""
-    return Foreign(None, "\n".join([told, *values]), before, after)
+    instruction = " ".join(objective[1].split()) if objective else ""
+    return Foreign(None, "\n".join([instruction, *values]), before, after)
