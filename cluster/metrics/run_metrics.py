@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 from actors.metrics.catalogue import Metric
 from actors.metrics.recording import Ledger
 from cluster.config import RunConfig
-from cluster.config.metrics import MetricsConfig
+from cluster.config.observability import MetricsConfig
 from cluster.display.progress import View
 from cluster.metrics.exporting import ANSWER_TIMEOUT_S, Exporting, exporting
 from cluster.metrics.targets import announce, withdraw

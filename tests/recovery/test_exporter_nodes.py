@@ -16,7 +16,7 @@ from actors.metrics.catalogue import STEPS
 from actors.metrics.exporter import exporter
 from actors.metrics.recording import Ledger, Recorder
 from benchmarks.measuring.ray_head import free_port
-from cluster.config.metrics import MetricsConfig
+from cluster.config.observability import MetricsConfig
 from cluster.metrics.run_metrics import Metrics
 from gpo.limits.messages import Pool
 
