@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ import pytest
 
 from benchmarks.simulated_endpoint import BadReply, Behaviour, SimulatedEndpoint
 from tests.commands import announced_url
+from tests.paths import read_json
 
 if TYPE_CHECKING:
     from tests.commands import Gpo, Started
@@ -117,7 +117,7 @@ def test_a_run_on_a_faulty_endpoint_completes_and_leaks_no_key(
     assert bad >= set(BadReply) - {BadReply.WRONG_TAG, BadReply.DUPLICATE, BadReply.IDENTICAL, BadReply.INJECTION}
     assert bad & {BadReply.WRONG_TAG, BadReply.DUPLICATE, BadReply.IDENTICAL, BadReply.INJECTION}
     assert 500 in {record.status for record in endpoint.requests}
-    summary = json.loads((folder / "results" / "summary.json").read_text(encoding="utf-8"))
+    summary = read_json(folder / "results" / "summary.json")
     assert summary["status"] == "completed"
     task = summary["llm"]["task"]
     assert all(task[name] > 0 for name in ("retries", "failures", "empty", "truncated", "unmetered")), task
@@ -147,7 +147,7 @@ def test_a_run_whose_key_is_refused_half_way_ends_with_one_line_and_leaks_no_key
     assert not [word for word in ("HTTP 401", "set a key", "***") if word not in line], line
     # The calls in flight end, and no other call is made again and again.
     assert [record.status for record in endpoint.requests[half_way:]].count(401) <= 2 * 3 * 20
-    assert json.loads((folder / "results" / "summary.json").read_text(encoding="utf-8"))["status"] == "failed"
+    assert read_json(folder / "results" / "summary.json")["status"] == "failed"
     evaluated = gpo("evaluate", config, "--prompt", "Never asked before.", cwd=folder, env=env)
     assert evaluated.code != 0
     assert leaks(folder) == []

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from tests.paths import read_json, read_json_lines
 
 if TYPE_CHECKING:
     from tests.commands import Gpo
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def _summary(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
+    return dict(read_json(folder / "summary.json"))
 
 
 @pytest.mark.slow
@@ -25,7 +25,7 @@ def test_a_run_adapts_to_an_endpoint_that_takes_less_than_configured_and_fails_a
     config = write_config(tmp_path, endpoint.base_url, optimizer={"steps": 3, "candidates": 8})
     done = gpo("run", config, "--run-dir", "results", cwd=tmp_path)
     assert done.code == 0, done.stderr
-    steps = [json.loads(line) for line in (tmp_path / "results" / "steps.jsonl").read_text().splitlines()]
+    steps = read_json_lines(tmp_path / "results" / "steps.jsonl")
     assert sum(candidate["unscored"] for step in steps for candidate in step["candidates"]) == 0
     statuses = [call.status for call in endpoint.requests if call.path == "/v1/chat/completions"]
     assert statuses.count(429) > 0

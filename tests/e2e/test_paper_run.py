@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
-from tests.paths import ROOT
+from tests.paths import ROOT, read_json, read_json_lines
 
 if TYPE_CHECKING:
     from tests.commands import Gpo
@@ -42,8 +42,8 @@ def test_a_run_makes_as_many_calls_as_the_formula_says(gpo: Gpo, tmp_path: Path)
         calls = endpoint.requests
 
     folder = tmp_path / "results"
-    steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
-    (row,) = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["trajectories"]
+    steps = read_json_lines(folder / "steps.jsonl")
+    (row,) = read_json(folder / "summary.json")["trajectories"]
     assert [step["step_size"] for step in (steps[0], steps[-1])] == [50, 10]
     assert len(steps) == STEPS
 

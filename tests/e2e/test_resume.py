@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections import Counter
@@ -16,6 +15,7 @@ from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from gpo.checkpoint import decode
 from gpo.trajectory import Spending
 from tests.commands import best_without_a_cluster, gpo_in_this_process
+from tests.paths import read_json
 
 if TYPE_CHECKING:
     from tests.commands import Finished, Gpo, Started
@@ -45,7 +45,7 @@ class Attempt:
 
     @property
     def summary(self) -> dict[str, Any]:
-        return dict(json.loads((self.folder / "summary.json").read_text(encoding="utf-8")))
+        return dict(read_json(self.folder / "summary.json"))
 
     def num_paid(self, model: str) -> int:
         return sum(count for (asked, _), count in self.paid.items() if asked == model)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndpoint
 from cluster.config import load_config
 from gpo.checkpoint import decode
+from tests.paths import read_json, read_json_lines
 
 if TYPE_CHECKING:
     from tests.commands import Finished, Gpo, Started
@@ -40,7 +40,7 @@ class Outcome:
     requests: list[AccessRecord]
 
     def json(self, name: str) -> Any:
-        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+        return read_json(self.folder / name)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Outcome:
 
     @cached_property
     def steps(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
+        return read_json_lines(self.folder / "steps.jsonl")
 
     def asked(self, model: str) -> list[AccessRecord]:
         return [record for record in self.requests if record.model == model]

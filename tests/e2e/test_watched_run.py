@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from gpo.prompt import Prompt
+from tests.paths import read_json, read_json_lines
 
 if TYPE_CHECKING:
     from tests.commands import Finished, Gpo
@@ -46,11 +47,11 @@ class Watched:
 
     @property
     def summary(self) -> dict[str, Any]:
-        return dict(json.loads((self.folder / "summary.json").read_text(encoding="utf-8")))
+        return dict(read_json(self.folder / "summary.json"))
 
     @property
     def steps(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
+        return read_json_lines(self.folder / "steps.jsonl")
 
 
 @pytest.fixture(scope="module")
