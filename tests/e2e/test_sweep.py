@@ -115,7 +115,7 @@ def test_a_process_completes_a_shared_study_after_another_one_was_killed(
         for name in ("doomed", "other"):
             until(
                 lambda name=name: any(tmp_path.glob(f"{name}/trials/*/trajectories/*/*.msgpack")),
-                f"{name} has a checkpoint",
+                f"{name} works",
             )
         killed_s = _kill(doomed)
         ended = other.finish()
