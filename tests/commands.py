@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -50,6 +51,14 @@ class Started:
     def interrupt(self) -> None:
         """Send SIGINT to every process of the group, as Ctrl-C in a terminal does."""
         os.killpg(self.process.pid, signal.SIGINT)
+
+    def kill(self) -> float:
+        """Send SIGKILL to the command and to every process that it started; the monotonic time before, in seconds."""
+        now_s = time.monotonic()
+        for number in (self.process.pid, *self.numbers()):
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+        return now_s
 
     def finish(self, timeout_s: float = 180) -> Finished:
         """Wait for the end, and check that no traceback was printed."""

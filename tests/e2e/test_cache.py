@@ -1,11 +1,7 @@
 from __future__ import annotations
 
-import os
-import signal
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +10,7 @@ from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from tests.paths import read_json, read_json_lines
 
 if TYPE_CHECKING:
-    from tests.commands import Gpo, Started
+    from tests.commands import Gpo
     from tests.configs import WriteConfig
     from tests.conftest import Until
 
@@ -73,12 +69,6 @@ def test_trajectories_share_the_answers_of_the_task_model(
     assert _llm(tmp_path / "third", "task") == (requests + cached, 0)
 
 
-def _kill_all_at_once(command: Started) -> None:
-    for number in command.numbers():
-        with suppress(ProcessLookupError):
-            os.kill(number, signal.SIGKILL)
-
-
 @pytest.mark.slow
 def test_answers_from_before_a_crash_are_not_paid_for_again(
     endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path, until: Until
@@ -88,8 +78,7 @@ def test_answers_from_before_a_crash_are_not_paid_for_again(
     command = gpo.start("run", config, "--run-dir", "results", cwd=tmp_path)
     # While the candidates of a step are scored, which no checkpoint holds yet.
     until(lambda: _answered(endpoint, "task-model").total() >= 130, "candidates are being scored")
-    killed_s = monotonic()
-    _kill_all_at_once(command)
+    killed_s = command.kill()
     command.process.communicate(timeout=30)
     until(lambda: not command.survivors(), "every process has gone", timeout_s=20)
     first, before = _answered(endpoint, "task-model"), len(endpoint.requests)

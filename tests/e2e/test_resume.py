@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +63,7 @@ class Attempts:
         return self.made[name]
 
     def make(
-        self, name: str, *options: object, folder: Path | None, end: Callable[[Started], None] | None = None
+        self, name: str, *options: object, folder: Path | None, end: Callable[[Started], object] | None = None
     ) -> None:
         """Run a command.
 
@@ -102,12 +100,6 @@ class Attempts:
         return Attempt(command, finished, copy, paid, sum([*searches, *tests], start=Spending()))
 
 
-def _kill_everything(command: Started) -> None:
-    for number in (command.process.pid, *command.numbers()):
-        with suppress(ProcessLookupError):
-            os.kill(number, signal.SIGKILL)
-
-
 STOPPED = ("interrupted", "killed", "terminated")
 
 
@@ -128,7 +120,7 @@ def attempts(
         made = Attempts(gpo, config, endpoint, until)
         made.make("undisturbed", folder=folder / "undisturbed")
         made.make("interrupted", folder=None, end=lambda command: command.interrupt())
-        made.make("killed", "--resume", folder=None, end=_kill_everything)
+        made.make("killed", "--resume", folder=None, end=lambda command: command.kill())
         made.make("terminated", "--resume", folder=None, end=lambda command: command.process.terminate())
         made.make("resumed", "--resume", folder=next((folder / "runs").iterdir()))
         yield made

@@ -1,12 +1,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
@@ -29,7 +25,7 @@ from tests.paths import read_json
 from tests.study_servers import postgresql_server, redis_server
 
 if TYPE_CHECKING:
-    from tests.commands import Finished, Gpo, Started
+    from tests.commands import Finished, Gpo
     from tests.configs import WriteConfig
     from tests.conftest import Until
 
@@ -117,7 +113,7 @@ def test_a_process_completes_a_shared_study_after_another_one_was_killed(
                 lambda name=name: any(tmp_path.glob(f"{name}/trials/*/trajectories/*/*.msgpack")),
                 f"{name} works",
             )
-        killed_s = _kill(doomed)
+        killed_s = doomed.kill()
         ended = other.finish()
         assert ended.code == 0, ended.stderr
     study = optuna.load_study(
@@ -151,7 +147,7 @@ def test_a_killed_sweep_is_resumed_and_a_budget_bounds_all_its_attempts(
         sweep = ("sweep", config, "--run-dir", "results")
         doomed = gpo.start(*sweep, cwd=tmp_path)
         until(lambda: _complete(tmp_path / "results") != {}, "a trial is complete")
-        killed_s = _kill(doomed)
+        killed_s = doomed.kill()
         before = _complete(tmp_path / "results")
         paid = sum(call.path == CHAT and call.status == 200 for call in endpoint.requests)
         bounded = gpo(*sweep, "--resume", "--set", f"budget.calls={paid + 100}", cwd=tmp_path)
@@ -167,15 +163,6 @@ def test_a_killed_sweep_is_resumed_and_a_budget_bounds_all_its_attempts(
     assert set(document["pareto_front"]) <= set(after)
     assert document["best"]["number"] in document["pareto_front"]
     assert not _repeated(endpoint.requests, killed_s)
-
-
-def _kill(command: Started) -> float:
-    """Kill all processes of a command; the time on the endpoint's clock."""
-    now_s = time.monotonic()
-    for number in (command.process.pid, *command.numbers()):
-        with suppress(ProcessLookupError):
-            os.kill(number, signal.SIGKILL)
-    return now_s
 
 
 def _complete(folder: Path) -> dict[int, Any]:
