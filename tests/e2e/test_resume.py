@@ -164,7 +164,8 @@ def test_a_resumed_run_is_the_same_run(attempts: Attempts) -> None:
 
 
 def test_saved_work_is_not_paid_for_again(attempts: Attempts) -> None:
-    undisturbed, interrupted, killed, resumed = attempts.made.values()
+    names = ("undisturbed", "interrupted", "killed", "resumed")
+    undisturbed, interrupted, killed, resumed = (attempts[name] for name in names)
     assert all(attempt.paid <= undisturbed.paid for attempt in (interrupted, killed, resumed))
     for role, model in (("task", "task-model"), ("optimizer", "opt-model")):
         saved = [getattr(attempt.saved, role).requests for attempt in (interrupted, killed, undisturbed)]
