@@ -43,7 +43,7 @@ class RunGpo(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A running command, in a session and process group of its own."""
+    """A running command, which leads a session and a process group."""
 
     process: subprocess.Popen[str]
     mark: str

@@ -146,7 +146,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--method", "gop"), "--method: 'gop' is no method; did you mean 'gpo'?"),
         (("--set", "optimizer.stepps=3"), "optimizer.stepps: is not an option; did you mean 'steps'?"),
@@ -158,12 +158,12 @@ def _files(folder: Path) -> dict[str, bytes]:
     ],
 )
 def test_a_mistake_is_reported_before_any_call_and_changes_no_file(
-    undisturbed: Finished, config: Path, endpoint: SimulatedEndpoint, options: tuple[str, str], said: str
+    undisturbed: Finished, config: Path, endpoint: SimulatedEndpoint, options: tuple[str, str], message: str
 ) -> None:
     before, files = len(_paid(endpoint)), _files(config.parent / "whole")
     refused = gpo_in_this_process("compare", config, *options, cwd=config.parent)
     assert refused.code == 2
-    assert said in refused.stderr
+    assert message in refused.stderr
     assert len(_paid(endpoint)) == before
     assert _files(config.parent / "whole") == files
 

@@ -78,17 +78,17 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 def page(browser: Browser, address: str) -> Iterator[Page]:
     """The page in a new window; it must request nothing else and log no message."""
     asked: list[str] = []
-    said: list[str] = []
+    messages: list[str] = []
     context: BrowserContext = browser.new_context(viewport={"width": 1280, "height": 900})
     opened = context.new_page()
     opened.on("request", lambda request: asked.append(request.url))
-    opened.on("console", lambda message: said.append(message.text))
-    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("console", lambda entry: messages.append(entry.text))
+    opened.on("pageerror", lambda error: messages.append(str(error)))
     opened.goto(address)
     yield opened
     context.close()
     assert [url for url in asked if not url.startswith("data:")] == [address]
-    assert said == []
+    assert messages == []
 
 
 def prompts(page: Page) -> list[str]:
