@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.measuring.disturbed import Disturbed, Size, disturbed, found
+from benchmarks.measuring.chaos_run import ChaosRun, Size, read_results, run_with_kills
 from benchmarks.measuring.kills import Part, Plan
 from benchmarks.simulated_endpoint import SimulatedEndpoint
 from tests.commands import best_without_a_cluster
@@ -23,19 +23,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def row(folder: Path) -> Disturbed:
+def row(folder: Path) -> ChaosRun:
     """A run whose parts are killed, then its driver, and that is resumed."""
-    return disturbed(folder, "parts and driver", 0, lambda _: Plan(PLAN), None, size=SIZE)
+    return run_with_kills(folder, "parts and driver", 0, lambda _: Plan(PLAN), None, size=SIZE)
 
 
-def test_a_run_with_kills_completes(row: Disturbed) -> None:
+def test_a_run_with_kills_completes(row: ChaosRun) -> None:
     assert dict(row.kills) == {part: 1 for _, part in PLAN}
-    assert (row.code, row.status, row.sittings, row.failure) == (0, "completed", 2, "")
+    assert (row.code, row.status, row.attempts, row.failure) == (0, "completed", 2, "")
     assert not row.left
 
 
-def test_a_run_with_kills_has_the_result_of_a_search_without_a_cluster(row: Disturbed, folder: Path) -> None:
-    rows = found(folder / "results")["trajectories"]
+def test_a_run_with_kills_has_the_result_of_a_search_without_a_cluster(row: ChaosRun, folder: Path) -> None:
+    rows = read_results(folder / "results")["trajectories"]
     best = {(one["task"], one["seed"]): tuple(one["best"][name] for name in ("prompt", "val", "test")) for one in rows}
     config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
     with SimulatedEndpoint() as endpoint:
@@ -46,7 +46,7 @@ def test_a_run_with_kills_has_the_result_of_a_search_without_a_cluster(row: Dist
         assert best == best_without_a_cluster(path)
 
 
-def test_only_answers_lost_at_a_kill_are_paid_for_twice(row: Disturbed) -> None:
+def test_only_answers_lost_at_a_kill_are_paid_for_twice(row: ChaosRun) -> None:
     assert row.task is not None
     assert row.optimizer is not None
     assert (row.task.beyond, row.optimizer.beyond) == (0, 0)
