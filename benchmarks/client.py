@@ -27,7 +27,7 @@ import uvloop
 
 from benchmarks.measuring.servers import EndpointProcess
 from gpo.models.endpoint import Endpoint
-from gpo.models.openai import OpenAICompatibleModel
+from gpo.models.openai import openai_model
 from gpo.models.protocol import Message, Sampling
 from gpo.models.transport import AiohttpTransport
 
@@ -88,8 +88,9 @@ def _post(client: openai.AsyncOpenAI, number: int) -> Any:
 @asynccontextmanager
 async def ours(url: str) -> AsyncIterator[Call]:
     """Our model client."""
-    model = OpenAICompatibleModel(Endpoint(url, _MODEL, max_concurrency=_AT_ONCE))
-    async with model.endpoint.client:
+    endpoint = Endpoint(url, _MODEL, max_concurrency=_AT_ONCE)
+    model = openai_model(endpoint)
+    async with endpoint.client:
 
         async def call(number: int) -> None:
             await model.complete(_messages(number), Sampling(0.0, _MAX_TOKENS))
@@ -111,7 +112,7 @@ _VARIANTS: dict[tuple[str, str], Variant] = {
         for transport, factory in _TRANSPORTS.items()
         for way, ask in _WAYS.items()
     },
-    ("gpo", "`OpenAICompatibleModel.complete`"): ours,
+    ("gpo", "`RetryingModel.complete`"): ours,
 }
 _LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 

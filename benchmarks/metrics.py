@@ -11,7 +11,6 @@ has not started itself, the exporter is one. *Series*: of a run with 250 traject
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import shutil
@@ -40,8 +39,7 @@ from benchmarks.measuring.subjects import Workload, command, write_configuration
 from cluster.metrics.monitor import prometheus
 from cluster.session.ray_session import ray_session
 from gpo import events as observing
-from gpo.context import current_caller
-from gpo.events import Request
+from gpo.events import Outcome
 from gpo.limits.messages import Pool
 from gpo.models.protocol import Usage as Cost
 
@@ -53,34 +51,24 @@ _IDLE_S = 30.0
 _PARTS = ("cluster.cli", "ServeReplica", "TrajectoryActor")
 
 
-async def _call_us(num_calls: int) -> float:
+def _call_us(num_calls: int) -> float:
     """Microseconds of the processor that one call tells its observer in."""
-    current_caller.set("tickets/0")
-
-    async def enter() -> None:
-        return None
-
-    async def reply() -> None:
-        request = Request(_POOL, "tickets/0")
-        await request.admitted(enter())
-        request.ended(Cost(1, prompt_tokens=80, completion_tokens=3, cost_usd=0.001), was_refused=False, error=None)
-
-    async def tried(once: Any) -> Any:
-        return await once()
-
+    observer, cost = observing.observer(), Cost(1, prompt_tokens=80, completion_tokens=3, cost_usd=0.001)
     began = process_time()
     for _ in range(num_calls):
-        await observing.call(_POOL, tried, reply)
+        observer.request_queued(_POOL, "tickets/0")
+        observer.request_started(_POOL, "tickets/0", 0.0, is_retry=False)
+        observer.request_ended(_POOL, "tickets/0", Outcome.ANSWERED, 0.05, cost)
     return (process_time() - began) / num_calls * 1e6
 
 
 def _measure_calls() -> None:
-    silent = min(asyncio.run(_call_us(_CALLS)) for _ in range(3))
+    silent = min(_call_us(_CALLS) for _ in range(3))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "node"
         book = Book(folder, "r", "evaluator")
         observing.install(Recorder(book, "r"))
-        counted = min(asyncio.run(_call_us(_CALLS)) for _ in range(3))
+        counted = min(_call_us(_CALLS) for _ in range(3))
         began = perf_counter()
         tally(pages(folder))
         read_ms = (perf_counter() - began) * 1e3
