@@ -22,7 +22,7 @@ from gpo.checkpoint import Checkpoint, encode
 from gpo.concurrency import gather
 from gpo.context import current_caller, log_about
 from gpo.data.task import Split
-from gpo.events import saved
+from gpo.events import observer
 from gpo.prompt import Prompt
 from gpo.score import finite
 from gpo.trajectory import Trajectory
@@ -225,7 +225,7 @@ class _SearchRun:
             writing = asyncio.create_task(asyncio.to_thread(self._store.write, self._search.key, content))
             try:
                 await asyncio.shield(writing)
-                saved()
+                observer().checkpoint_saved(self._search.caller)
             except asyncio.CancelledError:
                 # The thread cannot be cancelled. Wait for it, or it could overwrite what a later run saves.
                 await asyncio.wait([writing])
