@@ -41,42 +41,42 @@ class Recorder:
         self._lookups: dict[tuple[str, str], tuple[Count, Count]] = {}
         self._saves: dict[str, Count] = {}
 
-    def waits(self, pool: Pool, asked_by: str) -> None:
-        self._of(pool, asked_by).waiting.add()
+    def request_queued(self, pool: Pool, caller: str) -> None:
+        self._of(pool, caller).waiting.add()
 
-    def gives_up(self, pool: Pool, asked_by: str) -> None:
-        self._of(pool, asked_by).waiting.add(-1.0)
+    def request_abandoned(self, pool: Pool, caller: str) -> None:
+        self._of(pool, caller).waiting.add(-1.0)
 
-    def begins(self, pool: Pool, asked_by: str, waited_s: float, *, is_retry: bool) -> None:
-        self._of(pool, asked_by).begins(waited_s, is_retry=is_retry)
+    def request_started(self, pool: Pool, caller: str, waited_s: float, *, is_retry: bool) -> None:
+        self._of(pool, caller).started(waited_s, is_retry=is_retry)
 
-    def ends(self, pool: Pool, asked_by: str, outcome: Outcome, took_s: float, usage: Usage | None) -> None:
-        self._of(pool, asked_by).ends(outcome, took_s, usage)
+    def request_ended(self, pool: Pool, caller: str, outcome: Outcome, duration_s: float, usage: Usage | None) -> None:
+        self._of(pool, caller).ended(outcome, duration_s, usage)
 
-    def fails(self, pool: Pool, asked_by: str, *, is_final: bool) -> None:
-        calls = self._of(pool, asked_by)
+    def call_failed(self, pool: Pool, caller: str, *, is_final: bool) -> None:
+        calls = self._of(pool, caller)
         (calls.refused if is_final else calls.unavailable).add()
 
-    def looks_up(self, role: str, asked_by: str, *, is_found: bool) -> None:
-        counts = self._lookups.get((role, asked_by))
+    def cache_lookup(self, role: str, caller: str, *, is_hit: bool) -> None:
+        counts = self._lookups.get((role, caller))
         if counts is None:
-            labels = (self._run, _task(asked_by), role)
+            labels = (self._run, _task(caller), role)
             counts = self._book.count(CACHE, *labels, "miss"), self._book.count(CACHE, *labels, "hit")
-            self._lookups[role, asked_by] = counts
-        counts[is_found].add()
+            self._lookups[role, caller] = counts
+        counts[is_hit].add()
 
-    def saves(self, asked_by: str) -> None:
-        count = self._saves.get(asked_by)
+    def checkpoint_saved(self, caller: str) -> None:
+        count = self._saves.get(caller)
         if count is None:
-            count = self._saves[asked_by] = self._book.count(CHECKPOINTS, self._run, _task(asked_by))
+            count = self._saves[caller] = self._book.count(CHECKPOINTS, self._run, _task(caller))
         count.add()
 
-    def _of(self, pool: Pool, asked_by: str) -> _Calls:
+    def _of(self, pool: Pool, caller: str) -> _Calls:
         # By values, not by the pool: its hash takes longer than all the rest.
-        key = (pool.role, pool.model, asked_by)
+        key = (pool.role, pool.model, caller)
         calls = self._calls.get(key)
         if calls is None:
-            calls = self._calls[key] = _Calls(self._book, (self._run, _task(asked_by), pool.role, pool.model))
+            calls = self._calls[key] = _Calls(self._book, (self._run, _task(caller), pool.role, pool.model))
         return calls
 
 
@@ -104,7 +104,7 @@ class _Calls:
         self._wait = book.distribution(WAIT, run, role, model)
         self._lock, self._values = book.lock, book.values
 
-    def begins(self, waited_s: float, *, is_retry: bool) -> None:
+    def started(self, waited_s: float, *, is_retry: bool) -> None:
         """One is let through."""
         values, wait = self._values, self._wait
         with self._lock:
@@ -114,7 +114,7 @@ class _Calls:
             values[wait.bucket(waited_s).place] += 1.0
             values[wait.total.place] += waited_s
 
-    def ends(self, outcome: Outcome, took_s: float, usage: Usage | None) -> None:
+    def ended(self, outcome: Outcome, duration_s: float, usage: Usage | None) -> None:
         """One is over."""
         values, duration = self._values, self._duration
         with self._lock:
@@ -127,13 +127,13 @@ class _Calls:
             values[self._empty] += usage.empty
             values[self._truncated] += usage.truncated
             values[self._unmetered] += usage.unmetered
-            values[duration.bucket(took_s).place] += 1.0
-            values[duration.total.place] += took_s
+            values[duration.bucket(duration_s).place] += 1.0
+            values[duration.total.place] += duration_s
 
 
-def _task(asked_by: str) -> str:
+def _task(caller: str) -> str:
     """Trajectories are told apart as ``task/seed``."""
-    return asked_by.rpartition("/")[0]
+    return caller.rpartition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The whole configuration of a run."""
+"""The whole configuration of a run, and its sections ``run``, ``evaluation``, ``cluster`` and ``budget``."""
 
 from __future__ import annotations
 
@@ -9,17 +9,54 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_v
 from pydantic_core import PydanticCustomError
 
 from cluster.config.cache import CacheConfig, SqliteCacheConfig
-from cluster.config.credentials import IN_ENVIRONMENT, PROBLEM, holds_credentials
-from cluster.config.evaluation import EvaluationConfig
-from cluster.config.metrics import MetricsConfig
 from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, ModelsConfig
+from cluster.config.observability import MetricsConfig, TracingConfig, TrackingConfig
 from cluster.config.optimizer import DEFAULT_STEPS, MetaPromptConfig, OptimizerConfig
-from cluster.config.section import Section
+from cluster.config.secrets import IN_ENVIRONMENT, PROBLEM, holds_credentials
+from cluster.config.section import OptionInfo, Section
 from cluster.config.tasks import Tasks
-from cluster.config.tracing import TracingConfig
-from cluster.config.tracking import TrackingConfig
+from gpo.data.task import Split, Task
 from gpo.limits.messages import Budget
+from gpo.scoring.candidates import CandidateScoring, FullScoring
+from gpo.scoring.racing import Racing
 
+
+class RacingConfig(Section):
+    """Candidates answer ``val`` block by block; those that cannot become the best of their step are dropped."""
+
+    block: Annotated[int, Field(ge=2)] = 10
+    """Examples of the first block. Later ones grow as candidates are dropped, so that each round is as many calls."""
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Level of the tests after each block, corrected for the number of candidates: about the share of steps that lose
+    their best where eight candidates are equally good, which is the hardest case. Smaller is safer and saves less."""
+
+
+class EvaluationConfig(Section):
+    """How prompts are scored."""
+
+    val_size: PositiveInt | None = None
+    """Score on at most so many ``val`` examples, always the same ones."""
+    test_size: PositiveInt | None = None
+    """Likewise for ``test``."""
+    max_unscored: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of an evaluation's examples that may stay unscored because their calls failed for good."""
+    racing: Annotated[RacingConfig | None, OptionInfo(tunable=True)] = None
+    """Drop candidates before they have answered all of ``val``; null scores every candidate in full."""
+
+    def build_scoring(self, num_val: int, seed: int) -> CandidateScoring:
+        """How candidates are scored on ``num_val`` examples."""
+        if self.racing is None:
+            return FullScoring()
+        return Racing(
+            num_examples=num_val,
+            block=self.racing.block,
+            alpha=self.racing.alpha,
+            max_unscored=self.max_unscored,
+            seed=seed,
+        )
+
+
+MAY_CHANGE = OptionInfo(may_change=True)
 _MOST_ACTORS = 16
 _MOST_REPLICAS = 8
 _FEWEST_EXAMPLES = 300
@@ -38,9 +75,9 @@ class RunSection(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "run"
     """Letters, digits, ``.``, ``_`` and ``-``."""
-    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), OptionInfo(tracked=True)] = (0,)
     """One trajectory per task and seed."""
-    dir: Annotated[str, AfterValidator(_without_credentials)] = "runs"
+    dir: Annotated[str, AfterValidator(_without_credentials), MAY_CHANGE] = "runs"
     """Folder or fsspec URL in which each run gets a folder of its own, relative to where the command is typed. A URL
     without user name and password: those come from the environment."""
 
@@ -85,14 +122,14 @@ class RunConfig(Section):
     run: RunSection = RunSection()
     models: ModelsConfig
     tasks: Tasks
-    optimizer: OptimizerConfig = OptimizerConfig(steps=DEFAULT_STEPS)
-    evaluation: EvaluationConfig = EvaluationConfig()
-    cluster: ClusterConfig = ClusterConfig()
-    cache: CacheConfig = SqliteCacheConfig()
-    budget: BudgetConfig = BudgetConfig()
-    metrics: MetricsConfig = MetricsConfig()
-    tracing: TracingConfig = TracingConfig()
-    tracking: TrackingConfig = TrackingConfig()
+    optimizer: Annotated[OptimizerConfig, OptionInfo(tunable=True, tracked=True)] = OptimizerConfig(steps=DEFAULT_STEPS)
+    evaluation: Annotated[EvaluationConfig, OptionInfo(tracked=True)] = EvaluationConfig()
+    cluster: Annotated[ClusterConfig, MAY_CHANGE] = ClusterConfig()
+    cache: Annotated[CacheConfig, MAY_CHANGE] = SqliteCacheConfig()
+    budget: Annotated[BudgetConfig, MAY_CHANGE] = BudgetConfig()
+    metrics: Annotated[MetricsConfig, MAY_CHANGE] = MetricsConfig()
+    tracing: Annotated[TracingConfig, MAY_CHANGE] = TracingConfig()
+    tracking: Annotated[TrackingConfig, MAY_CHANGE] = TrackingConfig()
 
     @model_validator(mode="after")
     def _names_and_seeds_are_distinct(self) -> Self:
@@ -144,6 +181,10 @@ class RunConfig(Section):
     def trajectories_per_actor(self) -> int:
         """Trajectories that share an actor: a process costs far more memory than a trajectory in it."""
         return self.cluster.trajectories_per_actor or max(8, ceil(self._num_trajectories / _MOST_ACTORS))
+
+    def num_steps(self, task: Task) -> int:
+        """Steps of each trajectory on a task."""
+        return self.optimizer.num_steps(len(task.examples[Split.TRAIN]))
 
     @property
     def _num_trajectories(self) -> int:

@@ -17,7 +17,7 @@ from ray.exceptions import ActorDiedError
 from actors.metrics.exporter import Exporter, exporter
 from actors.metrics.recording import Ledger
 from actors.metrics.tally import Tally
-from cluster.config.metrics import MetricsConfig
+from cluster.config.observability import MetricsConfig
 from serve.http.limits import is_loopback
 
 ANSWER_TIMEOUT_S = 30.0

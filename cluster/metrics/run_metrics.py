@@ -15,12 +15,12 @@ from ray.exceptions import RayError
 from actors.metrics.catalogue import Metric
 from actors.metrics.recording import Ledger
 from cluster.config import RunConfig
-from cluster.config.metrics import MetricsConfig
+from cluster.config.observability import MetricsConfig
 from cluster.display.progress import View
 from cluster.metrics.exporting import ANSWER_TIMEOUT_S, Exporting, exporting
 from cluster.metrics.targets import announce, withdraw
 from cluster.metrics.view import MetricsView
-from cluster.results.outputs import RunRecord
+from cluster.results.run_record import RunRecord
 from cluster.session.deployments import unfailing
 from gpo.errors import ConfigError
 

@@ -15,11 +15,12 @@ from gpo.evaluation.evaluator import LocalEvaluator
 from gpo.evaluation.grading import Grader, ModelGrader, RuleGrader
 from gpo.evaluation.metrics import Rubric, Scorer
 from gpo.limits.gate import Gate
-from gpo.limits.messages import Authority, Budget, Pool
+from gpo.limits.limiter import Limiter
+from gpo.limits.messages import Budget, Pool
 from gpo.models.cached import CachedModel
-from gpo.models.embedding import StaticEmbedder
+from gpo.models.embedding import CachedEmbedder, StaticEmbedder
 from gpo.models.endpoint import Endpoint
-from gpo.models.openai import OpenAICompatibleEmbedder, OpenAICompatibleModel
+from gpo.models.openai import openai_model
 from gpo.models.protocol import ChatModel, Embedder, Sampling
 from serve.embedded_model import EmbeddedModelSpec
 
@@ -87,12 +88,12 @@ class Access:
 
     Attributes:
         urls: of the embedded models.
-        authority: over limits and budgets.
+        limiter: over limits and budgets.
         account: who pays.
     """
 
     urls: EmbeddedUrls
-    authority: Authority
+    limiter: Limiter
     account: str
 
 
@@ -122,7 +123,7 @@ def chat_model(config: RunConfig, role: ChatRole, access: Access) -> SampledMode
         sampling, identity = model.sampling, {"base_url": model.base_url, "model": model.model}
         if model.completion_limit != "max_tokens":  # servers may not heed it
             identity["completion_limit"] = model.completion_limit
-        asked = OpenAICompatibleModel(model.build(gate), model.completion_limit)
+        asked = openai_model(model.build(), gate, model.retries, model.completion_limit)
     else:
         spec = embedded_spec(model)
         sampling, identity = model.bounded_sampling, spec.identity
@@ -131,9 +132,8 @@ def chat_model(config: RunConfig, role: ChatRole, access: Access) -> SampledMode
             model=spec.name,
             max_concurrency=model.parallel,
             timeout_s=model.timeout_s,
-            gate=gate,
         )
-        asked = OpenAICompatibleModel(endpoint)
+        asked = openai_model(endpoint, gate)
     store = config.cache.build()
     return SampledModel(CachedModel(asked, store, identity, role) if store else asked, sampling.build())
 
@@ -143,7 +143,8 @@ def embedder(config: RunConfig, access: Access) -> Embedder:
     embedding = config.models.embedding
     if isinstance(embedding, EmbeddedEmbeddingConfig):
         return StaticEmbedder()
-    return OpenAICompatibleEmbedder(embedding.build(_gate(config, "embedding", access)))
+    gate = _gate(config, "embedding", access)
+    return CachedEmbedder(openai_model(embedding.build(), gate, embedding.retries))
 
 
 def _chat_config(config: RunConfig, role: ChatRole) -> ChatEndpointConfig | EmbeddedChatConfig:
@@ -177,7 +178,7 @@ def _gate(config: RunConfig, role: Role, access: Access) -> Gate:
         has_budget=budget != Budget(),
         has_call_budget=budget.calls is not None,
     )
-    return Gate(access.authority, pool)
+    return Gate(access.limiter, pool)
 
 
 def _place(

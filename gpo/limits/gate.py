@@ -1,24 +1,20 @@
-"""The gate before a process's calls to one model: what the authority granted, handed out to those who wait in turn."""
+"""The gate before a process's calls to one model: what the limiter granted, handed out to those who wait in turn."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 from uuid import uuid4
 
-from gpo.context import caller
+from gpo.context import current_caller
 from gpo.errors import BudgetExhausted, OutOfReach, Part
-from gpo.events import Request
 from gpo.limits.fair_queue import FairQueue
-from gpo.limits.messages import LEASE_S, Authority, Grant, Pool, Report, Spent
+from gpo.limits.limiter import Limiter
+from gpo.limits.messages import LEASE_S, Grant, Pool, Report, Spent
 from gpo.models.protocol import Usage
-from gpo.process import process_mark
+from gpo.process import PicklesFieldsOnly, ProcessIdentity
 
 log = logging.getLogger(__name__)
 
@@ -30,95 +26,87 @@ _TURN_ROUNDS = 4
 _COALESCED_S = 0.005
 """What changes within so short a time is reported at once."""
 SETTLES_S = 0.25
-"""How long after the last call has ended the authority is told what all of them cost."""
+"""How long after the last call has ended the limiter is told what all of them cost."""
 _PATIENCE_S = 60.0
-"""How long the authority may be out of reach."""
+"""How long the limiter may be out of reach."""
 _SILENCE_S = 15.0
 """How much later than it was asked to it may reply."""
 _FIRST_COMPLETION_TOKENS = 256
 
 
-@dataclass(frozen=True)
-class Gate:
-    """Lets calls through as the authority grants it. Holds nothing until its first call, so it pickles.
+@dataclass(slots=True)
+class Admission:
+    """A request that was let through.
 
-    A place is taken without asking anybody while the gate has one; the authority is asked for many at once.
+    Attributes:
+        caller: whose request it is.
+        expected_tokens: tokens that the request probably takes, prompt and completion together.
+        version: version of the endpoint's limit when the request started.
+        usage: what the request cost, once it is answered.
+        was_refused: whether the endpoint said that there are too many requests.
+        retry_after_s: how long the endpoint then asked to wait, in seconds.
     """
 
-    authority: Authority
+    caller: str
+    expected_tokens: float
+    version: int = 0
+    usage: Usage | None = None
+    was_refused: bool = False
+    retry_after_s: float = 0.0
+
+    def refused(self, retry_after_s: float) -> None:
+        """Note that the endpoint said that there are too many requests."""
+        self.was_refused, self.retry_after_s = True, retry_after_s
+
+
+@dataclass(frozen=True)
+class Gate(PicklesFieldsOnly):
+    """Lets requests through as the limiter grants it; callers (see ``gpo.context``) take turns.
+
+    It asks the limiter for many requests at once, so most pass without a message. A gate holds nothing before its first
+    request.
+    """
+
+    limiter: Limiter
     pool: Pool
 
-    @asynccontextmanager
-    async def admitted(self, prompt_characters: int = 0, max_tokens: int | None = None) -> AsyncIterator[Admission]:
-        """A place for one call, once it is this call's turn; given up at the end of the block.
-
-        Callers are told apart by ``gpo.context``, and served in turn.
+    async def enter(self, prompt_characters: int = 0, max_tokens: int | None = None) -> Admission:
+        """Wait until a request may start; ``leave`` must follow.
 
         Args:
-            prompt_characters: length of what is sent.
-            max_tokens: bound on what is generated, where there is one.
+            prompt_characters: length of the prompt.
+            max_tokens: bound on generated tokens, if there is one.
 
         Raises:
-            BudgetExhausted: nothing may be called any more.
-            OutOfReach: the authority was, for a minute.
+            BudgetExhausted: the budget allows no further request.
+            OutOfReach: the limiter does not answer for a minute.
         """
-        live, owner = self._live, caller.get()
-        admission = Admission(live.version, prompt_characters / 4 + live.expected_completion(max_tokens))
-        request = Request(self.pool, owner)
-        await request.admitted(live.enter(owner, admission.expected_tokens))
-        admission.version = live.version
-        try:
-            yield admission
-        finally:
-            live.leave(owner, admission)
-            request.ended(admission.usage, was_refused=admission.was_refused, error=sys.exception())
+        live = self._live
+        expected_tokens = prompt_characters / 4 + live.expected_completion(max_tokens)
+        admission = Admission(current_caller.get(), expected_tokens)
+        await live.enter(admission)
+        return admission
+
+    def leave(self, admission: Admission) -> None:
+        """End a request that ``enter`` let through; the admission says what became of it."""
+        self._live.leave(admission)
 
     @property
     def _live(self) -> _Live:
         live: _Live | None = self.__dict__.get("_in_use")
         if live is None or live.loop is not asyncio.get_running_loop():
-            before, live = live, _Live(self.authority, self.pool)
+            before, live = live, _Live(self.limiter, self.pool)
             if before is not None:
                 live.succeed(before)
             self.__dict__["_in_use"] = live
         return live
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_in_use"}
-
-
-@dataclass(slots=True)
-class Admission:
-    """One call under way.
-
-    Attributes:
-        version: of the endpoint's limit when it began.
-        expected_tokens: that it was reckoned to take.
-        usage: what it cost; ``None`` where it was not answered.
-        was_refused: whether the endpoint said that it was too many.
-        retry_after_s: what the endpoint asked for then.
-    """
-
-    version: int
-    expected_tokens: float
-    usage: Usage | None = None
-    was_refused: bool = False
-    retry_after_s: float = 0.0
-
-    def answered(self, usage: Usage) -> None:
-        """The call was answered, and cost this."""
-        self.usage = usage
-
-    def refused(self, retry_after_s: float) -> None:
-        """The endpoint said that it was too many."""
-        self.was_refused, self.retry_after_s = True, retry_after_s
-
 
 class _Live:
     """A gate in use; belongs to one event loop."""
 
-    def __init__(self, authority: Authority, pool: Pool) -> None:
-        self._authority, self._pool, self._process = authority, pool, process_mark()
+    def __init__(self, limiter: Limiter, pool: Pool) -> None:
+        self._limiter, self._pool, self._process = limiter, pool, ProcessIdentity.current()
         self.loop = self._loop = asyncio.get_running_loop()
         self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
         self._num_waiting = 0
@@ -133,7 +121,7 @@ class _Live:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        """As a holder that the authority has not heard of."""
+        """As a holder that the limiter has not heard of."""
         self._holder, self._number, self._epoch = uuid4().hex, 0, 0
         self._places = self._permits = self._received = self._returned = 0
         self._contended = self._is_exhausted = False
@@ -153,11 +141,13 @@ class _Live:
         """Tokens that a reply is expected to have: as many as those before it, or what it may have at most."""
         return self._completion_tokens or min(max_tokens or _FIRST_COMPLETION_TOKENS, _FIRST_COMPLETION_TOKENS)
 
-    async def enter(self, owner: str, expected_tokens: float) -> None:
+    async def enter(self, admission: Admission) -> None:
         """Wait for a place, and take it."""
+        owner, expected_tokens = admission.caller, admission.expected_tokens
         self._tokens_each += (expected_tokens - self._tokens_each) * (0.1 if self._tokens_each else 1.0)
         if not self._num_waiting and self._may_begin():
             self._begin(owner)
+            admission.version = self.version
             return
         place: asyncio.Future[None] = self._loop.create_future()
         self._waiting.push(owner, place)
@@ -173,10 +163,11 @@ class _Live:
                 self._permits += self._pool.needs_permits
                 self._admit()
             raise
+        admission.version = self.version
 
-    def leave(self, owner: str, admission: Admission) -> None:
+    def leave(self, admission: Admission) -> None:
         """Give the place up, with what became of the call."""
-        self._end(owner)
+        self._end(admission.caller)
         used = 0
         if admission.usage is not None:
             usage = admission.usage
@@ -217,7 +208,7 @@ class _Live:
 
     @property
     def _has_places_to_give_back(self) -> bool:
-        """Whether others wait for places of which the authority does not know that they are not needed here."""
+        """Whether others wait for places of which the limiter does not know that they are not needed here."""
         is_ending = self._told.places > max(self._places, self._num_under_way)
         return is_ending or (self._contended and self._places > self._demand and self._told.demand > self._demand)
 
@@ -297,7 +288,7 @@ class _Live:
         self._tokens_beyond += report.tokens_beyond
 
     def _report_soon(self, delay_s: float = 0.0) -> None:
-        """Tell what changed, if the authority would not do the same without it."""
+        """Tell what changed, if the limiter would not do the same without it."""
         if self._talking is None or self._talking.done():
             self._talking = asyncio.create_task(self._talk())
         elif self._telling is None and (delay_s or not self._is_wanting_told()):
@@ -310,7 +301,7 @@ class _Live:
             self._report_soon(_COALESCED_S)
 
     def _is_wanting_told(self) -> bool:
-        """Whether the authority knows that we want more than we have."""
+        """Whether the limiter knows that we want more than we have."""
         if self._is_exhausted or (self._permits < self._usable_permits and not self._told.permits_wanted):
             return False
         return self._told.demand > self._places or self._told.permits_wanted > 0
@@ -320,7 +311,7 @@ class _Live:
         self._telling = None
         report = self._report()
         try:
-            await self._authority.tell(report)
+            await self._limiter.tell(report)
         except ConnectionError:
             self._take_back(report)  # the exchange will notice, too, and try again
 
@@ -339,7 +330,7 @@ class _Live:
             try:
                 wait_s = _BUSY_S if report.demand else _QUIET_S
                 async with asyncio.timeout(wait_s + _SILENCE_S):
-                    grant = await self._authority.exchange(report, wait_s)
+                    grant = await self._limiter.exchange(report, wait_s)
             except (ConnectionError, TimeoutError) as lost:
                 self._take_back(report)
                 said = str(lost) or "no answer"
@@ -361,7 +352,7 @@ class _Live:
         self._begin_anew()
         self._talking = None
         try:
-            await self._authority.tell(leaving)
+            await self._limiter.tell(leaving)
         except ConnectionError:
             return  # it will be missed
 
@@ -373,7 +364,7 @@ class _Live:
             self._is_exhausted = bool(grant.exhausted)
             self._permits += grant.permits
             self._received += grant.permits
-            self.version = grant.version  # lower than before, where the authority was started anew
+            self.version = grant.version  # lower than before, where the limiter was started anew
         if grant.pause_s:
             self._paused_until = self._loop.time() + grant.pause_s
             self._loop.call_later(grant.pause_s, self._admit)

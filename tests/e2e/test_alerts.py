@@ -23,7 +23,9 @@ from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo, Started, Until, WriteConfig
+    from tests.commands import Gpo, Started
+    from tests.configs import WriteConfig
+    from tests.conftest import Until
 
 BUDGET = 600
 RULES = ROOT / "k8s" / "monitoring" / "rules.yaml"
@@ -141,8 +143,8 @@ def test_every_alert_fires_in_its_fault(
         for _ in range(4):
             known = _num_steps(tmp_path)
             until(lambda known=known: _num_steps(tmp_path) > known, "a step is taken")
-            (host,) = _processes(command, "Host")
-            os.kill(host, signal.SIGKILL)
+            (actor,) = _processes(command, "TrajectoryActor")
+            os.kill(actor, signal.SIGKILL)
         await_alerts("GpoActorRestartLoop")
 
         os.kill(command.process.pid, signal.SIGSTOP)  # which answers the scrapes

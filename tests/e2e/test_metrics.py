@@ -19,7 +19,9 @@ from benchmarks.simulated_endpoint import CLIENT_GONE, AccessRecord, Behaviour, 
 from tests.e2e.prometheus import Prometheus, home, is_of_sweeps, monitored, queries
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo, Started, Until, WriteConfig
+    from tests.commands import Gpo, Started
+    from tests.configs import WriteConfig
+    from tests.conftest import Until
 
 SOUND = Behaviour(latency_s=0.1)
 HELD = Behaviour(latency_s=15.0)
@@ -115,9 +117,9 @@ def test_counters_equal_the_endpoints_log_when_processes_were_killed(
     until(lambda: exporter.sums("gpo_steps_total").total() >= 2, "some steps are taken and told")
     endpoint.behaviour = HELD
     until(lambda: _is_settled(endpoint, exporter), "all that was answered is counted", timeout_s=12)
-    hosts, (replica, *_) = _processes(command, "Host"), _processes(command, "ServeReplica:")
-    assert len(hosts) == 2
-    for number in (*hosts, replica):
+    actors, (replica, *_) = _processes(command, "TrajectoryActor"), _processes(command, "ServeReplica:")
+    assert len(actors) == 2
+    for number in (*actors, replica):
         os.kill(number, signal.SIGKILL)
     endpoint.behaviour = FAULTY
     finished = command.finish()

@@ -22,8 +22,8 @@ from actors.limiter import LimiterActor
 from actors.search import Phase, SearchKey, Update
 from actors.slots import Placement
 from actors.supervisor import Supervisor
-from actors.trajectory_worker import TrajectoryWorker
-from benchmarks.measuring.repeats import repeats
+from actors.trajectory_actor import TrajectoryWorker
+from benchmarks.measuring.access_log import repeats
 from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndpoint
 from cluster.config import RunConfig
 from cluster.runs.searches import build_searches
@@ -31,10 +31,10 @@ from cluster.session.deployments import embedded_models, evaluator, start_serve
 from cluster.session.models import Access, build_evaluators, build_tasks
 from cluster.session.ray_session import ray_session
 from gpo.checkpoint import Checkpoint
-from gpo.limits.authority import LocalLimiter
+from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Spent
 from gpo.models.endpoint import Endpoint
-from gpo.models.openai import OpenAICompatibleModel
+from gpo.models.openai import openai_model
 from gpo.models.protocol import Sampling
 from serve.client import ServeEvaluator
 from serve.embedded_model import EmbeddedModelSpec
@@ -137,11 +137,17 @@ async def test_parts_that_are_killed_come_back_and_nothing_is_lost(
     endpoint.requests.clear()
     endpoint.behaviour = Behaviour(latency_s=LATENCY_S)
 
-    parts = ["ray::Host", "ray::ServeReplica", "ray::LocalLimiter", "ray::ServeController", "ray::ServeReplica"]
+    parts = [
+        "ray::TrajectoryActor",
+        "ray::ServeReplica",
+        "ray::LocalLimiter",
+        "ray::ServeController",
+        "ray::ServeReplica",
+    ]
     killing = Killing(endpoint, pids, parts, after=75)
     config = make_config(tmp_path / "killed", endpoint.base_url)
     with _standing(config, tmp_path / "checkpoints") as (supervisor, access):
-        await access.authority.open_account(access.account, Budget(), Spent())
+        await access.limiter.open_account(access.account, Budget(), Spent())
         async with asyncio.timeout(120):
             killer = asyncio.create_task(killing.go())
             finals = await _finals(supervisor.run())
@@ -171,7 +177,7 @@ async def test_a_search_that_is_given_up_leaves_nobody_who_calls(
     (tmp_path / "given-up").mkdir()
     config = make_config(tmp_path / "given-up", endpoint.base_url, evaluation={"val_size": 60, "test_size": 1})
     with _standing(config, tmp_path / "checkpoints") as (supervisor, access):
-        await access.authority.open_account(access.account, Budget(), Spent())
+        await access.limiter.open_account(access.account, Budget(), Spent())
 
         async def follow() -> None:
             await _finals(supervisor.run())
@@ -206,13 +212,14 @@ async def _until(condition: Callable[[], bool]) -> None:
 async def test_an_embedded_model_that_is_killed_comes_back_at_its_port(pids: Pids) -> None:
     spec = EmbeddedModelSpec(None, parallel=2, context=256, threads=1)
     with embedded_models([spec]) as urls:
-        model = OpenAICompatibleModel(Endpoint(urls[spec], spec.name, max_concurrency=2))
+        endpoint = Endpoint(urls[spec], spec.name, max_concurrency=2)
+        model = openai_model(endpoint)
 
         async def ask(number: int) -> str:
             question = {"role": "user", "content": f"Say {number}."}
             return (await model.complete([question], Sampling(temperature=0.0, max_tokens=2))).text
 
-        async with model.endpoint.client, asyncio.timeout(120):
+        async with endpoint.client, asyncio.timeout(120):
             assert await ask(0)
             (server,) = pids("ray::EmbeddedModelServer")
             killed = time.monotonic()

@@ -15,13 +15,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.metrics.catalogue import STEPS
 from actors.metrics.exporter import exporter
 from actors.metrics.recording import Ledger, Recorder
-from benchmarks.measuring.ray_head import free_port
-from cluster.config.metrics import MetricsConfig
+from benchmarks.measuring.servers import free_port
+from cluster.config.observability import MetricsConfig
 from cluster.metrics.run_metrics import Metrics
 from gpo.limits.messages import Pool
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Until
+    from tests.conftest import Until
 
 pytestmark = pytest.mark.slow
 
@@ -41,8 +41,8 @@ class Counting:
     def __init__(self, ledger: Ledger) -> None:
         self._book = ledger.book("evaluator")
         recorder = Recorder(self._book, ledger.run)
-        recorder.waits(pool := Pool("http://nowhere", "m", 1, 1, role="task"), "t/0")
-        recorder.begins(pool, "t/0", 0.0, is_retry=False)
+        recorder.request_queued(pool := Pool("http://nowhere", "m", 1, 1, role="task"), "t/0")
+        recorder.request_started(pool, "t/0", 0.0, is_retry=False)
         self._book.count(STEPS, ledger.run, "t", "0").add(90)
 
     def count(self, number: int) -> None:

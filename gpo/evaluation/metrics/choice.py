@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 from gpo.data.example import Example
-from gpo.evaluation.metrics.conclusion import announced, without_markup
 from gpo.evaluation.metrics.normal_form import UNSPACED, normal_form, unwrapped
+from gpo.evaluation.metrics.scorer import announced, without_markup
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

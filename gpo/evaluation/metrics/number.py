@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import isclose
 
 from gpo.data.example import Example
-from gpo.evaluation.metrics.conclusion import stated, without_markup
 from gpo.evaluation.metrics.normal_form import normal_form, unwrapped
+from gpo.evaluation.metrics.scorer import stated, without_markup
 
 # With thousands separators of any kind, or a decimal comma: 1,234.5, 1'234, 1_234, 1.234.567, 1.234,5, 12,34,567, 3,5.
 _GROUPED = (

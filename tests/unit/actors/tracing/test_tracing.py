@@ -18,14 +18,14 @@ from pydantic import ValidationError
 from actors.search import SearchKey
 from actors.tracing.spans import Tracing, use
 from actors.tracing.traced import traced
-from cluster.config.tracing import TracingConfig
+from cluster.config.observability import TracingConfig
 from gpo.data.example import Example
 from gpo.errors import ConfigError, EvaluationError
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt
 from gpo.strategies.acceptance import BestOfStep
 from gpo.strategies.batches import TrainBatches
-from gpo.strategies.reflection import Account, NoReflection
+from gpo.strategies.reflection import NoReflection, Reflection
 from gpo.strategies.retrieval import RecencyRetriever
 from gpo.strategies.schedule import CosineSchedule
 from gpo.strategies.summary import NoSummary
@@ -38,8 +38,8 @@ INITIAL = Prompt("secret words")
 
 
 class Reflecting:
-    async def reflect(self, current: Candidate, batch: object, *, seed: int) -> Account:
-        return Account("too short")
+    async def reflect(self, current: Candidate, batch: object, *, seed: int) -> Reflection:
+        return Reflection("too short")
 
 
 def rewrite(current: Candidate, n: int, seed: int) -> list[str]:
@@ -192,7 +192,7 @@ async def test_a_receiver_that_is_away_ends_no_search(caplog: pytest.LogCaptureF
 
 def test_nothing_is_traced_or_loaded_unless_a_receiver_is_named() -> None:
     code = (
-        "import sys; from cluster.config.tracing import TracingConfig; gpo = object()\n"
+        "import sys; from cluster.config.observability import TracingConfig; gpo = object()\n"
         "assert TracingConfig().build('run')(gpo, None) is gpo\n"
         "assert not any(name.startswith('opentelemetry') for name in sys.modules)"
     )
@@ -208,7 +208,7 @@ def test_an_address_is_checked_and_never_shown(address: str) -> None:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     TracingConfig(otlp="http://collector:4318").require_package()
-    monkeypatch.setattr("cluster.config.tracing.find_spec", lambda name: None)
+    monkeypatch.setattr("cluster.config.observability.find_spec", lambda name: None)
     TracingConfig().require_package()
     with pytest.raises(ConfigError, match="opentelemetry-exporter-otlp-proto-http"):
         TracingConfig(otlp="http://collector:4318").require_package()

@@ -6,7 +6,7 @@ import pytest
 
 from actors.metrics.book import VALUE, Book, pages
 from actors.metrics.tally import tally
-from cluster.config.metrics import MetricsConfig
+from cluster.config.observability import MetricsConfig
 from cluster.config.root import BudgetConfig
 from cluster.metrics.run_metrics import Metrics
 from cluster.sweep.metrics import SweepMetrics

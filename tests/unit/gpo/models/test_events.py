@@ -1,88 +1,107 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from gpo import events as observing
 from gpo.cache.store import Missing
-from gpo.context import caller
+from gpo.context import current_caller
 from gpo.errors import BudgetExhausted, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.events import Outcome
-from gpo.limits.authority import LocalLimiter
 from gpo.limits.gate import Gate
+from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Pool, Spent
 from gpo.models.cached import CachedModel
-from gpo.models.endpoint import Endpoint
-from gpo.models.protocol import Completion, Message, Sampling, Usage
+from gpo.models.limited import LimitedModel
+from gpo.models.protocol import Completion, Embeddings, Message, Sampling, Usage
+from gpo.models.retrying import RetryingModel, RetryPolicy
 
 POOL = Pool("http://nowhere", "m", 1, 1, role="task", account="a", has_budget=True, has_call_budget=True)
 COST = Usage(requests=1, prompt_tokens=3, completion_tokens=2)
 
 
-class Notes(observing.Silence):
+class Notes(observing.NullObserver):
     """Writes down what it is told, without durations."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.has_begun = asyncio.Event()
 
-    def waits(self, pool: Pool, asked_by: str) -> None:
-        self.lines.append(f"waits {pool.role} {asked_by}")
+    def request_queued(self, pool: Pool, caller: str) -> None:
+        self.lines.append(f"waits {pool.role} {caller}")
 
-    def gives_up(self, pool: Pool, asked_by: str) -> None:
+    def request_abandoned(self, pool: Pool, caller: str) -> None:
         self.lines.append("gives up")
 
-    def begins(self, pool: Pool, asked_by: str, waited_s: float, *, is_retry: bool) -> None:
+    def request_started(self, pool: Pool, caller: str, waited_s: float, *, is_retry: bool) -> None:
         assert waited_s >= 0
         self.has_begun.set()
         self.lines.append("retries" if is_retry else "begins")
 
-    def ends(self, pool: Pool, asked_by: str, outcome: Outcome, took_s: float, usage: Usage | None) -> None:
-        assert took_s >= 0
+    def request_ended(self, pool: Pool, caller: str, outcome: Outcome, duration_s: float, usage: Usage | None) -> None:
+        assert duration_s >= 0
         self.lines.append(f"{outcome} {usage.prompt_tokens}" if usage else str(outcome))
 
-    def fails(self, pool: Pool, asked_by: str, *, is_final: bool) -> None:
+    def call_failed(self, pool: Pool, caller: str, *, is_final: bool) -> None:
         self.lines.append("refused for good" if is_final else "given up")
 
-    def looks_up(self, role: str, asked_by: str, *, is_found: bool) -> None:
-        self.lines.append(f"{'found' if is_found else 'made'} for {role} {asked_by}")
+    def cache_lookup(self, role: str, caller: str, *, is_hit: bool) -> None:
+        self.lines.append(f"{'found' if is_hit else 'made'} for {role} {caller}")
 
 
 @pytest.fixture
 def notes() -> Iterator[Notes]:
     notes = Notes()
     observing.install(notes)
-    asked_by = caller.set("triage/0")
+    token = current_caller.set("triage/0")
     yield notes
-    caller.reset(asked_by)
-    observing.install(observing.Silence())
+    current_caller.reset(token)
+    observing.install(observing.NullObserver())
 
 
 async def _gate(calls: int = 100) -> Gate:
-    authority = LocalLimiter()
-    await authority.open_account("a", Budget(calls=calls), Spent(calls=1))
-    return Gate(authority, POOL)
+    limiter = LocalLimiter()
+    await limiter.open_account("a", Budget(calls=calls), Spent(calls=1))
+    return Gate(limiter, POOL)
 
 
-async def _attempt(gate: Gate, *results: Exception | str) -> str:
-    left = list(results)
-    endpoint = Endpoint("http://nowhere", "m", max_attempts=3, max_backoff_s=0.001, gate=gate)
+MESSAGES: list[Message] = [{"role": "user", "content": "?"}]
 
-    async def once() -> str:
-        result = left.pop(0)
+
+class ScriptedModel:
+    """Replies and fails in a given order."""
+
+    def __init__(self, *results: Exception | str) -> None:
+        self._results = list(results)
+
+    async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        await asyncio.sleep(0)
+        return Completion(self._next(), COST)
+
+    async def embed_batch(self, texts: Sequence[str]) -> Embeddings:
+        self._next()
+        return Embeddings([[1.0] for _ in texts], COST)
+
+    def _next(self) -> str:
+        result = self._results.pop(0)
         if isinstance(result, Exception):
             raise result
         return result
 
-    reply, _ = await endpoint.attempt(once, lambda _: COST, prompt_characters=4)
-    return reply
+
+def _model(gate: Gate, *results: Exception | str) -> RetryingModel:
+    return RetryingModel(LimitedModel(ScriptedModel(*results), gate), RetryPolicy(3, max_backoff_s=0.001), gate.pool)
+
+
+async def _complete(gate: Gate, *results: Exception | str) -> str:
+    return (await _model(gate, *results).complete(MESSAGES, Sampling())).text
 
 
 async def test_a_call_is_told_request_by_request(notes: Notes) -> None:
     failures = ModelUnavailable("busy", too_many=True), ModelUnavailable("500")
-    assert await _attempt(await _gate(), *failures, "reply") == "reply"
+    assert await _complete(await _gate(), *failures, "reply") == "reply"
     assert notes.lines == [
         "waits task triage/0", "begins", "too_many",
         "waits task triage/0", "retries", "unavailable",
@@ -92,23 +111,25 @@ async def test_a_call_is_told_request_by_request(notes: Notes) -> None:
 
 async def test_a_call_that_is_given_up_is_told_once(notes: Notes) -> None:
     with pytest.raises(ModelUnavailable):
-        await _attempt(await _gate(), *[ModelUnavailable("500")] * 3)
+        await _complete(await _gate(), *[ModelUnavailable("500")] * 3)
     assert notes.lines.count("given up") == 1
     assert notes.lines.count("unavailable") == 3
     notes.lines.clear()
     with pytest.raises(ModelRefused):
-        await _attempt(await _gate(), ModelRefused("too long", RefusalReason.REQUEST))
+        await _complete(await _gate(), ModelRefused("too long", RefusalReason.REQUEST))
     assert notes.lines == ["waits task triage/0", "begins", "refused", "refused for good"]
 
 
 async def test_what_nobody_waits_for_any_more_is_told(notes: Notes) -> None:
     gate = await _gate()
 
-    async def call() -> None:
-        async with gate.admitted():
+    class HangingModel(ScriptedModel):
+        async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
             await asyncio.Event().wait()
+            raise AssertionError
 
-    first, second = asyncio.create_task(call()), asyncio.create_task(call())
+    model = LimitedModel(HangingModel(), gate)
+    first, second = (asyncio.create_task(model.complete(MESSAGES, Sampling())) for _ in range(2))
     async with asyncio.timeout(5):
         await notes.has_begun.wait()
     second.cancel()
@@ -120,7 +141,7 @@ async def test_what_nobody_waits_for_any_more_is_told(notes: Notes) -> None:
 
 async def test_a_request_that_may_not_be_made_is_not_one(notes: Notes) -> None:
     with pytest.raises(BudgetExhausted):
-        await _attempt(await _gate(calls=1), "reply")
+        await _complete(await _gate(calls=1), "reply")
     assert notes.lines == ["waits task triage/0", "gives up"]
 
 
@@ -137,15 +158,8 @@ class _Store:
     async def release(self, key: bytes) -> None: ...
 
 
-class _Model:
-    async def complete(self, messages: list[Message], sampling: Sampling) -> Completion:
-        await asyncio.sleep(0)
-        return Completion("yes", COST)
-
-
 async def test_the_cache_tells_what_it_had(notes: Notes) -> None:
-    model = CachedModel(_Model(), _Store(), {"model": "m"}, "task")  # type: ignore[arg-type]
-    asked: list[Message] = [{"role": "user", "content": "?"}]
-    await asyncio.gather(*(model.complete(asked, Sampling(temperature=0)) for _ in range(2)))
-    await model.complete(asked, Sampling(temperature=0))
+    model = CachedModel(ScriptedModel("yes"), _Store(), {"model": "m"}, "task")
+    await asyncio.gather(*(model.complete(MESSAGES, Sampling(temperature=0)) for _ in range(2)))
+    await model.complete(MESSAGES, Sampling(temperature=0))
     assert notes.lines == ["made for task triage/0", "found for task triage/0", "found for task triage/0"]

@@ -18,8 +18,7 @@ from gpo.evaluation.answer_format import AnswerFormat, Position
 from gpo.evaluation.evaluator import Answered
 from gpo.models.protocol import Message, Sampling
 from gpo.prompt import Prompt
-from gpo.strategies.compact_meta_prompt import CompactMetaPrompt, Kind
-from gpo.strategies.meta_prompt import Brief, FullMetaPrompt
+from gpo.strategies.meta_prompt import Brief, CompactMetaPrompt, FullMetaPrompt, Kind
 from gpo.strategies.refinement import Editing, Generation, Paraphrase, Refinement
 from gpo.strategies.reflection import FailureReflector
 from gpo.strategies.summary import RunningSummary
@@ -75,7 +74,7 @@ class _Answers:
         return [Answered(f"I would rather not say, in case {index}.", 0.0, Spending()) for index in indices]
 
 
-async def accounts() -> list[tuple[str, str]]:
+async def reflections_and_summaries() -> list[tuple[str, str]]:
     model = FakeModel.scripted(["…"] * 4)
     reflector = FailureReflector(model=model, sampling=Sampling(), answerer=_Answers(), examples=EXEMPLARS)
     await reflector.reflect(CURRENT, [0, 1], seed=0)
@@ -96,7 +95,7 @@ def questions() -> Iterator[tuple[str, str]]:
 
 
 async def test_every_text_is_as_it_was_read_last() -> None:
-    texts = dict([*meta_prompts(), *await accounts(), *questions()])
+    texts = dict([*meta_prompts(), *await reflections_and_summaries(), *questions()])
     if os.environ.get("GPO_WRITE_GOLDEN"):
         for name, text in texts.items():
             path = GOLDEN / f"{name}.txt"

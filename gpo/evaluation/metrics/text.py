@@ -1,0 +1,158 @@
+"""Answers that are texts: equal to the target, naming one label, or similar to references (ROUGE-L)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass, field
+
+from rapidfuzz.distance import LCSseq
+
+from gpo.data.example import Example
+from gpo.evaluation.metrics.normal_form import UNSPACED, normal_form, unwrapped
+from gpo.evaluation.metrics.scorer import announced, without_markup
+
+# Not every sign: "-5" is not "5", nor "C#" the same as "C".
+_AROUND = " .,;:!?\"'`()[]{}<>*_「」『』《》〈〉【】"
+# What stands between the items of a list; bullets are gone with the markup.
+_BETWEEN_ITEMS = re.compile(r"^[ \t]*\d+[.)]\s+|[,;](?=\s|\Z)", re.MULTILINE)
+_BRACKETS = re.compile(r"[\s()\[\]{}<>]+")
+# From the beginning of the text: elsewhere, each place in a text without words would be tried as a beginning.
+_LAST_WORD = re.compile(r"\A.*\w", re.DOTALL)
+_TOKEN = re.compile(r"\w+")
+_FILLERS = ("a", "an", "the", "very", "really", "particularly", "exactly", "quite")
+_DENIAL = rf"\b(?:not|never|isn't|wasn't|aren't|neither|nor)\s+(?:(?:{'|'.join(_FILLERS)})\s+)*"
+_SEPARATOR = re.compile(r"[\s_-]+")
+_WHOLE_NUMBER = re.compile(r"-?\d+(?:\.0+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class ExactScorer:
+    """The answer is the target, word for word.
+
+    Case, white space, Markdown marks and punctuation around the answer do not count. Taken for the answer: all of it,
+    its first or its last line, what follows the last line that ends with a colon, or what follows the last "the answer
+    is", to the end or to the end of the line; a target inside other text is not enough (``label`` is the scorer for
+    that). Two kinds of target are read more freely: one of several words may be written as a list, with commas,
+    bullets or numbers; and one of brackets alone may stand after the last word, with spaces or without.
+    """
+
+    def score(self, answer: str, example: Example) -> float:
+        """1 where the answer equals a target, else 0."""
+        raw = unwrapped(answer).strip()
+        text = without_markup(raw)
+        conclusion = announced(text) or text
+        lines = [*text.splitlines()[:1], *text.splitlines()[-1:], *conclusion.splitlines()[:1]]
+        found = [raw, text, conclusion, text.rpartition(":\n")[2], *lines]
+        readings = {_plain(reading) for reading in (*found, *(_BETWEEN_ITEMS.sub(" ", item) for item in found))}
+        closing = _packed(_LAST_WORD.sub("", text).strip(" \n.,:;!\"'`*"))
+        return float(
+            any(
+                _plain(target) in readings or (_BRACKETS.fullmatch(target) and _packed(target) == closing)
+                for target in map(normal_form, example.targets)
+            )
+        )
+
+    def follow_up(self, example: Example) -> str:
+        """Asks for the bare answer."""
+        return "Now give only the final answer and nothing else."
+
+
+def _plain(text: str) -> str:
+    """Lower case, single spaces, and no punctuation around it, unless there is nothing but punctuation."""
+    folded = " ".join(unicodedata.normalize("NFC", text.casefold()).split())
+    return folded.strip(_AROUND) or folded
+
+
+def _packed(text: str) -> str:
+    return "".join(text.split())
+
+
+@dataclass(frozen=True)
+class LabelScorer:
+    """The answer names the target and no other label, as whole words and in any case.
+
+    "It is positive." is right for ``positive``; "positive or negative" is wrong for both, and so is "not positive".
+    Where one label lies inside another ("new york" in "new york city"), only the longer one counts there. Hyphens,
+    articles and ``1.0`` in place of ``1`` make no other label.
+
+    Args:
+        labels: every label of the task.
+    """
+
+    labels: tuple[str, ...]
+    _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        longest_first = sorted(
+            dict.fromkeys(map(_words, self.labels)), key=lambda words: len(" ".join(words)), reverse=True
+        )
+        named = "|".join(_pattern_of(words) for words in longest_first if words)
+        pattern = re.compile(rf"(?P<label>{named})|{_DENIAL}(?P<denied>{named})", re.IGNORECASE)
+        object.__setattr__(self, "_pattern", pattern)
+
+    def score(self, answer: str, example: Example) -> float:
+        """1 where the only label in the answer is a target, else 0."""
+        text = without_markup(unwrapped(answer)).casefold()
+        found = list(self._pattern.finditer(text))
+        named = {_key(match["label"] or match["denied"]) for match in found}
+        is_denied = any(match["denied"] for match in found)
+        return float(len(named) == 1 and not is_denied and named <= {_key(target) for target in example.targets})
+
+    def follow_up(self, example: Example) -> str:
+        """Asks for one of the labels, or, where there are many, for the bare answer."""
+        if len(self.labels) > 20:
+            return "Now give only the final answer and nothing else."
+        return f"Now give only the final answer, one of: {', '.join(self.labels)}."
+
+
+def _words(label: str) -> tuple[str, ...]:
+    """The words of a label, in lower case: hyphens, underscores and articles between them do not count."""
+    label = normal_form(label).casefold().strip()
+    if _WHOLE_NUMBER.fullmatch(label):
+        return (label.partition(".")[0],)
+    words = [word for word in _SEPARATOR.split(label) if word]
+    return (*words[:1], *(word for word in words[1:] if word not in _FILLERS)) or ((label,) if label else ())
+
+
+def _key(label: str) -> str:
+    """One form for all ways to write a label."""
+    return "".join(_words(label))
+
+
+def _pattern_of(words: tuple[str, ...]) -> str:
+    """Matches a label in all these ways, and in no longer word."""
+    first, last = words[0][0], words[-1][-1]
+    if len(words) == 1 and words[0].lstrip("-").isdigit():
+        return rf"(?<![\w.,-]){re.escape(words[0])}(?:\.0+)?(?!\w|[.,]\d)"
+    between = rf"[\s_-]*(?:(?<![^\W_])(?:{'|'.join(_FILLERS)})\s+)?"
+    before = rf"(?<![^\W{UNSPACED}])" if _is_of_word(first) else ""
+    after = rf"(?![^\W{UNSPACED}]|[+#]+(?!\w))" if _is_of_word(last) else r"(?!\w)" if last in "+#" else ""
+    return before + between.join(map(re.escape, words)) + after
+
+
+def _is_of_word(character: str) -> bool:
+    return bool(re.fullmatch(rf"[^\W{UNSPACED}]", character))
+
+
+@dataclass(frozen=True, slots=True)
+class RougeScorer:
+    """The answer is a text; its score is the best ROUGE-L F1 over the references."""
+
+    def score(self, answer: str, example: Example) -> float:
+        """ROUGE-L F1 against the nearest reference, in [0, 1]."""
+        return max(rouge_l(answer, reference) for reference in example.targets)
+
+    def follow_up(self, example: Example) -> None:
+        """None: the text itself is the answer."""
+        return
+
+
+def rouge_l(text: str, reference: str) -> float:
+    """ROUGE-L F1 (Lin, 2004): harmonic mean of the longest common subsequence's share of either text's words.
+
+    In [0, 1]; words in lower case, punctuation left out. 0 where either text has no word. O(n·m).
+    """
+    ours, theirs = _TOKEN.findall(text.lower()), _TOKEN.findall(reference.lower())
+    common = LCSseq.similarity(ours, theirs)
+    return 2 * common / (len(ours) + len(theirs)) if common else 0.0
