@@ -71,9 +71,6 @@ def _subject(key: str, settings: argparse.Namespace) -> Subject:
 def _write(tables: dict[str, str], speed: Sequence[Outcome], faults: Sequence[Outcome]) -> None:
     if speed:
         write_between(ROOT / "benchmarks" / "README.md", "saturation", tables["saturation"])
-        columns = {title: SPEED[title] for title in ("First to last call", "Physical limit", "Busy")}
-        cost = {title: COST[title] for title in ("CPU a call", "Peak memory")}
-        write_between(ROOT / "README.md", "bench", table(speed, NAME, columns, CALLS, cost))
     if faults:
         write_between(ROOT / "benchmarks" / "README.md", "faults", tables["faults"])
 
@@ -86,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="one step each: shows that it works; start-up dominates the figures")
     add("--folder", type=Path, help="keep configurations, results, logs and outcomes.jsonl here")
     add("--set", action="append", default=[], dest="settings", metavar="a.b=c", help="for every gpo run")
-    add("--write", action="store_true", help="put the tables into benchmarks/README.md and README.md")
+    add("--write", action="store_true", help="put the tables into benchmarks/README.md")
     add(
         "--peers-python",
         type=Path,

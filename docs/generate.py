@@ -145,12 +145,10 @@ def metrics(_argument: str, _docname: str) -> str:
 def modules(package: str, _docname: str) -> str:
     """The public classes and functions of every module of a package, from their docstrings."""
     path = import_module(package).__path__
-    names = [package, *(one.name for one in pkgutil.walk_packages(path, f"{package}.") if "._" not in one.name)]
-    return "\n\n".join(
-        f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```"
-        for name in names
-        if "__main__" not in name
-    )
+    names = [package, *(found.name for found in pkgutil.walk_packages(path, f"{package}."))]
+    for name in names:
+        import_module(name)  # here, since autodoc would import it with ``TYPE_CHECKING`` set
+    return "\n\n".join(f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```" for name in names)
 
 
 def file(path: str, docname: str) -> str:
