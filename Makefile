@@ -69,7 +69,7 @@ soak: $(INSTALLED) ## 64 calls at once for ten minutes: does anything grow?
 # Of their own: some want another version of the openai package than ours.
 bench-peers: $(INSTALLED) ## install the peers of the benchmarks into a virtual environment of their own
 	@$(PYTHON) -m venv --without-pip $(PEERS)
-	@$(PYTHON) -m pip --disable-pip-version-check --python $(PEERS)/bin/python install --quiet -r benchmarks/peers-requirements.txt
+	@$(PYTHON) -m pip --disable-pip-version-check --python $(PEERS)/bin/python install --quiet -r benchmarks/peers/requirements.txt
 
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header
 lock: $(INSTALLED) ## update requirements.lock, and requirements-runtime.lock after it (needs uv)

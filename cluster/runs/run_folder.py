@@ -23,6 +23,7 @@ from actors.search import SearchKey
 from cluster.config import RunConfig
 from cluster.config.files import read_yaml
 from cluster.config.loading import dump, validate
+from cluster.config.section import first_difference, lasting
 from cluster.reporting.page import report
 from cluster.results.averages import families_of
 from cluster.results.outputs import RunRecord, as_json, as_json_lines, best_prompts, step_line, step_lines, summary
@@ -33,14 +34,6 @@ from gpo.text import without_controls
 from gpo.trajectory import Step
 
 log = logging.getLogger(__name__)
-
-# What may differ between a run and its resumption: it changes where and how fast the work is done, not what comes out.
-_FREE = ("run.dir", "cluster", "cache", "budget", "metrics", "tracing", "tracking")
-_FREE_OF_MODELS = (
-    "base_url", "api_key_env", "api_key_file", "max_concurrency", "requests_per_min", "tokens_per_min", "timeout_s",
-    "max_attempts", "patience_s", "price", "check", "parallel", "threads",
-)  # fmt: skip
-
 
 _LOOK_S = 1.0
 
@@ -150,7 +143,7 @@ class RunFolder:
 
     def _require_same(self, config: RunConfig, fingerprints: Mapping[str, str], stored: RunConfig) -> None:
         """Refuse to go on with other settings or other data than before: the scores would not compare."""
-        if difference := _difference(stored.model_dump(mode="json"), config.model_dump(mode="json")):
+        if difference := first_difference(lasting(stored), lasting(config)):
             field, old, new = difference
             raise ConfigError(
                 field,
@@ -313,26 +306,3 @@ def latest_run(parent: Folder, name: str) -> Folder | None:
 
 def _iso(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-
-
-def _difference(before: Any, after: Any, place: str = "") -> tuple[str, Any, Any] | None:
-    """The first option that differs and matters, with both values."""
-    if place in _FREE or (place.startswith("models.") and place.rpartition(".")[2] in _FREE_OF_MODELS):
-        return None
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        for option in {**before, **after}:
-            below = f"{place}.{option}".removeprefix(".")
-            if difference := _difference(before.get(option), after.get(option), below):
-                return difference
-        return None
-    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for index, (old, new) in enumerate(zip(before, after, strict=True)):
-            if difference := _difference(old, new, f"{place}[{index}]"):
-                return difference
-        return None
-    return None if before == after else (place, before, after)
-
-
-def first_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first option in which two dumped configurations differ so that their results would, with both values."""
-    return _difference(before, after)

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import saturation
 from benchmarks.measuring.access_log import read_log, traffic
-from benchmarks.measuring.ours import CANDIDATES
+from benchmarks.measuring.subjects import CANDIDATES
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.measuring.disturbed import Disturbed, Size, disturbed, found
+from benchmarks.measuring.chaos_run import ChaosRun, Size, read_results, run_with_kills
 from benchmarks.measuring.kills import Part, Plan
 from benchmarks.simulated_endpoint import SimulatedEndpoint
 from cluster.config.loading import load_config
@@ -26,9 +26,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def row(folder: Path) -> Disturbed:
+def row(folder: Path) -> ChaosRun:
     """A run whose parts are killed, and then its driver; and its resumption."""
-    return disturbed(folder, "parts and driver", 0, lambda _: Plan(PLAN), None, size=SIZE)
+    return run_with_kills(folder, "parts and driver", 0, lambda _: Plan(PLAN), None, size=SIZE)
 
 
 async def _best_without_a_cluster(config_path: Path) -> dict[tuple[str, int], tuple[str, float, float]]:
@@ -46,14 +46,14 @@ async def _best_without_a_cluster(config_path: Path) -> dict[tuple[str, int], tu
     return best
 
 
-def test_it_ends_as_if_nothing_had_happened(row: Disturbed) -> None:
+def test_it_ends_as_if_nothing_had_happened(row: ChaosRun) -> None:
     assert dict(row.kills) == {part: 1 for _, part in PLAN}
-    assert (row.code, row.status, row.sittings, row.failure) == (0, "completed", 2, "")
+    assert (row.code, row.status, row.attempts, row.failure) == (0, "completed", 2, "")
     assert not row.left
 
 
-def test_it_finds_what_a_search_without_a_cluster_finds(row: Disturbed, folder: Path) -> None:
-    rows = found(folder / "results")["trajectories"]
+def test_it_finds_what_a_search_without_a_cluster_finds(row: ChaosRun, folder: Path) -> None:
+    rows = read_results(folder / "results")["trajectories"]
     best = {(one["task"], one["seed"]): tuple(one["best"][name] for name in ("prompt", "val", "test")) for one in rows}
     config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
     with SimulatedEndpoint() as endpoint:
@@ -64,7 +64,7 @@ def test_it_finds_what_a_search_without_a_cluster_finds(row: Disturbed, folder: 
         assert best == asyncio.run(_best_without_a_cluster(path))
 
 
-def test_no_answer_is_paid_for_twice_but_those_that_were_lost_at_a_kill(row: Disturbed) -> None:
+def test_no_answer_is_paid_for_twice_but_those_that_were_lost_at_a_kill(row: ChaosRun) -> None:
     assert row.task is not None
     assert row.optimizer is not None
     assert (row.task.beyond, row.optimizer.beyond) == (0, 0)

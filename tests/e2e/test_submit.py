@@ -19,7 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.measuring.access_log import CHAT
-from benchmarks.measuring.ray_head import RayHead, free_port
+from benchmarks.measuring.servers import RayHead, free_port
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 
 if TYPE_CHECKING:

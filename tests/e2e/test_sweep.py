@@ -20,8 +20,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from actors.folder import Folder
-from benchmarks.measuring.access_log import CHAT
-from benchmarks.measuring.repeats import UNWRITTEN_S
+from benchmarks.measuring.access_log import CHAT, UNWRITTEN_S
 from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndpoint
 from cluster.config.sweep import UrlStorageConfig
 from cluster.sweep.storage import open_storage

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ray.cluster_utils import Cluster
 
-from benchmarks.measuring.ray_head import free_port
+from benchmarks.measuring.servers import free_port
 from benchmarks.simulated_endpoint import SimulatedEndpoint
 from tests.recovery.conftest import Loss, now, repeated, results
 
