@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.measuring.measurement import Measurement, Subject, benchmark_parser, measure_all
+from benchmarks.measuring.measurement import Subject, benchmark_parser, measure_all
 from benchmarks.measuring.servers import ROOT
 from benchmarks.measuring.subjects import PEERS, Workload, peer_subject, subject
 from benchmarks.measuring.tables import CALLS, COST, NAME, REFUSALS, SCORES, SPEED, table, write_between
