@@ -47,8 +47,8 @@ class Spending:
             async with asyncio.timeout(_PATIENCE_S):
                 while True:
                     try:
-                        return await self._access.limiter.open_account(
-                            self._access.account, self._budget.build(), self._record.spent
+                        return await self._access.limiter.open_budget(
+                            self._access.budget_name, self._budget.build(), self._record.spent
                         )
                     except ConnectionError as lost:
                         # One that still went by the name was of a run that had been killed, and ended with what was
@@ -62,6 +62,6 @@ class Spending:
         """Bring the record up to date; a limiter that is out of reach has nothing to say."""
         with suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(_PATIENCE_S):
-                self._record.reported = await self._access.limiter.account_spent(
-                    self._access.account, self._budget.build(), self._record.reported
+                self._record.reported = await self._access.limiter.budget_spent(
+                    self._access.budget_name, self._budget.build(), self._record.reported
                 )
