@@ -20,8 +20,8 @@ from benchmarks.simulated_endpoint import BadReply, Behaviour, SimulatedEndpoint
 from gpo.data.example import Example
 from gpo.errors import ModelRefused, ModelUnavailable, RefusalReason
 from gpo.evaluation.answer_format import Position
-from gpo.evaluation.metrics.exact import ExactScorer
 from gpo.evaluation.metrics.paper import PaperBooleanScorer
+from gpo.evaluation.metrics.text import ExactScorer
 from gpo.models.bodies import MAX_REPLY_BYTES
 from gpo.models.embedding import CachedEmbedder
 from gpo.models.endpoint import KeySource
