@@ -23,7 +23,6 @@ from gpo.errors import (
     ModelRefused,
     OutOfReach,
     Part,
-    RefusalReason,
     StorageError,
     TrajectoryLost,
 )
@@ -129,7 +128,7 @@ def on_error(error: BaseException) -> Fault | GiveUp | EndRun:
             return Fault.LIMITER if error.part is Part.LIMITER else Fault.EVALUATOR
         case BudgetExhausted():
             return EndRun(error)
-        case ModelRefused() if error.reason is not RefusalReason.REQUEST:
+        case ModelRefused() if error.reason.concerns_every_call:
             # The endpoint would refuse every other search, too: stop before they pay for more steps.
             return EndRun(error)
         case StorageError() if not isinstance(error, CheckpointError):

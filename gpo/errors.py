@@ -84,33 +84,52 @@ class RefusalReason(StrEnum):
     """Why an endpoint said a final no."""
 
     KEY = "key"
-    """The API key is wrong or may not use this model (HTTP 401, 403), or the account has no quota left."""
+    """The API key is wrong, or may not use this model."""
+    CREDIT = "credit"
+    """The account has no credit or quota left."""
     MODEL = "model"
-    """The endpoint does not know the model (HTTP 404)."""
+    """The endpoint does not know the model, or its policy excludes it."""
+    PATH = "path"
+    """The URL is not the address of an API."""
+    FILTER = "filter"
+    """A content filter or a firewall refuses this text."""
     REQUEST = "request"
-    """This one request: too long, filtered, malformed (other HTTP 4xx)."""
+    """This one request: too long, malformed, or with a parameter that the endpoint does not accept."""
+
+    @property
+    def concerns_every_call(self) -> bool:
+        """Whether every other call would be refused as well."""
+        return self not in (RefusalReason.FILTER, RefusalReason.REQUEST)
 
 
 class ModelRefused(ModelError):
     """A final no from the endpoint; the same call would be refused again.
 
-    ``KEY`` and ``MODEL`` concern every call and end the run; ``REQUEST`` concerns one and leaves it unscored.
+    A refusal that concerns every call ends the run; one that concerns this call leaves its example unscored.
 
     Args:
         message: what the endpoint said.
         reason: what it is about.
         model: the model that was asked, and ``base_url`` where.
         key_location: what names the key that was sent: a file, or a variable; never the key.
+        parameter: the parameter of the request that the endpoint does not accept; empty where that is not the reason.
     """
 
     def __init__(
-        self, message: str, reason: RefusalReason, model: str = "", base_url: str = "", key_location: str = ""
+        self,
+        message: str,
+        reason: RefusalReason,
+        model: str = "",
+        base_url: str = "",
+        key_location: str = "",
+        parameter: str = "",
     ) -> None:
-        super().__init__(message, reason, model, base_url, key_location)
+        super().__init__(message, reason, model, base_url, key_location, parameter)
         self.reason = reason
         self.model = model
         self.base_url = base_url
         self.key_location = key_location
+        self.parameter = parameter
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -9,7 +9,7 @@ from typing import Protocol
 from gpo.concurrency import gather
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
-from gpo.errors import EvaluationError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.errors import EvaluationError, ModelRefused, ModelUnavailable
 from gpo.evaluation.grading import Grader
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage
 from gpo.prompt import Prompt
@@ -145,19 +145,19 @@ class LocalEvaluator:
         try:
             reply = await self.model.complete(messages, self.sampling)
             usage, text = usage + reply.usage, reply.text
-            if question is not None:
+            if question is not None and reply.answer.strip():
                 reply = await self.model.complete([*messages, *_follow_up(reply, question)], self.sampling)
                 usage, text = usage + reply.usage, f"{text}\n\nAsked for the final answer alone: {reply.text}"
         except ModelRefused as refusal:
-            if refusal.reason is not RefusalReason.REQUEST:
+            if refusal.reason.concerns_every_call:
                 raise
             return Answered(text, None, Spending(task=usage + Usage(failures=1)), str(refusal))
         except ModelUnavailable as failure:
             failed = Usage(failures=1, retries=failure.retries)
             return Answered(text, None, Spending(task=usage + failed), str(failure))
-        grade = await self.grader.grade(reply.text, example)
+        grade = await self.grader.grade(reply.answer, example)
         return Answered(text, grade.value, Spending(task=usage, judge=grade.usage), grade.problem)
 
 
 def _follow_up(reply: Completion, question: str) -> list[Message]:
-    return [{"role": "assistant", "content": reply.text}, {"role": "user", "content": question}]
+    return [{"role": "assistant", "content": reply.answer}, {"role": "user", "content": question}]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gpo.data.example import Example
-from gpo.errors import MalformedReply, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.errors import MalformedReply, ModelRefused, ModelUnavailable
 from gpo.evaluation.metrics import Rubric, Scorer
 from gpo.models.protocol import ChatModel, Sampling, Usage
 
@@ -61,13 +61,13 @@ class ModelGrader:
         try:
             reply = await self.model.complete(self.rubric.messages(answer, example), self.sampling)
         except ModelRefused as refusal:
-            if refusal.reason is not RefusalReason.REQUEST:
+            if refusal.reason.concerns_every_call:
                 raise
             return Grade(None, Usage(failures=1), f"the judge: {refusal}")
         except ModelUnavailable as failure:
             return Grade(None, Usage(failures=1, retries=failure.retries), f"the judge: {failure}")
         try:
-            return Grade(self.rubric.read(reply.text), reply.usage)
+            return Grade(self.rubric.read(reply.answer), reply.usage)
         except MalformedReply as malformed:
             cut = "the judge's reply was cut off at max_tokens; raise models.judge.sampling.max_tokens"
             return Grade(None, reply.usage, cut if reply.truncated else str(malformed))

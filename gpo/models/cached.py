@@ -27,7 +27,7 @@ def is_repeatable(sampling: Sampling) -> bool:
 
 def completion_key(identity: Mapping[str, Any], messages: Sequence[Message], sampling: Sampling) -> bytes:
     """Twenty bytes that depend on everything that the reply depends on, and not on the order of any mapping's keys."""
-    request = {
+    request: dict[str, Any] = {
         "model": identity,
         "messages": messages,
         "temperature": sampling.temperature,
@@ -37,6 +37,8 @@ def completion_key(identity: Mapping[str, Any], messages: Sequence[Message], sam
         "extra": sampling.extra,
         "seed": sampling.seed,
     }
+    if sampling.limit_field is not None:
+        request["limit_field"] = sampling.limit_field
     # In ASCII, so that half a surrogate pair from a model has a key as well.
     content = json.dumps(request, sort_keys=True, separators=(",", ":"), default=dict)
     return blake2b(content.encode("ascii"), digest_size=20).digest()
@@ -99,7 +101,10 @@ class CachedModel(PicklesFieldsOnly):
         except BaseException:
             await self.store.release(key)
             raise
-        await self.store.put(key, reply)
+        if reply.text.strip() or reply.truncated:
+            await self.store.put(key, reply)
+        else:  # an empty reply that was not cut off may be a failure of the moment
+            await self.store.release(key)
         return reply
 
     @cached_property

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -20,8 +18,9 @@ from pydantic import ValidationError
 
 from gpo.errors import ConfigError, GPOError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.models.bodies import PACKINGS, ReplyTooLarge, bound_reply
+from gpo.models.failures import FailureKind, read_failure, words_in
 from gpo.models.redaction import Redaction
-from gpo.models.replies import Price, Reply
+from gpo.models.replies import ChatReply, Price, Reply
 from gpo.models.transport import AiohttpTransport, is_proxied
 from gpo.process import PicklesFieldsOnly
 from gpo.text import without_controls
@@ -32,9 +31,19 @@ NO_KEY = "no-key"
 """Sent if no key is configured: local servers need none, but the client requires one."""
 
 _MAX_MESSAGE_CHARACTERS = 300
-_TRANSIENT = {408, 409, 425, 429}
-_ABSENT = {502, 503, 504, 521, 522, 523, 529}
-"""Statuses of gateways whose endpoint does not run, and of endpoints that start or are overloaded."""
+_REASONS = {
+    FailureKind.KEY: RefusalReason.KEY,
+    FailureKind.CREDIT: RefusalReason.CREDIT,
+    FailureKind.MODEL: RefusalReason.MODEL,
+    FailureKind.PATH: RefusalReason.PATH,
+    FailureKind.FILTER: RefusalReason.FILTER,
+    FailureKind.REQUEST: RefusalReason.REQUEST,
+}
+_STREAMS_ONLY = re.compile(
+    r"(?:only|must|requires?|required).{0,60}\bstream|"
+    r"\bstream\w*\b.{0,60}(?:only|must be (?:true|enabled)|required|set to true)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +133,19 @@ class Endpoint(PicklesFieldsOnly):
             ModelUnavailable: the request failed transiently, or the reply cannot be used.
             ModelRefused: the endpoint refused the request for good.
         """
+        try:
+            return await self._request(path, body, kind, **context)
+        except ModelRefused as refusal:
+            if refusal.reason is RefusalReason.KEY and self._renew_key():
+                return await self._request(path, body, kind, **context)
+            if _STREAMS_ONLY.search(str(refusal)) and not self._streams and path == "/chat/completions":
+                self._streams.append(True)
+                return await self._request(path, body, kind, **context)
+            raise
+
+    async def _request(self, path: str, body: Mapping[str, object], kind: type[_Reply], **context: object) -> _Reply:
+        if self._streams:
+            body = {**body, "stream": True, "stream_options": {"include_usage": True}}
         # The client's own errors are not chained, since they contain the request and with it the key.
         try:
             # The client's own time limit is per read, so a reply could arrive byte by byte without end.
@@ -132,14 +154,19 @@ class Endpoint(PicklesFieldsOnly):
                 response = await self.client.post(
                     self._root + path, cast_to=httpx2.Response, body=body, options=self._options
                 )
-            return kind.read(response.content, mask=self._redaction.reply, **context)
+            content = response.content
+            reply = kind.read(content, mask=self._redaction.reply, **context)
         except TimeoutError:
             raise ModelUnavailable(self._message(f"no reply within {self.timeout_s:g} s")) from None
         except openai.APIStatusError as error:
-            raise self._status_error(error) from None
+            response = error.response
+            raise self._failure(response.status_code, response.content, response.headers, body) from None
         except openai.APIConnectionError as error:
             raise self._connection_error(error) from None
         except ValidationError as error:  # a proxy's page, a truncated body, an error sent with a status of success
+            failure = self._failure(200, content, response.headers, body)
+            if words_in(content):
+                raise failure from None
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             message = f"the reply has an unexpected form: {where} {first['msg']}"
@@ -149,6 +176,14 @@ class Endpoint(PicklesFieldsOnly):
         except Exception as error:  # whatever the client fails on: a strange reply must not end the trajectory
             message = f"the reply cannot be read ({type(error).__name__}: {error})"
             raise ModelUnavailable(self._message(message)) from None
+        if isinstance(reply, ChatReply):
+            if reply.has_failed:
+                words = words_in(content) or "the endpoint does not say why"
+                raise ModelUnavailable(self._message(f"the model failed while it wrote the reply: {words}"))
+            if reply.is_filtered:
+                message = "a content filter of the endpoint ended the reply"
+                raise self._refusal(self._message(message), RefusalReason.FILTER)
+        return reply
 
     @cached_property
     def client(self) -> openai.AsyncOpenAI:
@@ -193,19 +228,33 @@ class Endpoint(PicklesFieldsOnly):
             "idempotency_key": "-",  # needed only for the client's own retries; never sent
         }
 
-    def _status_error(self, error: openai.APIStatusError) -> ModelUnavailable | ModelRefused:
-        status = error.status_code
-        message = self._message(f"HTTP {status}: {error.message}")
-        # An account without quota is refused with status 429 as well, but waiting does not help.
-        if status in (401, 403) or error.code == "insufficient_quota":
-            return self._refusal(message, RefusalReason.KEY)
-        if status == 404:
-            return self._refusal(message, RefusalReason.MODEL)
-        if status in _TRANSIENT or status >= 500:
-            return ModelUnavailable(
-                message, 0, _retry_after_s(error), too_many=status == 429, is_away=status in _ABSENT
-            )
-        return self._refusal(message, RefusalReason.REQUEST)
+    def _failure(
+        self, status: int, content: bytes, headers: Mapping[str, str], body: Mapping[str, object]
+    ) -> ModelUnavailable | ModelRefused:
+        """The error that a failed reply is, in the endpoint's own words."""
+        failure = read_failure(status, content, headers, body.keys() - {"model", "messages", "input"})
+        words = failure.words or "the reply does not say why"
+        message = self._message(words if status < 300 else f"HTTP {status}: {words}")
+        reason = _REASONS.get(failure.kind)
+        if reason is not None:
+            return self._refusal(message, reason, failure.parameter)
+        too_many = failure.kind is FailureKind.TOO_MANY
+        return ModelUnavailable(message, 0, failure.retry_after_s, too_many=too_many, is_away=failure.is_away)
+
+    def _renew_key(self) -> bool:
+        """Read the key again, which may have been replaced; whether it differs from the refused one."""
+        key = self.key.read()
+        if key == self.client.api_key:
+            return False
+        self.client.api_key = key
+        self.__dict__.pop("_redaction", None)
+        self.__dict__.pop("_options", None)
+        return True
+
+    @cached_property
+    def _streams(self) -> list[bool]:
+        """Not empty once the endpoint has said that it only streams."""
+        return []
 
     def _connection_error(self, error: openai.APIConnectionError) -> ModelUnavailable | ModelRefused:
         cause = error.__cause__
@@ -215,8 +264,8 @@ class Endpoint(PicklesFieldsOnly):
         # A connection that breaks later does not count as away: the request itself may have crashed the endpoint.
         return ModelUnavailable(message, is_away=isinstance(cause, httpx2.ConnectError))
 
-    def _refusal(self, message: str, reason: RefusalReason) -> ModelRefused:
-        return ModelRefused(message, reason, self.model, self.base_url, self.key.location)
+    def _refusal(self, message: str, reason: RefusalReason, parameter: str = "") -> ModelRefused:
+        return ModelRefused(message, reason, self.model, self.base_url, self.key.location, parameter)
 
     def _message(self, text: str) -> str:
         """An error message in one line, without the key, which some servers repeat."""
@@ -224,15 +273,3 @@ class Endpoint(PicklesFieldsOnly):
         url = re.sub(r"//[^/@]*@", "//", self.base_url)  # without a user and password
         cut = line if len(line) <= _MAX_MESSAGE_CHARACTERS else line[:_MAX_MESSAGE_CHARACTERS] + "…"
         return f"{self.model} at {url}: {cut}"
-
-
-def _retry_after_s(error: openai.APIStatusError) -> float | None:
-    value = error.response.headers.get("retry-after", "")
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError):  # not a date, or an impossible one
-        return None

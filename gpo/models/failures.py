@@ -72,15 +72,16 @@ def read_failure(
     text = _decoded(body)
     document = _json(text)
     words, codes = _words_of(text, document), frozenset(_codes(document, 0))
+    is_page = document is None and bool(_TAG.search(text))
     if status < 300:
-        status = _status_in(document, words)
+        status = 500 if document is None else _status_in(document, words)
     parameter = _refused_parameter(status, document, words, sent)
     retry_after_s = _retry_after_s(headers or {}, document, words)
     kind = _kind(
         status,
         codes,
         words,
-        is_page=document is None and bool(_TAG.search(text)),
+        is_page=is_page,
         is_retryable=retry_after_s is not None,
     )
     if parameter and kind not in (FailureKind.KEY, FailureKind.CREDIT):
@@ -96,7 +97,7 @@ def words_in(body: bytes | str) -> str:
 
 # Words and codes.
 
-_MAX_CHARACTERS, _MAX_DEPTH = 1_000_000, 6
+_MAX_CHARACTERS, _MAX_DEPTH = 10_000, 6
 _SPEAKING = ("message", "detail", "error", "errors", "error_message", "msg", "reason", "description", "title", "raw")
 """Fields that hold the words, the most telling first."""
 _HOLDING = ("metadata", "innererror", "inner_error", "body", "response", "data", "fault", "status", "choices")
@@ -104,7 +105,7 @@ _HOLDING = ("metadata", "innererror", "inner_error", "body", "response", "data",
 _CODES = ("code", "type", "error_code", "status", "reason", "param")
 _UNSEEN = re.compile(r"<(script|style|head)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(r"<!--.*?-->|<[!/?]?[a-zA-Z][^>]*>", re.DOTALL)
+_TAG = re.compile(r"<!--.{0,500}?-->|<[!/?]?[a-zA-Z][^>]*>", re.DOTALL)
 
 
 def _decoded(body: bytes | str) -> str:
@@ -269,7 +270,7 @@ _LATER = re.compile(
 def _status_in(document: Any, words: str) -> int:
     """The status that a reply should have had which calls itself a success: named in its body, or guessed."""
     named = [int(code) for code in _codes(document, 0) if re.fullmatch(r"[45]\d\d", code)]
-    return named[0] if named else 503 if not words or _LATER.search(words) else 400
+    return named[0] if named else 500 if not words or _LATER.search(words) else 400
 
 
 # Parameters that the endpoint does not take.

@@ -32,7 +32,7 @@ class OpenAIModel:
         """Reply to a conversation; see ``gpo.models.protocol.ChatModel``."""
         settings: dict[str, Any] = {
             "temperature": sampling.temperature,
-            self.completion_limit: sampling.max_tokens,
+            sampling.limit_field or self.completion_limit: sampling.max_tokens,
             "top_p": sampling.top_p,
             "seed": sampling.seed,
             "stop": list(sampling.stop) or None,

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypedDict
 
+from gpo.models.thinking import answer_in
+
 
 class Message(TypedDict):
     """One turn of a conversation, in the form of the OpenAI chat API."""
@@ -25,6 +27,7 @@ class Sampling:
         stop: strings at which generation stops.
         extra: further fields of the request, which only some endpoints know (``min_p``, ``top_k``).
         seed: makes a reply repeatable where the endpoint supports it.
+        limit_field: the field of the request that carries ``max_tokens``; ``None`` is the model's own.
     """
 
     temperature: float | None = None
@@ -33,6 +36,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
     seed: int | None = None
+    limit_field: Literal["max_tokens", "max_completion_tokens"] | None = None
 
     def seeded(self, seed: int) -> Sampling:
         """The same settings with another seed."""
@@ -91,11 +95,21 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One reply; ``truncated`` if generation ended at ``max_tokens`` rather than where the model stopped."""
+    """One reply.
+
+    Attributes:
+        text: the whole reply, thoughts included, for people to look at.
+        truncated: whether generation ended at ``max_tokens`` rather than where the model stopped.
+    """
 
     text: str
     usage: Usage
     truncated: bool = False
+
+    @property
+    def answer(self) -> str:
+        """The reply without the model's thoughts; empty where it ends before they do. What every program reads."""
+        return answer_in(self.text) or ""
 
 
 @dataclass(frozen=True, slots=True)

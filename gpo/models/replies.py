@@ -7,6 +7,7 @@ types accept any reply, and fail where a field is used.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
@@ -25,10 +26,12 @@ from pydantic import (
 from pydantic import ValidatorFunctionWrapHandler as Next
 
 from gpo.models.protocol import Usage
+from gpo.models.thinking import answer_in
 
 MAX_REPLY_CHARACTERS = 100_000
 """A longer text is cut there and counts as truncated, since it would be graded, shown to models and saved."""
 
+_STREAMED = re.compile(rb"\s*(?::[^\n]*\n\s*)*(?:event:[^\n]*\n)?data:")
 _MAX_REPAIRED_BYTES = 1_000_000
 """Python's own JSON parser needs memory of a hundred times a body's size."""
 
@@ -76,6 +79,7 @@ class _Message(BaseModel):
 class _Choice(BaseModel):
     message: _Message
     finish_reason: Annotated[str | None, WrapValidator(_or_none)] = None
+    error: Any = None
 
 
 _Tokens = Annotated[Annotated[int, Field(ge=0, le=_MAX_TOKENS)] | None, WrapValidator(_or_none)]
@@ -84,6 +88,12 @@ _Tokens = Annotated[Annotated[int, Field(ge=0, le=_MAX_TOKENS)] | None, WrapVali
 class _Usage(BaseModel):
     prompt_tokens: _Tokens = None
     completion_tokens: _Tokens = None
+    total_tokens: _Tokens = None
+
+    @property
+    def generated(self) -> int:
+        """Tokens generated, as they are charged: some endpoints count thoughts in the total alone."""
+        return max(self.completion_tokens or 0, (self.total_tokens or 0) - (self.prompt_tokens or 0))
 
 
 class Reply(BaseModel):
@@ -101,6 +111,8 @@ class Reply(BaseModel):
         Raises:
             ValidationError: the body is not such a reply.
         """
+        if _STREAMED.match(body):
+            body = _joined_stream(body)
         try:
             return cls.model_validate_json(body, context=context)
         except ValidationError as error:
@@ -111,7 +123,7 @@ class Reply(BaseModel):
     def cost(self, price: Price) -> Usage:
         """What the request cost; numbers that the endpoint does not report count as 0."""
         usage = self.usage or _Usage()
-        sent, generated = usage.prompt_tokens or 0, usage.completion_tokens or 0
+        sent, generated = usage.prompt_tokens or 0, usage.generated
         return Usage(requests=1, prompt_tokens=sent, completion_tokens=generated, cost_usd=price.of(sent, generated))
 
 
@@ -129,6 +141,16 @@ class ChatReply(Reply):
         return (self.choices[0].message.content or "")[:MAX_REPLY_CHARACTERS]
 
     @property
+    def is_filtered(self) -> bool:
+        """Whether a content filter ended the reply."""
+        return self.choices[0].finish_reason == "content_filter"
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the model behind the endpoint failed while it wrote the reply."""
+        return self.choices[0].finish_reason == "error" or bool(self.choices[0].error)
+
+    @property
     def is_truncated(self) -> bool:
         """Whether the text ends at a bound on tokens or characters."""
         choice = self.choices[0]
@@ -137,7 +159,8 @@ class ChatReply(Reply):
     def cost(self, price: Price) -> Usage:
         """What the request cost, and which flaws its reply has."""
         cost, usage = super().cost(price), self.usage or _Usage()
-        empty, unmetered = not self.text.strip(), usage.prompt_tokens is None or usage.completion_tokens is None
+        empty = not (answer_in(self.text) or "").strip()
+        unmetered = usage.prompt_tokens is None or usage.completion_tokens is None
         if not (empty or unmetered or self.is_truncated):
             return cost
         return cost + Usage(empty=int(empty), truncated=int(self.is_truncated), unmetered=int(unmetered))
@@ -163,6 +186,31 @@ class EmbeddingReply(Reply):
         if len({len(row.embedding) for row in self.data}) > 1:
             raise ValueError("the embeddings have several lengths")
         return self
+
+
+def _joined_stream(body: bytes) -> bytes:
+    """A stream of server-sent events as one reply; an event that reports an error is the reply."""
+    text, finish_reason, usage = [], None, None
+    for line in body.splitlines():
+        if not line.startswith(b"data:") or line[5:].strip() == b"[DONE]":
+            continue
+        try:
+            event = json.loads(line[5:])
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(event, dict):
+            continue
+        if event.get("error"):
+            return line[5:].strip()
+        usage = event.get("usage") or usage
+        for choice in event.get("choices") or []:
+            if isinstance(choice, dict) and choice.get("index", 0) == 0:
+                delta = choice.get("delta") or choice.get("message") or {}
+                text.append(_joined_parts(delta.get("content")) or "")
+                finish_reason = choice.get("finish_reason") or finish_reason
+    content = "".join(part for part in text if isinstance(part, str))
+    choices = [{"message": {"content": content}, "finish_reason": finish_reason}]
+    return json.dumps({"choices": choices, "usage": usage}).encode()
 
 
 def _repaired(body: bytes) -> bytes | None:

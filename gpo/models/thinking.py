@@ -11,15 +11,12 @@ import re
 _NAMES = "think|thinking|thought|thoughts|reasoning|seed:think"
 _OPENING = rf"<(?:{_NAMES})>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>|<unused94>(?:thought\n)?"
 _CLOSING = rf"</(?:{_NAMES})>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>|<unused95>"
-# A block counts where a line begins: in the middle of a sentence, the tags are what the sentence speaks of.
-_BLOCK = re.compile(rf"^[ \t]*(?:(?:{_OPENING}).*?(?:{_CLOSING})[ \t]*)+", re.IGNORECASE | re.DOTALL | re.MULTILINE)
-_UNCLOSED = re.compile(rf"^[ \t]*(?:{_OPENING})", re.IGNORECASE | re.MULTILINE)
 _TAG = re.compile(rf"(?P<open>{_OPENING})|(?P<close>{_CLOSING})", re.IGNORECASE)
 
-_CHANNEL = re.compile(r"<\|channel\|>\s*(?P<name>\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
+_CHANNEL = re.compile(r"<\|channel\|>\s*(?P<name>\w+)[^<]{0,200}(?:<\|constrain\|>[^<]{0,200})?<\|message\|>")
 _END_OF_CHANNEL = re.compile(r"<\|(?:end|return|start|call|channel)\|>")
 # The same with its special tokens taken out by the server.
-_BARE_ANALYSIS = re.compile(r"analysis(?=[A-Z\d\"'(\[])")
+_BARE_ANALYSIS = re.compile(r"\s*analysis(?=[A-Z\d\"'(\[])")
 _BARE_FINAL = "assistantfinal"
 
 
@@ -27,18 +24,15 @@ def answer_in(text: str) -> str | None:
     """The reply without the model's thoughts; ``None`` where it ends before the thoughts do.
 
     Understood are blocks between tags (``<think>``, ``<thinking>``, ``<thought>``, ``[THINK]``, ``◁think▷`` and their
-    like) at the beginning of a line, everything before a closing tag that nothing opened (chat templates put the
-    opening one into the prompt), and the channels of gpt-oss, of which only ``final`` is the answer.
+    like) that begin at the beginning of a line, everything before a closing tag that nothing opened (chat templates put
+    the opening one into the prompt), and the channels of gpt-oss, of which only ``final`` is the answer.
     """
     if _CHANNEL.search(text):
         return _final_channel(text)
-    if _BARE_ANALYSIS.match(text.lstrip()):
+    if _BARE_ANALYSIS.match(text):
         _, found, answer = text.rpartition(_BARE_FINAL)
         return answer.strip() if found else None
-    text = _after_lone_closing(_BLOCK.sub("", text))
-    if _UNCLOSED.search(text):
-        return None
-    return text.strip()
+    return _outside_blocks(text)
 
 
 def _final_channel(text: str) -> str | None:
@@ -48,13 +42,24 @@ def _final_channel(text: str) -> str | None:
     return _END_OF_CHANNEL.split(text[final[-1].end() :], maxsplit=1)[0].strip()
 
 
-def _after_lone_closing(text: str) -> str:
-    num_open, begin = 0, 0
+def _outside_blocks(text: str) -> str | None:
+    kept: list[str] = []
+    begin = block = mentioned = 0
+    is_open = False
     for tag in _TAG.finditer(text):
         if tag["open"]:
-            num_open += 1
-        elif num_open:
-            num_open -= 1
+            # In the middle of a line, a tag is what the sentence speaks of.
+            if not is_open and text[begin : tag.start()].rpartition("\n")[2].strip():
+                mentioned += 1
+            elif not is_open:
+                is_open, block = True, tag.start()
+        elif is_open:
+            kept.append(text[begin:block])
+            is_open, begin = False, tag.end()
+        elif mentioned:
+            mentioned -= 1
         else:
-            begin = tag.end()
-    return text[begin:]
+            kept, begin = [], tag.end()
+    if is_open:
+        return None
+    return "".join([*kept, text[begin:]]).strip() if begin else text

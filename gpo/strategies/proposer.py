@@ -10,7 +10,7 @@ from typing import Protocol
 
 from gpo.concurrency import gather
 from gpo.data.example import Example
-from gpo.errors import MalformedReply, ModelError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.errors import MalformedReply, ModelError, ModelRefused, ModelUnavailable
 from gpo.evaluation.answer_format import Position
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage
 from gpo.prompt import Prompt, edit_distance
@@ -162,7 +162,7 @@ class _Sample:
 
 
 def _concerns_one_sample(failure: ModelError) -> bool:
-    return not (isinstance(failure, ModelRefused) and failure.reason is not RefusalReason.REQUEST)
+    return not (isinstance(failure, ModelRefused) and failure.reason.concerns_every_call)
 
 
 def parse_reply(reply: Completion, *, max_words: int = 1000, max_characters: int = 20_000) -> Prompt:
@@ -176,7 +176,7 @@ def parse_reply(reply: Completion, *, max_words: int = 1000, max_characters: int
         MalformedReply: no prompt, one cut off at the token limit, or one of more than ``max_words`` words or
             ``max_characters`` characters, such as a single endless word.
     """
-    text = without_controls(reply.text)
+    text = without_controls(reply.answer)
     # Where the opening tag was put into the model's mouth, or ``stop`` took the closing one, only one tag is left.
     untagged, *tagged = _START.split(text)
     body = next((part for part in reversed(tagged) if part.strip()), "") if tagged else untagged

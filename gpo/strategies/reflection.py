@@ -12,7 +12,7 @@ from typing import Protocol
 
 from gpo.data.example import Example
 from gpo.data.task import Split
-from gpo.errors import ModelRefused, RefusalReason
+from gpo.errors import ModelRefused
 from gpo.evaluation.evaluator import Answered, Answerer
 from gpo.models.protocol import ChatModel, Message, Sampling, Usage
 from gpo.strategies.sections import SCALE, example_lines, joined, neutral, scored_lines, titled
@@ -43,10 +43,10 @@ async def write_reflection(model: ChatModel, sampling: Sampling, seed: int, requ
     try:
         reply = await model.complete(messages, sampling.seeded(seed))
     except ModelRefused as refusal:
-        if refusal.reason is not RefusalReason.REQUEST:
+        if refusal.reason.concerns_every_call:
             raise
         return Reflection(None, Spending(optimizer=Usage(failures=1)))
-    text = without_controls(reply.text).strip()[:_MAX_CHARACTERS]
+    text = without_controls(reply.answer).strip()[:_MAX_CHARACTERS]
     return Reflection(text or None, Spending(optimizer=reply.usage))
 
 

@@ -196,7 +196,7 @@ async def test_an_account_without_quota_is_refused_at_once() -> None:
     async with replying(no_quota) as url:
         error = await failure(model(url))
     assert isinstance(error, ModelRefused)
-    assert (error.reason, asked) == (RefusalReason.KEY, 1)
+    assert (error.reason, asked) == (RefusalReason.CREDIT, 1)
 
 
 async def test_a_server_that_is_not_there_is_unavailable(unused_tcp_port: int) -> None:
