@@ -11,7 +11,6 @@ has not started itself, the exporter is one. *Series*: of a run with 250 traject
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import shutil
@@ -34,14 +33,13 @@ from actors.metrics.book import Book, pages
 from actors.metrics.exporter import Exporter
 from actors.metrics.recording import Recorder
 from actors.metrics.tally import tally
-from benchmarks.measuring.endpoint_process import ROOT, EndpointProcess
-from benchmarks.measuring.ours import Load, command, write_configuration
-from benchmarks.measuring.processes import Usage, cpu_s, memory_bytes, watched
+from benchmarks.measuring.processes import Usage, cpu_s, measure_usage, memory_bytes
+from benchmarks.measuring.servers import ROOT, EndpointProcess
+from benchmarks.measuring.subjects import Workload, command, write_configuration
 from cluster.metrics.monitor import prometheus
 from cluster.session.ray_session import ray_session
 from gpo import events as observing
-from gpo.context import current_caller
-from gpo.events import Request
+from gpo.events import Outcome
 from gpo.limits.messages import Pool
 from gpo.models.protocol import Usage as Cost
 
@@ -53,34 +51,24 @@ _IDLE_S = 30.0
 _PARTS = ("cluster.cli", "ServeReplica", "TrajectoryActor")
 
 
-async def _call_us(num_calls: int) -> float:
+def _call_us(num_calls: int) -> float:
     """Microseconds of the processor that one call tells its observer in."""
-    current_caller.set("tickets/0")
-
-    async def enter() -> None:
-        return None
-
-    async def reply() -> None:
-        request = Request(_POOL, "tickets/0")
-        await request.admitted(enter())
-        request.ended(Cost(1, prompt_tokens=80, completion_tokens=3, cost_usd=0.001), was_refused=False, error=None)
-
-    async def tried(once: Any) -> Any:
-        return await once()
-
+    observer, cost = observing.observer(), Cost(1, prompt_tokens=80, completion_tokens=3, cost_usd=0.001)
     began = process_time()
     for _ in range(num_calls):
-        await observing.call(_POOL, tried, reply)
+        observer.request_queued(_POOL, "tickets/0")
+        observer.request_started(_POOL, "tickets/0", 0.0, is_retry=False)
+        observer.request_ended(_POOL, "tickets/0", Outcome.ANSWERED, 0.05, cost)
     return (process_time() - began) / num_calls * 1e6
 
 
 def _measure_calls() -> None:
-    silent = min(asyncio.run(_call_us(_CALLS)) for _ in range(3))
+    silent = min(_call_us(_CALLS) for _ in range(3))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "node"
         book = Book(folder, "r", "evaluator")
         observing.install(Recorder(book, "r"))
-        counted = min(asyncio.run(_call_us(_CALLS)) for _ in range(3))
+        counted = min(_call_us(_CALLS) for _ in range(3))
         began = perf_counter()
         tally(pages(folder))
         read_ms = (perf_counter() - began) * 1e3
@@ -88,14 +76,14 @@ def _measure_calls() -> None:
     print(f"A book of one process is read in {read_ms:.2f} ms.", flush=True)
 
 
-def _run(folder: Path, load: Load, home: Path) -> tuple[Usage, int]:
+def _run(folder: Path, load: Workload, home: Path) -> tuple[Usage, int]:
     """What a run used, and how many calls it made."""
     folder.mkdir()
     log = folder / "access.jsonl"
     with EndpointProcess(log, *load.endpoint_options) as endpoint:
         config = write_configuration(folder, load, endpoint.base_url)
         env = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(home)}
-        usage = watched(command(config, folder / "results"), cwd=folder, output=folder / "output", env=env)
+        usage = measure_usage(command(config, folder / "results"), cwd=folder, output=folder / "output", env=env)
     if usage.code:
         raise SystemExit(f"the run failed; see {folder / 'output'}")
     return usage, sum(b"/chat/completions" in line for line in log.read_bytes().splitlines())
@@ -114,7 +102,9 @@ def _measure_runs(pairs: int, folder: Path, steps: int) -> None:
             # In turn first and second, so that neither is always the one that starts alone.
             for is_on in (False, True) if pair % 2 else (True, False):
                 sections = {"metrics": {"port": 0, "linger_s": 5}} if is_on else {}
-                load = Load(name="metrics", trajectories=16, steps=steps, limit=64, latency_ms=200, sections=sections)
+                load = Workload(
+                    name="metrics", trajectories=16, steps=steps, limit=64, latency_ms=200, sections=sections
+                )
                 twins[is_on] = together.submit(_run, folder / f"{pair}-{is_on}", load, folder / "home")
                 sleep(_APART_S)
             (off, calls), (on, _) = (twins[is_on].result() for is_on in (False, True))
@@ -151,7 +141,7 @@ def _measure_series(folder: Path) -> None:
     folder.mkdir()
     home = folder / "home"
     with EndpointProcess(folder / "access.jsonl") as endpoint:
-        load = Load(name="series", trajectories=_SEEDS, steps=1, limit=64, latency_ms=0,
+        load = Workload(name="series", trajectories=_SEEDS, steps=1, limit=64, latency_ms=0,
                     sections={"metrics": {"port": 0, "linger_s": 60}})  # fmt: skip
         config = write_configuration(folder, load, endpoint.base_url)
         content = yaml.safe_load(config.read_text(encoding="utf-8"))
@@ -162,7 +152,7 @@ def _measure_series(folder: Path) -> None:
         scraping.start()
         env = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(home)}
         settings = ["evaluation.val_size=4", "evaluation.test_size=4", "optimizer.candidates=2"]
-        watched(command(config, folder / "results", settings), cwd=folder, output=folder / "output", env=env)
+        measure_usage(command(config, folder / "results", settings), cwd=folder, output=folder / "output", env=env)
         over.set()
         scraping.join()
     lines = [line for line in seen[0].splitlines() if not line.startswith(b"#")]

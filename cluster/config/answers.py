@@ -12,8 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from cluster.config.section import ConfigPath, LocatedText, Section
 from gpo.data.catalogue import BenchmarkTask, Family
-from gpo.data.example import Example
-from gpo.data.loaded import inferred_kind
+from gpo.data.example import Example, inferred_kind
 from gpo.errors import ConfigError, EvaluationError
 from gpo.evaluation.metrics import (
     BooleanScorer,
@@ -28,8 +27,8 @@ from gpo.evaluation.metrics import (
     Rubric,
     Scorer,
 )
-from gpo.evaluation.metrics.own_modules import home_of
-from gpo.evaluation.metrics.parsers import PARSERS
+from gpo.evaluation.metrics.paper import PARSERS
+from gpo.evaluation.metrics.user_modules import home_of
 
 _FUNCTION = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 

@@ -11,9 +11,10 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from cluster.config.section import ConfigPath, OptionInfo, Section, VariableName, by_kind
-from gpo.limits.gate import Gate
-from gpo.models.endpoint import Endpoint, KeySource, Price
+from gpo.models.endpoint import Endpoint, KeySource
 from gpo.models.protocol import Sampling
+from gpo.models.replies import Price
+from gpo.models.retrying import RetryPolicy
 
 _RESERVED = {
     "model",
@@ -133,19 +134,21 @@ class EndpointConfig(Section):
     def _default_base_url(cls, value: Any) -> Any:
         return value or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
 
-    def build(self, gate: Gate | None = None) -> Endpoint:
-        """The endpoint, whose calls pass through the gate."""
+    def build(self) -> Endpoint:
+        """The endpoint."""
         return Endpoint(
             base_url=self.base_url,
             model=self.model,
             key=self.key,
-            gate=gate,
             max_concurrency=self.max_concurrency,
             timeout_s=self.timeout_s,
-            max_attempts=self.max_attempts,
-            patience_s=self.patience_s,
             price=Price(self.price.prompt, self.price.completion),
         )
+
+    @property
+    def retries(self) -> RetryPolicy:
+        """When a request is repeated."""
+        return RetryPolicy(max_attempts=self.max_attempts, patience_s=self.patience_s)
 
     @property
     def key(self) -> KeySource:

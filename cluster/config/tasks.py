@@ -28,8 +28,7 @@ from gpo.data.benchmarks import BENCHMARKS
 from gpo.data.catalogue import BenchmarkTask, known_task, tasks_of
 from gpo.data.files import Fields, read_examples
 from gpo.data.huggingface import HubDataset
-from gpo.data.loaded import LoadedTask, published
-from gpo.data.splits import require_disjoint, sampled
+from gpo.data.splits import LoadedTask, published, require_disjoint, sampled
 from gpo.data.task import Split, Task
 from gpo.data.template import Template
 from gpo.errors import ConfigError

@@ -19,7 +19,7 @@ from actors.metrics.book import VALUE, Cell
 from actors.metrics.catalogue import STEPS
 from actors.metrics.exporter import exporter
 from actors.metrics.recording import Ledger, node_folder
-from benchmarks.measuring.ray_head import free_port
+from benchmarks.measuring.servers import free_port
 from cluster.config.observability import MetricsConfig
 from cluster.metrics.exporting import OwnExporter, SharedExporter, exporting
 from cluster.metrics.run_metrics import Metrics, exported

@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.metrics.catalogue import STEPS
 from actors.metrics.exporter import exporter
 from actors.metrics.recording import Ledger, Recorder
-from benchmarks.measuring.ray_head import free_port
+from benchmarks.measuring.servers import free_port
 from cluster.config.observability import MetricsConfig
 from cluster.metrics.run_metrics import Metrics
 from gpo.limits.messages import Pool
