@@ -10,7 +10,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from actors.search import SearchKey
 from cluster.reporting.page import report
-from cluster.results.outputs import RunRecord, summary
+from cluster.results.outputs import summary
+from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.prompt import Prompt, edit_distance
 from gpo.score import Score

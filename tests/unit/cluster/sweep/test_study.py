@@ -106,7 +106,7 @@ class Process:
         self.study.processes.beat(Spent())
         name = f"process:{self.study.processes.me}"
         row = self.study.study.user_attrs[name]
-        self.study.study.set_user_attr(name, {**row, "place": "another machine"})
+        self.study.study.set_user_attr(name, {**row, "identity": "another-boot 1 2 elsewhere"})
 
 
 @pytest.fixture(scope="module")
