@@ -15,6 +15,7 @@ from cluster.config.optimizer import DEFAULT_STEPS, MetaPromptConfig, OptimizerC
 from cluster.config.secrets import IN_ENVIRONMENT, PROBLEM, holds_credentials
 from cluster.config.section import OptionInfo, Section
 from cluster.config.tasks import Tasks
+from gpo.data.task import Split, Task
 from gpo.limits.messages import Budget
 from gpo.scoring.candidates import CandidateScoring, FullScoring
 from gpo.scoring.racing import Racing
@@ -180,6 +181,10 @@ class RunConfig(Section):
     def trajectories_per_actor(self) -> int:
         """Trajectories that share an actor: a process costs far more memory than a trajectory in it."""
         return self.cluster.trajectories_per_actor or max(8, ceil(self._num_trajectories / _MOST_ACTORS))
+
+    def num_steps(self, task: Task) -> int:
+        """Steps of each trajectory on a task."""
+        return self.optimizer.num_steps(len(task.examples[Split.TRAIN]))
 
     @property
     def _num_trajectories(self) -> int:

@@ -20,7 +20,7 @@ from cluster.display.progress import View
 from cluster.metrics.exporting import ANSWER_TIMEOUT_S, Exporting, exporting
 from cluster.metrics.targets import announce, withdraw
 from cluster.metrics.view import MetricsView
-from cluster.results.outputs import RunRecord
+from cluster.results.run_record import RunRecord
 from cluster.session.deployments import unfailing
 from gpo.errors import ConfigError
 

@@ -12,7 +12,7 @@ from actors.folder import Folder
 from cluster.config import RunConfig
 from cluster.config.observability import TrackingConfig
 from cluster.config.section import options
-from cluster.results.outputs import RunRecord
+from cluster.results.run_record import RunRecord
 from cluster.tracking.mlflow import MlflowStore, Page, Point, Writer
 from gpo.checkpoint import Checkpoint
 from gpo.trajectory import Candidate, Trajectory

@@ -14,7 +14,8 @@ from actors.search import SearchKey
 from cluster.config import RunConfig
 from cluster.config.loading import validate
 from cluster.config.observability import MlflowConfig, TrackingConfig
-from cluster.results.outputs import RunRecord, as_json
+from cluster.results.outputs import as_json
+from cluster.results.run_record import RunRecord
 from cluster.tracking.tracking import parameters, tracked, tracked_sweep
 from gpo.checkpoint import Checkpoint
 from gpo.errors import ConfigError
