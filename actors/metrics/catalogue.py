@@ -47,9 +47,11 @@ class Metric:
             return tuple(f"{self.name}_{part}" for part in ("bucket", "sum", "count"))
         return (self.name,)
 
+    @property
+    def width(self) -> int:
+        """How many numbers a series of it has; see ``actors.metrics.counts``."""
+        return len(self.buckets) + 2 if self.buckets else 1
 
-LOST = "lost"
-"""How a request ended whose process died while it was under way. Whether the endpoint answered, nobody knows."""
 
 _LATENCIES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0)
 _WAITS_S = (0.01, 0.1, 1.0, 5.0, 20.0, 60.0, 300.0)
@@ -64,7 +66,7 @@ _TRAJECTORY = ("run", "task", "seed")
 
 REQUESTS = Metric(
     "gpo_model_requests_total", Kind.COUNTER, "HTTP requests to a model, retries included, by how they ended.",
-    (*_MODEL, "outcome"), (*map(str, Outcome), LOST),
+    (*_MODEL, "outcome"), tuple(map(str, Outcome)),
 )  # fmt: skip
 RETRIES = Metric("gpo_model_retries_total", Kind.COUNTER, "Requests that repeat one which failed.", _MODEL)
 FAILURES = Metric(
