@@ -1,4 +1,4 @@
-"""The limits' authority as an actor: one for all runs on a cluster."""
+"""The limiter as an actor: one for all runs on a cluster."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any, cast
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from gpo.limits.authority import LocalLimiter
+from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Grant, Report, Spent
 
 log = logging.getLogger(__name__)
 
 _NAMESPACE = "gpo"
 _VERSION = 2
-"""Of what gates and authority say to each other; programs of different versions do not share an authority."""
+"""Of what gates and limiter say to each other; programs of different versions do not share a limiter."""
 _AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
 class LimiterActor:
-    """The cluster's ``Authority``, as any of its processes reaches it.
+    """The cluster's ``Limiter``, as any of its processes reaches it.
 
     The actor is started by whoever asks first, and ends with the run that this one belongs to; the others then start
     it anew, and it learns from them what is under way. Pickles.
@@ -38,26 +38,26 @@ class LimiterActor:
         return self
 
     async def exchange(self, report: Report, wait_s: float) -> Grant:
-        """Take a report, and reply with what is new; see ``gpo.limits.messages.Authority``."""
+        """Take a report, and reply with what is new; see ``gpo.limits.limiter.Limiter``."""
         return cast("Grant", await self._reply(lambda actor: actor.exchange.remote(report, wait_s)))
 
     async def tell(self, report: Report) -> None:
-        """Take a report; see ``gpo.limits.messages.Authority``."""
+        """Take a report; see ``gpo.limits.limiter.Limiter``."""
         await self._reply(lambda actor: actor.tell.remote(report))
 
     async def open_account(self, account: str, budget: Budget, spent: Spent) -> None:
-        """Bound what the account may spend; see ``gpo.limits.messages.Authority``."""
+        """Bound what the account may spend; see ``gpo.limits.limiter.Limiter``."""
         await self._reply(lambda actor: actor.open_account.remote(account, budget, spent))
 
     async def account_spent(self, account: str, budget: Budget, at_least: Spent) -> Spent:
-        """What the account has spent; see ``gpo.limits.messages.Authority``."""
+        """What the account has spent; see ``gpo.limits.limiter.Limiter``."""
         return cast("Spent", await self._reply(lambda actor: actor.account_spent.remote(account, budget, at_least)))
 
     async def _reply(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
         try:
             return await ask(self._actor)
         except RayTaskError:
-            raise  # a fault of the authority's own
+            raise  # a fault of the limiter's own
         except (RayError, ValueError) as lost:
             # Dead, out of reach, or started by somebody who died while we looked for it: the next one who asks looks
             # for it anew, or starts it.

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import ray
 
 from actors.search import Search, SearchKey
-from actors.trajectory_actor import Recording, host
+from actors.trajectory_actor import ProcessHook, start_trajectory_actor
 
 log = logging.getLogger(__name__)
 
@@ -24,25 +24,27 @@ class Placement:
         trajectories_per_actor: searches in an actor, at most.
         cpus: what Ray reserves for an actor.
         restarts: how often an actor that died is started again without any of its trajectories getting on.
-        recording: what counts in it; see ``actors.trajectory_actor``.
+        on_start: what counts in it; see ``actors.trajectory_actor``.
     """
 
     trajectories_per_actor: int
     cpus: float
     restarts: int
-    recording: Recording | None = None
+    on_start: ProcessHook | None = None
 
-    def host(self, preload: Sequence[str] = ()) -> Any:
+    def start_actor(self, preload: Sequence[str] = ()) -> Any:
         """An actor for some of the searches; see ``actors.trajectory_actor``."""
-        return host(cpus=self.cpus, trajectories=self.trajectories_per_actor, preload=preload, recording=self.recording)
+        return start_trajectory_actor(
+            cpus=self.cpus, trajectories=self.trajectories_per_actor, preload=preload, on_start=self.on_start
+        )
 
-    def own_host(self) -> Any:
+    def start_isolated_actor(self) -> Any:
         """An actor for one search that could not go on among others.
 
         Nothing is reserved for it: there may be no room for as many actors as there are trajectories, and it mostly
         waits.
         """
-        return host(cpus=0.0, trajectories=1, recording=self.recording)
+        return start_trajectory_actor(cpus=0.0, trajectories=1, on_start=self.on_start)
 
 
 def shards(searches: Sequence[Search], size: int) -> list[list[Search]]:
@@ -55,7 +57,7 @@ def shards(searches: Sequence[Search], size: int) -> list[list[Search]]:
     return [ordered[index * len(ordered) // count : (index + 1) * len(ordered) // count] for index in range(count)]
 
 
-class Pool(Protocol):
+class SpareActors(Protocol):
     """Takes back actors that are at nothing any more."""
 
     @property

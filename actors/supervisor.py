@@ -27,7 +27,7 @@ from actors.failure_policy import (
     raised_by,
 )
 from actors.search import Phase, Search, SearchKey, Update
-from actors.slots import ActorSlot, Placement, Pool, shards
+from actors.slots import ActorSlot, Placement, SpareActors, shards
 from gpo.checkpoint import Checkpoint
 from gpo.context import log_about
 from gpo.errors import GPOError
@@ -90,7 +90,7 @@ class Supervisor:
         searches: one per trajectory.
         store: where they are saved, and where an actor that was started anew finds them.
         placement: how to spread them.
-        hosts: actors that stand already, to be used first.
+        actors: actors that stand already, to be used first.
         pool: takes back those that are at nothing any more; left out, all end with the search.
         budgets: how often what may fail; left out, the placement says it for actors.
 
@@ -103,11 +103,11 @@ class Supervisor:
         searches: Sequence[Search],
         store: CheckpointStore,
         placement: Placement,
-        hosts: Iterable[Any] = (),
+        actors: Iterable[Any] = (),
         budgets: Budgets | None = None,
-        pool: Pool | None = None,
+        pool: SpareActors | None = None,
     ) -> None:
-        self._searches, self._store, self._placement, self._hosts = searches, store, placement, iter(hosts)
+        self._searches, self._store, self._placement, self._actors = searches, store, placement, iter(actors)
         self._pool = pool
         self._budgets = budgets or Budgets(crashes=placement.restarts)
         self._places: list[ActorSlot] = []
@@ -163,7 +163,7 @@ class Supervisor:
     def _start(self) -> list[_Carried]:
         carried = []
         for shard in shards(self._searches, self._placement.trajectories_per_actor):
-            place = ActorSlot(shard, self._placement.host, next(self._hosts, None))
+            place = ActorSlot(shard, self._placement.start_actor, next(self._actors, None))
             self._places.append(place)
             carried += [_Carried(search, place, History(is_alone=len(shard) == 1)) for search in shard]
         return carried
@@ -237,7 +237,7 @@ class Supervisor:
 
     def _move_out(self, carried: _Carried) -> None:
         carried.place.leave(carried.key)
-        carried.place = ActorSlot([carried.search], self._placement.own_host, is_apart=True)
+        carried.place = ActorSlot([carried.search], self._placement.start_isolated_actor, is_apart=True)
         carried.history = carried.history.alone()
         self._places.append(carried.place)
 

@@ -13,21 +13,21 @@ from actors.checkpoints import CheckpointStore
 from actors.search import SearchKey, Update
 from actors.trajectory_worker import TrajectoryWorker
 
-Recording = Callable[[], Callable[[], object]]
+ProcessHook = Callable[[], Callable[[], object]]
 """Begins to count what happens in a process; what it returns says that the process ends as it was meant to."""
 
 
-class Host:
+class TrajectoryActor:
     """A process for a ``TrajectoryWorker``, which may stand before it is known what the worker will do.
 
     Args:
         preload: what its searches will need: ``module``, or ``module:function`` to be called; loading takes seconds, in
             which others start.
-        recording: called at the start of the process; what it returns is called before the end.
+        on_start: called at the start of the process; what it returns is called before the end.
     """
 
-    def __init__(self, preload: Sequence[str] = (), recording: Recording | None = None) -> None:
-        self._recorded = recording() if recording else None
+    def __init__(self, preload: Sequence[str] = (), on_start: ProcessHook | None = None) -> None:
+        self._recorded = on_start() if on_start else None
         for name in preload:
             module, _, function = name.partition(":")
             loaded = import_module(module)
@@ -76,15 +76,17 @@ async def _worker(searches: ray.ObjectRef[Any], store: CheckpointStore) -> Traje
     return TrajectoryWorker(await searches, store)
 
 
-def host(*, cpus: float, trajectories: int, preload: Sequence[str] = (), recording: Recording | None = None) -> Any:
+def start_trajectory_actor(
+    *, cpus: float, trajectories: int, preload: Sequence[str] = (), on_start: ProcessHook | None = None
+) -> Any:
     """An actor for so many trajectories. When it dies, whoever needs it starts another.
 
     Args:
         cpus: what Ray reserves for it.
     """
-    actor_class: Any = HostActor
+    actor_class: Any = _RemoteTrajectoryActor
     options = {"num_cpus": cpus, "max_restarts": 0, "max_concurrency": trajectories + 2}
-    return actor_class.options(**options).remote(preload, recording)
+    return actor_class.options(**options).remote(preload, on_start)
 
 
-HostActor = ray.remote(Host)
+_RemoteTrajectoryActor = ray.remote(TrajectoryActor)

@@ -16,7 +16,7 @@ from actors.checkpoints import CheckpointStore
 from actors.search import Phase, Search, SearchKey, Update
 from gpo.checkpoint import Checkpoint, encode
 from gpo.concurrency import gather
-from gpo.context import caller, log_about
+from gpo.context import current_caller, log_about
 from gpo.data.task import Split
 from gpo.events import saved
 from gpo.prompt import Prompt
@@ -93,7 +93,7 @@ class _Run:
 
     async def to_end(self) -> None:
         key = self._search.key
-        caller.set(self._search.caller)
+        current_caller.set(self._search.caller)
         log_about(task=key.task, trajectory=str(key))
         checkpoint = await asyncio.to_thread(self._store.load, key)
         what = "resumed" if checkpoint else "initial prompt scored"

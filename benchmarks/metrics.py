@@ -40,7 +40,7 @@ from benchmarks.measuring.processes import Usage, cpu_s, memory_bytes, watched
 from cluster.metrics.monitor import prometheus
 from cluster.session.ray_session import ray_session
 from gpo import events as observing
-from gpo.context import caller
+from gpo.context import current_caller
 from gpo.events import Request
 from gpo.limits.messages import Pool
 from gpo.models.protocol import Usage as Cost
@@ -50,12 +50,12 @@ _POOL = Pool("http://127.0.0.1:8600/v1", "task-model", 64, 64, role="task", acco
 _TASKS, _SEEDS = 50, 5
 _APART_S = 1.0
 _IDLE_S = 30.0
-_PARTS = ("cluster.cli", "ServeReplica", "Host")
+_PARTS = ("cluster.cli", "ServeReplica", "TrajectoryActor")
 
 
 async def _call_us(num_calls: int) -> float:
     """Microseconds of the processor that one call tells its observer in."""
-    caller.set("tickets/0")
+    current_caller.set("tickets/0")
 
     async def enter() -> None:
         return None

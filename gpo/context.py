@@ -42,5 +42,5 @@ class AboutFilter(logging.Filter):
         return True
 
 
-caller: ContextVar[str] = ContextVar("caller", default="")
+current_caller: ContextVar[str] = ContextVar("caller", default="")
 """The trajectory that the current task works for. Tasks that it starts inherit it; a new request sets its own."""

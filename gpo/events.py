@@ -13,7 +13,7 @@ from enum import StrEnum
 from time import perf_counter
 from typing import Protocol, TypeVar
 
-from gpo.context import caller
+from gpo.context import current_caller
 from gpo.errors import ModelRefused, ModelUnavailable
 from gpo.limits.messages import Pool
 from gpo.models.protocol import Completion, Usage
@@ -39,51 +39,53 @@ class Outcome(StrEnum):
 class Observer(Protocol):
     """Is told what happens, at the moment it does; must neither block nor raise.
 
-    ``pool`` says which model, in which role; ``asked_by`` the trajectory that a request is made for, empty where
+    ``pool`` says which model, in which role; ``caller`` the trajectory that a request is made for, empty where
     there is none (see ``gpo.context``). Durations are in seconds.
     """
 
-    def waits(self, pool: Pool, asked_by: str) -> None:
+    def request_queued(self, pool: Pool, caller: str) -> None:
         """A request wants to be made; it waits to be let through."""
 
-    def gives_up(self, pool: Pool, asked_by: str) -> None:
+    def request_abandoned(self, pool: Pool, caller: str) -> None:
         """It does not wait any more, and was not made."""
 
-    def begins(self, pool: Pool, asked_by: str, waited_s: float, *, is_retry: bool) -> None:
+    def request_started(self, pool: Pool, caller: str, waited_s: float, *, is_retry: bool) -> None:
         """It is let through and about to be sent, after so long."""
 
-    def ends(self, pool: Pool, asked_by: str, outcome: Outcome, took_s: float, usage: Usage | None) -> None:
+    def request_ended(self, pool: Pool, caller: str, outcome: Outcome, duration_s: float, usage: Usage | None) -> None:
         """It came to its end after so long; ``usage`` is what it cost where it was answered."""
 
-    def fails(self, pool: Pool, asked_by: str, *, is_final: bool) -> None:
+    def call_failed(self, pool: Pool, caller: str, *, is_final: bool) -> None:
         """A call was given up: after its last retry, or at once where the endpoint's no was final."""
 
-    def looks_up(self, role: str, asked_by: str, *, is_found: bool) -> None:
+    def cache_lookup(self, role: str, caller: str, *, is_hit: bool) -> None:
         """A completion was there already (or being made for somebody else); or it was not, and has been made."""
 
-    def saves(self, asked_by: str) -> None:
+    def checkpoint_saved(self, caller: str) -> None:
         """A checkpoint was written."""
 
 
-class Silence:
+class NullObserver:
     """An ``Observer`` that tells nobody."""
 
-    def waits(self, pool: Pool, asked_by: str) -> None: ...
+    def request_queued(self, pool: Pool, caller: str) -> None: ...
 
-    def gives_up(self, pool: Pool, asked_by: str) -> None: ...
+    def request_abandoned(self, pool: Pool, caller: str) -> None: ...
 
-    def begins(self, pool: Pool, asked_by: str, waited_s: float, *, is_retry: bool) -> None: ...
+    def request_started(self, pool: Pool, caller: str, waited_s: float, *, is_retry: bool) -> None: ...
 
-    def ends(self, pool: Pool, asked_by: str, outcome: Outcome, took_s: float, usage: Usage | None) -> None: ...
+    def request_ended(
+        self, pool: Pool, caller: str, outcome: Outcome, duration_s: float, usage: Usage | None
+    ) -> None: ...
 
-    def fails(self, pool: Pool, asked_by: str, *, is_final: bool) -> None: ...
+    def call_failed(self, pool: Pool, caller: str, *, is_final: bool) -> None: ...
 
-    def looks_up(self, role: str, asked_by: str, *, is_found: bool) -> None: ...
+    def cache_lookup(self, role: str, caller: str, *, is_hit: bool) -> None: ...
 
-    def saves(self, asked_by: str) -> None: ...
+    def checkpoint_saved(self, caller: str) -> None: ...
 
 
-_observer: Observer = Silence()
+_observer: Observer = NullObserver()
 _is_retry: ContextVar[bool] = ContextVar("is_retry", default=False)
 
 
@@ -95,12 +97,12 @@ def install(observer: Observer) -> None:
 
 def saved() -> None:
     """A checkpoint was written, of the trajectory that the current task works for."""
-    _observer.saves(caller.get())
+    _observer.checkpoint_saved(current_caller.get())
 
 
 def looked_up(role: str, reply: Completion) -> Completion:
     """The reply as it is; it came through the cache."""
-    _observer.looks_up(role, caller.get(), is_found=reply.usage.cached > 0)
+    _observer.cache_lookup(role, current_caller.get(), is_hit=reply.usage.cached > 0)
     return reply
 
 
@@ -129,7 +131,7 @@ async def call(
     try:
         return await tried(told)
     except (ModelUnavailable, ModelRefused) as failure:
-        _observer.fails(pool, caller.get(), is_final=isinstance(failure, ModelRefused))
+        _observer.call_failed(pool, current_caller.get(), is_final=isinstance(failure, ModelRefused))
         raise
 
 
@@ -138,20 +140,20 @@ class Request:
 
     __slots__ = ("_asked_by", "_began", "_observer", "_pool")
 
-    def __init__(self, pool: Pool, asked_by: str) -> None:
-        self._pool, self._asked_by, self._observer = pool, asked_by, _observer
+    def __init__(self, pool: Pool, caller: str) -> None:
+        self._pool, self._asked_by, self._observer = pool, caller, _observer
         self._began = perf_counter()
-        self._observer.waits(pool, asked_by)
+        self._observer.request_queued(pool, caller)
 
     async def admitted(self, entering: Awaitable[None]) -> None:
         """Wait until it is let through."""
         try:
             await entering
         except BaseException:
-            self._observer.gives_up(self._pool, self._asked_by)
+            self._observer.request_abandoned(self._pool, self._asked_by)
             raise
         asked, self._began = self._began, perf_counter()
-        self._observer.begins(self._pool, self._asked_by, self._began - asked, is_retry=_is_retry.get())
+        self._observer.request_started(self._pool, self._asked_by, self._began - asked, is_retry=_is_retry.get())
 
     def ended(self, usage: Usage | None, *, was_refused: bool, error: BaseException | None) -> None:
         """It is over.
@@ -161,8 +163,8 @@ class Request:
             was_refused: whether it was one too many.
             error: what went wrong otherwise.
         """
-        took_s = perf_counter() - self._began
-        self._observer.ends(self._pool, self._asked_by, _outcome(usage, was_refused, error), took_s, usage)
+        duration_s = perf_counter() - self._began
+        self._observer.request_ended(self._pool, self._asked_by, _outcome(usage, was_refused, error), duration_s, usage)
 
 
 def _outcome(usage: Usage | None, was_refused: bool, error: BaseException | None) -> Outcome:

@@ -13,7 +13,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from gpo.concurrency import gather
-from gpo.context import caller, step_under_way
+from gpo.context import current_caller, step_under_way
 from gpo.data.task import Split
 from gpo.errors import OutOfReach, Part
 from gpo.evaluation.evaluator import Answered, Evaluation
@@ -53,7 +53,9 @@ class ServeEvaluator:
         return cast(
             "Sequence[Answered]",
             await reply(
-                lambda: self.handle.answer.remote(self.task, prompt, split, indices, caller.get(), step_under_way())
+                lambda: self.handle.answer.remote(
+                    self.task, prompt, split, indices, current_caller.get(), step_under_way()
+                )
             ),
         )
 
@@ -61,7 +63,9 @@ class ServeEvaluator:
         return cast(
             "Sequence[Evaluation]",
             await reply(
-                lambda: self.handle.evaluate.remote(self.task, [prompt], split, indices, caller.get(), step_under_way())
+                lambda: self.handle.evaluate.remote(
+                    self.task, [prompt], split, indices, current_caller.get(), step_under_way()
+                )
             ),
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray import serve as ray_serve
 
-from gpo.context import caller, log_about
+from gpo.context import current_caller, log_about
 from gpo.data.task import Split
 from gpo.evaluation.evaluator import Answered, Evaluation, LocalEvaluator
 from gpo.limits.work_limiter import WorkLimiter
@@ -61,7 +61,7 @@ class EvaluatorReplica:
             asked_by: who is served in turn with others.
             step: for which it is asked, for the log.
         """
-        caller.set(asked_by)  # each request is a task of its own
+        current_caller.set(asked_by)  # each request is a task of its own
         log_about(task=task, trajectory=asked_by or None, step=step)
         evaluator = self._evaluator(task)
         num_examples = len(evaluator.task.examples[split] if indices is None else indices)
@@ -78,7 +78,7 @@ class EvaluatorReplica:
         step: int | None = None,
     ) -> Sequence[Answered]:
         """One answer per index, in order; see ``gpo.evaluation.evaluator.Answerer``."""
-        caller.set(asked_by)
+        current_caller.set(asked_by)
         log_about(task=task, trajectory=asked_by or None, step=step)
         return await self._evaluator(task).answer(prompt, split, indices)
 

@@ -12,7 +12,7 @@ from opentelemetry.trace import Span
 
 from actors.search import SearchKey
 from actors.tracing.spans import Tracing, Value, part
-from gpo.context import caller
+from gpo.context import current_caller
 from gpo.data.task import Split
 from gpo.evaluation.evaluator import Evaluation, Evaluator
 from gpo.models.protocol import Usage
@@ -22,7 +22,7 @@ from gpo.score import finite
 from gpo.scoring.candidates import Announce, silent
 from gpo.strategies.acceptance import Acceptance
 from gpo.strategies.proposer import Arrived, Proposals, Proposer, nobody
-from gpo.strategies.reflection import Account, NoReflection, Reflector
+from gpo.strategies.reflection import NoReflection, Reflection, Reflector
 from gpo.strategies.retrieval import Retriever
 from gpo.strategies.summary import NoSummary, Summarizer
 from gpo.trajectory import Candidate, Trajectory
@@ -71,7 +71,7 @@ class TracedGPO(GPO):
         return {
             "gpo.task": self.key.task,
             "gpo.seed": self.key.seed,
-            "gpo.trajectory": caller.get() or str(self.key),
+            "gpo.trajectory": current_caller.get() or str(self.key),
             "gpo.step": len(trajectory.steps),
         }
 
@@ -126,22 +126,22 @@ class _Retriever:
 class _Reflector:
     inner: Reflector
 
-    async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Account:
+    async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Reflection:
         with part("reflect") as span:
-            account = await self.inner.reflect(current, batch, seed=seed)
-            _note_usage(span, account.spending.optimizer)
-            return account
+            reflection = await self.inner.reflect(current, batch, seed=seed)
+            _note_usage(span, reflection.spending.optimizer)
+            return reflection
 
 
 @dataclass(frozen=True, slots=True)
 class _Summarizer:
     inner: Summarizer
 
-    async def summarize(self, trajectory: Trajectory, *, seed: int) -> Account:
+    async def summarize(self, trajectory: Trajectory, *, seed: int) -> Reflection:
         with part("summarize") as span:
-            account = await self.inner.summarize(trajectory, seed=seed)
-            _note_usage(span, account.spending.optimizer)
-            return account
+            reflection = await self.inner.summarize(trajectory, seed=seed)
+            _note_usage(span, reflection.spending.optimizer)
+            return reflection
 
 
 @dataclass(frozen=True, slots=True)

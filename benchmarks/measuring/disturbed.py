@@ -30,7 +30,7 @@ _KILLED = -9
 _LONGEST_LEFT_S = 30.0
 _FIRST_CALL_S = 3.0
 """A command makes no call of a model so soon after its start."""
-_CALLERS = ("Host", "ServeReplica", "cluster.cli")
+_CALLERS = ("TrajectoryActor", "ServeReplica", "cluster.cli")
 """The programs that call models, or wait for those who do."""
 
 

@@ -22,7 +22,7 @@ class Part(StrEnum):
 
 
 PROGRAMS = {
-    "Host": Part.ACTOR,
+    "TrajectoryActor": Part.ACTOR,
     "ServeReplica": Part.REPLICA,
     "ServeController": Part.CONTROLLER,
     "LocalLimiter": Part.LIMITER,

@@ -22,7 +22,7 @@ from gpo.data.task import Split
 from gpo.errors import ConfigError, ModelRefused
 from gpo.evaluation.evaluator import Evaluation
 from gpo.evaluation.metrics import Rubric
-from gpo.limits.authority import LocalLimiter
+from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Spent
 from gpo.models.protocol import Usage
 from gpo.prompt import Prompt
@@ -80,7 +80,7 @@ def evaluate_prompt(
 
 
 async def _within_budget(config: RunConfig, access: Access, work: Awaitable[_T]) -> _T:
-    await access.authority.open_account(access.account, config.budget.build(), Spent())
+    await access.limiter.open_account(access.account, config.budget.build(), Spent())
     return await work
 
 

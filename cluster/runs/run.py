@@ -87,9 +87,9 @@ class Run:
                 searches = build_searches(self._config, self._tasks, services.evaluators, services.access)
                 account = Spending(self._config.budget, services.access, self._record)
                 left_s = account.left_s(earlier + time.monotonic() - started)
-                hosts, spread = services.take_hosts(), placement(self._config, services.metrics)
+                actors, spread = services.take_actors(), placement(self._config, services.metrics)
                 counted = services.metrics.beside(view, self._config, self._record)
-                run_interruptibly(self._follow(searches, hosts, spread, account, left_s, counted, title))
+                run_interruptibly(self._follow(searches, actors, spread, account, left_s, counted, title))
             self._record.status = "failed" if self._record.errors else "completed"
         except BudgetExhausted as exhausted:
             self._record.status, self._record.ended_by = "budget_exhausted", str(exhausted)
@@ -110,7 +110,7 @@ class Run:
     async def _follow(
         self,
         searches: Sequence[Search],
-        hosts: Iterable[Any],
+        actors: Iterable[Any],
         spread: Placement,
         account: Spending,
         left_s: float | None,
@@ -120,7 +120,7 @@ class Run:
         await account.open()
         try:
             async with asyncio.timeout(left_s) as time_left:
-                await self._follow_to_end(searches, hosts, spread, account, view, title)
+                await self._follow_to_end(searches, actors, spread, account, view, title)
         except TimeoutError:
             if not time_left.expired():
                 raise
@@ -131,7 +131,7 @@ class Run:
     async def _follow_to_end(
         self,
         searches: Sequence[Search],
-        hosts: Iterable[Any],
+        actors: Iterable[Any],
         spread: Placement,
         account: Spending,
         view: View,
@@ -143,15 +143,15 @@ class Run:
         try:
             async with FailFastGroup() as parts:
                 parts.begin(self._until_lease_lost())
-                await parts.result(parts.begin(self._take_all(searches, hosts, spread, progress, view)))
+                await parts.result(parts.begin(self._take_all(searches, actors, spread, progress, view)))
         finally:
             ticking.cancel()
 
     async def _take_all(
-        self, searches: Sequence[Search], hosts: Iterable[Any], spread: Placement, progress: Progress, view: View
+        self, searches: Sequence[Search], actors: Iterable[Any], spread: Placement, progress: Progress, view: View
     ) -> None:
         # Closed here rather than by the garbage collector: its actors end before Ray does, whatever goes wrong.
-        async with aclosing(Supervisor(searches, self._folder.checkpoints, spread, hosts).run()) as updates:
+        async with aclosing(Supervisor(searches, self._folder.checkpoints, spread, actors).run()) as updates:
             async for update in updates:
                 self._take(update)
                 progress.rows[update.key].take(update)

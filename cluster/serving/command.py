@@ -96,7 +96,7 @@ def serve_evaluator(
 
 
 async def _watch(account: Spending) -> None:
-    """Keep in mind what is spent, for an authority that is started anew."""
+    """Keep in mind what is spent, for a limiter that is started anew."""
     while True:
         await asyncio.sleep(1.0)
         await account.look()

@@ -14,7 +14,7 @@ _PATIENCE_S, _PAUSE_S = 30.0, 0.5
 
 
 class Spending:
-    """The run's account with the authority over budgets.
+    """The run's account with the limiter over budgets.
 
     Args:
         record: what earlier sittings spent; kept up to date.
@@ -40,14 +40,14 @@ class Spending:
         """Bound what may be spent from now on.
 
         Raises:
-            ClusterError: the authority does not come up.
+            ClusterError: the limiter does not come up.
         """
         last: ConnectionError | None = None
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 while True:
                     try:
-                        return await self._access.authority.open_account(
+                        return await self._access.limiter.open_account(
                             self._access.account, self._budget.build(), self._record.spent
                         )
                     except ConnectionError as lost:
@@ -59,9 +59,9 @@ class Spending:
             raise ClusterError(f"the limiter did not come up: {last or 'no answer'}") from None
 
     async def look(self) -> None:
-        """Bring the record up to date; an authority that is out of reach has nothing to say."""
+        """Bring the record up to date; a limiter that is out of reach has nothing to say."""
         with suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(_PATIENCE_S):
-                self._record.reported = await self._access.authority.account_spent(
+                self._record.reported = await self._access.limiter.account_spent(
                     self._access.account, self._budget.build(), self._record.reported
                 )

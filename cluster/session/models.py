@@ -15,7 +15,8 @@ from gpo.evaluation.evaluator import LocalEvaluator
 from gpo.evaluation.grading import Grader, ModelGrader, RuleGrader
 from gpo.evaluation.metrics import Rubric, Scorer
 from gpo.limits.gate import Gate
-from gpo.limits.messages import Authority, Budget, Pool
+from gpo.limits.limiter import Limiter
+from gpo.limits.messages import Budget, Pool
 from gpo.models.cached import CachedModel
 from gpo.models.embedding import StaticEmbedder
 from gpo.models.endpoint import Endpoint
@@ -87,12 +88,12 @@ class Access:
 
     Attributes:
         urls: of the embedded models.
-        authority: over limits and budgets.
+        limiter: over limits and budgets.
         account: who pays.
     """
 
     urls: EmbeddedUrls
-    authority: Authority
+    limiter: Limiter
     account: str
 
 
@@ -177,7 +178,7 @@ def _gate(config: RunConfig, role: Role, access: Access) -> Gate:
         has_budget=budget != Budget(),
         has_call_budget=budget.calls is not None,
     )
-    return Gate(access.authority, pool)
+    return Gate(access.limiter, pool)
 
 
 def _place(

@@ -37,19 +37,19 @@ class Services:
     Attributes:
         evaluators: task name → its evaluator.
         access: how the models are reached.
-        hosts: actors that stand ready for the first run's trajectories.
+        actors: actors that stand ready for the first run's trajectories.
         metrics: what counts, and tells what was counted.
     """
 
     evaluators: Mapping[str, ServeEvaluator]
     access: Access
-    hosts: list[Any]
+    actors: list[Any]
     metrics: Metrics
 
-    def take_hosts(self) -> list[Any]:
+    def take_actors(self) -> list[Any]:
         """The actors that stand ready, for one run: they end with it."""
-        taken = list(self.hosts)
-        self.hosts.clear()
+        taken = list(self.actors)
+        self.actors.clear()
         return taken
 
 
@@ -131,10 +131,10 @@ class Session:
         view.status(f"Starting the evaluator{shortage}")
         start_serve()
         # Their processes take seconds to load what they need: better now, beside the evaluator's.
-        authority = LimiterActor().start()
+        limiter = LimiterActor().start()
         spread, number = placement(config, metrics), min(self._num_actors, os.cpu_count() or 1)
-        hosts = [spread.host(preloaded(config)) for _ in range(number)]
-        access = Access(urls, authority, account=self._name)
+        actors = [spread.start_actor(preloaded(config)) for _ in range(number)]
+        access = Access(urls, limiter, account=self._name)
         handle = self._stack.enter_context(
             evaluator(
                 self._name,
@@ -148,7 +148,7 @@ class Session:
         metrics.ready()
         self._stack.callback(metrics.finish)
         evaluators = {task.name: ServeEvaluator(handle, task.name) for task in self._tasks}
-        return Services(evaluators, access, hosts, metrics)
+        return Services(evaluators, access, actors, metrics)
 
 
 def preloaded(config: RunConfig) -> Sequence[str]:

@@ -71,7 +71,7 @@ async def confirm(
     params: Params,
     folder: Folder,
     services: Services,
-    hosts: ActorPool,
+    pool: ActorPool,
     announce: Callable[[str, int, int], None],
 ) -> Confirmation:
     """Run both settings on the held-out tasks, side by side; those that were run before cost nothing.
@@ -89,7 +89,7 @@ async def confirm(
         return Confirmation(trial, settings, {}, None)
     space = replace(config.space, base=config.holdout)
     scores = await gather(
-        _tested(name, chosen, space, config, folder / f"{name}-{_held_out(config, chosen)}", services, hosts, announce)
+        _tested(name, chosen, space, config, folder / f"{name}-{_held_out(config, chosen)}", services, pool, announce)
         for name, chosen in settings.items()
     )
     best, paper = scores
@@ -106,7 +106,7 @@ async def _tested(
     config: SweepConfig,
     folder: Folder,
     services: Services,
-    hosts: ActorPool,
+    pool: ActorPool,
     announce: Callable[[str, int, int], None],
 ) -> dict[str, float]:
     holdout = config.holdout
@@ -116,7 +116,7 @@ async def _tested(
     async with leased_folder(folder) as place:
         population = Population(tuned, config.holdout_tasks, place, name=f"{config.study}-{name}", is_tested=True)
         announce(name, population.steps, population.num_steps)
-        async for step in population.run(services, hosts):
+        async for step in population.run(services, pool):
             announce(name, step, population.num_steps)
         record = population.record
         if record.errors:

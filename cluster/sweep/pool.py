@@ -32,7 +32,7 @@ class ActorPool:
     """
 
     def __init__(self, config: RunConfig, services: Services) -> None:
-        self.placement, self._spare = placement(config, services.metrics), services.take_hosts()
+        self.placement, self._spare = placement(config, services.metrics), services.take_actors()
         self._preload = preloaded(config)
         self._wanted = True
 
@@ -41,10 +41,10 @@ class ActorPool:
 
     def __next__(self) -> Any:
         if not self._spare:
-            self._spare.append(self.placement.host(self._preload))
+            self._spare.append(self.placement.start_actor(self._preload))
         taken = self._spare.pop(0)
         if self._wanted and not self._spare:
-            self._spare.append(self.placement.host(self._preload))
+            self._spare.append(self.placement.start_actor(self._preload))
         return taken
 
     @property

@@ -84,7 +84,7 @@ class Population:
         """Whether there is nothing left to do."""
         return all(self._is_done(key) for key in self.record.keys)
 
-    async def run(self, services: Services, hosts: ActorPool) -> AsyncGenerator[int, None]:
+    async def run(self, services: Services, pool: ActorPool) -> AsyncGenerator[int, None]:
         """Carry the trajectories on; yields each number of steps once all have taken them.
 
         Whoever closes the generator ends the population at once; its checkpoints stand, its actors are given back.
@@ -99,7 +99,7 @@ class Population:
             for search in build_searches(self._config, self._tasks, services.evaluators, services.access)
         ]
         placed = placement(self._config, services.metrics)
-        supervisor = Supervisor(searches, self._folder.checkpoints, placed, hosts, pool=hosts)
+        supervisor = Supervisor(searches, self._folder.checkpoints, placed, pool, pool=pool)
         self.record.status, began, before = "running", time.monotonic(), self.record.wall_s
         try:
             async with aclosing(supervisor.run()) as updates:

@@ -161,11 +161,11 @@ class SweepSession:
         await account.open()
         self._metrics = SweepMetrics(services.metrics, budget)
         await self._call(self._measure)
-        hosts = ActorPool(self._config.base, services)
+        pool = ActorPool(self._config.base, services)
         beating = asyncio.create_task(self._beats(account))
         try:
             async with asyncio.timeout(left_s) as time_left:
-                working = asyncio.create_task(self._to_end(services, hosts))
+                working = asyncio.create_task(self._to_end(services, pool))
                 try:
                     await asyncio.wait([working, beating], return_when=asyncio.FIRST_COMPLETED)
                     if beating.done():
@@ -184,20 +184,20 @@ class SweepSession:
             try:
                 await asyncio.sleep(2 * SETTLES_S)  # the last calls are accounted for before those who made them end
             finally:
-                await hosts.end()
+                await pool.end()
                 await account.look()
 
-    async def _to_end(self, services: Services, hosts: ActorPool) -> None:
-        await gather(self._take_trials(services, hosts) for _ in range(self._config.section.max_parallel_trials))
+    async def _to_end(self, services: Services, pool: ActorPool) -> None:
+        await gather(self._take_trials(services, pool) for _ in range(self._config.section.max_parallel_trials))
         if self._config.holdout is not None:
-            await self._confirm(services, hosts)
+            await self._confirm(services, pool)
 
-    async def _take_trials(self, services: Services, hosts: ActorPool) -> None:
+    async def _take_trials(self, services: Services, pool: ActorPool) -> None:
         """Run one trial after the other, until all trials of all processes are over."""
         while True:
             claim = await self._call(self._study.claim)
             if claim is None:
-                await hosts.last()
+                await pool.last()
                 claim = await self._taken_over()
             if claim is None:
                 if await self._call(self._study.is_over):
@@ -205,7 +205,7 @@ class SweepSession:
                 # Others are at work. Should they die, somebody must go on with theirs.
                 await asyncio.sleep(_LOOK_S)
                 continue
-            await self._run(claim, services, hosts)
+            await self._run(claim, services, pool)
 
     async def _taken_over(self) -> Claim | None:
         for number in await self._call(self._study.abandoned):
@@ -216,7 +216,7 @@ class SweepSession:
                     return claim
         return None
 
-    async def _run(self, claim: Claim, services: Services, hosts: ActorPool) -> None:
+    async def _run(self, claim: Claim, services: Services, pool: ActorPool) -> None:
         def announce(news: TrialNews) -> None:
             if news.outcome == "failed":
                 self.ending.failures.append(f"trial {news.number}: {news.error}")
@@ -224,7 +224,7 @@ class SweepSession:
                 self._metrics.progress()
             self._view.trial(news)
 
-        work = asyncio.create_task(run_trial(claim, self._config, self._study, services, hosts, self._call, announce))
+        work = asyncio.create_task(run_trial(claim, self._config, self._study, services, pool, self._call, announce))
         self._running[claim.number] = (claim, work)
         try:
             await work
@@ -242,7 +242,7 @@ class SweepSession:
         await self._call(self._study.put_down, claim)
         await self._call(self._measure)
 
-    async def _confirm(self, services: Services, hosts: ActorPool) -> None:
+    async def _confirm(self, services: Services, pool: ActorPool) -> None:
         while (best := await self._call(self._unconfirmed)) is not None:
             if await self._call(self._study.may_confirm):
                 await asyncio.sleep(unsettled_s(self._config.section.lease_s))
@@ -254,7 +254,7 @@ class SweepSession:
             return
         self._view.status("Holding the best trial against the paper's setting, on held-out tasks")
         confirmation = await confirm(
-            self._config, best.number, dict(best.params), self._folder / "holdout", services, hosts,
+            self._config, best.number, dict(best.params), self._folder / "holdout", services, pool,
             self._view.confirming,
         )  # fmt: skip
         key = confirmation_key(self._config, dict(best.params))

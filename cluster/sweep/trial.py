@@ -52,7 +52,7 @@ async def run_trial(
     config: SweepConfig,
     study: SharedStudy,
     services: Services,
-    hosts: ActorPool,
+    pool: ActorPool,
     call: Call,
     announce: Callable[[TrialNews], None],
 ) -> None:
@@ -79,7 +79,7 @@ async def run_trial(
         async with leased_folder(Folder.at(claim.folder)) as folder:
             name = f"{config.study}-{claim.number:04d}"
             population = Population(tuned, config.tasks, folder, name=name, is_tested=False)
-            pruned = await _carried_on(claim, population, study, services, hosts, call, announce)
+            pruned = await _carried_on(claim, population, study, services, pool, call, announce)
             await _told(claim, population, study, call, announce, pruned=pruned)
     except LeaseHeld as error:  # by none that works on the study: somebody resumes it as a run
         await failed(error)
@@ -90,7 +90,7 @@ async def _carried_on(
     population: Population,
     study: SharedStudy,
     services: Services,
-    hosts: ActorPool,
+    pool: ActorPool,
     call: Call,
     announce: Callable[[TrialNews], None],
 ) -> bool:
@@ -104,7 +104,7 @@ async def _carried_on(
     # What was reached before is told again: whoever was at it may have died before it told.
     pruned = any([await is_hopeless(step) for step in range(1, population.steps + 1)]) and not population.is_complete
     if not pruned:
-        async with aclosing(population.run(services, hosts)) as steps:
+        async with aclosing(population.run(services, pool)) as steps:
             async for step in steps:
                 # After the last step there is nothing to be saved by giving up.
                 if await is_hopeless(step) and step < population.num_steps:

@@ -49,7 +49,7 @@ class Account:
 
         Less than before is old news.
 
-        What it says first is where its count begins here: an authority that was started anew has that from others.
+        What it says first is where its count begins here: a limiter that was started anew has that from others.
         """
         known = self._holders.setdefault(holder, _Holder(spent, returned))
         returned_before = known.returned

@@ -1,4 +1,4 @@
-"""The gate before a process's calls to one model: what the authority granted, handed out to those who wait in turn."""
+"""The gate before a process's calls to one model: what the limiter granted, handed out to those who wait in turn."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from gpo.context import caller
+from gpo.context import current_caller
 from gpo.errors import BudgetExhausted, OutOfReach, Part
 from gpo.events import Request
 from gpo.limits.fair_queue import FairQueue
-from gpo.limits.messages import LEASE_S, Authority, Grant, Pool, Report, Spent
+from gpo.limits.limiter import Limiter
+from gpo.limits.messages import LEASE_S, Grant, Pool, Report, Spent
 from gpo.models.protocol import Usage
 from gpo.process import process_mark
 
@@ -30,9 +31,9 @@ _TURN_ROUNDS = 4
 _COALESCED_S = 0.005
 """What changes within so short a time is reported at once."""
 SETTLES_S = 0.25
-"""How long after the last call has ended the authority is told what all of them cost."""
+"""How long after the last call has ended the limiter is told what all of them cost."""
 _PATIENCE_S = 60.0
-"""How long the authority may be out of reach."""
+"""How long the limiter may be out of reach."""
 _SILENCE_S = 15.0
 """How much later than it was asked to it may reply."""
 _FIRST_COMPLETION_TOKENS = 256
@@ -40,12 +41,12 @@ _FIRST_COMPLETION_TOKENS = 256
 
 @dataclass(frozen=True)
 class Gate:
-    """Lets calls through as the authority grants it. Holds nothing until its first call, so it pickles.
+    """Lets calls through as the limiter grants it. Holds nothing until its first call, so it pickles.
 
-    A place is taken without asking anybody while the gate has one; the authority is asked for many at once.
+    A place is taken without asking anybody while the gate has one; the limiter is asked for many at once.
     """
 
-    authority: Authority
+    limiter: Limiter
     pool: Pool
 
     @asynccontextmanager
@@ -60,9 +61,9 @@ class Gate:
 
         Raises:
             BudgetExhausted: nothing may be called any more.
-            OutOfReach: the authority was, for a minute.
+            OutOfReach: the limiter was, for a minute.
         """
-        live, owner = self._live, caller.get()
+        live, owner = self._live, current_caller.get()
         admission = Admission(live.version, prompt_characters / 4 + live.expected_completion(max_tokens))
         request = Request(self.pool, owner)
         await request.admitted(live.enter(owner, admission.expected_tokens))
@@ -77,7 +78,7 @@ class Gate:
     def _live(self) -> _Live:
         live: _Live | None = self.__dict__.get("_in_use")
         if live is None or live.loop is not asyncio.get_running_loop():
-            before, live = live, _Live(self.authority, self.pool)
+            before, live = live, _Live(self.limiter, self.pool)
             if before is not None:
                 live.succeed(before)
             self.__dict__["_in_use"] = live
@@ -117,8 +118,8 @@ class Admission:
 class _Live:
     """A gate in use; belongs to one event loop."""
 
-    def __init__(self, authority: Authority, pool: Pool) -> None:
-        self._authority, self._pool, self._process = authority, pool, process_mark()
+    def __init__(self, limiter: Limiter, pool: Pool) -> None:
+        self._limiter, self._pool, self._process = limiter, pool, process_mark()
         self.loop = self._loop = asyncio.get_running_loop()
         self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
         self._num_waiting = 0
@@ -133,7 +134,7 @@ class _Live:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        """As a holder that the authority has not heard of."""
+        """As a holder that the limiter has not heard of."""
         self._holder, self._number, self._epoch = uuid4().hex, 0, 0
         self._places = self._permits = self._received = self._returned = 0
         self._contended = self._is_exhausted = False
@@ -217,7 +218,7 @@ class _Live:
 
     @property
     def _has_places_to_give_back(self) -> bool:
-        """Whether others wait for places of which the authority does not know that they are not needed here."""
+        """Whether others wait for places of which the limiter does not know that they are not needed here."""
         is_ending = self._told.places > max(self._places, self._num_under_way)
         return is_ending or (self._contended and self._places > self._demand and self._told.demand > self._demand)
 
@@ -297,7 +298,7 @@ class _Live:
         self._tokens_beyond += report.tokens_beyond
 
     def _report_soon(self, delay_s: float = 0.0) -> None:
-        """Tell what changed, if the authority would not do the same without it."""
+        """Tell what changed, if the limiter would not do the same without it."""
         if self._talking is None or self._talking.done():
             self._talking = asyncio.create_task(self._talk())
         elif self._telling is None and (delay_s or not self._is_wanting_told()):
@@ -310,7 +311,7 @@ class _Live:
             self._report_soon(_COALESCED_S)
 
     def _is_wanting_told(self) -> bool:
-        """Whether the authority knows that we want more than we have."""
+        """Whether the limiter knows that we want more than we have."""
         if self._is_exhausted or (self._permits < self._usable_permits and not self._told.permits_wanted):
             return False
         return self._told.demand > self._places or self._told.permits_wanted > 0
@@ -320,7 +321,7 @@ class _Live:
         self._telling = None
         report = self._report()
         try:
-            await self._authority.tell(report)
+            await self._limiter.tell(report)
         except ConnectionError:
             self._take_back(report)  # the exchange will notice, too, and try again
 
@@ -339,7 +340,7 @@ class _Live:
             try:
                 wait_s = _BUSY_S if report.demand else _QUIET_S
                 async with asyncio.timeout(wait_s + _SILENCE_S):
-                    grant = await self._authority.exchange(report, wait_s)
+                    grant = await self._limiter.exchange(report, wait_s)
             except (ConnectionError, TimeoutError) as lost:
                 self._take_back(report)
                 said = str(lost) or "no answer"
@@ -361,7 +362,7 @@ class _Live:
         self._begin_anew()
         self._talking = None
         try:
-            await self._authority.tell(leaving)
+            await self._limiter.tell(leaving)
         except ConnectionError:
             return  # it will be missed
 
@@ -373,7 +374,7 @@ class _Live:
             self._is_exhausted = bool(grant.exhausted)
             self._permits += grant.permits
             self._received += grant.permits
-            self.version = grant.version  # lower than before, where the authority was started anew
+            self.version = grant.version  # lower than before, where the limiter was started anew
         if grant.pause_s:
             self._paused_until = self._loop.time() + grant.pause_s
             self._loop.call_later(grant.pause_s, self._admit)

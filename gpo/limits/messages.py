@@ -1,9 +1,8 @@
-"""What gates and the authority tell each other. All are values that travel by pickling; times are durations."""
+"""What gates and the limiter tell each other. All are values that travel by pickling; times are durations."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,47 +139,5 @@ class Grant:
 
 
 LEASE_S = 10.0
-"""How long a grant holds, in seconds. A gate whose process died is missed after as long, where the authority cannot see
+"""How long a grant holds, in seconds. A gate whose process died is missed after as long, where the limiter cannot see
 that at once, and what it held is given to others."""
-
-
-class Authority(Protocol):
-    """Grants what may be called. One object may serve all processes of a cluster."""
-
-    async def exchange(self, report: Report, wait_s: float) -> Grant:
-        """Take a report; reply when there is something new to grant, or after ``wait_s`` seconds.
-
-        Raises:
-            ConnectionError: it cannot be reached now, and may be later.
-        """
-        ...
-
-    async def tell(self, report: Report) -> None:
-        """Take a report; what follows from it comes with the reply to the holder's exchange under way.
-
-        Raises:
-            ConnectionError: it cannot be reached now, and may be later.
-        """
-        ...
-
-    async def open_account(self, account: str, budget: Budget, spent: Spent) -> None:
-        """Bound what the account may spend from now on.
-
-        Args:
-            spent: what of the budget is spent already.
-
-        Raises:
-            ConnectionError: it cannot be reached now, and may be later.
-        """
-        ...
-
-    async def account_spent(self, account: str, budget: Budget, at_least: Spent) -> Spent:
-        """What the account has spent since it was opened, with what was spent then.
-
-        Args:
-            budget, at_least: what the caller knows, and an authority that was started anew does not.
-
-        Raises:
-            ConnectionError: it cannot be reached now, and may be later.
-        """
-        ...

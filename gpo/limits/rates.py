@@ -142,7 +142,7 @@ class AdaptiveConcurrency:
 
     def refused(self, calls: int, version: int) -> None:
         """So many that were begun under this version were too many."""
-        if version != self.version or calls == 0:  # a newer one is that of an authority that is no more
+        if version != self.version or calls == 0:  # a newer one is that of a limiter that is no more
             return
         self._too_many = self.limit
         self.limit = max(1, min(int(self.limit * _DECREASE), self.limit - calls))

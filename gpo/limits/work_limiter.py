@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gpo.context import caller
+from gpo.context import current_caller
 from gpo.limits.fair_queue import FairQueue
 
 
@@ -29,7 +29,7 @@ class WorkLimiter:
     async def entered(self, size: float) -> AsyncIterator[None]:
         """WorkLimiter for a piece of work of this size, once it is its turn; callers are told apart by ``caller``."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.push(caller.get(), (place, size), size)
+        self._waiting.push(current_caller.get(), (place, size), size)
         self._admit()
         try:
             await place

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 
 from gpo import events as observing
 from gpo.errors import ConfigError, GPOError, ModelRefused, ModelUnavailable, RefusalReason
-from gpo.limits.authority import LocalLimiter
 from gpo.limits.gate import Gate
+from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Pool
 from gpo.models.bodies import PACKINGS, ReplyTooLarge, bound_reply
 from gpo.models.protocol import Usage
@@ -233,7 +233,7 @@ class Endpoint:
             ModelUnavailable: after ``max_attempts`` tries that count, or ``patience_s`` of others.
             ModelRefused: at once.
             BudgetExhausted: nothing may be called any more.
-            OutOfReach: the limits' authority is.
+            OutOfReach: the limiter is.
         """
 
         async def once() -> _T:

@@ -20,25 +20,24 @@ from gpo.text import without_controls
 from gpo.trajectory import Candidate, Spending
 
 _MAX_CHARACTERS = 10_000
-"""Of an account; it is asked for in five sentences, and goes into every later meta-prompt."""
+"""A longer reflection is cut here. The request asks for five sentences, and the text enters every later meta-prompt."""
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """A text by the optimizer model on the search so far, and what it cost; ``None`` where there was nothing to say."""
+class Reflection:
+    """What the optimizer model wrote about the search, and its cost; ``text`` is ``None`` if it wrote nothing."""
 
     text: str | None = None
     spending: Spending = field(default_factory=Spending)
 
 
-async def account(model: ChatModel, sampling: Sampling, seed: int, request: str) -> Account:
-    """Have the optimizer model write an account.
+async def write_reflection(model: ChatModel, sampling: Sampling, seed: int, request: str) -> Reflection:
+    """Ask the optimizer model for a reflection or summary of at most 10,000 characters; the rest is cut.
 
-    An empty reply, or one that the endpoint will not give to this request, is no account; the search goes on without.
-    One of more than 10,000 characters is cut there.
+    If the reply is empty or the endpoint refuses this request, ``text`` is ``None`` and the search continues without.
 
     Raises:
-        ModelUnavailable, ModelRefused: the optimizer model could not be asked.
+        ModelUnavailable, ModelRefused: the optimizer model could not be called.
     """
     messages: list[Message] = [{"role": "user", "content": request}]
     try:
@@ -46,23 +45,23 @@ async def account(model: ChatModel, sampling: Sampling, seed: int, request: str)
     except ModelRefused as refusal:
         if refusal.reason is not RefusalReason.REQUEST:
             raise
-        return Account(None, Spending(optimizer=Usage(failures=1)))
+        return Reflection(None, Spending(optimizer=Usage(failures=1)))
     text = without_controls(reply.text).strip()[:_MAX_CHARACTERS]
-    return Account(text or None, Spending(optimizer=reply.usage))
+    return Reflection(text or None, Spending(optimizer=reply.usage))
 
 
 class Reflector(Protocol):
     """Finds out what is wrong with the current prompt."""
 
-    async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Account:
-        """An account of the failures on a batch of train examples.
+    async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Reflection:
+        """Reflect on the failures in a batch of train examples.
 
         Args:
-            batch: positions in the train split.
-            seed: decides everything random here.
+            batch: indices into the train split.
+            seed: fixes all randomness.
 
         Raises:
-            ModelError, EvaluationError: a model could not be asked.
+            ModelError, EvaluationError: a model could not be called.
         """
         ...
 
@@ -71,8 +70,8 @@ class Reflector(Protocol):
 class NoReflection:
     """Prompts and scores are the whole direction. GPO's own choice; costs nothing."""
 
-    async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Account:
-        return Account()
+    async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Reflection:
+        return Reflection()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +91,7 @@ class FailureReflector:
     examples: Sequence[Example]
     num_failures: int = 3
 
-    async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Account:
+    async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Reflection:
         answers = await self.answerer.answer(current.prompt, Split.TRAIN, batch)
         spending = sum((answer.spending for answer in answers), start=Spending())
         failures = [
@@ -101,11 +100,11 @@ class FailureReflector:
             if (value := answer.value) is not None and value < 1
         ]
         if not failures:
-            return Account(None, spending)
+            return Reflection(None, spending)
         worst = sorted(failures, key=lambda failure: failure[0])[: self.num_failures]
         shown = "\n\n".join(_failure(self.examples[index], answer) for _, index, answer in worst)
-        reflection = await account(self.model, self.sampling, seed, _request(current, shown))
-        return Account(reflection.text, spending + reflection.spending)
+        reflection = await write_reflection(self.model, self.sampling, seed, _request(current, shown))
+        return Reflection(reflection.text, spending + reflection.spending)
 
 
 def _failure(example: Example, answer: Answered) -> str:

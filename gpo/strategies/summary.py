@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gpo.models.protocol import ChatModel, Sampling
-from gpo.strategies.reflection import Account, account
+from gpo.strategies.reflection import Reflection, write_reflection
 from gpo.strategies.sections import SCALE, joined, neutral, ordered, shown, titled
 from gpo.trajectory import Step, Trajectory
 
@@ -18,11 +18,11 @@ from gpo.trajectory import Step, Trajectory
 class Summarizer(Protocol):
     """Carries what was learnt from step to step."""
 
-    async def summarize(self, trajectory: Trajectory, *, seed: int) -> Account:
-        """An account of all steps so far, for the next one.
+    async def summarize(self, trajectory: Trajectory, *, seed: int) -> Reflection:
+        """Summarize all steps so far, for the next step.
 
         Raises:
-            ModelError: the optimizer model could not be asked.
+            ModelError: the optimizer model could not be called.
         """
         ...
 
@@ -31,8 +31,8 @@ class Summarizer(Protocol):
 class NoSummary:
     """Nothing is carried on in words. GPO's own choice; costs nothing."""
 
-    async def summarize(self, trajectory: Trajectory, *, seed: int) -> Account:
-        return Account()
+    async def summarize(self, trajectory: Trajectory, *, seed: int) -> Reflection:
+        return Reflection()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +50,9 @@ class RunningSummary:
     sampling: Sampling
     show_scores: bool = True
 
-    async def summarize(self, trajectory: Trajectory, *, seed: int) -> Account:
+    async def summarize(self, trajectory: Trajectory, *, seed: int) -> Reflection:
         if not trajectory.steps:
-            return Account()
+            return Reflection()
         before = trajectory.steps[-2].successor if len(trajectory.steps) > 1 else trajectory.initial
         last = trajectory.steps[-1]
         sections = [
@@ -70,8 +70,8 @@ class RunningSummary:
                 "be wrong, and do not write a prompt.",
             ),
         ]
-        summary = await account(self.model, self.sampling, seed, joined(*sections))
-        return Account(summary.text or last.direction.summary, summary.spending)
+        summary = await write_reflection(self.model, self.sampling, seed, joined(*sections))
+        return Reflection(summary.text or last.direction.summary, summary.spending)
 
     def _tried(self, step: Step) -> str:
         candidates = ordered(step.candidates, by_score=self.show_scores)

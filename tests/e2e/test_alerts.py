@@ -141,8 +141,8 @@ def test_every_alert_fires_in_its_fault(
         for _ in range(4):
             known = _num_steps(tmp_path)
             until(lambda known=known: _num_steps(tmp_path) > known, "a step is taken")
-            (host,) = _processes(command, "Host")
-            os.kill(host, signal.SIGKILL)
+            (actor,) = _processes(command, "TrajectoryActor")
+            os.kill(actor, signal.SIGKILL)
         await_alerts("GpoActorRestartLoop")
 
         os.kill(command.process.pid, signal.SIGSTOP)  # which answers the scrapes

@@ -13,7 +13,7 @@ from cluster.config.loading import load_config
 from cluster.runs.searches import build_searches
 from cluster.session.models import Access, build_evaluators, build_tasks
 from gpo.data.task import Split
-from gpo.limits.authority import LocalLimiter
+from gpo.limits.limiter import LocalLimiter
 
 SIZE = Size(tasks=2, seeds=2, steps=2, candidates=3)
 PLAN = [(1.0, Part.REPLICA), (2.0, Part.ACTOR), (0.5, Part.LIMITER), (1.5, Part.CONTROLLER), (1.5, Part.DRIVER)]

@@ -10,7 +10,7 @@ from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from cluster.config import load_config
 from cluster.session.models import Access, build_evaluators, build_tasks
 from gpo.data.task import Split
-from gpo.limits.authority import LocalLimiter
+from gpo.limits.limiter import LocalLimiter
 from gpo.prompt import Prompt
 
 if TYPE_CHECKING:

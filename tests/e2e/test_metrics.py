@@ -115,9 +115,9 @@ def test_counters_equal_the_endpoints_log_when_processes_were_killed(
     until(lambda: exporter.sums("gpo_steps_total").total() >= 2, "some steps are taken and told")
     endpoint.behaviour = HELD
     until(lambda: _is_settled(endpoint, exporter), "all that was answered is counted", timeout_s=12)
-    hosts, (replica, *_) = _processes(command, "Host"), _processes(command, "ServeReplica:")
-    assert len(hosts) == 2
-    for number in (*hosts, replica):
+    actors, (replica, *_) = _processes(command, "TrajectoryActor"), _processes(command, "ServeReplica:")
+    assert len(actors) == 2
+    for number in (*actors, replica):
         os.kill(number, signal.SIGKILL)
     endpoint.behaviour = FAULTY
     finished = command.finish()

@@ -34,20 +34,20 @@ class Endpoint:
 
 
 async def test_calls_go_on_when_the_authority_dies_and_its_memory_is_made_good(cluster: None) -> None:
-    authority, endpoint = LimiterActor(f"limiter-{uuid4().hex}").start(), Endpoint()
+    limiter, endpoint = LimiterActor(f"limiter-{uuid4().hex}").start(), Endpoint()
     budget = Budget(calls=1000)
-    await authority.open_account("run", budget, Spent(calls=5))
+    await limiter.open_account("run", budget, Spent(calls=5))
     pool = Pool("http://here/v1", "model", 8, 8, account="run", has_budget=True, has_call_budget=True)
-    gates = [Gate(authority, pool), Gate(LimiterActor(authority.name), pool)]
+    gates = [Gate(limiter, pool), Gate(LimiterActor(limiter.name), pool)]
     first = [asyncio.create_task(endpoint.call(gates[number % 2])) for number in range(200)]
     while endpoint.answered < 60:  # noqa: ASYNC110  # counted by the calls themselves
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.5)
-    known = await authority.account_spent("run", budget, Spent())
+    known = await limiter.account_spent("run", budget, Spent())
     assert known.calls > 60
 
-    ray.kill(authority._actor, no_restart=False)
-    again = authority
+    ray.kill(limiter._actor, no_restart=False)
+    again = limiter
     for _ in range(100):
         try:
             spent = await again.account_spent("run", budget, known)

@@ -31,7 +31,7 @@ from cluster.session.deployments import embedded_models, evaluator, start_serve
 from cluster.session.models import Access, build_evaluators, build_tasks
 from cluster.session.ray_session import ray_session
 from gpo.checkpoint import Checkpoint
-from gpo.limits.authority import LocalLimiter
+from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Spent
 from gpo.models.endpoint import Endpoint
 from gpo.models.openai import OpenAICompatibleModel
@@ -137,11 +137,17 @@ async def test_parts_that_are_killed_come_back_and_nothing_is_lost(
     endpoint.requests.clear()
     endpoint.behaviour = Behaviour(latency_s=LATENCY_S)
 
-    parts = ["ray::Host", "ray::ServeReplica", "ray::LocalLimiter", "ray::ServeController", "ray::ServeReplica"]
+    parts = [
+        "ray::TrajectoryActor",
+        "ray::ServeReplica",
+        "ray::LocalLimiter",
+        "ray::ServeController",
+        "ray::ServeReplica",
+    ]
     killing = Killing(endpoint, pids, parts, after=75)
     config = make_config(tmp_path / "killed", endpoint.base_url)
     with _standing(config, tmp_path / "checkpoints") as (supervisor, access):
-        await access.authority.open_account(access.account, Budget(), Spent())
+        await access.limiter.open_account(access.account, Budget(), Spent())
         async with asyncio.timeout(120):
             killer = asyncio.create_task(killing.go())
             finals = await _finals(supervisor.run())
@@ -171,7 +177,7 @@ async def test_a_search_that_is_given_up_leaves_nobody_who_calls(
     (tmp_path / "given-up").mkdir()
     config = make_config(tmp_path / "given-up", endpoint.base_url, evaluation={"val_size": 60, "test_size": 1})
     with _standing(config, tmp_path / "checkpoints") as (supervisor, access):
-        await access.authority.open_account(access.account, Budget(), Spent())
+        await access.limiter.open_account(access.account, Budget(), Spent())
 
         async def follow() -> None:
             await _finals(supervisor.run())

@@ -301,16 +301,16 @@ async def test_a_refused_key_or_model_ends_all_searches(reason: RefusalReason, t
 
 @pytest.mark.usefixtures("cluster")
 async def test_actors_that_are_given_back_carry_on_other_searches(tmp_path: Path) -> None:
-    hosts: list[Any] = []
+    actors: list[Any] = []
 
     class Spare:
         takes_back = True
 
         def give_back(self, actor: Any) -> None:
-            hosts.append(actor)
+            actors.append(actor)
 
     async def run(name: str, *searches: Search, give_up: bool = False) -> dict[SearchKey, Update]:
-        taken = [hosts.pop() for _ in searches if hosts]
+        taken = [actors.pop() for _ in searches if actors]
         store = CheckpointStore(Folder(str(tmp_path / name)))
         supervisor = Supervisor(searches, store, Placement(1, 0.1, 2), taken, pool=Spare())
         last = {}
@@ -322,7 +322,7 @@ async def test_actors_that_are_given_back_carry_on_other_searches(tmp_path: Path
         return last
 
     def pids() -> list[int]:
-        found: list[int] = ray.get([actor.__ray_call__.remote(lambda _: os.getpid()) for actor in hosts])
+        found: list[int] = ray.get([actor.__ray_call__.remote(lambda _: os.getpid()) for actor in actors])
         return sorted(found)
 
     async def completes(name: str) -> None:
@@ -347,5 +347,5 @@ async def test_actors_that_are_given_back_carry_on_other_searches(tmp_path: Path
     assert (await run("dying", dying))[dying.key].error is None
     assert len(set(pids()) & set(before)) == 1
     assert len(pids()) == 2
-    for actor in hosts:
+    for actor in actors:
         ray.kill(actor)

@@ -13,7 +13,7 @@ import pytest
 from actors.checkpoints import CheckpointStore
 from actors.folder import Folder
 from actors.search import Phase, Search, SearchKey, Update
-from actors.trajectory_actor import Host
+from actors.trajectory_actor import TrajectoryActor
 from actors.trajectory_worker import TrajectoryWorker
 from gpo.data.task import Split
 from gpo.evaluation.evaluator import Evaluation
@@ -165,7 +165,7 @@ async def test_nothing_begins_after_a_worker_was_stopped(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("is_at_nothing", [True, False])
-async def test_a_host_that_is_ended_says_so_once_and_one_that_can_be_used_again_does_not(is_at_nothing: bool) -> None:
+async def test_an_actor_that_is_ended_says_so_once_and_one_that_can_be_used_again_does_not(is_at_nothing: bool) -> None:
     class Worker:
         async def stop(self) -> bool:
             return is_at_nothing
@@ -174,10 +174,10 @@ async def test_a_host_that_is_ended_says_so_once_and_one_that_can_be_used_again_
         return Worker()
 
     said: list[str] = []
-    host = Host(recording=lambda: lambda: said.append("ended"))
-    host._worker = asyncio.create_task(begun())
-    assert await host.stop(ends=False) == is_at_nothing
+    actor = TrajectoryActor(on_start=lambda: lambda: said.append("ended"))
+    actor._worker = asyncio.create_task(begun())
+    assert await actor.stop(ends=False) == is_at_nothing
     assert said == ([] if is_at_nothing else ["ended"])
     if is_at_nothing:
-        assert await host.stop(ends=True)
+        assert await actor.stop(ends=True)
         assert said == ["ended"]

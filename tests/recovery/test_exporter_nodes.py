@@ -41,8 +41,8 @@ class Counting:
     def __init__(self, ledger: Ledger) -> None:
         self._book = ledger.book("evaluator")
         recorder = Recorder(self._book, ledger.run)
-        recorder.waits(pool := Pool("http://nowhere", "m", 1, 1, role="task"), "t/0")
-        recorder.begins(pool, "t/0", 0.0, is_retry=False)
+        recorder.request_queued(pool := Pool("http://nowhere", "m", 1, 1, role="task"), "t/0")
+        recorder.request_started(pool, "t/0", 0.0, is_retry=False)
         self._book.count(STEPS, ledger.run, "t", "0").add(90)
 
     def count(self, number: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from actors.trajectory_actor import Host
+from actors.trajectory_actor import TrajectoryActor
 from benchmarks.chaos import DRIVER, PARTS, never_killed, table
 from benchmarks.measuring.access_log import CHAT, AnsweredCalls
 from benchmarks.measuring.disturbed import UNDISTURBED, Disturbed, append_row, read_rows
@@ -22,10 +22,10 @@ from benchmarks.measuring.repeats import UNWRITTEN_S, Repeats, repeats
 from benchmarks.measuring.sitting import Household
 from benchmarks.simulated.service import AccessRecord
 from cluster import cli
-from gpo.limits.authority import LocalLimiter
+from gpo.limits.limiter import LocalLimiter
 from serve.embedded_model import EmbeddedModelServer
 
-ACTORS = [Member(number, "0", "Host") for number in (1, 2, 3)]
+ACTORS = [Member(number, "0", "TrajectoryActor") for number in (1, 2, 3)]
 REPLICA, CONTROLLER = Member(4, "0", "ServeReplica"), Member(5, "0", "ServeController")
 DRIVER_PROCESS, DAEMON = Member(6, "0", "cluster.cli"), Member(7, "0", "raylet")
 
@@ -108,7 +108,7 @@ def test_daemons_are_no_part() -> None:
 
 
 def test_parts_are_known_by_the_names_that_they_have() -> None:
-    ours = {kind.__name__ for kind in (Host, LocalLimiter, EmbeddedModelServer)} | {cli.__name__}
+    ours = {kind.__name__ for kind in (TrajectoryActor, LocalLimiter, EmbeddedModelServer)} | {cli.__name__}
     assert set(PROGRAMS) == ours | {"ServeReplica", "ServeController"}
 
 
@@ -195,7 +195,7 @@ NONE, BEYOND = Repeats(0, 0, 0, 0), Repeats(0, 0, 1, 0)
         ({"optimizer": BEYOND}, False),
         ({"num_calls": 0}, False),
         ({"num_calls": 0, "task": None, "optimizer": None}, True),
-        ({"left": ["Host"]}, False),
+        ({"left": ["TrajectoryActor"]}, False),
     ],
 )
 def test_a_run_is_good_that_was_disturbed_and_paid_for_nothing_twice(changes: dict[str, Any], is_good: bool) -> None:

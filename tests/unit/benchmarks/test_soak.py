@@ -14,7 +14,7 @@ from benchmarks.measuring.weighing import Holding, Tolerance, growths, weigh
 from benchmarks.soak import PARTS, table
 
 
-def _holding(program: str = "Host", **changes: Any) -> Holding:
+def _holding(program: str = "TrajectoryActor", **changes: Any) -> Holding:
     usual = {"own": 100_000_000, "rss": 150_000_000, "threads": 10, "files": 50, "sockets": 20, "tasks": 200}
     return Holding(program, **{**usual, "must_count": True, **changes})
 
@@ -60,7 +60,7 @@ def test_a_process_is_weighed(tmp_path: Path) -> None:
         (tmp_path / str(process.pid)).write_text(f"{now_s - 5} 7\n{now_s} 9\n", encoding="ascii")
         members = [Member(process.pid, "0", "a program"), Member(2**30, "0", "gone")]
         (held,) = weigh(members, tmp_path).values()
-        (actor,) = weigh([Member(process.pid, "0", "Host")], tmp_path).values()
+        (actor,) = weigh([Member(process.pid, "0", "TrajectoryActor")], tmp_path).values()
         (tmp_path / str(process.pid)).write_text(f"{now_s - 600} 9\n", encoding="ascii")
         (stale,) = weigh(members, tmp_path).values()
         (uncounted,) = weigh(members, tmp_path / "none").values()
@@ -101,10 +101,10 @@ def test_a_soak_is_flat_where_every_part_is_there_twice_and_flat() -> None:
 
 def test_a_soak_is_not_flat_where_a_part_was_replaced_is_missing_or_was_not_counted() -> None:
     whole = _everybody()
-    (actor,) = [pid for pid, held in whole.items() if held.program == "Host"]
+    (actor,) = [pid for pid, held in whole.items() if held.program == "TrajectoryActor"]
     rest = {pid: held for pid, held in whole.items() if pid != actor}
     text, is_flat = table({**whole, 98: _holding()}, {**whole, 99: _holding()}, [2, 10])
-    assert (is_flat, "Came or went between the two: Host, Host." in text) == (False, True)
+    assert (is_flat, "Came or went between the two: TrajectoryActor, TrajectoryActor." in text) == (False, True)
     text, is_flat = table(whole, {**rest, actor: _holding("IDLE")}, [2, 10])
     assert (is_flat, f"Never weighed twice: {Part.ACTOR}." in text) == (False, True)
     assert not table(rest, rest, [2, 10])[1]

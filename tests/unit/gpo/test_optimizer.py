@@ -17,7 +17,7 @@ from gpo.scoring.candidates import CandidatesUnderWay, silent
 from gpo.strategies.acceptance import BestOfStep, StrictImprovement
 from gpo.strategies.batches import TrainBatches
 from gpo.strategies.proposer import nobody
-from gpo.strategies.reflection import Account, NoReflection
+from gpo.strategies.reflection import NoReflection, Reflection
 from gpo.strategies.retrieval import RelevanceRetriever
 from gpo.strategies.schedule import CosineSchedule
 from gpo.strategies.summary import NoSummary
@@ -160,13 +160,13 @@ async def test_steps_record_what_they_saw_and_did() -> None:
 class Reflecting:
     """Reflects on every prompt by its id."""
 
-    async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Account:
-        return Account(f"on {current.prompt.id} and {len(batch)}", Spending(optimizer=Usage(requests=1)))
+    async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Reflection:
+        return Reflection(f"on {current.prompt.id} and {len(batch)}", Spending(optimizer=Usage(requests=1)))
 
 
 class Summarizing:
-    async def summarize(self, trajectory: Trajectory, *, seed: int) -> Account:
-        return Account(f"after {len(trajectory.steps)}", Spending(optimizer=Usage(requests=1)))
+    async def summarize(self, trajectory: Trajectory, *, seed: int) -> Reflection:
+        return Reflection(f"after {len(trajectory.steps)}", Spending(optimizer=Usage(requests=1)))
 
 
 async def test_reflections_stay_with_the_prompts_that_they_are_on() -> None:

@@ -7,7 +7,7 @@ from cluster.results.outputs import RunRecord
 from cluster.session.budget import Spending
 from cluster.session.models import Access
 from gpo.errors import BudgetExhausted, ClusterError
-from gpo.limits.authority import LocalLimiter
+from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Spent
 
 

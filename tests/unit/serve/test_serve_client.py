@@ -10,7 +10,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import ReplicaUnavailableError
 
-from gpo.context import AboutFilter, caller, log_about
+from gpo.context import AboutFilter, current_caller, log_about
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.errors import EvaluationError, OutOfReach
@@ -176,7 +176,7 @@ async def test_a_replica_answers_for_the_tasks_it_holds() -> None:
 
 async def test_a_block_of_examples_is_one_request_for_each_prompt() -> None:
     handle = Handle()
-    caller.set("some/0")
+    current_caller.set("some/0")
     log_about(step=3)
     evaluator = ServeEvaluator(cast("Any", handle), "desk")
     task = asyncio.create_task(evaluator.evaluate([Prompt("a"), Prompt("b")], Split.VAL, [4, 2]))  # type: ignore[arg-type]

@@ -97,22 +97,22 @@ def test_a_label_set_has_one_number_however_often_it_is_asked_for(tmp_path: Path
 
 def test_calls_are_counted_by_task_and_not_by_trajectory(tmp_path: Path) -> None:
     recorder = Recorder(Book(tmp_path / "node", "r", "evaluator"), "r")
-    for asked_by, outcome in (("a/0", Outcome.ANSWERED), ("a/1", Outcome.ANSWERED), ("b/c/0", Outcome.TOO_MANY)):
-        recorder.waits(POOL, asked_by)
-        recorder.begins(POOL, asked_by, 0.0, is_retry=outcome is Outcome.TOO_MANY)
+    for caller, outcome in (("a/0", Outcome.ANSWERED), ("a/1", Outcome.ANSWERED), ("b/c/0", Outcome.TOO_MANY)):
+        recorder.request_queued(POOL, caller)
+        recorder.request_started(POOL, caller, 0.0, is_retry=outcome is Outcome.TOO_MANY)
         usage = (
-            Usage(prompt_tokens=5, completion_tokens=2, cost_usd=0.5, truncated=asked_by == "a/1")
+            Usage(prompt_tokens=5, completion_tokens=2, cost_usd=0.5, truncated=caller == "a/1")
             if outcome is Outcome.ANSWERED
             else None
         )
-        recorder.ends(POOL, asked_by, outcome, 0.3, usage)
-    recorder.waits(POOL, "a/0")
-    recorder.begins(POOL, "a/0", 0.0, is_retry=False)
-    recorder.waits(POOL, "a/0")
-    recorder.fails(POOL, "a/0", is_final=True)
-    recorder.looks_up("task", "a/1", is_found=True)
-    recorder.looks_up("task", "a/1", is_found=False)
-    recorder.saves("a/1")
+        recorder.request_ended(POOL, caller, outcome, 0.3, usage)
+    recorder.request_queued(POOL, "a/0")
+    recorder.request_started(POOL, "a/0", 0.0, is_retry=False)
+    recorder.request_queued(POOL, "a/0")
+    recorder.call_failed(POOL, "a/0", is_final=True)
+    recorder.cache_lookup("task", "a/1", is_hit=True)
+    recorder.cache_lookup("task", "a/1", is_hit=False)
+    recorder.checkpoint_saved("a/1")
     series = _series(tally(pages(tmp_path / "node")))
     expected = {
         "gpo_model_requests_total r a task m answered": 2,
@@ -144,10 +144,10 @@ from gpo.events import Outcome
 book = Book(Path(sys.argv[1]), "r", "trajectories")
 recorder, pool = Recorder(book, "r"), Pool("http://nowhere", "m", 1, 1, role="task")
 for number in range(5):
-    recorder.waits(pool, "a/0")
-    recorder.begins(pool, "a/0", 0.0, is_retry=False)
+    recorder.request_queued(pool, "a/0")
+    recorder.request_started(pool, "a/0", 0.0, is_retry=False)
     if number < 3:
-        recorder.ends(pool, "a/0", Outcome.CANCELLED, 0.1, None)
+        recorder.request_ended(pool, "a/0", Outcome.CANCELLED, 0.1, None)
 book.count(SCORE, "r", "a", "0", "best").set(0.5)
 if sys.argv[2] == "farewell":
     book.close()
@@ -205,11 +205,11 @@ def test_a_lost_node_is_told_of_as_if_each_of_its_processes_had_been_killed(tmp_
     for book in books:
         recorder = Recorder(book, "r")
         for outcome in (Outcome.ANSWERED, None):
-            recorder.waits(POOL, "a/0")
-            recorder.begins(POOL, "a/0", 0.1, is_retry=False)
+            recorder.request_queued(POOL, "a/0")
+            recorder.request_started(POOL, "a/0", 0.1, is_retry=False)
             if outcome is not None:
-                recorder.ends(POOL, "a/0", outcome, 0.3, Usage(prompt_tokens=5))
-        recorder.waits(POOL, "a/0")
+                recorder.request_ended(POOL, "a/0", outcome, 0.3, Usage(prompt_tokens=5))
+        recorder.request_queued(POOL, "a/0")
         book.count(SCORE, "r", "a", "0", "best").set(0.5)
     books[0].close()
     found = list(pages(tmp_path / "node"))

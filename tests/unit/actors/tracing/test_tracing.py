@@ -25,7 +25,7 @@ from gpo.optimizer import GPO
 from gpo.prompt import Prompt
 from gpo.strategies.acceptance import BestOfStep
 from gpo.strategies.batches import TrainBatches
-from gpo.strategies.reflection import Account, NoReflection
+from gpo.strategies.reflection import NoReflection, Reflection
 from gpo.strategies.retrieval import RecencyRetriever
 from gpo.strategies.schedule import CosineSchedule
 from gpo.strategies.summary import NoSummary
@@ -38,8 +38,8 @@ INITIAL = Prompt("secret words")
 
 
 class Reflecting:
-    async def reflect(self, current: Candidate, batch: object, *, seed: int) -> Account:
-        return Account("too short")
+    async def reflect(self, current: Candidate, batch: object, *, seed: int) -> Reflection:
+        return Reflection("too short")
 
 
 def rewrite(current: Candidate, n: int, seed: int) -> list[str]:

@@ -28,7 +28,7 @@ from gpo.evaluation.metrics import (
     Rubric,
 )
 from gpo.evaluation.metrics.paper import PaperChoiceScorer, PaperNumberScorer, PaperTextScorer, PaperWordsScorer
-from gpo.limits.authority import LocalLimiter
+from gpo.limits.limiter import LocalLimiter
 
 MODEL = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model"}
 JUDGE = {"kind": "judge", "rubric": "Polite."}

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from gpo.context import caller
+from gpo.context import current_caller
 from gpo.errors import BudgetExhausted, OutOfReach
-from gpo.limits.authority import LocalLimiter
 from gpo.limits.gate import SETTLES_S, Gate
+from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Grant, Pool, Report, Spent
 from gpo.models.protocol import Usage
 
@@ -32,7 +32,7 @@ class Served:
 
     async def call(self, gate: Gate, owner: str = "", tokens: int = 10) -> None:
         """One call, tried again until it is answered."""
-        caller.set(owner)
+        current_caller.set(owner)
         while True:
             async with gate.admitted(40, 10) as admission:
                 if self.now >= self.limit:
@@ -82,32 +82,32 @@ class Flaky(LocalLimiter):
 
 
 async def test_gates_share_the_places_and_use_them_all() -> None:
-    authority, served = Counted(), Served()
-    assert await served.calls([Gate(authority, POOL) for _ in range(3)], 300) == [None] * 300
+    limiter, served = Counted(), Served()
+    assert await served.calls([Gate(limiter, POOL) for _ in range(3)], 300) == [None] * 300
     assert served.most == 8
-    assert authority.asked < 60
+    assert limiter.asked < 60
 
 
 async def test_one_gate_alone_hardly_ever_asks() -> None:
-    authority, served = Counted(), Served(latency_s=0.001)
-    await served.calls([Gate(authority, POOL)], 2000)
+    limiter, served = Counted(), Served(latency_s=0.001)
+    await served.calls([Gate(limiter, POOL)], 2000)
     assert served.most == 8
-    assert authority.asked < 10
+    assert limiter.asked < 10
 
 
 async def test_what_the_last_calls_cost_is_told_soon_after_them() -> None:
-    authority, served = Counted(), Served()
-    gates = [Gate(authority, POOL) for _ in range(3)]
+    limiter, served = Counted(), Served()
+    gates = [Gate(limiter, POOL) for _ in range(3)]
     for number in (60, 30):  # the second time, all have been idle for a while
-        before = (await authority.account_spent("", Budget(), Spent())).calls
+        before = (await limiter.account_spent("", Budget(), Spent())).calls
         await served.calls(gates, number)
         await asyncio.sleep(2 * SETTLES_S)
-        assert (await authority.account_spent("", Budget(), Spent())).calls == before + number
+        assert (await limiter.account_spent("", Budget(), Spent())).calls == before + number
 
 
 async def test_a_gate_that_comes_late_gets_its_share() -> None:
-    authority, served = LocalLimiter(), Served(latency_s=0.02)
-    first, second = Gate(authority, POOL), Gate(authority, POOL)
+    limiter, served = LocalLimiter(), Served(latency_s=0.02)
+    first, second = Gate(limiter, POOL), Gate(limiter, POOL)
     early = [asyncio.create_task(served.call(first, "early")) for _ in range(200)]
     await asyncio.sleep(0.1)
     late = [asyncio.create_task(served.call(second, "late")) for _ in range(40)]
@@ -146,34 +146,34 @@ async def test_a_limit_that_nobody_knew_is_found() -> None:
 
 
 async def test_an_authority_that_was_away_is_found_again() -> None:
-    authority, served = Flaky(), Served(latency_s=0.02)
-    gate = Gate(authority, POOL)
+    limiter, served = Flaky(), Served(latency_s=0.02)
+    gate = Gate(limiter, POOL)
     calls = asyncio.create_task(served.calls([gate], 200))
     await asyncio.sleep(0.05)
-    authority.failures = 1
+    limiter.failures = 1
     assert await calls == [None] * 200
     assert served.most == 8
 
 
 async def test_a_budget_of_calls_is_kept_to_the_call() -> None:
-    authority, served = LocalLimiter(), Served(latency_s=0.001)
+    limiter, served = LocalLimiter(), Served(latency_s=0.001)
     pool = replace(POOL, account="run", has_call_budget=True)
-    await authority.open_account("run", Budget(calls=100), Spent(calls=15))
-    gates = [Gate(authority, pool), Gate(authority, pool)]
+    await limiter.open_account("run", Budget(calls=100), Spent(calls=15))
+    gates = [Gate(limiter, pool), Gate(limiter, pool)]
     results = Counter(type(result) for result in await served.calls(gates, 120))
     assert results == {type(None): 85, BudgetExhausted: 35}
-    assert await authority.account_spent("run", Budget(calls=100), Spent()) == Spent(100, 850, pytest.approx(0.85))
+    assert await limiter.account_spent("run", Budget(calls=100), Spent()) == Spent(100, 850, pytest.approx(0.85))
     assert Counter(type(result) for result in await served.calls(gates, 3)) == {BudgetExhausted: 3}
-    await authority.open_account("run", Budget(calls=100), Spent(calls=98))
+    await limiter.open_account("run", Budget(calls=100), Spent(calls=98))
     results = Counter(type(result) for result in await served.calls(gates, 3))
     assert results == {type(None): 2, BudgetExhausted: 1}
 
 
 @pytest.mark.parametrize("budget", [Budget(tokens=500), Budget(usd=0.5)])
 async def test_budgets_that_show_afterwards_stop_within_what_is_under_way(budget: Budget) -> None:
-    authority, served = LocalLimiter(), Served()
-    await authority.open_account("run", budget, Spent())
-    gate = Gate(authority, replace(POOL, account="run", has_budget=True))
+    limiter, served = LocalLimiter(), Served()
+    await limiter.open_account("run", budget, Spent())
+    gate = Gate(limiter, replace(POOL, account="run", has_budget=True))
     first = Counter(type(result) for result in await served.calls([gate], 300))
     assert 50 <= first[type(None)] <= 50 + 3 * 8
     assert first.total() == 300
@@ -201,13 +201,13 @@ def test_a_gate_travels_and_works_in_one_loop_after_another() -> None:
 @pytest.mark.parametrize("limit", [1, 2, 5])
 async def test_no_call_is_forgotten_whatever_becomes_of_the_others(limit: int, calls: int | None) -> None:
     """More gates than places, refusals, failures and callers that give up, under a budget or none."""
-    draw, authority, served = random.Random(limit), LocalLimiter(), Served(latency_s=0.002)
-    await authority.open_account("run", Budget(calls=calls), Spent())
+    draw, limiter, served = random.Random(limit), LocalLimiter(), Served(latency_s=0.002)
+    await limiter.open_account("run", Budget(calls=calls), Spent())
     pool = replace(
         POOL, concurrency=limit, endpoint_concurrency=limit, account="run",
         has_budget=calls is not None, has_call_budget=calls is not None,
     )  # fmt: skip
-    gates = [Gate(authority, pool) for _ in range(4)]
+    gates = [Gate(limiter, pool) for _ in range(4)]
 
     async def call(gate: Gate) -> None:
         while True:
@@ -272,7 +272,7 @@ def test_one_gate_works_in_one_event_loop_after_another() -> None:
 
 
 async def test_replies_without_usage_count_as_what_was_expected() -> None:
-    authority, served = LocalLimiter(), Served(latency_s=0.001)
-    await authority.open_account("run", Budget(tokens=200), Spent())
-    gate = Gate(authority, replace(POOL, account="run", has_budget=True))  # 40 characters and 10 tokens: 20 in all
+    limiter, served = LocalLimiter(), Served(latency_s=0.001)
+    await limiter.open_account("run", Budget(tokens=200), Spent())
+    gate = Gate(limiter, replace(POOL, account="run", has_budget=True))  # 40 characters and 10 tokens: 20 in all
     assert BudgetExhausted in {type(result) for result in await served.calls([gate], 60, tokens=0)}

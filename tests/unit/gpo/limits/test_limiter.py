@@ -8,7 +8,7 @@ import pytest
 
 from gpo.limits.budget import Account
 from gpo.limits.fair_queue import FairQueue, Want, fair_shares
-from gpo.limits.limiter import LimiterState
+from gpo.limits.limiter_state import LimiterState
 from gpo.limits.messages import LEASE_S, Budget, Grant, Pool, Report, Spent
 from gpo.limits.rates import AdaptiveConcurrency, MinuteRate
 from gpo.process import process_mark

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gpo.context import caller
+from gpo.context import current_caller
 from gpo.limits.work_limiter import WorkLimiter
 
 
@@ -11,7 +11,7 @@ class Work:
         self.room, self.now, self.most, self.order = room, 0.0, 0.0, list[str]()
 
     async def piece(self, owner: str, size: float) -> None:
-        caller.set(owner)
+        current_caller.set(owner)
         async with self.room.entered(size):
             self.order.append(owner)
             self.now += size

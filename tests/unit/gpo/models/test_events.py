@@ -7,11 +7,11 @@ import pytest
 
 from gpo import events as observing
 from gpo.cache.store import Missing
-from gpo.context import caller
+from gpo.context import current_caller
 from gpo.errors import BudgetExhausted, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.events import Outcome
-from gpo.limits.authority import LocalLimiter
 from gpo.limits.gate import Gate
+from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Pool, Spent
 from gpo.models.cached import CachedModel
 from gpo.models.endpoint import Endpoint
@@ -21,49 +21,49 @@ POOL = Pool("http://nowhere", "m", 1, 1, role="task", account="a", has_budget=Tr
 COST = Usage(requests=1, prompt_tokens=3, completion_tokens=2)
 
 
-class Notes(observing.Silence):
+class Notes(observing.NullObserver):
     """Writes down what it is told, without durations."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.has_begun = asyncio.Event()
 
-    def waits(self, pool: Pool, asked_by: str) -> None:
-        self.lines.append(f"waits {pool.role} {asked_by}")
+    def request_queued(self, pool: Pool, caller: str) -> None:
+        self.lines.append(f"waits {pool.role} {caller}")
 
-    def gives_up(self, pool: Pool, asked_by: str) -> None:
+    def request_abandoned(self, pool: Pool, caller: str) -> None:
         self.lines.append("gives up")
 
-    def begins(self, pool: Pool, asked_by: str, waited_s: float, *, is_retry: bool) -> None:
+    def request_started(self, pool: Pool, caller: str, waited_s: float, *, is_retry: bool) -> None:
         assert waited_s >= 0
         self.has_begun.set()
         self.lines.append("retries" if is_retry else "begins")
 
-    def ends(self, pool: Pool, asked_by: str, outcome: Outcome, took_s: float, usage: Usage | None) -> None:
-        assert took_s >= 0
+    def request_ended(self, pool: Pool, caller: str, outcome: Outcome, duration_s: float, usage: Usage | None) -> None:
+        assert duration_s >= 0
         self.lines.append(f"{outcome} {usage.prompt_tokens}" if usage else str(outcome))
 
-    def fails(self, pool: Pool, asked_by: str, *, is_final: bool) -> None:
+    def call_failed(self, pool: Pool, caller: str, *, is_final: bool) -> None:
         self.lines.append("refused for good" if is_final else "given up")
 
-    def looks_up(self, role: str, asked_by: str, *, is_found: bool) -> None:
-        self.lines.append(f"{'found' if is_found else 'made'} for {role} {asked_by}")
+    def cache_lookup(self, role: str, caller: str, *, is_hit: bool) -> None:
+        self.lines.append(f"{'found' if is_hit else 'made'} for {role} {caller}")
 
 
 @pytest.fixture
 def notes() -> Iterator[Notes]:
     notes = Notes()
     observing.install(notes)
-    asked_by = caller.set("triage/0")
+    token = current_caller.set("triage/0")
     yield notes
-    caller.reset(asked_by)
-    observing.install(observing.Silence())
+    current_caller.reset(token)
+    observing.install(observing.NullObserver())
 
 
 async def _gate(calls: int = 100) -> Gate:
-    authority = LocalLimiter()
-    await authority.open_account("a", Budget(calls=calls), Spent(calls=1))
-    return Gate(authority, POOL)
+    limiter = LocalLimiter()
+    await limiter.open_account("a", Budget(calls=calls), Spent(calls=1))
+    return Gate(limiter, POOL)
 
 
 async def _attempt(gate: Gate, *results: Exception | str) -> str:

@@ -75,7 +75,7 @@ class _Answers:
         return [Answered(f"I would rather not say, in case {index}.", 0.0, Spending()) for index in indices]
 
 
-async def accounts() -> list[tuple[str, str]]:
+async def reflections_and_summaries() -> list[tuple[str, str]]:
     model = FakeModel.scripted(["…"] * 4)
     reflector = FailureReflector(model=model, sampling=Sampling(), answerer=_Answers(), examples=EXEMPLARS)
     await reflector.reflect(CURRENT, [0, 1], seed=0)
@@ -96,7 +96,7 @@ def questions() -> Iterator[tuple[str, str]]:
 
 
 async def test_every_text_is_as_it_was_read_last() -> None:
-    texts = dict([*meta_prompts(), *await accounts(), *questions()])
+    texts = dict([*meta_prompts(), *await reflections_and_summaries(), *questions()])
     if os.environ.get("GPO_WRITE_GOLDEN"):
         for name, text in texts.items():
             path = GOLDEN / f"{name}.txt"

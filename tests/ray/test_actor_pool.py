@@ -32,26 +32,26 @@ async def test_actors_that_come_back_are_given_out_before_one_that_waits_for_roo
     with ray_session("local", cpus_needed=2):
         total = _free()
         services = Services({}, cast("Any", None), [], Metrics(MetricsConfig(), "r", is_alone=True))
-        hosts = ActorPool(config, services)
+        pool = ActorPool(config, services)
         taken, pids = [], []
         for _ in range(int(total)):  # there is no room for the last one that is to stand ready
-            taken.append(next(hosts))
+            taken.append(next(pool))
             pids.append(_pid(taken[-1]))
         assert len(set(pids)) == total
         for actor in taken:
             assert ray.get(actor.stop.remote(False))
-            assert hosts.takes_back
-            hosts.give_back(actor)
-        again = [next(hosts) for _ in taken]
+            assert pool.takes_back
+            pool.give_back(actor)
+        again = [next(pool) for _ in taken]
         assert sorted(map(_pid, again)) == sorted(pids)
 
-        await hosts.last()
-        assert not hosts.takes_back
-        hosts.give_back(again.pop())  # it was on its way
-        await hosts.last()
+        await pool.last()
+        assert not pool.takes_back
+        pool.give_back(again.pop())  # it was on its way
+        await pool.last()
         async with asyncio.timeout(30):
             while _free() != 1.0:  # noqa: ASYNC110  # Ray tells nobody
                 await asyncio.sleep(0.1)
-        await hosts.end()
+        await pool.end()
         for actor in again:
             ray.kill(actor)
