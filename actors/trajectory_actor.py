@@ -59,17 +59,11 @@ class TrajectoryActor:
         Returns:
             Whether nothing goes on any more.
         """
-        if ends:
-            self._record_end()
         stopping, self._worker = self._worker, None
         is_at_nothing = stopping is None or await (await stopping).stop()
-        if not (ends or is_at_nothing):  # nobody can use it again
-            self._record_end()
+        if self._recorded is not None and (ends or not is_at_nothing):  # else it can be used again
+            await asyncio.to_thread(self._recorded)
         return is_at_nothing
-
-    def _record_end(self) -> None:
-        if self._recorded is not None:
-            self._recorded()
 
 
 async def _worker(searches: ray.ObjectRef[Any], store: CheckpointStore) -> TrajectoryWorker:

@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any
 
 import ray
+from prometheus_client import push_to_gateway
 
 from actors.metrics.counts import Numbers, registry, total
 from actors.metrics.scrape_server import ScrapeServer
@@ -20,6 +21,7 @@ from actors.metrics.scrape_server import ScrapeServer
 _KEPT_S = 60.0
 """How long numbers are exported that their driver does not renew: it has died."""
 _NAMESPACE = "gpo"
+_PUSH_JOB = "gpo"
 _HEAD = {"node:__internal_head__": 0.001}
 
 
@@ -74,6 +76,15 @@ class Exporter:
         with self._lock:
             self._numbers = {name: one for name, one in self._numbers.items() if now - one[0] <= _KEPT_S}
             return total(numbers for _, numbers in self._numbers.values())
+
+
+def push(numbers: Numbers, run: str, gateway: str) -> None:
+    """Leave numbers with a Pushgateway; they replace those of the last push for the run.
+
+    Raises:
+        OSError: the gateway does not take them.
+    """
+    push_to_gateway(gateway, _PUSH_JOB, registry(lambda: numbers), grouping_key={"run": run})
 
 
 ExporterActor = ray.remote(Exporter)

@@ -116,8 +116,8 @@ def endpoint() -> Dashboard:
             f"sum(gpo:model_cost_usd:rate1h{{{RUN}}})"), unit="currencyUSD", per_row=4))
         .with_panel(figure("Requests answered", "", Asked(
             f'sum(gpo_model_requests_total{{{RUN}, outcome="answered"}})'), per_row=4))
-        .with_panel(figure("Lost requests", "Their process died while they were under way; the endpoint may have "
-            "charged them.", Asked(f'sum(gpo_model_requests_total{{{RUN}, outcome="lost"}})'), per_row=4))
+        .with_panel(figure("Cancelled requests", "Nobody waited for the reply any more; the endpoint may have charged "
+            "them.", Asked(f'sum(gpo_model_requests_total{{{RUN}, outcome="cancelled"}})'), per_row=4))
         .with_panel(curves("Tokens", "Per second.", Asked(
             f"sum by (role, kind) (rate(gpo_model_tokens_total{{{_MODEL}}}[$__rate_interval]))",
             "{{role}} · {{kind}}"), stacked=True, per_row=3))
