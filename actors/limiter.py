@@ -14,6 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 from actors.metrics.reports import ProcessReport, ReportStore
 from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Grant, Report, Spent
+from gpo.process import ProcessIdentity
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class LimiterActor:
         """
         return bool(self._result(lambda actor: actor.report_counts.remote(report)))
 
-    def newest_counts(self, session: str, known: Mapping[str, int]) -> list[ProcessReport]:
+    def newest_counts(self, session: str, known: Mapping[ProcessIdentity, int]) -> list[ProcessReport]:
         """What the processes of a session have counted; see ``ReportStore.newest``. Blocks, and raises likewise."""
         return cast("list[ProcessReport]", self._result(lambda actor: actor.newest_counts.remote(session, known)))
 
@@ -113,7 +114,7 @@ class _LimiterWithReports(LocalLimiter):
     async def report_counts(self, report: ProcessReport) -> bool:
         return self._reports.take(report)
 
-    async def newest_counts(self, session: str, known: Mapping[str, int]) -> list[ProcessReport]:
+    async def newest_counts(self, session: str, known: Mapping[ProcessIdentity, int]) -> list[ProcessReport]:
         return self._reports.newest(session, known)
 
 

@@ -21,10 +21,9 @@ from random import Random
 from statistics import fmean, stdev
 
 from benchmarks.simulated.domains import DOMAINS
-from benchmarks.simulated.embedding_model import embed
 from benchmarks.simulated.hashing import uniform
-from benchmarks.simulated.in_process import SimulatedModel
 from benchmarks.simulated.landscape import quality
+from benchmarks.simulated.models import SimulatedModel, embed
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.evaluation.evaluator import Evaluation, Evaluator, LocalEvaluator

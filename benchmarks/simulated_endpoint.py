@@ -1,8 +1,8 @@
 """An OpenAI-compatible endpoint that simulates a task model, an optimizer model and an embedding model.
 
-``python -m benchmarks.simulated_endpoint --port 8600`` runs it as a process, ``SimulatedEndpoint`` inside a test. What
-it replies depends on the request and the seed alone (and, where a request asks for a random reply without a seed, on
-how often it was made).
+``python -m benchmarks.simulated_endpoint --port 8600`` runs it as a process, ``SimulatedEndpoint`` in a test. Replies
+depend on the request and the endpoint's seed alone; a request with a temperature and without a seed gets a new reply
+each time.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 
 from benchmarks.simulated.bad_replies import BadReply
 from benchmarks.simulated.domains import DOMAINS
-from benchmarks.simulated.embedding_model import embed
 from benchmarks.simulated.endpoint import SimulatedEndpoint, json_lines_log, run, serve
 from benchmarks.simulated.landscape import HARMFUL, HELPFUL, quality
+from benchmarks.simulated.models import embed
 from benchmarks.simulated.service import CLIENT_GONE, AccessRecord, Behaviour, Service
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the endpoint until SIGTERM or SIGINT; 0 then, 1 where the address or the log cannot be opened."""
+    """Run the endpoint until SIGTERM or SIGINT and return 0; return 1 if it cannot open the address or the log."""
     parser = _parser()
     settings = parser.parse_args(arguments)
     behaviour = _behaviour(settings, parser)
@@ -91,7 +91,7 @@ def _rates(given: Sequence[str], parser: argparse.ArgumentParser) -> dict[BadRep
         except (ValueError, argparse.ArgumentTypeError):
             parser.error(f"--bad-reply: {entry!r} is not KIND=SHARE; kinds: {', '.join(BadReply)}")
     if sum(rates.values()) > 1:
-        parser.error("--bad-reply: the shares are more than 1 together")
+        parser.error("--bad-reply: the shares add up to more than 1")
     return rates
 
 
@@ -110,7 +110,7 @@ def _duration(text: str) -> float:
 
 
 def _port(text: str) -> int:
-    # The event loops do not agree on what a larger number means: one of them counts on from 0.
+    # Event loops treat larger numbers differently; one of them wraps around to 0.
     if not 0 <= int(text) < 65536:
         raise argparse.ArgumentTypeError(f"{text} is not in [0, 65535]")
     return int(text)
@@ -121,35 +121,44 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.simulated_endpoint",
         description="An OpenAI-compatible endpoint that simulates a task model, an optimizer model and an embedding "
-        "model. Its replies depend on the request and the seed alone. Any of its models answers the examples of four "
-        f"domains ({', '.join(DOMAINS)}), does what meta-prompts ask for, judges answers, and embeds texts.",
+        "model. Replies depend on the request and the seed alone. Every model answers the examples of four domains "
+        f"({', '.join(DOMAINS)}), follows meta-prompts, judges answers and embeds texts.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on")
-    add("--port", type=_port, default=8600, help="port to listen on; 0 picks a free one")
-    add("--seed", type=int, default=usual.seed, help="decides everything random-looking")
-    add("--models", nargs="+", metavar="NAME", default=list(usual.models), help="names that the endpoint goes by")
+    add("--port", type=_port, default=8600, help="port to listen on; 0 picks a free port")
+    add("--seed", type=int, default=usual.seed, help="determines all pseudo-random choices")
+    add("--models", nargs="+", metavar="NAME", default=list(usual.models), help="model names that the endpoint accepts")
     add("--no-models", action="store_true", help="answer GET /v1/models with 404")
-    add("--api-key-env", metavar="NAME", help="environment variable with the key to insist on; none: no key is needed")
+    add(
+        "--api-key-env",
+        metavar="NAME",
+        help="environment variable that holds the required API key",
+    )
     add("--access-log", type=Path, metavar="FILE", help="write every request as a line of JSON to this file")
     load = parser.add_argument_group("load")
     add = load.add_argument
-    add("--latency-ms", type=_duration, default=0.0, help="time to every chat and embedding reply")
-    add("--latency-per-token-ms", type=_duration, default=0.0, help="further time for each word of a chat reply")
-    add("--limit", type=int, metavar="N", help="requests served at once; those beyond are answered 429")
-    add("--retry-after-s", type=_duration, default=usual.retry_after_s, help="the Retry-After of those answers")
+    add("--latency-ms", type=_duration, default=0.0, help="time before every chat and embedding reply")
+    add("--latency-per-token-ms", type=_duration, default=0.0, help="additional time for each word of a chat reply")
+    add("--limit", type=int, metavar="N", help="requests served at once; further ones get status 429")
+    add("--retry-after-s", type=_duration, default=usual.retry_after_s, help="Retry-After of these refusals")
     faults = parser.add_argument_group("faults, as shares of the chat requests")
     add = faults.add_argument
-    add("--error-rate", type=_share, default=usual.error_rate, help="answered with HTTP 500; repeats get through")
-    add("--hang-rate", type=_share, default=usual.hang_rate, help="never answered; repeats get through")
-    add("--malformed-rate", type=_share, default=usual.malformed_rate, help="meta-prompts whose reply has no prompt")
+    add("--error-rate", type=_share, default=usual.error_rate, help="get status 500; retries succeed eventually")
+    add("--hang-rate", type=_share, default=usual.hang_rate, help="never answered; retries succeed eventually")
+    add(
+        "--malformed-rate",
+        type=_share,
+        default=usual.malformed_rate,
+        help="meta-prompts that get a reply without a prompt",
+    )
     add(
         "--bad-reply",
         action="append",
         default=[],
         metavar="KIND=SHARE",
-        help=f"replies that are bad in one way; can be repeated; kinds: {', '.join(BadReply)}",
+        help=f"a kind of bad reply; can be repeated; kinds: {', '.join(BadReply)}",
     )
     add("--repeats-key", action="store_true", help="quote the key in error messages")
     return parser

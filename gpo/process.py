@@ -1,21 +1,89 @@
-"""Names for processes by which others on the machine can tell that one has died."""
+"""The identity of a process, and objects that pickle without what they cache."""
 
 from __future__ import annotations
 
 import os
+import socket
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 _PROC = Path("/proc")
+_UNKNOWN = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """A process, described so that other processes on its machine can tell whether it has ended.
+
+    Attributes:
+        host: the machine's name.
+        pid: the process ID.
+        started: when the process started, in clock ticks since boot: process IDs are reused. ``None`` if unknown.
+        space: the machine's current boot and the PID namespace, where ``pid`` is unique; each container has its own
+            namespace. ``None`` if unknown.
+    """
+
+    host: str
+    pid: int
+    started: str | None
+    space: str | None
+
+    @classmethod
+    def current(cls) -> Self:
+        """The identity of the process that calls this."""
+        pid = os.getpid()
+        try:
+            started = _start_time(pid)
+        except OSError:
+            started = None
+        return cls(socket.gethostname(), pid, started, _current_space())
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Read what ``encode`` wrote; ``None`` for any other text."""
+        match text.split(" ", 3):
+            case [space, pid, started, host] if pid.isdecimal():
+                return cls(host, int(pid), _known(started), _known(space))
+            case _:
+                return None
+
+    def encode(self) -> str:
+        """The identity as one line of text."""
+        return f"{self.space or _UNKNOWN} {self.pid} {self.started or _UNKNOWN} {self.host}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the process runs on this machine and in this container, so that its end can be observed."""
+        return self.space is not None and self.started is not None and self.space == _current_space()
+
+    @property
+    def has_certainly_ended(self) -> bool:
+        """Whether the process has ended for certain.
+
+        False for a process elsewhere, and whenever the system does not say: it may hide other users' processes, and
+        this process may have too many files open.
+        """
+        if not self.is_local:
+            return False
+        try:
+            return _start_time(self.pid) != self.started
+        except (FileNotFoundError, ProcessLookupError):
+            return not _exists(self.pid)
+        except OSError:
+            return False
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+def _known(text: str) -> str | None:
+    return None if text == _UNKNOWN else text
 
 
 @cache
-def process_space() -> str | None:
-    """Where a process's number means anything; ``None`` where the system does not tell.
-
-    That is the machine since it was booted last, and the namespace of its process numbers: each container has its own.
-    """
+def _current_space() -> str | None:
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot}/{(_PROC / 'self/ns/pid').readlink()}"
@@ -23,49 +91,10 @@ def process_space() -> str | None:
         return None
 
 
-def process_start(pid: int) -> str | None:
-    """When a process began, in ticks since the machine did, since numbers are given out again.
-
-    ``None`` where there is none or it has ended, and where the system does not tell.
-    """
-    try:
-        return _running_since(pid)
-    except OSError:
-        return None
-
-
-def has_ended(pid: int, start: str) -> bool:
-    """Whether it is certain that the process which began then, in this ``process_space``, has ended.
-
-    Not where nothing can be found out, as when the system hides other users' processes or this one may open no more
-    files.
-    """
-    try:
-        return _running_since(pid) != start
-    except (FileNotFoundError, ProcessLookupError):
-        return not _exists(pid)
-    except OSError:
-        return False
-
-
-def process_mark() -> str:
-    """Of this process. Where the system does not tell what is needed, nobody will take it for dead."""
-    return f"{process_space() or ''} {os.getpid()} {process_start(os.getpid())}"
-
-
-def is_gone(mark: str) -> bool:
-    """Whether it is certain that the process has died. One on another machine, or in another container, never is."""
-    space, _, rest = mark.partition(" ")
-    pid, _, start = rest.partition(" ")
-    if not space or space != process_space() or not pid.isdecimal():
-        return False
-    return has_ended(int(pid), start)
-
-
-def _running_since(pid: int) -> str | None:
-    """``None`` where only a process's remains are there, and its parent has not asked for its exit code yet."""
+def _start_time(pid: int) -> str | None:
+    """Clock ticks since boot; ``None`` for a zombie, which has ended but was not reaped by its parent."""
     stat = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
-    state, *rest = stat.rpartition(")")[2].split()  # its name, in brackets, may hold anything
+    state, *rest = stat.rpartition(")")[2].split()  # the name, in brackets, may contain anything
     return None if state in "ZX" else rest[18]
 
 
@@ -74,19 +103,40 @@ def _exists(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # there, and another user's; or no number of a process
+    except (OSError, OverflowError):  # another user's process, or a number that no process has
         return True
     return True
 
 
-class PicklesFieldsOnly:
-    """A frozen dataclass with cached properties, which travels without them.
+# Until actors.lease and cluster.sweep.processes use ProcessIdentity:
 
-    Who sends a value on may do so in another thread, while its owner goes on reckoning: pickled as it stands, it would
-    change meanwhile.
+
+def process_space() -> str | None:
+    """``ProcessIdentity.space`` of this process."""
+    return _current_space()
+
+
+def process_start(pid: int) -> str | None:
+    """``ProcessIdentity.started`` of a process."""
+    try:
+        return _start_time(pid)
+    except OSError:
+        return None
+
+
+def has_ended(pid: int, start: str) -> bool:
+    """``ProcessIdentity.has_certainly_ended`` of a local process."""
+    return ProcessIdentity("", pid, start, process_space()).has_certainly_ended
+
+
+class PicklesFieldsOnly:
+    """A dataclass that is pickled without its cached properties.
+
+    A cached property may hold a connection, which cannot be pickled. It may also be computed by one thread while
+    another pickles the object, which would then change during pickling.
     """
 
     def __getstate__(self) -> dict[str, Any]:
         fields: dict[str, Any] = type(self).__dataclass_fields__  # type: ignore[attr-defined]
-        known = self.__dict__
-        return {name: known[name] for name in fields}
+        values = self.__dict__
+        return {name: values[name] for name in fields}

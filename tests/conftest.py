@@ -3,33 +3,69 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
 import pytest
 from hypothesis import settings
 
 from cluster.session.ray_environment import prepare_environment
+from tests.configs import WriteConfig, write_small_config
 
-# Before anything imports them, so that their assertions explain themselves as those of a test module do.
+if TYPE_CHECKING:
+    from benchmarks.simulated_endpoint import SimulatedEndpoint
+
+# Before anything imports them, so that their assertions are explained like those of a test module.
 pytest.register_assert_rewrite("gpo.testing.contracts")
 
 settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
 settings.load_profile("deterministic")
 
-# Before anything imports Ray, which reads its variables once: the cluster of the tests asks for a token, as ours do.
+# Before anything imports Ray, which reads its variables once. The tests' cluster requires a token, as a run's does.
 os.environ.pop("RAY_ADDRESS", None)
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # A token of its own for each process that runs tests, which inherits that of the one that started it.
+    # Each worker of xdist makes a token; it would otherwise inherit that of the process which started it.
     os.environ.pop("RAY_AUTH_MODE", None)
 prepare_environment("local")
 
 
+class Until(Protocol):
+    def __call__(self, condition: Callable[[], bool], what: str, *, timeout_s: float = 120) -> None: ...
+
+
+@pytest.fixture(scope="session")
+def until() -> Until:
+    """Waits for a condition, up to a deadline."""
+
+    def wait(condition: Callable[[], bool], what: str, *, timeout_s: float = 120) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain until {what}"
+            time.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture
+def endpoint() -> Iterator[SimulatedEndpoint]:
+    from benchmarks.simulated_endpoint import SimulatedEndpoint
+
+    with SimulatedEndpoint() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def write_config() -> WriteConfig:
+    return write_small_config
+
+
 class ObjectStore:
-    """An S3-compatible server on loopback, which the AWS variables of this process and of those it starts name."""
+    """An S3-compatible server on loopback; this process's AWS variables name it, and child processes inherit them."""
 
     def __init__(self) -> None:
-        # Here, not above: most tests have no use for them, and they take seconds to load.
+        # Imported here since it takes seconds and most tests do not need it.
         from moto.server import ThreadedMotoServer
 
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -47,7 +83,7 @@ class ObjectStore:
         self._environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
         self._environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         forget_connections()
-        S3FileSystem().makedirs("bucket", exist_ok=True)  # all servers of a process have one memory
+        S3FileSystem().makedirs("bucket", exist_ok=True)  # all servers of a process share one memory
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -56,13 +92,13 @@ class ObjectStore:
         self.stop()
 
     def stop(self) -> None:
-        """From now on, nothing answers any more."""
+        """Answer no more requests."""
         if self._answers:
             self._answers = False
             self._server.stop()
 
     def start_again(self) -> None:
-        """What was there before the stop is there again, at the same address."""
+        """Start again after ``stop``, at the same address and with the same content."""
         from moto.server import ThreadedMotoServer
 
         host, port = self._server.get_host_and_port()
@@ -71,12 +107,12 @@ class ObjectStore:
         self._answers = True
 
     def new_folder(self) -> str:
-        """The URL of a folder that nobody has used."""
+        """The URL of an unused folder."""
         return f"s3://bucket/{uuid4().hex}"
 
 
 def forget_connections() -> None:
-    """Of every object store: a connection knows the server that the variables named when it was made."""
+    """Drop s3fs's cached connections, which keep the server address they were made with."""
     from s3fs import S3FileSystem
 
     S3FileSystem.clear_instance_cache()
@@ -90,7 +126,7 @@ def object_store() -> Iterator[ObjectStore]:
 
 @pytest.fixture(params=["path", "file://", "memory://", "s3://"])
 def new_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
-    """Makes places that nobody has used, as a user would name them; every test runs for each kind of storage."""
+    """Names unused folders as a user would; each test runs for every kind of storage."""
     if request.param == "memory://":
         return lambda: f"memory://{uuid4().hex}"
     if request.param == "s3://":
@@ -102,10 +138,10 @@ def new_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def stopped_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A folder in an object store that does not answer; nobody has patience with it."""
+    """A folder in an object store that does not answer; the client gives up at once."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr("actors.folder.PATIENCE_S", 0.0)
-    with socket.socket() as taken:  # and refuses connections, since it does not listen
+    with socket.socket() as taken:  # bound but not listening: it refuses connections
         taken.bind(("127.0.0.1", 0))
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.setenv(name, "testing")

@@ -30,7 +30,7 @@ from gpo import events
 from gpo.events import Outcome
 from gpo.limits.messages import Pool
 from gpo.models.protocol import Usage
-from gpo.process import process_mark
+from gpo.process import ProcessIdentity
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class Reporter:
 
     def __init__(self, counts: Counts, limiter: LimiterActor, session: str, actor: str) -> None:
         self._counts, self._limiter, self._session, self._actor = counts, limiter, session, actor
-        self._process = process_mark()
+        self._process = ProcessIdentity.current()
         self._number, self._changed, self._is_known = 0, 0, False
         self._reported: Numbers = {}
         self._over = Event()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from actors.metrics.catalogue import ACTOR_DEATHS, ACTORS, CATALOGUE, Kind
 from actors.metrics.counts import Counts, Numbers, Series, total
-from gpo.process import is_gone
+from gpo.process import ProcessIdentity
 
 _FORGOTTEN_S = 60.0
 """How long the limiter keeps the reports of a run of which no process reports any more."""
@@ -23,7 +23,6 @@ class ProcessReport:
 
     Attributes:
         session: names the driver's part of the run; no two drivers share one.
-        process: mark of the process; see ``gpo.process``.
         actor: what the process is, such as ``evaluator``.
         number: rises with every report of the process.
         changed: number of the report in which the counts changed last.
@@ -32,7 +31,7 @@ class ProcessReport:
     """
 
     session: str
-    process: str
+    process: ProcessIdentity
     actor: str
     number: int
     changed: int
@@ -49,7 +48,7 @@ class ReportStore:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._newest: dict[str, dict[str, ProcessReport]] = {}
+        self._newest: dict[str, dict[ProcessIdentity, ProcessReport]] = {}
         self._heard: dict[str, float] = {}
 
     def take(self, report: ProcessReport) -> bool:
@@ -68,7 +67,7 @@ class ReportStore:
             reports[report.process] = replace(report, counts=counts)
         return reports[report.process].counts is not None
 
-    def newest(self, session: str, known: Mapping[str, int]) -> list[ProcessReport]:
+    def newest(self, session: str, known: Mapping[ProcessIdentity, int]) -> list[ProcessReport]:
         """The newest report of each process of a session.
 
         Args:
@@ -112,17 +111,17 @@ class RunTotals:
 
     def __init__(self, run: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._run, self._clock, self._looked = run, clock, clock()
-        self._processes: dict[str, _Process] = {}
+        self._processes: dict[ProcessIdentity, _Process] = {}
 
-    def look(self, fetch: Callable[[Mapping[str, int]], Iterable[ProcessReport]]) -> None:
+    def look(self, fetch: Callable[[Mapping[ProcessIdentity, int]], Iterable[ProcessReport]]) -> None:
         """Fetch the newest reports, and notice the processes that died: gone from this machine, or silent for long.
 
         Args:
             fetch: ``ReportStore.newest`` of the session. What it raises is raised, and nothing changes.
         """
         # Asked before: a process that is gone by now has delivered its last report, if it sent one.
-        gone = {mark for mark in self._processes if is_gone(mark)}
-        reports = fetch({mark: process.counted for mark, process in self._processes.items()})
+        gone = {identity for identity in self._processes if identity.has_certainly_ended}
+        reports = fetch({identity: process.counted for identity, process in self._processes.items()})
         now = self._clock()
         # While the limiter or this process is away, silence says nothing about the others.
         since_s, self._looked = min(now - self._looked, _LONGEST_LOOK_S), now
@@ -130,8 +129,8 @@ class RunTotals:
             process.silent_s += since_s
         for report in reports:
             self._take(report)
-        for mark, process in self._processes.items():
-            process.is_dead = not process.is_over and (mark in gone or process.silent_s > _SILENT_S)
+        for identity, process in self._processes.items():
+            process.is_dead = not process.is_over and (identity in gone or process.silent_s > _SILENT_S)
             process.has_died |= process.is_dead
 
     def _take(self, report: ProcessReport) -> None:
@@ -157,9 +156,9 @@ class RunTotals:
             yield counts if process.is_alive else {series: _of_the_dead(series, row) for series, row in counts.items()}
         yield actors.snapshot()
 
-    def reported(self) -> dict[str, int]:
+    def reported(self) -> dict[ProcessIdentity, int]:
         """Living process → the number of its last report."""
-        return {mark: process.number for mark, process in self._processes.items() if process.is_alive}
+        return {identity: process.number for identity, process in self._processes.items() if process.is_alive}
 
 
 def _of_the_dead(series: Series, row: Iterable[float]) -> tuple[float, ...]:

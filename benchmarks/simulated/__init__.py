@@ -1,1 +1,1 @@
-"""A simulated language model behind an OpenAI-compatible endpoint: deterministic, and cheap per request."""
+"""Simulated language models behind an OpenAI-compatible endpoint: deterministic and cheap."""

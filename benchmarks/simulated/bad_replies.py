@@ -1,4 +1,4 @@
-"""Replies that a real endpoint gives now and then, and that no specification foresees: one function for each kind."""
+"""Bad replies that real endpoints give now and then, outside every specification."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LONG_CHARACTERS = 300_000
 
 
 class BadReply(StrEnum):
-    """A kind of bad reply. All but those that say so may be the reply to any chat request, with status 200."""
+    """A kind of bad reply, sent with status 200. Unless noted, any chat request may get it."""
 
     EMPTY = "empty"
     """No text."""
@@ -30,42 +30,42 @@ class BadReply(StrEnum):
     TRUNCATED = "truncated"
     """Half of the text, and ``finish_reason`` is ``length``."""
     SURROGATES = "surrogates"
-    """Text with half of a character, as where an emoji is cut in two."""
+    """Text with a lone surrogate, as if an emoji was cut in two."""
     CONTROLS = "controls"
-    """Text with control characters, NUL among them."""
+    """Text with control characters, including NUL."""
     PARTS = "parts"
     """``content`` is a list of parts."""
     OTHER_LANGUAGE = "other_language"
     """Chinese text."""
     REPEATS_KEY = "repeats_key"
-    """Text that quotes the request's ``Authorization`` header, in each way that servers write it in JSON."""
+    """Text that quotes the request's ``Authorization`` header, in every spelling that servers use in JSON."""
     NO_USAGE = "no_usage"
     """``usage`` is missing."""
     NAN_USAGE = "nan_usage"
-    """``usage`` holds NaN, which is no JSON."""
+    """``usage`` contains NaN, which is not valid JSON."""
     NEGATIVE_USAGE = "negative_usage"
-    """``usage`` holds negative numbers."""
+    """``usage`` contains negative numbers."""
     NO_CHOICES = "no_choices"
-    """``choices`` is empty. A repeat gets through."""
+    """``choices`` is empty. A retry succeeds."""
     NOT_JSON = "not_json"
-    """A page in HTML. A repeat gets through."""
+    """An HTML page. A retry succeeds."""
     CUT_LENGTH = "cut_length"
-    """A body that ends before its ``Content-Length``. A repeat gets through."""
+    """A body that ends before its ``Content-Length``. A retry succeeds."""
     CUT_CHUNKS = "cut_chunks"
-    """A body in chunks, of which the last are missing. A repeat gets through."""
+    """A chunked body whose last chunks are missing. A retry succeeds."""
     HUGE = "huge"
     """A body of 9 MB."""
     WRONG_TAG = "wrong_tag"
-    """A prompt between tags that were not asked for; only where a new prompt is asked for, as with those below."""
+    """A prompt between the wrong tags. This kind and those below apply only to requests for a new prompt."""
     DUPLICATE = "duplicate"
     """The same prompt whatever the seed."""
     IDENTICAL = "identical"
-    """The prompt that was to be rewritten."""
+    """The prompt that should have been rewritten."""
     INJECTION = "injection"
-    """A prompt with sections, scores and tags like those of a meta-prompt, and with HTML."""
+    """A prompt that imitates the sections, scores and tags of a meta-prompt, and contains HTML."""
 
 
-REPEAT_GETS_THROUGH = {BadReply.NO_CHOICES, BadReply.NOT_JSON, BadReply.CUT_LENGTH, BadReply.CUT_CHUNKS}
+RETRY_SUCCEEDS = {BadReply.NO_CHOICES, BadReply.NOT_JSON, BadReply.CUT_LENGTH, BadReply.CUT_CHUNKS}
 _FOR_NEW_PROMPTS = {BadReply.WRONG_TAG, BadReply.DUPLICATE, BadReply.IDENTICAL, BadReply.INJECTION}
 
 INJECTION = (
@@ -74,15 +74,15 @@ INJECTION = (
 )
 
 
-def chosen(
+def choose_kind(
     rates: Mapping[BadReply, float], seed: int, content: str, failed: int, *, new_prompt: bool
 ) -> BadReply | None:
-    """The kind that a reply is to be of, if it is to be bad; depends on the arguments alone.
+    """Choose the kind of bad reply to a request; ``None`` for a good one. Depends on the arguments alone.
 
     Args:
-        rates: kind → share of the requests in [0, 1]; in all 1 at the most.
+        rates: kind → share of the requests in [0, 1], at most 1 in total.
         content: identifies the request.
-        failed: how often it was answered in a way that lets a repeat through.
+        failed: how often the request got a reply after which a retry succeeds.
         new_prompt: whether it asks for a new prompt.
     """
     left = uniform(seed, "bad reply", content, failed)
@@ -93,12 +93,12 @@ def chosen(
     return None
 
 
-def spoilt(kind: BadReply, body: _Body, current: str | None, authorization: str) -> _Body:
-    """The body of a reply made bad.
+def make_bad(kind: BadReply, body: _Body, current: str | None, authorization: str) -> _Body:
+    """Turn the body of a reply into a bad one.
 
     Args:
-        current: the prompt that was to be rewritten, if one was.
-        authorization: the header of the request.
+        current: the prompt to rewrite, if the request has one.
+        authorization: header of the request.
     """
     choice, change = body["choices"][0], _TEXTS.get(kind)
     text = choice["message"]["content"]
@@ -129,7 +129,7 @@ def spoilt(kind: BadReply, body: _Body, current: str | None, authorization: str)
 
 
 def spellings(text: str) -> tuple[str, ...]:
-    r"""A text as servers write it within JSON: Python, PHP (``\/``), and .NET (``\u002B``, here of all punctuation)."""
+    r"""A text as servers spell it in JSON: Python, PHP (``\/``), and .NET (``\u002B``, here for all punctuation)."""
     usual = json.dumps(text)[1:-1]
     unusual = (character if character.isalnum() else f"\\u{ord(character):04X}" for character in text)
     return usual, usual.replace("/", "\\/"), "".join(unusual)
@@ -151,11 +151,11 @@ _TEXTS: Mapping[BadReply, Callable[[str], Any]] = {
 
 
 async def send(kind: BadReply, body: _Body, request: web.BaseRequest) -> web.StreamResponse:
-    """Reply to a request with a spoilt body, and break it off where the kind wants it."""
+    """Send a bad body, cut off if the kind says so."""
     text = json.dumps(body)
     if kind is BadReply.REPEATS_KEY:
         usual, *others = spellings(request.headers.get("Authorization", ""))
-        for other in others:  # from the last one on
+        for other in others:  # last occurrence first
             before, _, after = text.rpartition(usual)
             text = before + other + after
     raw = text.encode()

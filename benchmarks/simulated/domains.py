@@ -1,7 +1,7 @@
-"""The domains that the simulated task model knows: what its examples look like, and files of them to run on.
+"""The domains that the simulated task model knows: their examples, and data files to run on.
 
-An example is one line of text with exactly one keyword. The keyword decides domain and label, so that the simulated
-task model knows the right answer to every example without the data files.
+An example is one line of text with exactly one keyword. The keyword determines domain and label, so the simulated task
+model knows the right answer to every example without the data files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.simulated.landscape import TICKETS
 
 NUM_PER_LABEL: Mapping[str, int] = {"train": 6, "val": 10, "test": 15}
-"""Split → how many examples of each label it holds."""
+"""Split → number of examples of each label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,11 @@ class Domain:
     """One kind of text with four labels.
 
     Attributes:
-        initial: a prompt to start a search from.
-        keywords: label → the keywords that stand for it. No keyword belongs to two labels or domains, is itself a
-            label, or is a word that the simulated optimizer model would write.
-        openings, statements, closings: an example is one of each; ``{keyword}`` in the statement is filled in. They
-            hold no word that matters in a prompt.
+        initial: the prompt that a search starts from.
+        keywords: label → its keywords. No keyword belongs to two labels or domains, equals a label, or is a word that
+            the simulated optimizer model writes.
+        openings, statements, closings: an example consists of one of each; the statement contains ``{keyword}``. They
+            contain no word that matters in a prompt.
     """
 
     initial: str
@@ -165,7 +165,7 @@ DOMAINS: Mapping[str, Domain] = {
 def splits(domain: str, seed: int, num_per_label: Mapping[str, int] = NUM_PER_LABEL) -> dict[str, list[dict[str, str]]]:
     """Split → examples with ``text`` and ``label``, in an order that depends on the seed.
 
-    All labels are equally frequent in every split, and no text is in two of them; there are 1,200 of each label.
+    All labels are equally frequent in every split, and no text is in two splits; there are 1,200 texts of each label.
     """
     draw = Random(seed)
     chosen: dict[str, list[dict[str, str]]] = {split: [] for split in num_per_label}
@@ -179,9 +179,7 @@ def splits(domain: str, seed: int, num_per_label: Mapping[str, int] = NUM_PER_LA
 
 
 def write_task(folder: Path, domain: str, seed: int, num_per_label: Mapping[str, int] = NUM_PER_LABEL) -> None:
-    """Write train.jsonl, val.jsonl and test.jsonl, usually with 24, 40 and 60 examples.
-
-    The folder is made where it is missing.
+    """Write train.jsonl, val.jsonl and test.jsonl (24, 40 and 60 examples by default); create the folder if needed.
 
     Raises:
         OSError: a file cannot be written.
@@ -193,7 +191,7 @@ def write_task(folder: Path, domain: str, seed: int, num_per_label: Mapping[str,
 
 
 def write_tasks(folder: Path, domains: Iterable[str]) -> list[dict[str, Any]]:
-    """Write each domain's task to a folder of its own; the section ``tasks`` of a configuration beside them.
+    """Write each domain's task to a subfolder and return the section ``tasks`` of a configuration in ``folder``.
 
     Raises:
         OSError: a file cannot be written.

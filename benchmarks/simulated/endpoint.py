@@ -1,4 +1,4 @@
-"""The simulated endpoint as a running server: inside an event loop, or in a thread of a test."""
+"""The simulated endpoint as a running server: in an event loop, or in a thread of a test."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ else:
 
 _BACKLOG = 4096
 _SHUTDOWN_S = 0.2
-"""How long replies under way may take when the server ends."""
+"""Time that pending replies get when the server stops."""
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end, on uvloop where that is installed."""
+    """Run a coroutine, on uvloop if it is installed."""
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         runner.run(main)
 
@@ -40,13 +40,13 @@ async def serve(
     """Serve until ``stop`` is set.
 
     Args:
-        port: 0 picks a free one.
-        announce: is handed the base URL once requests are answered there.
+        port: 0 picks a free port.
+        announce: called with the base URL as soon as the server answers requests.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: the server cannot listen on the address.
     """
-    # A client that goes away ends its request, else one that hangs would be in flight for ever.
+    # Cancel a request when its client disconnects; otherwise a hanging request would stay in flight for ever.
     server = web.Server(service.handle, handler_cancellation=True, access_log=None)
     runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_S)
     await runner.setup()
@@ -59,15 +59,15 @@ async def serve(
 
 
 def json_lines_log(path: Path, files: ExitStack) -> Callable[[AccessRecord], None]:
-    """Something that appends a record to a file, as a line of JSON; the file is emptied first, and closed by ``files``.
+    """Empty the file and return a function that appends a record to it as a line of JSON; ``files`` closes the file.
 
-    Every line is written at once, so that the file is complete even if the server is killed.
+    Every line is written immediately, so the file is complete even if the server is killed.
     """
     file = files.enter_context(path.open("wb", buffering=0))
     names = [field.name for field in fields(AccessRecord)]
 
     def write(record: AccessRecord) -> None:
-        # Not ``asdict``, which copies every value and takes longer than all else here.
+        # Faster than ``asdict``, which copies every value.
         line = json.dumps({name: getattr(record, name) for name in names})
         file.write(f"{line}\n".encode())
 
@@ -75,16 +75,16 @@ def json_lines_log(path: Path, files: ExitStack) -> Callable[[AccessRecord], Non
 
 
 class SimulatedEndpoint:
-    """The endpoint in a thread of this process, for as long as the context lasts. One object serves one context.
+    """A context manager that runs the endpoint in a thread of this process. Each object can be used once.
 
     Args:
-        behaviour: how it behaves at first.
-        port: 0 picks a free one.
-        access_log: a file that gets every record as a line of JSON, in addition to ``requests``.
+        behaviour: the initial behaviour.
+        port: 0 picks a free port.
+        access_log: file that receives every record as a line of JSON, in addition to ``requests``.
 
     Attributes:
         base_url: up to and including ``/v1``.
-        requests: the record of every finished request, in the order in which they finished.
+        requests: the records of finished requests, in the order in which they finished.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class SimulatedEndpoint:
 
     @property
     def behaviour(self) -> Behaviour:
-        """How the endpoint behaves; an assignment holds from the next request on."""
+        """The current behaviour; an assignment takes effect with the next request."""
         return self._service.behaviour
 
     @behaviour.setter

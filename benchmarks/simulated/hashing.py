@@ -1,4 +1,4 @@
-"""Random-looking numbers that depend on their arguments alone: equal in every process and on every machine."""
+"""Pseudo-random numbers that depend on their arguments alone: the same in every process and on every machine."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _T = TypeVar("_T")
 
 
 def integer(*parts: object) -> int:
-    """An integer in [0, 2⁶⁴) that depends on the parts, through their ``str``, and on nothing else."""
+    """An integer in [0, 2⁶⁴) computed from the ``str`` of each part."""
     text = "\x1f".join(map(str, parts))
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 def uniform(*parts: object) -> float:
     """A number in [0, 1), uniform over different parts."""
-    # 53 bits are what a float holds exactly: with more, the largest would round up to 1.
+    # A float holds 53 bits exactly; with more, the largest value would round up to 1.
     return (integer(*parts) >> 11) / 2**53
 
 

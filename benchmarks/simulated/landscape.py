@@ -1,8 +1,7 @@
-"""How good a prompt is for a simulated task: a known landscape, for a search to climb.
+"""The quality of a prompt for a simulated task: a known landscape that a search can climb.
 
-The quality of a prompt is the probability of a right answer. It depends on which words stand in the prompt and on how
-many there are; word order, case and punctuation do not matter. Each domain has a landscape of its own: the words that
-matter are the same everywhere, what they are worth is not.
+The quality of a prompt is the probability of a right answer. It depends on the words in the prompt and on their number;
+word order, case and punctuation do not matter. The same words matter in every domain, but with different effects.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from functools import cache, lru_cache
 from benchmarks.simulated.hashing import integer
 
 TICKETS = "tickets"
-"""The domain whose landscape is written out here; the others' are made from it."""
+"""The domain whose landscape is defined here; those of the other domains are derived from it."""
 
 BASE = 0.15
 FREE_WORDS = 40
@@ -47,7 +46,7 @@ HELPFUL: Mapping[str, float] = {
     "nothing": 0.015,
     "support": 0.015,
 }
-"""Word → what it adds for tickets. All of them together lift the quality from 0.15 to 0.90."""
+"""Word → what it adds to the quality for tickets. All of them together raise it from 0.15 to 0.90."""
 
 HARMFUL: Mapping[str, float] = {
     "poem": 0.100,
@@ -63,7 +62,7 @@ HARMFUL: Mapping[str, float] = {
     "elaborate": 0.040,
     "whatever": 0.030,
 }
-"""Word → what it takes away for tickets."""
+"""Word → what it subtracts from the quality for tickets."""
 
 NEUTRAL: tuple[str, ...] = (
     "please", "then", "also", "given", "text", "message", "below", "above", "kindly", "try", "consider", "think",
@@ -76,7 +75,7 @@ WEIGHTS: Mapping[str, float] = {**HELPFUL, **{word: -weight for word, weight in 
 """Word → its effect on the quality for tickets."""
 
 VOCABULARY: tuple[str, ...] = (*HELPFUL, *HARMFUL, *NEUTRAL)
-"""Every word that the simulated optimizer model knows. Its mean effect is 0, so that an aimless walk leads nowhere."""
+"""Every word that the simulated optimizer model knows. The mean effect is 0, so a random walk leads nowhere."""
 
 _WORD = re.compile(r"[a-z]+")
 
@@ -94,7 +93,7 @@ def words_of(text: str) -> frozenset[str]:
 
 @cache
 def weights(domain: str) -> Mapping[str, float]:
-    """Word → its effect on the quality in a domain: those for tickets, dealt out to the same words anew."""
+    """Word → its effect on the quality in a domain: the effects for tickets, shuffled among the same words."""
     if domain == TICKETS:
         return WEIGHTS
     shuffled = sorted(WEIGHTS, key=lambda word: integer("landscape", domain, word))

@@ -1,4 +1,4 @@
-"""The OpenAI wire format, as far as the simulated endpoint speaks it: requests in, replies and errors out."""
+"""The part of OpenAI's HTTP format that the simulated endpoint supports: requests, replies and errors."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Refusal(Exception):
         self.retry_after_s = retry_after_s
 
     def body(self, quoted: str = "") -> dict[str, Any]:
-        """The error as OpenAI words it; ``quoted`` ends its message."""
+        """The error in OpenAI's format; ``quoted`` is appended to its message."""
         kind = "server_error" if self.status >= 500 else "requests" if self.status == 429 else "invalid_request_error"
         return {"error": {"message": self.message + quoted, "type": kind, "param": None, "code": self.code}}
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A checked request for a chat completion. ``messages`` are plain texts, and developers count as the system."""
+    """A validated request for a chat completion. ``messages`` are plain texts; the role developer becomes system."""
 
     model: str
     messages: tuple[Message, ...]
@@ -50,7 +50,7 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingRequest:
-    """A checked request for embeddings."""
+    """A validated request for embeddings."""
 
     model: str
     texts: tuple[str, ...]
@@ -64,7 +64,7 @@ class EmbeddingRequest:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One generated reply, cut where it had to end."""
+    """One generated reply, after ``stop`` and ``max_tokens`` were applied."""
 
     text: str
     finish_reason: str
@@ -76,10 +76,10 @@ class Choice:
 
 
 def parse_body(raw: bytes) -> dict[str, Any]:
-    """The JSON object in a request's body.
+    """Parse the JSON object in a request's body.
 
     Raises:
-        Refusal: it is not one.
+        Refusal: the body is not a JSON object.
     """
     try:
         body = json.loads(raw)
@@ -91,10 +91,10 @@ def parse_body(raw: bytes) -> dict[str, Any]:
 
 
 def parse_chat(body: dict[str, Any]) -> ChatRequest:
-    """The chat request in a body; settings of no effect here (``top_p`` and such) are passed over.
+    """Parse a chat request; settings without effect here (``top_p`` and others) are ignored.
 
     Raises:
-        Refusal: something is missing, of the wrong type or out of range, or a stream is asked for.
+        Refusal: a value is missing, of the wrong type or out of range, or the request asks for a stream.
     """
     if body.get("stream"):
         raise _malformed("'stream' is not supported by this endpoint")
@@ -119,10 +119,10 @@ def parse_chat(body: dict[str, Any]) -> ChatRequest:
 
 
 def parse_embedding(body: dict[str, Any]) -> EmbeddingRequest:
-    """The embedding request in a body.
+    """Parse an embedding request.
 
     Raises:
-        Refusal: something is missing or of the wrong type; lists of token numbers are not understood.
+        Refusal: a value is missing or of the wrong type; lists of token numbers are not supported.
     """
     texts = body.get("input")
     texts = [texts] if isinstance(texts, str) else texts
@@ -135,7 +135,7 @@ def parse_embedding(body: dict[str, Any]) -> EmbeddingRequest:
 
 
 def cut(text: str, request: ChatRequest) -> Choice:
-    """The text up to the first stop string and to ``max_tokens`` words."""
+    """Cut a text at the first stop string and after ``max_tokens`` words."""
     ends = [end for end in (text.find(stop) for stop in request.stop) if end >= 0]
     text = text[: min(ends)] if ends else text
     words = text.split()
@@ -145,7 +145,7 @@ def cut(text: str, request: ChatRequest) -> Choice:
 
 
 def chat_body(request: ChatRequest, choices: Sequence[Choice], content: str) -> dict[str, Any]:
-    """The reply to a chat request. ``content`` identifies it; nothing in it depends on the time."""
+    """The reply to a chat request. ``content`` identifies the request; nothing depends on the time."""
     prompt_tokens, completion_tokens = request.prompt_tokens, sum(choice.tokens for choice in choices)
     return {
         "id": f"chatcmpl-{content}",

@@ -1,4 +1,4 @@
-"""The simulated endpoint's HTTP side: who is let in, what fails on purpose, and what is put on record."""
+"""The HTTP service of the simulated endpoint: limits, injected faults and the access log."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from benchmarks.simulated.assignment import read_assignment
-from benchmarks.simulated.bad_replies import REPEAT_GETS_THROUGH, BadReply, chosen, send, spellings, spoilt
-from benchmarks.simulated.embedding_model import embed
-from benchmarks.simulated.generating import generated
+from benchmarks.simulated.bad_replies import RETRY_SUCCEEDS, BadReply, choose_kind, make_bad, send, spellings
 from benchmarks.simulated.hashing import integer, uniform
+from benchmarks.simulated.models import embed, generated
+from benchmarks.simulated.optimizer_requests import read_assignment
 from benchmarks.simulated.protocol import (
     ChatRequest,
     Choice,
@@ -32,16 +31,16 @@ from benchmarks.simulated.protocol import (
 )
 from gpo.models.protocol import Message
 
-_Asked = TypeVar("_Asked", ChatRequest, EmbeddingRequest)
+_Request = TypeVar("_Request", ChatRequest, EmbeddingRequest)
 
-# Made once: ``json.dumps`` makes an encoder for every call that asks for anything unusual.
-_in_order = json.JSONEncoder(sort_keys=True).encode
+# Created once, since ``json.dumps`` with options creates an encoder for every call.
+_sorted_json = json.JSONEncoder(sort_keys=True).encode
 
 _JSON = {"Content-Type": "application/json"}
 _CHAT = "/v1/chat/completions"
 
 CLIENT_GONE = 499
-"""The recorded status of a request whose client went away before the reply."""
+"""The recorded status of a request whose client disconnected before the reply."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,24 +48,24 @@ class Behaviour:
     """How the endpoint behaves. Durations are in seconds, rates are shares of requests in [0, 1].
 
     Attributes:
-        latency_s: time to every chat and embedding reply.
-        latency_per_token_s: further time for each word of a chat reply (of its longest choice).
-        limit: chat and embedding requests served at once; those beyond are answered 429. ``None`` is no limit.
-        retry_after_s: the ``Retry-After`` of those answers.
-        error_rate: share of chat requests answered with ``error_status``. Whether one is depends on its content and on
-            how often that content was sent before, so a repeated request gets through sooner or later.
-        error_status: the status of injected errors.
-        fail_next: so many chat requests are answered with ``error_status``, from when this behaviour is set.
+        latency_s: time before every chat and embedding reply.
+        latency_per_token_s: additional time for each word of a chat reply (of its longest choice).
+        limit: chat and embedding requests served at once; further ones get status 429. ``None`` is no limit.
+        retry_after_s: ``Retry-After`` of these refusals.
+        error_rate: share of chat requests that get ``error_status``. Depends on the content and on how often it was
+            sent before, so a retry succeeds sooner or later.
+        error_status: status of injected errors.
+        fail_next: number of chat requests that get ``error_status`` after this behaviour is set.
         hang_rate: share of chat requests that are never answered; chosen like the errors.
-        malformed_rate: share of the optimizer model's replies that hold no prompt.
-        bad_replies: kind → share of the chat requests whose reply is of that kind; in all 1 at the most. Whether one
-            is depends on its content; for kinds that say that a repeat gets through, also on how often it was before.
-        repeats_key: whether error messages quote the request's ``Authorization`` header, as some servers do: in each
-            way that JSON may be written within JSON.
-        seed: decides everything random-looking.
-        api_key: the bearer token that is asked for everywhere but on ``/health``; ``None`` asks for none.
-        models: the names that the endpoint goes by; each of them answers whatever it is asked.
-        list_models: whether ``GET /v1/models`` is there.
+        malformed_rate: share of the optimizer model's replies without a prompt.
+        bad_replies: kind → share of chat requests with such a reply, at most 1 in total. Depends on the content, and
+            for kinds after which a retry succeeds also on how often it was sent before.
+        repeats_key: whether error messages quote the request's ``Authorization`` header, as some servers do, in every
+            spelling that JSON allows.
+        seed: determines all pseudo-random choices.
+        api_key: the bearer token required everywhere except on ``/health``; ``None`` requires none.
+        models: model names that the endpoint accepts; each name serves every kind of request.
+        list_models: whether ``GET /v1/models`` exists.
     """
 
     latency_s: float = 0.0
@@ -88,16 +87,16 @@ class Behaviour:
 
 @dataclass(frozen=True, slots=True)
 class AccessRecord:
-    """One request, as it went.
+    """One finished request.
 
     Attributes:
-        model: the model asked for; empty where the request was not understood, or names none.
-        status: of the reply; 499 where the client went away before it.
-        in_flight: chat and embedding requests being served when this one was to be let in, this one included.
+        model: the requested model; empty if the request is invalid or names none.
+        status: of the reply; 499 if the client disconnected before it.
+        in_flight: chat and embedding requests in flight when this one arrived, including it.
         started_s, finished_s: on the system's monotonic clock.
-        content: hash of the request's body: equal for equal model, messages and sampling, whatever their order in it.
-        prompt_tokens, completion_tokens: words; 0 where the request failed.
-        bad: the kind of bad reply that it got; empty for none.
+        content: hash of the request's body: equal for equal model, messages and sampling, in any order.
+        prompt_tokens, completion_tokens: words; 0 if the request failed.
+        bad: the kind of bad reply; empty for a good one.
     """
 
     path: str
@@ -114,7 +113,7 @@ class AccessRecord:
 
 @dataclass(slots=True)
 class _Call:
-    """What becomes known about a request while it is served."""
+    """The facts about a request, collected while it is served."""
 
     started_s: float
     model: str = ""
@@ -130,7 +129,7 @@ class Service:
     """Answers requests; all its state belongs to one event loop.
 
     Args:
-        on_request: is handed the record of each finished request, health checks excepted.
+        on_request: called with the record of each finished request except health checks.
     """
 
     def __init__(self, behaviour: Behaviour, on_request: Callable[[AccessRecord], None]) -> None:
@@ -148,7 +147,7 @@ class Service:
         self.set(behaviour)
 
     def set(self, behaviour: Behaviour) -> None:
-        """Behave like this from the next request on; earlier attempts at a content are not forgotten."""
+        """Change the behaviour with the next request; counts of earlier requests with equal content are kept."""
         self.behaviour = behaviour
         self._left_to_fail = behaviour.fail_next
 
@@ -177,25 +176,25 @@ class Service:
         if serve is None:
             raise Refusal(404, "unknown_url", f"unknown request URL: {request.method} {path}")
         if request.method != method:
-            raise Refusal(405, "method_not_allowed", f"{path} is asked with {method}, not {request.method}")
+            raise Refusal(405, "method_not_allowed", f"use {method} on {path}, not {request.method}")
         key = self.behaviour.api_key
         if key is not None and request.headers.get("Authorization") != f"Bearer {key}":
             raise Refusal(401, "invalid_api_key", "the API key is wrong or missing")
         body = await serve(await request.read(), call)
-        return _json(body) if path != _CHAT else await self._spoilt(request, body, call)
+        return _json(body) if path != _CHAT else await self._possibly_bad(request, body, call)
 
-    async def _spoilt(self, request: web.BaseRequest, body: dict[str, Any], call: _Call) -> web.StreamResponse:
-        """The reply to a chat request, made bad if it is its turn."""
+    async def _possibly_bad(self, request: web.BaseRequest, body: dict[str, Any], call: _Call) -> web.StreamResponse:
+        """The reply to a chat request: good, or of the kind of bad reply chosen for it."""
         behaviour = self.behaviour
         asked = read_assignment(call.messages) if behaviour.bad_replies else None
         failed, new_prompt = self._bad[call.content], asked is not None
-        kind = chosen(behaviour.bad_replies, behaviour.seed, call.content, failed, new_prompt=new_prompt)
+        kind = choose_kind(behaviour.bad_replies, behaviour.seed, call.content, failed, new_prompt=new_prompt)
         if kind is None:
             return _json(body)
         call.bad = kind
-        self._bad[call.content] += kind in REPEAT_GETS_THROUGH
+        self._bad[call.content] += kind in RETRY_SUCCEEDS
         authorization = request.headers.get("Authorization", "")
-        return await send(kind, spoilt(kind, body, asked.current if asked else None, authorization), request)
+        return await send(kind, make_bad(kind, body, asked.current if asked else None, authorization), request)
 
     async def _models(self, _: bytes, call: _Call) -> dict[str, Any]:
         del call
@@ -205,7 +204,7 @@ class Service:
 
     async def _chat(self, raw: bytes, call: _Call) -> dict[str, Any]:
         behaviour = self.behaviour
-        request = self._understood(raw, call, parse_chat)
+        request = self._parsed(raw, call, parse_chat)
         self._admit(call)
         try:
             await self._fail_on_purpose(call.content)
@@ -222,7 +221,7 @@ class Service:
         return chat_body(request, choices, call.content)
 
     def _repetition(self, request: ChatRequest, content: str) -> int:
-        """How often the same was asked for before, if a model would draw anew: with a temperature, without a seed."""
+        """How often this request came before, if a model would sample again: with a temperature and without a seed."""
         if request.seed is not None or request.temperature == 0:
             return 0
         before = self._unseeded[content]
@@ -230,7 +229,7 @@ class Service:
         return before
 
     async def _embeddings(self, raw: bytes, call: _Call) -> dict[str, Any]:
-        request = self._understood(raw, call, parse_embedding)
+        request = self._parsed(raw, call, parse_embedding)
         self._admit(call)
         try:
             await _wait(self.behaviour.latency_s)
@@ -239,11 +238,11 @@ class Service:
         call.prompt_tokens = request.prompt_tokens
         return embedding_body(request, [embed(text) for text in request.texts])
 
-    def _understood(self, raw: bytes, call: _Call, parse: Callable[[dict[str, Any]], _Asked]) -> _Asked:
+    def _parsed(self, raw: bytes, call: _Call, parse: Callable[[dict[str, Any]], _Request]) -> _Request:
         body = parse_body(raw)
         request = parse(body)
         call.model = request.model
-        call.content = f"{integer(_in_order(body)):016x}"
+        call.content = f"{integer(_sorted_json(body)):016x}"
         if request.model not in self.behaviour.models:
             raise Refusal(404, "model_not_found", f"the model `{request.model}` does not exist")
         return request
@@ -257,7 +256,7 @@ class Service:
         self._in_flight = call.in_flight
 
     async def _fail_on_purpose(self, content: str) -> None:
-        """Fail or hang if it is this attempt's turn. Only admitted attempts count: what fails does not hang on load."""
+        """Inject an error or hang. Only admitted attempts count, so that faults do not depend on the load."""
         behaviour = self.behaviour
         if self._left_to_fail > 0:
             self._left_to_fail -= 1

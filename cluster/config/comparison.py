@@ -9,8 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from cluster.config.extending import place_below, read_extended
-from cluster.config.layers import laid_over
+from cluster.config.files import laid_over, place_below, read_extended
 from cluster.config.loading import read_overridden, validate
 from cluster.config.root import RunConfig
 from gpo.errors import ConfigError

@@ -11,11 +11,9 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from cluster.config.extending import read_extended
-from cluster.config.layers import take_the_place_of_the_other
+from cluster.config.files import read_extended, read_yaml, take_the_place_of_the_other
 from cluster.config.root import RunConfig
 from cluster.config.section import Section
-from cluster.config.yaml_text import read_yaml
 from gpo.errors import ConfigError
 from gpo.text import without_controls
 

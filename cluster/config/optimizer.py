@@ -1,20 +1,191 @@
-"""Section ``optimizer``: the GPO algorithm's strategies and their hyperparameters."""
+"""Section ``optimizer``: the strategies of GPO and their hyperparameters."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from cluster.config.direction import DirectionConfig
-from cluster.config.schedule import CosineScheduleConfig, ScheduleConfig
 from cluster.config.section import Section, by_kind
+from gpo.data.example import Example
+from gpo.evaluation.evaluator import Answerer
+from gpo.models.protocol import ChatModel, Embedder, Sampling
 from gpo.strategies.acceptance import Acceptance, BestOfStep, StrictImprovement, WithinError
-from gpo.strategies.compact_meta_prompt import CompactMetaPrompt
-from gpo.strategies.meta_prompt import FullMetaPrompt, MetaPrompt
+from gpo.strategies.meta_prompt import CompactMetaPrompt, FullMetaPrompt, MetaPrompt
 from gpo.strategies.refinement import Editing, Generation, Paraphrase, Refinement
+from gpo.strategies.reflection import FailureReflector, NoReflection, Reflector
+from gpo.strategies.retrieval import ImportanceRetriever, RecencyRetriever, RelevanceRetriever, Retriever
+from gpo.strategies.schedule import CosineSchedule, FixedSchedule, LinearSchedule, NoBound, StepSizeSchedule
+from gpo.strategies.summary import NoSummary, RunningSummary, Summarizer
+
+
+class NoScheduleConfig(Section):
+    """Any number of words may change."""
+
+    kind: Literal["none"]
+
+    @property
+    def warmup_steps(self) -> int:
+        """There is nothing to warm up."""
+        return 0
+
+    def build(self, num_steps: int) -> StepSizeSchedule:
+        """The schedule over ``num_steps`` steps."""
+        del num_steps
+        return NoBound()
+
+
+class FixedScheduleConfig(Section):
+    """The same step size in every step."""
+
+    kind: Literal["fixed"]
+    initial: PositiveInt = 50
+    """Words that may change."""
+    warmup_steps: NonNegativeInt = 0
+    """Steps in which the size rises linearly first."""
+
+    def build(self, num_steps: int) -> StepSizeSchedule:
+        """The schedule over ``num_steps`` steps."""
+        del num_steps
+        return FixedSchedule(size=self.initial, warmup_steps=self.warmup_steps)
+
+
+class _DecayConfig(Section):
+    initial: PositiveInt = 50
+    """Words that may change in the first step (after the warm-up)."""
+    final: PositiveInt = 10
+    """Words that may change in the last step."""
+    warmup_steps: NonNegativeInt = 0
+    """Steps in which the size rises linearly first."""
+
+
+class LinearScheduleConfig(_DecayConfig):
+    """A step size that falls evenly."""
+
+    kind: Literal["linear"]
+
+    def build(self, num_steps: int) -> StepSizeSchedule:
+        """The schedule over ``num_steps`` steps."""
+        return LinearSchedule(
+            initial=self.initial, final=self.final, num_steps=num_steps, warmup_steps=self.warmup_steps
+        )
+
+
+class CosineScheduleConfig(_DecayConfig):
+    """A step size that falls along half a cosine wave."""
+
+    kind: Literal["cosine"] = "cosine"
+
+    def build(self, num_steps: int) -> StepSizeSchedule:
+        """The schedule over ``num_steps`` steps."""
+        return CosineSchedule(
+            initial=self.initial, final=self.final, num_steps=num_steps, warmup_steps=self.warmup_steps
+        )
+
+
+ScheduleConfig = Annotated[
+    Annotated[CosineScheduleConfig, Tag("cosine")]
+    | Annotated[LinearScheduleConfig, Tag("linear")]
+    | Annotated[FixedScheduleConfig, Tag("fixed")]
+    | Annotated[NoScheduleConfig, Tag("none")],
+    by_kind("cosine", "linear", "fixed", "none"),
+]
+
+
+class RetrievalConfig(Section):
+    """Show past prompts that were retrieved from the trajectory."""
+
+    kind: Literal["retrieval"] = "retrieval"
+    by: Literal["recency", "importance", "relevance"] = "relevance"
+    """The last ones, the best ones, or those nearest in meaning to the current prompt."""
+    k: NonNegativeInt = 3
+    """How many."""
+
+    def build_summarizer(self, model: ChatModel, sampling: Sampling, *, show_scores: bool) -> Summarizer:
+        """None: the prompts speak for themselves."""
+        del model, sampling, show_scores
+        return NoSummary()
+
+    def build_retriever(self, embedder: Embedder) -> Retriever:
+        """The retriever."""
+        retrievers: dict[str, Retriever] = {
+            "recency": RecencyRetriever(),
+            "importance": ImportanceRetriever(),
+            "relevance": RelevanceRetriever(embedder),
+        }
+        return retrievers[self.by]
+
+
+class NoTrajectoryConfig(Section):
+    """Show the current prompt alone."""
+
+    kind: Literal["none"]
+
+    @property
+    def k(self) -> int:
+        """No past prompt is shown."""
+        return 0
+
+    def build_summarizer(self, model: ChatModel, sampling: Sampling, *, show_scores: bool) -> Summarizer:
+        """None."""
+        del model, sampling, show_scores
+        return NoSummary()
+
+    def build_retriever(self, embedder: Embedder) -> Retriever:
+        """Any retriever: it is asked for 0 prompts."""
+        del embedder
+        return RecencyRetriever()
+
+
+class SummaryConfig(Section):
+    """Show a summary of the search so far, which the optimizer model brings up to date in every step."""
+
+    kind: Literal["summary"]
+
+    @property
+    def k(self) -> int:
+        """No past prompt is shown."""
+        return 0
+
+    def build_summarizer(self, model: ChatModel, sampling: Sampling, *, show_scores: bool) -> Summarizer:
+        """The summarizer, on the optimizer model."""
+        return RunningSummary(model=model, sampling=sampling, show_scores=show_scores)
+
+    def build_retriever(self, embedder: Embedder) -> Retriever:
+        """Any retriever: it is asked for 0 prompts."""
+        del embedder
+        return RecencyRetriever()
+
+
+class DirectionConfig(Section):
+    """Update direction: what the optimizer model learns from."""
+
+    form: Literal["prompt", "score", "score_reflection"] = "score"
+    """``prompt``: the texts of prompts alone. ``score``: with their scores. ``score_reflection``: also with what the
+    optimizer model says of the current prompt's failures on a batch of ``train``."""
+    failures: PositiveInt = 3
+    """With ``score_reflection``: failures that a reflection is made from, at most."""
+    trajectory: Annotated[
+        Annotated[RetrievalConfig, Tag("retrieval")]
+        | Annotated[SummaryConfig, Tag("summary")]
+        | Annotated[NoTrajectoryConfig, Tag("none")],
+        by_kind("retrieval", "summary", "none"),
+    ] = RetrievalConfig()
+    """How the trajectory so far is used."""
+
+    def build_reflector(
+        self, model: ChatModel, sampling: Sampling, answerer: Answerer, examples: Sequence[Example]
+    ) -> Reflector:
+        """The reflector, on the optimizer model and the train split's examples."""
+        if self.form != "score_reflection":
+            return NoReflection()
+        return FailureReflector(
+            model=model, sampling=sampling, answerer=answerer, examples=examples, num_failures=self.failures
+        )
+
 
 DEFAULT_STEPS = 12
 

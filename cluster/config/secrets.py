@@ -1,4 +1,4 @@
-"""The secrets that this process knows, to look for where none may be."""
+"""Keys, tokens and passwords: addresses that must not hold any, and the values that this process knows."""
 
 from __future__ import annotations
 
@@ -7,11 +7,58 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import unquote, urlsplit
 
-from cluster.config import RunConfig
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
 from cluster.config.cache import RedisCacheConfig
 from cluster.config.models import EndpointConfig
+from gpo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cluster.config.root import RunConfig
+
+
+def _plain(address: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", address):
+        # Not shown: a password may be in it.
+        raise PydanticCustomError("address", "is not an address like http://HOST:PORT, without user or password")
+    return address
+
+
+HttpAddress = Annotated[str, AfterValidator(_plain)]
+"""``http://`` or ``https://``, without a user, a password or a query, so that it may be shown."""
+
+
+_USER = re.compile(r"://[^/?#@]*@")
+_PASSWORD_WITH_SLASH = re.compile(r"://[^/?#@:]*:(?!\d*(/|$))[^@]*@")
+_CONTAINER = re.compile(r"abfss?://[^/?#@:]+@")
+"""Not a user: in Azure's addresses, a container stands there."""
+
+PROBLEM = "holds a user name or password"
+IN_ENVIRONMENT = (
+    "leave it out, and set what fsspec or the store's client reads from the environment, such as FSSPEC_FTP_PASSWORD "
+    "or AWS_SECRET_ACCESS_KEY"
+)
+
+
+def holds_credentials(address: str) -> bool:
+    """Whether a URL has a user name or password before its host; a plain path or ``HOST:PORT`` has none."""
+    rest = _CONTAINER.sub("://", address)
+    return bool(_USER.search(rest) or _PASSWORD_WITH_SLASH.search(rest))
+
+
+def refuse_credentials(field: str, address: str, remedy: str = IN_ENVIRONMENT) -> None:
+    """Refuse such an address.
+
+    Raises:
+        ConfigError: it has one, and is not shown.
+    """
+    if holds_credentials(address):
+        raise ConfigError(field, PROBLEM, remedy)
+
 
 _SHORTEST, _SHORTEST_BY_NAME = 8, 12
 """A shorter one is a word like any other."""

@@ -28,7 +28,7 @@ from actors.metrics.exporter import Exporter, exporter_actor, push
 from actors.metrics.recorder import record
 from actors.metrics.reports import RunTotals
 from cluster.config import RunConfig
-from cluster.config.metrics import MetricsConfig
+from cluster.config.observability import MetricsConfig
 from cluster.display.progress import View
 from cluster.metrics.targets import announce, withdraw
 from cluster.metrics.view import MetricsView
@@ -180,9 +180,9 @@ class Metrics:
         The next report of a process may have been on its way before; the one after it was not.
         """
         self._look()
-        wanted = {mark: number + 2 for mark, number in self._totals.reported().items()}
+        wanted = {process: number + 2 for process, number in self._totals.reported().items()}
         deadline = time.monotonic() + _SETTLES_WITHIN_S
-        while any(wanted.get(mark, 0) > number for mark, number in self._totals.reported().items()):
+        while any(wanted.get(process, 0) > number for process, number in self._totals.reported().items()):
             if time.monotonic() > deadline:
                 log.warning("metrics: the last counts of a process are missing")
                 return

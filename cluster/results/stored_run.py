@@ -18,7 +18,7 @@ import yaml
 from actors.checkpoints import CheckpointStore
 from actors.folder import Folder
 from actors.search import SearchKey
-from cluster.config.yaml_text import read_yaml
+from cluster.config.files import read_yaml
 from cluster.results.outputs import RunRecord, Status, summary
 from gpo.checkpoint import Checkpoint
 from gpo.errors import CheckpointError, ConfigError

@@ -21,8 +21,8 @@ from actors.folder import Folder
 from actors.lease import LeaseHeld, Leases
 from actors.search import SearchKey
 from cluster.config import RunConfig
+from cluster.config.files import read_yaml
 from cluster.config.loading import dump, validate
-from cluster.config.yaml_text import read_yaml
 from cluster.reporting.page import report
 from cluster.results.averages import families_of
 from cluster.results.outputs import RunRecord, as_json, as_json_lines, best_prompts, step_line, step_lines, summary

@@ -10,7 +10,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-from cluster.config.credentials import PROBLEM
+from cluster.config.secrets import PROBLEM
 from gpo.errors import ConfigError
 
 _CONNECT_TIMEOUT_S = 5.0

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from actors.limiter import LimiterActor
 from actors.slots import Placement
 from cluster.config import RunConfig
-from cluster.config.direction import RetrievalConfig
 from cluster.config.models import EmbeddedEmbeddingConfig
+from cluster.config.optimizer import RetrievalConfig
 from cluster.display.progress import Announcing
 from cluster.session.models import Access, build_evaluators, embedded_specs
 from cluster.session.ray_session import EMBEDDED_CPUS, cpus_missing, ray_session

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from cluster.config.credentials import refuse_credentials
+from cluster.config.secrets import refuse_credentials
 from cluster.submitting.package import Package
 from gpo.errors import ClusterError, ConfigError
 

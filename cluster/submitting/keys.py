@@ -10,7 +10,7 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from cluster.config import RunConfig
-from cluster.config.extending import read_extended
+from cluster.config.files import read_extended
 from cluster.config.models import EndpointConfig
 from gpo.errors import ConfigError
 

@@ -13,10 +13,9 @@ from pathspec import GitIgnoreSpec
 
 from cluster.config import RunConfig
 from cluster.config.cache import SqliteCacheConfig
-from cluster.config.extending import place_below
+from cluster.config.files import place_below, read_yaml
 from cluster.config.secrets import secret_values
 from cluster.config.sweep import JournalStorageConfig, SweepSection
-from cluster.config.yaml_text import read_yaml
 from cluster.submitting.keys import require_no_key_files, require_no_keys, url_variables
 from gpo.errors import ConfigError
 
@@ -43,13 +42,13 @@ class Package:
         root: the working directory.
         names: of the files, relative to it, sorted.
         num_bytes: of them all.
-        beyond: what the configuration names outside of the working directory, and is not shipped.
+        outside: what the configuration names outside of the working directory, and is not shipped.
     """
 
     root: Path
     names: tuple[str, ...]
     num_bytes: int
-    beyond: tuple[Path, ...] = ()
+    outside: tuple[Path, ...] = ()
 
     def write(self, folder: Path) -> Path:
         """Write the package into a folder; its path."""
@@ -91,7 +90,7 @@ def package(root: Path, config_path: Path, config: RunConfig) -> Package:
     for option, path in [("CONFIG", config_path.resolve()), *options]:
         if path.is_relative_to(root):
             names.update(_named(root, path, option))
-    beyond = tuple(dict.fromkeys(path for path in named if not path.is_relative_to(root)))
+    outside = tuple(dict.fromkeys(path for path in named if not path.is_relative_to(root)))
     ordered = tuple(sorted(names))
     require_no_keys(
         root,
@@ -100,7 +99,7 @@ def package(root: Path, config_path: Path, config: RunConfig) -> Package:
         where="working directory",
         remedy="move it elsewhere, or name it in .rayignore; on a cluster, keys are set where its nodes are started",
     )
-    return Package(root, ordered, _require_small({name: (root / name).stat().st_size for name in ordered}), beyond)
+    return Package(root, ordered, _require_small({name: (root / name).stat().st_size for name in ordered}), outside)
 
 
 def require_not_shipped(config: RunConfig, sweep: SweepSection | None, root: Path) -> None:

@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial
 
 from cluster.config import RunConfig
-from cluster.config.layers import laid_over
+from cluster.config.files import laid_over
 from cluster.config.loading import validate
 from cluster.config.optimizer import OptimizerConfig
 from cluster.config.sweep import Choices, Range, Scalar

@@ -15,7 +15,7 @@ from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
-from cluster.config.tracking import MlflowConfig
+from cluster.config.observability import MlflowConfig
 
 log = logging.getLogger(__name__)
 

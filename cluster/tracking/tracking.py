@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.folder import Folder
 from cluster.config import RunConfig
-from cluster.config.tracking import TrackingConfig
+from cluster.config.observability import TrackingConfig
 from cluster.results.outputs import RunRecord
 from cluster.tracking.mlflow import MlflowStore, Page, Point, Writer
 from gpo.checkpoint import Checkpoint

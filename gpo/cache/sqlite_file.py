@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from gpo.cache.store import Missing, decode, encode
 from gpo.models.protocol import Completion
-from gpo.process import is_gone, process_mark
+from gpo.process import ProcessIdentity
 
 _APPLICATION_ID = 0x47504F43  # "GPOC", in the file's header
 _VERSION = 1
@@ -75,7 +75,7 @@ class CompletionFile:
     def __init__(self, path: Path, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         # More than one of a process may have the file open.
-        self._holder = f"{uuid4().hex} {process_mark()}"
+        self._holder = f"{uuid4().hex} {ProcessIdentity.current().encode()}"
         self._held: set[bytes] = set()
         self._renewed = 0.0
         self._added_bytes = max_bytes  # since the size was looked at: the bound may be lower than it was
@@ -246,7 +246,8 @@ class CompletionFile:
 
 
 def _is_gone(holder: str) -> bool:
-    return is_gone(holder.partition(" ")[2])
+    process = ProcessIdentity.parse(holder.partition(" ")[2])
+    return process is not None and process.has_certainly_ended
 
 
 def _chunks(keys: Iterable[bytes]) -> Iterator[list[bytes]]:

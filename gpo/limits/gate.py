@@ -19,7 +19,7 @@ from gpo.limits.fair_queue import FairQueue
 from gpo.limits.limiter import Limiter
 from gpo.limits.messages import LEASE_S, Grant, Pool, Report, Spent
 from gpo.models.protocol import Usage
-from gpo.process import process_mark
+from gpo.process import ProcessIdentity
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class _Live:
     """A gate in use; belongs to one event loop."""
 
     def __init__(self, limiter: Limiter, pool: Pool) -> None:
-        self._limiter, self._pool, self._process = limiter, pool, process_mark()
+        self._limiter, self._pool, self._process = limiter, pool, ProcessIdentity.current()
         self.loop = self._loop = asyncio.get_running_loop()
         self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
         self._num_waiting = 0

@@ -15,7 +15,7 @@ from gpo.limits.budget import Account
 from gpo.limits.fair_queue import Want, fair_shares
 from gpo.limits.messages import LEASE_S, Grant, Pool, Report
 from gpo.limits.rates import AdaptiveConcurrency, ModelRates
-from gpo.process import is_gone
+from gpo.process import ProcessIdentity
 
 _PERMITS_EVERY_S = 0.05
 """Permits that a rate lets trickle are handed out in batches, so often at most."""
@@ -167,8 +167,8 @@ class LimiterState:
         silent = {holder for holder, gate in self._gates.items() if now - gate.seen > LEASE_S}
         if now - self._looked > _LOOK_EVERY_S:
             self._looked = now
-            processes = {gate.process for gate in self._gates.values()}
-            gone = {process for process in processes if is_gone(process)}
+            processes = {gate.process for gate in self._gates.values() if gate.process is not None}
+            gone = {process for process in processes if process.has_certainly_ended}
             silent |= {holder for holder, gate in self._gates.items() if gate.process in gone}
         for holder in silent:
             self._drop(holder)
@@ -204,7 +204,7 @@ class _Gate:
     """What is known of a gate: ``told`` places it may use, ``held`` ones it may still be using."""
 
     pool: Pool
-    process: str = ""
+    process: ProcessIdentity | None = None
     epoch: int = 0
     held: int = 0
     told: int = 0

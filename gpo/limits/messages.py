@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gpo.process import ProcessIdentity
+
 
 @dataclass(frozen=True, slots=True)
 class Pool:
@@ -90,7 +92,7 @@ class Report:
         tokens_beyond: since the last report: tokens taken beyond those expected; negative where fewer.
         spent: since the first report.
         leaving: it has nothing to call any more, and gives everything back.
-        process: mark of the process that it is in; see ``gpo.process``. Empty where that is not said.
+        process: the gate's process; ``None`` if unknown.
     """
 
     holder: str
@@ -112,7 +114,7 @@ class Report:
     tokens_beyond: float = 0.0
     spent: Spent = field(default_factory=Spent)
     leaving: bool = False
-    process: str = ""
+    process: ProcessIdentity | None = None
 
 
 @dataclass(frozen=True, slots=True)

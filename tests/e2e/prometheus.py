@@ -19,7 +19,8 @@ import yaml
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo, Until
+    from tests.commands import Gpo
+    from tests.conftest import Until
 
 _MONITORING = ROOT / "k8s" / "monitoring"
 

@@ -23,7 +23,9 @@ from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo, Started, Until, WriteConfig
+    from tests.commands import Gpo, Started
+    from tests.configs import WriteConfig
+    from tests.conftest import Until
 
 BUDGET = 600
 RULES = ROOT / "k8s" / "monitoring" / "rules.yaml"

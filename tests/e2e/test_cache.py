@@ -14,7 +14,9 @@ import pytest
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo, Started, Until, WriteConfig
+    from tests.commands import Gpo, Started
+    from tests.configs import WriteConfig
+    from tests.conftest import Until
 
 SEEDS, VAL, TEST = tuple(range(8)), 20, 30
 CONCURRENCY = 8
@@ -104,27 +106,3 @@ def test_what_was_answered_before_a_crash_is_not_called_again(
     assert twice.total() <= 2 * CONCURRENCY  # those under way, and what waited to be written
     assert all(ended > killed_s - 0.05 for ended in ended_s.values())
     assert _llm(tmp_path / "results", "task")[1] >= 60
-
-
-def test_a_damaged_cache_is_told_once_and_costs_only_calls(
-    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
-) -> None:
-    config = write_config(tmp_path, endpoint.base_url)
-    (tmp_path / "completions.sqlite").write_bytes(b"no database" * 1000)
-    for number in (1, 2):
-        done = gpo("evaluate", config, cwd=tmp_path)
-        assert done.code == 0, done.stderr
-        assert ", 20 calls, " in done.stdout
-        assert done.stderr.count("is not used any more by this process") == 1
-        assert _answered(endpoint, "task-model").total() == number * 20
-
-
-def test_an_evaluation_is_paid_for_once(
-    endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
-) -> None:
-    config = write_config(tmp_path, endpoint.base_url)
-    said = [gpo("evaluate", config, cwd=tmp_path).stdout for _ in range(2)]
-    assert ", 20 calls, " in said[0]
-    assert ", 0 calls (20 more were cached), 0 + 0 tokens" in said[1]
-    assert said[0].split(",")[0] == said[1].split(",")[0]
-    assert _answered(endpoint, "task-model").total() == 20

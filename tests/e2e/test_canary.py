@@ -19,7 +19,9 @@ import pytest
 from benchmarks.simulated_endpoint import BadReply, Behaviour, SimulatedEndpoint
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo, Started, Until, WriteConfig
+    from tests.commands import Gpo, Started
+    from tests.configs import WriteConfig
+    from tests.conftest import Until
 
 # One in a variable, one in a file; characters that JSON, HTML and URLs write in another way.
 KEY, FILED = 'sk-canary-5d1f0b/"env"&', "sk-canary-77e2c9'<file>%"

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from tests.commands import gpo_in_this_process
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Finished, Gpo, Until, WriteConfig
+    from tests.commands import Finished, Gpo
+    from tests.configs import WriteConfig
+    from tests.conftest import Until
 
 METHODS = ("gpo", "sgdm")
 STEPS, CANDIDATES, VAL, TEST = 3, 3, 20, 30
@@ -159,20 +162,14 @@ def _files(folder: Path) -> dict[str, bytes]:
     ],
 )
 def test_mistakes_are_found_before_anything_is_started(
-    undisturbed: Finished, gpo: Gpo, config: Path, endpoint: SimulatedEndpoint, options: tuple[str, str], said: str
+    undisturbed: Finished, config: Path, endpoint: SimulatedEndpoint, options: tuple[str, str], said: str
 ) -> None:
     before, files = len(_paid(endpoint)), _files(config.parent / "whole")
-    refused = gpo("compare", config, *options, cwd=config.parent)
+    refused = gpo_in_this_process("compare", config, *options, cwd=config.parent)
     assert refused.code == 2
     assert said in refused.stderr
     assert len(_paid(endpoint)) == before
     assert _files(config.parent / "whole") == files
-
-
-def test_a_comparison_is_no_run(gpo: Gpo, config: Path) -> None:
-    refused = gpo("run", config, cwd=config.parent)
-    assert refused.code == 2
-    assert "gpo compare" in refused.stderr
 
 
 @pytest.mark.slow

@@ -11,7 +11,8 @@ from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndp
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tests.e2e.conftest import Gpo, WriteConfig
+    from tests.commands import Gpo
+    from tests.configs import WriteConfig
 
 
 def _summary(folder: Path) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from tests.e2e.prometheus import Prometheus, home, is_of_sweeps, monitored, quer
 from tests.e2e.scraper import Scraper
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo, Started, Until, WriteConfig
+    from tests.commands import Gpo, Started
+    from tests.configs import WriteConfig
+    from tests.conftest import Until
 
 SOUND = Behaviour(latency_s=0.1)
 FAULTY = Behaviour(latency_s=0.02, error_rate=0.05, limit=20, retry_after_s=0.1)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-    from tests.e2e.conftest import Gpo, WriteConfig
+    from tests.commands import Gpo
+    from tests.configs import WriteConfig
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,9 @@ from tests.e2e.prometheus import Prometheus, home, monitored, queries
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.e2e.conftest import Gpo, Until, WriteConfig
+    from tests.commands import Gpo
+    from tests.configs import WriteConfig
+    from tests.conftest import Until
 
 # Seconds of Ray, of a Prometheus, and of MLflow's tables.
 pytestmark = pytest.mark.slow

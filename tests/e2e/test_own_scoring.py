@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from benchmarks.simulated_endpoint import SimulatedEndpoint
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo, WriteConfig
+    from tests.commands import Gpo
+    from tests.configs import WriteConfig
 
 METRIC = """
 def half_for_a_word(answer, targets, input):

@@ -11,7 +11,7 @@ from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo
+    from tests.commands import Gpo
 
 CONFIG = ROOT / "configs" / "paper" / "bbh.yaml"
 NUM_TRAIN, NUM_VAL, NUM_TEST = 48, 5, 9

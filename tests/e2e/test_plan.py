@@ -8,7 +8,8 @@ import pytest
 
 if TYPE_CHECKING:
     from benchmarks.simulated_endpoint import SimulatedEndpoint
-    from tests.e2e.conftest import Gpo, WriteConfig
+    from tests.commands import Gpo
+    from tests.configs import WriteConfig
 
 
 @pytest.mark.slow
@@ -27,10 +28,3 @@ def test_a_run_takes_no_more_than_was_planned(
     for role in ("task", "optimizer"):
         assert 0.8 * plan["llm"][role]["calls"] <= used[role]["requests"] <= plan["llm"][role]["calls"]
         assert used[role]["completion_tokens"] <= plan["llm"][role]["completion_tokens"]
-
-
-def test_a_plan_says_what_is_wrong(gpo: Gpo, write_config: WriteConfig, tmp_path: Path) -> None:
-    config = write_config(tmp_path, "http://127.0.0.1:9/v1", tasks=[{"data": {"val": "gone.jsonl"}}])
-    done = gpo("plan", config, cwd=tmp_path)
-    assert done.code == 2
-    assert "gone.jsonl' does not exist" in done.stderr

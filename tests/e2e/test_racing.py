@@ -9,7 +9,8 @@ import pytest
 from benchmarks.simulated_endpoint import SimulatedEndpoint
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo, WriteConfig
+    from tests.commands import Gpo
+    from tests.configs import WriteConfig
 
 SEEDS, VAL, TEST = (0, 1), 20, 30
 

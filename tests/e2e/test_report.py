@@ -21,7 +21,9 @@ from gpo.score import Score
 from gpo.trajectory import Candidate, Direction, Samples, Spending, Step, Trajectory
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo, Until, WriteConfig
+    from tests.commands import Gpo
+    from tests.configs import WriteConfig
+    from tests.conftest import Until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = (

@@ -13,9 +13,12 @@ import pytest
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from gpo.checkpoint import decode
 from gpo.trajectory import Spending
+from tests.commands import gpo_in_this_process
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Finished, Gpo, Started, Until, WriteConfig
+    from tests.commands import Finished, Gpo, Started
+    from tests.configs import WriteConfig
+    from tests.conftest import Until
 
 NUM_STEPS = 5
 SLOW = Behaviour(latency_s=0.05)
@@ -206,11 +209,11 @@ def test_resuming_a_completed_run_makes_no_call(
     ],
 )
 def test_a_run_is_neither_overwritten_nor_changed_half_way(
-    options: tuple[str, ...], words: tuple[str, ...], config: Path, gpo: Gpo, undisturbed: Sitting
+    options: tuple[str, ...], words: tuple[str, ...], config: Path, undisturbed: Sitting
 ) -> None:
     folder = config.with_name("runs-undisturbed") / "run"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    finished = gpo("run", config, "--run-dir", folder, *options, cwd=config.parent)
+    finished = gpo_in_this_process("run", config, "--run-dir", folder, *options, cwd=config.parent)
     assert finished.code == 2
     (line,) = finished.stderr.splitlines()
     assert not [word for word in words if word not in line], line

@@ -18,7 +18,9 @@ from cluster.config import load_config
 from gpo.checkpoint import decode
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Finished, Gpo, Started, Until, WriteConfig
+    from tests.commands import Finished, Gpo, Started
+    from tests.configs import WriteConfig
+    from tests.conftest import Until
 
 KEY = "canary-5f1d2c"
 MARKUP = 'Which <b>team</b> & "desk" <script>alert(1)</script> shall take this?'

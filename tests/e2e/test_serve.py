@@ -13,7 +13,8 @@ import pytest
 from benchmarks.simulated_endpoint import SimulatedEndpoint
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo, Started, WriteConfig
+    from tests.commands import Gpo, Started
+    from tests.configs import WriteConfig
 
 GOOD = "Read carefully and classify the customer ticket: answer with exactly one category label, a single word only."
 JSON, MSGPACK = {"Content-Type": "application/json"}, {"Content-Type": "application/msgpack"}
@@ -163,15 +164,3 @@ def test_a_token_is_asked_for_where_one_is_set(gpo: Gpo, config: Path) -> None:
     finished = started.finish()
     assert finished.code == 0, finished.stderr
     assert TOKEN not in finished.stdout + finished.stderr
-
-
-def test_a_host_that_others_can_reach_needs_a_token(gpo: Gpo, config: Path, tmp_path: Path) -> None:
-    finished = gpo(
-        "serve", config, "--host", "0.0.0.0", cwd=config.parent, env={"RAY_TMPDIR": str(tmp_path / "ray")}  # noqa: S104
-    )  # fmt: skip
-    assert finished.code == 2
-    (line,) = finished.stderr.splitlines()
-    assert "--host" in line
-    assert "0.0.0.0" in line  # noqa: S104
-    assert "export GPO_SERVE_TOKEN=" in line
-    assert not (tmp_path / "ray").exists()

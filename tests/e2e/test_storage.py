@@ -19,8 +19,9 @@ from cluster.runs.run_folder import RunFolder
 from gpo.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from tests.conftest import ObjectStore
-    from tests.e2e.conftest import Gpo, Until, WriteConfig
+    from tests.commands import Gpo
+    from tests.configs import WriteConfig
+    from tests.conftest import ObjectStore, Until
 
 KEY = SearchKey("triage", 0)
 STEPS, CANDIDATES = 4, 3

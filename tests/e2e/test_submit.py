@@ -23,7 +23,9 @@ from benchmarks.measuring.ray_head import RayHead, free_port
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo, Started, Until, WriteConfig
+    from tests.commands import Gpo, Started
+    from tests.configs import WriteConfig
+    from tests.conftest import Until
 
 NUM_STEPS = 4
 
@@ -68,7 +70,7 @@ def test_a_run_is_submitted_stopped_and_goes_on(
     until(lambda: steps.exists() and steps.read_bytes().count(b"\n") >= 2, "two steps are done")
     stopped = gpo("submit", "--stop", "first", cwd=work, env=_to(cluster))
     assert stopped.code == 0
-    assert "was told to stop" in stopped.stderr
+    assert "has stopped" in stopped.stderr
     followed = following.finish()
     assert followed.code == 1
     assert "stopped, exit code 1" in followed.stderr
@@ -80,7 +82,7 @@ def test_a_run_is_submitted_stopped_and_goes_on(
     endpoint.behaviour = Behaviour()
     again = gpo(*submit, "--wait", cwd=work, env=_to(cluster))
     assert again.code == 0, again.stderr
-    assert "Submitted job first-2 to go on with the run" in again.stderr
+    assert "Submitted job first-2 to resume the run" in again.stderr
     summary = _summary(runs / "first")
     assert (summary["run_id"], summary["status"]) == ("first", "completed")
     assert [row["steps"] for row in summary["trajectories"]] == [NUM_STEPS, NUM_STEPS]
@@ -193,7 +195,7 @@ def test_a_sweep_is_stopped_and_killed_and_goes_on(
     endpoint.behaviour = Behaviour()
     done = gpo(*submit, "--wait", cwd=work, env=_to(cluster))
     assert done.code == 0, done.stderr
-    assert "Submitted job tuned-3 to go on with the run" in done.stderr
+    assert "Submitted job tuned-3 to resume the run" in done.stderr
     document = json.loads((place / "sweep.json").read_text(encoding="utf-8"))
     assert (document["status"], document["trials"]["complete"]) == ("completed", 3)
     assert (place / "best_config.yaml").exists()
@@ -232,7 +234,7 @@ def test_a_run_goes_on_when_its_head_node_was_lost_and_came_back(
             )
             done = gpo(*submit, "--wait", cwd=work, env=_to(head))
     assert done.code == 0, done.stderr
-    assert "Submitted job lost-2 to go on with the run" in done.stderr
+    assert "Submitted job lost-2 to resume the run" in done.stderr
     summary = _summary(place)
     assert (summary["run_id"], summary["status"]) == ("lost", "completed")
     times = Counter((call.model, call.content) for call in endpoint.requests if call.model and call.status == 200)

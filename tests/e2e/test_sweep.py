@@ -29,7 +29,9 @@ from tests.paths import TRIAGE
 from tests.study_servers import postgresql_server, redis_server
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Finished, Gpo, Started, Until, WriteConfig
+    from tests.commands import Finished, Gpo, Started
+    from tests.configs import WriteConfig
+    from tests.conftest import Until
 
 TRIALS, STEPS = 6, 3
 PRICES = {"task-model": {"prompt": 0.25, "completion": 2.0}, "opt-model": {"prompt": 5.0, "completion": 1.0}}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import ray
 
-from cluster.config.metrics import MetricsConfig
+from cluster.config.observability import MetricsConfig
 from cluster.metrics.run_metrics import Metrics
 from cluster.session.ray_session import ray_session
 from cluster.session.session import Services

@@ -16,7 +16,7 @@ import ray
 
 from actors.metrics.exporter import exporter_actor
 from benchmarks.measuring.ray_head import free_port
-from cluster.config.metrics import MetricsConfig
+from cluster.config.observability import MetricsConfig
 from cluster.metrics import run_metrics
 from cluster.metrics.run_metrics import Metrics, exported
 from cluster.metrics.targets import targets_folder

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndpoint
-from tests.e2e.conftest import endpoint, gpo, until, write_config
+from tests.e2e.conftest import gpo
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo, WriteConfig
+    from tests.commands import Gpo
+    from tests.configs import WriteConfig
 
-__all__ = ["endpoint", "gpo", "until", "write_config"]
+__all__ = ["gpo"]
 
 LATENCY_S = 0.15
 NOTICED_S, WRITTEN_S = 1.5, 0.5

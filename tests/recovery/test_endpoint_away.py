@@ -11,7 +11,8 @@ from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from tests.recovery.conftest import LATENCY_S, Loss, now, repeated, results
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo, Until
+    from tests.commands import Gpo
+    from tests.conftest import Until
 
 pytestmark = pytest.mark.slow
 AWAY_S = 65.0

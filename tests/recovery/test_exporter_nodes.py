@@ -11,12 +11,12 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from benchmarks.measuring.ray_head import free_port
-from cluster.config.metrics import MetricsConfig
+from cluster.config.observability import MetricsConfig
 from cluster.metrics.run_metrics import Metrics
 from tests.ray.test_exporter import Calling, _scrape
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Until
+    from tests.conftest import Until
 
 pytestmark = pytest.mark.slow
 

@@ -23,7 +23,8 @@ from tests.paths import ROOT
 from tests.recovery.conftest import Loss, now, repeated, results
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo, Until
+    from tests.commands import Gpo
+    from tests.conftest import Until
 
 pytestmark = pytest.mark.slow
 LOCAL, WORKER = "127.0.0.1", "127.0.0.2"

@@ -14,7 +14,8 @@ from benchmarks.simulated_endpoint import SimulatedEndpoint
 from tests.recovery.conftest import Loss, now, repeated, results
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Gpo, Until
+    from tests.commands import Gpo
+    from tests.conftest import Until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

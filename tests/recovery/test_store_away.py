@@ -11,8 +11,9 @@ from actors.folder import Folder
 from actors.search import SearchKey
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from cluster.runs.run_folder import RunFolder
-from tests.conftest import ObjectStore
-from tests.e2e.conftest import Gpo, Until, WriteConfig
+from tests.commands import Gpo
+from tests.configs import WriteConfig
+from tests.conftest import ObjectStore, Until
 
 pytestmark = pytest.mark.slow
 STEPS = 4

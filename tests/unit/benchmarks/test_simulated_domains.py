@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.simulated.domains import DOMAINS, NUM_PER_LABEL, splits, write_task
 from benchmarks.simulated.landscape import HELPFUL, NEUTRAL, VOCABULARY, WEIGHTS, quality, weights, words_of
-from benchmarks.simulated.question import MEANING, keywords_in
+from benchmarks.simulated.task_model import MEANING, keywords_in
 from tests.paths import DATA
 
 INITIAL = "Classify the support ticket into one of: billing, technical, shipping, account."

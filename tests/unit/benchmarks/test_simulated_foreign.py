@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from benchmarks.simulated import task_model
-from benchmarks.simulated.assignment import Assignment
-from benchmarks.simulated.foreign import read_foreign
-from benchmarks.simulated.in_process import SimulatedModel
+from benchmarks.simulated.models import SimulatedModel
+from benchmarks.simulated.optimizer_requests import Assignment
+from benchmarks.simulated.other_optimizers import read_foreign
 from gpo.models.protocol import Message, Sampling
 
 INITIAL = "Classify the support ticket into one of: billing, technical, shipping, account."

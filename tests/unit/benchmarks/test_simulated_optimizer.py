@@ -6,16 +6,19 @@ from statistics import mean, median
 import pytest
 
 from benchmarks.simulated import optimizer_model, rewriting
-from benchmarks.simulated.advice import Advice, read_advice
-from benchmarks.simulated.assignment import Assignment
 from benchmarks.simulated.landscape import NEUTRAL, WEIGHTS, quality, weights, words_of
-from benchmarks.simulated.note_taking import MAX_TO_AVOID, MAX_TO_SAY, Notes, summary
-from benchmarks.simulated.promise import ADVISED, promise
-from benchmarks.simulated.reflecting import Examination, reflection
-from benchmarks.simulated.rewriting import rewritten
+from benchmarks.simulated.optimizer_model import MAX_TO_AVOID, MAX_TO_SAY, reflection, summary
+from benchmarks.simulated.optimizer_requests import (
+    Advice,
+    Assignment,
+    ReflectionRequest,
+    SummaryRequest,
+    read_advice,
+)
+from benchmarks.simulated.rewriting import GAIN_OF_ADVICE, expected_gains, rewritten
 from gpo.models.protocol import Message
 from gpo.prompt import Prompt, edit_distance
-from gpo.strategies.compact_meta_prompt import Kind
+from gpo.strategies.meta_prompt import Kind
 
 INITIAL = "Classify the support ticket into one of: billing, technical, shipping, account."
 MIXED = f"{INITIAL} Maybe guess."
@@ -73,8 +76,8 @@ def test_edits_follow_reflections_and_notes() -> None:
     aimless = mean_quality()
     assert mean_quality(advice=Advice(("exactly", "category"), ("guess", "maybe"))) > aimless + 0.05
     assert mean_quality(advice=Advice(("poem", "joke"))) < aimless - 0.03
-    promised = promise(((HIGH, 50.0), (HIGH.replace("only ", ""), 49.0)), Advice(("only", "label"), ("poem",)))
-    assert promised == {"only": ADVISED + 1, "label": ADVISED, "poem": -ADVISED}
+    gains = expected_gains(((HIGH, 50.0), (HIGH.replace("only ", ""), 49.0)), Advice(("only", "label"), ("poem",)))
+    assert gains == {"only": GAIN_OF_ADVICE + 1, "label": GAIN_OF_ADVICE, "poem": -GAIN_OF_ADVICE}
 
 
 def test_a_paraphrase_goes_by_nothing_and_keeps_most_of_its_effect() -> None:
@@ -100,7 +103,7 @@ def test_reflections_are_short_and_mostly_right(domain: str) -> None:
     effects, held = weights(domain), words_of(LOW)
     right: list[bool] = []
     for seed in range(300):
-        advice = read_advice(reflection(Examination(LOW, domain, 3), Random(seed)))
+        advice = read_advice(reflection(ReflectionRequest(LOW, domain, 3), Random(seed)))
         assert 1 <= len(advice.say) + len(advice.avoid) <= 2
         assert not set(advice.say) & held
         assert set(advice.avoid) <= held
@@ -111,41 +114,43 @@ def test_reflections_are_short_and_mostly_right(domain: str) -> None:
 
 
 def test_reflections_depend_on_the_failures() -> None:
-    assert reflection(Examination(INITIAL, "tickets", 0), Random(0)) == ""
-    (only,) = read_advice(reflection(Examination(INITIAL, "tickets", 1), Random(0))).say
+    assert reflection(ReflectionRequest(INITIAL, "tickets", 0), Random(0)) == ""
+    (only,) = read_advice(reflection(ReflectionRequest(INITIAL, "tickets", 1), Random(0))).say
     assert only not in words_of(INITIAL)
-    texts = {reflection(Examination(INITIAL, domain, 3), Random(1)) for domain in ("tickets", "crafts", None)}
+    texts = {reflection(ReflectionRequest(INITIAL, domain, 3), Random(1)) for domain in ("tickets", "crafts", None)}
     assert len(texts) == 3
 
 
 def test_notes_sum_up_scores_and_reflections() -> None:
-    notes = Notes(Advice(), Advice(("single",)), ((INITIAL, 30.0), (f"{INITIAL} exactly", 40.0), (LOW, 10.0)))
+    notes = SummaryRequest(Advice(), Advice(("single",)), ((INITIAL, 30.0), (f"{INITIAL} exactly", 40.0), (LOW, 10.0)))
     noted = read_advice(summary(notes))
     assert noted.say == ("exactly", "single")
     assert set(noted.avoid) == {"guess", "joke", "maybe", "poem"}
-    assert summary(Notes(Advice(), Advice(), ((INITIAL, 30.0),))).endswith("Which of them help cannot be told yet.")
+    assert summary(SummaryRequest(Advice(), Advice(), ((INITIAL, 30.0),))).endswith(
+        "Which of them help cannot be told yet."
+    )
 
 
 def test_notes_fade_unless_they_are_confirmed() -> None:
     old = Advice(("single", "read", "best", "topic", "word", "label"))
-    kept = read_advice(summary(Notes(old, Advice(), ((INITIAL, 30.0),))))
+    kept = read_advice(summary(SummaryRequest(old, Advice(), ((INITIAL, 30.0),))))
     assert old.say[: len(kept.say)] == kept.say
     assert 0 < len(kept.say) < len(old.say)
-    confirmed = read_advice(summary(Notes(old, Advice(("label",)), ((INITIAL, 30.0),))))
+    confirmed = read_advice(summary(SummaryRequest(old, Advice(("label",)), ((INITIAL, 30.0),))))
     assert confirmed.say[0] == "label"
-    refuted = read_advice(summary(Notes(old, Advice((), ("single",) * 2), ((INITIAL, 30.0),))))
+    refuted = read_advice(summary(SummaryRequest(old, Advice((), ("single",) * 2), ((INITIAL, 30.0),))))
     assert refuted.avoid == ("single",)
     many = tuple(
         (f"{INITIAL} {word}", 30.0 + 5 * weight) for word, weight in [*zip(NEUTRAL, range(-9, 9), strict=False)]
     )
-    noted = read_advice(summary(Notes(old, Advice(), many)))
+    noted = read_advice(summary(SummaryRequest(old, Advice(), many)))
     assert (len(noted.say), len(noted.avoid)) == (MAX_TO_SAY, MAX_TO_AVOID)
 
 
 def test_replies_depend_on_content_and_seeds_alone() -> None:
     def reply(sample: object = 0, temperature: float = 1.0, seed: int = 0, text: str = "Go.") -> str:
         messages: list[Message] = [{"role": "user", "content": text}]
-        request = Examination(INITIAL, "tickets", 3)
+        request = ReflectionRequest(INITIAL, "tickets", 3)
         return optimizer_model.reply(messages, request, seed=seed, sample=sample, temperature=temperature)
 
     assert reply() == reply()

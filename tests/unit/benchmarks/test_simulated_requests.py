@@ -7,19 +7,24 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.simulated.advice import Advice, read_advice
-from benchmarks.simulated.assignment import GAIN_PER_REWRITING, Assignment, read_assignment
-from benchmarks.simulated.note_taking import Notes
-from benchmarks.simulated.optimizer_model import Request, read_request
-from benchmarks.simulated.reflecting import Examination
+from benchmarks.simulated.optimizer_requests import (
+    GAIN_PER_REWRITING,
+    Advice,
+    Assignment,
+    OptimizerRequest,
+    ReflectionRequest,
+    SummaryRequest,
+    read_advice,
+    read_assignment,
+    read_request,
+)
 from gpo.data.example import Example
 from gpo.data.task import Split
 from gpo.evaluation.answer_format import AnswerFormat, Position
 from gpo.evaluation.evaluator import Answered
 from gpo.models.protocol import Message, Sampling
 from gpo.prompt import Prompt
-from gpo.strategies.compact_meta_prompt import CompactMetaPrompt, Kind
-from gpo.strategies.meta_prompt import Brief, FullMetaPrompt, MetaPrompt
+from gpo.strategies.meta_prompt import Brief, CompactMetaPrompt, FullMetaPrompt, Kind, MetaPrompt
 from gpo.strategies.refinement import Editing, Generation, Paraphrase, Refinement
 from gpo.strategies.reflection import FailureReflector
 from gpo.strategies.summary import RunningSummary
@@ -86,7 +91,9 @@ def test_a_prompt_of_several_lines_is_the_whole_of_its_request() -> None:
         assert assignment.current == GOOD
 
 
-async def reflection_request(current: str, examples: Sequence[Example], num_failures: int = 3) -> Request | None:
+async def reflection_request(
+    current: str, examples: Sequence[Example], num_failures: int = 3
+) -> OptimizerRequest | None:
     class Wrong:
         async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
             return [Answered("Hm.", 0.0, Spending()) for _ in indices]
@@ -100,12 +107,12 @@ async def reflection_request(current: str, examples: Sequence[Example], num_fail
 
 
 async def test_requests_for_a_reflection() -> None:
-    assert await reflection_request(GOOD, EXAMPLES) == Examination(GOOD, "tickets", 3)
-    assert await reflection_request(INITIAL, EXAMPLES[::-1], 1) == Examination(INITIAL, "weather", 1)
-    assert await reflection_request(INITIAL, [Example("1 + 1 = ?", ("2",))]) == Examination(INITIAL, None, 1)
+    assert await reflection_request(GOOD, EXAMPLES) == ReflectionRequest(GOOD, "tickets", 3)
+    assert await reflection_request(INITIAL, EXAMPLES[::-1], 1) == ReflectionRequest(INITIAL, "weather", 1)
+    assert await reflection_request(INITIAL, [Example("1 + 1 = ?", ("2",))]) == ReflectionRequest(INITIAL, None, 1)
 
 
-async def summary_request(search: Trajectory) -> Request | None:
+async def summary_request(search: Trajectory) -> OptimizerRequest | None:
     model = FakeModel.scripted(["Well."])
     await RunningSummary(model=model, sampling=Sampling()).summarize(search, seed=1)
     return read_request(model.calls[0][0])
@@ -114,10 +121,10 @@ async def summary_request(search: Trajectory) -> Request | None:
 async def test_requests_for_a_summary() -> None:
     search = trajectory(CURRENT, [BETTER, WORSE])
     before = ((INITIAL, 30.0), ("Guess.", 10.0), (GOOD, 70.0))
-    assert await summary_request(search) == Notes(Advice(), Advice(), before)
+    assert await summary_request(search) == SummaryRequest(Advice(), Advice(), before)
     told = replace(search.steps[0], direction=DIRECTIONS["everything"][0])
-    assert await summary_request(replace(search, steps=(told,))) == Notes(SUMMARY, REFLECTION, before)
-    assert await summary_request(trajectory(CURRENT, [])) == Notes(Advice(), Advice(), before[:1])
+    assert await summary_request(replace(search, steps=(told,))) == SummaryRequest(SUMMARY, REFLECTION, before)
+    assert await summary_request(trajectory(CURRENT, [])) == SummaryRequest(Advice(), Advice(), before[:1])
 
 
 def test_questions_to_a_task_model_ask_for_nothing_else() -> None:

@@ -13,9 +13,8 @@ from statistics import mean
 import pytest
 
 from benchmarks.simulated.domains import DOMAINS, splits
-from benchmarks.simulated.embedding_model import embed
-from benchmarks.simulated.in_process import SimulatedModel
 from benchmarks.simulated.landscape import quality
+from benchmarks.simulated.models import SimulatedModel, embed
 from benchmarks.simulated.service import Behaviour
 from benchmarks.simulated_endpoint import SimulatedEndpoint
 from gpo.data.example import Example
@@ -30,8 +29,7 @@ from gpo.optimizer import GPO
 from gpo.prompt import Prompt
 from gpo.strategies.acceptance import BestOfStep
 from gpo.strategies.batches import TrainBatches
-from gpo.strategies.compact_meta_prompt import CompactMetaPrompt
-from gpo.strategies.meta_prompt import FullMetaPrompt, MetaPrompt
+from gpo.strategies.meta_prompt import CompactMetaPrompt, FullMetaPrompt, MetaPrompt
 from gpo.strategies.proposer import SamplingProposer
 from gpo.strategies.refinement import Paraphrase
 from gpo.strategies.reflection import FailureReflector, NoReflection
@@ -159,4 +157,4 @@ async def test_replies_as_the_endpoint_does() -> None:
         for messages in (meta, ticket):
             for sampling in settings:
                 expected = await remote.complete(messages, sampling)
-                assert await SimulatedModel(behaviour).complete(messages, sampling) == expected
+                assert await SimulatedModel(seed=3, malformed_rate=0.3).complete(messages, sampling) == expected

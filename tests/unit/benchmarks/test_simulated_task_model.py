@@ -8,10 +8,10 @@ import pytest
 
 from benchmarks.simulated import task_model
 from benchmarks.simulated.domains import DOMAINS, splits
-from benchmarks.simulated.embedding_model import embed
 from benchmarks.simulated.hashing import uniform
 from benchmarks.simulated.landscape import quality, weights
-from benchmarks.simulated.question import Question, read_question
+from benchmarks.simulated.models import embed
+from benchmarks.simulated.task_model import Question, read_question
 from gpo.data.example import Example
 from gpo.evaluation.answer_format import AnswerFormat, Position
 from gpo.evaluation.metrics import BooleanScorer, ChoiceScorer, ExactScorer, LabelScorer, NumberScorer, Scorer

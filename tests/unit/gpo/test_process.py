@@ -3,51 +3,71 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gpo import process as process_mark
-from gpo.process import is_gone
+from gpo.process import ProcessIdentity
 from tests.paths import ROOT
 
-TELLS_ITS_MARK = "from gpo.process import process_mark; print(process_mark(), flush=True); input()"
+PRINT_IDENTITY = (
+    "from gpo.process import ProcessIdentity; print(ProcessIdentity.current().encode(), flush=True); input()"
+)
 
 
-def test_a_process_is_gone_once_it_has_ended_and_not_before() -> None:
+@pytest.mark.parametrize("is_reaped", [True, False])
+def test_a_process_has_ended_once_it_was_killed_and_not_before(is_reaped: bool) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", TELLS_ITS_MARK], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PRINT_IDENTITY], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        mark = process.stdout.readline().rstrip("\n")
-        assert not is_gone(mark)
+        identity = ProcessIdentity.parse(process.stdout.readline().rstrip("\n"))
+        assert identity is not None
+        assert identity.pid == process.pid
+        assert not identity.has_certainly_ended
         process.kill()
         process.stdout.read()
-        process.wait()
-        assert is_gone(mark)
+        if is_reaped:
+            process.wait()
+        while not identity.has_certainly_ended:
+            assert not is_reaped
 
 
-def test_another_process_of_the_same_number_is_not_taken_for_it() -> None:
-    machine, number, started = process_mark.process_mark().rsplit(" ", 2)
-    assert not is_gone(f"{machine} {number} {started}")
-    assert is_gone(f"{machine} {number} {int(started) + 1}")
+def test_a_reused_process_id_is_not_mistaken_for_the_earlier_process() -> None:
+    current = ProcessIdentity.current()
+    assert not current.has_certainly_ended
+    assert replace(current, started="1").has_certainly_ended
+    assert replace(current, pid=2**30).has_certainly_ended
 
 
-def test_a_process_that_cannot_be_looked_at_is_not_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    mark = process_mark.process_mark()
-    with monkeypatch.context() as few:
-        few.setattr("gpo.process._PROC", Path("/hidden"))  # as other users' processes are, where they are hidden
-        assert not is_gone(mark)
+def test_a_process_that_cannot_be_inspected_does_not_count_as_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    current = ProcessIdentity.current()
+    with monkeypatch.context() as hidden:
+        hidden.setattr("gpo.process._PROC", Path("/hidden"))  # as where other users' processes are hidden
+        assert not current.has_certainly_ended
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))  # no file can be opened
     try:
-        assert not is_gone(mark)
+        assert not current.has_certainly_ended
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-@pytest.mark.parametrize("mark", ["", "elsewhere 1 2", " 1 2", "no mark at all"])
-def test_nobody_of_whom_nothing_can_be_known_is_gone(mark: str) -> None:
-    assert not is_gone(mark)
-    machine = process_mark.process_mark().partition(" ")[0]
-    assert not is_gone(f"{machine} x y")
+@pytest.mark.parametrize("unknown", [{"started": None}, {"space": None}, {"space": "elsewhere"}])
+def test_a_process_that_is_not_local_does_not_count_as_ended(unknown: dict[str, str | None]) -> None:
+    identity = replace(ProcessIdentity.current(), pid=2**30, **unknown)  # type: ignore[arg-type]
+    assert not identity.is_local
+    assert not identity.has_certainly_ended
+
+
+@pytest.mark.parametrize("started", ["5", None])
+def test_an_identity_can_be_stored_as_text(started: str | None) -> None:
+    identity = replace(ProcessIdentity.current(), started=started)
+    assert ProcessIdentity.parse(identity.encode()) == identity
+    assert str(identity) == f"process {identity.pid} on {identity.host}"
+
+
+@pytest.mark.parametrize("text", ["", "elsewhere x 1 host", "no identity"])
+def test_any_other_text_is_no_identity(text: str) -> None:
+    assert ProcessIdentity.parse(text) is None

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.simulated.in_process import SimulatedModel
+from benchmarks.simulated.models import SimulatedModel
 from cluster.config.loading import validate
 from cluster.config.root import RunConfig
 from cluster.runs.searches import build_gpo

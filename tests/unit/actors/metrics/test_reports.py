@@ -10,11 +10,16 @@ from actors.metrics.catalogue import ACTOR_DEATHS, ACTORS, IN_FLIGHT, STEPS
 from actors.metrics.counts import Counts, Numbers
 from actors.metrics.recorder import Reporter
 from actors.metrics.reports import ProcessReport, ReportStore, RunTotals
+from gpo.process import ProcessIdentity
 
 _STEPS = (STEPS.name, ("r", "t", "0"))
 _CALLS = (IN_FLIGHT.name, ("r", "t", "task", "m"))
 _ALIVE = (ACTORS.name, ("r", "evaluator"))
 _DEATHS = (ACTOR_DEATHS.name, ("r", "evaluator"))
+
+
+def _identity(name: str) -> ProcessIdentity:
+    return ProcessIdentity(name, 1, None, None)
 
 
 class Clock:
@@ -28,14 +33,14 @@ class Process:
     """A process that reports to the limiter of the moment."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.number, self.changed = name, 0, 0
+        self.identity, self.number, self.changed = _identity(name), 0, 0
 
     def report(self, store: ReportStore, steps: float | None, *, is_last: bool = False) -> bool:
         self.number += 1
         if steps is not None:
             self.changed = self.number
         counts: Numbers | None = None if steps is None else {_STEPS: (steps,), _CALLS: (1.0,)}
-        report = ProcessReport("s", self.name, "evaluator", self.number, self.changed, counts, is_last)
+        report = ProcessReport("s", self.identity, "evaluator", self.number, self.changed, counts, is_last)
         return store.take(report)
 
 
@@ -44,9 +49,10 @@ class Driver:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock, self.gone = Clock(), set[str]()
-        monkeypatch.setattr("actors.metrics.reports.is_gone", self.gone.__contains__)
+        monkeypatch.setattr(
+            ProcessIdentity, "has_certainly_ended", property(lambda identity: identity.host in self.gone)
+        )
         self.totals = RunTotals("r", self.clock)
-        self.known: dict[str, int] = {}
 
     def look(self, store: ReportStore, meanwhile: Callable[[], object] = lambda: None) -> dict[str, float]:
         self.clock.now += 1
@@ -78,8 +84,8 @@ def test_counts_are_the_sum_of_the_newest_report_of_each_process(driver: Driver)
 
 def test_a_report_that_arrives_late_replaces_no_newer_one(driver: Driver) -> None:
     store = ReportStore()
-    store.take(ProcessReport("s", "a", "evaluator", 2, 2, {_STEPS: (5.0,)}))
-    store.take(ProcessReport("s", "a", "evaluator", 1, 1, {_STEPS: (3.0,)}))
+    store.take(ProcessReport("s", _identity("a"), "evaluator", 2, 2, {_STEPS: (5.0,)}))
+    store.take(ProcessReport("s", _identity("a"), "evaluator", 1, 1, {_STEPS: (3.0,)}))
     assert driver.look(store)["steps"] == 5
 
 
@@ -87,10 +93,10 @@ def test_counts_travel_to_the_driver_only_when_they_changed() -> None:
     store, process = ReportStore(), Process("a")
     process.report(store, 3)
     process.report(store, None)
-    assert [report.counts for report in store.newest("s", {"a": 1})] == [None]
-    assert [report.number for report in store.newest("s", {"a": 1})] == [2]
+    assert [report.counts for report in store.newest("s", {_identity("a"): 1})] == [None]
+    assert [report.number for report in store.newest("s", {_identity("a"): 1})] == [2]
     process.report(store, 4)
-    assert [report.counts for report in store.newest("s", {"a": 1})] == [{_STEPS: (4,), _CALLS: (1.0,)}]
+    assert [report.counts for report in store.newest("s", {_identity("a"): 1})] == [{_STEPS: (4,), _CALLS: (1.0,)}]
     assert store.newest("another", {}) == []
 
 
@@ -149,7 +155,7 @@ def test_the_limiter_forgets_a_run_of_which_no_process_reports() -> None:
     Process("a").report(store, 3)
     clock.now += 61
     assert len(store.newest("s", {})) == 1
-    store.take(ProcessReport("another", "b", "evaluator", 1, 1, {}))
+    store.take(ProcessReport("another", _identity("b"), "evaluator", 1, 1, {}))
     assert store.newest("s", {}) == []
 
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from actors.search import SearchKey
 from actors.tracing.spans import Tracing, use
 from actors.tracing.traced import traced
-from cluster.config.tracing import TracingConfig
+from cluster.config.observability import TracingConfig
 from gpo.data.example import Example
 from gpo.errors import ConfigError, EvaluationError
 from gpo.optimizer import GPO
@@ -192,7 +192,7 @@ async def test_a_receiver_that_is_away_ends_no_search(caplog: pytest.LogCaptureF
 
 def test_nothing_is_traced_or_loaded_unless_a_receiver_is_named() -> None:
     code = (
-        "import sys; from cluster.config.tracing import TracingConfig; gpo = object()\n"
+        "import sys; from cluster.config.observability import TracingConfig; gpo = object()\n"
         "assert TracingConfig().build('run')(gpo, None) is gpo\n"
         "assert not any(name.startswith('opentelemetry') for name in sys.modules)"
     )
@@ -208,7 +208,7 @@ def test_an_address_is_checked_and_never_shown(address: str) -> None:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     TracingConfig(otlp="http://collector:4318").require_package()
-    monkeypatch.setattr("cluster.config.tracing.find_spec", lambda name: None)
+    monkeypatch.setattr("cluster.config.observability.find_spec", lambda name: None)
     TracingConfig().require_package()
     with pytest.raises(ConfigError, match="opentelemetry-exporter-otlp-proto-http"):
         TracingConfig(otlp="http://collector:4318").require_package()

@@ -8,9 +8,9 @@ import pytest
 
 from cluster.config import load_config
 from cluster.config.comparison import METHODS, STANDARD, load_comparison
-from cluster.config.data import FilesConfig
-from cluster.config.extending import read_extended
+from cluster.config.files import read_extended
 from cluster.config.schema import schema
+from cluster.config.tasks import FilesConfig
 from cluster.session.models import build_tasks, require_room_to_decay
 from cluster.sweep.loading import load_sweep
 from gpo.data.example import Example

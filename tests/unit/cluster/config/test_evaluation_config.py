@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from cluster.config.evaluation import EvaluationConfig, RacingConfig
+from cluster.config.root import EvaluationConfig, RacingConfig
 from gpo.scoring.candidates import FullScoring
 from gpo.scoring.racing import Racing
 

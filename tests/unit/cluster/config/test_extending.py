@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from cluster.config import load_config
-from cluster.config.extending import read_extended
+from cluster.config.files import read_extended
 from gpo.errors import ConfigError
 
 MODEL = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model"}

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from cluster.config import load_config
-from cluster.config.layers import _DEFAULT_KINDS, laid_over
+from cluster.config.files import _DEFAULT_KINDS, laid_over
 from cluster.config.loading import validate
 from gpo.errors import ConfigError
 

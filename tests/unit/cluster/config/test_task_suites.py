@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.config.data import BenchmarkConfig
 from cluster.config.loading import dump, validate
 from cluster.config.root import RunConfig
+from cluster.config.tasks import BenchmarkConfig
 from cluster.session.models import build_tasks
 from gpo.data.catalogue import tasks_of
 from gpo.data.task import Split

@@ -15,7 +15,7 @@ import pytest
 
 from actors.metrics.catalogue import STEPS
 from actors.metrics.exporter import push
-from cluster.config.metrics import MetricsConfig
+from cluster.config.observability import MetricsConfig
 from cluster.metrics.monitor import monitored_run, prometheus
 from cluster.metrics.targets import announce, targets_folder, withdraw, withdraw_dead
 from gpo.errors import ConfigError

@@ -13,7 +13,8 @@ from rich.console import Console
 from actors.checkpoints import CheckpointStore
 from actors.folder import Folder
 from actors.search import SearchKey
-from cluster.commands import looking
+from cluster.cli.report import report
+from cluster.cli.status import status
 from cluster.results.outputs import RunRecord, Status
 from cluster.results.status import (
     SILENT_AFTER_S,
@@ -154,7 +155,7 @@ def test_a_trajectory_is_done_with_its_steps_and_test_scores(tmp_path: Path) -> 
 @pytest.mark.parametrize(("state", "code"), [("completed", 0), ("running", 0), ("failed", 1), ("interrupted", 1)])
 def test_exit_codes_say_whether_all_is_well(tmp_path: Path, state: Status, code: int) -> None:
     stored(str(tmp_path), status=state)
-    assert looking.status(str(tmp_path), as_document=True, watch_s=None) == code
+    assert status(str(tmp_path), as_json=True) == code
 
 
 def test_watching_ends_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +190,7 @@ def test_a_status_is_shown_on_any_console(folder: Folder, terminal: bool) -> Non
 
 
 def test_a_report_is_made_while_a_run_works(folder: Folder) -> None:
-    assert looking.report(folder.url) == 0
+    assert report(folder.url) == 0
     page = (folder.read("report.html") or b"").decode()
     assert "run-1" in page
     assert "steps: 2" in page

@@ -15,7 +15,7 @@ from actors.checkpoints import CheckpointStore
 from actors.folder import Folder
 from actors.search import Search, SearchKey
 from actors.trajectory_worker import TrajectoryWorker
-from benchmarks.simulated.in_process import SimulatedModel
+from benchmarks.simulated.models import SimulatedModel
 from cluster.config.loading import validate
 from cluster.runs.searches import build_gpo
 from cluster.session.models import SampledModel, build_tasks

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.commands.places import folder_at
-from cluster.commands.submitting import submit
-from cluster.config.credentials import holds_credentials
+from cluster.cli.options import folder_at
+from cluster.cli.submit import submit
 from cluster.config.loading import validate
+from cluster.config.secrets import holds_credentials
 from cluster.session.ray_environment import resolve_address
-from cluster.submitting.command import SubmitOptions
 from gpo.errors import ConfigError
 from tests.unit.cluster.config.test_config import raw
 
@@ -30,12 +29,11 @@ SECRET = "canary-pw"
 )
 def test_an_address_with_a_user_or_password_is_refused_everywhere_and_never_shown(address: str, tmp_path: Path) -> None:
     assert holds_credentials(address)
-    options = SubmitOptions(run_dir=address)
     refusals = []
     for refused in (
         lambda: validate(raw(run={"dir": address}), tmp_path),
         lambda: folder_at("--run-dir", address),
-        lambda: submit(tmp_path / "config.yaml", [], None, options, None),
+        lambda: submit(tmp_path / "config.yaml", run_dir=address),
         lambda: resolve_address(address),
     ):
         with pytest.raises(ConfigError, match="holds a user name or password") as caught:

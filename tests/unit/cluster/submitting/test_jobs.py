@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.cli.submit import submit
 from cluster.config import RunConfig, load_config
 from cluster.config.loading import validate
 from cluster.submitting import package as packaging
-from cluster.submitting.command import SubmitOptions, submit
 from cluster.submitting.jobs import Order, _resolved, require_reachable
 from cluster.submitting.package import Package, package, require_not_shipped
 from cluster.sweep.loading import load_sweep
@@ -193,7 +193,7 @@ def test_what_lies_elsewhere_is_named(work: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "val.jsonl"
     elsewhere.write_text("{}", encoding="utf-8")
     config = load_config(work / "config.yaml", [f"tasks.0.data.val={elsewhere}"])
-    assert _packed(work, config).beyond == (elsewhere,)
+    assert _packed(work, config).outside == (elsewhere,)
 
 
 def test_the_command_survives_a_shell() -> None:
@@ -254,14 +254,17 @@ def test_what_is_written_must_outlive_the_job(work: Path, sections: dict[str, An
 
 
 def test_a_sweep_is_checked_before_it_is_shipped(work: Path) -> None:
-    said: list[str] = []
-    path, options = work / "config.yaml", SubmitOptions(sweep=True, kubernetes=True, image="i:1")
-    assert _refusal(lambda: submit(path, [], None, options, said.append)).startswith("sweep: is missing")
+    path = work / "config.yaml"
+
+    def refused() -> str:
+        return _refusal(lambda: submit(path, sweep=True, kubernetes=True, image="i:1"))
+
+    assert refused().startswith("sweep: is missing")
     wrong = {"sweep": {"space": {"optimizer.no_such_option": {"choices": [1]}}}}
     path.write_text(yaml.safe_dump(_config() | wrong), encoding="utf-8")
-    assert "optimizer.no_such_option" in _refusal(lambda: submit(path, [], None, options, said.append))
+    assert "optimizer.no_such_option" in refused()
     path.write_text(yaml.safe_dump(_config() | _SWEEP), encoding="utf-8")
-    assert "--sweep" in _refusal(lambda: submit(path, [], None, SubmitOptions(), said.append))
+    assert "--sweep" in _refusal(lambda: submit(path))
 
 
 def test_results_must_outlive_the_job() -> None:

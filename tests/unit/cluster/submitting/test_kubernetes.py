@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from cluster.cli.submit import submit
 from cluster.config import load_config
-from cluster.submitting.command import SubmitOptions, submit
 from cluster.submitting.jobs import Order
 from cluster.submitting.kubernetes import Manifest, as_yaml, manifest, object_name
 from cluster.sweep.loading import load_sweep
@@ -60,14 +59,12 @@ def _refusal(action: Callable[[], object]) -> str:
 @pytest.mark.parametrize(
     ("cache", "is_said"), [({}, True), ({"path": "/storage/completions.sqlite"}, False), ({"kind": "none"}, False)]
 )
-def test_a_cache_that_ends_with_its_pod_is_said_to(
-    cache: dict[str, Any], is_said: bool, work: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_cache_that_is_lost_with_its_pod_is_mentioned(
+    cache: dict[str, Any], is_said: bool, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(work)
     (work / "config.yaml").write_text(yaml.safe_dump(_config() | {"cache": cache}), encoding="utf-8")
-    said: list[str] = []
-    assert submit(work / "config.yaml", [], None, SubmitOptions(kubernetes=True, image="gpo:dev"), said.append) == 0
-    assert any("cache.kind=redis" in line for line in said) == is_said
+    assert submit(work / "config.yaml", kubernetes=True, image="gpo:dev") == 0
+    assert ("cache.kind=redis" in capsys.readouterr().err) == is_said
 
 
 @pytest.mark.parametrize(
@@ -87,11 +84,11 @@ def test_a_ray_job_has_nothing_that_lies_beside_its_configuration(
     path = work / "config.yaml"
     path.write_text(yaml.safe_dump(raw | {"cache": sections.get("cache", {"kind": "none"})}), encoding="utf-8")
     (work / "token").write_text(KEY, encoding="utf-8")
-    options = SubmitOptions(kubernetes=True, image="i:1", run_id="first")
     if refused is None:
-        assert submit(path, [], None, options, print) == 0
+        assert submit(path, kubernetes=True, image="i:1", run_id="first") == 0
     else:
-        assert _refusal(lambda: submit(path, [], None, options, print)).startswith(f"{refused}:")
+        said = _refusal(lambda: submit(path, kubernetes=True, image="i:1", run_id="first"))
+        assert said.startswith(f"{refused}:")
         assert capsys.readouterr().out == ""
 
 
@@ -112,19 +109,18 @@ def test_no_key_stands_in_a_config_map(option: str, text: str, work: Path, monke
     monkeypatch.setenv("OPENAI_API_KEY", KEY if text.startswith("sk-") else text)
     monkeypatch.setenv("STUDY_URL", "redis://:study-password@host")
     raw = _config() | {"sweep": {**_SWEEP["sweep"], "storage": {"kind": "url", "url_env": "STUDY_URL"}}}
-    options = SubmitOptions(sweep=True, kubernetes=True, image="i:1")
+    options: dict[str, Any] = {}
     if option == "data/train.jsonl":
         (work / option).write_text(f'{{"input": "a", "target": "{text}"}}\n', encoding="utf-8")
     elif option.startswith("--"):
-        changed: dict[str, Any] = {option[2:].replace("-", "_"): f"/storage/{text}/x"}
-        options = replace(options, **changed)
+        options = {"run_id": text} if option == "--run-id" else {"run_dir": f"/storage/{text}/x"}
     elif option.endswith("base_url"):
         raw["models"]["optimizer"]["base_url"] = f"http://{text}/v1"
     else:
         raw["models"]["task"]["sampling"] = {"extra": {"metadata": {"token": text}}}
     path = work / "config.yaml"
     path.write_text(yaml.safe_dump(raw), encoding="utf-8")
-    said = _refusal(lambda: submit(path, [], None, options, print))
+    said = _refusal(lambda: submit(path, sweep=True, kubernetes=True, image="i:1", **options))
     assert "keys are never shipped" in said
     assert text not in said
     assert (Path(option).name if "/" in option else option) in said
@@ -185,12 +181,11 @@ def test_the_ray_job_is_made_once_its_configuration_is_there(
     program.chmod(0o755)
     for name, value in {"PATH": f"{program.parent}:{os.environ['PATH']}", "SAID": said, "REFUSED": refused}.items():
         monkeypatch.setenv(name, str(value))
-    options = SubmitOptions(kubernetes=True, apply=True, image="i:1", run_id="first")
     if refused == "nothing":
-        assert submit(work / "config.yaml", [], None, options, print) == 0
+        assert submit(work / "config.yaml", apply=True, image="i:1", run_id="first") == 0
     else:
         with pytest.raises(ClusterError, match=refused):
-            submit(work / "config.yaml", [], None, options, print)
+            submit(work / "config.yaml", apply=True, image="i:1", run_id="first")
     text = said.read_text(encoding="utf-8")
     assert re.findall("^kind: (.*)$", text, re.MULTILINE) == asked
     assert [line for line in text.splitlines() if line.endswith(" -f -")] == [

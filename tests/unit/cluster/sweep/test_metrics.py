@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config.metrics import MetricsConfig
+from cluster.config.observability import MetricsConfig
 from cluster.config.root import BudgetConfig
 from cluster.metrics.run_metrics import Metrics
 from cluster.sweep.metrics import SweepMetrics

@@ -13,7 +13,7 @@ from actors.folder import Folder
 from actors.search import SearchKey
 from cluster.config import RunConfig
 from cluster.config.loading import validate
-from cluster.config.tracking import MlflowConfig, TrackingConfig
+from cluster.config.observability import MlflowConfig, TrackingConfig
 from cluster.results.outputs import RunRecord, as_json
 from cluster.tracking.tracking import parameters, tracked, tracked_sweep
 from gpo.checkpoint import Checkpoint
@@ -219,7 +219,7 @@ def test_a_store_is_checked_and_never_shown(uri: str) -> None:
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     config = TrackingConfig(mlflow=MlflowConfig(uri="http://host:5000"))
     config.require_package()
-    monkeypatch.setattr("cluster.config.tracking.find_spec", lambda name: None)
+    monkeypatch.setattr("cluster.config.observability.find_spec", lambda name: None)
     TrackingConfig().require_package()
     with pytest.raises(ConfigError, match="mlflow-skinny"):
         config.require_package()

@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState, create_trial
 
 from actors.folder import Folder
-from cluster.config.tracking import MlflowConfig
+from cluster.config.observability import MlflowConfig
 from cluster.tracking.mlflow import MlflowStore
 from cluster.tracking.tracking import _RunPages, _SweepPages
 from tests.unit.cluster.tracking.test_tracking import database, history, mlflow, record_of, rows, run_config

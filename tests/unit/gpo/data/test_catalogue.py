@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from cluster.config.data import BenchmarkConfig
+from cluster.config.tasks import BenchmarkConfig
 from gpo.data.benchmarks import BENCHMARKS
 from gpo.data.catalogue import BENCHMARK_NAMES, BenchmarkTask, known_task, tasks_of
 

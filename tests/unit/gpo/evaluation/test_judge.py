@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.simulated.judge_model import verdict
+from benchmarks.simulated.models import judge_verdict
 from gpo.data.example import Example
 from gpo.errors import MalformedReply
 from gpo.evaluation.grading import ModelGrader
@@ -162,14 +162,14 @@ def test_nothing_is_asked_again() -> None:
 @pytest.mark.parametrize("scale", [1, 10])
 def test_the_simulated_judge_looks_for_a_reference(answer: str, value: float, scale: int) -> None:
     rubric = Rubric("Right.", scale)
-    reply = verdict(rubric.messages(answer, EXAMPLE))
+    reply = judge_verdict(rubric.messages(answer, EXAMPLE))
     assert reply is not None
     assert rubric.read(reply) == value
 
 
 def test_the_simulated_judge_is_not_meant_by_other_requests() -> None:
-    assert verdict([{"role": "user", "content": "<answer>\nx\n</answer>"}]) is None
-    assert verdict([{"role": "user", "content": "Capital of France?"}]) is None
+    assert judge_verdict([{"role": "user", "content": "<answer>\nx\n</answer>"}]) is None
+    assert judge_verdict([{"role": "user", "content": "Capital of France?"}]) is None
 
 
 @pytest.mark.parametrize(

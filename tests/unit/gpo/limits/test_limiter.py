@@ -11,7 +11,7 @@ from gpo.limits.fair_queue import FairQueue, Want, fair_shares
 from gpo.limits.limiter_state import LimiterState
 from gpo.limits.messages import LEASE_S, Budget, Grant, Pool, Report, Spent
 from gpo.limits.rates import AdaptiveConcurrency, MinuteRate
-from gpo.process import process_mark
+from gpo.process import ProcessIdentity
 
 POOL = Pool("http://here/v1", "model", 32, 32)
 
@@ -97,9 +97,8 @@ def test_a_holder_whose_process_has_died_before_our_eyes_is_missed_at_once(dies:
     clock = Clock()
     limiter = LimiterState(clock)
     dead, other = Holder(limiter, "a"), Holder(limiter, "b")
-    mark = process_mark()
-    machine, number, started = mark.rsplit(" ", 2)
-    dead.tells(demand=32, process=f"{machine} {number} {int(started) - 1}" if dies else mark)
+    process = ProcessIdentity.current()
+    dead.tells(demand=32, process=replace(process, started="1") if dies else process)
     dead.hears()
     clock.now += 1
     other.tells(demand=32)

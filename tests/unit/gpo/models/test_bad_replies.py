@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from benchmarks.simulated.bad_replies import INJECTION, REPEAT_GETS_THROUGH
+from benchmarks.simulated.bad_replies import INJECTION, RETRY_SUCCEEDS
 from benchmarks.simulated_endpoint import BadReply, Behaviour, SimulatedEndpoint
 from gpo.data.example import Example
 from gpo.errors import ModelRefused, ModelUnavailable, RefusalReason
@@ -115,7 +115,7 @@ def test_a_reply_with_an_oddity_is_a_reply(
     assert reply.truncated is (kind in (BadReply.LONG, BadReply.TRUNCATED))
 
 
-@pytest.mark.parametrize("kind", sorted(REPEAT_GETS_THROUGH))
+@pytest.mark.parametrize("kind", sorted(RETRY_SUCCEEDS))
 def test_what_is_no_reply_is_asked_for_again(kind: BadReply, server: SimulatedEndpoint, usual: Completion) -> None:
     server.behaviour = Behaviour(bad_replies={kind: 0.9})
     reply = asyncio.run(complete(server.base_url, max_attempts=200))

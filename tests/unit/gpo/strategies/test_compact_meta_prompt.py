@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gpo.evaluation.answer_format import Position
-from gpo.strategies.compact_meta_prompt import CompactMetaPrompt, Kind
-from gpo.strategies.meta_prompt import Brief
+from gpo.strategies.meta_prompt import Brief, CompactMetaPrompt, Kind
 from gpo.testing.samples import candidate
 from gpo.trajectory import Direction
 

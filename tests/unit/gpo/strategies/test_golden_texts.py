@@ -18,8 +18,7 @@ from gpo.evaluation.answer_format import AnswerFormat, Position
 from gpo.evaluation.evaluator import Answered
 from gpo.models.protocol import Message, Sampling
 from gpo.prompt import Prompt
-from gpo.strategies.compact_meta_prompt import CompactMetaPrompt, Kind
-from gpo.strategies.meta_prompt import Brief, FullMetaPrompt
+from gpo.strategies.meta_prompt import Brief, CompactMetaPrompt, FullMetaPrompt, Kind
 from gpo.strategies.refinement import Editing, Generation, Paraphrase, Refinement
 from gpo.strategies.reflection import FailureReflector
 from gpo.strategies.summary import RunningSummary

@@ -5,7 +5,7 @@ import pytest
 from gpo.errors import MalformedReply
 from gpo.models.protocol import Completion, Usage
 from gpo.prompt import Prompt
-from gpo.strategies.replies import parse_reply
+from gpo.strategies.proposer import parse_reply
 
 
 def reply(text: str, truncated: bool = False) -> Completion:

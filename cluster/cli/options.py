@@ -1,0 +1,116 @@
+"""Options that several commands share, and what follows from them: the results folder and how to resume."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gpo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from actors.folder import Folder
+    from cluster.runs.run_folder import RunFolder
+
+Config = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CONFIG", help="YAML file with the configuration; configs/README.md explains it.", show_default=False
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="A.B=C",
+        help="Override an option of the file, e.g. **--set optimizer.steps=3** or **--set tasks.0.prompt='Think.'**. "
+        "Can be repeated.",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="local|auto|HOST:PORT",
+        help="Ray cluster to use: **local** starts one on this machine for this command, **auto** finds the one that "
+        "already runs here.  [default: RAY_ADDRESS, or else local]",
+        show_default=False,
+    ),
+]
+ResultsDir = Annotated[
+    str | None,
+    typer.Option(
+        "--run-dir",
+        metavar="DIR",
+        help="Folder or fsspec URL for the results.  [default: a new folder below run.dir]",
+        show_default=False,
+    ),
+]
+RunDir = Annotated[str, typer.Argument(metavar="RUN_DIR", help="Folder or fsspec URL of a run.", show_default=False)]
+
+
+def folder_at(field: str, location: str) -> Folder:
+    """The folder at a path or URL that the user typed.
+
+    Raises:
+        ConfigError: no folder can be there, or the URL holds a user name or password.
+    """
+    from actors.folder import Folder
+    from cluster.config.secrets import refuse_credentials
+
+    refuse_credentials(field, location)
+    try:
+        return Folder.at(location)
+    except (RuntimeError, ValueError) as error:  # an unknown user's home, or a NUL
+        raise ConfigError(field, f"{location!r} is not a folder ({error})", "name another") from None
+
+
+def results_folder(parent: str, name: str, run_id: str, run_dir: str | None, resume: bool) -> RunFolder:
+    """Where results go: ``--run-dir``, or below ``run.dir`` the newest folder to resume, or else a new one.
+
+    Raises:
+        ConfigError: no folder can be there.
+    """
+    from cluster.runs.run_folder import RunFolder, latest_run
+
+    if run_dir is not None:
+        if not run_dir.strip():
+            raise ConfigError("--run-dir", "is empty", "name a folder, or leave the option out")
+        return RunFolder(folder_at("--run-dir", run_dir))
+    runs = folder_at("run.dir", parent)
+    newest = latest_run(runs, name) if resume else None
+    return RunFolder(newest or runs / run_id)
+
+
+def require_run_id(run_id: str) -> None:
+    """Check that a run ID can be the name of a folder.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}", run_id):
+        raise ConfigError("--run-id", f"{run_id!r} cannot be used", "use letters, digits, '.', '_' and '-'")
+
+
+def resume_command(
+    command: str, folder: Folder, config: Sequence[str], address: str | None, options: Sequence[str] = ()
+) -> str:
+    """The command line that resumes this command.
+
+    Args:
+        config: the configuration file, and the options that override it.
+        address: ``--address`` as typed.
+        options: further options as typed.
+    """
+    where = ["--address", address] if address else []
+    run_dir = ["--run-dir", str(folder.local or folder.url)]
+    return shlex.join(["gpo", command, *config, *options, *run_dir, *where, "--resume"])
+
+
+def repeated(option: str, values: Sequence[str]) -> list[str]:
+    """An option once per value, as typed on a command line."""
+    return [part for value in values for part in (option, value)]

@@ -1,0 +1,98 @@
+"""``gpo run``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from cluster.cli.options import (
+    Address,
+    Config,
+    Overrides,
+    ResultsDir,
+    repeated,
+    require_run_id,
+    results_folder,
+    resume_command,
+)
+from cluster.cli.terminal import FAILED, OK, check_endpoints, err, out, say, show
+from cluster.display import logs
+
+
+def run(
+    config_path: Config,
+    overrides: Overrides = None,
+    run_dir: ResultsDir = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Resume the run in --run-dir, or else the newest run of this name, from its checkpoints. Starts a new "
+            "run if there is none.",
+        ),
+    ] = False,
+    run_id: Annotated[
+        str | None,
+        typer.Option(
+            "--run-id",
+            metavar="ID",
+            help="ID of a new run, and the name of its folder below run.dir.  [default: name, time and four digits]",
+            show_default=False,
+        ),
+    ] = None,
+    address: Address = None,
+) -> int:
+    """Optimize the prompts of every task in CONFIG, with one trajectory per task and seed.
+
+    Example: **gpo run configs/quickstart.yaml --set optimizer.steps=3**
+
+    Writes **summary.json**, **best_prompts.json**, **steps.jsonl** (every candidate), **report.html**, **config.yaml**
+    and the checkpoints to the run folder. Ctrl-C stops cleanly; **--resume** continues from the checkpoints.
+    """
+    from cluster.config import load_config
+    from cluster.session.models import build_tasks
+    from cluster.session.ray_environment import prepare_environment, resolve_address
+
+    config = load_config(config_path, overrides or [])
+    ray_address = resolve_address(address)
+    tasks = build_tasks(config)
+    check_endpoints(config)
+
+    prepare_environment(ray_address)
+    from actors.lease import Leases
+    from cluster.display.progress import view_for
+    from cluster.results.table import acceptance_line, results_table, unscored_line, written_files
+    from cluster.runs.run import Run, run_keys
+    from cluster.runs.run_folder import new_run_id
+    from cluster.session.session import Session
+
+    if run_id is not None and run_dir is None:
+        require_run_id(run_id)
+        run_dir = f"{config.run.dir.rstrip('/')}/{run_id}"
+    run_id = run_id or new_run_id(config.run.name)
+    leases = Leases()
+    run_folder = replace(results_folder(config.run.dir, config.run.name, run_id, run_dir, resume), leases=leases)
+    record = run_folder.open(config, run_keys(config), tasks, run_id=run_id, resume=resume)
+    folder = run_folder.folder
+    logs.choose_for(record.run_id, folder.local)
+    say(f"Run {record.run_id} in {folder.path('')}")
+    interrupted = False
+    with leases, view_for(err) as view:
+        try:
+            with Session(config, tasks, name=f"gpo-{record.run_id}", address=ray_address, view=view) as session:
+                Run(config, tasks, record, run_folder).execute(session, view)
+        except KeyboardInterrupt:
+            interrupted = True
+    out.print(results_table(record))
+    for line in filter(None, (acceptance_line(record), unscored_line(record), *written_files(folder))):
+        show(line)
+    # A local folder holds the run's own configuration, --set options included.
+    typed = [folder.path("config.yaml")] if folder.local else [str(config_path), *repeated("--set", overrides or [])]
+    command = resume_command("run", folder, typed, address)
+    if record.status == "budget_exhausted":
+        say(f"Stopped by {record.ended_by}; finished work is saved. With a larger budget, resume with: {command}")
+    if interrupted:
+        say(f"Interrupted; finished work is saved. Resume with: {command}")
+    return OK if record.status == "completed" else FAILED

@@ -1,0 +1,70 @@
+"""``gpo sweep``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cluster.cli.options import Address, Config, Overrides, ResultsDir, repeated, results_folder, resume_command
+from cluster.cli.terminal import FAILED, OK, check_endpoints, err, out, say, show
+
+
+def sweep(
+    config_path: Config,
+    overrides: Overrides = None,
+    run_dir: ResultsDir = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Resume the sweep in --run-dir, or else the newest one of this name; another process may work on it "
+            "at the same time. Starts a new one if there is none.",
+        ),
+    ] = False,
+    address: Address = None,
+) -> int:
+    """Tune the hyperparameters in the section **sweep** of CONFIG, with Optuna.
+
+    Example: **gpo sweep configs/sweeps/quickstart.yaml --set sweep.trials=8**
+
+    Each trial runs all tasks and seeds of CONFIG with one set of hyperparameters; trial 0 uses the paper's. Trials run
+    in parallel over one evaluator, and those that fall behind are pruned. Several processes can work on one study: give
+    them the same **sweep.storage** and **sweep.study**. Writes **sweep.json**, **best_config.yaml** (for **gpo run**),
+    **report.html** and a folder per trial. Ctrl-C stops cleanly; **--resume** continues from the checkpoints.
+    """
+    from cluster.session.ray_environment import prepare_environment, resolve_address
+    from cluster.sweep.loading import load_sweep
+    from cluster.sweep.strategies import quiet, require_packages
+
+    config = load_sweep(config_path, overrides or [])
+    require_packages(config.section)
+    quiet()
+    ray_address = resolve_address(address)
+    check_endpoints(*config.with_other_models)
+
+    prepare_environment(ray_address)
+    from cluster.runs.run_folder import new_run_id
+    from cluster.sweep.folder import open_place
+    from cluster.sweep.results import FILES, sweep_table
+    from cluster.sweep.run import carry_out
+
+    name = f"{config.base.run.name}-sweep"
+    sweep_id = new_run_id(name)
+    folder = results_folder(config.base.run.dir, name, sweep_id, run_dir, resume).folder
+    place = open_place(folder, config, sweep_id=sweep_id, resume=resume)
+    say(f"Sweep {place.sweep_id} in {folder.path('')}")
+    document = carry_out(config, place, ray_address, err)
+    out.print(sweep_table(document))
+    if document["confirmation"] is not None:
+        show(document["confirmation"]["statement"])
+    written = folder.names()
+    for file, what in FILES.items():
+        if file in written:
+            show(f"{what + ':':<20} {folder.path(file)}")
+    if document["status"] in ("interrupted", "budget_exhausted"):
+        typed = [str(config_path), *repeated("--set", overrides or [])]
+        command = resume_command("sweep", folder, typed, address)
+        ended = "Interrupted" if document["status"] == "interrupted" else f"Stopped by {document['ended_by']}"
+        say(f"{ended}; finished work is saved. Resume with: {command}")
+    return OK if document["status"] == "completed" and not document["trials"]["failed"] else FAILED

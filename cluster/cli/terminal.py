@@ -1,0 +1,78 @@
+"""What commands print, how their errors look, and their exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec
+
+import typer
+from rich.console import Console
+
+from cluster.display import logs
+from cluster.session.interrupts import stoppable
+from gpo.errors import ConfigError, GPOError
+
+if TYPE_CHECKING:
+    from cluster.config import RunConfig
+
+log = logging.getLogger(__name__)
+
+OK, FAILED, BAD_CONFIG = 0, 1, 2
+
+out, err = Console(), Console(stderr=True)
+
+_P = ParamSpec("_P")
+
+
+def show(text: str) -> None:
+    """Print a line of the command's result, for people and scripts."""
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def say(text: str, style: str | None = None) -> None:
+    """Print a message for the user; it goes to standard error, or to the log where that holds JSON lines only."""
+    if logs.chosen().owns_stderr:
+        log.log(logging.ERROR if style == "red" else logging.INFO, "%s", text)
+        return
+    err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def choose_logs(chosen: logs.Logs) -> None:
+    """Configure logging; where standard error holds JSON lines, nothing else is printed there."""
+    logs.choose(chosen)
+    err.quiet = chosen.owns_stderr
+
+
+def exiting(command: Callable[_P, int]) -> Callable[_P, None]:
+    """Wrap a command: its result becomes the exit code, and an error becomes one clear line and an exit code."""
+
+    @wraps(command)
+    def run(*arguments: _P.args, **options: _P.kwargs) -> None:
+        try:
+            with stoppable():
+                code = command(*arguments, **options)
+        except GPOError as error:
+            say(f"gpo: error: {error}", style="red")
+            code = BAD_CONFIG if isinstance(error, ConfigError) else FAILED
+        except KeyboardInterrupt:
+            say("Interrupted.")
+            code = FAILED
+        raise typer.Exit(code)
+
+    return run
+
+
+def check_endpoints(*configs: RunConfig) -> None:
+    """Check that every endpoint serves its model, before anything is paid for.
+
+    Raises:
+        ConfigError: an endpoint does not.
+    """
+    from cluster.session.preflight import check_models
+
+    with err.status("Asking the endpoints for their models …"):
+        for config in configs:
+            asyncio.run(check_models(config))

@@ -1,0 +1,27 @@
+"""Sphinx's configuration of the documentation site. ``make docs`` builds it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+from generate import fill_in  # noqa: E402
+
+project = "Distributed GPO"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = project
+html_copy_source = False
+html_show_sphinx = False
+myst_heading_anchors = 4
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+napoleon_use_ivar = True
+
+
+def setup(app):
+    """Fill the generated parts into each page before Sphinx parses it."""
+    app.connect("source-read", fill_in)

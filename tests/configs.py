@@ -1,0 +1,60 @@
+"""Small configurations: one task of sorting support tickets, two seeds, three steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from tests.paths import TRIAGE
+
+
+class WriteConfig(Protocol):
+    def __call__(self, folder: Path, base_url: str | None, **changes: Any) -> Path: ...
+
+
+def write_small_config(folder: Path, base_url: str | None, **changes: Any) -> Path:
+    """Write ``config.yaml``: the small configuration, with the keyword arguments merged over its sections.
+
+    ``tasks`` holds one dictionary per task, each merged over the triage task. The completion store is beside the
+    configuration: an endpoint of another test may have had the same port.
+    """
+    changes.setdefault("cache", {"path": str(folder / "completions.sqlite")})
+    changes["tasks"] = [merged(triage_task(), task) for task in changes.get("tasks", [{}])]
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(merged(small_config(base_url), changes), sort_keys=False), encoding="utf-8")
+    return path
+
+
+def small_config(base_url: str | None) -> dict[str, Any]:
+    """Everything but the tasks."""
+    endpoint = {"base_url": base_url} if base_url else {}
+    return {
+        "run": {"name": "triage", "seeds": [0, 1]},
+        "models": {
+            "task": {**endpoint, "model": "task-model", "sampling": {"max_tokens": 64}},
+            "optimizer": {**endpoint, "model": "opt-model", "sampling": {"max_tokens": 512}},
+        },
+        "optimizer": {"steps": 3, "candidates": 3},
+        "evaluation": {"val_size": 20, "test_size": 30},
+    }
+
+
+def triage_task() -> dict[str, Any]:
+    """One entry of ``tasks``."""
+    return {
+        "name": "triage",
+        "data": {split: str(TRIAGE / f"{split}.jsonl") for split in ("train", "val", "test")},
+        "fields": {"input": "text", "target": "label"},
+        "prompt": "Classify the support ticket into one of: billing, technical, shipping, account.",
+        "position": "question_begin",
+        "answer": {"kind": "exact"},
+    }
+
+
+def merged(config: Any, changes: Any) -> Any:
+    """The configuration with the changes put over it, section by section."""
+    if isinstance(config, dict) and isinstance(changes, dict):
+        return {**config, **{name: merged(config.get(name), value) for name, value in changes.items()}}
+    return changes
