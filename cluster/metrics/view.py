@@ -1,4 +1,4 @@
-"""What the driver of a run knows, as metrics: scores, steps, candidates, budget. It follows a run as a view does."""
+"""Counts what the updates of trajectories say: steps, candidates, scores, phases, and the budget that is left."""
 
 from __future__ import annotations
 
@@ -34,15 +34,14 @@ from gpo.trajectory import Candidate, Step, Trajectory
 
 
 class MetricsView:
-    """Passes everything on to another view, and counts it.
+    """A view that counts every update and passes it on to another view.
 
-    What it counts is taken from checkpoints as they come, so nothing is counted twice where an actor has died and
-    begins again from its last one.
+    It counts from checkpoints, so it counts nothing twice if an actor dies and continues from its last checkpoint.
 
     Args:
-        view: what people see.
+        view: the view that people see.
         counts: of the driver.
-        record: what is known of the run, kept up to date by others.
+        record: of the run; its owner keeps it up to date.
     """
 
     def __init__(self, view: View, counts: Counts, record: RunRecord, budget: BudgetConfig) -> None:
@@ -92,7 +91,7 @@ class MetricsView:
         self._view.tick()
 
     def end(self) -> None:
-        """The run is over."""
+        """The run has ended."""
         self._spent()
         self._set(RUN_ACTIVE, 0.0)
 
