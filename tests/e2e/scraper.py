@@ -20,11 +20,16 @@ Scrape = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 class Scraper:
     """A context that scrapes every run which announces itself in a folder.
 
+    Args:
+        path: a run waits at its end for a scrape at ``/metrics``; at any other path a scrape finds the same, and the
+            run still waits for somebody else's.
+
     Attributes:
         scrapes: all so far.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, path: str = "/metrics") -> None:
+        self._path = path
         self._targets = folder / "home" / "gpo" / "monitoring" / "targets"
         self.scrapes: list[Scrape] = []
         self._over = Event()
@@ -60,7 +65,7 @@ class Scraper:
             for file in self._targets.glob("*.json"):
                 try:
                     address = json.loads(file.read_text(encoding="utf-8"))[0]["targets"][0]
-                    with urlopen(f"http://{address}/metrics") as reply:
+                    with urlopen(f"http://{address}{self._path}") as reply:
                         text = reply.read().decode()
                 except (OSError, ValueError):  # the run has just ended
                     continue

@@ -122,7 +122,7 @@ def test_no_counter_falls_and_a_second_is_missing_at_most_if_processes_are_kille
         metrics={"port": 0},
         budget={"calls": 100_000},
     )
-    with Scraper(tmp_path) as scraper:
+    with Scraper(tmp_path, "/") as scraper:
         command = gpo.start("run", config, "--run-dir", "results", cwd=tmp_path, env=home(tmp_path))
         until(lambda: scraper.sums("gpo_steps_total").total() >= 2, "some steps are taken and exported")
         hosts, (replica, *_) = _processes(command, "TrajectoryActor"), _processes(command, "ServeReplica:")

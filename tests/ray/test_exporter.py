@@ -185,6 +185,7 @@ def test_a_run_with_a_cluster_of_its_own_answers_in_its_driver(cluster: None) ->
         with pytest.raises(ValueError, match="Failed to look up"):
             ray.get_actor(f"metrics-127.0.0.1-{config.port}", namespace="gpo")
         # At its end it waits for a scrape that sees the last values, and no longer.
+        metrics._limiter.newest_counts("", {})  # it is running
         scraping = Thread(target=lambda: (time.sleep(0.5), _runs(config.port)))
         began = time.monotonic()
         scraping.start()
