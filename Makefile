@@ -47,7 +47,7 @@ docs: $(INSTALLED) ## build the documentation into docs/_build/html; a broken li
 audit: $(INSTALLED) ## look for known vulnerabilities of the locked dependencies; passes, and says so, without a network
 	@$(BIN)/python .ci/audit.py
 
-# Hundreds of Python processes start here: each compiles once what it finds not compiled, whatever the user's environment says.
+# Tests start hundreds of Python processes, which are to share compiled modules even where the user's environment says no.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: check ## linters, type checkers and all tests
 	$(BIN)/pytest -n auto --dist loadfile tests/unit tests/k8s tests/docs
@@ -60,7 +60,7 @@ bench: $(INSTALLED) ## measure ours, and peers where installed; writes the table
 chaos: $(INSTALLED) ## kill parts of runs, and drivers: does every run end as if nothing had happened? (about an hour)
 	$(BIN)/python -m benchmarks.chaos --write
 
-recovery: $(INSTALLED) ## the slow tests: lost nodes, endpoints and stores; kills beside metrics and sweeps; submitted jobs; what else takes long (half an hour)
+recovery: $(INSTALLED) ## the slow tests: lost nodes, endpoints and stores; killed sweeps; submitted jobs (half an hour)
 	$(BIN)/pytest -m slow
 
 soak: $(INSTALLED) ## 64 calls at once for ten minutes: does anything grow?
@@ -69,7 +69,7 @@ soak: $(INSTALLED) ## 64 calls at once for ten minutes: does anything grow?
 # Of their own: some want another version of the openai package than ours.
 bench-peers: $(INSTALLED) ## install the peers of the benchmarks into a virtual environment of their own
 	@$(PYTHON) -m venv --without-pip $(PEERS)
-	@$(PYTHON) -m pip --disable-pip-version-check --python $(PEERS)/bin/python install --quiet -r benchmarks/peers-requirements.txt
+	@$(PYTHON) -m pip --disable-pip-version-check --python $(PEERS)/bin/python install --quiet -r benchmarks/peers/requirements.txt
 
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header
 lock: $(INSTALLED) ## update requirements.lock, and requirements-runtime.lock after it (needs uv)

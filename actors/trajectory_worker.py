@@ -18,7 +18,7 @@ from gpo.checkpoint import Checkpoint, encode
 from gpo.concurrency import gather
 from gpo.context import current_caller, log_about
 from gpo.data.task import Split
-from gpo.events import saved
+from gpo.events import observer
 from gpo.prompt import Prompt
 from gpo.score import finite
 from gpo.trajectory import Trajectory
@@ -144,7 +144,7 @@ class _Run:
             saving = asyncio.create_task(asyncio.to_thread(self._store.write, self._search.key, content))
             try:
                 await asyncio.shield(saving)
-                saved()
+                observer().checkpoint_saved(current_caller.get())
             except asyncio.CancelledError:
                 # The thread goes on all the same. Whoever goes on with the search must not be overtaken by it.
                 await asyncio.wait([saving])

@@ -1,7 +1,7 @@
-"""What the completion cache costs a call: ``python -m benchmarks.cache [--redis-url-env NAME]``.
+"""The cost of the completion cache: ``python -m benchmarks.cache [--redis-url-env NAME]``.
 
-Time on the clock and of the processor, per call, with 100 examples asked for at once (as an evaluation does) and one
-after the other; the model behind it replies at once, and what it takes itself is subtracted.
+Prints wall and CPU time per call, with 100 concurrent calls (as in an evaluation) and with sequential calls. The model
+behind the cache replies immediately; its own time is subtracted.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage
 _QUESTION_CHARACTERS, _REPLY_CHARACTERS = 600, 400
 
 
-class Instant:
-    """A model that replies at once."""
+class InstantModel:
+    """A model that replies immediately."""
 
     async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """The same reply to everything; see ``gpo.models.protocol.ChatModel``."""
@@ -33,33 +33,33 @@ class Instant:
 
 
 async def _per_call(model: ChatModel, num_calls: int, at_once: int) -> tuple[float, float]:
-    """Microseconds per call, on the clock and of the processor."""
+    """Wall and CPU microseconds per call."""
     conversations: list[list[Message]] = [
         [{"role": "user", "content": f"{number} " + "q" * _QUESTION_CHARACTERS}] for number in range(num_calls)
     ]
     sampling = Sampling(temperature=0.0, max_tokens=64)
-    clock, processor = perf_counter(), process_time()
+    wall_s, cpu_s = perf_counter(), process_time()
     for first in range(0, num_calls, at_once):
         await asyncio.gather(*(model.complete(one, sampling) for one in conversations[first : first + at_once]))
-    return (perf_counter() - clock) / num_calls * 1e6, (process_time() - processor) / num_calls * 1e6
+    return (perf_counter() - wall_s) / num_calls * 1e6, (process_time() - cpu_s) / num_calls * 1e6
 
 
 async def _measure(name: str, store: CompletionStore) -> None:
     for at_once, num_calls in ((100, 20_000), (1, 3_000)):
-        bare = await _per_call(Instant(), num_calls, at_once)
-        # Each has keys of its own, so that the first round misses everything and the second nothing.
-        model = CachedModel(Instant(), store, {"model": f"{at_once} at once"})
-        for what in ("miss", "hit"):
-            clock, processor = await _per_call(model, num_calls, at_once)
-            print(f"| {name} | {what} | {at_once} | {clock - bare[0]:.0f} | {processor - bare[1]:.0f} |", flush=True)
+        bare = await _per_call(InstantModel(), num_calls, at_once)
+        # Unique keys: every call of the first round misses, and every call of the second hits.
+        model = CachedModel(InstantModel(), store, {"model": f"{at_once} at once"})
+        for outcome in ("miss", "hit"):
+            wall, cpu = await _per_call(model, num_calls, at_once)
+            print(f"| {name} | {outcome} | {at_once} | {wall - bare[0]:.0f} | {cpu - bare[1]:.0f} |", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a table; 0 when it is complete."""
+    """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cache", description=__doc__)
-    parser.add_argument("--redis-url-env", help="also measure the Redis server whose address this variable holds")
+    parser.add_argument("--redis-url-env", help="environment variable with the URL of a Redis server to measure, too")
     settings = parser.parse_args(arguments)
-    print("| Store | | At once | µs a call | µs of the processor |\n|---|---|---:|---:|---:|")
+    print("| Store | | Concurrent calls | µs a call | CPU µs a call |\n|---|---|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(_measure("SQLite", SqliteStore(Path(folder) / "completions.sqlite")))
     if settings.redis_url_env:

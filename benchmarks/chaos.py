@@ -1,8 +1,7 @@
 """What a run loses when its processes die: ``python -m benchmarks.chaos [OPTIONS]``.
 
-Starts a simulated endpoint for each run, ``gpo run`` against it as a process, and kills parts of the run (SIGKILL) at
-random moments that a seed decides. Each run is held against one that nobody disturbed; ``benchmarks/README.md`` says
-how.
+Starts a simulated endpoint and ``gpo run`` for each run, and kills parts of the run (SIGKILL) at random times that a
+seed determines. The results are compared with those of an undisturbed run; ``benchmarks/README.md`` has the details.
 """
 
 from __future__ import annotations
@@ -18,11 +17,19 @@ from random import Random
 from time import monotonic
 from typing import Any
 
-from benchmarks.measuring.disturbed import UNDISTURBED, Disturbed, Size, append_row, disturbed, found, read_rows
-from benchmarks.measuring.endpoint_process import ROOT
+from benchmarks.measuring.chaos_run import (
+    UNDISTURBED,
+    ChaosRun,
+    Size,
+    append_row,
+    read_results,
+    read_rows,
+    run_with_kills,
+)
+from benchmarks.measuring.commands import CommandRunner, exit_on_sigterm
 from benchmarks.measuring.kills import Kills, Part, Plan, every_few_seconds
-from benchmarks.measuring.outcome import working_folder
-from benchmarks.measuring.sitting import Household, end_on_sigterm
+from benchmarks.measuring.measurement import working_folder
+from benchmarks.measuring.servers import ROOT
 from benchmarks.measuring.tables import write_between
 
 PARTS, DRIVER, EMBEDDED = "a part every few seconds", "the driver, then --resume", "the embedded model"
@@ -31,13 +38,13 @@ SIZE = Size()
 _PAUSES_S = (0.0, 20.0)
 _ANY = (Part.ACTOR, Part.REPLICA, Part.CONTROLLER, Part.LIMITER)
 _ENOUGH_KILLS = 60
-"""Each of the four has the same chance: chance alone spares one of them once in millions of times."""
+"""With this many kills, each of the four parts is hit almost certainly."""
 _EARLY, _EARLY_S = 0.2, 10.0
-"""Chance that a driver is killed while it starts, and how long that takes."""
+"""The probability that a driver is killed during its start, and the duration of the start."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, and write it where asked; 0 when every run ended as if nothing had happened."""
+    """Print the table, and write it if asked; return 0 if every run had the same results as without kills."""
     settings = _parser().parse_args(arguments)
     with working_folder(settings.folder) as folder:
         reference = _undisturbed(folder) if settings.runs or settings.drivers else {}
@@ -56,117 +63,125 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(row.is_good for row in rows) and not spared else 1
 
 
-def never_killed(rows: Sequence[Disturbed]) -> list[Part]:
-    """Parts that should have died in "a part every few seconds" and never did; none where there were few kills."""
+def never_killed(rows: Sequence[ChaosRun]) -> list[Part]:
+    """Parts that were never killed in the scenario ``PARTS``; empty if there were few kills."""
     kills = sum((Counter(row.kills) for row in rows if row.scenario == PARTS), Counter[str]())
     return [part for part in _ANY if part not in kills] if kills.total() >= _ENOUGH_KILLS else []
 
 
 def _undisturbed(folder: Path) -> dict[str, Any]:
-    """How many calls the search makes, and what it finds, when it is left alone; found out once for a folder."""
+    """The number of calls and the results of an undisturbed run; determined once per folder."""
     known = folder / "undisturbed.json"
     if not known.exists():
-        place = folder / "undisturbed"
-        row = disturbed(place, UNDISTURBED, 0, lambda _: Plan([]), None, size=SIZE)
+        path = folder / "undisturbed"
+        row = run_with_kills(path, UNDISTURBED, 0, lambda _: Plan([]), None, size=SIZE)
         if not row.is_good:
-            raise SystemExit(f"the run that nobody disturbs failed: {row}")
-        known.write_text(json.dumps({"calls": row.num_calls, "found": found(place / "results")}), encoding="utf-8")
+            raise SystemExit(f"the undisturbed run failed: {row}")
+        known.write_text(
+            json.dumps({"calls": row.num_calls, "results": read_results(path / "results")}), encoding="utf-8"
+        )
         append_row(folder / "chaos.jsonl", row)
     reference: dict[str, Any] = json.loads(known.read_text(encoding="utf-8"))
     return reference
 
 
-def _run(folder: Path, scenario: str, seed: int, reference: dict[str, Any]) -> Disturbed:
+def _run(folder: Path, scenario: str, seed: int, reference: dict[str, Any]) -> ChaosRun:
     if scenario == EMBEDDED:
         return _embedded(folder / f"embedded-{seed}", seed)
     if scenario == DRIVER:
         return _driver(folder / f"driver-{seed}", seed, reference)
-    return disturbed(
+    return run_with_kills(
         folder / f"parts-{seed}",
         PARTS,
         seed,
         lambda draw: every_few_seconds(draw, *EVERY_S),
-        reference["found"],
+        reference["results"],
         size=SIZE,
     )
 
 
-def _driver(folder: Path, seed: int, reference: dict[str, Any]) -> Disturbed:
+def _driver(folder: Path, seed: int, reference: dict[str, Any]) -> ChaosRun:
     def plan(draw: Random) -> Plan:
-        # Not by the clock: how long a run takes to get anywhere is another time on every machine.
+        # Count calls instead of seconds, since the speed of a run depends on the machine.
         if draw.random() < _EARLY:
             return Plan([(draw.uniform(0.0, _EARLY_S), Part.DRIVER)], first=0)
         return Plan([(0.0, Part.DRIVER)], first=draw.randrange(reference["calls"]))
 
-    return disturbed(folder, DRIVER, seed, plan, reference["found"], size=SIZE, pauses_s=_PAUSES_S)
+    return run_with_kills(folder, DRIVER, seed, plan, reference["results"], size=SIZE, pauses_s=_PAUSES_S)
 
 
-def _embedded(place: Path, seed: int) -> Disturbed:
-    """The quickstart in small, whose model's server dies three times. Its replies are not the same every time."""
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
+def _embedded(path: Path, seed: int) -> ChaosRun:
+    """A small quickstart whose embedded model server is killed three times. Its replies are not reproducible."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
     settings = {
         "optimizer.steps": 1,
         "run.seeds": [0],
         "evaluation.val_size": 12,
         "evaluation.test_size": 12,
-        "cache.path": place / "completions.sqlite",
+        "cache.path": path / "completions.sqlite",
         "cluster.actor_restarts": 100,
     }
     command = [sys.executable, "-m", "cluster.cli", "run", str(ROOT / "configs" / "quickstart.yaml")]
-    command += ["--run-dir", str(place / "results")]
+    command += ["--run-dir", str(path / "results")]
     command += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-    draw, household = Random(seed), Household()
-    results = place / "results" / "config.yaml"
-    # Its calls are in nobody's log: the time runs from when the run has begun.
+    draw, runner = Random(seed), CommandRunner()
+    results = path / "results" / "config.yaml"
+    # There is no access log of its calls, so the time counts from the start of the run.
     plan = Plan([(draw.uniform(10.0, 20.0), Part.MODEL) for _ in range(3)], first=1, least=0)
     kills = Kills(plan, draw, lambda: int(results.exists()))
     started_s = monotonic()
-    sitting = household.sit(command, kills, cwd=place, output=place / "output.txt", env={"PYTHONPATH": str(ROOT)})
-    household.linger(30.0)
-    (left,) = household.clear()
-    summary = json.loads((place / "results" / "summary.json").read_text(encoding="utf-8"))
-    return Disturbed(
+    attempt = runner.run(command, kills, cwd=path, output=path / "output.txt", env={"PYTHONPATH": str(ROOT)})
+    runner.wait_until_gone(30.0)
+    (left,) = runner.kill_remaining()
+    summary = json.loads((path / "results" / "summary.json").read_text(encoding="utf-8"))
+    return ChaosRun(
         scenario=EMBEDDED,
         seed=seed,
-        sittings=1,
-        code=sitting.code,
+        attempts=1,
+        code=attempt.code,
         status=summary["status"],
         is_same=True,
         kills={Part.MODEL: len(kills.done)},
-        wall_s=sitting.ended_s - started_s,
+        wall_s=attempt.ended_s - started_s,
         left=left,
     )
 
 
-def _report(folder: Path, row: Disturbed) -> None:
+def _report(folder: Path, row: ChaosRun) -> None:
     append_row(folder / "chaos.jsonl", row)
     print(row, file=sys.stderr, flush=True)
 
 
-def table(rows: Sequence[Disturbed]) -> str:
-    """A Markdown table, one row for each scenario, and what drivers left behind that were killed."""
+def table(rows: Sequence[ChaosRun]) -> str:
+    """A Markdown table with one row per scenario, and how long processes outlived their killed driver."""
     scenarios = [scenario for scenario in (PARTS, DRIVER, EMBEDDED) if any(row.scenario == scenario for row in rows)]
     kinds = [kind for kind in Part if any(kind in row.kills for row in rows)]
     header = ["Killed", "Runs", "Completed", "Same results", *(f"{kind}s killed" for kind in kinds)]
-    header += ["Task calls answered", "Repeated: in flight", "not yet written", "beyond", "Optimizer calls: beyond"]
+    header += [
+        "Task calls answered",
+        "Repeated: in flight",
+        "not yet written",
+        "unexplained",
+        "Optimizer calls: unexplained",
+    ]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     lines += [_cells([row for row in rows if row.scenario == scenario], kinds) for scenario in scenarios]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     latest_s = max((row.task.latest_s for row in rows if row.task), default=0.0)
     if latest_s:
-        text += f"\n\nThe answers that were not yet written came at most {latest_s:.2f} s before a process ended."
+        text += f"\n\nAnswers not yet written arrived at most {latest_s:.2f} s before a process ended."
     orphaned = [row for row in rows if row.orphans_s is not None]
     if orphaned:
         longest_s = max(row.orphans_s or 0.0 for row in orphaned)
         text += (
-            f"\n\nActors and replicas lived on for at most {longest_s:.1f} s after their driver was killed, and began "
-            f"{sum(row.orphaned_calls for row in orphaned):,} calls in that time, all of these runs together."
+            f"\n\nActors and replicas outlived their killed driver by at most {longest_s:.1f} s and began "
+            f"{sum(row.orphaned_calls for row in orphaned):,} calls in that time, in all these runs."
         )
     return text
 
 
-def _cells(rows: Sequence[Disturbed], kinds: Sequence[Part]) -> list[str]:
+def _cells(rows: Sequence[ChaosRun], kinds: Sequence[Part]) -> list[str]:
     known = [row.task for row in rows if row.task is not None]
     counts = [sum(row.num_calls for row in rows), *(sum(getattr(task, name) for task in known) for name in _REPEATS)]
     counts.append(sum(row.optimizer.beyond for row in rows if row.optimizer is not None))
@@ -186,15 +201,15 @@ _REPEATS = ("in_flight", "unwritten", "beyond")
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
     add = parser.add_argument
-    add("--runs", type=int, default=20, help="runs of which a part is killed every few seconds (default: 20)")
-    add("--drivers", type=int, default=10, help="runs whose driver is killed at a random moment (default: 10)")
-    add("--embedded", type=int, default=1, help="runs on the embedded model whose server is killed (default: 1)")
-    add("--seed", type=int, default=0, help="of the first run of each kind; the others count on from it")
-    add("--folder", type=Path, help="keep everything here; a run that its chaos.jsonl holds is not made again")
-    add("--write", action="store_true", help="put the table into benchmarks/README.md")
+    add("--runs", type=int, default=20, help="runs in which a part is killed every few seconds (default: 20)")
+    add("--drivers", type=int, default=10, help="runs whose driver is killed at a random time (default: 10)")
+    add("--embedded", type=int, default=1, help="runs whose embedded model server is killed (default: 1)")
+    add("--seed", type=int, default=0, help="seed of the first run of each kind; the next runs use the next seeds")
+    add("--folder", type=Path, help="keep everything here; runs in its chaos.jsonl are not repeated")
+    add("--write", action="store_true", help="write the table into benchmarks/README.md")
     return parser
 
 
 if __name__ == "__main__":
-    end_on_sigterm()
+    exit_on_sigterm()
     sys.exit(main())

@@ -1,9 +1,8 @@
-"""What a call to a language model costs the calling process: ``python -m benchmarks.client [--rounds N]``.
+"""CPU time of a model call in the calling process: ``python -m benchmarks.client [--rounds N]``.
 
-Time of the processor per call, 32 at a time, against the simulated endpoint in a process of its own: a client of bare
-aiohttp, several ways to use the ``openai`` client, and our model client. They take turns in short rounds, so that
-whatever else the machine does meets all of them alike; each round opens its connections anew, but is measured after
-its first calls.
+Compares plain aiohttp, several ways to use the ``openai`` client, and our model client, with 32 concurrent calls to the
+simulated endpoint. The clients take turns in short rounds, so that other load on the machine affects all of them
+equally. Each round opens new connections and is measured after its first calls.
 """
 
 from __future__ import annotations
@@ -12,11 +11,12 @@ import argparse
 import asyncio
 import gc
 import statistics
-import subprocess
 import sys
+import tempfile
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from time import process_time
 from typing import Any
 
@@ -25,8 +25,9 @@ import httpx2
 import openai
 import uvloop
 
+from benchmarks.measuring.servers import EndpointProcess
 from gpo.models.endpoint import Endpoint
-from gpo.models.openai import OpenAICompatibleModel
+from gpo.models.openai import openai_model
 from gpo.models.protocol import Message, Sampling
 from gpo.models.transport import AiohttpTransport
 
@@ -47,7 +48,7 @@ def _body(number: int) -> dict[str, Any]:
 
 @asynccontextmanager
 async def bare(url: str) -> AsyncIterator[Call]:
-    """A client of aiohttp alone."""
+    """A client on plain aiohttp."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=_AT_ONCE)) as session:
 
         async def call(number: int) -> None:
@@ -58,7 +59,7 @@ async def bare(url: str) -> AsyncIterator[Call]:
 
 
 def through(transport: Callable[[], httpx2.AsyncClient], ask: Callable[[openai.AsyncOpenAI, int], Any]) -> Variant:
-    """The ``openai`` client on a transport, asked in one of its ways."""
+    """The ``openai`` client on a transport, called in one of several ways."""
 
     @asynccontextmanager
     async def variant(url: str) -> AsyncIterator[Call]:
@@ -87,8 +88,9 @@ def _post(client: openai.AsyncOpenAI, number: int) -> Any:
 @asynccontextmanager
 async def ours(url: str) -> AsyncIterator[Call]:
     """Our model client."""
-    model = OpenAICompatibleModel(Endpoint(url, _MODEL, max_concurrency=_AT_ONCE))
-    async with model.endpoint.client:
+    endpoint = Endpoint(url, _MODEL, max_concurrency=_AT_ONCE)
+    model = openai_model(endpoint)
+    async with endpoint.client:
 
         async def call(number: int) -> None:
             await model.complete(_messages(number), Sampling(0.0, _MAX_TOKENS))
@@ -104,19 +106,19 @@ _TRANSPORTS: dict[str, Callable[[], httpx2.AsyncClient]] = {
 }
 _WAYS = {"`chat.completions.create`": _typed, "`with_raw_response`": _raw, "`post`": _post}
 _VARIANTS: dict[tuple[str, str], Variant] = {
-    ("aiohttp alone", "`session.post`"): bare,
+    ("plain aiohttp", "`session.post`"): bare,
     **{
         (f"openai on {transport}", way): through(factory, ask)
         for transport, factory in _TRANSPORTS.items()
         for way, ask in _WAYS.items()
     },
-    ("gpo", "`OpenAICompatibleModel.complete`"): ours,
+    ("gpo", "`RetryingModel.complete`"): ours,
 }
 _LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 async def _round(variant: Variant, url: str, num_calls: int) -> float:
-    """Milliseconds of the processor per call, in one round."""
+    """CPU milliseconds per call in one round."""
     async with variant(url) as call:
         numbers = iter(range(num_calls + _AT_ONCE))
 
@@ -125,39 +127,31 @@ async def _round(variant: Variant, url: str, num_calls: int) -> float:
                 await call(next(numbers))
 
         await asyncio.gather(*(work(1) for _ in range(_AT_ONCE)))
-        gc.collect()  # what the client before has left
+        gc.collect()  # garbage of the previous client
         started = process_time()
         await asyncio.gather(*(work(num_calls // _AT_ONCE) for _ in range(_AT_ONCE)))
         return (process_time() - started) / (num_calls // _AT_ONCE * _AT_ONCE) * 1e3
 
 
-@contextmanager
-def _endpoint(latency_ms: float) -> Iterator[str]:
-    command = [sys.executable, "-m", "benchmarks.simulated_endpoint", "--port", "0", "--latency-ms", str(latency_ms)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
-        assert process.stdout is not None  # noqa: S101
-        try:
-            yield process.stdout.readline().split()[-1]
-        finally:
-            process.terminate()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a table; 0 when it is complete."""
+    """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.client", description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--calls", type=int, default=320, help="of each client in a round")
+    parser.add_argument("--calls", type=int, default=320, help="calls of each client in a round")
     parser.add_argument("--latency-ms", type=float, default=50.0)
     settings = parser.parse_args(arguments)
     costs: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-    with _endpoint(settings.latency_ms) as url:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        EndpointProcess(Path(folder) / "access.jsonl", "--latency-ms", settings.latency_ms) as endpoint,
+    ):
         for _ in range(settings.rounds):
             for (client, way), variant in _VARIANTS.items():
                 for loop, new_loop in _LOOPS.items():
                     with asyncio.Runner(loop_factory=new_loop) as runner:
-                        costs[client, way, loop].append(runner.run(_round(variant, url, settings.calls)))
-    floor = costs["aiohttp alone", "`session.post`", "asyncio"]
-    print("| Client | Asked by | Loop | ms a call | times aiohttp alone |\n|---|---|---|---:|---:|")
+                        costs[client, way, loop].append(runner.run(_round(variant, endpoint.base_url, settings.calls)))
+    floor = costs["plain aiohttp", "`session.post`", "asyncio"]
+    print("| Client | Called by | Loop | CPU ms a call | times plain aiohttp |\n|---|---|---|---:|---:|")
     for (client, way, loop), cost in costs.items():
         ratio = statistics.median(spent / least for spent, least in zip(cost, floor, strict=True))
         print(f"| {client} | {way} | {loop} | {statistics.median(cost):.2f} | {ratio:.1f} |")

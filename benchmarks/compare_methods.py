@@ -1,9 +1,9 @@
 """GPO and the baselines on the simulated endpoint: ``python -m benchmarks.compare_methods FOLDER [OPTIONS]``.
 
-Four tasks, three seeds, eight steps of six candidates; the options are those of ``gpo compare``, such as ``--resume``.
-The simulated optimizer model follows the scores, the step size, the reflections and the summaries that it is shown
-(``benchmarks/simulated/rewriting.py`` says how), so the table tells whether each method's information arrives and is
-used. It does not tell how the methods compare on a language model.
+Four tasks, three seeds, eight steps of six candidates; OPTIONS are those of ``gpo compare``, such as ``--resume``. The
+simulated optimizer model follows the scores, step size, reflections and summaries that it sees (see
+``benchmarks/simulated/rewriting.py``), so the table shows whether each method's information arrives and is used. It
+does not show how the methods compare on a real language model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.simulated_endpoint import SimulatedEndpoint
 
 
 def configuration(folder: Path, base_url: str) -> dict[str, Any]:
-    """Write the tasks' files to the folder; the configuration that is compared on, which belongs beside them."""
+    """Write the tasks' files to the folder; return the configuration, to be stored in the same folder."""
     return {
         "run": {"name": "simulated", "seeds": [0, 1, 2]},
         "models": {
@@ -30,22 +30,21 @@ def configuration(folder: Path, base_url: str) -> dict[str, Any]:
         },
         "tasks": write_tasks(folder, DOMAINS),
         "optimizer": {"steps": 8, "candidates": 6},
-        # Each method pays for all its calls, whichever comes first.
+        # Without a cache, every method makes all of its calls.
         "cache": {"kind": "none"},
     }
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write data and configuration to the folder, and run ``gpo compare`` on them; its exit code."""
+    """Write data and configuration to the folder and run ``gpo compare`` on them; return its exit code."""
     if not arguments or arguments[0].startswith("-"):
         print(__doc__)
         return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
-    folder, *options = arguments
-    place = Path(folder)
+    folder, options = Path(arguments[0]), arguments[1:]
     with SimulatedEndpoint() as endpoint:
-        path = place / "compare.yaml"
-        path.write_text(yaml.safe_dump(configuration(place, endpoint.base_url), sort_keys=False), encoding="utf-8")
-        command = ["compare", str(path), "--run-dir", str(place / "results"), *options]
+        path = folder / "compare.yaml"
+        path.write_text(yaml.safe_dump(configuration(folder, endpoint.base_url), sort_keys=False), encoding="utf-8")
+        command = ["compare", str(path), "--run-dir", str(folder / "results"), *options]
         return subprocess.run([sys.executable, "-m", "cluster.cli", *command], check=False).returncode  # noqa: S603
 
 

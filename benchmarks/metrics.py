@@ -40,10 +40,9 @@ import yaml
 from actors.metrics.counts import Counts
 from actors.metrics.exporter import Exporter
 from actors.metrics.recorder import Recorder
-from benchmarks.measuring.endpoint_process import ROOT, EndpointProcess
-from benchmarks.measuring.ours import Load, command, write_configuration
-from benchmarks.measuring.processes import Usage, cpu_s, memory_bytes, watched
-from benchmarks.measuring.ray_head import free_port
+from benchmarks.measuring.processes import Usage, cpu_s, measure_usage, memory_bytes
+from benchmarks.measuring.servers import ROOT, EndpointProcess, free_port
+from benchmarks.measuring.subjects import Workload, command, write_configuration
 from cluster.metrics.monitor import prometheus
 from cluster.session.ray_session import ray_session
 from gpo.events import NullObserver, Observer, Outcome
@@ -137,14 +136,14 @@ def _print_ray_counts(port: int) -> None:
         sleep(0.2)
 
 
-def _run(folder: Path, load: Load, home: Path) -> tuple[Usage, int]:
+def _run(folder: Path, load: Workload, home: Path) -> tuple[Usage, int]:
     """What a run used, and how many calls it made."""
     folder.mkdir()
     log = folder / "access.jsonl"
     with EndpointProcess(log, *load.endpoint_options) as endpoint:
         config = write_configuration(folder, load, endpoint.base_url)
         env = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(home)}
-        usage = watched(command(config, folder / "results"), cwd=folder, output=folder / "output", env=env)
+        usage = measure_usage(command(config, folder / "results"), cwd=folder, output=folder / "output", env=env)
     if usage.code:
         raise SystemExit(f"the run failed; see {folder / 'output'}")
     return usage, sum(b"/chat/completions" in line for line in log.read_bytes().splitlines())
@@ -163,7 +162,9 @@ def _measure_runs(pairs: int, folder: Path, steps: int) -> None:
             # In turn first and second, so that neither is always the one that starts alone.
             for is_on in (False, True) if pair % 2 else (True, False):
                 sections = {"metrics": {"port": 0, "linger_s": 5}} if is_on else {}
-                load = Load(name="metrics", trajectories=16, steps=steps, limit=64, latency_ms=200, sections=sections)
+                load = Workload(
+                    name="metrics", trajectories=16, steps=steps, limit=64, latency_ms=200, sections=sections
+                )
                 twins[is_on] = together.submit(_run, folder / f"{pair}-{is_on}", load, folder / "home")
                 sleep(_APART_S)
             (off, calls), (on, _) = (twins[is_on].result() for is_on in (False, True))
@@ -200,7 +201,7 @@ def _measure_series(folder: Path) -> None:
     folder.mkdir()
     home = folder / "home"
     with EndpointProcess(folder / "access.jsonl") as endpoint:
-        load = Load(name="series", trajectories=_SEEDS, steps=1, limit=64, latency_ms=0,
+        load = Workload(name="series", trajectories=_SEEDS, steps=1, limit=64, latency_ms=0,
                     sections={"metrics": {"port": 0, "linger_s": 60}})  # fmt: skip
         config = write_configuration(folder, load, endpoint.base_url)
         content = yaml.safe_load(config.read_text(encoding="utf-8"))
@@ -211,7 +212,7 @@ def _measure_series(folder: Path) -> None:
         scraping.start()
         env = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(home)}
         settings = ["evaluation.val_size=4", "evaluation.test_size=4", "optimizer.candidates=2"]
-        watched(command(config, folder / "results", settings), cwd=folder, output=folder / "output", env=env)
+        measure_usage(command(config, folder / "results", settings), cwd=folder, output=folder / "output", env=env)
         over.set()
         scraping.join()
     lines = [line for line in seen[0].splitlines() if not line.startswith(b"#")]

@@ -1,4 +1,4 @@
-"""How well embeddings tell paraphrased instructions from others: ``python -m benchmarks.paraphrases``."""
+"""How well embeddings distinguish paraphrases from other instructions: ``python -m benchmarks.paraphrases``."""
 
 from __future__ import annotations
 

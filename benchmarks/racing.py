@@ -1,11 +1,11 @@
-"""What racing saves, and what it costs: ``python -m benchmarks.racing [OPTIONS]``.
+"""What racing saves and what it costs: ``python -m benchmarks.racing [OPTIONS]``.
 
-Searches on the simulated models, in this process, with every candidate scored in full and with candidates raced: eight
-candidates a step on 100 ``val`` examples. Prints a Markdown table: task model calls, and the best prompt's score on
-``val``, each in the mean over seeds, with standard errors. The searches of a row share task, seed and models.
+Runs searches on the simulated models in this process, with full scoring and with racing: eight candidates a step on 100
+``val`` examples. Prints a Markdown table of task model calls and of the best prompt's score on ``val``, as means over
+seeds with standard errors. The searches of a row share task, seed and models.
 
-The simulated task model is right about every example that it is right about with a worse prompt. That is kind to paired
-tests, so ``--unpaired`` breaks it: then it is right about other examples with every prompt.
+With a better prompt, the simulated task model answers every example right that it answers right with a worse one. That
+favours paired tests; with ``--unpaired``, each prompt is right about other examples.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import sqrt
@@ -47,7 +47,7 @@ from gpo.trajectory import Trajectory
 
 STEPS, CANDIDATES, NEIGHBOURS, SEEDS = 12, 8, 3, 10
 PER_LABEL: Mapping[Split, int] = {Split.TRAIN: 6, Split.VAL: 25}
-"""Of four labels."""
+"""Number of examples of each of the four labels."""
 NUM_VAL = 4 * PER_LABEL[Split.VAL]
 ACCEPTANCES: Mapping[str, Acceptance] = {
     "best_of_step": BestOfStep(),
@@ -63,7 +63,7 @@ class _Embedder:
 
 
 class _Unpaired:
-    """An evaluator that is right as often as the prompt is good, about other examples with every prompt."""
+    """An evaluator whose share of right answers is the prompt's quality, on other examples for each prompt."""
 
     def __init__(self, domain: str) -> None:
         self._domain = domain
@@ -71,17 +71,17 @@ class _Unpaired:
     async def evaluate(
         self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
     ) -> Sequence[Evaluation]:
-        asked = range(NUM_VAL) if indices is None else indices
+        chosen = range(NUM_VAL) if indices is None else indices
         await asyncio.sleep(0)
         return [
             Evaluation(
                 Score(
                     tuple(
                         float(uniform(0, "unpaired", prompt.id, str(index)) < quality(prompt.text, self._domain))
-                        for index in asked
+                        for index in chosen
                     )
                 ),
-                Usage(requests=len(asked)),
+                Usage(requests=len(chosen)),
             )
             for prompt in prompts
         ]
@@ -102,7 +102,7 @@ def task(domain: str) -> Task:
 
 
 def optimizer(domain: str, seed: int, acceptance: Acceptance, *, unpaired: bool) -> GPO:
-    """GPO with its defaults, scoring candidates in full."""
+    """GPO with its defaults and full scoring."""
     train, scorer = task(domain).examples[Split.TRAIN], LabelScorer(DOMAINS[domain].labels)
     paired = LocalEvaluator(task(domain), MODEL, Sampling(temperature=0), RuleGrader(scorer))
     evaluator: Evaluator = _Unpaired(domain) if unpaired else paired
@@ -131,7 +131,7 @@ def optimizer(domain: str, seed: int, acceptance: Acceptance, *, unpaired: bool)
 
 
 async def search(gpo: GPO, domain: str) -> Trajectory:
-    """A whole search."""
+    """Run a whole search."""
     trajectory = await gpo.start(task(domain).initial)
     async for later in gpo.run(trajectory):
         trajectory = later
@@ -140,7 +140,7 @@ async def search(gpo: GPO, domain: str) -> Trajectory:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One number for each seed, or of each seed in one domain after the other."""
+    """One value per seed."""
 
     values: tuple[float, ...]
 
@@ -149,25 +149,25 @@ class Series:
 
     @property
     def mean(self) -> float:
-        """Their mean."""
+        """The mean of the values."""
         return fmean(self.values)
 
     @property
     def stderr(self) -> float:
-        """Its standard error."""
+        """The standard error of the mean."""
         return stdev(self.values) / sqrt(len(self.values))
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What searches took and found: task calls, and the best prompt's score on ``val`` as a percentage."""
+    """Task calls of the searches, and the best prompts' scores on ``val`` as percentages."""
 
     calls: Series
     val: Series
 
     @classmethod
     def of(cls, searches: Sequence[Trajectory]) -> Outcome:
-        """From finished searches."""
+        """Collect the figures of finished searches."""
         return cls(
             Series(tuple(float(search.spending.task.requests) for search in searches)),
             Series(tuple(100 * search.best.score.mean for search in searches)),
@@ -177,7 +177,7 @@ class Outcome:
 async def measure(
     domain: str, racing: tuple[int, float] | None, *, seeds: int, acceptance: Acceptance, unpaired: bool
 ) -> Outcome:
-    """The searches of all seeds, with a block size and an alpha, or with every candidate scored in full."""
+    """Run the searches of all seeds: racing with (block size, alpha), or full scoring for ``None``."""
     searches = []
     for seed in range(seeds):
         gpo = optimizer(domain, seed, acceptance, unpaired=unpaired)
@@ -189,18 +189,18 @@ async def measure(
     return Outcome.of(searches)
 
 
-def joined(outcomes: Sequence[Outcome]) -> Outcome:
-    """All domains as one: a value is a seed's mean over the domains."""
-    calls = zip(*(outcome.calls.values for outcome in outcomes), strict=True)
-    val = zip(*(outcome.val.values for outcome in outcomes), strict=True)
+def mean(by_domain: Mapping[str, Outcome]) -> Outcome:
+    """Average over the domains, seed by seed."""
+    calls = zip(*(outcome.calls.values for outcome in by_domain.values()), strict=True)
+    val = zip(*(outcome.val.values for outcome in by_domain.values()), strict=True)
     return Outcome(Series(tuple(map(fmean, calls))), Series(tuple(map(fmean, val))))
 
 
-def rows(name: str, block: int, alpha: float, full: Outcome, raced: Outcome) -> Iterator[str]:
-    """One line of the table."""
+def row(name: str, block: int, alpha: float, full: Outcome, raced: Outcome) -> str:
+    """One row of the table."""
     saved = 1 - raced.calls.mean / full.calls.mean
     difference = raced.val - full.val
-    yield (
+    return (
         f"| {name} | {block} | {alpha:g} | {full.calls.mean:,.0f} | {raced.calls.mean:,.0f} | {100 * saved:.0f} % "
         f"| {full.val.mean:.1f} ± {full.val.stderr:.1f} | {raced.val.mean:.1f} ± {raced.val.stderr:.1f} "
         f"| {difference.mean:+.1f} ± {difference.stderr:.1f} |"
@@ -221,20 +221,19 @@ async def report(options: argparse.Namespace) -> None:
         for alpha in options.alpha:
             raced = {domain: await measure(domain, (block, alpha), **settings) for domain in DOMAINS}
             for domain in () if options.short else DOMAINS:
-                print(*rows(domain, block, alpha, full[domain], raced[domain]), sep="\n")
-            together = joined(list(full.values())), joined(list(raced.values()))
-            print(*rows("all", block, alpha, *together), sep="\n", flush=True)
+                print(row(domain, block, alpha, full[domain], raced[domain]))
+            print(row("all", block, alpha, mean(full), mean(raced)), flush=True)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.racing", description=__doc__)
-    parser.add_argument("--block", type=int, nargs="+", default=[10], help="examples of the first block")
-    parser.add_argument("--alpha", type=float, nargs="+", default=[0.1], help="level of a round's tests")
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="searches in each domain")
+    parser.add_argument("--block", type=int, nargs="+", default=[10], help="number of examples in the first block")
+    parser.add_argument("--alpha", type=float, nargs="+", default=[0.1], help="significance level of a round's tests")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="number of searches in each domain")
     parser.add_argument("--acceptance", choices=ACCEPTANCES, default="best_of_step")
-    parser.add_argument("--unpaired", action="store_true", help="right about other examples with every prompt")
-    parser.add_argument("--short", action="store_true", help="only the line of all domains")
+    parser.add_argument("--unpaired", action="store_true", help="each prompt is right about other examples")
+    parser.add_argument("--short", action="store_true", help="only the rows for all domains")
     asyncio.run(report(parser.parse_args(arguments)))
     return 0
 

@@ -5,27 +5,25 @@ Endpoints with 200 ms of latency and a limit of 128; ``benchmarks/README.md`` de
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from benchmarks.measuring.endpoint_process import ROOT
-from benchmarks.measuring.ours import Load, subject
-from benchmarks.measuring.outcome import Outcome, append_line, measured, working_folder
+from benchmarks.measuring.measurement import benchmark_parser, measure_all
+from benchmarks.measuring.servers import ROOT
+from benchmarks.measuring.subjects import Workload, subject
 from benchmarks.measuring.tables import CALLS, COST, NAME, PROCESSES, SPEED, table, write_between
 
 _LIMIT = 128
-# About as many calls in each row, as far as a single trajectory allows.
+# Roughly equal numbers of calls in each row, as far as a single trajectory allows.
 _STEPS = {1: 16, 4: 8, 16: 3, 64: 1}
-TRAJECTORIES: dict[str, Load] = {
-    str(number): Load(name=f"{number} trajectories", trajectories=number, steps=steps, limit=_LIMIT)
+TRAJECTORIES: dict[str, Workload] = {
+    str(number): Workload(name=f"{number} trajectories", trajectories=number, steps=steps, limit=_LIMIT)
     for number, steps in _STEPS.items()
 }
-REPLICAS: dict[str, Load] = {
-    f"replicas-{number}": Load(
+REPLICAS: dict[str, Workload] = {
+    f"replicas-{number}": Workload(
         name=f"16 trajectories, {number} replicas",
         trajectories=16,
         steps=_STEPS[16],
@@ -34,8 +32,8 @@ REPLICAS: dict[str, Load] = {
     )
     for number in (1, 2, 4)
 }
-HELD: dict[str, Load] = {
-    f"held-{per_actor}": Load(
+HELD: dict[str, Workload] = {
+    f"held-{per_actor}": Workload(
         name=f"1,000 trajectories, {per_actor:,} in an actor",
         trajectories=1000,
         steps=1,
@@ -56,38 +54,24 @@ TABLES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the tables, and write them where asked; 0 when every run came to its end."""
-    settings = _parser().parse_args(arguments)
-    every = {key: load for loads, _ in TABLES.values() for key, load in loads.items()}
-    chosen = settings.only or list(every)
-    outcomes: dict[str, Outcome] = {}
-    with working_folder(settings.folder) as folder:
-        for key in chosen:
-            print(f"{key} ...", file=sys.stderr, flush=True)
-            load = replace(every[key], steps=1) if settings.quick else every[key]
-            outcomes[key] = measured(subject(load, settings.settings), folder / key)
-            append_line(folder / "outcomes.jsonl", outcomes[key])
-            print(json.dumps({"shares": outcomes[key].shares}), file=sys.stderr, flush=True)
-    for name, (loads, columns) in TABLES.items():
-        rows = [outcomes[key] for key in loads if key in outcomes]
-        if rows:
-            text = table(rows, *columns)
+    """Print the tables, and write them if asked; return 0 if all runs completed."""
+    settings = benchmark_parser("scaling", __doc__, [*TRAJECTORIES, *REPLICAS, *HELD]).parse_args(arguments)
+    workloads = {**TRAJECTORIES, **REPLICAS, **HELD}
+    if settings.quick:
+        workloads = {key: replace(workload, steps=1) for key, workload in workloads.items()}
+    measurements = measure_all(
+        settings.only or list(workloads), lambda key: subject(workloads[key], settings.settings), settings.folder
+    )
+    for key, measurement in measurements.items():
+        print(json.dumps({key: measurement.shares}), file=sys.stderr)
+    for name, (rows, columns) in TABLES.items():
+        measured = [measurements[key] for key in rows if key in measurements]
+        if measured:
+            text = table(measured, *columns)
             print(f"{text}\n")
             if settings.write:
                 write_between(ROOT / "benchmarks" / "README.md", name, text)
-    return 1 if any(outcome.failure for outcome in outcomes.values()) else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
-    names = [*TRAJECTORIES, *REPLICAS, *HELD]
-    add = parser.add_argument
-    add("--only", nargs="+", choices=names, metavar="NAME", help=f"rows to measure, out of {', '.join(names)}")
-    add("--quick", action="store_true", help="one step each: shows that it works; start-up dominates the figures")
-    add("--folder", type=Path, help="keep configurations, results, logs and outcomes.jsonl here")
-    add("--set", action="append", default=[], dest="settings", metavar="a.b=c", help="for every gpo run")
-    add("--write", action="store_true", help="put the tables into benchmarks/README.md")
-    return parser
+    return 1 if any(measurement.failure for measurement in measurements.values()) else 0
 
 
 if __name__ == "__main__":

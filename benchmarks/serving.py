@@ -1,9 +1,9 @@
-"""The evaluator as ``serve deploy`` runs it: ``python -m benchmarks.serving [OPTIONS]``.
+"""Load on the evaluator service: ``python -m benchmarks.serving [OPTIONS]``.
 
 Starts a Ray cluster and a simulated endpoint, deploys ``configs/serve/evaluator.yaml`` with short delays, and then
 
-1. asks it for scores at a steady rate while it is deployed anew with another configuration, and counts what is lost;
-2. asks for more than one replica can take, and waits until the replicas have come and gone.
+1. sends requests at a steady rate during a rolling update to another configuration, and counts lost requests;
+2. sends more requests than one replica can serve, and waits until replicas were added and removed.
 """
 
 from __future__ import annotations
@@ -23,21 +23,20 @@ from typing import Any
 import aiohttp
 import yaml
 
-from benchmarks.measuring.endpoint_process import ROOT, EndpointProcess
-from benchmarks.measuring.ray_head import RayHead, free_port
+from benchmarks.measuring.servers import ROOT, EndpointProcess, RayHead, free_port
 
-_TOKEN = "benchmark"  # noqa: S105  # guards nothing
+_TOKEN = "benchmark"  # noqa: S105  # protects nothing
 _TIMEOUT_S = 120.0
 _SETTLING_S = 5.0
 _FEW, _MANY = 20, 1_000_000
-"""Prompts that are asked in turn: with few, most replies come from the cache, and it is Serve that is measured."""
+"""Number of different prompts: with few, most scores come from the cache, so that the benchmark measures Serve."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=50.0, help="requests a second (default: %(default)s)")
-    parser.add_argument("--busy", type=int, default=24, help="requests at once, to have replicas added")
+    parser.add_argument("--busy", type=int, default=24, help="concurrent requests that make Serve add replicas")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="gpo-serving-") as folder:
         log = Path(folder) / "access.jsonl"
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 class _Application:
-    """What is deployed, and how it does."""
+    """The deployed application."""
 
     def __init__(self, folder: Path, base_url: str, head: RayHead) -> None:
         self._folder, self._head = folder, head
@@ -77,7 +76,7 @@ class _Application:
         (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
 
     async def deploy(self, *overrides: str, **deployment: Any) -> None:
-        """Deploy it, or deploy it anew, without waiting."""
+        """Deploy or update the application without waiting."""
         document = yaml.safe_load((ROOT / "configs/serve/evaluator.yaml").read_text(encoding="utf-8"))
         document["http_options"] |= {"host": "127.0.0.1", "port": self._port}
         application = document["applications"][0]
@@ -106,7 +105,7 @@ class _Application:
             raise RuntimeError(done.stdout + done.stderr)
 
     async def status(self, session: aiohttp.ClientSession) -> dict[str, Any]:
-        """Of the application: its own and its deployments'."""
+        """Status of the application and its deployments."""
         header = {"Authorization": f"Bearer {self._head.variables['RAY_AUTH_TOKEN']}"}
         async with session.get(f"{self._head.url}/api/serve/applications/", headers=header) as reply:
             document = json.loads(await reply.text())
@@ -123,9 +122,9 @@ async def _measure(application: _Application, rate: float, busy: int) -> None:
 
 
 async def _rolling(application: _Application, session: aiohttp.ClientSession, rate: float) -> None:
-    replicas, tally = await _replicas(application, session), _Tally()
+    replicas, replies = await _replicas(application, session), _Replies()
     done = asyncio.Event()
-    load = asyncio.create_task(_steady(application.url, session, rate, tally, done))
+    load = asyncio.create_task(_open_loop(application.url, session, rate, replies, done))
     await asyncio.sleep(_SETTLING_S)
     before = time.monotonic()
     await application.deploy("evaluation.max_unscored=0.1", max_replicas=2)
@@ -134,10 +133,10 @@ async def _rolling(application: _Application, session: aiohttp.ClientSession, ra
     await asyncio.sleep(_SETTLING_S)
     done.set()
     await load
-    waits = sorted(tally.waits_s)
+    waits = sorted(replies.waits_s)
     print(
         f"rolling update under {rate:g} requests/s: all replicas replaced in {took:.1f} s; "
-        f"{sum(tally.answers.values())} requests, {dict(tally.answers)}; "
+        f"{sum(replies.answers.values())} requests, {dict(replies.answers)}; "
         f"median {1000 * waits[len(waits) // 2]:.0f} ms, slowest {waits[-1]:.1f} s",
         flush=True,
     )
@@ -145,9 +144,9 @@ async def _rolling(application: _Application, session: aiohttp.ClientSession, ra
 
 async def _scaling(application: _Application, session: aiohttp.ClientSession, busy: int) -> None:
     await application.deploy("evaluation.max_unscored=0.1", max_replicas=3, target_ongoing_requests=4)
-    tally, done, began = _Tally(), asyncio.Event(), time.monotonic()
+    replies, done, began = _Replies(), asyncio.Event(), time.monotonic()
     seen: list[str] = []
-    load = [asyncio.create_task(_closed_loop(application.url, session, tally, done)) for _ in range(busy)]
+    load = [asyncio.create_task(_closed_loop(application.url, session, replies, done)) for _ in range(busy)]
     most = 0
     while time.monotonic() - began < _TIMEOUT_S and not (done.is_set() and most == 3 and seen[-1].startswith("1 ")):
         status = await application.status(session)
@@ -160,16 +159,16 @@ async def _scaling(application: _Application, session: aiohttp.ClientSession, bu
         await asyncio.sleep(0.5)
     done.set()
     await asyncio.gather(*load)
-    print(f"replicas under {busy} requests at once until there are 3: {', '.join(seen)}; {dict(tally.answers)}")
+    print(f"replicas under {busy} requests at once until there are 3: {', '.join(seen)}; {dict(replies.answers)}")
 
 
-class _Tally:
+class _Replies:
     def __init__(self) -> None:
         self.answers: Counter[str] = Counter()
         self.waits_s: list[float] = []
 
 
-async def _ask(url: str, session: aiohttp.ClientSession, tally: _Tally, number: int, prompts: int) -> None:
+async def _send(url: str, session: aiohttp.ClientSession, replies: _Replies, number: int, prompts: int) -> None:
     body = {"task": "triage", "split": "val", "prompt": f"Name the department. {number % prompts}"}
     began = time.monotonic()
     try:
@@ -177,25 +176,27 @@ async def _ask(url: str, session: aiohttp.ClientSession, tally: _Tally, number: 
             url, json=body, headers={"Authorization": f"Bearer {_TOKEN}"}, timeout=aiohttp.ClientTimeout(_TIMEOUT_S)
         ) as reply:
             text = await reply.text()
-            tally.answers[str(reply.status) if reply.status == 200 else f"{reply.status} {text[:40]}"] += 1
+            replies.answers[str(reply.status) if reply.status == 200 else f"{reply.status} {text[:40]}"] += 1
     except (aiohttp.ClientError, TimeoutError) as error:
-        tally.answers[type(error).__name__] += 1
-    tally.waits_s.append(time.monotonic() - began)
+        replies.answers[type(error).__name__] += 1
+    replies.waits_s.append(time.monotonic() - began)
 
 
-async def _steady(url: str, session: aiohttp.ClientSession, rate: float, tally: _Tally, done: asyncio.Event) -> None:
-    """So many a second, whether or not the earlier ones are answered."""
+async def _open_loop(
+    url: str, session: aiohttp.ClientSession, rate: float, replies: _Replies, done: asyncio.Event
+) -> None:
+    """Send ``rate`` requests a second, whether or not earlier ones were answered."""
     began = time.monotonic()
-    asked: list[asyncio.Task[None]] = []
+    sent: list[asyncio.Task[None]] = []
     while not done.is_set():
-        asked.append(asyncio.create_task(_ask(url, session, tally, len(asked), _FEW)))
-        await asyncio.sleep(max(0.0, began + len(asked) / rate - time.monotonic()))
-    await asyncio.gather(*asked)
+        sent.append(asyncio.create_task(_send(url, session, replies, len(sent), _FEW)))
+        await asyncio.sleep(max(0.0, began + len(sent) / rate - time.monotonic()))
+    await asyncio.gather(*sent)
 
 
-async def _closed_loop(url: str, session: aiohttp.ClientSession, tally: _Tally, done: asyncio.Event) -> None:
+async def _closed_loop(url: str, session: aiohttp.ClientSession, replies: _Replies, done: asyncio.Event) -> None:
     while not done.is_set():
-        await _ask(url, session, tally, sum(tally.answers.values()), _MANY)
+        await _send(url, session, replies, sum(replies.answers.values()), _MANY)
 
 
 def _running(status: dict[str, Any]) -> set[str]:

@@ -1,12 +1,12 @@
-"""What a sweep makes of its endpoint and its trials: ``python -m benchmarks.sweep [OPTIONS]``.
+"""Endpoint use, pruning and samplers of a sweep: ``python -m benchmarks.sweep [OPTIONS]``.
 
 Three measurements, each a Markdown table:
 
-- ``sweep``: 48 trials of 2 tasks and 2 seeds, 8 side by side, by ``gpo sweep`` on a simulated endpoint of its own: how
-  busy it was from the first call to the last.
-- ``pruning``: the same with every trial run to its end: what pruning saves, and what it does to the best trial.
+- ``sweep``: ``gpo sweep`` with 48 trials of 2 tasks and 2 seeds, 8 in parallel, on a simulated endpoint: how busy the
+  endpoint was from the first call to the last.
+- ``pruning``: the same without a pruner: how many calls pruning saves, and how it affects the best trial.
 - ``samplers``: TPE against random search on a known response surface, 10 times each. No model is called: the surface is
-  a function of the hyperparameters, with as much noise as a population's mean has.
+  a function of the hyperparameters, plus noise of the size that the mean of a population has.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import optuna
 import yaml
 
 from benchmarks.measuring.access_log import read_log, traffic
-from benchmarks.measuring.endpoint_process import ROOT, EndpointProcess
+from benchmarks.measuring.servers import ROOT, EndpointProcess
 from benchmarks.simulated.domains import DOMAINS, write_tasks
 from cluster.config.loading import validate
 from cluster.config.sweep import SweepSection
@@ -58,12 +58,12 @@ PRUNER: Mapping[str, Any] = {"kind": "successive_halving", "min_steps": 2, "redu
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
-    """What one ``gpo sweep`` came to.
+class SweepOutcome:
+    """The outcome of one ``gpo sweep``.
 
     Attributes:
-        busy: share of the endpoint's places that calls took, from the first call to the last.
-        best: ``val`` of the best trial, in [0, 1], with the standard error over its seeds.
+        busy: share of the endpoint's capacity in use from the first to the last call.
+        best: ``val`` of the best trial in [0, 1]; ``stderr`` is its standard error over the seeds.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Swept:
 
 
 def configuration(folder: Path, base_url: str, pruner: Mapping[str, Any], trials: int) -> Path:
-    """Write the sweep and its tasks' files; the path."""
+    """Write the sweep's configuration and its tasks' files; return the path of the configuration."""
     document = {
         "run": {"name": "benchmark", "seeds": list(SEEDS)},
         "models": {
@@ -101,11 +101,11 @@ def configuration(folder: Path, base_url: str, pruner: Mapping[str, Any], trials
     return path
 
 
-def swept(name: str, folder: Path, pruner: Mapping[str, Any], trials: int) -> Swept:
-    """Run ``gpo sweep`` on an endpoint of its own, and read what both say of it.
+def run_sweep(name: str, folder: Path, pruner: Mapping[str, Any], trials: int) -> SweepOutcome:
+    """Run ``gpo sweep`` on a new endpoint.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: the sweep failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "access.jsonl"
@@ -116,11 +116,11 @@ def swept(name: str, folder: Path, pruner: Mapping[str, Any], trials: int) -> Sw
         with (folder / "output.log").open("w", encoding="utf-8") as output:
             ended = subprocess.run(command, cwd=folder, env=environment, stdout=output, stderr=output, check=False)  # noqa: S603
     if ended.returncode != 0:
-        raise RuntimeError(f"gpo sweep failed; {folder / 'output.log'} says why")
+        raise RuntimeError(f"gpo sweep failed; see {folder / 'output.log'}")
     seen = traffic(read_log(log))
-    assert seen is not None  # noqa: S101  # it made calls
+    assert seen is not None  # noqa: S101
     document = json.loads((folder / "results" / "sweep.json").read_text(encoding="utf-8"))
-    return Swept(
+    return SweepOutcome(
         name=name,
         trials=document["trials"]["complete"] + document["trials"]["pruned"],
         pruned=document["trials"]["pruned"],
@@ -133,9 +133,9 @@ def swept(name: str, folder: Path, pruner: Mapping[str, Any], trials: int) -> Sw
 
 
 def surface(params: Params) -> float:
-    """A mean ``val`` in [0, 1] for each setting; 0.8 at the best one, which is a linear schedule from 24 to 6 words.
+    """The mean ``val`` in [0, 1] of a setting; the maximum is 0.8, for a linear schedule from 24 to 6 words.
 
-    Step sizes count by their logarithm, the temperature by its square; relevance is worth 0.05 over recency.
+    The loss is quadratic in the logarithm of the step sizes and in the temperature; relevance gains 0.05 over recency.
     """
     initial, final = float(params[_INITIAL] or 1), float(params.get(_FINAL, params[_INITIAL]) or 1)
     loss = 0.08 * math.log(initial / 24) ** 2 + 0.05 * math.log(final / 6) ** 2
@@ -145,8 +145,8 @@ def surface(params: Params) -> float:
     return max(0.0, 0.8 - loss)
 
 
-def searched(sampler: str, seed: int) -> float:
-    """The true value of the setting that looks best after all trials, eight of which are always under way."""
+def best_value(sampler: str, seed: int) -> float:
+    """The true value of the setting that looks best after all trials, with eight trials in parallel."""
     section = SweepSection.model_validate(
         {"space": dict(SPACE), "sampler": {"kind": sampler}, "seed": seed, "trials": SURFACE_TRIALS}
     )
@@ -158,25 +158,25 @@ def searched(sampler: str, seed: int) -> float:
     space = Space(raw, validate(raw, Path.cwd()), Path.cwd(), section.space)
     study = optuna.create_study(direction="maximize")
     noise, settings = Random(f"surface/{seed}"), dict[int, Params]()
-    under_way: list[optuna.Trial] = []
+    running: list[optuna.Trial] = []
 
-    def end(trial: optuna.Trial) -> None:
+    def finish(trial: optuna.Trial) -> None:
         study.tell(trial, surface(settings[trial.number]) + noise.gauss(0, NOISE))
 
     for number in range(SURFACE_TRIALS):
         study.sampler = build_sampler(section, number, conditional=space.is_conditional)
         trial = study.ask()
         settings[trial.number] = space.suggested(trial)
-        under_way.append(trial)
-        if len(under_way) == PARALLEL:
-            end(under_way.pop(0))
-    for trial in under_way:
-        end(trial)
+        running.append(trial)
+        if len(running) == PARALLEL:
+            finish(running.pop(0))
+    for trial in running:
+        finish(trial)
     return surface(settings[study.best_trial.number])
 
 
-def swept_table(rows: Sequence[Swept]) -> str:
-    """A row for each sweep."""
+def sweep_table(rows: Sequence[SweepOutcome]) -> str:
+    """A table with one row per sweep."""
     lines = [
         "|  | Trials | Pruned | Calls | First to last call | Busy | Best val |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -192,14 +192,14 @@ def swept_table(rows: Sequence[Swept]) -> str:
 
 
 def samplers_table() -> str:
-    """A row for each sampler, and how often either was ahead."""
-    found = {sampler: [searched(sampler, seed) for seed in range(REPETITIONS)] for sampler in ("random", "tpe")}
-    lines = ["| Sampler | Best setting's true val | Repetitions |", "| --- | ---: | ---: |"]
+    """A table with one row per sampler, and how often TPE was better."""
+    found = {sampler: [best_value(sampler, seed) for seed in range(REPETITIONS)] for sampler in ("random", "tpe")}
+    lines = ["| Sampler | True val of the best setting | Repetitions |", "| --- | ---: | ---: |"]
     for sampler, values in found.items():
         error = stdev(values) / math.sqrt(len(values))
         lines.append(f"| {sampler} | {100 * fmean(values):.2f} ± {100 * error:.2f} | {len(values)} |")
     ahead = sum(tpe > random for tpe, random in zip(found["tpe"], found["random"], strict=True))
-    return "\n".join([*lines, "", f"TPE is ahead in {ahead} of {REPETITIONS}; the surface's best is 80.00."])
+    return "\n".join([*lines, "", f"TPE is better in {ahead} of {REPETITIONS}; the maximum of the surface is 80.00."])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__)
     names = ("sweep", "pruning", "samplers")
     parser.add_argument("--only", nargs="+", choices=names, default=list(names), metavar="NAME")
-    parser.add_argument("--trials", type=int, default=TRIALS, help="of each sweep")
+    parser.add_argument("--trials", type=int, default=TRIALS, help="trials of each sweep")
     parser.add_argument("--folder", type=Path, help="keep configurations, results and logs here")
     settings = parser.parse_args(arguments)
     quiet()
@@ -215,13 +215,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(samplers_table(), flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = settings.folder or Path(temporary)
-        rows: list[Swept] = []
+        rows: list[SweepOutcome] = []
         if "sweep" in settings.only or "pruning" in settings.only:
-            rows.append(swept("pruned", folder / "pruned", PRUNER, settings.trials))
-            print(swept_table(rows), flush=True)
+            rows.append(run_sweep("pruned", folder / "pruned", PRUNER, settings.trials))
+            print(sweep_table(rows), flush=True)
         if "pruning" in settings.only:
-            rows.append(swept("to the end", folder / "whole", {"kind": "none"}, settings.trials))
-            print(swept_table(rows), flush=True)
+            rows.append(run_sweep("not pruned", folder / "whole", {"kind": "none"}, settings.trials))
+            print(sweep_table(rows), flush=True)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What a log line is about: said once where the work begins, carried by every line that is logged on the way."""
+"""What the current asyncio task works on: for log lines, and for models that serve several callers."""
 
 from __future__ import annotations
 
@@ -6,29 +6,35 @@ import logging
 from contextvars import ContextVar
 
 FIELDS = ("run", "task", "trajectory", "step")
-"""In every line; ``None`` where a line is about no single one. A trajectory is ``task/seed``, a step its index."""
+"""Fields of every log line; ``None`` where they do not apply. A trajectory is ``task/seed``, a step its index."""
 
-_about: ContextVar[dict[str, str | int | None]] = ContextVar("log_context")
+current_caller: ContextVar[str] = ContextVar("current_caller", default="")
+"""The trajectory that the current task works for; tasks that it starts inherit it. Empty if there is none."""
+
+is_retry: ContextVar[bool] = ContextVar("is_retry", default=False)
+"""Whether the current task repeats a failed request; ``gpo.models.retrying.RetryingModel`` sets it for each request."""
+
+_log_fields: ContextVar[dict[str, str | int | None]] = ContextVar("log_fields")
 
 
 def log_about(**fields: str | int | None) -> None:
-    """Say what the current asyncio task, and every one that it starts from now on, works on; adds to what was said."""
+    """Add fields to every log line of the current asyncio task, and of the tasks that it starts from now on."""
     if unknown := fields.keys() - set(FIELDS):
         raise TypeError(f"unknown: {', '.join(sorted(unknown))}")
-    _about.set({**_about.get({}), **fields})
+    _log_fields.set({**_log_fields.get({}), **fields})
 
 
-def step_under_way() -> int | None:
-    """The step that the current asyncio task works on, where it was said; to be sent along with what is asked for."""
-    step = _about.get({}).get("step")
+def current_step() -> int | None:
+    """The step that the current asyncio task works on, if ``log_about`` named one; sent along with requests."""
+    step = _log_fields.get({}).get("step")
     return step if isinstance(step, int) else None
 
 
-class AboutFilter(logging.Filter):
-    """Puts the fields into each record that passes, where it does not name them itself; of a handler.
+class ContextFilter(logging.Filter):
+    """Adds the fields to each log record, unless the record has them already. Belongs to a handler.
 
     Args:
-        run: what the process works for.
+        run: the run that the process belongs to.
     """
 
     def __init__(self, run: str | None = None) -> None:
@@ -36,11 +42,7 @@ class AboutFilter(logging.Filter):
         self._run = run
 
     def filter(self, record: logging.LogRecord) -> bool:
-        about = {"run": self._run, **_about.get({})}
+        fields = {"run": self._run, **_log_fields.get({})}
         for name in FIELDS:
-            record.__dict__.setdefault(name, about.get(name))
+            record.__dict__.setdefault(name, fields.get(name))
         return True
-
-
-current_caller: ContextVar[str] = ContextVar("caller", default="")
-"""The trajectory that the current task works for. Tasks that it starts inherit it; a new request sets its own."""

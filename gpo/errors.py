@@ -100,17 +100,17 @@ class ModelRefused(ModelError):
         message: what the endpoint said.
         reason: what it is about.
         model: the model that was asked, and ``base_url`` where.
-        key_place: what names the key that was sent: a file, or a variable; never the key.
+        key_location: what names the key that was sent: a file, or a variable; never the key.
     """
 
     def __init__(
-        self, message: str, reason: RefusalReason, model: str = "", base_url: str = "", key_place: str = ""
+        self, message: str, reason: RefusalReason, model: str = "", base_url: str = "", key_location: str = ""
     ) -> None:
-        super().__init__(message, reason, model, base_url, key_place)
+        super().__init__(message, reason, model, base_url, key_location)
         self.reason = reason
         self.model = model
         self.base_url = base_url
-        self.key_place = key_place
+        self.key_location = key_location
 
     def __str__(self) -> str:
         return str(self.args[0])

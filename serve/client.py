@@ -13,7 +13,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from gpo.concurrency import gather
-from gpo.context import current_caller, step_under_way
+from gpo.context import current_caller, current_step
 from gpo.data.task import Split
 from gpo.errors import OutOfReach, Part
 from gpo.evaluation.evaluator import Answered, Evaluation
@@ -54,7 +54,7 @@ class ServeEvaluator:
             "Sequence[Answered]",
             await reply(
                 lambda: self.handle.answer.remote(
-                    self.task, prompt, split, indices, current_caller.get(), step_under_way()
+                    self.task, prompt, split, indices, current_caller.get(), current_step()
                 )
             ),
         )
@@ -64,7 +64,7 @@ class ServeEvaluator:
             "Sequence[Evaluation]",
             await reply(
                 lambda: self.handle.evaluate.remote(
-                    self.task, [prompt], split, indices, current_caller.get(), step_under_way()
+                    self.task, [prompt], split, indices, current_caller.get(), current_step()
                 )
             ),
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -40,7 +43,7 @@ class RunGpo(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A running command, in a session and process group of its own."""
+    """A running command, which leads a session and a process group."""
 
     process: subprocess.Popen[str]
     mark: str
@@ -48,6 +51,14 @@ class Started:
     def interrupt(self) -> None:
         """Send SIGINT to every process of the group, as Ctrl-C in a terminal does."""
         os.killpg(self.process.pid, signal.SIGINT)
+
+    def kill(self) -> float:
+        """Send SIGKILL to the command and to every process that it started; the monotonic time before, in seconds."""
+        now_s = time.monotonic()
+        for number in (self.process.pid, *self.numbers()):
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+        return now_s
 
     def finish(self, timeout_s: float = 180) -> Finished:
         """Wait for the end, and check that no traceback was printed."""
@@ -67,6 +78,17 @@ class Started:
     def numbers(self) -> list[int]:
         """The process IDs of those processes."""
         return processes_with(_MARK, self.mark)
+
+
+def announced_url(server: Started) -> str:
+    """The base URL that ``gpo serve`` prints once it answers requests."""
+    assert server.process.stderr is not None
+    printed = ""
+    for line in server.process.stderr:
+        printed += line
+        if found := re.search(r"at (http://127\.0\.0\.1:\d+)/v1/evaluate", line):
+            return found[1]
+    raise AssertionError(printed)
 
 
 def processes_with(variable: str, value: str) -> list[int]:
@@ -143,6 +165,31 @@ def gpo_in_this_process(*arguments: object, cwd: Path, env: Mapping[str, str] | 
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Finished(result.exit_code, result.stdout, result.stderr)
+
+
+def best_without_a_cluster(config_path: Path) -> dict[tuple[str, int], tuple[str, float, float]]:
+    """Task and seed → the best prompt with its scores on val and test, from the plain optimization loop."""
+    from cluster.config.loading import load_config
+    from cluster.runs.searches import build_searches
+    from cluster.session.models import Access, build_evaluators, build_tasks
+    from gpo.data.task import Split
+    from gpo.limits.limiter import LocalLimiter
+
+    async def search() -> dict[tuple[str, int], tuple[str, float, float]]:
+        config = load_config(config_path)
+        tasks, access = build_tasks(config), Access({}, LocalLimiter(), "alone")
+        evaluators = {evaluator.task.name: evaluator for evaluator in build_evaluators(config, tasks, access)}
+        best = {}
+        for search in build_searches(config, tasks, evaluators, access):
+            trajectory = await search.gpo.start(search.initial)
+            async for later in search.gpo.run(trajectory):
+                trajectory = later
+            prompt, score = trajectory.best.prompt, trajectory.best.score
+            (test,) = await evaluators[search.key.task].evaluate([prompt], Split.TEST)
+            best[search.key.task, search.key.seed] = (prompt.text, round(score.mean, 4), round(test.score.mean, 4))
+        return best
+
+    return asyncio.run(search())
 
 
 def _inherited() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Servers for a sweep's study, each of its own, on a free port of loopback; a test is skipped where there is none."""
+"""Redis and PostgreSQL on a free port of loopback; a test is skipped if the program is not installed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STARTS_WITHIN_S = 30.0
 def redis_server(folder: Path) -> Iterator[str]:
     """The URL of an empty Redis server."""
     redis = pytest.importorskip("redis")
-    program, port = _program("redis-server"), _free_port()
+    program, port = _program("redis-server"), free_port()
     url = f"redis://127.0.0.1:{port}/0"
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     with subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as process:
@@ -36,30 +36,21 @@ def redis_server(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def postgresql_server() -> Iterator[str]:
-    """The URL of an empty database. It trusts everybody on this machine, and is in no hurry to reach the disk."""
+    """The URL of an empty database, without a password and without waiting for the disk."""
     psycopg = pytest.importorskip("psycopg")
     programs = _program("initdb"), _program("postgres")
-    # It refuses to run as root, and nobody but root could enter a folder of pytest's.
+    # It refuses to run as root, and only root can enter pytest's folders.
     owner = "postgres" if os.geteuid() == 0 else None
     identity: dict[str, Any] = {} if owner is None else {"user": owner, "group": owner, "extra_groups": ()}
     folder = Path(tempfile.mkdtemp(prefix="gpo-postgresql-"))
     try:
         if owner is not None:
             _give(folder, owner)
-        initial = [
-            "--pgdata",
-            folder / "data",
-            "--username",
-            "gpo",
-            "--auth",
-            "trust",
-            "--no-sync",
-            "--encoding",
-            "UTF8",
-        ]
+        options = ["--username", "gpo", "--auth", "trust", "--no-sync", "--encoding", "UTF8"]
+        initial = ["--pgdata", folder / "data", *options]
         made = subprocess.run([programs[0], *initial], cwd=folder, capture_output=True, text=True, **identity)
         assert made.returncode == 0, made.stderr
-        port = _free_port()
+        port = free_port()
         settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off"}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (
@@ -73,13 +64,13 @@ def postgresql_server() -> Iterator[str]:
                 _wait_for(lambda: psycopg.connect(url).close(), psycopg.OperationalError)
                 yield url
             finally:
-                process.send_signal(signal.SIGINT)  # "fast": connections are closed, and its processes end
+                process.send_signal(signal.SIGINT)  # "fast" shutdown: it closes the connections
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _program(name: str) -> str:
-    # Debian keeps those of PostgreSQL beside the path, a folder for each version.
+    # Debian installs PostgreSQL's programs outside PATH, in a folder per version.
     beside = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
     found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *beside]))
     if found is None:
@@ -94,7 +85,7 @@ def _give(folder: Path, owner: str) -> None:
         pytest.skip(f"PostgreSQL does not run as root, and there is no user {owner}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Which part of a running command is killed, and when."""
+"""Kills parts of a running command according to a plan."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
 
-from benchmarks.measuring.family import Member
+from benchmarks.measuring.processes import Process
 
 
 class Part(StrEnum):
-    """What a run consists of, but for Ray's own daemons."""
+    """A part of a run, apart from Ray's daemons."""
 
     ACTOR = "trajectory actor"
     REPLICA = "Serve replica"
@@ -29,22 +29,12 @@ PROGRAMS = {
     "EmbeddedModelServer": Part.MODEL,
     "cluster.cli": Part.DRIVER,
 }
-"""By the class of the Ray actor, or the module that Python runs."""
-
-
-def part_of(program: str) -> Part | None:
-    """What a process that runs this program is of the run; ``None`` for everything else."""
-    return PROGRAMS.get(program)
-
-
-def part(member: Member) -> Part | None:
-    """What a process is of the run; ``None`` for everything else."""
-    return part_of(member.program)
+"""Class of the Ray actor, or module that Python runs → part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """A process that was killed: what it was, and when on the system's monotonic clock."""
+    """A process that was killed, with the time on the system's monotonic clock."""
 
     part: Part
     pid: int
@@ -53,13 +43,13 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Who is to be killed, and when.
+    """What to kill, and when.
 
     Attributes:
-        kills: for each, how many seconds after the one before, and which part; ``None`` is any but the driver, each
-            that is there with the same chance, however many processes it has. A part that is not there is waited for.
-        first: calls that are answered before the time of the first kill runs.
-        least: calls that must be answered between two kills: on a busy machine, nothing would come up again in time.
+        kills: (seconds after the previous kill, part) for each kill. ``None`` means any running part except the driver;
+            all parts have the same chance, however many processes they have. A kill waits until its part is running.
+        first: number of answered calls after which the time to the first kill starts.
+        least: number of calls that must be answered between two kills, so that parts can restart on a busy machine.
     """
 
     kills: Iterable[tuple[float, Part | None]]
@@ -68,11 +58,11 @@ class Plan:
 
 
 class Kills:
-    """Kills one process after the other.
+    """An observer that kills one process after the other.
 
     Args:
-        draw: decides what the plan leaves open.
-        answered: the number of calls that were answered so far.
+        draw: chooses what the plan leaves open.
+        answered: returns the number of calls answered so far.
 
     Attributes:
         done: the kills so far.
@@ -85,18 +75,16 @@ class Kills:
         self._wanted_calls = plan.first
         self.done: list[Kill] = []
 
-    def look(self, now_s: float, members: Sequence[Member]) -> None:
-        """Kill whoever is due among the members."""
+    def observe(self, now_s: float, processes: Sequence[Process]) -> None:
+        """Kill a process if a kill is due."""
         if self._next is not None and now_s < self._next[0]:
             return
         if (answered := self._answered()) < self._wanted_calls:
             return
         if self._next is None:
             self._advance(now_s)
-        elif (victim := self._chosen(members, self._next[1])) and victim.kill():
-            kind = part(victim)
-            assert kind is not None  # noqa: S101
-            self.done.append(Kill(kind, victim.pid, now_s))
+        elif (victim := self._choose(processes, self._next[1])) and victim.kill():
+            self.done.append(Kill(PROGRAMS[victim.program], victim.pid, now_s))
             self._wanted_calls = answered + self._least
             self._advance(now_s)
 
@@ -104,17 +92,17 @@ class Kills:
         wait_s, wanted = next(self._plan, (float("inf"), None))
         self._next = (now_s + wait_s, wanted)
 
-    def _chosen(self, members: Sequence[Member], wanted: Part | None) -> Member | None:
-        there: dict[Part, list[Member]] = {}
-        for member in members:
-            kind = part(member)
-            if kind is not None and (kind is wanted or (wanted is None and kind is not Part.DRIVER)):
-                there.setdefault(kind, []).append(member)
-        return self._draw.choice(there[self._draw.choice(sorted(there))]) if there else None
+    def _choose(self, processes: Sequence[Process], wanted: Part | None) -> Process | None:
+        running: dict[Part, list[Process]] = {}
+        for process in processes:
+            part = PROGRAMS.get(process.program)
+            if part is not None and (part is wanted or (wanted is None and part is not Part.DRIVER)):
+                running.setdefault(part, []).append(process)
+        return self._draw.choice(running[self._draw.choice(sorted(running))]) if running else None
 
 
 def every_few_seconds(draw: Random, shortest_s: float, longest_s: float) -> Plan:
-    """Without an end: any part, after a time between the two."""
+    """An endless plan that kills any part, each after a random time between the two."""
 
     def kills() -> Iterator[tuple[float, Part | None]]:
         while True:

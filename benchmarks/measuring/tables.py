@@ -1,13 +1,13 @@
-"""Markdown tables of outcomes, and their places between markers in a document."""
+"""Markdown tables of measurements, and their insertion between markers in a document."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.measuring.outcome import Outcome
+from benchmarks.measuring.measurement import Measurement
 
-Columns = Mapping[str, Callable[[Outcome], str]]
+Columns = Mapping[str, Callable[[Measurement], str]]
 _MEGABYTE = 1_000_000
 
 
@@ -51,12 +51,12 @@ PROCESSES: Columns = {
 }
 
 
-def table(outcomes: Sequence[Outcome], *columns: Columns) -> str:
-    """A Markdown table, one row for each outcome; why one failed stands below it."""
+def table(measurements: Sequence[Measurement], *columns: Columns) -> str:
+    """A Markdown table with one row per measurement, and the failures below it."""
     chosen = {title: cell for group in columns for title, cell in group.items()}
     lines = [_line(chosen), _line("---" if not title else "---:" for title in chosen)]
-    lines += [_line(cell(row) for cell in chosen.values()) for row in outcomes]
-    lines += [f"\n{row.name} failed: {row.failure}" for row in outcomes if row.failure]
+    lines += [_line(cell(row) for cell in chosen.values()) for row in measurements]
+    lines += [f"\n{row.name} failed: {row.failure}" for row in measurements if row.failure]
     return "\n".join(lines)
 
 
@@ -65,14 +65,14 @@ def _line(cells: Iterable[str]) -> str:
 
 
 class NoMarkers(ValueError):
-    """A document has no place for a table."""
+    """A document lacks the markers for a table."""
 
 
 def write_between(path: Path, name: str, text: str) -> None:
-    """Put a text between ``<!-- NAME -->`` and ``<!-- /NAME -->`` in a file, in place of what stands there.
+    """Replace the text between ``<!-- NAME -->`` and ``<!-- /NAME -->`` in a file.
 
     Raises:
-        NoMarkers: they are not there, each once and in this order; the file is left as it is.
+        NoMarkers: the markers are not there, once each and in this order; the file is unchanged.
         OSError: the file cannot be read or written.
     """
     document = path.read_text(encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Other optimizers on the simulated task: scripts for a Python that has them, and need not have this program."""
+"""Scripts that run other optimizers on the simulated task, for a Python environment that has those optimizers."""

@@ -1,4 +1,4 @@
-"""DSPy's COPRO: as many candidates a step as ours, its evaluation with as many threads as the endpoint serves."""
+"""DSPy's COPRO with as many candidates a step as ours, and one evaluation thread for each call the endpoint serves."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from benchmarks.peers.setting import CANDIDATES, KEY, Setting, read_setting, rep
 
 
 def optimize(setting: Setting) -> None:
-    """Optimize, and report."""
+    """Optimize and report the scores."""
     import dspy  # type: ignore[import-not-found]
     from dspy.teleprompt import COPRO  # type: ignore[import-not-found]
 
-    place = {"api_base": setting.base_url, "api_key": KEY, "cache": False}
-    task_model = dspy.LM("openai/task-model", temperature=0.0, max_tokens=64, **place)
+    endpoint = {"api_base": setting.base_url, "api_key": KEY, "cache": False}
+    task_model = dspy.LM("openai/task-model", temperature=0.0, max_tokens=64, **endpoint)
     dspy.configure(lm=task_model)
 
     def examples(pairs: object) -> list[object]:
@@ -24,7 +24,7 @@ def optimize(setting: Setting) -> None:
     program = dspy.Predict(dspy.Signature("text -> label", setting.prompt))
     scoring = {"num_threads": setting.concurrency, "display_progress": False, "display_table": 0}
     copro = COPRO(
-        prompt_model=dspy.LM("openai/opt-model", temperature=1.0, max_tokens=512, **place),
+        prompt_model=dspy.LM("openai/opt-model", temperature=1.0, max_tokens=512, **endpoint),
         metric=right,
         breadth=CANDIDATES,
         depth=setting.steps,

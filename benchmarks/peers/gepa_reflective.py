@@ -1,28 +1,28 @@
-"""GEPA: reflective mutation with its own adapter, whose threads are as many as the endpoint serves.
+"""GEPA's reflective mutation with its default adapter, and one thread for each call the endpoint serves.
 
-It tries one candidate at a time, on three examples first; its budget is as many scored examples as ours.
+GEPA tries one candidate at a time, on three examples first. Its budget is as many scored examples as ours.
 """
 
 from __future__ import annotations
 
 from benchmarks.peers.setting import CANDIDATES, KEY, Setting, read_setting, report
 
-_MOST_S = 300.0
-"""Its budget may last for many more proposals than ours: what it refuses after three examples costs it little."""
+_TIMEOUT_S = 300.0
+"""A candidate rejected after three examples costs little, so the budget may last for many more proposals than ours."""
 
 
 def optimize(setting: Setting) -> None:
-    """Optimize, and report."""
+    """Optimize and report the scores."""
     import gepa  # type: ignore[import-not-found]
     from gepa.adapters.default_adapter.default_adapter import DefaultAdapter  # type: ignore[import-not-found]
     from gepa.lm import LM  # type: ignore[import-not-found]
     from gepa.utils.stop_condition import TimeoutStopCondition  # type: ignore[import-not-found]
 
-    place = {"api_base": setting.base_url, "api_key": KEY}
+    endpoint = {"api_base": setting.base_url, "api_key": KEY}
     adapter = DefaultAdapter(
         model="openai/task-model",
         max_litellm_workers=setting.concurrency,
-        litellm_batch_completion_kwargs={**place, "temperature": 0.0, "max_tokens": 64},
+        litellm_batch_completion_kwargs={**endpoint, "temperature": 0.0, "max_tokens": 64},
     )
 
     def rows(pairs: object) -> list[dict[str, object]]:
@@ -34,9 +34,9 @@ def optimize(setting: Setting) -> None:
         trainset=rows(setting.val),
         valset=rows(setting.val),
         adapter=adapter,
-        reflection_lm=LM("openai/opt-model", temperature=1.0, max_tokens=512, **place),
+        reflection_lm=LM("openai/opt-model", temperature=1.0, max_tokens=512, **endpoint),
         max_metric_calls=len(setting.val) * (1 + CANDIDATES * setting.steps),
-        stop_callbacks=TimeoutStopCondition(_MOST_S),
+        stop_callbacks=TimeoutStopCondition(_TIMEOUT_S),
     )
     test = adapter.evaluate(rows(setting.test), result.best_candidate).scores
     report(max(result.val_aggregate_scores), sum(test) / len(test))

@@ -1,4 +1,4 @@
-"""What every peer is told, and how it reports; with the standard library alone."""
+"""Input and output of every peer script; uses only the standard library."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ class Setting:
     """The task and the endpoint.
 
     Attributes:
-        val, test: (text, label) each.
-        prompt: to start from.
-        steps: of eight candidates each.
+        val, test: pairs of text and label.
+        prompt: initial prompt.
+        steps: number of steps with eight candidates each.
         concurrency: calls that the endpoint serves at once.
+        optimizer: which one, if the script has several.
     """
 
     base_url: str
@@ -31,21 +32,26 @@ class Setting:
     prompt: str
     steps: int
     concurrency: int
+    optimizer: str
 
 
 def read_setting() -> Setting:
-    """From the command line; also sets the variables that many clients read."""
+    """Read the command line, and set the environment variables that many clients use."""
     parser = argparse.ArgumentParser()
     for name in ("base-url", "data", "labels", "prompt"):
         parser.add_argument(f"--{name}", required=True)
     for name in ("steps", "concurrency"):
         parser.add_argument(f"--{name}", type=int, required=True)
-    told = parser.parse_args()
-    os.environ.update(OPENAI_BASE_URL=told.base_url, OPENAI_API_BASE=told.base_url, OPENAI_API_KEY=KEY)
-    # Else LiteLLM asks the internet for prices when it is imported.
+    parser.add_argument("--optimizer", default="")
+    options = parser.parse_args()
+    os.environ.update(OPENAI_BASE_URL=options.base_url, OPENAI_API_BASE=options.base_url, OPENAI_API_KEY=KEY)
+    # Otherwise LiteLLM downloads a price list when it is imported.
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-    val, test = (_examples(Path(told.data) / f"{split}.jsonl") for split in ("val", "test"))
-    return Setting(told.base_url, val, test, told.labels.split(","), told.prompt, told.steps, told.concurrency)
+    val, test = (_examples(Path(options.data) / f"{split}.jsonl") for split in ("val", "test"))
+    labels = options.labels.split(",")
+    return Setting(
+        options.base_url, val, test, labels, options.prompt, options.steps, options.concurrency, options.optimizer
+    )
 
 
 def _examples(path: Path) -> list[tuple[str, str]]:

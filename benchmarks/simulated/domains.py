@@ -190,7 +190,9 @@ def write_task(folder: Path, domain: str, seed: int, num_per_label: Mapping[str,
         (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
 
 
-def write_tasks(folder: Path, domains: Iterable[str]) -> list[dict[str, Any]]:
+def write_tasks(
+    folder: Path, domains: Iterable[str], num_per_label: Mapping[str, int] = NUM_PER_LABEL
+) -> list[dict[str, Any]]:
     """Write each domain's task to a subfolder and return the section ``tasks`` of a configuration in ``folder``.
 
     Raises:
@@ -198,11 +200,11 @@ def write_tasks(folder: Path, domains: Iterable[str]) -> list[dict[str, Any]]:
     """
     section = []
     for domain in domains:
-        write_task(folder / domain, domain, seed=0)
+        write_task(folder / domain, domain, 0, num_per_label)
         section.append(
             {
                 "name": domain,
-                "data": {split: f"{domain}/{split}.jsonl" for split in ("train", "val", "test")},
+                "data": {split: f"{domain}/{split}.jsonl" for split in num_per_label},
                 "fields": {"input": "text", "target": "label"},
                 "prompt": DOMAINS[domain].initial,
                 "position": "question_begin",

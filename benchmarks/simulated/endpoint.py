@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -23,15 +23,17 @@ except ImportError:
 else:
     _new_loop = uvloop.new_event_loop
 
+_T = TypeVar("_T")
+
 _BACKLOG = 4096
 _SHUTDOWN_S = 0.2
 """Time that pending replies get when the server stops."""
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
+def run(main: Coroutine[Any, Any, _T]) -> _T:
     """Run a coroutine, on uvloop if it is installed."""
     with asyncio.Runner(loop_factory=_new_loop) as runner:
-        runner.run(main)
+        return runner.run(main)
 
 
 async def serve(

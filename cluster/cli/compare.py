@@ -59,7 +59,7 @@ def compare(
 
     prepare_environment(ray_address)
     from actors.lease import Leases
-    from cluster.comparing.compare import ComparisonFolder, carry_out, open_comparison
+    from cluster.comparing.compare import ComparisonFolder, run_comparison
     from cluster.comparing.table import comparison_tables, save_comparison
     from cluster.display.progress import view_for
     from cluster.runs.run_folder import new_run_id
@@ -70,14 +70,14 @@ def compare(
     folder = results_folder(base.run.dir, name, run_id, run_dir, resume).folder
     leases = Leases()
     comparison_folder = ComparisonFolder(folder, leases)
-    comparison = open_comparison(comparison_folder, loaded.methods, tasks, run_id=run_id, resume=resume)
+    comparison = comparison_folder.open(loaded.methods, tasks, run_id=run_id, resume=resume)
     logs.choose_for(run_id, folder.local)
     say(f"Comparing {', '.join(loaded.methods)} in {folder.path('')}")
     interrupted = False
     with leases, view_for(err) as view:
         try:
             with Session(base, tasks, name=f"gpo-{run_id}", address=ray_address, view=view) as session:
-                carry_out(comparison, comparison_folder, session, view)
+                run_comparison(comparison, comparison_folder, session, view)
         except KeyboardInterrupt:
             interrupted = True
         finally:

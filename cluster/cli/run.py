@@ -64,7 +64,7 @@ def run(
     from actors.lease import Leases
     from cluster.display.progress import view_for
     from cluster.results.table import acceptance_line, results_table, unscored_line, written_files
-    from cluster.runs.run import Run, run_keys
+    from cluster.runs.run import Run
     from cluster.runs.run_folder import new_run_id
     from cluster.session.session import Session
 
@@ -74,7 +74,7 @@ def run(
     run_id = run_id or new_run_id(config.run.name)
     leases = Leases()
     run_folder = replace(results_folder(config.run.dir, config.run.name, run_id, run_dir, resume), leases=leases)
-    record = run_folder.open(config, run_keys(config), tasks, run_id=run_id, resume=resume)
+    record = run_folder.open(config, tasks, run_id=run_id, resume=resume)
     folder = run_folder.folder
     logs.choose_for(record.run_id, folder.local)
     say(f"Run {record.run_id} in {folder.path('')}")

@@ -13,9 +13,7 @@ from cluster.cli.terminal import FAILED, OK, out
 def status(
     run_dir: RunDir,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Repeat until the run ends.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat until the run ends.")] = False,
     every: Annotated[float, typer.Option(metavar="S", help="Seconds between two looks with --watch.", min=0.1)] = 2.0,
 ) -> int:
     """Show the progress of the run in RUN_DIR: state, steps, scores, spending and last change.

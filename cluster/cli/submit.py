@@ -94,7 +94,7 @@ def submit(
     from cluster.runs.run_folder import new_run_id
     from cluster.submitting.jobs import Jobs, Order, require_reachable
     from cluster.submitting.keys import require_no_key_files
-    from cluster.submitting.package import package, require_not_shipped
+    from cluster.submitting.package import package, require_outputs_outside
 
     config, swept = _checked(config_path, overrides or [], sweep)
     run_id = run_id or new_run_id(config.run.name)
@@ -103,13 +103,13 @@ def submit(
     root, path = Path.cwd().resolve(), config_path.resolve()
     # A RayJob does not get the configuration's folder either, wherever that is.
     for folder in (root, path.parent) if kubernetes or apply else (root,):
-        require_not_shipped(config, swept.section if swept else None, folder)
+        require_outputs_outside(config, swept.section if swept else None, folder)
         require_no_key_files(config, folder)
     command = "sweep" if sweep else "run"
     if kubernetes or apply:
         order = Order(command, "", overrides or [], run_id, run_dir)
         return _as_ray_job(config_path, config, swept, order, image, namespace, apply=apply)
-    shipped = package(root, config_path, swept.together if swept else config)
+    shipped = package(root, config_path, swept.together, swept.section) if swept else package(root, config_path, config)
     for outside in shipped.outside:
         say(f"{outside} is outside this folder and is not shipped; every node must have it")
     jobs = Jobs(address)

@@ -45,16 +45,16 @@ def sweep(
 
     prepare_environment(ray_address)
     from cluster.runs.run_folder import new_run_id
-    from cluster.sweep.folder import open_place
+    from cluster.sweep.folder import SweepFolder
     from cluster.sweep.results import FILES, sweep_table
-    from cluster.sweep.run import carry_out
+    from cluster.sweep.session import run_sweep
 
     name = f"{config.base.run.name}-sweep"
     sweep_id = new_run_id(name)
     folder = results_folder(config.base.run.dir, name, sweep_id, run_dir, resume).folder
-    place = open_place(folder, config, sweep_id=sweep_id, resume=resume)
-    say(f"Sweep {place.sweep_id} in {folder.path('')}")
-    document = carry_out(config, place, ray_address, err)
+    sweep_folder = SweepFolder.open(folder, config, sweep_id=sweep_id, resume=resume)
+    say(f"Sweep {sweep_folder.sweep_id} in {folder.path('')}")
+    document = run_sweep(config, sweep_folder, ray_address, err)
     out.print(sweep_table(document))
     if document["confirmation"] is not None:
         show(document["confirmation"]["statement"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -14,50 +14,11 @@ from cluster.comparing.comparison import Comparison, MethodRun
 from cluster.comparing.table import save_comparison
 from cluster.config import RunConfig
 from cluster.display.progress import View
-from cluster.runs.run import Run, run_keys
+from cluster.runs.run import Run
 from cluster.runs.run_folder import RunFolder, take_lease
 from cluster.session.session import Session
 from gpo.data.task import Task
 from gpo.errors import ConfigError
-
-
-@dataclass(frozen=True, slots=True)
-class ComparisonFolder:
-    """Where a comparison is kept: a run's folder for each method, and the table beside them.
-
-    Attributes:
-        leases: takes the folder, and each method's, for this process; ``None`` where nobody else can be there.
-    """
-
-    folder: Folder
-    leases: Leases | None = None
-
-    def method(self, name: str) -> RunFolder:
-        """The run's folder of a method."""
-        return RunFolder(self.folder / name, self.leases)
-
-    def stored(self) -> Mapping[str, Any] | None:
-        """What ``comparison.json`` says of the comparison that is here; ``None`` where there is none.
-
-        Raises:
-            ConfigError: it is damaged, or the folder holds a single run.
-        """
-        try:
-            content, run = self.folder.read("comparison.json"), self.folder.read("config.yaml")
-        except (OSError, ValueError, ImportError) as error:
-            raise ConfigError(
-                "--run-dir", f"{self.folder.url!r} cannot be read ({error})", "name a folder or fsspec URL"
-            ) from None
-        if run is not None:
-            raise ConfigError("--run-dir", f"{self.folder.url!r} holds a run, not a comparison", "name another")
-        try:
-            return None if content is None else _Stored.model_validate_json(content).model_dump()
-        except ValidationError:
-            raise ConfigError(
-                "--run-dir",
-                f"{self.folder.path('comparison.json')!r} is damaged",
-                "remove the file; the methods' own folders hold all that matters",
-            ) from None
 
 
 class _StoredMethod(BaseModel):
@@ -69,64 +30,89 @@ class _Stored(BaseModel):
     methods: list[_StoredMethod]
 
 
-def open_comparison(
-    place: ComparisonFolder, methods: Mapping[str, RunConfig], tasks: Sequence[Task], *, run_id: str, resume: bool
-) -> Comparison:
-    """Begin a comparison, or go on with the one that is there.
+@dataclass(frozen=True, slots=True)
+class ComparisonFolder:
+    """The folder of a comparison: a run's folder for each method, and the table beside them.
 
-    Raises:
-        ConfigError: there is one already and ``resume`` was not asked for, or it has other methods or another
-            configuration; or the folder holds a run, or another process works there.
-        CheckpointError: a checkpoint cannot be read.
-        StorageError: the folder cannot be written to.
+    Attributes:
+        leases: take the lease of this folder and of each method's; ``None`` where no other process can write there.
     """
-    _require_same_methods(place, methods, resume=resume)
-    if place.leases is not None:
-        take_lease(place.leases, place.folder)
-        _require_same_methods(place, methods, resume=resume)  # another may have begun, and be done
-    if stored := place.stored():
-        run_id = str(stored["run_id"])
-    runs = [
-        MethodRun(
-            name,
-            config,
-            place.method(name).open(config, run_keys(config), tasks, run_id=f"{run_id}-{name}", resume=resume),
-        )
-        for name, config in methods.items()
-    ]
-    comparison = Comparison(run_id, tuple(tasks), runs)
-    save_comparison(comparison, place.folder)
-    return comparison
+
+    folder: Folder
+    leases: Leases | None = None
+
+    def method(self, name: str) -> RunFolder:
+        """The run's folder of a method."""
+        return RunFolder(self.folder / name, self.leases)
+
+    def open(self, methods: Mapping[str, RunConfig], tasks: Sequence[Task], *, run_id: str, resume: bool) -> Comparison:
+        """Start a comparison, or resume the one that is here.
+
+        Raises:
+            ConfigError: a comparison is here and ``resume`` is false, or it has other methods or another configuration;
+                or the folder holds a run, or another process works there.
+            CheckpointError: a checkpoint cannot be read.
+            StorageError: the folder cannot be written to.
+        """
+        stored = self._stored(methods, resume=resume)
+        if self.leases is not None:
+            take_lease(self.leases, self.folder)
+            stored = self._stored(methods, resume=resume)  # another process may have started and finished
+        if stored is not None:
+            run_id = stored.run_id
+        runs = [
+            MethodRun(name, config, self.method(name).open(config, tasks, run_id=f"{run_id}-{name}", resume=resume))
+            for name, config in methods.items()
+        ]
+        comparison = Comparison(run_id, tuple(tasks), runs)
+        save_comparison(comparison, self.folder)
+        return comparison
+
+    def _stored(self, methods: Mapping[str, RunConfig], *, resume: bool) -> _Stored | None:
+        """The comparison that is here, if it may be resumed with these methods; ``None`` where none is here."""
+        try:
+            content, run = self.folder.read("comparison.json"), self.folder.read("config.yaml")
+        except (OSError, ValueError, ImportError) as error:
+            raise ConfigError(
+                "--run-dir", f"{self.folder.url!r} cannot be read ({error})", "name a folder or fsspec URL"
+            ) from None
+        if run is not None:
+            raise ConfigError("--run-dir", f"{self.folder.url!r} holds a run, not a comparison", "name another folder")
+        if content is None:
+            return None
+        try:
+            stored = _Stored.model_validate_json(content)
+        except ValidationError:
+            raise ConfigError(
+                "--run-dir",
+                f"{self.folder.path('comparison.json')!r} is damaged",
+                "remove the file; the methods' own folders hold all that matters",
+            ) from None
+        if not resume:
+            raise ConfigError(
+                "--run-dir",
+                f"{self.folder.url!r} holds a comparison already",
+                "add --resume to resume it, or name another folder",
+            )
+        known = [method.name for method in stored.methods]
+        if set(known) != set(methods):
+            raise ConfigError(
+                "--method",
+                f"the comparison in {self.folder.url!r} has {', '.join(known)}, not {', '.join(methods)}",
+                "resume with the same methods, or name another --run-dir",
+            )
+        return stored
 
 
-def _require_same_methods(place: ComparisonFolder, methods: Mapping[str, RunConfig], *, resume: bool) -> None:
-    stored = place.stored()
-    if stored is None:
-        return
-    if not resume:
-        raise ConfigError(
-            "--run-dir",
-            f"{place.folder.url!r} holds a comparison already",
-            "add --resume to go on with it, or name another",
-        )
-    known = [method["name"] for method in stored["methods"]]
-    if set(known) != set(methods):
-        raise ConfigError(
-            "--method",
-            f"the comparison in {place.folder.url!r} has {', '.join(known)}, not {', '.join(methods)}",
-            "resume with the same methods, or name another --run-dir",
-        )
-
-
-def carry_out(comparison: Comparison, place: ComparisonFolder, standing: Session, view: View) -> None:
-    """Run every method to its end, one after the other; those that are complete already cost nothing.
+def run_comparison(comparison: Comparison, folder: ComparisonFolder, session: Session, view: View) -> None:
+    """Run each method to its end, one after the other; a method that is complete costs nothing.
 
     Raises:
-        ConfigError, GPOError, KeyboardInterrupt: as for ``Run.execute``; what is done is saved.
+        ConfigError, GPOError, KeyboardInterrupt: as for ``Run.execute``; all finished work is saved.
     """
     count = len(comparison.methods)
     for number, method in enumerate(comparison.methods, start=1):
-        run = Run(method.config, comparison.tasks, method.record, place.method(method.name))
-        if not run.is_complete:
-            standing.start()  # before the first method's time begins
-        run.execute(standing, view, title=f"{method.name} ({number} of {count})")
+        run = Run(method.config, comparison.tasks, method.record, folder.method(method.name))
+        if not method.record.is_complete:
+            session.start()  # so that starting does not count as the method's time
+        run.execute(session, view, title=f"{method.name} ({number} of {count})")

@@ -8,7 +8,7 @@ from typing import Any
 
 from cluster.config import RunConfig
 from cluster.results.averages import Family, alone, families_of, mean_scores
-from cluster.results.outputs import RunRecord
+from cluster.results.run_record import RunRecord
 from gpo.data.task import Task
 from gpo.models.protocol import Usage
 

@@ -10,10 +10,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from cluster.config.section import ConfigPath, Section
+from cluster.config.section import ConfigPath, LocatedText, Section
 from gpo.data.catalogue import BenchmarkTask, Family
-from gpo.data.example import Example
-from gpo.data.loaded import inferred_kind
+from gpo.data.example import Example, inferred_kind
 from gpo.errors import ConfigError, EvaluationError
 from gpo.evaluation.metrics import (
     BooleanScorer,
@@ -28,8 +27,8 @@ from gpo.evaluation.metrics import (
     Rubric,
     Scorer,
 )
-from gpo.evaluation.metrics.own_modules import home_of
-from gpo.evaluation.metrics.parsers import PARSERS
+from gpo.evaluation.metrics.paper import PARSERS
+from gpo.evaluation.metrics.user_modules import home_of
 
 _FUNCTION = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 
@@ -102,7 +101,9 @@ class AnswerConfig(Section):
     def _folder_of_functions(cls, answer: Any) -> Any:
         """Write the folder out: the copy of the configuration that a run keeps lies elsewhere."""
         if isinstance(answer, dict) and answer.get("folder") is None and _names_function(answer):
-            return {**answer, "folder": "."}
+            function = answer["metric"] if answer.get("metric") else answer["parser"]
+            folder = LocatedText(".", function.folder) if isinstance(function, LocatedText) else "."
+            return {**answer, "folder": folder}
         return answer
 
     @field_validator("folder")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from importlib.util import find_spec
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, Tag
-from pydantic_core import PydanticCustomError
+from pydantic import Field, PositiveFloat, Tag
 
-from cluster.config.section import ConfigPath, Section, by_kind
+from cluster.config.section import ConfigPath, OptionInfo, Section, VariableName, by_kind
 from gpo.cache.redis import DEFAULT_TTL_S, RedisStore
 from gpo.cache.sqlite import DEFAULT_MAX_BYTES, SqliteStore
 from gpo.cache.store import CompletionStore, cache_folder
@@ -21,7 +19,7 @@ class SqliteCacheConfig(Section):
     """A file on this machine, which all runs share; on a cluster, a file on each node."""
 
     kind: Literal["sqlite"] = "sqlite"
-    path: ConfigPath | None = None
+    path: Annotated[ConfigPath | None, OptionInfo(is_output=True)] = None
     """Left out: ``completions.sqlite`` in ``$XDG_CACHE_HOME/gpo`` or ``~/.cache/gpo``."""
     max_bytes: Annotated[int, Field(ge=1_000_000)] = DEFAULT_MAX_BYTES
     """Bound on the file's size; those completions go first whose last use is longest ago."""
@@ -31,20 +29,11 @@ class SqliteCacheConfig(Section):
         return SqliteStore(self.path or cache_folder() / "completions.sqlite", self.max_bytes)
 
 
-def _variable_name(name: str) -> str:
-    # Capitals only, so that an address with a password in it is refused, and not shown.
-    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
-        raise PydanticCustomError(
-            "url_env", "is not the name of a variable in capitals; name it, do not put the address here"
-        )
-    return name
-
-
 class RedisCacheConfig(Section):
     """A Redis server, which all nodes of a cluster share."""
 
     kind: Literal["redis"]
-    url_env: Annotated[str, AfterValidator(_variable_name)] = "GPO_REDIS_URL"
+    url_env: Annotated[VariableName, OptionInfo(sensitive="url_variable")] = "GPO_REDIS_URL"
     """Environment variable with the address, such as ``redis://:password@host:6379/0``; every node needs it."""
     ttl_s: PositiveFloat = DEFAULT_TTL_S
     """Seconds that a completion is kept after its last use. The server bounds the size: ``maxmemory`` with

@@ -9,9 +9,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from cluster.config.files import laid_over, place_below, read_extended
+from cluster.config.files import laid_over, path_below, read_extended
 from cluster.config.loading import read_overridden, validate
+from cluster.config.optimizer import OptimizerConfig
 from cluster.config.root import RunConfig
+from cluster.config.section import LocatedText, OptionInfo
 from gpo.errors import ConfigError
 
 METHODS = Path(__file__).resolve().parents[2] / "configs" / "methods"
@@ -25,10 +27,10 @@ OWN = "own"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RESERVED = ("comparison.md", "comparison.json")
-_SHARED = ("steps", "epochs", "batch_size", "candidates")
-"""What all methods have in common: the number of prompts that they try."""
-_OF_METHODS = ("direction", "schedule", "refinement", "acceptance")
-"""What a method's file says in full; nothing of the configuration is left below it."""
+_SHARED, _OF_METHODS = (
+    [name for name, field in OptimizerConfig.model_fields.items() if OptionInfo.of(field).in_comparison == where]
+    for where in ("shared", "method")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ def _from_file(place: Any, folder: Path, where: str) -> _Method:
     if place == OWN:
         return _Method(OWN, {})
     if place.endswith((".yaml", ".yml")):
-        file = place_below(folder, place, where=where)
+        file = path_below(place.folder if isinstance(place, LocatedText) else folder, place, where=where)
         return _Method(file.stem, read_extended(file, where=where), whole=True)
     known = [*sorted(path.stem for path in METHODS.glob("*.yaml")), OWN]
     if place not in known:

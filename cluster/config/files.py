@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
+from pydantic_core import PydanticUndefined
 
+from cluster.config.root import RunConfig
+from cluster.config.section import LocatedText, declared, sections_in
 from gpo.errors import ConfigError
+
+# -- plain YAML -------------------------------------------------------------------------------------------------------
 
 MAX_CHARACTERS = 10_000_000
 MAX_VALUES = 200_000
-"""Counted as often as they are used: ten lists, each of ten times the one before, would be ten billion."""
+"""Aliases count as often as they are used: ten lists of ten aliases each would stand for ten billion values."""
 MAX_NESTING = 100
+_TOO_DEEP = f"nested more than {MAX_NESTING} deep, or within itself"
 
 
 class UnfitYaml(yaml.YAMLError):
-    """A text that cannot be read, or is larger, or nested more deeply, than any configuration; ``problem`` says how."""
+    """A text that is not YAML, or larger or more deeply nested than any configuration; ``problem`` says which."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
@@ -25,11 +32,11 @@ class UnfitYaml(yaml.YAMLError):
 
 
 def read_yaml(text: str) -> Any:
-    """The value in a text; only plain ones: nothing in it is run, and no class is looked up.
+    """The plain value in a YAML text: nothing in it is executed, and no class is looked up.
 
     Raises:
-        yaml.YAMLError: it is not YAML, or beyond the bounds.
-        ValueError: it holds what looks like a number or a date and is none.
+        yaml.YAMLError: it is not YAML, or exceeds the bounds.
+        ValueError: it holds something that looks like a number or a date, and is none.
     """
     if len(text) > MAX_CHARACTERS:
         raise UnfitYaml(f"more than {MAX_CHARACTERS:,} characters")
@@ -41,15 +48,12 @@ def read_yaml(text: str) -> Any:
     except RecursionError:
         raise UnfitYaml(_TOO_DEEP) from None
     except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
-        # PyYAML's own way of saying that a tag does not fit what it stands before, as in "!!int []" or "!!float".
+        # PyYAML raises these for a tag that does not fit its value, as in "!!int []" or "!!float".
         raise UnfitYaml(f"a tag that does not fit its value ({type(error).__name__})") from None
 
 
-_TOO_DEEP = f"nested more than {MAX_NESTING} deep, or within itself"
-
-
 def _num_values(node: yaml.Node, known: dict[int, int], depth: int) -> int:
-    """How many values a node stands for, all that it refers to included."""
+    """How many values a node stands for, with its aliases resolved."""
     if depth > MAX_NESTING:
         raise UnfitYaml(_TOO_DEEP)
     if id(node) in known:
@@ -65,142 +69,65 @@ def _num_values(node: yaml.Node, known: dict[int, int], depth: int) -> int:
     return count
 
 
-_DEFAULT_KINDS = {
-    "models.task": "openai",
-    "models.optimizer": "openai",
-    "models.judge": "openai",
-    "models.embedding": "embedded",
-    "cache": "sqlite",
-    "optimizer.direction.trajectory": "retrieval",
-    "optimizer.schedule": "cosine",
-    "optimizer.refinement": "generation",
-    "optimizer.acceptance": "best_of_step",
-}
-"""Section → the kind that it is of where it does not say."""
-
-_ONE_OF = {"steps": "epochs", "epochs": "steps"}
-"""Two ways to say how long a search is."""
-
-
-def laid_over(base: Mapping[str, Any], changes: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    """Sections merged option by option; anything else, lists too, is replaced.
-
-    A section of another ``kind`` replaces the one below it: the options of one kind mean nothing to another. A section
-    that does not name its kind changes options of the one below it; a model that is named is one of an endpoint.
-    ``optimizer.steps`` and ``optimizer.epochs`` take each other's place.
-
-    Args:
-        place: of both within the whole, such as ``optimizer.schedule``.
-    """
-    merged = dict(base)
-    for name, value in changes.items():
-        below, here = merged.get(name), f"{place}.{name}".removeprefix(".")
-        if isinstance(below, dict) and isinstance(value, dict) and _is_same_kind(below, value, here):
-            merged[name] = laid_over(below, value, here)
-        else:
-            merged[name] = value
-    if place == "optimizer":
-        take_the_place_of_the_other(merged, changes)
-    return merged
-
-
-def take_the_place_of_the_other(optimizer: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Drop ``steps`` where the changes say ``epochs``, and the other way round."""
-    for option, other in _ONE_OF.items():
-        if changes.get(option) is not None and other not in changes:
-            optimizer.pop(other, None)
-
-
-def _is_same_kind(below: Mapping[str, Any], value: Mapping[str, Any], place: str) -> bool:
-    known = below.get("kind", _DEFAULT_KINDS.get(place))
-    if place.startswith("models.") and "model" in value and "kind" not in value:
-        return bool(known == "openai")
-    return bool(value.get("kind", known) == known)
-
-
-_DATA_PATHS = ("root", "train", "val", "test", "few_shot")
-_MODEL_PATHS = ("gguf", "api_key_file")
+# -- files that extend others -----------------------------------------------------------------------------------------
 
 
 def read_extended(path: Path, *, where: str = "CONFIG") -> dict[str, Any]:
-    """The content of a YAML file, laid over the files that its ``extends`` names, one after the other.
-
-    Paths in a file that is extended start at that file's folder.
+    """The content of a YAML file, laid over the files that its ``extends`` names, in their order.
 
     Args:
         where: what named the file, for errors.
 
+    Returns:
+        The sections, not checked yet. Each text in them is a ``LocatedText``: it remembers the folder of its file.
+
     Raises:
-        ConfigError: a file is missing, no YAML, or extends itself.
+        ConfigError: a file is missing, is not YAML, or extends itself.
     """
     return _read_extended(path, where, ())
 
 
 def _read_extended(path: Path, where: str, extending: tuple[Path, ...]) -> dict[str, Any]:
-    place = place_below(Path.cwd(), path, where=where)
-    if place in extending:
+    file = path_below(Path.cwd(), path, where=where)
+    if file in extending:
         raise ConfigError("extends", f"{str(path)!r} extends itself", "take it out")
     raw = _read(path, where)
+    merged: dict[str, Any] = {}
+    for name in _extends(raw):
+        base = path_below(path.parent, name, where="extends")
+        merged = laid_over(merged, _read_extended(base, f"extends ({path.name})", (*extending, file)))
+    return laid_over(merged, raw)
+
+
+def extended_files(path: Path) -> list[Path]:
+    """The files that a configuration extends, directly or not; absolute.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    files = [path_below(path.parent, name, where="extends") for name in _extends(_read(path, "CONFIG"))]
+    return [*files, *(below for file in files for below in extended_files(file))]
+
+
+def _extends(raw: dict[str, Any]) -> list[str]:
+    """The files that a file extends; the section is taken out."""
     extended = raw.pop("extends", None) or []
     names = [extended] if isinstance(extended, str) else extended
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError("extends", f"{extended!r} cannot be used", "name a YAML file, or write a list of them")
-    merged: dict[str, Any] = {}
-    for name in names:
-        base = place_below(path.parent, name, where="extends")
-        below = _read_extended(base, f"extends ({path.name})", (*extending, place))
-        _start_paths_at(below, base.parent.resolve())
-        merged = laid_over(merged, below)
-    return laid_over(merged, raw)
+    return names
 
 
-def place_below(folder: Path, name: str | Path, *, where: str) -> Path:
-    """The absolute path of what a user named, relative to a folder.
+def path_below(folder: Path, name: str | Path, *, where: str) -> Path:
+    """The absolute path that a user named, relative to a folder.
 
     Raises:
-        ConfigError: no path can be called this, or no user of this name has a home.
+        ConfigError: it cannot be a path, or no user of this name has a home.
     """
     try:
         return (folder / Path(name).expanduser()).resolve()
     except (RuntimeError, ValueError) as error:
-        raise ConfigError(where, f"{str(name)!r} is no path ({error})", "name another") from None
-
-
-def _start_paths_at(raw: dict[str, Any], folder: Path) -> None:
-    """Make the relative paths in a file's sections absolute."""
-    sweep = raw.get("sweep")
-    holdout = sweep.get("holdout") if isinstance(sweep, dict) else None
-    lists = [section.get("tasks") for section in (raw, holdout) if isinstance(section, dict)]
-    for task in [task for tasks in lists if isinstance(tasks, list) for task in tasks]:
-        data, answer = (task.get(name) if isinstance(task, dict) else None for name in ("data", "answer"))
-        # With a hub's data set, the splits are no paths, and its name is one only where it looks like one.
-        if isinstance(data, dict):
-            is_place = str(data.get("huggingface")).startswith(".")
-            _absolute(data, _DATA_PATHS if "huggingface" not in data else ("huggingface",) * is_place, folder)
-        if isinstance(answer, dict) and any(":" in str(answer.get(name)) for name in ("metric", "parser")):
-            answer.setdefault("folder", ".")
-            _absolute(answer, ("folder",), folder)
-    models = raw.get("models")
-    for model in models.values() if isinstance(models, dict) else []:
-        if isinstance(model, dict):
-            _absolute(model, _MODEL_PATHS, folder)
-    methods = raw.get("compare")
-    if isinstance(methods, dict):
-        _absolute(methods, [name for name, entry in methods.items() if _is_file(entry)], folder)
-    elif isinstance(methods, list):
-        raw["compare"] = [
-            str(place_below(folder, entry, where="compare")) if _is_file(entry) else entry for entry in methods
-        ]
-
-
-def _is_file(entry: Any) -> bool:
-    return isinstance(entry, str) and Path(entry).suffix in (".yaml", ".yml")
-
-
-def _absolute(section: dict[str, Any], options: Iterable[str], folder: Path) -> None:
-    for option in options:
-        if isinstance(section.get(option), str):
-            section[option] = str(place_below(folder, section[option], where=option))
+        raise ConfigError(where, f"{str(name)!r} is not a path ({error})", "name another") from None
 
 
 def _read(path: Path, where: str) -> dict[str, Any]:
@@ -218,5 +145,69 @@ def _read(path: Path, where: str) -> dict[str, Any]:
         problem = getattr(error, "problem", None) or "not YAML"
         raise ConfigError(where, f"{str(path)!r} is not valid YAML ({line}{problem})", "correct that line") from None
     if not isinstance(raw, dict):
-        raise ConfigError(where, f"{str(path)!r} holds no sections", "write at least models: and tasks:")
-    return cast("dict[str, Any]", raw)
+        raise ConfigError(where, f"{str(path)!r} has no sections", "write at least models: and tasks:")
+    return cast("dict[str, Any]", _located(raw, path.parent.resolve()))
+
+
+def _located(value: Any, folder: Path) -> Any:
+    if isinstance(value, dict):
+        return {name: _located(below, folder) for name, below in value.items()}
+    if isinstance(value, list):
+        return [_located(below, folder) for below in value]
+    return LocatedText(value, folder) if isinstance(value, str) else value
+
+
+# -- sections laid over sections --------------------------------------------------------------------------------------
+
+_ALTERNATIVES = {"steps": "epochs", "epochs": "steps"}
+"""Two ways to state the length of a search."""
+
+
+def laid_over(base: Mapping[str, Any], changes: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Merge sections option by option; any other value, lists included, is replaced.
+
+    A section of another ``kind`` replaces the one below it, since the options of one kind mean nothing to another. A
+    section that does not name its kind changes options of the one below it; a section of ``models`` that names a
+    ``model`` is an endpoint. ``optimizer.steps`` and ``optimizer.epochs`` replace each other.
+
+    Args:
+        base: the sections below; they are not changed.
+        changes: the sections above.
+        path: of both within the configuration, such as ``optimizer.schedule``.
+    """
+    merged = dict(base)
+    for name, value in changes.items():
+        below, here = merged.get(name), f"{path}.{name}".removeprefix(".")
+        if isinstance(below, dict) and isinstance(value, dict) and _is_same_kind(below, value, here):
+            merged[name] = laid_over(below, value, here)
+        else:
+            merged[name] = value
+    if path == "optimizer":
+        drop_alternative(merged, changes)
+    return merged
+
+
+def drop_alternative(optimizer: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Drop ``steps`` if the changes set ``epochs``, and the other way round."""
+    for option, other in _ALTERNATIVES.items():
+        if changes.get(option) is not None and other not in changes:
+            optimizer.pop(other, None)
+
+
+def _is_same_kind(below: Mapping[str, Any], value: Mapping[str, Any], path: str) -> bool:
+    known = below.get("kind", default_kinds().get(path))
+    if path.startswith("models.") and "model" in value and "kind" not in value:
+        return bool(known == "openai")
+    return bool(value.get("kind", known) == known)
+
+
+@cache
+def default_kinds() -> Mapping[str, str]:
+    """The kind of each section that does not name one, by the section's path."""
+    found = {}
+    for path, field in declared(RunConfig):
+        sections = sections_in(field.annotation)
+        kind = sections[0].model_fields.get("kind") if sections else None
+        if kind is not None and kind.default not in (None, PydanticUndefined):
+            found[path] = kind.default
+    return found

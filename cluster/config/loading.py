@@ -11,9 +11,9 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from cluster.config.files import read_extended, read_yaml, take_the_place_of_the_other
+from cluster.config.files import drop_alternative, read_extended, read_yaml
 from cluster.config.root import RunConfig
-from cluster.config.section import Section
+from cluster.config.section import OptionInfo, Section, sections_in
 from gpo.errors import ConfigError
 from gpo.text import without_controls
 
@@ -72,7 +72,7 @@ def validate_as(kind: type[_S], raw: Mapping[str, Any], base_dir: Path) -> _S:
     try:
         return kind.model_validate(raw, context={"base_dir": base_dir})
     except ValidationError as error:
-        raise _explained(error.errors(include_url=False)[0], raw) from None
+        raise _explained(error.errors(include_url=False)[0], kind, raw) from None
 
 
 def dump(config: RunConfig) -> str:
@@ -107,7 +107,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         if last:
             place[key] = value
             if parts[:-1] == ["optimizer"]:
-                take_the_place_of_the_other(place, {key: value})
+                drop_alternative(place, {key: value})
         else:
             place = place[key]
 
@@ -159,11 +159,9 @@ _REMEDIES = {
     "model_type": "write a section with options",
     "dict_type": "write a section with options",
 }
-_SECRETIVE = ("api_key", "base_url", "url_env")
-"""Options whose values are never shown: somebody may have put a key there."""
 
 
-def _explained(error: ErrorDetails, raw: Mapping[str, Any]) -> ConfigError:
+def _explained(error: ErrorDetails, section: type[Section], raw: Mapping[str, Any]) -> ConfigError:
     kind, context = error["type"], error.get("ctx", {})
     # Our own validators say in "at" which option of the section they mean.
     # A base URL may stand in the environment alone.
@@ -173,13 +171,24 @@ def _explained(error: ErrorDetails, raw: Mapping[str, Any]) -> ConfigError:
     if kind == "missing":
         return ConfigError(field, "is missing", _REMEDIES[kind])
     if kind in _REMEDIES:
-        secret = any(word in field for word in _SECRETIVE)
-        value = "the value" if secret else _shown(error["input"])
+        value = "the value" if _may_be_secret(error["loc"], section) else _shown(error["input"])
         return ConfigError(field, f"{value} cannot be used", _REMEDIES[kind].format(**context))
     problem, _, remedy = error["msg"].partition("; ")
     if kind == "unknown_kind":
         problem = f"{_shown(error['input']['kind'])} {problem}"
     return ConfigError(field, problem, remedy or "correct it")
+
+
+def _may_be_secret(location: Sequence[int | str], section: type[Section]) -> bool:
+    """Whether somebody may have put a key there; pydantic's location also names variants and indices."""
+    sections = [section]
+    for part in location:
+        fields = [kind.model_fields[part] for kind in sections if part in kind.model_fields]
+        if any(OptionInfo.of(field).sensitive for field in fields):
+            return True
+        if fields:
+            sections = [below for field in fields for below in sections_in(field.annotation)]
+    return False
 
 
 def _shown(value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -11,10 +10,11 @@ from pydantic import AfterValidator, Field, JsonValue, PositiveFloat, PositiveIn
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
-from cluster.config.section import ConfigPath, Section, by_kind
-from gpo.limits.gate import Gate
-from gpo.models.endpoint import Endpoint, KeySource, Price
+from cluster.config.section import ConfigPath, OptionInfo, Section, VariableName, by_kind
+from gpo.models.endpoint import Endpoint, KeySource
 from gpo.models.protocol import Sampling
+from gpo.models.replies import Price
+from gpo.models.retrying import RetryPolicy
 
 _RESERVED = {
     "model",
@@ -28,6 +28,7 @@ _RESERVED = {
     "max_tokens",
     "max_completion_tokens",
 }
+MAY_CHANGE, TRACKED = OptionInfo(may_change=True), OptionInfo(tracked=True)
 OPENAI_URL = "https://api.openai.com/v1"
 
 
@@ -43,7 +44,7 @@ class SamplingConfig(Section):
     """Share of the probability mass to draw from."""
     stop: tuple[str, ...] = ()
     """Strings at which generation ends."""
-    extra: dict[str, JsonValue] = Field(default_factory=dict)
+    extra: Annotated[dict[str, JsonValue], OptionInfo(sensitive="value")] = Field(default_factory=dict)
     """Further fields of the request body, sent as they are, e.g. ``{min_p: 0.05}``."""
 
     @field_validator("extra")
@@ -90,43 +91,39 @@ def _without_credentials(url: str) -> str:
     return url.rstrip("/")
 
 
-def _variable_name(name: str) -> str:
-    # Capitals only: many a key is an identifier too, and would be shown in errors.
-    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
-        raise PydanticCustomError(
-            "api_key_env", "is not the name of a variable in capitals; name it, do not put the key here"
-        )
-    return name
-
-
 class EndpointConfig(Section):
     """An endpoint that speaks the OpenAI API."""
 
-    kind: Literal["openai"] = "openai"
-    base_url: Annotated[str, AfterValidator(_without_credentials)] = Field(default="", validate_default=True)
+    kind: Annotated[Literal["openai"], TRACKED] = "openai"
+    base_url: Annotated[
+        str,
+        AfterValidator(_without_credentials),
+        Field(validate_default=True),
+        OptionInfo(may_change=True, sensitive="value"),
+    ] = ""
     """Up to and including ``/v1``. Left out: the variable OPENAI_BASE_URL, or else OpenAI's own endpoint."""
-    model: Annotated[str, Field(min_length=1)]
+    model: Annotated[str, Field(min_length=1), TRACKED]
     """The model's name at the endpoint."""
-    api_key_env: Annotated[str, AfterValidator(_variable_name)] | None = None
+    api_key_env: Annotated[VariableName | None, OptionInfo(may_change=True, sensitive="variable")] = None
     """Environment variable with the API key. Left out: OPENAI_API_KEY if it is set, and else no key."""
-    api_key_file: ConfigPath | None = None
+    api_key_file: Annotated[ConfigPath | None, OptionInfo(may_change=True, sensitive="file")] = None
     """File with the API key, in place of a variable."""
-    max_concurrency: PositiveInt = 16
+    max_concurrency: Annotated[PositiveInt, MAY_CHANGE] = 16
     """Requests under way at once, in all processes together. Roles at one ``base_url`` share what the largest of them
     allows. Where the endpoint answers 429 (too many), fewer are tried, and more again with time."""
-    requests_per_min: PositiveInt | None = None
+    requests_per_min: Annotated[PositiveInt | None, MAY_CHANGE] = None
     """Requests to this model in any 60 seconds, at most, in all processes together."""
-    tokens_per_min: PositiveInt | None = None
+    tokens_per_min: Annotated[PositiveInt | None, MAY_CHANGE] = None
     """Tokens sent and generated in a minute, likewise; on average, since a reply's length shows afterwards."""
-    timeout_s: PositiveFloat = 120.0
+    timeout_s: Annotated[PositiveFloat, MAY_CHANGE] = 120.0
     """Bound on one request, in seconds."""
-    max_attempts: PositiveInt = 6
+    max_attempts: Annotated[PositiveInt, MAY_CHANGE] = 6
     """Tries of one call in all; what is transient is tried again after a growing, jittered wait."""
-    patience_s: PositiveFloat = 300.0
+    patience_s: Annotated[PositiveFloat, MAY_CHANGE] = 300.0
     """How long a call is tried again that the endpoint refuses as one too many (429), in seconds; these tries are not
     counted."""
-    price: PriceConfig = PriceConfig()
-    check: bool = True
+    price: Annotated[PriceConfig, MAY_CHANGE] = PriceConfig()
+    check: Annotated[bool, MAY_CHANGE] = True
     """Before the run, look the model up in the endpoint's list of models (no language model is called)."""
 
     @field_validator("base_url", mode="before")
@@ -134,19 +131,21 @@ class EndpointConfig(Section):
     def _default_base_url(cls, value: Any) -> Any:
         return value or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
 
-    def build(self, gate: Gate | None = None) -> Endpoint:
-        """The endpoint, behind a gate."""
+    def build(self) -> Endpoint:
+        """The endpoint."""
         return Endpoint(
             base_url=self.base_url,
             model=self.model,
             key=self.key,
-            gate=gate,
             max_concurrency=self.max_concurrency,
             timeout_s=self.timeout_s,
-            max_attempts=self.max_attempts,
-            patience_s=self.patience_s,
             price=Price(self.price.prompt, self.price.completion),
         )
+
+    @property
+    def retries(self) -> RetryPolicy:
+        """When a request is repeated."""
+        return RetryPolicy(max_attempts=self.max_attempts, patience_s=self.patience_s)
 
     @property
     def key(self) -> KeySource:
@@ -161,7 +160,7 @@ class EndpointConfig(Section):
 class ChatEndpointConfig(EndpointConfig):
     """A chat model behind an endpoint."""
 
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: Annotated[SamplingConfig, TRACKED] = SamplingConfig()
     completion_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """The field that carries ``sampling.max_tokens``; OpenAI's reasoning models want ``max_completion_tokens``."""
 
@@ -172,18 +171,18 @@ class EmbeddedChatConfig(Section):
     The roles share one server where ``gguf``, ``parallel``, ``context`` and ``threads`` are the same.
     """
 
-    kind: Literal["embedded"]
+    kind: Annotated[Literal["embedded"], TRACKED]
     gguf: ConfigPath | None = None
     """Weights in GGUF form. Left out: SmolLM2-135M-Instruct, which is installed with the program."""
-    parallel: PositiveInt = 8
+    parallel: Annotated[PositiveInt, MAY_CHANGE] = 8
     """Requests decoded together."""
     context: PositiveInt = 2048
     """Tokens that one request may take, prompt and reply together."""
-    threads: PositiveInt | None = None
+    threads: Annotated[PositiveInt | None, MAY_CHANGE] = None
     """CPU threads. Left out: one per core."""
-    timeout_s: PositiveFloat = 600.0
+    timeout_s: Annotated[PositiveFloat, MAY_CHANGE] = 600.0
     """Bound on one request, in seconds."""
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: Annotated[SamplingConfig, TRACKED] = SamplingConfig()
     """``max_tokens`` left out: 256, since a small model may not find an end by itself."""
 
     @property
@@ -195,7 +194,7 @@ class EmbeddedChatConfig(Section):
 class EmbeddedEmbeddingConfig(Section):
     """Static word vectors in the process itself: no endpoint, no download."""
 
-    kind: Literal["embedded"] = "embedded"
+    kind: Annotated[Literal["embedded"], TRACKED] = "embedded"
 
 
 ChatModelConfig = Annotated[
@@ -218,7 +217,7 @@ class ModelsConfig(Section):
 
     task: ChatModelConfig
     """Answers the task's examples."""
-    optimizer: ChatModelConfig
+    optimizer: Annotated[ChatModelConfig, OptionInfo(tunable=True)]
     """Writes new prompts."""
     judge: JudgeConfig | None = None
     """Judges the answers of tasks with ``answer.kind: judge``. Left out: the optimizer model, at temperature 0."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from cluster.config.section import Section, by_kind
+from cluster.config.section import OptionInfo, Section, by_kind
 from gpo.data.example import Example
 from gpo.evaluation.evaluator import Answerer
 from gpo.models.protocol import ChatModel, Embedder, Sampling
@@ -188,6 +188,7 @@ class DirectionConfig(Section):
 
 
 DEFAULT_STEPS = 12
+SHARED, OF_METHOD = OptionInfo(in_comparison="shared"), OptionInfo(in_comparison="method")
 
 
 class RefinementConfig(Section):
@@ -261,17 +262,17 @@ class WithinErrorConfig(Section):
 class OptimizerConfig(Section):
     """The search."""
 
-    steps: NonNegativeInt | None = None
+    steps: Annotated[NonNegativeInt | None, SHARED] = None
     """Updates of each trajectory. Left out: as many as ``epochs`` take, or 12 where that is left out, too."""
-    epochs: PositiveInt | None = None
+    epochs: Annotated[PositiveInt | None, SHARED] = None
     """Passes over ``train``, one update for each batch; in place of ``steps``."""
-    batch_size: PositiveInt = 8
+    batch_size: Annotated[PositiveInt, SHARED] = 8
     """Train examples of a step: reflections are made on them, and the examples in the meta-prompt come from them."""
-    candidates: PositiveInt = 8
+    candidates: Annotated[PositiveInt, SHARED] = 8
     """New prompts asked for in each step."""
-    direction: DirectionConfig = DirectionConfig()
-    schedule: ScheduleConfig = CosineScheduleConfig()
-    refinement: RefinementConfig = RefinementConfig()
+    direction: Annotated[DirectionConfig, OF_METHOD] = DirectionConfig()
+    schedule: Annotated[ScheduleConfig, OF_METHOD] = CosineScheduleConfig()
+    refinement: Annotated[RefinementConfig, OF_METHOD] = RefinementConfig()
     meta_prompt: MetaPromptConfig | None = None
     """Left out: ``compact`` where the optimizer model is the embedded default, and else ``full``."""
     acceptance: Annotated[
@@ -279,6 +280,7 @@ class OptimizerConfig(Section):
         | Annotated[StrictImprovementConfig, Tag("strict_improvement")]
         | Annotated[WithinErrorConfig, Tag("within_error")],
         by_kind("best_of_step", "strict_improvement", "within_error"),
+        OF_METHOD,
     ] = BestOfStepConfig()
     """Who becomes the current prompt after a step."""
 

@@ -13,8 +13,9 @@ from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, Models
 from cluster.config.observability import MetricsConfig, TracingConfig, TrackingConfig
 from cluster.config.optimizer import DEFAULT_STEPS, MetaPromptConfig, OptimizerConfig
 from cluster.config.secrets import IN_ENVIRONMENT, PROBLEM, holds_credentials
-from cluster.config.section import Section
+from cluster.config.section import OptionInfo, Section
 from cluster.config.tasks import Tasks
+from gpo.data.task import Split, Task
 from gpo.limits.messages import Budget
 from gpo.scoring.candidates import CandidateScoring, FullScoring
 from gpo.scoring.racing import Racing
@@ -39,7 +40,7 @@ class EvaluationConfig(Section):
     """Likewise for ``test``."""
     max_unscored: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of an evaluation's examples that may stay unscored because their calls failed for good."""
-    racing: RacingConfig | None = None
+    racing: Annotated[RacingConfig | None, OptionInfo(tunable=True)] = None
     """Drop candidates before they have answered all of ``val``; null scores every candidate in full."""
 
     def build_scoring(self, num_val: int, seed: int) -> CandidateScoring:
@@ -55,6 +56,7 @@ class EvaluationConfig(Section):
         )
 
 
+MAY_CHANGE = OptionInfo(may_change=True)
 _MOST_ACTORS = 16
 _MOST_REPLICAS = 8
 _FEWEST_EXAMPLES = 300
@@ -73,9 +75,9 @@ class RunSection(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "run"
     """Letters, digits, ``.``, ``_`` and ``-``."""
-    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), OptionInfo(tracked=True)] = (0,)
     """One trajectory per task and seed."""
-    dir: Annotated[str, AfterValidator(_without_credentials)] = "runs"
+    dir: Annotated[str, AfterValidator(_without_credentials), MAY_CHANGE] = "runs"
     """Folder or fsspec URL in which each run gets a folder of its own, relative to where the command is typed. A URL
     without user name and password: those come from the environment."""
 
@@ -120,14 +122,14 @@ class RunConfig(Section):
     run: RunSection = RunSection()
     models: ModelsConfig
     tasks: Tasks
-    optimizer: OptimizerConfig = OptimizerConfig(steps=DEFAULT_STEPS)
-    evaluation: EvaluationConfig = EvaluationConfig()
-    cluster: ClusterConfig = ClusterConfig()
-    cache: CacheConfig = SqliteCacheConfig()
-    budget: BudgetConfig = BudgetConfig()
-    metrics: MetricsConfig = MetricsConfig()
-    tracing: TracingConfig = TracingConfig()
-    tracking: TrackingConfig = TrackingConfig()
+    optimizer: Annotated[OptimizerConfig, OptionInfo(tunable=True, tracked=True)] = OptimizerConfig(steps=DEFAULT_STEPS)
+    evaluation: Annotated[EvaluationConfig, OptionInfo(tracked=True)] = EvaluationConfig()
+    cluster: Annotated[ClusterConfig, MAY_CHANGE] = ClusterConfig()
+    cache: Annotated[CacheConfig, MAY_CHANGE] = SqliteCacheConfig()
+    budget: Annotated[BudgetConfig, MAY_CHANGE] = BudgetConfig()
+    metrics: Annotated[MetricsConfig, MAY_CHANGE] = MetricsConfig()
+    tracing: Annotated[TracingConfig, MAY_CHANGE] = TracingConfig()
+    tracking: Annotated[TrackingConfig, MAY_CHANGE] = TrackingConfig()
 
     @model_validator(mode="after")
     def _names_and_seeds_are_distinct(self) -> Self:
@@ -179,6 +181,10 @@ class RunConfig(Section):
     def trajectories_per_actor(self) -> int:
         """Trajectories that share an actor: a process costs far more memory than a trajectory in it."""
         return self.cluster.trajectories_per_actor or max(8, ceil(self._num_trajectories / _MOST_ACTORS))
+
+    def num_steps(self, task: Task) -> int:
+        """Steps of each trajectory on a task."""
+        return self.optimizer.num_steps(len(task.examples[Split.TRAIN]))
 
     @property
     def _num_trajectories(self) -> int:

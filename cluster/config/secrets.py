@@ -7,41 +7,37 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
-from cluster.config.cache import RedisCacheConfig
-from cluster.config.models import EndpointConfig
+from cluster.config.section import Section, options
 from gpo.errors import ConfigError
 
-if TYPE_CHECKING:
-    from cluster.config.root import RunConfig
-
-
-def _plain(address: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", address):
-        # Not shown: a password may be in it.
-        raise PydanticCustomError("address", "is not an address like http://HOST:PORT, without user or password")
-    return address
-
-
-HttpAddress = Annotated[str, AfterValidator(_plain)]
-"""``http://`` or ``https://``, without a user, a password or a query, so that it may be shown."""
-
-
-_USER = re.compile(r"://[^/?#@]*@")
-_PASSWORD_WITH_SLASH = re.compile(r"://[^/?#@:]*:(?!\d*(/|$))[^@]*@")
-_CONTAINER = re.compile(r"abfss?://[^/?#@:]+@")
-"""Not a user: in Azure's addresses, a container stands there."""
+# -- addresses without credentials ------------------------------------------------------------------------------------
 
 PROBLEM = "holds a user name or password"
 IN_ENVIRONMENT = (
     "leave it out, and set what fsspec or the store's client reads from the environment, such as FSSPEC_FTP_PASSWORD "
     "or AWS_SECRET_ACCESS_KEY"
 )
+_USER = re.compile(r"://[^/?#@]*@")
+_PASSWORD_WITH_SLASH = re.compile(r"://[^/?#@:]*:(?!\d*(/|$))[^@]*@")
+_CONTAINER = re.compile(r"abfss?://[^/?#@:]+@")
+"""Azure's addresses have a container before the ``@``, not a user."""
+
+
+def _plain(address: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", address):
+        # Not shown: it may hold a password.
+        raise PydanticCustomError("address", "is not an address like http://HOST:PORT, without user or password")
+    return address
+
+
+HttpAddress = Annotated[str, AfterValidator(_plain)]
+"""``http://`` or ``https://``, without a user, a password or a query, so that it may be shown."""
 
 
 def holds_credentials(address: str) -> bool:
@@ -51,43 +47,40 @@ def holds_credentials(address: str) -> bool:
 
 
 def refuse_credentials(field: str, address: str, remedy: str = IN_ENVIRONMENT) -> None:
-    """Refuse such an address.
+    """Refuse an address with a user name or password, since it would be stored and shown.
 
     Raises:
-        ConfigError: it has one, and is not shown.
+        ConfigError: it holds one; the address is not shown.
     """
     if holds_credentials(address):
         raise ConfigError(field, PROBLEM, remedy)
 
 
-_SHORTEST, _SHORTEST_BY_NAME = 8, 12
-"""A shorter one is a word like any other."""
+# -- known secrets ----------------------------------------------------------------------------------------------------
+
+_MIN_LENGTH, _MIN_LENGTH_BY_NAME = 8, 12
+"""A shorter value may be an ordinary word."""
 _BY_NAME = re.compile(r"(?:^|_)(?:API_KEY|SECRET_ACCESS_KEY|ACCOUNT_KEY|TOKEN|SECRET|PASSWORD)$")
-_VARIABLES, _URLS, _FILES = ("GPO_SERVE_TOKEN", "RAY_AUTH_TOKEN"), ("GPO_REDIS_URL",), ("RAY_AUTH_TOKEN_PATH",)
+_VARIABLES, _URL_VARIABLES = ("OPENAI_API_KEY", "GPO_SERVE_TOKEN", "RAY_AUTH_TOKEN"), ("GPO_REDIS_URL",)
 
 
-def secret_values(config: RunConfig, url_variables: tuple[str, ...] = ()) -> list[bytes]:
-    """Keys, tokens and passwords, as far as they are set here: those that the configuration names, and known ones.
-
-    Args:
-        url_variables: further environment variables with addresses, which may hold a password.
-    """
-    variables, files, urls = list(_VARIABLES), [os.environ.get(name, "") for name in _FILES], [*_URLS, *url_variables]
-    for role in ("task", "optimizer", "judge", "embedding"):
-        if isinstance(endpoint := getattr(config.models, role), EndpointConfig):
-            variables.append(endpoint.key.env or "")
-            files.append(endpoint.key.file or "")
-    if isinstance(config.cache, RedisCacheConfig):
-        urls.append(config.cache.url_env)
-    found = [os.environ.get(name, "") for name in variables]
+def secret_values(*sections: Section) -> list[bytes]:
+    """The keys, tokens and passwords that this process can read: those that the sections name, and well-known ones."""
+    named: dict[str, list[str]] = {"variable": list(_VARIABLES), "url_variable": list(_URL_VARIABLES), "file": []}
+    for section in sections:
+        for _, info, value in options(section):
+            if info.sensitive in named and value is not None:
+                named[info.sensitive].append(str(value))
+    files = [*named["file"], os.environ.get("RAY_AUTH_TOKEN_PATH", "")]
+    found = [os.environ.get(name, "") for name in named["variable"]]
     found += [content for file in files if file for content in _content(file)]
-    found += [part for name in urls for part in _secret_parts(os.environ.get(name, ""))]
+    found += [part for name in named["url_variable"] for part in _secret_parts(os.environ.get(name, ""))]
     by_name = [value for name, value in os.environ.items() if _BY_NAME.search(name)]
     secrets = {
         value.strip()
-        for values, shortest in ((found, _SHORTEST), (by_name, _SHORTEST_BY_NAME))
+        for values, min_length in ((found, _MIN_LENGTH), (by_name, _MIN_LENGTH_BY_NAME))
         for value in values
-        if len(value.strip()) >= shortest
+        if len(value.strip()) >= min_length
     }
     return sorted(secret.encode(errors="surrogateescape") for secret in secrets)
 
@@ -98,7 +91,7 @@ def _content(file: str) -> Iterator[str]:
 
 
 def _secret_parts(url: str) -> Iterator[str]:
-    """The password of an address, as it stands there and as it is meant; nothing of one that has none."""
+    """An address with a password, and the password as written and decoded; nothing where there is no password."""
     with suppress(ValueError):
         if password := urlsplit(url).password:
             yield from (url, password, unquote(password))

@@ -1,13 +1,64 @@
-"""What all sections of the configuration have in common."""
+"""What all sections of the configuration have in common: closed to unknown options, and facts about each option."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
+
+
+@dataclass(frozen=True, slots=True)
+class OptionInfo:
+    """Facts about an option that other parts of the program act on, as metadata of its field.
+
+    They hold for everything below a section, too.
+
+    Attributes:
+        may_change: an attempt that resumes a run, or joins a sweep, may have another value: the option decides where
+            or how fast the work is done, not its results.
+        tunable: the trials of a sweep may differ in it.
+        tracked: MLflow records it as a parameter of the run, since it decides how well a search does.
+        is_output: the path of a file that a run writes.
+        sensitive: what the value could give away. ``value``: it may hold a key or password. ``variable``: it names an
+            environment variable that holds a key; ``url_variable``: one that holds an address with a password.
+            ``file``: it names a file that holds a key.
+        in_comparison: ``shared`` by all methods of a comparison, or part of each ``method``.
+    """
+
+    may_change: bool = False
+    tunable: bool = False
+    tracked: bool = False
+    is_output: bool = False
+    sensitive: Literal["value", "variable", "url_variable", "file"] | None = None
+    in_comparison: Literal["shared", "method"] | None = None
+
+    @classmethod
+    def of(cls, field: FieldInfo) -> OptionInfo:
+        """The facts about a field; all false where none are stated."""
+        return next((fact for fact in field.metadata if isinstance(fact, OptionInfo)), _PLAIN)
+
+    def below(self, inner: OptionInfo) -> OptionInfo:
+        """The facts about an option of this section."""
+        return OptionInfo(*(own or above for own, above in zip(astuple(inner), astuple(self), strict=True)))
+
+
+_PLAIN = OptionInfo()
 
 
 class Section(BaseModel):
@@ -18,7 +69,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_options(cls, data: Any) -> Any:
-        """Name what would have been right; the value is not shown, since a misplaced secret may be in it."""
+        """Suggest the option that was meant. The value is not shown, since it may be a misplaced secret."""
         if isinstance(data, dict):
             known = list(cls.model_fields)
             for option in data:
@@ -31,22 +82,118 @@ class Section(BaseModel):
         return data
 
 
-def _resolved(path: Path, info: ValidationInfo) -> Path:
-    base: Path = (info.context or {}).get("base_dir", Path.cwd())
+# -- options of a configuration, and the facts about them -------------------------------------------------------------
+
+
+def options(value: object, path: str = "", above: OptionInfo = _PLAIN) -> Iterator[tuple[str, OptionInfo, Any]]:
+    """Every option of a loaded section, at any depth: its path such as ``tasks.0.prompt``, its facts and its value."""
+    if isinstance(value, Section):
+        for name, field in type(value).model_fields.items():
+            yield from options(
+                getattr(value, name), f"{path}.{name}".removeprefix("."), above.below(OptionInfo.of(field))
+            )
+    elif isinstance(value, tuple) and any(isinstance(entry, Section) for entry in value):
+        for index, entry in enumerate(value):
+            yield from options(entry, f"{path}.{index}", above)
+    else:
+        yield path, above, value
+
+
+def declared(kind: type[Section], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every field that a section of this kind can have, at any depth, with its path; list entries have no index."""
+    for name, field in kind.model_fields.items():
+        here = f"{path}.{name}".removeprefix(".")
+        yield here, field
+        for below in sections_in(field.annotation):
+            yield from declared(below, here)
+
+
+def sections_in(annotation: Any) -> list[type[Section]]:
+    """The kinds of section that a type allows; the first one is meant where a section does not name its kind."""
+    if isinstance(annotation, TypeAliasType):
+        annotation = annotation.__value__
+    if parts := get_args(annotation):
+        return [section for part in parts for section in sections_in(part)]
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, Section) else []
+
+
+def lasting(section: Section) -> dict[str, Any]:
+    """The section as JSON values, without the options that may change when a run is resumed."""
+
+    def without(value: object, dumped: Any) -> Any:
+        if isinstance(value, Section):
+            fields = type(value).model_fields.items()
+            kept = [name for name, field in fields if not OptionInfo.of(field).may_change]
+            return {name: without(getattr(value, name), dumped[name]) for name in kept}
+        if isinstance(value, tuple):
+            return [without(entry, below) for entry, below in zip(value, dumped, strict=True)]
+        return dumped
+
+    return cast("dict[str, Any]", without(section, section.model_dump(mode="json")))
+
+
+def first_difference(before: Any, after: Any, path: str = "") -> tuple[str, Any, Any] | None:
+    """The path of the first option in which two sections as JSON values differ, and both its values."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        pairs = [
+            (f"{path}.{name}".removeprefix("."), before.get(name), after.get(name)) for name in {**before, **after}
+        ]
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        pairs = [(f"{path}[{index}]", *both) for index, both in enumerate(zip(before, after, strict=True))]
+    else:
+        return None if before == after else (path, before, after)
+    return next(filter(None, (first_difference(old, new, here) for here, old, new in pairs)), None)
+
+
+# -- types of options -------------------------------------------------------------------------------------------------
+
+
+class LocatedText(str):
+    """A text in a configuration file that remembers the file's folder, where relative paths start."""
+
+    __slots__ = ("folder",)
+
+    def __new__(cls, text: str, folder: Path) -> LocatedText:
+        """The text, from a file in this folder."""
+        located = super().__new__(cls, text)
+        located.folder = folder
+        return located
+
+    folder: Path
+
+
+def absolute(value: Any, info: ValidationInfo) -> Any:
+    """A path as an absolute one; relative paths start at the folder of the file that names them."""
+    if not isinstance(value, str | Path):
+        return value  # pydantic refuses it
+    base = value.folder if isinstance(value, LocatedText) else (info.context or {}).get("base_dir", Path.cwd())
     try:
-        return (base / path.expanduser()).resolve()
-    except (RuntimeError, ValueError) as error:  # no such user's home, a NUL
+        return (base / Path(value).expanduser()).resolve()
+    except (RuntimeError, ValueError) as error:  # an unknown user's home, or a NUL
         raise PydanticCustomError(
-            "path", "{path} is no path ({reason}); name another", {"path": repr(str(path)), "reason": str(error)}
+            "path", "{path} is not a path ({reason}); name another", {"path": repr(str(value)), "reason": str(error)}
         ) from None
 
 
-ConfigPath = Annotated[Path, AfterValidator(_resolved)]
-"""A path that is relative to the configuration file's folder; absolute once loaded."""
+ConfigPath = Annotated[Path, BeforeValidator(absolute)]
+"""A path, relative to the folder of the configuration file that names it; absolute once loaded."""
+
+
+def _variable_name(name: str) -> str:
+    # Capitals only, so that a key or an address with a password is refused, and not shown.
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
+        raise PydanticCustomError(
+            "variable", "is not the name of an environment variable in capitals; write its name, not its value"
+        )
+    return name
+
+
+VariableName = Annotated[str, AfterValidator(_variable_name)]
+"""The name of an environment variable."""
 
 
 def by_kind(default: str, *others: str) -> Discriminator:
-    """Chooses among sections by their ``kind``, which may be left out where the default is meant."""
+    """Chooses among sections by their ``kind``; a section without one has the default kind."""
 
     def kind_of(value: Any) -> str:
         if isinstance(value, dict):

@@ -6,7 +6,6 @@ import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     Discriminator,
     Field,
     NonNegativeInt,
@@ -18,9 +17,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
-from cluster.config.section import ConfigPath, Section, by_kind
+from cluster.config.section import ConfigPath, OptionInfo, Section, VariableName, by_kind
 from cluster.config.tasks import Tasks
 
+MAY_CHANGE = OptionInfo(may_change=True)
 Scalar = bool | int | float | str | None
 Objective = Literal["val", "tokens", "usd"]
 _WITH_PASSWORD = re.compile(r"://[^@]*:[^@]*@|[?&](?:ssl)?(?:password|passwd|pwd)=", re.IGNORECASE)
@@ -80,27 +80,18 @@ class JournalStorageConfig(Section):
     """A file of operations; several processes may append to it, also on a network file system."""
 
     kind: Literal["journal"] = "journal"
-    path: ConfigPath | None = None
+    path: Annotated[ConfigPath | None, OptionInfo(is_output=True)] = None
     """Left out: ``study.journal`` in the sweep's folder, which must be a local one then."""
-
-
-def _variable_name(name: str) -> str:
-    # Capitals only, so that an address with a password in it is refused, and not shown.
-    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
-        raise PydanticCustomError(
-            "url_env", "is not the name of a variable in capitals; name it, do not put the address here"
-        )
-    return name
 
 
 class UrlStorageConfig(Section):
     """A database that Optuna knows, or a Redis server."""
 
     kind: Literal["url"]
-    url: Annotated[str, Field(min_length=1)] | None = None
+    url: Annotated[Annotated[str, Field(min_length=1)] | None, OptionInfo(sensitive="value")] = None
     """``sqlite:///FILE``, ``postgresql://HOST/DATABASE``, ``redis://HOST:6379/0``, or another URL that Optuna takes;
     without a password."""
-    url_env: Annotated[str, AfterValidator(_variable_name)] | None = None
+    url_env: Annotated[VariableName | None, OptionInfo(sensitive="url_variable")] = None
     """Environment variable with the URL, where it holds a password."""
 
     @model_validator(mode="after")
@@ -243,9 +234,9 @@ class HoldoutConfig(Section):
 class SweepSection(Section):
     """How hyperparameters are tuned."""
 
-    trials: PositiveInt = 24
+    trials: Annotated[PositiveInt, MAY_CHANGE] = 24
     """Populations that are run, in all processes and sittings together; a larger number than before goes on."""
-    max_parallel_trials: PositiveInt = 4
+    max_parallel_trials: Annotated[PositiveInt, MAY_CHANGE] = 4
     """Populations side by side in one process."""
     space: Annotated[dict[str, Distribution], Field(min_length=1)]
     """Path of an option, such as ``optimizer.schedule.initial``, → the values to draw from."""
@@ -258,12 +249,12 @@ class SweepSection(Section):
     """Left out: successive halving; with several objectives none, since those cannot be pruned."""
     seed: NonNegativeInt = 0
     """Of the sampler."""
-    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
+    study: Annotated[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None, MAY_CHANGE] = None
     """The study's name in its storage; processes that share both work together. Left out: ``run.name``."""
-    storage: StorageConfig = JournalStorageConfig()
-    lease_s: PositiveFloat = 60.0
+    storage: Annotated[StorageConfig, MAY_CHANGE] = JournalStorageConfig()
+    lease_s: Annotated[PositiveFloat, MAY_CHANGE] = 60.0
     """A process that gave no sign of life for so long counts as dead, and others go on with its trials."""
-    holdout: HoldoutConfig | None = None
+    holdout: Annotated[HoldoutConfig | None, MAY_CHANGE] = None
     """Left out: the best trial is not confirmed."""
 
     @model_validator(mode="before")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -23,13 +23,12 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from cluster.config.answers import AnswerConfig
-from cluster.config.section import ConfigPath, Section
+from cluster.config.section import ConfigPath, Section, absolute
 from gpo.data.benchmarks import BENCHMARKS
 from gpo.data.catalogue import BenchmarkTask, known_task, tasks_of
 from gpo.data.files import Fields, read_examples
 from gpo.data.huggingface import HubDataset
-from gpo.data.loaded import LoadedTask, published
-from gpo.data.splits import require_disjoint, sampled
+from gpo.data.splits import LoadedTask, published, require_disjoint, sampled
 from gpo.data.task import Split, Task
 from gpo.data.template import Template
 from gpo.errors import ConfigError
@@ -185,18 +184,17 @@ class BenchmarkConfig(Section):
         return BENCHMARKS[self.benchmark].load(self.root, self._task, where=where)
 
 
-def _local(name: str, info: ValidationInfo) -> str:
-    """Paths are told from names by how they begin, and start at the configuration file's folder."""
-    if not name.startswith((".", "/", "~")):
+def _local(name: Any, info: ValidationInfo) -> Any:
+    """A folder as an absolute path; names of data sets never begin like a path."""
+    if not isinstance(name, str) or not name.startswith((".", "/", "~")):
         return name
-    base: Path = (info.context or {}).get("base_dir", Path.cwd())
-    return str((base / Path(name).expanduser()).resolve())
+    return str(absolute(name, info))
 
 
 class HuggingFaceConfig(Section):
     """A data set of the Hugging Face Hub; it needs the extra ``huggingface``."""
 
-    huggingface: Annotated[str, Field(min_length=1), AfterValidator(_local)]
+    huggingface: Annotated[str, Field(min_length=1), BeforeValidator(_local)]
     """Its name, ``owner/name``; or a folder of files that ``datasets`` reads, beginning with ``.``, ``/`` or ``~``."""
     config: str | None = None
     """Which of its configurations; left out where it has one."""

@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from gpo.context import AboutFilter
+from gpo.context import ContextFilter
 from gpo.errors import ConfigError
 
 _OURS = ("gpo", "actors", "serve", "cluster")
@@ -78,7 +78,7 @@ class Logs:
             Path(self.folder).mkdir(parents=True, exist_ok=True)
             handler = logging.FileHandler(Path(self.folder) / name, encoding="utf-8", delay=True)
         handler.setFormatter(self._formatter())
-        handler.addFilter(AboutFilter(self.run))
+        handler.addFilter(ContextFilter(self.run))
         logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
         for name in _OURS:
             logging.getLogger(name).setLevel(self.level.upper())

@@ -14,7 +14,7 @@ from actors.folder import Folder
 from gpo.data.example import Example
 from gpo.data.files import cell_texts, read_json_lines
 from gpo.errors import ConfigError
-from gpo.evaluation.metrics.parsers import PARSERS, benchmark_scorer, family_of
+from gpo.evaluation.metrics.paper import PARSERS, benchmark_scorer, family_of
 
 
 def require_writable(output: Path) -> None:

@@ -32,7 +32,7 @@ from cluster.config.observability import MetricsConfig
 from cluster.display.progress import View
 from cluster.metrics.targets import announce, withdraw
 from cluster.metrics.view import MetricsView
-from cluster.results.outputs import RunRecord
+from cluster.results.run_record import RunRecord
 from cluster.session.deployments import unfailing
 from gpo.errors import ConfigError
 from serve.http.limits import is_loopback

@@ -28,7 +28,7 @@ from actors.metrics.counts import Counts
 from actors.search import Phase, SearchKey, Update
 from cluster.config.root import BudgetConfig
 from cluster.display.progress import Progress, View
-from cluster.results.outputs import RunRecord
+from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.trajectory import Candidate, Step, Trajectory
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.search import SearchKey
 from cluster.reporting.diff import changes
-from cluster.results.outputs import RunRecord
+from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.score import finite
 from gpo.trajectory import Candidate

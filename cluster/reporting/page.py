@@ -20,7 +20,7 @@ from cluster.reporting.candidates import candidate_rows
 from cluster.reporting.curves import curves_in_words, curves_picture
 from cluster.reporting.diff import Segment, word_diff
 from cluster.reporting.outcomes import Outcomes, outcomes
-from cluster.results.outputs import RunRecord
+from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.score import finite
 from gpo.trajectory import Candidate

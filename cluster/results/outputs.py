@@ -4,74 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 from actors.search import SearchKey
-from cluster.results.averages import Family, averages
+from cluster.results.averages import averages
+from cluster.results.run_record import RunRecord, by_role
 from gpo.checkpoint import Checkpoint
-from gpo.limits.messages import Spent
-from gpo.models.protocol import Usage
 from gpo.score import finite
-from gpo.trajectory import Candidate, Spending, Step
+from gpo.trajectory import Candidate, Step
 
-Status = Literal["pending", "running", "completed", "interrupted", "budget_exhausted", "failed"]
 _DECIMALS = 4
 """Decimals of a score in the files; a mean over 5,000 examples is told apart."""
-
-
-@dataclass(slots=True)
-class RunRecord:
-    """What is known of a run, as it goes on.
-
-    Attributes:
-        started_at: seconds since 1970; ``wall_s`` counts the seconds of earlier sittings as well.
-        checkpoints: the last one of each trajectory that has one.
-        errors: why a trajectory came to its end early.
-        ended_by: which budget is exhausted, in words; empty while none is.
-        reported: what answered calls cost, as the limiter counts: also those that no checkpoint accounts for.
-        families: the tasks that are averaged together; the last one is all tasks.
-        config: the run's configuration as YAML; may be empty.
-    """
-
-    run_id: str
-    started_at: float
-    status: Status = "pending"
-    finished_at: float | None = None
-    wall_s: float = 0.0
-    keys: tuple[SearchKey, ...] = ()
-    checkpoints: dict[SearchKey, Checkpoint] = field(default_factory=dict[SearchKey, Checkpoint])
-    errors: dict[SearchKey, str] = field(default_factory=dict[SearchKey, str])
-    ended_by: str = ""
-    reported: Spent = field(default_factory=Spent)
-    families: tuple[Family, ...] = ()
-    config: str = ""
-
-    @property
-    def spending(self) -> Spending:
-        """What all trajectories cost, evaluations on ``test`` included."""
-        return sum((checkpoint.spending for checkpoint in self.checkpoints.values()), start=Spending())
-
-    @property
-    def spent(self) -> Spent:
-        """What budgets are held against."""
-        usage = self.spending.task + self.spending.optimizer + self.spending.judge
-        accounted = Spent(usage.requests, usage.prompt_tokens + usage.completion_tokens, usage.cost_usd)
-        return max(accounted, self.reported, key=lambda spent: spent.calls)
-
-    def usage_by_role(self) -> dict[str, Usage]:
-        """Role → what its model cost; the judge only where a language model judged."""
-        return _by_role(self.spending)
-
-    def best_by_task(self) -> dict[str, tuple[SearchKey, Checkpoint]]:
-        """Task → the trajectory whose best prompt has the highest ``val`` mean; the lowest seed of equals."""
-        best: dict[str, tuple[SearchKey, Checkpoint]] = {}
-        for key in sorted(self.checkpoints):
-            checkpoint = self.checkpoints[key]
-            known = best.get(key.task)
-            if known is None or checkpoint.trajectory.best.score.mean > known[1].trajectory.best.score.mean:
-                best[key.task] = (key, checkpoint)
-        return best
 
 
 def summary(record: RunRecord, iso: Mapping[str, str | None]) -> dict[str, Any]:
@@ -188,13 +132,8 @@ def step_line(key: SearchKey, step: Step) -> dict[str, Any]:
         "repeated": step.samples.num_repeated,
         "failed": step.samples.num_failed,
         "successor": step.successor.prompt.text,
-        "llm": {role: asdict(usage) for role, usage in _by_role(step.spending).items()},
+        "llm": {role: asdict(usage) for role, usage in by_role(step.spending).items()},
     }
-
-
-def _by_role(spending: Spending) -> dict[str, Usage]:
-    judge = {"judge": spending.judge} if spending.judge != Usage() else {}
-    return {"task": spending.task, "optimizer": spending.optimizer, **judge}
 
 
 def as_json(document: Mapping[str, Any]) -> bytes:

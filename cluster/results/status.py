@@ -15,7 +15,7 @@ from rich.text import Text
 
 from actors.search import SearchKey
 from cluster.display.progress import duration, percent
-from cluster.results.outputs import RunRecord, Status
+from cluster.results.run_record import RunRecord, Status
 from cluster.results.stored_run import RunReader, StoredRun
 from gpo.limits.messages import Spent
 from gpo.score import finite
@@ -81,14 +81,14 @@ class RunStatus:
 
 def run_status(run: StoredRun, now: float) -> RunStatus:
     """What can be said of a run; ``now`` is in seconds since 1970."""
-    record, num_steps = run.record, run.num_steps
-    rows = [_trajectory(record, key, num_steps) for key in record.keys]
+    record = run.record
+    rows = [_trajectory(record, key) for key in record.keys]
     age_s = max(0.0, now - run.changed_at)
     state: State = record.status
     if state in ("pending", "running") and age_s > SILENT_AFTER_S:
         state = "silent"
     steps = sum(row.steps for row in rows)
-    of_steps = None if num_steps is None else num_steps * len(rows)
+    of_steps = sum(record.num_steps.values()) if record.num_steps else None
     left_s = None
     if state == "running" and of_steps and steps:
         left_s = record.wall_s * (of_steps - steps) / steps
@@ -97,7 +97,7 @@ def run_status(run: StoredRun, now: float) -> RunStatus:
     )
 
 
-def _trajectory(record: RunRecord, key: SearchKey, num_steps: int | None) -> TrajectoryStatus:
+def _trajectory(record: RunRecord, key: SearchKey) -> TrajectoryStatus:
     checkpoint, error = record.checkpoints.get(key), record.errors.get(key)
     task = without_controls(key.task)  # the name of a folder, which may be anything
     if checkpoint is None:
@@ -110,8 +110,7 @@ def _trajectory(record: RunRecord, key: SearchKey, num_steps: int | None) -> Tra
         finite(trajectory.initial.score.mean),
         finite(trajectory.best.score.mean),
         len(trajectory.history),
-        done=len(trajectory.steps) >= (num_steps or 0)
-        and {trajectory.initial.prompt.id, trajectory.best.prompt.id} <= set(checkpoint.test),
+        done=record.is_done(key),
         error=error,
     )
 

@@ -19,7 +19,8 @@ from actors.checkpoints import CheckpointStore
 from actors.folder import Folder
 from actors.search import SearchKey
 from cluster.config.files import read_yaml
-from cluster.results.outputs import RunRecord, Status, summary
+from cluster.results.outputs import summary
+from cluster.results.run_record import RunRecord, Status
 from gpo.checkpoint import Checkpoint
 from gpo.errors import CheckpointError, ConfigError
 from gpo.limits.messages import Spent
@@ -57,15 +58,6 @@ class StoredRun:
         averages = self.summary.get("averages")
         return {**summary(self.record, times), "averages": averages if isinstance(averages, list) else []}
 
-    @property
-    def num_steps(self) -> int | None:
-        """Steps that each trajectory takes; ``None`` where that depends on the data."""
-        try:
-            steps = read_yaml(self.record.config)["optimizer"]["steps"]
-        except (yaml.YAMLError, *NOT_AS_WRITTEN):
-            return None
-        return steps if isinstance(steps, int) and 0 < steps <= _MOST_STEPS else None
-
 
 @dataclass
 class RunReader:
@@ -98,6 +90,8 @@ class RunReader:
         record = _record(known, self.folder)
         record.config = texts["config.yaml"].decode(errors="replace")
         record.keys = tuple(dict.fromkeys((*record.keys, *sorted(found))))
+        if (num_steps := _num_steps(record.config)) is not None:
+            record.num_steps = dict.fromkeys(record.keys, num_steps)
         for key, stamp in found.items():
             checkpoint = self._checkpoint(key, stamp)
             if isinstance(checkpoint, str):
@@ -166,6 +160,15 @@ def _record(known: Mapping[str, Any], folder: Folder) -> RunRecord:
     record.keys = tuple(key for key, _ in rows)
     record.errors = {key: _shown(error) for key, error in rows if error}
     return record
+
+
+def _num_steps(config: str) -> int | None:
+    """Steps that each trajectory takes; ``None`` where that depends on the data."""
+    try:
+        steps = read_yaml(config)["optimizer"]["steps"]
+    except (yaml.YAMLError, *NOT_AS_WRITTEN):
+        return None
+    return steps if isinstance(steps, int) and 0 < steps <= _MOST_STEPS else None
 
 
 def _shown(value: Any) -> str:

@@ -10,7 +10,8 @@ from rich.text import Text
 from actors.folder import Folder
 from cluster.display.progress import percent
 from cluster.results.averages import averages
-from cluster.results.outputs import RunRecord, samples, scored_prompt
+from cluster.results.outputs import samples, scored_prompt
+from cluster.results.run_record import RunRecord
 
 _FILES = {
     "report.html": "report",

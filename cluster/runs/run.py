@@ -1,159 +1,120 @@
-"""``gpo run``: from a configuration to a folder of results."""
+"""One run: the loop that ``gpo run``, ``gpo compare`` and ``gpo sweep`` share, and what a run on its own adds to it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
-from actors.search import Phase, Search, SearchKey, Update
-from actors.slots import Placement
+from actors.search import Update
+from actors.slots import SpareActors
 from actors.supervisor import Supervisor
 from cluster.config import RunConfig
 from cluster.display.progress import Progress, View
-from cluster.results.outputs import RunRecord
+from cluster.results.run_record import RunRecord
 from cluster.runs.run_folder import RunFolder
 from cluster.runs.searches import build_searches
-from cluster.session.budget import Spending
+from cluster.session.budget import BudgetTracker
 from cluster.session.interrupts import run_interruptibly
 from cluster.session.preflight import explained_refusal
-from cluster.session.session import Session, placement
+from cluster.session.session import Services, Session, placement
 from cluster.tracking.tracking import tracked
 from gpo.concurrency import FailFastGroup
-from gpo.data.task import Split, Task
+from gpo.data.task import Task
 from gpo.errors import BudgetExhausted, ModelRefused, StorageError
 
 _SAVED_EVERY_S = 10.0
 
 
-def run_keys(config: RunConfig) -> tuple[SearchKey, ...]:
-    """One key per task and seed, in the order of the configuration."""
-    return tuple(SearchKey(task.name, seed) for task in config.tasks for seed in config.run.seeds)
-
-
-def is_complete(record: RunRecord, num_steps: Mapping[SearchKey, int]) -> bool:
-    """Whether every trajectory took all its steps and has its test scores."""
-    return all(
-        (checkpoint := record.checkpoints.get(key)) is not None
-        and len(checkpoint.trajectory.steps) >= num_steps[key]
-        and {checkpoint.trajectory.initial.prompt.id, checkpoint.trajectory.best.prompt.id} <= set(checkpoint.test)
-        for key in record.keys
-    )
-
-
 class Run:
-    """One sitting of a run: carries the trajectories from where they are as far as it gets.
+    """Trajectories of several tasks and seeds under one configuration.
 
     Args:
-        tasks: loaded and checked.
-        record: what is known already; kept up to date.
+        tasks: loaded and checked; those of ``config``, in its order.
+        record: the state of the run, as ``RunFolder.open`` returns it; kept up to date.
         folder: where everything is saved.
+        population: distinguishes trajectories of one task and seed that run side by side; empty for a run on its own.
     """
 
-    def __init__(self, config: RunConfig, tasks: Sequence[Task], record: RunRecord, folder: RunFolder) -> None:
-        self._config, self._tasks, self._record, self._folder = config, tasks, record, folder
-        steps_of = {task.name: config.optimizer.num_steps(len(task.examples[Split.TRAIN])) for task in tasks}
-        self._num_steps = {key: steps_of[key.task] for key in record.keys}
+    def __init__(
+        self, config: RunConfig, tasks: Sequence[Task], record: RunRecord, folder: RunFolder, *, population: str = ""
+    ) -> None:
+        self.record = record
+        self._config, self._tasks, self._folder, self._population = config, tasks, folder, population
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether there is nothing left to do."""
-        return is_complete(self._record, self._num_steps)
+    async def updates(
+        self, services: Services, actors: Iterable[Any], pool: SpareActors | None = None
+    ) -> AsyncGenerator[Update, None]:
+        """Continue the trajectories to their ends; yields each update once the record and ``steps.jsonl`` hold it.
 
-    def execute(self, standing: Session, view: View, title: str = "") -> None:
-        """Run to the end, and leave the results in the folder, whatever the end is.
+        Closing the generator stops the trajectories; their checkpoints stay, and their actors end or return to the
+        pool.
 
         Args:
-            title: of the run, where several are shown one after the other.
-            standing: what the run works with. It ends after the results are saved: its end can take long, or fail.
+            actors: running ones, to be used first.
+            pool: takes idle actors back; without one, they end.
+
+        Raises:
+            GPOError: as for ``Supervisor.run``.
+        """
+        searches = [
+            replace(search, is_tested=self.record.is_tested, population=self._population)
+            for search in build_searches(self._config, self._tasks, services.evaluators, services.access)
+        ]
+        spread = placement(self._config, services.metrics)
+        # Closed here, not by the garbage collector: the actors must end before Ray does, whatever fails.
+        async with aclosing(Supervisor(searches, self._folder.checkpoints, spread, actors, pool=pool).run()) as updates:
+            async for update in updates:
+                for step in self.record.receive(update):
+                    self._folder.append_step(update.key, step)
+                yield update
+
+    def execute(self, session: Session, view: View, title: str = "") -> None:
+        """Run to the end, and save the results however it ends.
+
+        Args:
+            session: must stay open until this returns: closing it can take long, or fail.
+            title: shown where several runs follow each other.
 
         Raises:
             ConfigError: an endpoint refuses the key or the model; no cluster at the address.
-            GPOError: the run could not go on.
-            KeyboardInterrupt: it was told to stop (SIGINT or SIGTERM); what is done is saved.
+            GPOError: the run could not continue.
+            KeyboardInterrupt: SIGINT or SIGTERM arrived; all finished work is saved.
         """
-        with tracked(self._config, self._record, self._folder.folder):
-            self._execute(standing, view, title)
+        record = self.record
+        with tracked(self._config, record, self._folder.folder):
+            began, record.status = time.monotonic() - record.wall_s, "running"
+            self._folder.save(record)
+            try:
+                with ending_recorded(record, self._config):
+                    if not record.is_complete:
+                        services = session.services
+                        counted = services.metrics.beside(view, self._config, record)
+                        run_interruptibly(self._follow(services, counted, title, began))
+            finally:
+                record.finished_at, record.wall_s = time.time(), time.monotonic() - began
+                self._folder.save(record)
 
-    def _execute(self, standing: Session, view: View, title: str) -> None:
-        started, earlier = time.monotonic(), self._record.wall_s
-        self._record.status = "running"
-        self._folder.save(self._record)
-        try:
-            if not self.is_complete:
-                services = standing.services
-                searches = build_searches(self._config, self._tasks, services.evaluators, services.access)
-                account = Spending(self._config.budget, services.access, self._record)
-                left_s = account.left_s(earlier + time.monotonic() - started)
-                actors, spread = services.take_actors(), placement(self._config, services.metrics)
-                counted = services.metrics.beside(view, self._config, self._record)
-                run_interruptibly(self._follow(searches, actors, spread, account, left_s, counted, title))
-            self._record.status = "failed" if self._record.errors else "completed"
-        except BudgetExhausted as exhausted:
-            self._record.status, self._record.ended_by = "budget_exhausted", str(exhausted)
-        except KeyboardInterrupt:
-            self._record.status = "interrupted"
-            raise
-        except ModelRefused as refusal:
-            self._record.status = "failed"
-            raise explained_refusal(self._config, refusal) from None
-        except BaseException:
-            self._record.status = "failed"
-            raise
-        finally:
-            self._record.finished_at = time.time()
-            self._record.wall_s = earlier + time.monotonic() - started
-            self._folder.save(self._record)
-
-    async def _follow(
-        self,
-        searches: Sequence[Search],
-        actors: Iterable[Any],
-        spread: Placement,
-        account: Spending,
-        left_s: float | None,
-        view: View,
-        title: str,
-    ) -> None:
-        await account.open()
-        try:
-            async with asyncio.timeout(left_s) as time_left:
-                await self._follow_to_end(searches, actors, spread, account, view, title)
-        except TimeoutError:
-            if not time_left.expired():
-                raise
-            raise BudgetExhausted(f"budget.wall_s: {self._config.budget.wall_s:g} s are over") from None
-        finally:
-            await account.look()
-
-    async def _follow_to_end(
-        self,
-        searches: Sequence[Search],
-        actors: Iterable[Any],
-        spread: Placement,
-        account: Spending,
-        view: View,
-        title: str,
-    ) -> None:
-        progress = Progress(self._num_steps, title)
+    async def _follow(self, services: Services, view: View, title: str, began: float) -> None:
+        budget = BudgetTracker(self._config.budget, services.access, self.record)
+        await budget.open(time.monotonic() - began)
+        progress = Progress(self.record.num_steps, title)
         view.begin(progress)
-        ticking = asyncio.create_task(self._tick(view, account, progress))
+        ticking = asyncio.create_task(self._tick(view, budget, progress, began))
         try:
-            async with FailFastGroup() as parts:
+            async with budget.time_limit(), FailFastGroup() as parts:
                 parts.begin(self._until_lease_lost())
-                await parts.result(parts.begin(self._take_all(searches, actors, spread, progress, view)))
+                await parts.result(parts.begin(self._show_updates(services, progress, view)))
         finally:
             ticking.cancel()
+            await budget.update()
 
-    async def _take_all(
-        self, searches: Sequence[Search], actors: Iterable[Any], spread: Placement, progress: Progress, view: View
-    ) -> None:
-        # Closed here rather than by the garbage collector: its actors end before Ray does, whatever goes wrong.
-        async with aclosing(Supervisor(searches, self._folder.checkpoints, spread, actors).run()) as updates:
+    async def _show_updates(self, services: Services, progress: Progress, view: View) -> None:
+        async with aclosing(self.updates(services, services.take_actors())) as updates:
             async for update in updates:
-                self._take(update)
                 progress.rows[update.key].take(update)
                 view.show(update)
 
@@ -164,27 +125,39 @@ class Run:
             if self._folder.leases is not None:
                 self._folder.leases.require_held()
 
-    async def _tick(self, view: View, account: Spending, progress: Progress) -> None:
-        before = self._record.wall_s
-        started = saved = time.monotonic()
+    async def _tick(self, view: View, budget: BudgetTracker, progress: Progress, began: float) -> None:
+        saved = time.monotonic()
         while True:
             await asyncio.sleep(1.0)
             view.tick()
-            await account.look()
-            progress.take_spent(self._record.reported)
-            self._record.wall_s = before + time.monotonic() - started
-            if time.monotonic() - saved > _SAVED_EVERY_S:  # a driver that is killed forgets no more than that
-                with suppress(StorageError):  # said at the end, if it is still so
-                    # A store that is out of reach keeps its thread waiting, not the trajectories' news.
-                    await asyncio.to_thread(self._folder.write_summary, self._folder.summary(self._record))
+            await budget.update()
+            progress.take_spent(self.record.reported)
+            self.record.wall_s = time.monotonic() - began
+            if time.monotonic() - saved > _SAVED_EVERY_S:  # a killed driver loses no more than that
+                with suppress(StorageError):  # if the problem lasts, saving at the end reports it
+                    # In a thread: a store that cannot be reached must not delay the trajectories' updates.
+                    await asyncio.to_thread(self._folder.write_summary, self._folder.summary(self.record))
                 saved = time.monotonic()
 
-    def _take(self, update: Update) -> None:
-        if update.checkpoint is not None:
-            before = self._record.checkpoints.get(update.key)
-            known = len(before.trajectory.steps) if before else 0
-            self._record.checkpoints[update.key] = update.checkpoint
-            for step in update.checkpoint.trajectory.steps[known:]:
-                self._folder.append_step(update.key, step)
-        if update.phase is Phase.DONE and update.error:
-            self._record.errors[update.key] = update.error
+
+@contextmanager
+def ending_recorded(record: RunRecord, config: RunConfig) -> Iterator[None]:
+    """Record how the block ends. An exhausted budget is an ordinary end; every other exception passes on.
+
+    Raises:
+        ConfigError: in place of ``ModelRefused``, naming the option of the key or the model.
+    """
+    try:
+        yield
+        record.status = "failed" if record.errors else "completed"
+    except BudgetExhausted as exhausted:
+        record.status, record.ended_by = "budget_exhausted", str(exhausted)
+    except KeyboardInterrupt:
+        record.status = "interrupted"
+        raise
+    except ModelRefused as refusal:
+        record.status = "failed"
+        raise explained_refusal(config, refusal) from None
+    except BaseException:
+        record.status = "failed"
+        raise

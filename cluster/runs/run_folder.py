@@ -1,13 +1,15 @@
-"""A run's folder: what is in it, and whether a run may be started or resumed there."""
+"""A run's folder: the files in it, and whether a run may start or resume there."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -18,14 +20,16 @@ import yaml
 
 from actors.checkpoints import CheckpointStore
 from actors.folder import Folder
-from actors.lease import LeaseHeld, Leases
+from actors.lease import RENEWED_EVERY_S, TERM_S, LeaseHeld, Leases
 from actors.search import SearchKey
 from cluster.config import RunConfig
 from cluster.config.files import read_yaml
 from cluster.config.loading import dump, validate
+from cluster.config.section import first_difference, lasting
 from cluster.reporting.page import report
 from cluster.results.averages import families_of
-from cluster.results.outputs import RunRecord, as_json, as_json_lines, best_prompts, step_line, step_lines, summary
+from cluster.results.outputs import as_json, as_json_lines, best_prompts, step_line, step_lines, summary
+from cluster.results.run_record import RunRecord
 from cluster.results.stored_run import json_object, take_over
 from gpo.data.task import Task
 from gpo.errors import ConfigError, StorageError
@@ -34,19 +38,11 @@ from gpo.trajectory import Step
 
 log = logging.getLogger(__name__)
 
-# What may differ between a run and its resumption: it changes where and how fast the work is done, not what comes out.
-_FREE = ("run.dir", "cluster", "cache", "budget", "metrics", "tracing", "tracking")
-_FREE_OF_MODELS = (
-    "base_url", "api_key_env", "api_key_file", "max_concurrency", "requests_per_min", "tokens_per_min", "timeout_s",
-    "max_attempts", "patience_s", "price", "check", "parallel", "threads",
-)  # fmt: skip
-
-
-_LOOK_S = 1.0
+_PAUSE_S = 1.0
 
 
 def new_run_id(name: str) -> str:
-    """The run's name, the time in UTC, and four digits against collisions."""
+    """The run's name, the time in UTC, and four random digits."""
     return f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
@@ -55,8 +51,8 @@ class RunFolder:
     """Reads and writes a run's files.
 
     Attributes:
-        leases: takes the folder for this process when a run is opened; nothing is written once it is lost. ``None``
-            where nobody else can be there.
+        leases: take the folder's lease when a run is opened; nothing is written after the lease is lost. ``None``
+            where no other process can write there.
     """
 
     folder: Folder
@@ -64,38 +60,37 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> CheckpointStore:
-        """Where the trajectories are saved."""
+        """The checkpoints of the trajectories."""
         return CheckpointStore(self.folder / "trajectories", self.leases.fence(self.folder) if self.leases else None)
 
     def open(
-        self,
-        config: RunConfig,
-        keys: tuple[SearchKey, ...],
-        tasks: Sequence[Task],
-        *,
-        run_id: str,
-        resume: bool,
+        self, config: RunConfig, tasks: Sequence[Task], *, run_id: str, resume: bool, is_tested: bool = True
     ) -> RunRecord:
-        """Begin a run here, or go on with the one that is here.
+        """Start a run here, or resume the run that is here.
 
         Args:
-            config: as it is now.
-            keys: the run's trajectories.
-            tasks: loaded and checked; a run that is resumed must have begun with the same examples.
+            tasks: loaded and checked; a resumed run needs the same examples as before.
             run_id: of a new run.
             resume: whether a run may be here already.
+            is_tested: see ``RunRecord``.
 
         Raises:
-            ConfigError: there is a run here and ``resume`` was not asked for, or it has another configuration; or
-                another process works in the folder, or it cannot be written to.
+            ConfigError: a run is here and ``resume`` is false, or it has another configuration or other data; another
+                process works in the folder; or the folder cannot be written to.
             StorageError: a checkpoint cannot be read, or is damaged.
         """
         fingerprints = {task.name: fingerprint(task) for task in tasks}
-        begun = self._is_begun(config, fingerprints, resume=resume)
+        exists = self._exists(config, fingerprints, resume=resume)
         if self.leases is not None:
             take_lease(self.leases, self.folder)
-            begun = self._is_begun(config, fingerprints, resume=resume)  # another may have begun, and be done
-        record = self._resumed(keys, run_id) if begun else RunRecord(run_id, started_at=time.time(), keys=keys)
+            exists = self._exists(config, fingerprints, resume=resume)  # another process may have started and finished
+        steps = {task.name: config.num_steps(task) for task in tasks}
+        num_steps = {SearchKey(task.name, seed): steps[task.name] for task in config.tasks for seed in config.run.seeds}
+        record = RunRecord(
+            run_id, started_at=time.time(), keys=tuple(num_steps), num_steps=num_steps, is_tested=is_tested
+        )
+        if exists:
+            self._restore(record)
         record.families, record.config = families_of(tasks), dump(config)
         try:
             self._write("config.yaml", record.config.encode())
@@ -105,8 +100,8 @@ class RunFolder:
             raise ConfigError("--run-dir", str(error), "name another folder") from None
         return record
 
-    def _is_begun(self, config: RunConfig, fingerprints: Mapping[str, str], *, resume: bool) -> bool:
-        """Whether there is a run here, which may be gone on with."""
+    def _exists(self, config: RunConfig, fingerprints: Mapping[str, str], *, resume: bool) -> bool:
+        """Whether a run is here that may be resumed."""
         stored = self._stored_config()
         if stored is None:
             self._require_no_checkpoints()
@@ -115,22 +110,22 @@ class RunFolder:
             raise ConfigError(
                 "--run-dir",
                 f"{self.folder.url!r} holds a run already",
-                "add --resume to go on with it, or name another",
+                "add --resume to resume it, or name another folder",
             )
         self._require_same(config, fingerprints, stored)
         return True
 
     def _require_no_checkpoints(self) -> None:
-        """Without its configuration, nobody knows what a search was about; its scores must not become this one's."""
-        place = self.folder / "trajectories"
+        """Refuse checkpoints without a configuration: they may be of another task, whose scores do not compare."""
+        checkpoints = self.folder / "trajectories"
         try:
-            found = place.names()
+            found = checkpoints.names()
         except (OSError, ImportError, ValueError):
-            return  # said when it is opened
+            return  # writing to the folder reports the problem
         if found:
             raise ConfigError(
                 "--run-dir",
-                f"{place.url!r} holds checkpoints, and no 'config.yaml' beside it says which run's",
+                f"{checkpoints.url!r} holds checkpoints, but there is no 'config.yaml' to say of which run",
                 "restore that file, or name another folder",
             )
 
@@ -143,14 +138,13 @@ class RunFolder:
         except (yaml.YAMLError, ConfigError, ValueError, AttributeError, TypeError):
             raise ConfigError(
                 "--run-dir",
-                f"{self.folder.path('config.yaml')!r} is damaged or of another version, so that it cannot be told "
-                "which run this is",
+                f"{self.folder.path('config.yaml')!r} is damaged or from another version of gpo",
                 "restore the file, or name another folder",
             ) from None
 
     def _require_same(self, config: RunConfig, fingerprints: Mapping[str, str], stored: RunConfig) -> None:
-        """Refuse to go on with other settings or other data than before: the scores would not compare."""
-        if difference := _difference(stored.model_dump(mode="json"), config.model_dump(mode="json")):
+        """Refuse other settings or other data than before: the scores would not compare."""
+        if difference := first_difference(lasting(stored), lasting(config)):
             field, old, new = difference
             raise ConfigError(
                 field,
@@ -166,23 +160,20 @@ class RunFolder:
                     "restore the files, or start a new run",
                 )
 
-    def _resumed(self, keys: tuple[SearchKey, ...], run_id: str) -> RunRecord:
-        # The summary only repeats what the checkpoints say; where it is damaged, the run goes on without it.
+    def _restore(self, record: RunRecord) -> None:
+        """Continue where the last attempt stopped: ``summary.json`` for time and cost, checkpoints for all else."""
         known = json_object(self._read("summary.json"))
-        record = RunRecord(
-            run_id=without_controls(str(known.get("run_id") or run_id)), started_at=time.time(), keys=keys
-        )
+        record.run_id = without_controls(str(known.get("run_id") or record.run_id))
         if not take_over(record, known):
             where = self.folder.path("summary.json")
             log.warning("%s cannot be read; start, duration and cost of the run are counted from now", where)
-        for key in keys:
+        for key in record.keys:
             checkpoint = self.checkpoints.load(key)
             if checkpoint is not None:
                 record.checkpoints[key] = checkpoint
-        return record
 
     def append_step(self, key: SearchKey, step: Step) -> None:
-        """Show a step in ``steps.jsonl`` at once, where the folder is local; ``save`` writes the file in order."""
+        """Append a step to ``steps.jsonl``, where the folder is local; ``save`` rewrites the file in order."""
         local = self.folder.local
         if local is None:
             return
@@ -193,22 +184,12 @@ class RunFolder:
         except OSError as error:
             raise StorageError(f"{self.folder.path('steps.jsonl')} cannot be written: {error}") from None
 
-    def save_summary(self, record: RunRecord) -> dict[str, Any]:
-        """Write ``summary.json``; its content.
-
-        Raises:
-            StorageError: it could not be written.
-        """
-        document = self.summary(record)
-        self.write_summary(document)
-        return document
-
     def summary(self, record: RunRecord) -> dict[str, Any]:
-        """What ``summary.json`` holds."""
+        """The content of ``summary.json``."""
         return summary(record, {"started_at": _iso(record.started_at), "finished_at": _iso(record.finished_at)})
 
     def write_summary(self, document: Mapping[str, Any]) -> None:
-        """Write ``summary.json``, in any thread.
+        """Write ``summary.json``; safe in any thread.
 
         Raises:
             StorageError: it could not be written.
@@ -216,15 +197,16 @@ class RunFolder:
         self._write("summary.json", as_json(document))
 
     def save(self, record: RunRecord) -> None:
-        """Write every file but the checkpoints; the report once the sitting is over.
+        """Write every file except the checkpoints, ``summary.json`` first; the report only when the run has ended.
 
         Raises:
-            StorageError: a file could not be written; ``summary.json`` comes first.
+            StorageError: a file could not be written.
         """
-        document = self.save_summary(record)
+        document = self.summary(record)
+        self.write_summary(document)
         self._write("steps.jsonl", as_json_lines(step_lines(record)))
         self._write("best_prompts.json", as_json(best_prompts(record)))
-        if record.status not in ("pending", "running"):  # drawing it takes seconds; ``gpo report`` does so at any time
+        if record.status not in ("pending", "running"):  # it takes seconds; ``gpo report`` writes it at any time
             self._write("report.html", report(record, document).encode())
 
     def _write(self, name: str, content: bytes) -> None:
@@ -241,7 +223,7 @@ class RunFolder:
     def _read(self, name: str) -> bytes | None:
         try:
             return self.folder.read(name)
-        except ImportError as error:  # fsspec says which package it wants
+        except ImportError as error:  # names the package that fsspec needs
             raise ConfigError(
                 "--run-dir",
                 f"{self.folder.url!r} cannot be read ({error})",
@@ -256,11 +238,11 @@ class RunFolder:
 def take_lease(leases: Leases, folder: Folder) -> None:
     """Take a folder for this process.
 
-    A process on another machine may have died with it. Its lease is waited for until it runs out, or is renewed: a
-    retry on another node, which comes at once, would else be refused.
+    A lease whose holder may have died with its machine is awaited until it expires or is renewed: a retry on another
+    node starts at once, and would be refused otherwise.
 
     Raises:
-        ConfigError: another process works there, or it cannot be written to.
+        ConfigError: another process works there, or the folder cannot be written to.
     """
     until: float | None = None
     while True:
@@ -270,20 +252,47 @@ def take_lease(leases: Leases, folder: Folder) -> None:
         except LeaseHeld as held:
             if held.until is None or (until is not None and held.until != until):
                 raise ConfigError(
-                    "--run-dir", str(held), "wait for its end, then go on with --resume, or name another folder"
+                    "--run-dir", str(held), "wait for its end, then add --resume, or name another folder"
                 ) from None
             if until is None:
-                log.warning("%s; it may have died with its machine: waiting for a sign of life, or the end", held)
+                log.warning("%s; waiting until the lease is renewed or expires", held)
             until = held.until
         except (OSError, ImportError, ValueError) as error:
             raise ConfigError(
                 "--run-dir", f"{folder.url!r} cannot be written ({error})", "name another folder"
             ) from None
-        time.sleep(_LOOK_S)
+        time.sleep(_PAUSE_S)
+
+
+@asynccontextmanager
+async def leased_folder(folder: Folder) -> AsyncGenerator[RunFolder]:
+    """Hold the lease of a trial's folder in this context; a process that lost it writes nothing more there.
+
+    The study records which process owns a trial, the lease which process may write. Both are needed: a process that was
+    suspended learns from the lease alone that another took its trial over. Where this process owns the trial and
+    another holds the lease, that lease is released or expires soon, so this waits for it.
+
+    Raises:
+        LeaseHeld: another process keeps renewing the lease.
+        OSError: the folder cannot be read or written.
+    """
+    leases, deadline = Leases(), time.monotonic() + TERM_S + RENEWED_EVERY_S
+    try:
+        while True:
+            try:
+                await asyncio.to_thread(leases.take, folder)
+                break
+            except LeaseHeld:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(_PAUSE_S)
+        yield RunFolder(folder, leases)
+    finally:
+        await asyncio.to_thread(leases.release)
 
 
 def fingerprint(task: Task) -> str:
-    """Sixteen hexadecimal digits that depend on every example of the task, demonstrations too, in order."""
+    """Sixteen hexadecimal digits that change with any example of the task, demonstrations included, and their order."""
     digest = blake2b(digest_size=8)
     for split, examples in (*sorted(task.examples.items()), ("shots", task.answer_format.demonstrations)):
         for example in examples:
@@ -296,10 +305,10 @@ def _shown(value: Any) -> str:
 
 
 def latest_run(parent: Folder, name: str) -> Folder | None:
-    """The newest run of this name below a folder, which ``--resume`` means where no folder is named.
+    """The newest run of this name below a folder: ``--resume`` without ``--run-dir`` resumes it.
 
     Raises:
-        ConfigError: the folder cannot be looked into.
+        ConfigError: the folder cannot be listed.
     """
     of_this_name = re.compile(re.escape(name) + r"-\d{8}-\d{6}-[0-9a-f]{4}")
     try:
@@ -313,26 +322,3 @@ def latest_run(parent: Folder, name: str) -> Folder | None:
 
 def _iso(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-
-
-def _difference(before: Any, after: Any, place: str = "") -> tuple[str, Any, Any] | None:
-    """The first option that differs and matters, with both values."""
-    if place in _FREE or (place.startswith("models.") and place.rpartition(".")[2] in _FREE_OF_MODELS):
-        return None
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        for option in {**before, **after}:
-            below = f"{place}.{option}".removeprefix(".")
-            if difference := _difference(before.get(option), after.get(option), below):
-                return difference
-        return None
-    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for index, (old, new) in enumerate(zip(before, after, strict=True)):
-            if difference := _difference(old, new, f"{place}[{index}]"):
-                return difference
-        return None
-    return None if before == after else (place, before, after)
-
-
-def first_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first option in which two dumped configurations differ so that their results would, with both values."""
-    return _difference(before, after)

@@ -17,8 +17,8 @@ from actors.limiter import LimiterActor
 from cluster.config import RunConfig
 from cluster.display.progress import view_for
 from cluster.metrics.run_metrics import exported
-from cluster.results.outputs import RunRecord
-from cluster.session.budget import Spending
+from cluster.results.run_record import RunRecord
+from cluster.session.budget import BudgetTracker
 from cluster.session.deployments import deployed, embedded_models
 from cluster.session.interrupts import run_interruptibly
 from cluster.session.models import Access, build_evaluators, embedded_specs
@@ -73,8 +73,8 @@ def serve_evaluator(
             where = _start_http(host, port)
             access = Access(urls, LimiterActor(), account=_APP)
             record = RunRecord(_APP, started_at=time.time())
-            account = Spending(config.budget, access, record)
-            asyncio.run(account.open())
+            budget = BudgetTracker(config.budget, access, record)
+            asyncio.run(budget.open())
             app = evaluator_app(
                 build_evaluators(config, tasks, access),
                 replicas=config.num_replicas,
@@ -92,14 +92,14 @@ def serve_evaluator(
             soft_wrap=True,
         )
         with suppress(KeyboardInterrupt):
-            run_interruptibly(_watch(account))
+            run_interruptibly(_watch(budget))
 
 
-async def _watch(account: Spending) -> None:
+async def _watch(budget: BudgetTracker) -> None:
     """Keep in mind what is spent, for a limiter that is started anew."""
     while True:
         await asyncio.sleep(1.0)
-        await account.look()
+        await budget.update()
 
 
 def _require_free(host: str, port: int) -> None:

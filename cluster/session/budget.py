@@ -1,47 +1,45 @@
-"""What a run has spent, held against its budget."""
+"""A run's spending, limited by its budget."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 
 from cluster.config.root import BudgetConfig
-from cluster.results.outputs import RunRecord
+from cluster.results.run_record import RunRecord
 from cluster.session.models import Access
 from gpo.errors import BudgetExhausted, ClusterError
 
 _PATIENCE_S, _PAUSE_S = 30.0, 0.5
 
 
-class Spending:
-    """The run's account with the limiter over budgets.
+class BudgetTracker:
+    """Opens a run's budget at the limiter, enforces its time limit, and keeps the record's spending up to date.
 
     Args:
-        record: what earlier sittings spent; kept up to date.
+        record: holds the spending of earlier attempts.
     """
 
     def __init__(self, budget: BudgetConfig, access: Access, record: RunRecord) -> None:
         self._budget, self._access, self._record = budget, access, record
+        self._left_s: float | None = None
 
-    def left_s(self, wall_s: float) -> float | None:
-        """Seconds that are left after so many; ``None`` where nothing bounds them.
+    async def open(self, wall_s: float = 0.0) -> None:
+        """Limit the spending from now on.
+
+        Args:
+            wall_s: seconds that the run has taken, over all attempts.
 
         Raises:
-            BudgetExhausted: none are.
+            BudgetExhausted: no time is left.
+            ClusterError: the limiter does not start.
         """
         most = self._budget.wall_s
-        if most is None:
-            return None
-        if wall_s >= most:
-            raise BudgetExhausted(f"budget.wall_s: {most:g} s are over")
-        return most - wall_s
-
-    async def open(self) -> None:
-        """Bound what may be spent from now on.
-
-        Raises:
-            ClusterError: the limiter does not come up.
-        """
+        if most is not None:
+            self._left_s = most - wall_s
+            if self._left_s <= 0:
+                raise self._out_of_time()
         last: ConnectionError | None = None
         try:
             async with asyncio.timeout(_PATIENCE_S):
@@ -51,17 +49,34 @@ class Spending:
                             self._access.account, self._budget.build(), self._record.spent
                         )
                     except ConnectionError as lost:
-                        # One that still went by the name was of a run that had been killed, and ended with what was
-                        # left of it; asked again, another one is started.
+                        # The limiter of a killed run may still hold the name while it ends; a retry starts another.
                         last = lost
                         await asyncio.sleep(_PAUSE_S)
         except TimeoutError:
             raise ClusterError(f"the limiter did not come up: {last or 'no answer'}") from None
 
-    async def look(self) -> None:
-        """Bring the record up to date; a limiter that is out of reach has nothing to say."""
+    @asynccontextmanager
+    async def time_limit(self) -> AsyncGenerator[None]:
+        """Cancel the block when the time that was left at ``open`` is over.
+
+        Raises:
+            BudgetExhausted: it is.
+        """
+        try:
+            async with asyncio.timeout(self._left_s) as time_left:
+                yield
+        except TimeoutError:
+            if not time_left.expired():
+                raise
+            raise self._out_of_time() from None
+
+    async def update(self) -> None:
+        """Bring the record's spending up to date; keep it as it is while the limiter cannot be reached."""
         with suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(_PATIENCE_S):
                 self._record.reported = await self._access.limiter.account_spent(
                     self._access.account, self._budget.build(), self._record.reported
                 )
+
+    def _out_of_time(self) -> BudgetExhausted:
+        return BudgetExhausted(f"budget.wall_s: {self._budget.wall_s:g} s are over")

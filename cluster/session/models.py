@@ -18,9 +18,9 @@ from gpo.limits.gate import Gate
 from gpo.limits.limiter import Limiter
 from gpo.limits.messages import Budget, Pool
 from gpo.models.cached import CachedModel
-from gpo.models.embedding import StaticEmbedder
+from gpo.models.embedding import CachedEmbedder, StaticEmbedder
 from gpo.models.endpoint import Endpoint
-from gpo.models.openai import OpenAICompatibleEmbedder, OpenAICompatibleModel
+from gpo.models.openai import openai_model
 from gpo.models.protocol import ChatModel, Embedder, Sampling
 from serve.embedded_model import EmbeddedModelSpec
 
@@ -123,7 +123,7 @@ def chat_model(config: RunConfig, role: ChatRole, access: Access) -> SampledMode
         sampling, identity = model.sampling, {"base_url": model.base_url, "model": model.model}
         if model.completion_limit != "max_tokens":  # servers may not heed it
             identity["completion_limit"] = model.completion_limit
-        asked = OpenAICompatibleModel(model.build(gate), model.completion_limit)
+        asked = openai_model(model.build(), gate, model.retries, model.completion_limit)
     else:
         spec = embedded_spec(model)
         sampling, identity = model.bounded_sampling, spec.identity
@@ -132,9 +132,8 @@ def chat_model(config: RunConfig, role: ChatRole, access: Access) -> SampledMode
             model=spec.name,
             max_concurrency=model.parallel,
             timeout_s=model.timeout_s,
-            gate=gate,
         )
-        asked = OpenAICompatibleModel(endpoint)
+        asked = openai_model(endpoint, gate)
     store = config.cache.build()
     return SampledModel(CachedModel(asked, store, identity, role) if store else asked, sampling.build())
 
@@ -144,7 +143,8 @@ def embedder(config: RunConfig, access: Access) -> Embedder:
     embedding = config.models.embedding
     if isinstance(embedding, EmbeddedEmbeddingConfig):
         return StaticEmbedder()
-    return OpenAICompatibleEmbedder(embedding.build(_gate(config, "embedding", access)))
+    gate = _gate(config, "embedding", access)
+    return CachedEmbedder(openai_model(embedding.build(), gate, embedding.retries))
 
 
 def _chat_config(config: RunConfig, role: ChatRole) -> ChatEndpointConfig | EmbeddedChatConfig:

@@ -99,7 +99,7 @@ def refused_key(where: str, endpoint: EndpointConfig, said: str) -> ConfigError:
     """The endpoint does not take the key."""
     source = endpoint.key
     field = f"{where}.{'api_key_file' if source.file else 'api_key_env'}"
-    problem = f"{endpoint.base_url} refused the key in {source.place} ({said})"
+    problem = f"{endpoint.base_url} refused the key in {source.location} ({said})"
     return ConfigError(field, problem, "set a key that is valid there")
 
 
@@ -117,8 +117,8 @@ def explained_refusal(config: RunConfig, refusal: ModelRefused) -> GPOError:
         model = getattr(config.models, role)
         if not isinstance(model, EndpointConfig):
             continue
-        asked = (model.model, model.base_url, model.key.place)
-        if asked == (refusal.model, refusal.base_url, refusal.key_place):
+        asked = (model.model, model.base_url, model.key.location)
+        if asked == (refusal.model, refusal.base_url, refusal.key_location):
             if refusal.reason is RefusalReason.KEY:
                 return refused_key(f"models.{role}", model, str(refusal))
             if refusal.reason is RefusalReason.MODEL:

@@ -16,8 +16,8 @@ from cluster.config import RunConfig
 from cluster.config.secrets import secret_values
 from cluster.session.models import embedded_specs
 from cluster.submitting.jobs import Order
-from cluster.submitting.keys import require_no_key_values, require_no_keys, url_variables
-from cluster.submitting.package import config_paths
+from cluster.submitting.keys import require_no_key_values, require_no_keys
+from cluster.submitting.package import input_paths
 from gpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def manifest(
             "an embedded model serves one machine, and a RayJob has several nodes",
             "use an endpoint; k8s/overlays/laptop has a run on a head alone",
         )
-    secrets = secret_values(config, url_variables(config_path))
+    secrets = secret_values(*filter(None, (config, sweep.section if sweep else None)))
     require_no_key_values({"--run-id": order.run_id, "--run-dir": order.run_dir, "--image": image}, secrets)
     name = object_name(order.run_id)
     content = _content(config_path, config, sweep, order, secrets)
@@ -187,7 +187,7 @@ def object_name(run_id: str) -> str:
 def _files(config_path: Path, config: RunConfig) -> dict[Path, str]:
     """The files that the configuration names, each with its key in the ConfigMap."""
     files: dict[Path, str] = {}
-    for path in config_paths(config):
+    for _, path in input_paths(config):
         if not path.exists():
             continue  # of the image or the nodes
         if path.is_dir():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,15 +11,15 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from cluster.config import RunConfig
-from cluster.config.cache import SqliteCacheConfig
-from cluster.config.files import place_below, read_yaml
+from cluster.config.files import extended_files
 from cluster.config.secrets import secret_values
-from cluster.config.sweep import JournalStorageConfig, SweepSection
-from cluster.submitting.keys import require_no_key_files, require_no_keys, url_variables
+from cluster.config.section import options
+from cluster.config.sweep import SweepSection, UrlStorageConfig
+from cluster.submitting.keys import require_no_key_files, require_no_keys
 from gpo.errors import ConfigError
 
 MAX_BYTES = 100_000_000
-"""Bound on what is shipped, before compression. Ray keeps packages in the memory of the head; 512 MiB is its own."""
+"""Most bytes that are shipped, before compression. Ray keeps packages in the head's memory, at most 512 MiB."""
 
 _IGNORE_FILES = (".gitignore", ".rayignore")
 _NEVER = GitIgnoreSpec.from_lines(
@@ -31,18 +30,18 @@ _NEVER = GitIgnoreSpec.from_lines(
     ]
 )  # fmt: skip
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The same content makes the same package, which is then not uploaded again."""
+"""The same content makes the same package, which Ray does not upload again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """What is shipped.
+    """The files that are shipped.
 
     Attributes:
         root: the working directory.
         names: of the files, relative to it, sorted.
-        num_bytes: of them all.
-        outside: what the configuration names outside of the working directory, and is not shipped.
+        num_bytes: size of all files, before compression.
+        outside: files that the configuration names outside the working directory; they are not shipped.
     """
 
     root: Path
@@ -61,121 +60,93 @@ class Package:
                 archive.writestr(entry, source.read_bytes(), zipfile.ZIP_DEFLATED)
         return path
 
-    @property
-    def digest(self) -> str:
-        """Twelve hexadecimal digits that tell contents apart."""
-        digest = hashlib.blake2b(digest_size=6)
-        for name in self.names:
-            digest.update(f"{name}\0".encode() + (self.root / name).read_bytes() + b"\0")
-        return digest.hexdigest()
 
+def package(root: Path, config_path: Path, config: RunConfig, sweep: SweepSection | None = None) -> Package:
+    """The files of a working directory that ``gpo`` needs on the cluster.
 
-def package(root: Path, config_path: Path, config: RunConfig) -> Package:
-    """What to ship of a working directory, so that ``gpo`` finds there what it finds here.
+    Everything is shipped except what ``.gitignore`` and ``.rayignore`` name, version control, virtual environments,
+    caches, ``.env`` files and the folder ``runs``. Files that the configuration names are shipped even if an ignore
+    file excludes them.
 
-    Left out are what ``.gitignore`` and ``.rayignore`` name, version control, virtual environments, caches, ``.env``
-    files and the folder ``runs``. What the configuration names is shipped even where an ignore file leaves it out.
+    Args:
+        root: the working directory.
+        config_path: the configuration's file.
+        config: the configuration of the run, or for a sweep one with all its tasks.
+        sweep: the section, for a sweep.
 
     Raises:
-        ConfigError: the configuration lies elsewhere or names what is never shipped, something looks like a key, or it
-            is too much.
+        ConfigError: the configuration is outside the directory or names a file that is never shipped, a file looks
+            like a key, or the files are too large.
     """
     root = root.resolve()
     _require_below(root, config_path)
-    extended = [("extends", path) for path in extended_files(config_path)]
-    options = [(option, path) for option, path in [*extended, *_config_options(config)] if path.exists()]
-    named = [path for _, path in options]
+    named = [("extends", path) for path in extended_files(config_path)] + input_paths(config)
+    named = [(option, path) for option, path in named if path.exists()]
     require_no_key_files(config, root)
     names = set(_walk(root))
-    for option, path in [("CONFIG", config_path.resolve()), *options]:
+    for option, path in [("CONFIG", config_path.resolve()), *named]:
         if path.is_relative_to(root):
             names.update(_named(root, path, option))
-    outside = tuple(dict.fromkeys(path for path in named if not path.is_relative_to(root)))
+    outside = tuple(dict.fromkeys(path for _, path in named if not path.is_relative_to(root)))
     ordered = tuple(sorted(names))
     require_no_keys(
         root,
         ordered,
-        secret_values(config, url_variables(config_path)),
+        secret_values(*filter(None, (config, sweep))),
         where="working directory",
-        remedy="move it elsewhere, or name it in .rayignore; on a cluster, keys are set where its nodes are started",
+        remedy="move it elsewhere, or name it in .rayignore; set keys where the cluster's nodes are started",
     )
     return Package(root, ordered, _require_small({name: (root / name).stat().st_size for name in ordered}), outside)
 
 
-def require_not_shipped(config: RunConfig, sweep: SweepSection | None, root: Path) -> None:
-    """Refuse a place for what a run writes that lies in a folder of this machine: it would be lost with the job.
+def require_outputs_outside(config: RunConfig, sweep: SweepSection | None, root: Path) -> None:
+    """Refuse output files in a folder of this machine: the cluster would write them there and lose them with the job.
 
     Args:
-        config: of the run, or below a sweep's trials.
+        config: of the run, or of a sweep's trials.
         sweep: the section, for a sweep.
-        root: the working directory, say.
+        root: the folder, such as the working directory.
 
     Raises:
         ConfigError: names the option.
     """
-    places: dict[str, Path | None] = {}
-    if isinstance(config.cache, SqliteCacheConfig):
-        places["cache.path"] = config.cache.path
-    storage = None if sweep is None else sweep.storage
-    if isinstance(storage, JournalStorageConfig):
-        places["sweep.storage.path"] = storage.path
-    elif storage is not None and storage.url is not None and storage.url.startswith("sqlite:///"):
-        places["sweep.storage"] = root / storage.url.removeprefix("sqlite:///").partition("?")[0]
-    for option, place in places.items():
-        if place is not None and place.resolve().is_relative_to(root):
+    paths = {option: path for option, info, path in options(config) if info.is_output and path is not None}
+    if sweep is not None:
+        paths |= {option: path for option, info, path in options(sweep, "sweep") if info.is_output and path is not None}
+        if isinstance(sweep.storage, UrlStorageConfig) and (sweep.storage.url or "").startswith("sqlite:///"):
+            file = (sweep.storage.url or "").removeprefix("sqlite:///").partition("?")[0]
+            paths["sweep.storage"] = root / file
+    for option, path in paths.items():
+        if path.resolve().is_relative_to(root):
             raise ConfigError(
                 option,
-                f"{str(place)!r} lies in the folder {str(root)!r}, and would be lost with the job",
-                "name a file elsewhere, from / on, or a server that all nodes reach, or leave the option out",
+                f"{str(path)!r} is in the folder {str(root)!r}, and would be lost with the job",
+                "name an absolute path elsewhere, or a server that all nodes reach, or leave the option out",
             )
 
 
-def extended_files(config_path: Path) -> list[Path]:
-    """The files that a configuration extends, at any remove; absolute. They have been read before."""
-    extended = read_yaml(config_path.read_text(encoding="utf-8")).get("extends") or []
-    names = [extended] if isinstance(extended, str) else extended
-    files = [place_below(config_path.parent, name, where="extends") for name in names]
-    return [*files, *(path for file in files for path in extended_files(file))]
-
-
-def config_paths(config: RunConfig) -> list[Path]:
-    """Every file and folder that a configuration names and a run reads, but for files with keys; absolute."""
-    return [path for _, path in _config_options(config)]
-
-
-def _config_options(config: RunConfig) -> Iterator[tuple[str, Path]]:
-    """These, each with the option that names it."""
-    sections = config.model_dump()
-    sections.pop("cache")  # is written, not read
-    for name, section in sections.items():
-        yield from _paths(section, name)
-
-
-def _paths(value: object, option: str) -> Iterator[tuple[str, Path]]:
-    if isinstance(value, Path):
-        if not option.endswith("api_key_file"):
-            yield option, value
-    elif isinstance(value, Mapping):
-        for name, below in value.items():
-            yield from _paths(below, f"{option}.{name}")
-    elif isinstance(value, list | tuple):
-        for index, below in enumerate(value):
-            yield from _paths(below, f"{option}.{index}")
+def input_paths(config: RunConfig) -> list[tuple[str, Path]]:
+    """The files and folders that a run reads, except key files; each with the option that names it."""
+    return [
+        (option, value)
+        for option, info, value in options(config)
+        if isinstance(value, Path) and not info.is_output and info.sensitive is None
+    ]
 
 
 def _require_below(root: Path, config_path: Path) -> None:
     if not config_path.is_file():
-        raise ConfigError("CONFIG", f"{str(config_path)!r} is no file", "name a YAML file")
+        raise ConfigError("CONFIG", f"{str(config_path)!r} is not a file", "name a YAML file")
     if not config_path.resolve().is_relative_to(root):
         raise ConfigError(
             "CONFIG",
-            f"{str(config_path)!r} lies outside of the working directory, which is all that is shipped",
-            "type the command in a folder above it",
+            f"{str(config_path)!r} is outside the working directory, and only that is shipped",
+            "run the command in a folder above it",
         )
 
 
 def _walk(root: Path) -> Iterator[str]:
-    """The files that no rule leaves out, by their names relative to the root. Links to folders are not followed."""
+    """The files that no rule excludes, relative to the root. Links to folders are not followed."""
     rules: dict[Path, list[GitIgnoreSpec]] = {}
     for folder_name, folders, files in os.walk(root):
         folder = Path(folder_name)
@@ -184,14 +155,14 @@ def _walk(root: Path) -> Iterator[str]:
             for name in _IGNORE_FILES
             if name in files
         ]
-        folders[:] = sorted(name for name in folders if not _left_out(folder / name, root, rules, is_folder=True))
+        folders[:] = sorted(name for name in folders if not _is_ignored(folder / name, root, rules, is_folder=True))
         for name in files:
             path = folder / name
-            if path.is_file() and not _left_out(path, root, rules, is_folder=False):
+            if path.is_file() and not _is_ignored(path, root, rules, is_folder=False):
                 yield path.relative_to(root).as_posix()
 
 
-def _left_out(path: Path, root: Path, rules: Mapping[Path, Sequence[GitIgnoreSpec]], *, is_folder: bool) -> bool:
+def _is_ignored(path: Path, root: Path, rules: Mapping[Path, Sequence[GitIgnoreSpec]], *, is_folder: bool) -> bool:
     slash = "/" if is_folder else ""
     if is_folder and path.is_symlink():
         return True
@@ -210,8 +181,8 @@ def _named(root: Path, path: Path, option: str) -> Iterator[str]:
     if _NEVER.match_file(f"{name}/" if is_folder else name):
         raise ConfigError(
             option,
-            f"{name!r} is one of those that are never shipped: what runs wrote, caches, databases, .env files",
-            "copy it to another place of this folder and name that, or one that the cluster's nodes have",
+            f"{name!r} is never shipped: run folders, caches, databases and .env files are excluded",
+            "copy it elsewhere in this folder and name the copy, or name a path that the cluster's nodes have",
         )
     for file in path.rglob("*") if is_folder else [path]:
         if file.is_file() and not _NEVER.match_file(below := file.relative_to(root).as_posix()):
@@ -226,6 +197,6 @@ def _require_small(sizes: Mapping[str, int]) -> int:
         raise ConfigError(
             "working directory",
             f"has {total / 1e6:.0f} MB, and at most {MAX_BYTES / 1e6:.0f} MB are shipped; the largest: {shown}",
-            "name what is not needed in .rayignore, or put large data on storage that the nodes reach",
+            "name unneeded files in .rayignore, or put large data on storage that the nodes reach",
         )
     return total

@@ -1,4 +1,4 @@
-"""The best trial against the paper's defaults, on tasks that no hyperparameter was tuned on."""
+"""The confirmation of a sweep: its best trial against the paper's setting, on held-out tasks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from hashlib import blake2b
 from typing import Any
 
 from actors.folder import Folder
-from cluster.runs.run_folder import fingerprint
+from cluster.runs.run_folder import fingerprint, leased_folder
 from cluster.session.models import require_room_to_decay
 from cluster.session.session import Services
-from cluster.sweep.folder import leased_folder
 from cluster.sweep.loading import SweepConfig
 from cluster.sweep.pool import ActorPool
-from cluster.sweep.population import Population
-from cluster.sweep.space import Params, Space
+from cluster.sweep.space import Params
+from cluster.sweep.trial import Population
 from cluster.sweep.winner import Difference, paired_difference
 from gpo.concurrency import gather
 from gpo.errors import GPOError
@@ -26,13 +25,13 @@ WINNER, PAPER = "the best trial", "the paper's setting"
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """What the two came to.
+    """The result of a confirmation.
 
     Attributes:
         trial: the best trial's number.
-        params: of either; alike where the paper's setting is the best.
-        scores: of either: ``task/seed`` → the best prompt's mean on ``test``, in [0, 1].
-        difference: best trial less paper; ``None`` where both are the same setting.
+        params: ``best`` and ``paper`` → its setting; both are the same where the paper's setting won.
+        scores: ``best`` and ``paper`` → ``task/seed`` → the best prompt's mean on ``test``, in [0, 1].
+        difference: best minus paper; ``None`` where both are the same setting.
     """
 
     trial: int
@@ -42,20 +41,22 @@ class Confirmation:
 
     @property
     def statement(self) -> str:
-        """What follows, in a sentence or two."""
+        """The result in a sentence or two."""
         if self.difference is None:
             return "The paper's setting is the best trial; there is nothing to confirm."
         return self.difference.statement(WINNER, PAPER)
 
 
 def confirmation_key(config: SweepConfig, params: Params) -> str:
-    """Changes with everything that the confirmation of a setting depends on."""
+    """A digest of everything that the confirmation of a setting depends on."""
     assert config.section.holdout is not None  # noqa: S101  # else, nothing to do
-    return _digest([_held_out(config, params), _held_out(config, config.space.paper), config.section.holdout.alpha])
+    return _digest(
+        [_holdout_digest(config, params), _holdout_digest(config, config.space.paper), config.section.holdout.alpha]
+    )
 
 
-def _held_out(config: SweepConfig, params: Params) -> str:
-    """Of one side: names its folder, so that the winner of before is not in the way of another."""
+def _holdout_digest(config: SweepConfig, params: Params) -> str:
+    """A digest of one setting on the held-out tasks; its folder is named by it, so that each winner has its own."""
     assert config.holdout is not None  # noqa: S101
     tasks = [[task.model_dump(mode="json") for task in config.holdout.tasks], *map(fingerprint, config.holdout_tasks)]
     return _digest([sorted(params.items()), list(config.holdout.run.seeds), tasks])
@@ -72,13 +73,13 @@ async def confirm(
     folder: Folder,
     services: Services,
     pool: ActorPool,
-    announce: Callable[[str, int, int], None],
+    notify: Callable[[str, int, int], None],
 ) -> Confirmation:
-    """Run both settings on the held-out tasks, side by side; those that were run before cost nothing.
+    """Run both settings on the held-out tasks, side by side; a setting that ran before costs nothing.
 
     Args:
-        folder: in which either has one of its own.
-        announce: told of which, its steps and all its steps.
+        folder: holds a folder for each of them.
+        notify: receives the setting's name, its steps so far and all its steps.
 
     Raises:
         GPOError: a population failed.
@@ -87,51 +88,48 @@ async def confirm(
     settings = {"best": params, "paper": config.space.paper}
     if settings["best"] == settings["paper"]:
         return Confirmation(trial, settings, {}, None)
-    space = replace(config.space, base=config.holdout)
-    scores = await gather(
-        _tested(name, chosen, space, config, folder / f"{name}-{_held_out(config, chosen)}", services, pool, announce)
-        for name, chosen in settings.items()
+    best, paper = await gather(
+        _test_scores(
+            name, setting, config, folder / f"{name}-{_holdout_digest(config, setting)}", services, pool, notify
+        )
+        for name, setting in settings.items()
     )
-    best, paper = scores
     difference = paired_difference(
         list(best.values()), [paper[key] for key in best], alpha=config.section.holdout.alpha
     )
     return Confirmation(trial, settings, {"best": best, "paper": paper}, difference)
 
 
-async def _tested(
+async def _test_scores(
     name: str,
     params: Params,
-    space: Space,
     config: SweepConfig,
     folder: Folder,
     services: Services,
     pool: ActorPool,
-    announce: Callable[[str, int, int], None],
+    notify: Callable[[str, int, int], None],
 ) -> dict[str, float]:
     holdout = config.holdout
     assert holdout is not None  # noqa: S101  # as above
+    space = replace(config.space, base=holdout)
     tuned = space.config(params).model_copy(update={"tasks": holdout.tasks, "run": holdout.run})
     require_room_to_decay(tuned, config.holdout_tasks)
-    async with leased_folder(folder) as place:
-        population = Population(tuned, config.holdout_tasks, place, name=f"{config.study}-{name}", is_tested=True)
-        announce(name, population.steps, population.num_steps)
+    async with leased_folder(folder) as leased:
+        population = Population(tuned, config.holdout_tasks, leased, name=f"{config.study}-{name}", is_tested=True)
+        notify(name, population.steps, population.num_steps)
         async for step in population.run(services, pool):
-            announce(name, step, population.num_steps)
+            notify(name, step, population.num_steps)
         record = population.record
         if record.errors:
             key, error = next(iter(record.errors.items()))
             raise GPOError(f"the confirmation of {name} failed: {key}: {error}")
         population.save("completed")
-    scores: dict[str, float] = {}
-    for key in record.keys:
-        checkpoint = record.checkpoints[key]
-        scores[str(key)] = checkpoint.test[checkpoint.trajectory.best.prompt.id].score.mean
-    return scores
+    ends = {str(key): record.checkpoints[key] for key in record.keys}
+    return {name: end.test[end.trajectory.best.prompt.id].score.mean for name, end in ends.items()}
 
 
 def confirmation_document(confirmation: Confirmation, key: str) -> dict[str, Any]:
-    """As it stands in ``sweep.json``; ``key`` is its ``confirmation_key``."""
+    """The part of ``sweep.json`` on the confirmation; ``key`` is its ``confirmation_key``."""
     difference = confirmation.difference
     return {
         "trial": confirmation.trial,

@@ -1,8 +1,7 @@
-"""The processes that work on one study: signs of life, and who is dead."""
+"""The processes that work on one study: their heartbeats, and which of them are dead."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,23 +11,23 @@ from uuid import uuid4
 from optuna.study import Study
 
 from gpo.limits.messages import Spent
-from gpo.process import has_ended, process_space, process_start
+from gpo.process import ProcessIdentity
 
 _PREFIX = "process:"
-_PATIENCE = 5
+_LOCAL_LEASES = 5
 
 
 @dataclass
 class Processes:
-    """The table of processes in a study's attributes.
+    """The table of processes in a study's user attributes.
 
-    Clocks of machines are never compared: whoever looks at a process counts, by its own clock, for how long its sign of
-    life has not changed.
+    Clocks of different machines are never compared: each process measures, by its own clock, for how long another's
+    heartbeat has not changed.
 
     Attributes:
-        lease_s: after so long without a new one, a process counts as dead. On one machine, a process that is not there
-            any more is dead at once, and one that is there is only slow, for some leases.
-        me: names this process.
+        lease_s: a process without a new heartbeat for this long counts as dead. On this machine, a process that has
+            ended counts as dead at once, and one that still runs only after several leases.
+        me: ID of this process.
     """
 
     study: Study
@@ -39,59 +38,57 @@ class Processes:
     _seen: dict[str, tuple[int, float]] = field(default_factory=dict[str, tuple[int, float]])
 
     def beat(self, spent: Spent, *, ended: bool = False) -> None:
-        """Give a sign of life.
+        """Write a heartbeat.
 
         Args:
             spent: by this process.
-            ended: it works on nothing any more.
+            ended: whether this process works on no trial any more.
         """
         self._beats += 1
         self.study.set_user_attr(
             _PREFIX + self.me,
             {
                 "beat": self._beats,
-                "place": process_space(),
-                "pid": os.getpid(),
-                "started": process_start(os.getpid()),
+                "identity": ProcessIdentity.current().encode(),
                 "spent": [spent.calls, spent.tokens, spent.usd],
                 "ended": ended,
             },
         )
 
     def others_spent(self) -> Spent:
-        """What all processes but this one have spent, those that have ended too."""
+        """Spending of all processes except this one, including those that have ended."""
         others = (row["spent"] for name, row in self._rows().items() if name != self.me)
         return sum((Spent(int(calls), int(tokens), float(usd)) for calls, tokens, usd in others), start=Spent())
 
     def dead(self) -> Callable[[str | None, str], bool]:
-        """Tells whether the process of this name, which works on the thing of that name, is dead.
+        """Read the table once; returns a function of a process's ID and the name of its work: whether it is dead.
 
-        It looks at the table once. Who is not in it, or has not said its name yet, is given the time of a lease, too:
-        it may be about to.
+        A process that is not in the table, or has not written its ID onto its work yet, gets a whole lease to do so.
         """
         rows = self._rows()
         for name, row in rows.items():
-            self._note(name, int(row["beat"]))
+            self._unchanged_s(name, int(row["beat"]))
 
-        def is_dead(name: str | None, thing: str) -> bool:
+        def is_dead(name: str | None, work: str) -> bool:
             if name == self.me:
                 return False
             row = rows.get(name or "")
             if row is None:
-                return self._note(f"{thing} of {name}", 0) >= self.lease_s
+                return self._unchanged_s(f"{work} of {name}", 0) >= self.lease_s
             if row["ended"]:
                 return True
             patience_s = self.lease_s
-            if row["place"] is not None and row["place"] == process_space():
-                if row["started"] is not None and has_ended(int(row["pid"]), str(row["started"])):
+            identity = ProcessIdentity.parse(str(row["identity"]))
+            if identity is not None and identity.is_local:
+                if identity.has_certainly_ended:
                     return True
-                patience_s *= _PATIENCE
-            return self._note(str(name), int(row["beat"])) >= patience_s
+                patience_s *= _LOCAL_LEASES
+            return self._unchanged_s(str(name), int(row["beat"])) >= patience_s
 
         return is_dead
 
-    def _note(self, name: str, beat: int) -> float:
-        """For how long this beat is the last one, in seconds."""
+    def _unchanged_s(self, name: str, beat: int) -> float:
+        """Seconds since this process first saw this heartbeat."""
         known = self._seen.get(name)
         if known is None or known[0] != beat:
             self._seen[name] = known = (beat, self.now())

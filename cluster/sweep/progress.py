@@ -1,4 +1,4 @@
-"""What a person sees while a sweep works: a line on a terminal that is drawn anew, plain lines anywhere else."""
+"""The display of a running sweep: live on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.display.progress import duration, percent
-from cluster.sweep.trial import TrialNews
+from cluster.sweep.trial import TrialUpdate
 from gpo.limits.messages import Spent
 
 
@@ -27,62 +27,62 @@ class SweepView(Protocol):
     def __exit__(self, *exception: object) -> None: ...
 
     def status(self, text: str) -> None:
-        """Say what is being waited for."""
+        """Show what the program is waiting for."""
         ...
 
-    def trial(self, news: TrialNews) -> None:
-        """Show how far a trial of this process is."""
+    def trial(self, update: TrialUpdate) -> None:
+        """Show the progress of a trial of this process."""
         ...
 
     def confirming(self, name: str, step: int, num_steps: int) -> None:
-        """Show how far one side of the confirmation is."""
+        """Show the progress of one setting in the confirmation."""
         ...
 
     def spent(self, spent: Spent) -> None:
-        """Show what all processes have spent."""
+        """Show the spending of all processes."""
         ...
 
 
 @dataclass(slots=True)
 class SweepProgress:
-    """What this process has seen of its trials.
+    """The trials that this process knows of.
 
     Attributes:
-        trials: that the sweep has.
-        over: those that were over before.
+        trials: number of trials in the sweep.
+        over: number, state and ``val`` of the trials that were over before.
     """
 
     trials: int
     over: Sequence[tuple[int, str, float | None]]
-    seen: dict[int, TrialNews] = field(default_factory=dict[int, TrialNews])
+    seen: dict[int, TrialUpdate] = field(default_factory=dict[int, TrialUpdate])
     calls: int = 0
 
     def __post_init__(self) -> None:
         for number, outcome, val in self.over:
             kind = {"complete": "complete", "pruned": "pruned"}.get(outcome, "failed")
-            self.seen[number] = TrialNews(number, val=val, outcome=kind)  # type: ignore[arg-type]
+            self.seen[number] = TrialUpdate(number, val=val, outcome=kind)  # type: ignore[arg-type]
 
-    def take(self, news: TrialNews) -> None:
-        """Bring it up to date."""
-        before = self.seen.get(news.number)
-        if news.val is None and before is not None and news.outcome is not None:
-            news = TrialNews(news.number, news.step, news.num_steps, before.val, news.outcome, news.error)
-        self.seen[news.number] = news
-
-    @property
-    def running(self) -> list[TrialNews]:
-        """Trials under way in this process."""
-        return [news for news in self.seen.values() if news.outcome is None]
+    def receive(self, update: TrialUpdate) -> None:
+        """Record an update."""
+        before = self.seen.get(update.number)
+        if update.val is None and before is not None and update.outcome is not None:
+            update = TrialUpdate(update.number, update.step, update.num_steps, before.val, update.outcome, update.error)
+        self.seen[update.number] = update
 
     @property
-    def best(self) -> TrialNews | None:
+    def running(self) -> list[TrialUpdate]:
+        """Trials that run in this process."""
+        return [update for update in self.seen.values() if update.outcome is None]
+
+    @property
+    def best(self) -> TrialUpdate | None:
         """The best complete trial."""
-        known = [news for news in self.seen.values() if news.outcome == "complete" and news.val is not None]
-        return max(known, key=lambda news: (news.val or 0.0, -news.number), default=None)
+        known = [update for update in self.seen.values() if update.outcome == "complete" and update.val is not None]
+        return max(known, key=lambda update: (update.val or 0.0, -update.number), default=None)
 
     def line(self) -> str:
-        """All of it in a line."""
-        counts = Counter(news.outcome for news in self.seen.values())
+        """A summary in one line."""
+        counts = Counter(update.outcome for update in self.seen.values())
         parts = [f"{counts['complete']} done", f"{counts['pruned']} pruned", f"{counts[None]} running"]
         if counts["failed"]:
             parts.append(f"{counts['failed']} failed")
@@ -93,7 +93,7 @@ class SweepProgress:
 
 
 class LiveSweepView:
-    """Counts, and a row for each trial under way, drawn anew a few times a second."""
+    """Counts, and a row for each running trial, redrawn a few times a second."""
 
     def __init__(self, console: Console, progress: SweepProgress) -> None:
         self._progress, self._started = progress, time.monotonic()
@@ -110,11 +110,11 @@ class LiveSweepView:
     def status(self, text: str) -> None:
         self._status = text
 
-    def trial(self, news: TrialNews) -> None:
+    def trial(self, update: TrialUpdate) -> None:
         self._status = ""
-        self._progress.take(news)
-        if news.outcome is not None:
-            self._live.console.print(Text(_told(self._progress.seen[news.number])))
+        self._progress.receive(update)
+        if update.outcome is not None:
+            self._live.console.print(Text(_line(self._progress.seen[update.number])))
 
     def confirming(self, name: str, step: int, num_steps: int) -> None:
         self._status = f"Confirming: {name}, step {step}/{num_steps}"
@@ -130,13 +130,13 @@ class LiveSweepView:
         for heading in ("Trial", "Step", "val"):
             table.add_column(heading, justify="right")
         running = self._progress.running
-        for news in running[: max(1, self._live.console.height - 6)]:
-            table.add_row(str(news.number), f"{news.step}/{news.num_steps or '?'}", percent(news.val))
+        for update in running[: max(1, self._live.console.height - 6)]:
+            table.add_row(str(update.number), f"{update.step}/{update.num_steps or '?'}", percent(update.val))
         return Group(table, self._spinner) if running else self._spinner
 
 
 class PlainSweepView:
-    """A line for each thing that happened, for logs and pipes."""
+    """A line for each event, for logs and pipes."""
 
     def __init__(self, console: Console, progress: SweepProgress) -> None:
         self._console, self._progress, self._started = console, progress, time.monotonic()
@@ -153,13 +153,13 @@ class PlainSweepView:
             self._last_status = text
             self._print(f"{text} …")
 
-    def trial(self, news: TrialNews) -> None:
-        self._progress.take(news)
-        news = self._progress.seen[news.number]
-        if news.outcome is not None:
-            self._print(f"{_told(news)}; {self._progress.line()}")
-        elif news.step:
-            self._print(f"trial {news.number}: step {news.step}/{news.num_steps}, mean val {percent(news.val)}")
+    def trial(self, update: TrialUpdate) -> None:
+        self._progress.receive(update)
+        update = self._progress.seen[update.number]
+        if update.outcome is not None:
+            self._print(f"{_line(update)}; {self._progress.line()}")
+        elif update.step:
+            self._print(f"trial {update.number}: step {update.step}/{update.num_steps}, mean val {percent(update.val)}")
 
     def confirming(self, name: str, step: int, num_steps: int) -> None:
         self._print(f"confirming: {name}, step {step}/{num_steps}")
@@ -172,13 +172,13 @@ class PlainSweepView:
         self._console.print(f"[{elapsed}] {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _told(news: TrialNews) -> str:
-    where = f" at step {news.step}/{news.num_steps}" if news.outcome == "pruned" else ""
-    error = f": {news.error}" if news.error else ""
-    val = f", mean val {percent(news.val)}" if news.val is not None else ""
-    return f"trial {news.number}: {news.outcome}{where}{val}{error}"
+def _line(update: TrialUpdate) -> str:
+    where = f" at step {update.step}/{update.num_steps}" if update.outcome == "pruned" else ""
+    error = f": {update.error}" if update.error else ""
+    val = f", mean val {percent(update.val)}" if update.val is not None else ""
+    return f"trial {update.number}: {update.outcome}{where}{val}{error}"
 
 
 def sweep_view(console: Console, progress: SweepProgress) -> LiveSweepView | PlainSweepView:
-    """The view that suits where the output goes."""
+    """The view for this console."""
     return LiveSweepView(console, progress) if console.is_terminal else PlainSweepView(console, progress)

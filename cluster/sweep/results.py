@@ -1,15 +1,18 @@
-"""What a sweep leaves in its folder, made from the study: figures, the best configuration, a report."""
+"""Results of a sweep, made from its study: ``sweep.json``, the best configuration, the report, a table."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import jinja2
 import optuna
+import optuna.visualization as plots
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 from rich.text import Text
@@ -18,25 +21,28 @@ from actors.folder import Folder
 from cluster.config.loading import dump
 from cluster.display.progress import percent
 from cluster.results.outputs import as_json
+from cluster.sweep.folder import SweepFolder
 from cluster.sweep.loading import SweepConfig, without_budget
 from cluster.sweep.metrics import STATES
-from cluster.sweep.population import spread
 from cluster.sweep.storage import opened_with
 from cluster.sweep.study import SharedStudy, values_by_step
+from cluster.sweep.trial import spread
 from cluster.sweep.winner import best_trial, completed, pareto_front
-from gpo.errors import StorageError
 from gpo.limits.messages import Spent
 
 _SHOWN = 10
+_PAGES = jinja2.Environment(
+    loader=jinja2.PackageLoader("cluster.reporting", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+)
 FILES = {"report.html": "report", "best_config.yaml": "best configuration", "sweep.json": "figures"}
 
 
 @dataclass(frozen=True, slots=True)
 class SweepRecord:
-    """What a sitting knows beside the study.
+    """What this process knows of the sweep beside the study.
 
     Attributes:
-        wall_s: seconds of all sittings in this folder.
+        wall_s: seconds of work in this folder, over all attempts.
         spent: by all processes.
         ended_by: which budget is exhausted; may be empty.
     """
@@ -66,9 +72,7 @@ def sweep_document(config: SweepConfig, study: SharedStudy, record: SweepRecord,
         "spent": asdict(record.spent),
         "ended_by": record.ended_by or None,
         "best": None if best is None else _trial(best, config.section.objectives),
-        "pareto_front": [trial.number for trial in pareto_front(trials)]
-        if len(config.section.objectives) > 1
-        else None,
+        "pareto_front": [trial.number for trial in pareto_front(trials)] if len(study.objectives) > 1 else None,
         "importance": importance(study.study, trials),
         "confirmation": study.confirmation,
         "population": {"tasks": [task.name for task in config.base.tasks], "seeds": list(config.base.run.seeds)},
@@ -77,10 +81,10 @@ def sweep_document(config: SweepConfig, study: SharedStudy, record: SweepRecord,
 
 
 def importance(study: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[str, float] | None:
-    """Path → its share in what decides ``val``, by PED-ANOVA; ``None`` where trials are too few or too alike."""
+    """Path → its importance for ``val``, by PED-ANOVA; ``None`` where trials are too few or too similar."""
     if len(completed(trials)) < 4:
         return None
-    # Where it is given a target, it asks what makes that small.
+    # With a target, Optuna computes the importance for making it small.
     target = (lambda trial: -trial.values[0]) if len(study.directions) > 1 else None
     try:
         shares = optuna.importance.get_param_importances(study, target=target)
@@ -90,52 +94,80 @@ def importance(study: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[str, 
 
 
 def save_sweep(
-    config: SweepConfig, study: SharedStudy, record: SweepRecord, folder: Folder, *, report: str | None
+    config: SweepConfig, study: SharedStudy, record: SweepRecord, folder: SweepFolder, *, with_report: bool
 ) -> dict[str, Any]:
-    """Write the files; the content of ``sweep.json``.
+    """Write ``sweep.json``, the best configuration and, where asked for, the report, which takes seconds.
 
-    Args:
-        report: the page, or ``None`` to write figures and configuration alone.
+    Returns:
+        The content of ``sweep.json``.
 
     Raises:
         StorageError: a file could not be written, or the study cannot be read.
     """
-    document = sweep_document(config, study, record, folder)
-    contents = {"sweep.json": as_json(document)}
+    document = sweep_document(config, study, record, folder.folder)
+    folder.write({"sweep.json": as_json(document)})
     if document["best"] is not None:
-        contents["best_config.yaml"] = best_config(config, document["best"]).encode()
-    if report is not None:
-        contents["report.html"] = report.encode()
-    for name, content in contents.items():
-        write(folder, name, content)
+        folder.write({"best_config.yaml": best_config(config, document["best"]).encode()})
+    if with_report:
+        folder.write({"report.html": sweep_report(study.study, document).encode()})
     return document
 
 
-def write(folder: Folder, name: str, content: bytes) -> None:
-    """Replace a file of the sweep.
-
-    Raises:
-        StorageError: it could not be written.
-    """
-    try:
-        folder.write(name, content)
-    except (OSError, ImportError, ValueError) as error:
-        raise StorageError(f"{folder.path(name)} cannot be written: {error}") from None
-
-
 def best_config(config: SweepConfig, best: Mapping[str, Any]) -> str:
-    """The configuration of the best trial, as ``gpo run`` accepts it."""
+    """The configuration of the best trial, in a form that ``gpo run`` accepts."""
     run = without_budget(config.space.config(best["params"]))
     head = f"# Trial {best['number']} of the sweep {config.study}: mean val {percent(best['val'])}.\n"
     return head + dump(run)
 
 
+def sweep_report(study: Study, document: Mapping[str, Any]) -> str:
+    """``report.html``: one page with Optuna's plots that needs no network.
+
+    Args:
+        document: the content of ``sweep.json``.
+    """
+    from plotly.io import to_html  # takes seconds to load
+
+    figures: list[tuple[str, str]] = []
+    for title, draw in _figures(study, document).items():
+        try:
+            figure = draw()
+        except (ValueError, RuntimeError, ZeroDivisionError):
+            continue  # too few trials for this plot
+        # The first plot includes the script.
+        script = "inline" if not figures else False
+        figures.append((title, to_html(figure, full_html=False, include_plotlyjs=script, default_height="480px")))
+    return _PAGES.get_template("sweep.html.j2").render(sweep=document, figures=figures, shown=shown)
+
+
+def _figures(study: Study, document: Mapping[str, Any]) -> dict[str, Callable[[], Any]]:
+    objectives = document["objectives"]
+    several = len(objectives) > 1
+    val: dict[str, Any] = {"target": lambda trial: trial.values[0], "target_name": "val"} if several else {}
+    named: dict[str, Any] = val or {"target_name": "val"}
+    # With a target, Optuna computes the importance for making it small.
+    important: dict[str, Any] = {**named, **({"target": lambda trial: -trial.values[0]} if several else {})}
+    figures: dict[str, Callable[[], Any]] = {
+        "Optimization history": lambda: plots.plot_optimization_history(study, **named),
+        "Parameter importance": lambda: plots.plot_param_importances(study, **important),
+        "Parallel coordinates": lambda: plots.plot_parallel_coordinate(study, **named),
+        "Slices": lambda: plots.plot_slice(study, **named),
+        "When trials ran": lambda: plots.plot_timeline(study),
+    }
+    if several:
+        names = list(objectives)
+        figures["Pareto front"] = lambda: plots.plot_pareto_front(study, target_names=names)
+    else:
+        figures["Intermediate values"] = lambda: plots.plot_intermediate_values(study)
+    return figures
+
+
 def sweep_table(document: Mapping[str, Any]) -> Table:
     """The best trials, for a terminal."""
     counts, objectives = document["trials"], document["objectives"]
-    told = ", ".join(f"{counts[state]} {state}" for state in STATES.values() if counts[state])
+    states = ", ".join(f"{counts[state]} {state}" for state in STATES.values() if counts[state])
     table = Table(
-        title=Text(f"{document['sweep_id']}: {document['status']} ({told})"), title_justify="left", title_style="bold"
+        title=Text(f"{document['sweep_id']}: {document['status']} ({states})"), title_justify="left", title_style="bold"
     )
     table.add_column("Trial", justify="right")
     for objective in objectives:
@@ -154,12 +186,12 @@ def sweep_table(document: Mapping[str, Any]) -> Table:
 
 
 def shown(value: Any) -> str:
-    """A value of an option, to four digits where it is a fraction."""
+    """A value of an option; fractions with four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _short(path: str) -> str:
-    """The last two words of a path."""
+    """The last two parts of a path."""
     return ".".join(path.split(".")[-2:])
 
 

@@ -1,35 +1,38 @@
-"""One sitting of a sweep: this process takes trials until there are none, side by side, and then confirms the best."""
+"""``gpo sweep`` in one process: it runs trials of the study side by side until none is left, then confirms the best."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from optuna.trial import FrozenTrial
+from rich.console import Console
 
-from actors.folder import Folder
 from actors.lease import LeaseLost
-from cluster.results.outputs import RunRecord
-from cluster.session.budget import Spending
+from cluster.results.run_record import RunRecord
+from cluster.runs.run import ending_recorded
+from cluster.session.budget import BudgetTracker
 from cluster.session.interrupts import run_interruptibly
-from cluster.session.preflight import explained_refusal
-from cluster.session.session import Services
+from cluster.session.session import Services, Session
 from cluster.sweep.confirmation import confirm, confirmation_document, confirmation_key
+from cluster.sweep.folder import SweepFolder
 from cluster.sweep.loading import SweepConfig
 from cluster.sweep.metrics import SweepMetrics
 from cluster.sweep.pool import ActorPool
-from cluster.sweep.progress import SweepView
+from cluster.sweep.progress import SweepProgress, SweepView, sweep_view
+from cluster.sweep.results import SweepRecord, save_sweep
+from cluster.sweep.storage import open_storage
 from cluster.sweep.study import Claim, SharedStudy, unsettled_s
-from cluster.sweep.trial import TrialNews, run_trial
+from cluster.sweep.trial import TrialRunner, TrialUpdate
 from cluster.sweep.winner import best_trial
+from cluster.tracking.tracking import tracked_sweep
 from gpo.concurrency import gather
-from gpo.errors import BudgetExhausted, ModelRefused, StorageError
+from gpo.errors import BudgetExhausted, StorageError
 from gpo.limits.gate import SETTLES_S
 from gpo.limits.messages import Spent
 
@@ -37,105 +40,120 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _STORAGE_WAITS_S = (1.0, 4.0, 10.0)
-_LOOK_S = 2.0
-"""How often others' trials are looked at while there is nothing to begin."""
-_BEATS_A_LEASE = 5
-_MOST_BEAT_S = 10.0
+_POLL_S = 2.0
+"""How often to look for trials of other processes while this one has none to start."""
+_HEARTBEATS_PER_LEASE = 5
+_HEARTBEAT_AT_MOST_S = 10.0
 
 
-@dataclass(slots=True)
-class Ending:
-    """What a sitting came to.
+def run_sweep(config: SweepConfig, folder: SweepFolder, address: str, console: Console) -> dict[str, Any]:
+    """Work on a sweep until it is over, out of budget or interrupted; the content of ``sweep.json``.
 
-    Attributes:
-        status: ``completed`` once all trials of all processes are over and, where asked for, the best is confirmed.
-        ended_by: which budget is exhausted, in words; empty while none is.
-        failures: trials that failed in this sitting, with their errors.
+    Raises:
+        ConfigError: the storage cannot be used, or holds another sweep; no cluster at the address.
+        GPOError: the sweep could not continue; all finished work is saved.
     """
-
-    status: str = "running"
-    ended_by: str = ""
-    failures: list[str] = field(default_factory=list[str])
+    storage = open_storage(config.section.storage, folder.folder)
+    study = SharedStudy(config, storage, folder.trial_url)
+    over = [
+        (trial.number, trial.state.name.lower(), trial.values[0] if trial.values else None)
+        for trial in study.trials()
+        if trial.state.is_finished()
+    ]
+    tracking = tracked_sweep(config.base.tracking, folder.sweep_id, study.objectives, folder.folder)
+    with sweep_view(console, SweepProgress(config.section.trials, over)) as view, tracking as track:
+        sweep = SweepSession(config, study, folder, view, track)
+        actors = config.section.max_parallel_trials * config.base.num_actors + 1  # one is spare
+        with Session(
+            config.together,
+            [*config.tasks, *config.holdout_tasks],
+            name=f"gpo-{folder.sweep_id}-{study.processes.me}",
+            address=address,
+            view=view,
+            num_actors=actors,
+        ) as session:
+            try:
+                with suppress(KeyboardInterrupt):  # the status says so
+                    sweep.execute(session)
+            finally:
+                view.status("Writing the report")
+                document = sweep.save(with_report=True)
+    return document
 
 
 class SweepSession:
-    """What this process does for a study.
+    """The work of this process on a study.
 
     Args:
-        folder: of the sweep.
-        earlier_s: seconds of earlier sittings in this folder.
-        saved: called every few seconds, so that a process that is killed leaves what is known.
+        track: receives all trials of the study whenever they are saved.
     """
 
     def __init__(
         self,
         config: SweepConfig,
         study: SharedStudy,
-        folder: Folder,
-        *,
-        earlier_s: float,
+        folder: SweepFolder,
         view: SweepView,
-        saved: Callable[[SweepSession], None],
+        track: Callable[[Sequence[FrozenTrial]], None],
     ) -> None:
-        self._config, self._study, self._folder, self._view, self._saved = config, study, folder, view, saved
+        self._config, self._study, self._folder, self._view, self._track = config, study, folder, view, track
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="study")
-        self._earlier_s, self._began = earlier_s, time.monotonic()
-        self._record = RunRecord(config.study, started_at=time.time())
+        self._began = time.monotonic() - folder.wall_s
+        self._record = RunRecord(config.study, started_at=time.time(), status="running")
         self._others = self._before = Spent()
         self._running: dict[int, tuple[Claim, asyncio.Task[Any]]] = {}
         self._metrics: SweepMetrics | None = None
-        self.ending = Ending()
 
     @property
     def wall_s(self) -> float:
-        """Seconds, of earlier sittings as well."""
-        return self._earlier_s + time.monotonic() - self._began
+        """Seconds of work in this folder, over all attempts."""
+        return time.monotonic() - self._began
 
     @property
     def spent(self) -> Spent:
-        """By all processes and sittings."""
+        """By all processes, over all attempts."""
         return self._others + self._own
 
     @property
     def _own(self) -> Spent:
         return self._record.reported - self._before
 
-    def execute(self, services: Callable[[], Services]) -> Ending:
-        """Work to the end, whatever the end is; trials that are not over wait for the next sitting.
+    def save(self, *, with_report: bool) -> dict[str, Any]:
+        """Save the results so far; the content of ``sweep.json``.
+
+        Raises:
+            StorageError: a file could not be written, or the study cannot be read.
+        """
+        folder, status, ended_by = self._folder, self._record.status, self._record.ended_by
+        record = SweepRecord(folder.sweep_id, status, folder.started_at, self.wall_s, self.spent, ended_by)
+        document = save_sweep(self._config, self._study, record, folder, with_report=with_report)
+        self._track(self._study.trials())
+        return document
+
+    def execute(self, session: Session) -> None:
+        """Work to the end; trials that are not over wait for the next attempt.
 
         Args:
-            services: what the work is done with; asked for once there is any.
+            session: started only if there is work to do.
 
         Raises:
             ConfigError: an endpoint refuses the key or the model.
-            GPOError: the sweep could not go on.
-            KeyboardInterrupt: it was told to stop.
+            GPOError: the sweep could not continue.
+            KeyboardInterrupt: SIGINT or SIGTERM arrived.
         """
         try:
-            self._call_now(self._beat)
-            if self._call_now(self._has_work):
-                run_interruptibly(self._work(services()))
-            self.ending.status = "completed"
-        except BudgetExhausted as exhausted:
-            self.ending.status, self.ending.ended_by = "budget_exhausted", str(exhausted)
-        except KeyboardInterrupt:
-            self.ending.status = "interrupted"
-            raise
-        except ModelRefused as refusal:
-            self.ending.status = "failed"
-            raise explained_refusal(self._config.base, refusal) from None
-        except BaseException:
-            self.ending.status = "failed"
-            raise
+            with ending_recorded(self._record, self._config.base):
+                self._call_now(self._heartbeat)
+                if self._call_now(self._has_work):
+                    run_interruptibly(self._work(session.services))
         finally:
             self._leave()
-        return self.ending
 
     def _has_work(self) -> bool:
         return not self._study.is_over() or self._unconfirmed() is not None
 
     def _unconfirmed(self) -> FrozenTrial | None:
-        """The best trial, where it is to be confirmed and was not."""
+        """The best trial, if the sweep confirms it and has not done so yet."""
         best = best_trial(self._study.trials()) if self._config.holdout is not None else None
         known = self._study.confirmation
         if best is None:
@@ -153,61 +171,56 @@ class SweepSession:
         self._thread.shutdown()
 
     async def _work(self, services: Services) -> None:
-        budget = self._config.base.budget
         self._others = self._before = await self._call(self._study.processes.others_spent)
         self._record.reported = self._before
-        account = Spending(budget, services.access, self._record)
-        left_s = account.left_s(self.wall_s)
-        await account.open()
-        self._metrics = SweepMetrics(services.metrics, budget)
+        budget = BudgetTracker(self._config.base.budget, services.access, self._record)
+        await budget.open(self.wall_s)
+        self._metrics = SweepMetrics(services.metrics, self._config.base.budget)
         await self._call(self._measure)
         pool = ActorPool(self._config.base, services)
-        beating = asyncio.create_task(self._beats(account))
+        beating = asyncio.create_task(self._send_heartbeats(budget))
         try:
-            async with asyncio.timeout(left_s) as time_left:
-                working = asyncio.create_task(self._to_end(services, pool))
+            async with budget.time_limit():
+                working = asyncio.create_task(self._run_all(services, pool))
                 try:
                     await asyncio.wait([working, beating], return_when=asyncio.FIRST_COMPLETED)
                     if beating.done():
-                        beating.result()  # over budget, or the storage is gone
+                        beating.result()  # over budget, or the storage cannot be reached
                     await working
                 finally:
                     working.cancel()
                     await asyncio.gather(working, return_exceptions=True)
-        except TimeoutError:
-            if not time_left.expired():
-                raise
-            raise BudgetExhausted(f"budget.wall_s: {budget.wall_s:g} s are over") from None
         finally:
             beating.cancel()
             await asyncio.gather(beating, return_exceptions=True)
             try:
-                await asyncio.sleep(2 * SETTLES_S)  # the last calls are accounted for before those who made them end
+                await asyncio.sleep(2 * SETTLES_S)  # the last calls are reported before the callers' processes end
             finally:
                 await pool.end()
-                await account.look()
+                await budget.update()
 
-    async def _to_end(self, services: Services, pool: ActorPool) -> None:
-        await gather(self._take_trials(services, pool) for _ in range(self._config.section.max_parallel_trials))
+    async def _run_all(self, services: Services, pool: ActorPool) -> None:
+        await gather(self._run_trials(services, pool) for _ in range(self._config.section.max_parallel_trials))
         if self._config.holdout is not None:
             await self._confirm(services, pool)
 
-    async def _take_trials(self, services: Services, pool: ActorPool) -> None:
+    async def _run_trials(self, services: Services, pool: ActorPool) -> None:
         """Run one trial after the other, until all trials of all processes are over."""
         while True:
             claim = await self._call(self._study.claim)
             if claim is None:
                 await pool.last()
-                claim = await self._taken_over()
+                claim = await self._take_over()
             if claim is None:
                 if await self._call(self._study.is_over):
                     return
-                # Others are at work. Should they die, somebody must go on with theirs.
-                await asyncio.sleep(_LOOK_S)
+                # Other processes run the rest. If one dies, its trials are taken over here.
+                await asyncio.sleep(_POLL_S)
                 continue
-            await self._run(claim, services, pool)
+            await self._run_trial(claim, services, pool)
 
-    async def _taken_over(self) -> Claim | None:
+    async def _take_over(self) -> Claim | None:
+        """Claim a trial of a dead process."""
         for number in await self._call(self._study.abandoned):
             if await self._call(self._study.bid, number):
                 await asyncio.sleep(unsettled_s(self._config.section.lease_s))
@@ -216,25 +229,24 @@ class SweepSession:
                     return claim
         return None
 
-    async def _run(self, claim: Claim, services: Services, pool: ActorPool) -> None:
-        def announce(news: TrialNews) -> None:
-            if news.outcome == "failed":
-                self.ending.failures.append(f"trial {news.number}: {news.error}")
+    async def _run_trial(self, claim: Claim, services: Services, pool: ActorPool) -> None:
+        def notify(update: TrialUpdate) -> None:
             if self._metrics is not None:
                 self._metrics.progress()
-            self._view.trial(news)
+            self._view.trial(update)
 
-        work = asyncio.create_task(run_trial(claim, self._config, self._study, services, pool, self._call, announce))
+        runner = TrialRunner(self._config, self._study, services, pool, self._call, notify)
+        work = asyncio.create_task(runner.run(claim))
         self._running[claim.number] = (claim, work)
         try:
             await work
-        except LeaseLost as other:
-            log.warning("trial %d is left to another process: %s", claim.number, other)
+        except LeaseLost as lost:
+            log.warning("trial %d is left to another process: %s", claim.number, lost)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            # Only the trial was given up: another process thought this one dead, and has it now.
+            # Only the trial was cancelled: another process took this one for dead, and now runs the trial.
         finally:
             del self._running[claim.number]
             work.cancel()
@@ -249,44 +261,42 @@ class SweepSession:
                 if await self._call(self._study.confirms):
                     break
             self._view.status("Another process confirms the best trial")
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
         if best is None:
             return
-        self._view.status("Holding the best trial against the paper's setting, on held-out tasks")
-        confirmation = await confirm(
-            self._config, best.number, dict(best.params), self._folder / "holdout", services, pool,
-            self._view.confirming,
-        )  # fmt: skip
-        key = confirmation_key(self._config, dict(best.params))
+        self._view.status("Comparing the best trial with the paper's setting on held-out tasks")
+        params, folder = dict(best.params), self._folder.folder / "holdout"
+        confirmation = await confirm(self._config, best.number, params, folder, services, pool, self._view.confirming)
+        key = confirmation_key(self._config, params)
         await self._call(self._study.confirmed, confirmation_document(confirmation, key))
 
-    async def _beats(self, account: Spending) -> None:
-        pause = min(_MOST_BEAT_S, self._config.section.lease_s / _BEATS_A_LEASE)
+    async def _send_heartbeats(self, budget: BudgetTracker) -> None:
+        pause = min(_HEARTBEAT_AT_MOST_S, self._config.section.lease_s / _HEARTBEATS_PER_LEASE)
         while True:
             await asyncio.sleep(pause)
-            await account.look()
-            self._others = await self._call(self._beat)
+            await budget.update()
+            self._others = await self._call(self._heartbeat)
             self._view.spent(self.spent)
             await self._call(self._measure)
             self._require_budget()
             for claim, work in list(self._running.values()):
                 if not await self._call(self._study.is_ours, claim):
                     work.cancel()
-            with suppress(StorageError):  # said at the end, if it is still so
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._saved, self)
+            with suppress(StorageError):  # if the problem lasts, saving at the end reports it
+                await asyncio.get_running_loop().run_in_executor(self._thread, lambda: self.save(with_report=False))
 
-    def _beat(self) -> Spent:
+    def _heartbeat(self) -> Spent:
         self._study.processes.beat(self._own)
         return self._study.processes.others_spent()
 
     def _measure(self) -> None:
         if self._metrics is not None:
-            if not self._running:  # what waits for other processes, or confirms, does not stand still
+            if not self._running:  # waiting for other processes, or confirming, counts as progress too
                 self._metrics.progress()
             self._metrics.state(self._study.trials(), self.spent, self.wall_s)
 
     def _require_budget(self) -> None:
-        """What other processes spend meanwhile, the limiter of this one does not know."""
+        """Hold the spending of all processes against the budget: the limiter knows only that of this process."""
         budget, spent = self._config.base.budget, self.spent
         for name, most, used in (
             ("calls", budget.calls, spent.calls),
@@ -297,9 +307,9 @@ class SweepSession:
                 raise BudgetExhausted(f"budget.{name}: {used:g} of {most:g} are spent, by all processes together")
 
     async def _call(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Call something on the study's thread, again where the storage is out of reach for a moment.
+        """Call a function on the study's thread, and retry while the storage cannot be reached.
 
-        All that is called may be called twice: what was done already is not done again.
+        The functions are idempotent: the storage may have done its part before the error.
         """
         loop = asyncio.get_running_loop()
         for wait_s in _STORAGE_WAITS_S:

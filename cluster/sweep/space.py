@@ -18,6 +18,7 @@ from cluster.config import RunConfig
 from cluster.config.files import laid_over
 from cluster.config.loading import validate
 from cluster.config.optimizer import OptimizerConfig
+from cluster.config.section import OptionInfo, declared
 from cluster.config.sweep import Choices, Range, Scalar
 from cluster.session.models import embedded_specs, require_room_to_decay
 from gpo.data.task import Task
@@ -27,8 +28,7 @@ Params = dict[str, Scalar]
 """Path → value; those paths alone whose conditions hold."""
 Choose = Callable[[str, BaseDistribution], Scalar]
 
-_TUNABLE = ("optimizer.", "models.optimizer.", "evaluation.racing")
-"""What may differ between trials: one evaluator and task model serve all, and only then do their scores compare."""
+_TUNABLE = tuple(path for path, field in declared(RunConfig) if OptionInfo.of(field).tunable)
 _MOST_CORNERS = 512
 _MISSING = object()
 
@@ -163,11 +163,11 @@ class Space:
 
     def _require_tunable(self, path: str) -> None:
         where = f"sweep.space.{path}"
-        if not path.startswith(_TUNABLE):
+        if not f"{path}.".startswith(tuple(f"{section}." for section in _TUNABLE)):
             raise ConfigError(
                 where,
                 "is not what trials may differ in: one task model and evaluator serve all, or scores would not compare",
-                "tune options of optimizer, models.optimizer or evaluation.racing",
+                f"tune options of: {', '.join(_TUNABLE)}",
             )
         above = next((other for other in self.options if path.startswith(f"{other}.")), None)
         if above is not None:

@@ -19,8 +19,8 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from cluster.config.section import first_difference, lasting
 from cluster.config.sweep import WilcoxonConfig
-from cluster.runs.run_folder import first_difference
 from cluster.sweep.loading import SweepConfig
 from cluster.sweep.processes import Processes
 from cluster.sweep.space import Params
@@ -323,10 +323,7 @@ class SharedStudy:
 
 def _essence(config: SweepConfig) -> dict[str, Any]:
     """What all processes of a study must agree on."""
-    section = config.section.model_dump(mode="json")
-    for free in ("trials", "max_parallel_trials", "storage", "lease_s", "study", "holdout"):
-        del section[free]
-    return json.loads(json.dumps({**config.base.model_dump(mode="json"), "sweep": section}))  # type: ignore[no-any-return]
+    return {**lasting(config.base), "sweep": lasting(config.section)}
 
 
 def _owner(trial: FrozenTrial) -> str | None:

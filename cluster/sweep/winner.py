@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite, sqrt
 from statistics import fmean, stdev
 
 from optuna.trial import FrozenTrial, TrialState
-
-from gpo.models.protocol import Usage
 
 
 def completed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -37,22 +35,6 @@ def pareto_front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         )
 
     return sorted((trial for trial in known if not is_dominated(trial)), key=losses)
-
-
-def cost(usages: Iterable[Usage]) -> tuple[float, float]:
-    """Tokens and dollars as if no completion had been cached before.
-
-    A call that the cache answered counts with what it took when it was made. Else whoever comes first would pay for the
-    initial prompts, and a setting that was tried before would be free.
-
-    Args:
-        usages: one for each role.
-    """
-    tokens = usd = 0.0
-    for usage in usages:
-        tokens += usage.prompt_tokens + usage.completion_tokens + usage.cached_tokens
-        usd += usage.cost_usd + usage.cached_usd
-    return tokens, usd
 
 
 _RESAMPLES = 9999

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from actors.folder import Folder
 from cluster.config import RunConfig
 from cluster.config.observability import TrackingConfig
-from cluster.results.outputs import RunRecord
+from cluster.config.section import options
+from cluster.results.run_record import RunRecord
 from cluster.tracking.mlflow import MlflowRun, MlflowStore, Point, Writer
 from gpo.checkpoint import Checkpoint
 from gpo.trajectory import Candidate, Trajectory
@@ -19,9 +20,6 @@ from gpo.trajectory import Candidate, Trajectory
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-_ROLES = ("task", "optimizer", "judge")
-_SECRET_OF_SAMPLING = {"extra"}
-"""Sent to the endpoint as the user wrote it; it may hold a secret."""
 _FILES = ("summary.json", "best_prompts.json", "report.html")
 _SWEEP_FILES = ("sweep.json", "report.html")
 _TESTS = ("test_initial", "test_best")
@@ -77,26 +75,12 @@ class _RunWriter:
 
 def parameters(config: RunConfig) -> dict[str, Any]:
     """The options that may affect results: path → value."""
-    known: dict[str, Any] = {
-        "tasks": ", ".join(task.name for task in config.tasks),
-        "run.seeds": list(config.run.seeds),
+    tracked = {
+        path: json.dumps(value) if isinstance(value, tuple) else value
+        for path, info, value in options(config)
+        if info.tracked and info.sensitive is None and value is not None
     }
-    for section in ("optimizer", "evaluation"):
-        known |= _flat(section, getattr(config, section).model_dump(mode="json"))
-    for role in _ROLES:
-        model = getattr(config.models, role)
-        if model is None:
-            continue
-        known[f"models.{role}"] = getattr(model, "model", "embedded")
-        sampling = model.sampling.model_dump(mode="json", exclude=_SECRET_OF_SAMPLING)
-        known |= _flat(f"models.{role}.sampling", sampling)
-    return known
-
-
-def _flat(place: str, value: Any) -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        return {path: leaf for name, below in value.items() for path, leaf in _flat(f"{place}.{name}", below).items()}
-    return {} if value is None else {place: json.dumps(value) if isinstance(value, list) else value}
+    return {"tasks": ", ".join(task.name for task in config.tasks), **tracked}
 
 
 def _points(trajectory: Trajectory, begin: int) -> Iterator[Point]:

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 from uuid import uuid4
 
 from gpo.context import current_caller
 from gpo.errors import BudgetExhausted, OutOfReach, Part
-from gpo.events import Request
 from gpo.limits.fair_queue import FairQueue
 from gpo.limits.limiter import Limiter
 from gpo.limits.messages import LEASE_S, Grant, Pool, Report, Spent
 from gpo.models.protocol import Usage
-from gpo.process import ProcessIdentity
+from gpo.process import PicklesFieldsOnly, ProcessIdentity
 
 log = logging.getLogger(__name__)
 
@@ -39,40 +34,62 @@ _SILENCE_S = 15.0
 _FIRST_COMPLETION_TOKENS = 256
 
 
-@dataclass(frozen=True)
-class Gate:
-    """Lets calls through as the limiter grants it. Holds nothing until its first call, so it pickles.
+@dataclass(slots=True)
+class Admission:
+    """A request that was let through.
 
-    A place is taken without asking anybody while the gate has one; the limiter is asked for many at once.
+    Attributes:
+        caller: whose request it is.
+        expected_tokens: tokens that the request probably takes, prompt and completion together.
+        version: version of the endpoint's limit when the request started.
+        usage: what the request cost, once it is answered.
+        was_refused: whether the endpoint said that there are too many requests.
+        retry_after_s: how long the endpoint then asked to wait, in seconds.
+    """
+
+    caller: str
+    expected_tokens: float
+    version: int = 0
+    usage: Usage | None = None
+    was_refused: bool = False
+    retry_after_s: float = 0.0
+
+    def refused(self, retry_after_s: float) -> None:
+        """Note that the endpoint said that there are too many requests."""
+        self.was_refused, self.retry_after_s = True, retry_after_s
+
+
+@dataclass(frozen=True)
+class Gate(PicklesFieldsOnly):
+    """Lets requests through as the limiter grants it; callers (see ``gpo.context``) take turns.
+
+    It asks the limiter for many requests at once, so most pass without a message. A gate holds nothing before its first
+    request.
     """
 
     limiter: Limiter
     pool: Pool
 
-    @asynccontextmanager
-    async def admitted(self, prompt_characters: int = 0, max_tokens: int | None = None) -> AsyncIterator[Admission]:
-        """A place for one call, once it is this call's turn; given up at the end of the block.
-
-        Callers are told apart by ``gpo.context``, and served in turn.
+    async def enter(self, prompt_characters: int = 0, max_tokens: int | None = None) -> Admission:
+        """Wait until a request may start; ``leave`` must follow.
 
         Args:
-            prompt_characters: length of what is sent.
-            max_tokens: bound on what is generated, where there is one.
+            prompt_characters: length of the prompt.
+            max_tokens: bound on generated tokens, if there is one.
 
         Raises:
-            BudgetExhausted: nothing may be called any more.
-            OutOfReach: the limiter was, for a minute.
+            BudgetExhausted: the budget allows no further request.
+            OutOfReach: the limiter does not answer for a minute.
         """
-        live, owner = self._live, current_caller.get()
-        admission = Admission(live.version, prompt_characters / 4 + live.expected_completion(max_tokens))
-        request = Request(self.pool, owner)
-        await request.admitted(live.enter(owner, admission.expected_tokens))
-        admission.version = live.version
-        try:
-            yield admission
-        finally:
-            live.leave(owner, admission)
-            request.ended(admission.usage, was_refused=admission.was_refused, error=sys.exception())
+        live = self._live
+        expected_tokens = prompt_characters / 4 + live.expected_completion(max_tokens)
+        admission = Admission(current_caller.get(), expected_tokens)
+        await live.enter(admission)
+        return admission
+
+    def leave(self, admission: Admission) -> None:
+        """End a request that ``enter`` let through; the admission says what became of it."""
+        self._live.leave(admission)
 
     @property
     def _live(self) -> _Live:
@@ -83,36 +100,6 @@ class Gate:
                 live.succeed(before)
             self.__dict__["_in_use"] = live
         return live
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_in_use"}
-
-
-@dataclass(slots=True)
-class Admission:
-    """One call under way.
-
-    Attributes:
-        version: of the endpoint's limit when it began.
-        expected_tokens: that it was reckoned to take.
-        usage: what it cost; ``None`` where it was not answered.
-        was_refused: whether the endpoint said that it was too many.
-        retry_after_s: what the endpoint asked for then.
-    """
-
-    version: int
-    expected_tokens: float
-    usage: Usage | None = None
-    was_refused: bool = False
-    retry_after_s: float = 0.0
-
-    def answered(self, usage: Usage) -> None:
-        """The call was answered, and cost this."""
-        self.usage = usage
-
-    def refused(self, retry_after_s: float) -> None:
-        """The endpoint said that it was too many."""
-        self.was_refused, self.retry_after_s = True, retry_after_s
 
 
 class _Live:
@@ -154,11 +141,13 @@ class _Live:
         """Tokens that a reply is expected to have: as many as those before it, or what it may have at most."""
         return self._completion_tokens or min(max_tokens or _FIRST_COMPLETION_TOKENS, _FIRST_COMPLETION_TOKENS)
 
-    async def enter(self, owner: str, expected_tokens: float) -> None:
+    async def enter(self, admission: Admission) -> None:
         """Wait for a place, and take it."""
+        owner, expected_tokens = admission.caller, admission.expected_tokens
         self._tokens_each += (expected_tokens - self._tokens_each) * (0.1 if self._tokens_each else 1.0)
         if not self._num_waiting and self._may_begin():
             self._begin(owner)
+            admission.version = self.version
             return
         place: asyncio.Future[None] = self._loop.create_future()
         self._waiting.push(owner, place)
@@ -174,10 +163,11 @@ class _Live:
                 self._permits += self._pool.needs_permits
                 self._admit()
             raise
+        admission.version = self.version
 
-    def leave(self, owner: str, admission: Admission) -> None:
+    def leave(self, admission: Admission) -> None:
         """Give the place up, with what became of the call."""
-        self._end(owner)
+        self._end(admission.caller)
         used = 0
         if admission.usage is not None:
             usage = admission.usage

@@ -65,6 +65,10 @@ class LocalLimiter:
         self._limiter = LimiterState(clock)
         self._news: tuple[asyncio.AbstractEventLoop | None, asyncio.Event] = (None, asyncio.Event())
 
+    def __reduce__(self) -> tuple[type[LocalLimiter], tuple[Callable[[], float]]]:
+        # A limiter holds for the gates that share the object: in another process, a copy starts without any.
+        return type(self), (self._clock,)
+
     @property
     def is_idle(self) -> bool:
         """Whether nobody holds anything."""

@@ -11,9 +11,11 @@ from hashlib import blake2b
 from typing import Any
 
 from gpo.cache.store import CompletionStore, Missing
+from gpo.context import current_caller
 from gpo.errors import ModelUnavailable
-from gpo.events import looked_up
+from gpo.events import observer
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage
+from gpo.process import PicklesFieldsOnly
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.25
 
@@ -41,7 +43,7 @@ def completion_key(identity: Mapping[str, Any], messages: Sequence[Message], sam
 
 
 @dataclass(frozen=True)
-class CachedModel:
+class CachedModel(PicklesFieldsOnly):
     """A chat model before which a store stands; see ``gpo.models.protocol.ChatModel``.
 
     What is repeatable is asked once: later calls get the stored reply, and calls at the same time one and the same.
@@ -80,7 +82,10 @@ class CachedModel:
                 flight.task.cancel()
                 if self._flights.get(key) is flight:
                     del self._flights[key]
-        return looked_up(self.role, reply if flight.is_first() else _hit(reply))
+        if not flight.is_first():
+            reply = _hit(reply)
+        observer().cache_lookup(self.role, current_caller.get(), is_hit=reply.usage.cached > 0)
+        return reply
 
     async def _fetched(self, key: bytes, messages: Sequence[Message], sampling: Sampling) -> Completion:
         pause_s = _FIRST_PAUSE_S
@@ -100,9 +105,6 @@ class CachedModel:
     @cached_property
     def _flights(self) -> dict[bytes, _Flight]:
         return {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_flights"}
 
 
 @dataclass(slots=True)

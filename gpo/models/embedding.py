@@ -1,28 +1,53 @@
-"""Sentence embeddings without a network or torch: the static word vectors that the package ``wordllama`` ships."""
+"""Sentence embeddings: from an endpoint, or from word vectors without a network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gpo.models.protocol import EmbeddingModel
+
+_MAX_BATCH_SIZE = 64
+"""Texts in one request: some endpoints refuse many, and the reply must stay within bounds."""
+
+
+@dataclass(frozen=True)
+class CachedEmbedder:
+    """Embeddings from a model, which is asked for each text once per process."""
+
+    model: EmbeddingModel
+    _vectors: dict[str, Sequence[float]] = field(default_factory=dict[str, Sequence[float]], repr=False, compare=False)
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        """One vector per text; see ``gpo.models.protocol.Embedder``."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._vectors]
+        for start in range(0, len(missing), _MAX_BATCH_SIZE):
+            batch = missing[start : start + _MAX_BATCH_SIZE]
+            embeddings = await self.model.embed_batch(batch)
+            self._vectors.update(zip(batch, embeddings.vectors, strict=True))
+        return [self._vectors[text] for text in texts]
+
 
 @dataclass(frozen=True, slots=True)
 class StaticEmbedder:
-    """Mean of 256-dimensional token vectors; loaded once a process. See ``benchmarks.paraphrases``."""
+    """Mean of the 256-dimensional token vectors that the package ``wordllama`` ships; needs no network and no torch.
+
+    ``benchmarks.paraphrases`` measures its quality.
+    """
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         """One vector per text; see ``gpo.models.protocol.Embedder``. Never fails and never waits."""
-        return vectors().embed(list(texts)) if texts else []
+        return word_vectors().embed(list(texts)) if texts else []
 
 
 @cache
-def vectors() -> Any:
-    """Load the word vectors, which takes half a second; once a process."""
+def word_vectors() -> Any:
+    """The word vectors, loaded once per process, which takes half a second."""
     import wordllama
 
-    # The package looks for its files in a cache folder and downloads what it misses; its own folder has them all.
-    own_folder = Path(wordllama.__file__).parent
-    return wordllama.WordLlama.load(cache_dir=own_folder, disable_download=True)
+    # The package looks for its files in a cache folder and downloads missing ones; its own folder has all of them.
+    package_folder = Path(wordllama.__file__).parent
+    return wordllama.WordLlama.load(cache_dir=package_folder, disable_download=True)

@@ -1,26 +1,28 @@
-"""Chat and embedding models behind any endpoint that speaks the OpenAI API, through the ``openai`` client."""
+"""Models behind any endpoint that speaks the OpenAI API."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
+from gpo.limits.gate import Gate
+from gpo.limits.limiter import LocalLimiter
+from gpo.limits.messages import Pool
 from gpo.models.endpoint import Endpoint
-from gpo.models.protocol import Completion, Message, Sampling
+from gpo.models.limited import LimitedModel
+from gpo.models.protocol import Completion, Embeddings, Message, Sampling
 from gpo.models.replies import ChatReply, EmbeddingReply
-
-_TEXTS_AT_ONCE = 64
-"""Texts in one request for embeddings: some endpoints refuse many, and the reply must stay within bounds."""
+from gpo.models.retrying import RetryingModel, RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class OpenAICompatibleModel:
-    """A chat model behind an endpoint.
+class OpenAIModel:
+    """A model behind an endpoint. Each call sends one request, whatever the limits, and repeats none.
 
     Args:
         completion_limit: the field that bounds generated tokens: ``max_tokens``, which all servers know, or
-            ``max_completion_tokens``, which OpenAI's newer models insist on.
+            ``max_completion_tokens``, which OpenAI's newer models require.
     """
 
     endpoint: Endpoint
@@ -28,16 +30,6 @@ class OpenAICompatibleModel:
 
     async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """Reply to a conversation; see ``gpo.models.protocol.ChatModel``."""
-        reply, retries = await self.endpoint.attempt(
-            lambda: self._request(messages, sampling),
-            lambda reply: reply.cost(self.endpoint.price),
-            prompt_characters=sum(len(message["content"]) for message in messages),
-            max_tokens=sampling.max_tokens,
-        )
-        usage = replace(reply.cost(self.endpoint.price), retries=retries)
-        return Completion(text=reply.text, truncated=reply.is_truncated, usage=usage)
-
-    async def _request(self, messages: Sequence[Message], sampling: Sampling) -> ChatReply:
         settings: dict[str, Any] = {
             "temperature": sampling.temperature,
             self.completion_limit: sampling.max_tokens,
@@ -45,34 +37,34 @@ class OpenAICompatibleModel:
             "seed": sampling.seed,
             "stop": list(sampling.stop) or None,
         }
-        asked = {name: value for name, value in settings.items() if value is not None}
-        body = {"model": self.endpoint.model, "messages": list(messages), **asked, **sampling.extra}
-        return ChatReply.read(await self.endpoint.post("/chat/completions", body), self.endpoint.masked)
+        given = {name: value for name, value in settings.items() if value is not None}
+        body = {"model": self.endpoint.model, "messages": list(messages), **given, **sampling.extra}
+        reply = await self.endpoint.request("/chat/completions", body, ChatReply)
+        return Completion(reply.text, reply.cost(self.endpoint.price), reply.is_truncated)
+
+    async def embed_batch(self, texts: Sequence[str]) -> Embeddings:
+        """Embed texts; see ``gpo.models.protocol.EmbeddingModel``."""
+        body = {"model": self.endpoint.model, "input": list(texts), "encoding_format": "float"}
+        reply = await self.endpoint.request("/embeddings", body, EmbeddingReply, num_texts=len(texts))
+        return Embeddings([row.embedding for row in reply.data], reply.cost(self.endpoint.price))
 
 
-@dataclass(frozen=True)
-class OpenAICompatibleEmbedder:
-    """Sentence embeddings from an endpoint; each text is asked for once per process."""
+def openai_model(
+    endpoint: Endpoint,
+    gate: Gate | None = None,
+    retries: RetryPolicy | None = None,
+    completion_limit: str = "max_tokens",
+) -> RetryingModel:
+    """The model behind an endpoint, with limits and retries.
 
-    endpoint: Endpoint
-    _known: dict[str, list[float]] = field(default_factory=dict[str, list[float]], repr=False, compare=False)
-
-    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """One vector per text; see ``gpo.models.protocol.Embedder``."""
-        missing = [text for text in dict.fromkeys(texts) if text not in self._known]
-        for start in range(0, len(missing), _TEXTS_AT_ONCE):
-            await self._learn(missing[start : start + _TEXTS_AT_ONCE])
-        return [self._known[text] for text in texts]
-
-    async def _learn(self, texts: list[str]) -> None:
-        reply, _ = await self.endpoint.attempt(
-            lambda: self._request(texts),
-            lambda reply: reply.cost(self.endpoint.price),
-            prompt_characters=sum(map(len, texts)),
-            max_tokens=1,
-        )
-        self._known.update(zip(texts, (row.embedding for row in reply.data), strict=True))
-
-    async def _request(self, texts: list[str]) -> EmbeddingReply:
-        body = {"model": self.endpoint.model, "input": texts, "encoding_format": "float"}
-        return EmbeddingReply.read(await self.endpoint.post("/embeddings", body), len(texts))
+    Args:
+        gate: lets requests through; ``None`` limits this process alone, to the endpoint's ``max_concurrency``.
+        retries: ``None`` is the default policy.
+        completion_limit: see ``OpenAIModel``.
+    """
+    retries = retries or RetryPolicy()
+    if gate is None:
+        limit = endpoint.max_concurrency
+        gate = Gate(LocalLimiter(), Pool(endpoint.base_url, endpoint.model, limit, limit))
+    limited = LimitedModel(OpenAIModel(endpoint, completion_limit), gate, retries.max_backoff_s)
+    return RetryingModel(limited, retries, gate.pool)

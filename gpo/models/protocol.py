@@ -1,4 +1,4 @@
-"""What the algorithm needs of a language model: one reply to one conversation."""
+"""What the algorithm needs of models: replies to conversations, and embeddings of texts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ class Message(TypedDict):
 class Sampling:
     """How a reply is drawn. ``None`` leaves a setting to the endpoint.
 
-    ``temperature`` is in [0, 2], ``max_tokens`` counts generated tokens, ``top_p`` is in (0, 1], ``extra`` holds
-    fields that only some endpoints know (``min_p``, ``top_k``) and is sent as it is. ``seed`` makes a reply
-    repeatable where the endpoint supports it.
+    Attributes:
+        temperature: in [0, 2].
+        max_tokens: bound on generated tokens.
+        top_p: in (0, 1].
+        stop: strings at which generation stops.
+        extra: further fields of the request, which only some endpoints know (``min_p``, ``top_k``).
+        seed: makes a reply repeatable where the endpoint supports it.
     """
 
     temperature: float | None = None
@@ -41,13 +45,18 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What calls cost. All are counts but ``cost_usd``; a sum of usages is the usage of the whole.
+    """What calls cost. The sum of usages is the usage of all calls together.
 
-    ``requests`` counts calls answered by the endpoint, ``cached`` calls answered without it, ``retries`` attempts that
-    failed and were repeated, ``failures`` calls given up. Of the requests, ``empty`` counts those without text in the
-    reply, ``truncated`` those whose reply was cut off, and ``unmetered`` those of which the endpoint does not say, or
-    does not say sensibly, how many tokens they took; their tokens count as 0. ``cached_tokens`` and ``cached_usd`` are
-    what the cached calls took when they were made, prompt and completion together.
+    Attributes:
+        requests: calls that the endpoint answered.
+        cached: calls that were answered without it.
+        retries: requests that failed and were repeated.
+        failures: calls that were given up.
+        prompt_tokens, completion_tokens: sent and generated.
+        cost_usd: in dollars.
+        empty, truncated: requests whose reply has no text, or was cut off.
+        unmetered: requests for which the endpoint reports no plausible number of tokens; they count as 0 tokens.
+        cached_tokens, cached_usd: what the cached calls cost when they were made, prompt and completion together.
     """
 
     requests: int = 0
@@ -82,20 +91,26 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One reply. ``truncated`` says that it ended at ``max_tokens``, not where the model stopped by itself."""
+    """One reply; ``truncated`` if generation ended at ``max_tokens`` rather than where the model stopped."""
 
     text: str
     usage: Usage
     truncated: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One vector per text, all of one length D ≥ 1, in the order of the texts."""
+
+    vectors: Sequence[Sequence[float]]
+    usage: Usage
+
+
 class ChatModel(Protocol):
     """A language model behind a chat interface."""
 
     async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
-        """Reply to a conversation.
-
-        An empty reply is a reply: ``text`` is then ``""``.
+        """Reply to a conversation. A reply without text is a reply: ``text`` is then ``""``.
 
         Raises:
             ModelUnavailable: after bounded retries.
@@ -104,11 +119,28 @@ class ChatModel(Protocol):
         ...
 
 
+class EmbeddingModel(Protocol):
+    """A model that embeds a limited number of texts at once."""
+
+    async def embed_batch(self, texts: Sequence[str]) -> Embeddings:
+        """Embed texts, in one request.
+
+        Raises:
+            ModelUnavailable: after bounded retries.
+            ModelRefused: at once.
+        """
+        ...
+
+
+class Model(ChatModel, EmbeddingModel, Protocol):
+    """Everything that an endpoint offers. The models that add limits and retries take one and are one."""
+
+
 class Embedder(Protocol):
-    """Maps texts to vectors whose cosine says how alike the texts are in meaning."""
+    """Maps texts to vectors whose cosine measures how similar the texts are in meaning."""
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """One vector per text, all of one length D ≥ 1, in the order of the texts; for no texts, no vectors.
+        """One vector per text, all of one length D ≥ 1, in the order of the texts; no vectors for no texts.
 
         Raises:
             ModelUnavailable: after bounded retries.

@@ -1,13 +1,15 @@
-"""What an endpoint replies, read by the rules of DESIGN.md's "Bad replies".
+"""Reading an endpoint's replies, which may be incomplete or malformed.
 
-The ``openai`` client's own types let any reply through, and fail where it is read.
+What is needed must be there; what is only nice to have is left out where it makes no sense. The ``openai`` client's own
+types accept any reply, and fail where a field is used.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Self, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -22,23 +24,32 @@ from pydantic import (
 )
 from pydantic import ValidatorFunctionWrapHandler as Next
 
-from gpo.models.endpoint import Price
 from gpo.models.protocol import Usage
 
 MAX_REPLY_CHARACTERS = 100_000
-"""A longer text is cut there, and counts as truncated: it would be graded, shown to models and saved."""
+"""A longer text is cut there and counts as truncated, since it would be graded, shown to models and saved."""
 
-_MAX_MENDED_BYTES = 1_000_000
-"""Python's own reader takes a hundred times a body's size of memory."""
+_MAX_REPAIRED_BYTES = 1_000_000
+"""Python's own JSON parser needs memory of a hundred times a body's size."""
 
 _MAX_TOKENS = 1_000_000_000
-"""No call takes more; sums of what is below never overflow in a file."""
+"""No call needs more; below this bound, sums do not overflow in a file."""
 
-_T = TypeVar("_T", bound=BaseModel)
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Dollars per million tokens."""
+
+    prompt: float = 0.0
+    completion: float = 0.0
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Dollars for one call."""
+        return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6
 
 
 def _or_none(value: Any, read: Next) -> Any:
-    # A reply that was paid for is not thrown away because a figure beside it makes no sense.
+    # A reply that was paid for is used even if a number beside it makes no sense.
     try:
         return read(value)
     except ValidationError:
@@ -46,7 +57,7 @@ def _or_none(value: Any, read: Next) -> Any:
 
 
 def _joined_parts(content: Any) -> Any:
-    """The text of a content that is a list of parts; parts of other kinds (pictures, thoughts) are left out."""
+    """The text of a content that is a list of parts, without parts of other kinds (pictures, thoughts)."""
     if not isinstance(content, list):
         return content
     texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type", "text") == "text"]
@@ -74,46 +85,59 @@ class _Usage(BaseModel):
     prompt_tokens: _Tokens = None
     completion_tokens: _Tokens = None
 
-    def cost(self, price: Price) -> Usage:
-        """Of one request; of what is not known, nothing."""
-        sent, generated = self.prompt_tokens or 0, self.completion_tokens or 0
-        return Usage(requests=1, prompt_tokens=sent, completion_tokens=generated, cost_usd=price.of(sent, generated))
 
+class Reply(BaseModel):
+    """The body of a successful reply."""
 
-class ChatReply(BaseModel):
-    """A reply to a conversation: the first of its choices."""
-
-    choices: Annotated[list[_Choice], Field(min_length=1), FailFast()]
     usage: Annotated[_Usage | None, WrapValidator(_or_none)] = None
 
     @classmethod
-    def read(cls, body: bytes, mask: Callable[[str], str] | None = None) -> Self:
-        """The reply in a body.
+    def read(cls, body: bytes, **context: Any) -> Self:
+        """Parse a body.
 
         Args:
-            mask: takes a secret out of what was said, before any of it is used.
+            context: what the validators of the kind of reply need.
 
         Raises:
-            ValidationError: there is none.
+            ValidationError: the body is not such a reply.
         """
-        return _read(cls, body, {"mask": mask})
+        try:
+            return cls.model_validate_json(body, context=context)
+        except ValidationError as error:
+            if len(body) > _MAX_REPAIRED_BYTES or error.errors()[0]["type"] != "json_invalid":
+                raise
+            return cls.model_validate_json(_repaired(body) or body, context=context)
+
+    def cost(self, price: Price) -> Usage:
+        """What the request cost; numbers that the endpoint does not report count as 0."""
+        usage = self.usage or _Usage()
+        sent, generated = usage.prompt_tokens or 0, usage.completion_tokens or 0
+        return Usage(requests=1, prompt_tokens=sent, completion_tokens=generated, cost_usd=price.of(sent, generated))
+
+
+class ChatReply(Reply):
+    """A reply to a conversation: the first of its choices.
+
+    The context of ``read`` may have ``mask``, a function that removes a secret from the text before it is used.
+    """
+
+    choices: Annotated[list[_Choice], Field(min_length=1), FailFast()]
 
     @property
     def text(self) -> str:
-        """What was said; empty where nothing was."""
+        """The generated text; may be empty."""
         return (self.choices[0].message.content or "")[:MAX_REPLY_CHARACTERS]
 
     @property
     def is_truncated(self) -> bool:
-        """Whether it ended at a bound on tokens or characters."""
+        """Whether the text ends at a bound on tokens or characters."""
         choice = self.choices[0]
         return choice.finish_reason == "length" or len(choice.message.content or "") > MAX_REPLY_CHARACTERS
 
     def cost(self, price: Price) -> Usage:
-        """What the request cost, and what is to be counted of the reply."""
-        said = self.usage or _Usage()
-        cost = said.cost(price)
-        empty, unmetered = not self.text.strip(), said.prompt_tokens is None or said.completion_tokens is None
+        """What the request cost, and which flaws its reply has."""
+        cost, usage = super().cost(price), self.usage or _Usage()
+        empty, unmetered = not self.text.strip(), usage.prompt_tokens is None or usage.completion_tokens is None
         if not (empty or unmetered or self.is_truncated):
             return cost
         return cost + Usage(empty=int(empty), truncated=int(self.is_truncated), unmetered=int(unmetered))
@@ -123,50 +147,31 @@ class _Embedding(BaseModel):
     embedding: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1), FailFast()]
 
 
-class EmbeddingReply(BaseModel):
-    """Embeddings of texts, all of one length, in the order of the texts."""
+class EmbeddingReply(Reply):
+    """Embeddings of texts, all of one length, in the order of the texts.
+
+    The context of ``read`` has ``num_texts``, the number of texts that were sent.
+    """
 
     data: Annotated[list[_Embedding], FailFast()]
-    usage: Annotated[_Usage | None, WrapValidator(_or_none)] = None
-
-    @classmethod
-    def read(cls, body: bytes, num_texts: int) -> Self:
-        """The embeddings in a body.
-
-        Raises:
-            ValidationError: there are none, or not one for each text.
-        """
-        return _read(cls, body, {"num_texts": num_texts})
 
     @model_validator(mode="after")
     def _one_for_each_text(self, info: ValidationInfo) -> Self:
-        if info.context and len(self.data) != info.context["num_texts"]:
-            raise ValueError("holds another number of embeddings than of texts")
+        context: Mapping[str, Any] = info.context or {}
+        if len(self.data) != context.get("num_texts", len(self.data)):
+            raise ValueError("the numbers of embeddings and of texts differ")
         if len({len(row.embedding) for row in self.data}) > 1:
-            raise ValueError("holds embeddings of several lengths")
+            raise ValueError("the embeddings have several lengths")
         return self
 
-    def cost(self, price: Price) -> Usage:
-        """What the request cost."""
-        return (self.usage or _Usage()).cost(price)
 
+def _repaired(body: bytes) -> bytes | None:
+    """The JSON without unpaired surrogates and raw control characters in strings; ``None`` if it is not JSON.
 
-def _read(kind: type[_T], body: bytes, context: Mapping[str, Any]) -> _T:
-    try:
-        return kind.model_validate_json(body, context=context)
-    except ValidationError as error:
-        if len(body) > _MAX_MENDED_BYTES or error.errors()[0]["type"] != "json_invalid":
-            raise
-        return kind.model_validate_json(_mended(body) or body, context=context)
-
-
-def _mended(body: bytes) -> bytes | None:
-    """The same without halves of characters and raw control characters in texts; ``None`` where it is no JSON.
-
-    That is in UTF-8, with or without a mark of byte order; nothing else is JSON.
+    JSON is UTF-8, with or without a byte order mark.
     """
     try:
-        # Of bytes, it would guess the encoding.
+        # Given bytes, the parser would guess the encoding.
         document = json.loads(body.decode("utf-8-sig", "surrogatepass"), strict=False)
         return json.dumps(document, ensure_ascii=False).encode(errors="replace")
     except (ValueError, RecursionError):

@@ -1,96 +1,110 @@
-"""Trying a call again."""
+"""A model that repeats failed requests."""
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import tenacity
+from gpo.context import current_caller, is_retry
+from gpo.errors import ModelRefused, ModelUnavailable
+from gpo.events import observer
+from gpo.limits.messages import Pool
+from gpo.models.protocol import Completion, Embeddings, Message, Model, Sampling
 
-from gpo.errors import ModelUnavailable
+_Reply = TypeVar("_Reply", Completion, Embeddings)
 
-_T = TypeVar("_T")
-
-_SOON_S = 0.5
-"""An endpoint that asks for a shorter wait, or none, is not asked again and again without growing ones."""
-_AWAY_S = 5.0
-"""Longest wait where the endpoint is away: it shall not stand idle for a minute when it is back."""
+_FIRST_BACKOFF_S = 0.5
+_MAX_AWAY_BACKOFF_S = 5.0
+"""Longest wait for an endpoint that does not run, so that it is not idle for a minute once it is back."""
+_SHORT_RETRY_AFTER_S = 0.5
+"""Where the endpoint asks for less, the wait still grows with each failure."""
 _JITTER = 0.1
-"""Added to a wait that the endpoint asked for, as a share of it: those who were refused together shall not come back
-together."""
+"""Random share added to a ``Retry-After``, so that requests that were refused together do not return together."""
 
 
 @dataclass(frozen=True, slots=True)
-class Retries:
-    """When to try again, and when to give up.
+class RetryPolicy:
+    """When to repeat a failed request, and when to give up.
+
+    A failure says nothing about the request itself if the endpoint was too busy (HTTP 429) or did not run. Such
+    failures are bounded by time, all others by number.
 
     Attributes:
-        max_attempts: tries of one call in all, ≥ 1, but for those that were only one too many at the time, or met no
-            endpoint.
-        patience_s: how long these are tried again, in seconds of waiting; tries of the other kinds in between do not
-            begin it anew.
-        max_backoff_s: longest wait between two tries, in seconds; a longer ``Retry-After`` is cut to it.
+        max_attempts: requests for one call, ≥ 1, not counting those that met a busy or absent endpoint.
+        patience_s: how long to repeat requests that met a busy or absent endpoint: the sum of all waits, in seconds.
+        max_backoff_s: longest wait between two requests, in seconds; a longer ``Retry-After`` is cut to it.
     """
 
-    max_attempts: int
-    patience_s: float
-    max_backoff_s: float
+    max_attempts: int = 6
+    patience_s: float = 300.0
+    max_backoff_s: float = 60.0
 
-    async def of(self, call: Callable[[], Awaitable[_T]]) -> tuple[_T, int]:
-        """What the call returns, and how many retries that took.
+    def wait_s(self, failures: Sequence[ModelUnavailable], waited_s: float) -> float | None:
+        """Seconds to wait before the next request; ``None`` to give up.
 
-        A transient failure is followed by a jittered wait, which grows exponentially or is the endpoint's own
-        ``Retry-After``.
+        The wait is the endpoint's ``Retry-After``, or else random with an exponentially growing bound.
 
-        Raises:
-            ModelUnavailable: the last one, with the number of retries, once it is given up.
-            ModelRefused: at once.
+        Args:
+            failures: of this call so far; at least one.
+            waited_s: sum of the waits so far; time in a queue does not count.
         """
-        try:
-            return await call(), 0  # nearly always, and tenacity takes its time
-        except ModelUnavailable as failure:
-            failures = [failure]
-        tries = 0
+        last = failures[-1]
+        if sum(not _is_endpoint_busy(failure) for failure in failures) >= self.max_attempts:
+            return None
+        if _is_endpoint_busy(last) and waited_s > self.patience_s:
+            return None
+        max_s = min(_MAX_AWAY_BACKOFF_S, self.max_backoff_s) if last.is_away else self.max_backoff_s
+        backoff_s = random.uniform(0, min(_FIRST_BACKOFF_S * 2.0 ** min(len(failures) - 1, 50), max_s))
+        if last.retry_after_s is None:
+            return backoff_s
+        retry_after_s = min(last.retry_after_s, self.max_backoff_s) * (1 + _JITTER * random.random())
+        return retry_after_s if last.retry_after_s >= _SHORT_RETRY_AFTER_S else max(retry_after_s, backoff_s)
 
-        async def attempt() -> _T:
-            nonlocal tries
-            tries += 1
-            if tries == 1:
-                raise failures[0]
+
+def _is_endpoint_busy(failure: ModelUnavailable) -> bool:
+    return failure.too_many or failure.is_away
+
+
+@dataclass(frozen=True, slots=True)
+class RetryingModel:
+    """Repeats requests that failed transiently, and counts the retries in the usage.
+
+    Args:
+        pool: what is called, for events.
+    """
+
+    model: Model
+    policy: RetryPolicy
+    pool: Pool
+
+    async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        """Reply to a conversation; see ``gpo.models.protocol.ChatModel``."""
+        return await self._answered(lambda: self.model.complete(messages, sampling))
+
+    async def embed_batch(self, texts: Sequence[str]) -> Embeddings:
+        """Embed texts; see ``gpo.models.protocol.EmbeddingModel``."""
+        return await self._answered(lambda: self.model.embed_batch(texts))
+
+    async def _answered(self, request: Callable[[], Awaitable[_Reply]]) -> _Reply:
+        failures: list[ModelUnavailable] = []
+        waited_s = 0.0
+        while True:
+            is_retry.set(bool(failures))
             try:
-                return await call()
+                reply = await request()
+            except ModelRefused:
+                observer().call_failed(self.pool, current_caller.get(), is_final=True)
+                raise
             except ModelUnavailable as failure:
                 failures.append(failure)
-                raise
-
-        retrying = tenacity.AsyncRetrying(
-            stop=lambda state: self._is_enough(failures, state),
-            wait=lambda state: self._wait_s(failures, state),
-            retry=tenacity.retry_if_exception_type(ModelUnavailable),
-            reraise=True,
-        )
-        try:
-            return await retrying(attempt), len(failures)
-        except ModelUnavailable as failure:
-            raise ModelUnavailable(str(failure), len(failures) - 1, is_away=failure.is_away) from None
-
-    def _is_enough(self, failures: list[ModelUnavailable], state: tenacity.RetryCallState) -> bool:
-        counted = sum(not _says_nothing_of_the_call(failure) for failure in failures)
-        # Not the time in our own queue.
-        is_out_of_patience = state.idle_for > self.patience_s
-        return counted >= self.max_attempts or (_says_nothing_of_the_call(failures[-1]) and is_out_of_patience)
-
-    def _wait_s(self, failures: list[ModelUnavailable], state: tenacity.RetryCallState) -> float:
-        longest_s = min(_AWAY_S, self.max_backoff_s) if failures[-1].is_away else self.max_backoff_s
-        backoff = float(tenacity.wait_random_exponential(multiplier=0.5, max=longest_s)(state))
-        asked = failures[-1].retry_after_s
-        if asked is None:
-            return backoff
-        waits = min(asked, self.max_backoff_s) * (1 + _JITTER * random.random())
-        return waits if asked >= _SOON_S else max(waits, backoff)
-
-
-def _says_nothing_of_the_call(failure: ModelUnavailable) -> bool:
-    return failure.too_many or failure.is_away
+                wait_s = self.policy.wait_s(failures, waited_s)
+                if wait_s is None:
+                    observer().call_failed(self.pool, current_caller.get(), is_final=False)
+                    raise ModelUnavailable(str(failure), len(failures) - 1, is_away=failure.is_away) from None
+            else:
+                return replace(reply, usage=replace(reply.usage, retries=len(failures))) if failures else reply
+            await asyncio.sleep(wait_s)
+            waited_s += wait_s

@@ -1,20 +1,20 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from benchmarks import saturation
 from benchmarks.measuring.access_log import read_log, traffic
-from benchmarks.measuring.ours import CANDIDATES
+from benchmarks.measuring.subjects import CANDIDATES
+from tests.paths import read_json
 
 
 @pytest.mark.slow
-def test_saturation_runs_and_its_numbers_add_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_numbers_of_the_saturation_benchmark_add_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert saturation.main(["--quick", "--only", "one", "--folder", str(tmp_path)]) == 0
-    outcome = json.loads((tmp_path / "outcomes.jsonl").read_text("utf-8"))
-    summary = json.loads((tmp_path / "one" / "results" / "summary.json").read_text("utf-8"))
+    outcome = read_json(tmp_path / "outcomes.jsonl")
+    summary = read_json(tmp_path / "one" / "results" / "summary.json")
     seen = traffic(read_log(tmp_path / "one" / "access.jsonl"))
     assert seen is not None
     assert outcome["calls"] == seen.calls == sum(usage["requests"] for usage in summary["llm"].values())
@@ -24,7 +24,7 @@ def test_saturation_runs_and_its_numbers_add_up(tmp_path: Path, capsys: pytest.C
     assert outcome["busy"] == pytest.approx(outcome["physical_s"] / outcome["calling_s"])
     assert 0 < outcome["busy"] <= 1
     assert outcome["to_first_call_s"] + outcome["calling_s"] < outcome["wall_s"]
-    # More than the command itself: Ray's processes, and the evaluator's, which makes the calls.
+    # The CPU time includes Ray's processes and the evaluator, which makes the calls.
     assert outcome["shares"]["ServeReplica"][0] > 0
     assert outcome["cpu_ms_per_call"] * outcome["calls"] / 1000 < outcome["cpu_s"]
     assert outcome["val"] == summary["trajectories"][0]["best"]["val"]

@@ -1,23 +1,20 @@
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
 import yaml
 
-from benchmarks.measuring.disturbed import Disturbed, Size, disturbed, found
+from benchmarks.measuring.chaos_run import ChaosRun, Size, read_results, run_with_kills
 from benchmarks.measuring.kills import Part, Plan
 from benchmarks.simulated_endpoint import SimulatedEndpoint
-from cluster.config.loading import load_config
-from cluster.runs.searches import build_searches
-from cluster.session.models import Access, build_evaluators, build_tasks
-from gpo.data.task import Split
-from gpo.limits.limiter import LocalLimiter
+from tests.commands import best_without_a_cluster
+
+pytestmark = pytest.mark.slow
 
 SIZE = Size(tasks=2, seeds=2, steps=2, candidates=3)
 PLAN = [(1.0, Part.REPLICA), (2.0, Part.ACTOR), (0.5, Part.LIMITER), (1.5, Part.CONTROLLER), (1.5, Part.DRIVER)]
-"""One after the other; the rest takes some seconds more."""
+"""One kill after the other; the rest of the run takes some seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -26,34 +23,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def row(folder: Path) -> Disturbed:
-    """A run whose parts are killed, and then its driver; and its resumption."""
-    return disturbed(folder, "parts and driver", 0, lambda _: Plan(PLAN), None, size=SIZE)
+def row(folder: Path) -> ChaosRun:
+    """A run whose parts are killed, then its driver, and that is resumed."""
+    return run_with_kills(folder, "parts and driver", 0, lambda _: Plan(PLAN), None, size=SIZE)
 
 
-async def _best_without_a_cluster(config_path: Path) -> dict[tuple[str, int], tuple[str, float, float]]:
-    config = load_config(config_path)
-    tasks, access = build_tasks(config), Access({}, LocalLimiter(), "alone")
-    evaluators = {evaluator.task.name: evaluator for evaluator in build_evaluators(config, tasks, access)}
-    best = {}
-    for search in build_searches(config, tasks, evaluators, access):
-        trajectory = await search.gpo.start(search.initial)
-        async for later in search.gpo.run(trajectory):
-            trajectory = later
-        prompt, score = trajectory.best.prompt, trajectory.best.score
-        (test,) = await evaluators[search.key.task].evaluate([prompt], Split.TEST)
-        best[search.key.task, search.key.seed] = (prompt.text, round(score.mean, 4), round(test.score.mean, 4))
-    return best
-
-
-def test_it_ends_as_if_nothing_had_happened(row: Disturbed) -> None:
+def test_a_run_with_kills_completes(row: ChaosRun) -> None:
     assert dict(row.kills) == {part: 1 for _, part in PLAN}
-    assert (row.code, row.status, row.sittings, row.failure) == (0, "completed", 2, "")
+    assert (row.code, row.status, row.attempts, row.failure) == (0, "completed", 2, "")
     assert not row.left
 
 
-def test_it_finds_what_a_search_without_a_cluster_finds(row: Disturbed, folder: Path) -> None:
-    rows = found(folder / "results")["trajectories"]
+def test_a_run_with_kills_has_the_result_of_a_search_without_a_cluster(row: ChaosRun, folder: Path) -> None:
+    rows = read_results(folder / "results")["trajectories"]
     best = {(one["task"], one["seed"]): tuple(one["best"][name] for name in ("prompt", "val", "test")) for one in rows}
     config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
     with SimulatedEndpoint() as endpoint:
@@ -61,10 +43,10 @@ def test_it_finds_what_a_search_without_a_cluster_finds(row: Disturbed, folder: 
             model["base_url"] = endpoint.base_url
         path = folder / "alone.yaml"
         path.write_text(yaml.safe_dump({**config, "cache": {"kind": "none"}}), encoding="utf-8")
-        assert best == asyncio.run(_best_without_a_cluster(path))
+        assert best == best_without_a_cluster(path)
 
 
-def test_no_answer_is_paid_for_twice_but_those_that_were_lost_at_a_kill(row: Disturbed) -> None:
+def test_only_answers_lost_at_a_kill_are_paid_for_twice(row: ChaosRun) -> None:
     assert row.task is not None
     assert row.optimizer is not None
     assert (row.task.beyond, row.optimizer.beyond) == (0, 0)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections import Counter
@@ -12,7 +11,7 @@ import pytest
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from tests.commands import gpo_in_this_process
-from tests.paths import ROOT
+from tests.paths import ROOT, read_json, read_json_lines
 
 if TYPE_CHECKING:
     from tests.commands import Finished, Gpo
@@ -51,10 +50,10 @@ def undisturbed(gpo: Gpo, config: Path) -> Finished:
 
 
 def _document(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "comparison.json").read_text(encoding="utf-8")))
+    return dict(read_json(folder / "comparison.json"))
 
 
-def test_the_table_tells_what_each_method_came_to(
+def test_the_table_holds_the_result_of_each_method(
     undisturbed: Finished, config: Path, endpoint: SimulatedEndpoint
 ) -> None:
     assert undisturbed.code == 0, undisturbed.stderr
@@ -70,7 +69,7 @@ def test_the_table_tells_what_each_method_came_to(
         assert set(method["tasks"]) == {"triage", "desks"}
         expected = sum(method["tasks"][task]["best"]["test"]["mean"] for task in ("triage", "desks")) / 2
         assert method["best"]["test"]["mean"] == pytest.approx(expected, abs=1e-3)
-        summary = json.loads((config.parent / "whole" / method["name"] / "summary.json").read_text(encoding="utf-8"))
+        summary = read_json(config.parent / "whole" / method["name"] / "summary.json")
         assert summary["llm"] == method["llm"]
         (average,) = summary["averages"]
         assert {name: average[name] for name in ("initial", "best")} == {
@@ -93,11 +92,8 @@ def _calls(document: dict[str, Any]) -> Counter[str]:
     )
 
 
-def test_reflections_and_summaries_cost_what_the_formula_says(undisturbed: Finished, config: Path) -> None:
-    steps = [
-        json.loads(line)
-        for line in (config.parent / "whole" / "sgdm" / "steps.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+def test_reflections_and_summaries_cost_as_many_calls_as_the_formula_says(undisturbed: Finished, config: Path) -> None:
+    steps = read_json_lines(config.parent / "whole" / "sgdm" / "steps.jsonl")
     assert all(step["reflection"] for step in steps)
     assert [step["summary"] is None for step in steps] == [step["step"] == 0 for step in steps]
     (_, sgdm) = _document(config.parent / "whole")["methods"]
@@ -105,23 +101,23 @@ def test_reflections_and_summaries_cost_what_the_formula_says(undisturbed: Finis
     asked = {role: usage["requests"] + usage["cached"] for role, usage in sgdm["llm"].items()}
     assert asked["optimizer"] == trajectories * (STEPS * (CANDIDATES + 1) + STEPS - 1)
     tried = sum(len(step["candidates"]) for step in steps)
-    rows = json.loads((config.parent / "whole" / "sgdm" / "summary.json").read_text(encoding="utf-8"))["trajectories"]
+    rows = read_json(config.parent / "whole" / "sgdm" / "summary.json")["trajectories"]
     ends = sum(len({row["initial"]["prompt"], row["best"]["prompt"]}) for row in rows)
     batches = trajectories * STEPS * 8
     assert asked["task"] == (trajectories + tried) * VAL + ends * TEST + batches
 
 
 @pytest.mark.slow
-def test_an_interrupted_comparison_goes_on_where_it_was(
+def test_an_interrupted_comparison_is_resumed(
     undisturbed: Finished, gpo: Gpo, config: Path, endpoint: SimulatedEndpoint, until: Until
 ) -> None:
     folder = config.parent / "parts"
     endpoint.behaviour = Behaviour(latency_s=0.05)
-    # With completions of its own: from those of the other comparison, it would be done before it can be interrupted.
+    # With an empty completion cache: with that of the other comparison, this one would end before the interrupt.
     own = ("--set", f"cache.path={config.parent / 'parts.sqlite'}")
     started = gpo.start("compare", config, "--run-dir", "parts", *own, cwd=config.parent)
     until(lambda: (folder / "sgdm" / "steps.jsonl").is_file() and (folder / "sgdm" / "steps.jsonl").stat().st_size > 0,
-          "the second method is under way")  # fmt: skip
+          "the second method has made a step")  # fmt: skip
     started.interrupt()
     first = started.finish()
     assert first.code == 1
@@ -140,7 +136,7 @@ def test_an_interrupted_comparison_goes_on_where_it_was(
         assert {**one, "wall_s": 0, "llm": 0, "calls": 0, "tokens": 0} == {
             **other, "wall_s": 0, "llm": 0, "calls": 0, "tokens": 0,
         }  # fmt: skip
-    # The first method was complete: not one of its calls is paid for again.
+    # The first method was complete: none of its calls is paid for again.
     resumed = sum(count for (model, _), count in _paid(endpoint, between).items() if model == "opt-model")
     assert 0 < resumed <= parts["methods"][1]["llm"]["optimizer"]["requests"]
 
@@ -150,7 +146,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--method", "gop"), "--method: 'gop' is no method; did you mean 'gpo'?"),
         (("--set", "optimizer.stepps=3"), "optimizer.stepps: is not an option; did you mean 'steps'?"),
@@ -161,19 +157,19 @@ def _files(folder: Path) -> dict[str, bytes]:
         (("--set", "optimizer.schedule.initial=9"), "changes none of the methods"),
     ],
 )
-def test_mistakes_are_found_before_anything_is_started(
-    undisturbed: Finished, config: Path, endpoint: SimulatedEndpoint, options: tuple[str, str], said: str
+def test_a_mistake_is_reported_before_any_call_and_changes_no_file(
+    undisturbed: Finished, config: Path, endpoint: SimulatedEndpoint, options: tuple[str, str], message: str
 ) -> None:
     before, files = len(_paid(endpoint)), _files(config.parent / "whole")
     refused = gpo_in_this_process("compare", config, *options, cwd=config.parent)
     assert refused.code == 2
-    assert said in refused.stderr
+    assert message in refused.stderr
     assert len(_paid(endpoint)) == before
     assert _files(config.parent / "whole") == files
 
 
 @pytest.mark.slow
-def test_the_benchmark_of_the_methods_runs(tmp_path: Path) -> None:
+def test_the_benchmark_of_the_methods_completes(tmp_path: Path) -> None:
     options = ("--method", "gpo", "--set", "run.seeds=[0]", "--set", "optimizer.steps=1")
     command = [sys.executable, "-m", "benchmarks.compare_methods", str(tmp_path), *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)

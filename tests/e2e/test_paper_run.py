@@ -1,4 +1,4 @@
-"""A run with the paper's settings buys what the algorithm needs, and nothing else."""
+"""A run with the paper's settings makes the calls that the algorithm needs, and no others."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
-from tests.paths import ROOT
+from tests.paths import ROOT, read_json, read_json_lines
 
 if TYPE_CHECKING:
     from tests.commands import Gpo
 
 CONFIG = ROOT / "configs" / "paper" / "bbh.yaml"
-NUM_TRAIN, NUM_VAL, NUM_TEST = 48, 5, 9
-STEPS, CANDIDATES, ROUNDS = 3 * 6, 8, 2
+NUM_TRAIN, NUM_VAL, NUM_TEST = 24, 5, 9
+STEPS, CANDIDATES, ROUNDS = 3 * 3, 8, 2
 
 
 def _write_benchmark(folder: Path) -> None:
@@ -30,7 +30,7 @@ def _write_benchmark(folder: Path) -> None:
         first += count
 
 
-def test_calls_are_those_of_the_formula(gpo: Gpo, tmp_path: Path) -> None:
+def test_a_run_makes_as_many_calls_as_the_formula_says(gpo: Gpo, tmp_path: Path) -> None:
     _write_benchmark(tmp_path / "bbh" / "navigate")
     with SimulatedEndpoint(Behaviour(models=("gpt-4o", "gpt-4o-mini"), malformed_rate=0.05)) as endpoint:
         done = gpo(
@@ -42,19 +42,19 @@ def test_calls_are_those_of_the_formula(gpo: Gpo, tmp_path: Path) -> None:
         calls = endpoint.requests
 
     folder = tmp_path / "results"
-    steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
-    (row,) = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["trajectories"]
+    steps = read_json_lines(folder / "steps.jsonl")
+    (row,) = read_json(folder / "summary.json")["trajectories"]
     assert [step["step_size"] for step in (steps[0], steps[-1])] == [50, 10]
     assert len(steps) == STEPS
 
-    # Optimizer model: S·C, and every reply is a candidate or accounted for.
+    # Optimizer model: S·C, and every reply is a candidate or counted.
     assert sum(call.model == "gpt-4o" for call in calls) == STEPS * CANDIDATES
     assert all(
         len(step["candidates"]) + step["malformed"] + step["repeated"] + step["failed"] + step["rejected"] == CANDIDATES
         for step in steps
     )
 
-    # Task model: R·(V·(1 + F) + T·E), none of them twice. With one V or one T call more, the sum would not come out.
+    # Task model: R·(V·(1 + F) + T·E), none of them twice.
     fresh = sum(len(step["candidates"]) for step in steps)
     ends = len({row["initial"]["prompt"], row["best"]["prompt"]})
     task_calls = Counter(call.content for call in calls if call.model == "gpt-4o-mini")

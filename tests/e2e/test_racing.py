@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from benchmarks.simulated_endpoint import SimulatedEndpoint
+from tests.paths import read_json, read_json_lines
 
 if TYPE_CHECKING:
     from tests.commands import Gpo
@@ -16,7 +16,7 @@ SEEDS, VAL, TEST = (0, 1), 20, 30
 
 
 @pytest.mark.slow
-def test_a_race_pays_only_for_what_it_asks_and_says_who_was_dropped(
+def test_a_race_makes_fewer_calls_and_records_dropped_candidates(
     endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
 ) -> None:
     config = write_config(
@@ -26,10 +26,10 @@ def test_a_race_pays_only_for_what_it_asks_and_says_who_was_dropped(
     done = gpo("run", config, "--run-dir", "raced", cwd=tmp_path)
     assert done.code == 0, done.stderr
     calls = sum(call.model == "task-model" and call.status == 200 for call in endpoint.requests)
-    told = json.loads((tmp_path / "raced" / "summary.json").read_text(encoding="utf-8"))
-    assert told["llm"]["task"]["requests"] == calls
-    rows = told["trajectories"]
-    steps = [json.loads(line) for line in (tmp_path / "raced" / "steps.jsonl").read_text().splitlines()]
+    summary = read_json(tmp_path / "raced" / "summary.json")
+    assert summary["llm"]["task"]["requests"] == calls
+    rows = summary["trajectories"]
+    steps = read_json_lines(tmp_path / "raced" / "steps.jsonl")
     candidates = [candidate for step in steps for candidate in step["candidates"]]
     left_out = sum(candidate["left_out"] for candidate in candidates)
     ends = sum(len({row["initial"]["prompt"], row["best"]["prompt"]}) for row in rows)

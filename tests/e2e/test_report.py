@@ -1,29 +1,21 @@
-"""The report in a browser, and a run that is looked at from outside while it works."""
+"""The report in a browser."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from actors.search import SearchKey
-from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from cluster.reporting.page import report
-from cluster.results.outputs import RunRecord, summary
+from cluster.results.outputs import summary
+from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.prompt import Prompt, edit_distance
 from gpo.score import Score
 from gpo.trajectory import Candidate, Direction, Samples, Spending, Step, Trajectory
-
-if TYPE_CHECKING:
-    from tests.commands import Gpo
-    from tests.configs import WriteConfig
-    from tests.conftest import Until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = (
@@ -85,19 +77,19 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    """The page in a window of its own, which must ask for nothing and complain of nothing."""
+    """The page in a new window; it must request nothing else and log no message."""
     asked: list[str] = []
-    said: list[str] = []
+    messages: list[str] = []
     context: BrowserContext = browser.new_context(viewport={"width": 1280, "height": 900})
     opened = context.new_page()
     opened.on("request", lambda request: asked.append(request.url))
-    opened.on("console", lambda message: said.append(message.text))
-    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("console", lambda entry: messages.append(entry.text))
+    opened.on("pageerror", lambda error: messages.append(str(error)))
     opened.goto(address)
     yield opened
     context.close()
     assert [url for url in asked if not url.startswith("data:")] == [address]
-    assert said == []
+    assert messages == []
 
 
 def prompts(page: Page) -> list[str]:
@@ -164,9 +156,7 @@ def test_nothing_that_a_model_wrote_runs(page: Page) -> None:
     assert page.title() == f"run-{HOSTILE}"
 
 
-def test_a_script_that_is_none_of_ours_would_not_run_even_if_it_stood_in_the_page(
-    browser: Browser, address: str
-) -> None:
+def test_the_page_runs_no_other_script_and_makes_no_request(browser: Browser, address: str) -> None:
     page = browser.new_page()
     refused: list[str] = []
     page.on("console", lambda message: refused.append(message.text))
@@ -181,15 +171,15 @@ def test_a_script_that_is_none_of_ours_would_not_run_even_if_it_stood_in_the_pag
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_fits_any_screen_and_can_be_read(page: Page, width: int, scheme: str) -> None:
+def test_the_page_fits_any_screen_and_is_readable(page: Page, width: int, scheme: str) -> None:
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     page.set_viewport_size({"width": width, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.locator("#rows tr").first.bounding_box()["width"] <= width  # type: ignore[index]
-    # WCAG's contrast of 4.5 : 1, for each colour of text on what is behind it.
+    # WCAG's contrast of 4.5 : 1 between each text and its background.
     low = page.evaluate(CONTRASTS)
     assert low == []
-    # What can be reached with the keyboard has a name.
+    # Every control has a name.
     assert page.locator("input:not([id]), button:empty, img:not([alt])").count() == 0
 
 
@@ -222,44 +212,3 @@ CONTRASTS = """() => {
   }
   return low;
 }"""
-
-
-def test_a_run_is_seen_from_outside_and_logs_what_it_does(
-    gpo: Gpo, tmp_path: Path, write_config: WriteConfig, until: Until
-) -> None:
-    with SimulatedEndpoint(Behaviour(latency_s=0.1)) as endpoint:
-        config = write_config(tmp_path, endpoint.base_url, optimizer={"steps": 4, "candidates": 3})
-        options = ("--log-format", "json", "--log-level", "info", "--log-to", "folder")
-        command = gpo.start(*options, "run", config, "--run-dir", "results", cwd=tmp_path, env={"OPENAI_API_KEY": "k"})
-        folder = tmp_path / "results"
-        until(
-            lambda: (folder / "steps.jsonl").exists() and bool((folder / "steps.jsonl").read_bytes()), "a step is done"
-        )
-        endpoint.behaviour = Behaviour(latency_s=1.5)  # it is not over before it was looked at
-
-        looked = gpo("status", folder, "--json", cwd=tmp_path)
-        seen = json.loads(looked.stdout)
-        assert (looked.code, seen["state"], seen["of_steps"]) == (0, "running", 8)
-        assert seen["steps"] >= 1
-        assert gpo("report", folder, cwd=tmp_path).stdout == f"{folder / 'report.html'}\n"
-        assert "running" in (folder / "report.html").read_text(encoding="utf-8")
-        endpoint.behaviour = Behaviour()
-
-        watched = gpo("status", folder, "--watch", "--every", "0.2", cwd=tmp_path)
-        finished = command.finish()
-        assert (watched.code, finished.code) == (0, 0), finished.stderr
-        assert "completed, step 8 of 8" in watched.stdout
-    assert "completed" in (folder / "report.html").read_text(encoding="utf-8")
-
-    lines = [json.loads(line) for path in (folder / "logs").glob("*.jsonl") for line in path.read_text().splitlines()]
-    run_id = json.loads((folder / "summary.json").read_text())["run_id"]
-    assert {line["run"] for line in lines} == {run_id}
-    taken = [line for line in lines if line["message"] == "step taken"]
-    assert sorted((line["trajectory"], line["step"]) for line in taken) == [
-        (f"triage/{seed}", step) for seed in (0, 1) for step in range(4)
-    ]
-    assert {line["task"] for line in taken} == {"triage"}
-    steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
-    texts = {step["successor"] for step in steps}
-    assert not any(text in json.dumps(line) for text in texts for line in lines)
-    assert {line["prompt"] for line in taken} == {Prompt(text).id for text in texts}

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from itertools import product
+from itertools import accumulate, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import pytest
 from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndpoint
 from cluster.config import load_config
 from gpo.checkpoint import decode
+from tests.paths import read_json, read_json_lines
 
 if TYPE_CHECKING:
     from tests.commands import Finished, Gpo, Started
@@ -31,7 +31,7 @@ ODD = {"empty", "truncated", "unmetered", "cached_tokens", "cached_usd"}
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run and all that is known of it."""
+    """A run, its outputs and its calls."""
 
     command: Started
     finished: Finished
@@ -40,7 +40,7 @@ class Outcome:
     requests: list[AccessRecord]
 
     def json(self, name: str) -> Any:
-        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+        return read_json(self.folder / name)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Outcome:
 
     @cached_property
     def steps(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
+        return read_json_lines(self.folder / "steps.jsonl")
 
     def asked(self, model: str) -> list[AccessRecord]:
         return [record for record in self.requests if record.model == model]
@@ -57,11 +57,16 @@ class Outcome:
 @pytest.fixture(scope="module")
 def run(gpo: Gpo, write_config: WriteConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     folder = tmp_path_factory.mktemp("run")
-    # Slow enough for calls to overlap; some calls fail and some replies hold no prompt, as in life.
-    behaviour = Behaviour(latency_s=0.01, error_rate=0.02, malformed_rate=0.1, api_key=KEY)
+    # Slow enough for calls to overlap. Some calls fail, and some replies hold no prompt.
+    behaviour = Behaviour(latency_s=0.03, error_rate=0.02, malformed_rate=0.1, api_key=KEY)
     with SimulatedEndpoint(behaviour) as endpoint:
         config = write_config(
-            folder, endpoint.base_url, tasks=[{}, {"name": "desks", "prompt": MARKUP}], optimizer={"steps": 99}
+            folder,
+            endpoint.base_url,
+            tasks=[{}, {"name": "desks", "prompt": MARKUP}],
+            optimizer={"steps": 99},
+            models={"task": {"max_concurrency": 6}, "optimizer": {"max_concurrency": 2}},
+            cluster={"evaluator_replicas": 2, "trajectories_per_actor": 2},
         )
         command = gpo.start(
             "run", config, "--run-dir", "results", "--set", f"optimizer.steps={NUM_STEPS}",
@@ -71,7 +76,7 @@ def run(gpo: Gpo, write_config: WriteConfig, tmp_path_factory: pytest.TempPathFa
         yield Outcome(command, finished, config, folder / "results", endpoint.requests)
 
 
-def test_succeeds_and_says_where_the_results_are(run: Outcome) -> None:
+def test_a_run_prints_the_paths_of_its_results(run: Outcome) -> None:
     assert run.finished.code == 0, run.finished.stderr
     for name in ("report.html", "best_prompts.json", "summary.json", "steps.jsonl"):
         assert str(run.folder / name) in run.finished.stdout
@@ -79,7 +84,7 @@ def test_succeeds_and_says_where_the_results_are(run: Outcome) -> None:
     assert "→" in run.finished.stdout
 
 
-def test_says_in_plain_lines_how_far_each_trajectory_is(run: Outcome) -> None:
+def test_plain_lines_report_the_progress_of_each_trajectory(run: Outcome) -> None:
     for trajectory in ("triage/0", "triage/1", "desks/0", "desks/1"):
         assert f"{trajectory}: initial prompt scored" in run.finished.stderr
         assert f"{trajectory}: step 2/3, best val " in run.finished.stderr
@@ -87,24 +92,16 @@ def test_says_in_plain_lines_how_far_each_trajectory_is(run: Outcome) -> None:
     assert "\x1b" not in run.finished.stdout + run.finished.stderr
 
 
-def test_leaves_no_process_behind(run: Outcome, until: Until) -> None:
+def test_a_run_leaves_no_process_behind(run: Outcome, until: Until) -> None:
     until(lambda: not run.command.survivors(), "every process of the run has ended", timeout_s=20)
 
 
-def test_summary_tells_what_the_run_came_to(run: Outcome) -> None:
+def test_the_summary_holds_the_result_of_each_trajectory(run: Outcome) -> None:
     summary = run.summary
     assert set(summary) == {
-        "run_id",
-        "status",
-        "started_at",
-        "finished_at",
-        "wall_s",
-        "spent",
-        "ended_by",
-        "trajectories",
-        "averages",
+        "run_id", "status", "started_at", "finished_at", "wall_s", "spent", "ended_by", "trajectories", "averages",
         "llm",
-    }
+    }  # fmt: skip
     assert summary["run_id"].startswith("triage-")
     assert summary["status"] == "completed"
     started, finished = (datetime.fromisoformat(summary[name]) for name in ("started_at", "finished_at"))
@@ -122,7 +119,7 @@ def test_summary_tells_what_the_run_came_to(run: Outcome) -> None:
             assert 0 <= row[end]["test"] <= 1
 
 
-def test_summary_averages_over_tasks_and_tells_who_kept_to_the_step_size(run: Outcome) -> None:
+def test_the_summary_averages_over_tasks_and_counts_prompts_within_the_step_size(run: Outcome) -> None:
     (average,) = run.summary["averages"]
     assert (average["family"], average["tasks"]) == ("all tasks", 2)
     rows = run.summary["trajectories"]
@@ -138,7 +135,7 @@ def test_summary_averages_over_tasks_and_tells_who_kept_to_the_step_size(run: Ou
     assert "of the new prompts kept to the step size" in run.finished.stdout
 
 
-def test_the_best_prompt_is_the_best_one_by_val(run: Outcome) -> None:
+def test_the_best_prompt_has_the_highest_val_score(run: Outcome) -> None:
     for row in run.summary["trajectories"]:
         lines = [line for line in run.steps if (line["task"], line["seed"]) == (row["task"], row["seed"])]
         scores = {candidate["prompt"]: candidate["val"] for line in lines for candidate in line["candidates"]}
@@ -148,7 +145,7 @@ def test_the_best_prompt_is_the_best_one_by_val(run: Outcome) -> None:
     assert any(row["best"]["val"] > row["initial"]["val"] for row in run.summary["trajectories"])
 
 
-def test_best_prompts_are_those_of_the_best_trajectory_of_each_task(run: Outcome) -> None:
+def test_best_prompts_come_from_the_best_trajectory_of_each_task(run: Outcome) -> None:
     best = run.json("best_prompts.json")
     assert set(best) == {"triage", "desks"}
     for task, entry in best.items():
@@ -157,11 +154,9 @@ def test_best_prompts_are_those_of_the_best_trajectory_of_each_task(run: Outcome
         assert entry == {**top["best"], "trajectory": {"task": task, "seed": top["seed"]}}
 
 
-def test_every_step_stands_on_a_line_with_every_candidate(run: Outcome) -> None:
-    places = [(line["task"], line["seed"], line["step"]) for line in run.steps]
-    assert places == [
-        (task, seed, step) for task in ("desks", "triage") for seed in (0, 1) for step in range(NUM_STEPS)
-    ]
+def test_every_step_is_a_line_with_every_candidate(run: Outcome) -> None:
+    keys = [(line["task"], line["seed"], line["step"]) for line in run.steps]
+    assert keys == [(task, seed, step) for task in ("desks", "triage") for seed in (0, 1) for step in range(NUM_STEPS)]
     for line in run.steps:
         assert line["step_size"] == {0: 50, 1: 30, 2: 10}[line["step"]]
         assert len(line["candidates"]) + line["malformed"] <= NUM_CANDIDATES
@@ -171,13 +166,13 @@ def test_every_step_stands_on_a_line_with_every_candidate(run: Outcome) -> None:
             assert (candidate["unscored"], candidate["dropped"], candidate["left_out"]) == (0, False, 0)
             assert candidate["edit_distance"] >= 1
         assert set(line["llm"]) == {"task", "optimizer"}
-        # Every reply that was bought is a candidate, or accounted for.
+        # Every reply is a candidate or is counted.
         others = sum(line[name] for name in ("malformed", "rejected", "repeated", "failed"))
         assert len(line["candidates"]) + others == NUM_CANDIDATES
     assert any(line["candidates"] for line in run.steps)
 
 
-def test_the_usage_equals_what_the_endpoint_saw(run: Outcome) -> None:
+def test_the_usage_equals_the_endpoint_s_log(run: Outcome) -> None:
     for role, model in (("task", "task-model"), ("optimizer", "opt-model")):
         usage, asked = run.summary["llm"][role], run.asked(model)
         assert set(usage) == USAGE | ODD
@@ -197,7 +192,7 @@ def test_the_usage_equals_what_the_endpoint_saw(run: Outcome) -> None:
     assert 0 <= run.summary["llm"]["optimizer"]["empty"] <= malformed
 
 
-def test_only_val_steers_and_test_is_scored_at_the_ends_alone(run: Outcome) -> None:
+def test_only_the_initial_and_the_best_prompt_are_scored_on_test(run: Outcome) -> None:
     tried = sum(len(line["candidates"]) for line in run.steps)
     ends = sum(len({row["initial"]["prompt"], row["best"]["prompt"]}) for row in run.summary["trajectories"])
     initials = len(run.summary["trajectories"])
@@ -206,21 +201,30 @@ def test_only_val_steers_and_test_is_scored_at_the_ends_alone(run: Outcome) -> N
     assert optimizer["requests"] + optimizer["cached"] == initials * NUM_STEPS * NUM_CANDIDATES
 
 
-def test_no_call_is_paid_for_twice(run: Outcome) -> None:
+def test_no_call_is_made_twice(run: Outcome) -> None:
     answered = Counter(record.content for record in run.requests if record.model and record.status == 200)
     assert max(answered.values()) == 1
-    # The two seeds of a task have at least their initial prompt in common.
+    # The two seeds of a task share at least their initial prompt.
     assert run.summary["llm"]["task"]["cached"] >= 2 * VAL_SIZE
 
 
-def test_trajectories_run_side_by_side(run: Outcome) -> None:
-    told = run.finished.stderr
-    begun = [told.index(f"{key}: initial prompt scored") for key in ("triage/0", "triage/1", "desks/0", "desks/1")]
-    assert max(begun) < told.index(": done, best val ")
-    assert max(record.in_flight for record in run.requests) > NUM_CANDIDATES
+def test_trajectories_run_in_parallel(run: Outcome) -> None:
+    progress = run.finished.stderr
+    begun = [progress.index(f"{key}: initial prompt scored") for key in ("triage/0", "triage/1", "desks/0", "desks/1")]
+    assert max(begun) < progress.index(": done, best val ")
 
 
-def test_the_resolved_configuration_loads_again(run: Outcome) -> None:
+def test_limits_hold_for_all_processes_together(run: Outcome) -> None:
+    assert _most_at_once(run.requests) == 6
+    assert _most_at_once(run.asked("opt-model")) == 2
+
+
+def _most_at_once(calls: list[AccessRecord]) -> int:
+    events = sorted(event for call in calls for event in ((call.started_s, 1), (call.finished_s, -1)))
+    return max(accumulate(change for _, change in events))
+
+
+def test_the_written_configuration_loads_again(run: Outcome) -> None:
     resolved = load_config(run.folder / "config.yaml")
     assert [task.prompt for task in resolved.tasks][1] == MARKUP
     assert resolved == load_config(run.config, [f"optimizer.steps={NUM_STEPS}"])
@@ -228,7 +232,7 @@ def test_the_resolved_configuration_loads_again(run: Outcome) -> None:
 
 def test_the_key_is_in_no_file_and_in_no_output(run: Outcome) -> None:
     files = [path for path in run.folder.rglob("*") if path.is_file()]
-    assert len(files) == 7 + 2 * len(run.summary["trajectories"])  # a checkpoint each, and the one before it
+    assert len(files) == 7 + 2 * len(run.summary["trajectories"])  # a checkpoint and its backup
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
     assert KEY not in run.finished.stdout + run.finished.stderr
 
@@ -243,9 +247,9 @@ def test_each_trajectory_has_a_checkpoint(run: Outcome) -> None:
         assert set(checkpoint.test) == ends
 
 
-def test_the_report_shows_prompts_as_text(run: Outcome) -> None:
+def test_the_report_escapes_prompts(run: Outcome) -> None:
     page = (run.folder / "report.html").read_text(encoding="utf-8")
-    assert page.count("<script") == 2  # our own, and its data
+    assert page.count("<script") == 2  # the report's script and its data
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert run.summary["run_id"] in page
-    assert not re.search(r'(src|href)="(?!#|data:)|url\(', page)  # nothing comes from elsewhere
+    assert not re.search(r'(src|href)="(?!#|data:)|url\(', page)  # nothing is loaded from another host

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +10,14 @@ import msgpack
 import pytest
 
 from benchmarks.simulated_endpoint import SimulatedEndpoint
+from tests.commands import announced_url, gpo_in_this_process
 
 if TYPE_CHECKING:
-    from tests.commands import Gpo, Started
+    from tests.commands import Gpo
     from tests.configs import WriteConfig
 
 GOOD = "Read carefully and classify the customer ticket: answer with exactly one category label, a single word only."
 JSON, MSGPACK = {"Content-Type": "application/json"}, {"Content-Type": "application/msgpack"}
-TOKEN = "canary-token-90d1"
-_ANNOUNCED = re.compile(r"at (http://127\.0\.0\.1:\d+)/v1/evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -34,20 +32,10 @@ def config(endpoint: SimulatedEndpoint, write_config: WriteConfig, tmp_path_fact
     return write_config(tmp_path_factory.mktemp("serve"), endpoint.base_url, tasks=tasks)
 
 
-def _url(server: Started) -> str:
-    assert server.process.stderr is not None
-    said = ""
-    for line in server.process.stderr:
-        said += line
-        if found := _ANNOUNCED.search(line):
-            return found[1]
-    raise AssertionError(said)
-
-
 @pytest.fixture(scope="module")
 def server(gpo: Gpo, config: Path) -> Iterator[httpx2.Client]:
     started = gpo.start("serve", config, "--port", 0, cwd=config.parent)
-    with httpx2.Client(base_url=_url(started), timeout=60, trust_env=False) as client:
+    with httpx2.Client(base_url=announced_url(started), timeout=60, trust_env=False) as client:
         yield client
     started.interrupt()
     finished = started.finish()
@@ -58,7 +46,7 @@ def _evaluate(server: httpx2.Client, **body: Any) -> httpx2.Response:
     return server.post("/v1/evaluate", json=body)
 
 
-def test_scores_prompts_in_the_order_of_the_request(server: httpx2.Client, endpoint: SimulatedEndpoint) -> None:
+def test_prompts_are_scored_in_the_order_of_the_request(server: httpx2.Client, endpoint: SimulatedEndpoint) -> None:
     before = len(endpoint.requests)
     reply = _evaluate(server, task="triage", prompts=["Think.", GOOD], split="test")
     assert reply.status_code == 200, reply.text
@@ -71,8 +59,8 @@ def test_scores_prompts_in_the_order_of_the_request(server: httpx2.Client, endpo
     assert len(endpoint.requests) - before == 2 * 30
 
 
-def test_the_score_is_that_of_the_command(server: httpx2.Client, gpo: Gpo, config: Path) -> None:
-    finished = gpo("evaluate", config, "--prompt", GOOD, "--output", "score.json", cwd=config.parent)
+def test_the_score_equals_that_of_gpo_evaluate(server: httpx2.Client, config: Path) -> None:
+    finished = gpo_in_this_process("evaluate", config, "--prompt", GOOD, "--output", "score.json", cwd=config.parent)
     assert finished.code == 0, finished.stderr
     document = json.loads((config.parent / "score.json").read_text(encoding="utf-8"))
     (score,) = _evaluate(server, task="triage", prompt=GOOD).json()["scores"]
@@ -81,7 +69,7 @@ def test_the_score_is_that_of_the_command(server: httpx2.Client, gpo: Gpo, confi
     assert (document["usage"]["requests"], cost["requests"], cost["cached"]) == (20, 0, 20)
 
 
-def test_msgpack_says_the_same_as_json(server: httpx2.Client) -> None:
+def test_msgpack_and_json_hold_the_same_scores(server: httpx2.Client) -> None:
     body = {"task": "desks", "prompt": GOOD, "split": "val"}
     as_json = server.post("/v1/evaluate", json=body)
     as_msgpack = server.post(
@@ -91,12 +79,12 @@ def test_msgpack_says_the_same_as_json(server: httpx2.Client) -> None:
     assert msgpack.unpackb(as_msgpack.content) == as_json.json()
 
 
-def test_lists_its_tasks(server: httpx2.Client) -> None:
+def test_the_server_lists_its_tasks(server: httpx2.Client) -> None:
     sizes = {"train": 24, "val": 20, "test": 30}
     assert server.get("/v1/tasks").json() == {"tasks": {"triage": sizes, "desks": sizes}}
 
 
-def test_describes_itself(server: httpx2.Client) -> None:
+def test_the_server_describes_its_interface(server: httpx2.Client) -> None:
     described = server.get("/openapi.json").json()
     content = described["paths"]["/v1/evaluate"]["post"]["requestBody"]["content"]
     assert set(content) == {"application/json", "application/msgpack"}
@@ -119,7 +107,7 @@ def test_describes_itself(server: httpx2.Client) -> None:
         ([], 422, ()),
     ],
 )
-def test_a_request_that_makes_no_sense_is_refused(
+def test_an_invalid_request_is_refused(
     body: Any, status: int, words: tuple[str, ...], server: httpx2.Client, endpoint: SimulatedEndpoint
 ) -> None:
     before = len(endpoint.requests)
@@ -141,26 +129,8 @@ def test_a_request_that_makes_no_sense_is_refused(
         (b'{"task": "triage", "prompt": "' + b"x" * 1_000_000 + b'"}', JSON, 413),
     ],
 )
-def test_a_body_that_cannot_be_read_is_refused(
+def test_an_unreadable_body_is_refused(
     content: bytes, headers: dict[str, str], status: int, server: httpx2.Client
 ) -> None:
     reply = server.post("/v1/evaluate", content=content, headers=headers)
     assert reply.status_code == status, reply.text
-
-
-def test_a_token_is_asked_for_where_one_is_set(gpo: Gpo, config: Path) -> None:
-    started = gpo.start("serve", config, "--port", 0, cwd=config.parent, env={"GPO_SERVE_TOKEN": TOKEN})
-    with httpx2.Client(base_url=_url(started), timeout=60, trust_env=False) as server:
-        body = {"task": "triage", "prompt": GOOD}
-        wrong = [None, "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer", "Bearer \xe9"]
-        for path, method in (("/v1/evaluate", "POST"), ("/v1/tasks", "GET")):
-            for given in wrong:
-                headers = {} if given is None else {b"authorization": given.encode("latin-1")}
-                reply = server.request(method, path, json=body, headers=headers)
-                assert reply.status_code == 401, (path, given)
-                assert reply.headers["www-authenticate"] == "Bearer"
-        assert server.post("/v1/evaluate", json=body, headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
-    started.process.terminate()
-    finished = started.finish()
-    assert finished.code == 0, finished.stderr
-    assert TOKEN not in finished.stdout + finished.stderr

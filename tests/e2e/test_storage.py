@@ -1,4 +1,4 @@
-"""Where a run is kept: in an object store, on a disk that fills up, in a folder that another process takes over."""
+"""A run in an object store, on a full disk, and in a folder that another process takes over."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 KEY = SearchKey("triage", 0)
 STEPS, CANDIDATES = 4, 3
 SLOW = Behaviour(latency_s=0.05)
-"""A step takes long enough for something to happen in the midst of it."""
+"""Slow enough for something to happen during a step."""
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def config(endpoint: SimulatedEndpoint, write_config: WriteConfig, tmp_path: Pat
         run={"seeds": [0]},
         models={"task": {"max_concurrency": 4}},
         optimizer={"steps": STEPS, "candidates": CANDIDATES},
-        cache={"kind": "none"},  # what is not paid for again is what the checkpoints hold, and nothing else
+        cache={"kind": "none"},  # so that the checkpoints alone save calls
     )
 
 
@@ -62,14 +62,14 @@ def paid(endpoint: SimulatedEndpoint, model: str, before: int = 0) -> Counter[st
 
 
 @pytest.mark.slow
-def test_a_run_in_an_object_store_outlives_its_process_and_is_one_process_s_at_a_time(
+def test_a_run_in_an_object_store_outlives_its_process_and_has_one_process_at_a_time(
     endpoint: SimulatedEndpoint, config: Path, gpo: Gpo, until: Until, object_store: ObjectStore
 ) -> None:
     url = object_store.new_folder()
     folder, command = Folder(url), ("run", config, "--run-dir", url, "--resume")
     first = gpo.start(*command, cwd=config.parent)
     until(lambda: num_steps(folder) >= 0, "the initial prompt is scored")
-    endpoint.behaviour = Behaviour(latency_s=1.0)  # it is not over before all that follows has been done
+    endpoint.behaviour = Behaviour(latency_s=1.0)  # the run is to last longer than the next steps of this test
 
     refused = gpo(*command, cwd=config.parent)
     assert refused.code == 2
@@ -77,38 +77,38 @@ def test_a_run_in_an_object_store_outlives_its_process_and_is_one_process_s_at_a
     assert "--resume" in refused.stderr
     assert first.process.poll() is None
 
-    # At the beginning of a step: its last calls are answered before the last actor notices that its driver is gone.
+    # At the beginning of a step, whose last calls are answered before the last actor notices the loss of its driver.
     before_it = num_steps(folder)
     until(lambda: num_steps(folder) > before_it, "another step is done")
-    until(lambda: is_scoring(folder), "a step's prompts are bought and not scored")
+    until(lambda: is_scoring(folder), "a step has its prompts and no scores")
     first.process.kill()
     first.finish()
     assert is_scoring(folder)
     before = len(endpoint.requests)
 
     endpoint.behaviour = Behaviour()
-    resumed = gpo(*command, cwd=config.parent)  # at once: the holder is seen to be dead
+    resumed = gpo(*command, cwd=config.parent)  # at once, since the holder of the lease is dead
     assert resumed.code == 0, resumed.stderr
     assert url in resumed.stdout + resumed.stderr
     bought = paid(endpoint, "opt-model")
     assert (bought.total(), max(bought.values())) == (STEPS * CANDIDATES, 1)
     scored, again = paid(endpoint, "task-model"), paid(endpoint, "task-model", before)
-    # What was scored of the step under way is scored again, and nothing else.
+    # Only the candidates of the unfinished step are scored again.
     assert (scored - Counter(set(scored))).total() <= CANDIDATES * 20
     assert again
     assert set(folder.names()) >= {"summary.json", "best_prompts.json", "steps.jsonl", "report.html", "config.yaml"}
     assert b'"status": "completed"' in (folder.read("summary.json") or b"")
-    Lease.take(folder).release()  # the run has let go of it
+    Lease.take(folder).release()  # the run has released it
 
 
-def test_a_run_that_another_process_takes_over_writes_nothing_more(
+def test_a_run_writes_nothing_after_another_process_took_it_over(
     config: Path, gpo: Gpo, until: Until, tmp_path: Path
 ) -> None:
     folder = Folder(str(tmp_path / "run"))
     command = gpo.start("run", config, "--run-dir", folder.url, cwd=config.parent)
     until(lambda: num_steps(folder) >= 0, "the initial prompt is scored")
 
-    # As if it had been suspended for longer than its lease: the next number is another's.
+    # As if the process had been suspended for longer than its lease: the next number belongs to another process.
     (name,) = (folder / ".lease").names()
     content = (folder / ".lease").read(name) or b""
     assert (folder / ".lease").create("000002.json", content)
@@ -126,13 +126,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True).returncode:
-        pytest.skip("file systems may not be mounted here")
+        pytest.skip("this user may not mount file systems")
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 @pytest.mark.slow
-def test_a_run_on_a_full_disk_stops_and_leaves_its_last_checkpoint(
+def test_a_run_on_a_full_disk_stops_and_keeps_its_last_checkpoint(
     config: Path, gpo: Gpo, until: Until, small_disk: Path
 ) -> None:
     folder = Folder(str(small_disk / "run"))
@@ -142,7 +142,7 @@ def test_a_run_on_a_full_disk_stops_and_leaves_its_last_checkpoint(
     ended = command.finish()
 
     assert ended.code == 1
-    told = " ".join(ended.stderr.split() + ended.stdout.replace("│", " ").split())
-    assert "cannot be written: [Errno 28] No space left on device" in told
+    printed = " ".join(ended.stderr.split() + ended.stdout.replace("│", " ").split())
+    assert "cannot be written: [Errno 28] No space left on device" in printed
     assert 1 <= num_steps(folder) < STEPS
     assert not command.survivors()

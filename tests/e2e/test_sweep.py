@@ -1,12 +1,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
@@ -16,20 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
-import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from actors.folder import Folder
-from benchmarks.measuring.access_log import CHAT
-from benchmarks.measuring.repeats import UNWRITTEN_S
+from benchmarks.measuring.access_log import CHAT, UNWRITTEN_S
 from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndpoint
 from cluster.config.sweep import UrlStorageConfig
 from cluster.sweep.storage import open_storage
-from tests.paths import TRIAGE
+from tests.configs import triage_task
+from tests.paths import read_json
 from tests.study_servers import postgresql_server, redis_server
 
 if TYPE_CHECKING:
-    from tests.commands import Finished, Gpo, Started
+    from tests.commands import Finished, Gpo
     from tests.configs import WriteConfig
     from tests.conftest import Until
 
@@ -43,7 +38,7 @@ SPACE = {
 
 
 def _document(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "sweep.json").read_text(encoding="utf-8")))
+    return dict(read_json(folder / "sweep.json"))
 
 
 def _sweep(trials: int, **more: Any) -> dict[str, Any]:
@@ -51,15 +46,15 @@ def _sweep(trials: int, **more: Any) -> dict[str, Any]:
 
 
 class Pushgateway:
-    """Takes what is left with it, as Prometheus' own does."""
+    """Keeps what is pushed to it, as Prometheus' Pushgateway does."""
 
     def __init__(self) -> None:
-        self.left: list[str] = []
+        self.pushed: list[str] = []
         gateway = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_PUT(self) -> None:
-                gateway.left.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+                gateway.pushed.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
                 self.send_response(200)
                 self.end_headers()
 
@@ -77,8 +72,8 @@ class Pushgateway:
         self._server.server_close()
 
     def sums(self, name: str, label: str) -> dict[str, float]:
-        """Label value → sum of the series of this name, as they were left last."""
-        families = text_string_to_metric_families(self.left[-1])
+        """Label value → sum of the series with this name in the last push."""
+        families = text_string_to_metric_families(self.pushed[-1])
         found = Counter[str]()
         for sample in (sample for family in families for sample in family.samples if sample.name == name):
             found[sample.labels[label]] += sample.value  # type: ignore[assignment]
@@ -87,7 +82,7 @@ class Pushgateway:
 
 @pytest.fixture(params=["sqlite", "postgresql", "redis"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of a storage that several processes may use."""
+    """The URL of a storage that several processes can share."""
     if request.param == "postgresql":
         with postgresql_server() as url:
             yield url
@@ -99,7 +94,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_study_and_one_is_killed(
+def test_a_process_completes_a_shared_study_after_another_one_was_killed(
     storage: str, gpo: Gpo, tmp_path: Path, write_config: WriteConfig, until: Until
 ) -> None:
     trials = 10
@@ -114,21 +109,22 @@ def test_two_processes_share_a_study_and_one_is_killed(
         doomed, other = (gpo.start("sweep", config, "--run-dir", name, cwd=tmp_path) for name in ("doomed", "other"))
         for name in ("doomed", "other"):
             until(
-                lambda name=name: any(tmp_path.glob(f"{name}/trials/*/trajectories/*/*.msgpack")), f"{name} is at work"
+                lambda name=name: any(tmp_path.glob(f"{name}/trials/*/trajectories/*/*.msgpack")),
+                f"{name} works",
             )
-        killed_s = _killed(doomed)
+        killed_s = doomed.kill()
         ended = other.finish()
         assert ended.code == 0, ended.stderr
     study = optuna.load_study(
         study_name="triage", storage=open_storage(UrlStorageConfig(kind="url", url=storage), Folder.at(str(tmp_path)))
     )
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * trials
-    # Either began some; nobody began anew what the other had begun.
+    # Both began trials, and none was begun twice.
     begun = [path.relative_to(tmp_path).parts for path in tmp_path.glob("*/trials/*")]
     assert {sweep for sweep, *_ in begun} == {"doomed", "other"}
     assert sorted(int(number) for *_, number in begun) == list(range(trials))
-    assert not _needless(endpoint.requests, killed_s)
-    assert gateway.left, ended.stderr
+    assert not _repeated(endpoint.requests, killed_s)
+    assert gateway.pushed, ended.stderr
     assert gateway.sums("gpo_trials", "state") == {
         **dict.fromkeys(("waiting", "running", "pruned", "failed"), 0), "complete": trials
     }  # fmt: skip
@@ -137,7 +133,7 @@ def test_two_processes_share_a_study_and_one_is_killed(
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_and_a_budget_bounds_its_sittings_together(
+def test_a_killed_sweep_is_resumed_and_a_budget_bounds_all_its_attempts(
     gpo: Gpo, tmp_path: Path, write_config: WriteConfig, until: Until
 ) -> None:
     with SimulatedEndpoint(Behaviour(latency_s=0.2)) as endpoint:
@@ -150,7 +146,7 @@ def test_a_killed_sweep_goes_on_and_a_budget_bounds_its_sittings_together(
         sweep = ("sweep", config, "--run-dir", "results")
         doomed = gpo.start(*sweep, cwd=tmp_path)
         until(lambda: _complete(tmp_path / "results") != {}, "a trial is complete")
-        killed_s = _killed(doomed)
+        killed_s = doomed.kill()
         before = _complete(tmp_path / "results")
         paid = sum(call.path == CHAT and call.status == 200 for call in endpoint.requests)
         bounded = gpo(*sweep, "--resume", "--set", f"budget.calls={paid + 100}", cwd=tmp_path)
@@ -165,27 +161,18 @@ def test_a_killed_sweep_goes_on_and_a_budget_bounds_its_sittings_together(
     assert {number: after[number] for number in before} == before
     assert set(document["pareto_front"]) <= set(after)
     assert document["best"]["number"] in document["pareto_front"]
-    assert not _needless(endpoint.requests, killed_s)
-
-
-def _killed(command: Started) -> float:
-    """When all its processes were, on the endpoint's clock."""
-    now_s = time.monotonic()
-    for number in (command.process.pid, *command.numbers()):
-        with suppress(ProcessLookupError):
-            os.kill(number, signal.SIGKILL)
-    return now_s
+    assert not _repeated(endpoint.requests, killed_s)
 
 
 def _complete(folder: Path) -> dict[int, Any]:
-    """Number → what is told of a trial that is over; nothing before the first figures are written."""
+    """Number → result of each complete trial; empty before ``sweep.json`` is written."""
     if not (folder / "sweep.json").exists():
         return {}
     return {row["number"]: row for row in _document(folder)["all"] if row["state"] == "complete"}
 
 
-def _needless(records: Sequence[AccessRecord], killed_s: float) -> list[AccessRecord]:
-    """Calls that repeat one whose answer had been kept: not asked by two at once, nor lost with the one killed."""
+def _repeated(records: Sequence[AccessRecord], killed_s: float) -> list[AccessRecord]:
+    """Calls repeated although the answer was stored: neither made by two at once nor lost at the kill."""
     answered: dict[tuple[str, str], list[AccessRecord]] = {}
     for record in sorted(records, key=lambda record: record.finished_s):
         if record.path == CHAT and record.status == 200:
@@ -204,10 +191,10 @@ def _needless(records: Sequence[AccessRecord], killed_s: float) -> list[AccessRe
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """A sweep that ended.
+    """A finished sweep.
 
     Attributes:
-        costs: dollars of each call that the endpoint answered.
+        costs: dollars of each answered call.
     """
 
     ended: Finished
@@ -234,7 +221,7 @@ def finished(gpo: Gpo, write_config: WriteConfig, tmp_path_factory: pytest.TempP
             sweep=_sweep(
                 TRIALS,
                 pruner={"kind": "median", "startup_trials": 1, "min_steps": 1},
-                holdout={"tasks": [yaml.safe_load(_other_task())], "seeds": [0]},
+                holdout={"tasks": [{**triage_task(), "name": "desks", "prompt": "Which desk is it?"}], "seeds": [0]},
             ),
         )
         ended = gpo("sweep", config, "--run-dir", "results", cwd=folder)
@@ -246,19 +233,7 @@ def finished(gpo: Gpo, write_config: WriteConfig, tmp_path_factory: pytest.TempP
     return Swept(ended, folder, gateway, costs)
 
 
-def _other_task() -> str:
-    triage = TRIAGE
-    return f"""
-        name: desks
-        data: {{train: {triage}/train.jsonl, val: {triage}/val.jsonl, test: {triage}/test.jsonl}}
-        fields: {{input: text, target: label}}
-        prompt: Which desk is it?
-        position: question_begin
-        answer: {{kind: exact}}
-    """
-
-
-def test_a_sweep_leaves_its_figures_report_and_a_configuration_that_gives_its_score_again(
+def test_a_sweep_writes_results_report_and_a_configuration_that_reproduces_its_score(
     finished: Swept,
 ) -> None:
     ended, folder = finished.ended, finished.folder
@@ -266,21 +241,21 @@ def test_a_sweep_leaves_its_figures_report_and_a_configuration_that_gives_its_sc
     assert document["status"] == "completed"
     assert document["trials"]["complete"] + document["trials"]["pruned"] == TRIALS
     best = document["best"]
-    rows = json.loads((folder / "best" / "summary.json").read_text(encoding="utf-8"))["trajectories"]
+    rows = read_json(folder / "best" / "summary.json")["trajectories"]
     assert sum(row["best"]["val"] for row in rows) / len(rows) == pytest.approx(best["val"], abs=1e-4)
     assert "Plotly.newPlot(" in (folder / "results" / "report.html").read_text(encoding="utf-8")
     assert document["confirmation"]["statement"] in ended.stdout
-    # ``test`` is for the confirmation alone.
-    trial = json.loads((folder / "results" / "trials" / "0000" / "summary.json").read_text(encoding="utf-8"))
+    # Only the confirmation reads ``test``.
+    trial = read_json(folder / "results" / "trials" / "0000" / "summary.json")
     assert all(row["initial"]["test"] is None for row in trial["trajectories"])
 
 
-def test_metrics_say_what_the_figures_say(finished: Swept) -> None:
+def test_metrics_agree_with_the_results(finished: Swept) -> None:
     gateway = finished.gateway
-    assert gateway.left, finished.ended.stderr
+    assert gateway.pushed, finished.ended.stderr
     document = _document(finished.folder / "results")
-    told = {state: count for state, count in document["trials"].items() if state != "wanted"}
-    assert gateway.sums("gpo_trials", "state") == told
+    expected = {state: count for state, count in document["trials"].items() if state != "wanted"}
+    assert gateway.sums("gpo_trials", "state") == expected
     run = f"{document['sweep_id']}-"
     (best,) = gateway.sums("gpo_sweep_best_objective", "run").items()
     assert best[0].startswith(run)
@@ -291,11 +266,11 @@ def test_metrics_say_what_the_figures_say(finished: Swept) -> None:
     cost = sum(gateway.sums("gpo_model_cost_usd_total", "role").values())
     assert 0 < cost <= sum(finished.costs) + 1e-9
     assert sum(finished.costs) <= cost + unknown + 1e-9
-    # What a process had not told the limiter yet when its population was given up is missing there.
+    # Spending that a process had not yet reported to the limiter when its trial was pruned is missing.
     assert document["spent"]["usd"] == pytest.approx(cost, rel=0.05)
 
 
-def test_the_dashboard_opens_the_study(finished: Swept) -> None:
+def test_optuna_dashboard_opens_the_study(finished: Swept) -> None:
     dashboard = pytest.importorskip("optuna_dashboard")
     app = dashboard.wsgi(_document(finished.folder / "results")["study"]["storage"])
     (study,) = _get(app, "/api/studies")["study_summaries"]

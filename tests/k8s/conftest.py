@@ -1,4 +1,4 @@
-"""What ``kubectl kustomize`` builds of each folder, and the schemas that it must fit."""
+"""The objects that ``kubectl kustomize`` builds from each folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ def _kubectl() -> None:
 
 @cache
 def build(folder: str) -> list[dict[str, Any]]:
-    """The objects of a kustomization: a folder below ``k8s``, or an absolute path. Not to be changed."""
+    """The objects of a kustomization; do not modify them.
+
+    Args:
+        folder: below ``k8s``, or an absolute path.
+    """
     done = subprocess.run(["kubectl", "kustomize", str(K8S / folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr, done.stderr
@@ -38,6 +42,6 @@ def build(folder: str) -> list[dict[str, Any]]:
 
 
 def named(objects: list[dict[str, Any]], kind: str, name: str | None = None) -> dict[str, Any]:
-    """The only object of a kind, or the one of a name."""
+    """The only object of a kind, or the only one with this name."""
     (found,) = [item for item in objects if item["kind"] == kind and (name is None or item["metadata"]["name"] == name)]
     return found

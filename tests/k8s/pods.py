@@ -1,4 +1,4 @@
-"""The pods that an object makes, and the ``restricted`` level of the Pod Security Standards."""
+"""The pod templates of an object, and the ``restricted`` level of the Pod Security Standards."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _SYSCTLS = {
 
 @dataclass(frozen=True)
 class PodTemplate:
-    """A pod template and where it stands."""
+    """A pod template and its path in the object."""
 
-    place: str
+    path: str
     metadata: dict[str, Any]
     spec: dict[str, Any]
 
@@ -31,33 +31,33 @@ class PodTemplate:
 
 
 def pod_templates(item: dict[str, Any]) -> list[PodTemplate]:
-    """All of an object's; the autoscaler, which KubeRay adds to a head, counts as a container of it."""
+    """All pod templates of an object; that of a head includes the autoscaler, which KubeRay adds to it."""
     return list(_templates(item, f"{item['kind']}/{item['metadata']['name']}"))
 
 
-def _templates(value: Any, place: str, sidecar: dict[str, Any] | None = None) -> Iterator[PodTemplate]:
+def _templates(value: Any, path: str, sidecar: dict[str, Any] | None = None) -> Iterator[PodTemplate]:
     if isinstance(value, dict):
         if value.get("enableInTreeAutoscaling"):
             sidecar = {"name": "autoscaler", **value.get("autoscalerOptions", {})}
         if isinstance(value.get("spec"), dict) and "containers" in value["spec"]:
             spec = value["spec"]
-            if sidecar is not None and place.endswith("headGroupSpec.template"):
+            if sidecar is not None and path.endswith("headGroupSpec.template"):
                 spec = {**spec, "containers": [*spec["containers"], sidecar]}
-            yield PodTemplate(place, value.get("metadata", {}), spec)
+            yield PodTemplate(path, value.get("metadata", {}), spec)
             return
         for key, below in value.items():
-            yield from _templates(below, f"{place}.{key}", sidecar)
+            yield from _templates(below, f"{path}.{key}", sidecar)
     elif isinstance(value, list):
         for index, below in enumerate(value):
-            yield from _templates(below, f"{place}[{index}]", sidecar)
+            yield from _templates(below, f"{path}[{index}]", sidecar)
 
 
 def violations(pod: PodTemplate) -> Sequence[str]:
-    """What the ``restricted`` level refuses, with the place."""
-    return [f"{pod.place}: {finding}" for finding in (*_of_pod(pod.spec), *_of_containers(pod))]
+    """Everything in the pod that the ``restricted`` level refuses, with its path."""
+    return [f"{pod.path}: {finding}" for finding in (*_pod_violations(pod.spec), *_container_violations(pod))]
 
 
-def _of_pod(spec: dict[str, Any]) -> Iterator[str]:
+def _pod_violations(spec: dict[str, Any]) -> Iterator[str]:
     for name in ("hostNetwork", "hostPID", "hostIPC"):
         if spec.get(name):
             yield name
@@ -73,7 +73,7 @@ def _of_pod(spec: dict[str, Any]) -> Iterator[str]:
         yield "windowsOptions"
 
 
-def _of_containers(pod: PodTemplate) -> Iterator[str]:
+def _container_violations(pod: PodTemplate) -> Iterator[str]:
     of_pod = pod.spec.get("securityContext", {})
     for container in pod.containers:
         context = container.get("securityContext", {})

@@ -1,4 +1,4 @@
-"""Whether an object fits what Kubernetes and KubeRay take, unknown fields and quantities included."""
+"""Checks objects against the schemas of Kubernetes and KubeRay, including unknown fields and quantities."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tests.k8s.conftest import CRDS
 
 KUBERNETES = "1.34"
 FOREIGN = ("monitoring.coreos.com", "kueue.x-k8s.io")
-"""API groups whose schemas are not at hand."""
+"""API groups without a schema here."""
 _QUANTITY = re.compile(r"[+-]?(\d+|\d+\.\d*|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?\d+)?")
 
 
 class Misfit(Exception):
-    """The object would be refused, or a part of it silently dropped."""
+    """Kubernetes would refuse the object, or silently drop a part of it."""
 
 
 def check(item: dict[str, Any]) -> None:
-    """Raise ``Misfit`` with the first finding."""
+    """Raise ``Misfit`` for the first mistake."""
     group = item["apiVersion"].partition("/")[0]
     if group in FOREIGN:
         return
@@ -37,24 +37,24 @@ def check(item: dict[str, Any]) -> None:
             kubernetes_validate.validate(item, KUBERNETES, strict=True)
         except kubernetes_validate.ValidationError as error:
             raise Misfit(str(error.message)) from None
-    for place, quantity in _quantities(item):
+    for path, quantity in _quantities(item):
         if not isinstance(quantity, int | float) and not _QUANTITY.fullmatch(quantity):
-            raise Misfit(f"{place}: {quantity!r} is no quantity")
+            raise Misfit(f"{path}: {quantity!r} is not a quantity")
 
 
-def _quantities(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """What stands in ``requests``, ``limits`` and ``sizeLimit``."""
+def _quantities(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Path and value of each quantity in ``requests``, ``limits`` and ``sizeLimit``."""
     if isinstance(value, dict):
         for key, below in value.items():
             if key in ("requests", "limits") and isinstance(below, dict):
-                yield from ((f"{place}.{key}.{name}", quantity) for name, quantity in below.items())
+                yield from ((f"{path}.{key}.{name}", quantity) for name, quantity in below.items())
             elif key == "sizeLimit":
-                yield f"{place}.{key}", below
+                yield f"{path}.{key}", below
             else:
-                yield from _quantities(below, f"{place}.{key}")
+                yield from _quantities(below, f"{path}.{key}")
     elif isinstance(value, list):
         for index, below in enumerate(value):
-            yield from _quantities(below, f"{place}[{index}]")
+            yield from _quantities(below, f"{path}[{index}]")
 
 
 @cache
@@ -67,7 +67,7 @@ def _crd(kind: str) -> Draft202012Validator:
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema as the API server applies it, which drops what it does not know; here that is an error."""
+    """The schema, with an error for each unknown field, which the API server would silently drop."""
     known = {
         key: value for key, value in schema.items() if not key.startswith("x-") and key not in ("nullable", "format")
     }

@@ -1,7 +1,7 @@
-"""The kustomization of ``k8s/monitoring``, which carries the rules and dashboards of that folder.
+"""The kustomization of ``k8s/monitoring``, with the rules and dashboards of that folder.
 
-Kustomize cannot wrap a file of rules into an object. ``GPO_WRITE_MONITORING=1 pytest tests/k8s/test_monitoring.py``
-writes ``kustomization.yaml`` and ``prometheus-rule.yaml`` anew.
+Kustomize cannot wrap a file of rules into an object, so ``GPO_WRITE_MONITORING=1 pytest tests/k8s/test_monitoring.py``
+writes ``kustomization.yaml`` and ``prometheus-rule.yaml``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _prometheus_rule() -> dict[str, Any] | None:
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_the_kustomization_carries_what_the_folder_holds(name: str) -> None:
+def test_the_kustomization_has_the_rules_and_dashboards_of_its_folder(name: str) -> None:
     expected = (_kustomization(), _prometheus_rule())[WRITTEN[name]]
     path = FOLDER / name
     if "GPO_WRITE_MONITORING" in os.environ:
@@ -67,7 +67,7 @@ def _write(path: Path, document: dict[str, Any] | None) -> None:
         path.write_text(comment + text, encoding="utf-8")
 
 
-def test_dashboards_are_found_by_their_label() -> None:
+def test_every_dashboard_has_the_label_that_grafana_looks_for() -> None:
     found = {
         name
         for item in build("monitoring")

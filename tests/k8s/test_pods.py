@@ -10,8 +10,8 @@ import yaml
 from tests.k8s.conftest import BUILT, K8S, PLATFORM, build, named
 from tests.k8s.pods import PodTemplate, pod_templates, violations
 
-_MADE_ELSEWHERE = {("Secret", "gpo-study"), ("Secret", "gpo-hub-token")}
-"""What an overlay asks the user for."""
+_MADE_BY_USERS = {("Secret", "gpo-study"), ("Secret", "gpo-hub-token")}
+"""The objects that an overlay asks its user to create."""
 
 
 def _pods(folder: str) -> list[PodTemplate]:
@@ -23,54 +23,34 @@ def test_every_pod_passes_the_restricted_level(folder: str) -> None:
     assert [finding for pod in _pods(folder) for finding in violations(pod)] == []
 
 
-def _privileged(pod: dict[str, Any]) -> None:
-    pod["containers"][0]["securityContext"]["privileged"] = True
-
-
-def _escalating(pod: dict[str, Any]) -> None:
-    del pod["containers"][0]["securityContext"]["allowPrivilegeEscalation"]
-
-
-def _capable(pod: dict[str, Any]) -> None:
-    pod["containers"][0]["securityContext"]["capabilities"] = {"add": ["SYS_PTRACE"], "drop": ["ALL"]}
-
-
-def _unconfined(pod: dict[str, Any]) -> None:
-    pod["securityContext"]["seccompProfile"]["type"] = "Unconfined"
-
-
-def _root(pod: dict[str, Any]) -> None:
-    pod["securityContext"]["runAsUser"] = 0
-
-
-def _host_path(pod: dict[str, Any]) -> None:
-    pod["volumes"].append({"name": "host", "hostPath": {"path": "/"}})
-
-
-def _host_network(pod: dict[str, Any]) -> None:
-    pod["hostNetwork"] = True
-
-
-def _open_autoscaler(pod: dict[str, Any]) -> None:
-    del pod["containers"][1]["securityContext"]
-
-
 @pytest.mark.parametrize(
     "loosen",
-    [_privileged, _escalating, _capable, _unconfined, _root, _host_path, _host_network, _open_autoscaler],
+    [
+        lambda pod: pod["containers"][0]["securityContext"].update(privileged=True),
+        lambda pod: pod["containers"][0]["securityContext"].pop("allowPrivilegeEscalation"),
+        lambda pod: pod["containers"][0]["securityContext"].update(
+            capabilities={"add": ["SYS_PTRACE"], "drop": ["ALL"]}
+        ),
+        lambda pod: pod["securityContext"]["seccompProfile"].update(type="Unconfined"),
+        lambda pod: pod["securityContext"].update(runAsUser=0),
+        lambda pod: pod["volumes"].append({"name": "host", "hostPath": {"path": "/"}}),
+        lambda pod: pod.update(hostNetwork=True),
+        lambda pod: pod["containers"][1].pop("securityContext"),  # of the autoscaler
+    ],
+    ids=["privileged", "escalation", "capability", "unconfined", "root", "host path", "host network", "autoscaler"],
 )
-def test_a_loose_pod_is_found(loosen: Callable[[dict[str, Any]], None]) -> None:
-    (head,) = [pod for pod in _pods("base/run") if pod.place.endswith("headGroupSpec.template")]
+def test_a_violation_is_found(loosen: Callable[[dict[str, Any]], object]) -> None:
+    (head,) = [pod for pod in _pods("base/run") if pod.path.endswith("headGroupSpec.template")]
     spec = copy.deepcopy(head.spec)
     loosen(spec)
-    assert violations(PodTemplate(head.place, head.metadata, spec))
+    assert violations(PodTemplate(head.path, head.metadata, spec))
 
 
 @pytest.mark.parametrize("folder", BUILT)
-def test_every_container_says_what_it_takes_and_whether_it_lives(folder: str) -> None:
+def test_every_container_has_resources_and_probes(folder: str) -> None:
     for pod in _pods(folder):
         for container in pod.containers:
-            where = f"{pod.place} {container['name']}"
+            where = f"{pod.path} {container['name']}"
             for kind in ("requests", "limits"):
                 assert {"cpu", "memory"} <= set(container["resources"][kind]), where
             if container["name"] in ("ray-head", "ray-worker", "redis"):
@@ -78,28 +58,28 @@ def test_every_container_says_what_it_takes_and_whether_it_lives(folder: str) ->
 
 
 @pytest.mark.parametrize("folder", BUILT)
-def test_no_pod_is_given_rights_that_it_has_no_use_for(folder: str) -> None:
+def test_only_a_head_that_scales_has_a_token_for_the_api(folder: str) -> None:
     for pod in _pods(folder):
         scales = any(container["name"] == "autoscaler" for container in pod.containers)
-        assert pod.spec["automountServiceAccountToken"] is scales, pod.place
+        assert pod.spec["automountServiceAccountToken"] is scales, pod.path
 
 
 @pytest.mark.parametrize("folder", BUILT)
 def test_images_have_versions(folder: str) -> None:
     for pod in _pods(folder):
         for container in pod.containers:
-            if container["name"] != "autoscaler":  # takes the head's
+            if container["name"] != "autoscaler":  # it has the head's image
                 _, _, tag = container["image"].rpartition("/")[2].partition(":")
-                assert tag not in ("", "latest"), f"{pod.place} {container['image']}"
+                assert tag not in ("", "latest"), f"{pod.path} {container['image']}"
 
 
 @pytest.mark.parametrize("folder", BUILT)
-def test_what_is_referred_to_is_there(folder: str) -> None:
+def test_every_reference_has_its_object(folder: str) -> None:
     template = yaml.safe_load_all((K8S / "secrets.template.yaml").read_text(encoding="utf-8"))
     objects = [*build(folder), *build(PLATFORM), *template]
-    there = {(item["kind"], item["metadata"]["name"]) for item in objects} | _MADE_ELSEWHERE
+    there = {(item["kind"], item["metadata"]["name"]) for item in objects} | _MADE_BY_USERS
     missing = [
-        (pod.place, reference) for pod in _pods(folder) for reference in _references(pod.spec) if reference not in there
+        (pod.path, reference) for pod in _pods(folder) for reference in _references(pod.spec) if reference not in there
     ]
     assert missing == []
 
@@ -130,7 +110,7 @@ def test_every_mount_has_its_volume(folder: str) -> None:
     for pod in _pods(folder):
         volumes = {volume["name"] for volume in pod.spec.get("volumes", [])} | {"data"}
         for container in pod.containers:
-            assert {mount["name"] for mount in container.get("volumeMounts", [])} <= volumes, pod.place
+            assert {mount["name"] for mount in container.get("volumeMounts", [])} <= volumes, pod.path
 
 
 @pytest.mark.parametrize("folder", BUILT)
@@ -145,13 +125,13 @@ def test_disruption_budgets_and_services_select_pods(folder: str) -> None:
         assert any(wanted.items() <= of_pod.items() for of_pod in labels), item["metadata"]["name"]
 
 
-def test_ports_that_are_watched_are_there() -> None:
+def test_every_monitored_port_exists() -> None:
     watched = {end["port"] for end in named(build("monitoring"), "PodMonitor")["spec"]["podMetricsEndpoints"]}
     heads = [pod for pod in _pods("base") if pod.metadata.get("labels", {}).get("gpo-node") == "head"]
     runs = [pod for pod in heads if pod.metadata["labels"]["app.kubernetes.io/component"] != "evaluator"]
     assert 0 < len(runs) < len(heads)
     for pod in heads:
         ports = {port["name"]: port["containerPort"] for port in pod.spec["containers"][0]["ports"]}
-        # Nothing listens there where no run is.
-        assert watched - set(ports) == (set() if pod in runs else {"gpo-metrics"}), pod.place
+        # The evaluator has no run, and nothing listens at that port.
+        assert watched - set(ports) == (set() if pod in runs else {"gpo-metrics"}), pod.path
         assert ports.get("gpo-metrics", 9464) == 9464

@@ -30,7 +30,7 @@ def _jobs(folder: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("folder", BUILT)
-def test_every_cluster_asks_for_a_token(folder: str) -> None:
+def test_every_cluster_requires_a_token(folder: str) -> None:
     for cluster in _clusters(folder):
         assert cluster["authOptions"] == {"mode": "token", "secretName": "gpo-ray-token"}
         assert cluster["rayVersion"] == _locked("ray")
@@ -43,21 +43,21 @@ def _locked(package: str) -> str:
 
 
 @pytest.mark.parametrize("folder", BUILT)
-def test_a_cluster_that_grows_shrinks_again(folder: str) -> None:
+def test_a_cluster_that_scales_up_scales_down_again(folder: str) -> None:
     for cluster in _clusters(folder):
         if not cluster.get("enableInTreeAutoscaling"):
             assert "autoscalerOptions" not in cluster
             continue
         assert cluster["autoscalerOptions"]["version"] == "v2"
         assert cluster["autoscalerOptions"]["idleTimeoutSeconds"] <= 600
-        assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0", "actors on the head keep nothing alive"
+        assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0", "actors on the head would keep it busy"
         for group in cluster["workerGroupSpecs"]:
             assert group["minReplicas"] < group["maxReplicas"]
             assert group["template"]["spec"].get("restartPolicy", "Never") == "Never"
 
 
 @pytest.mark.parametrize("folder", BUILT)
-def test_a_job_leaves_nothing_behind_and_goes_on_where_it_was(folder: str) -> None:
+def test_a_job_removes_its_cluster_and_resumes_after_a_failure(folder: str) -> None:
     for job in _jobs(folder):
         assert job["shutdownAfterJobFinishes"] is True
         assert 0 < job["ttlSecondsAfterFinished"] <= 3600
@@ -75,18 +75,18 @@ def test_a_job_leaves_nothing_behind_and_goes_on_where_it_was(folder: str) -> No
 
 
 def _require_drained(head: dict[str, Any]) -> None:
-    """Ray kills the driver with its node: it must be told before."""
-    last_words = " ".join(head["containers"][0]["lifecycle"]["preStop"]["exec"]["command"])
-    assert "python -m cluster.submitting.drain" in last_words
+    """The head stops its driver before it ends, because Ray kills the driver with its node."""
+    before_end = " ".join(head["containers"][0]["lifecycle"]["preStop"]["exec"]["command"])
+    assert "python -m cluster.submitting.drain" in before_end
     assert head["terminationGracePeriodSeconds"] > drain._PATIENCE_S
 
 
-def test_the_cluster_that_stays_drains_its_jobs() -> None:
+def test_the_shared_cluster_stops_its_jobs_before_it_ends() -> None:
     _require_drained(named(build("base"), "RayCluster")["spec"]["headGroupSpec"]["template"]["spec"])
 
 
 @pytest.mark.parametrize("folder", [PLATFORM, "overlays/laptop", "overlays/gpu"])
-def test_the_mounted_configurations_can_be_used(folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_mounted_configurations_are_valid(folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GPO_REDIS_URL", "redis://gpo-redis:6379/1")
     for name, text in named(build(folder), "ConfigMap", "gpo-configs")["data"].items():
         path = tmp_path / name
@@ -96,18 +96,18 @@ def test_the_mounted_configurations_can_be_used(folder: str, monkeypatch: pytest
         config = validate(raw, base_dir=tmp_path)
         if name != "evaluator.yaml":
             assert config.run.dir == "/storage/runs"
-            # Else there is nothing at the port that the PodMonitor names.
+            # The PodMonitor names this port.
             assert (config.metrics.port, config.metrics.host) == (9464, "0.0.0.0")  # noqa: S104
 
 
-def test_jobs_name_files_that_are_mounted() -> None:
+def test_jobs_name_mounted_files() -> None:
     for folder in BUILT:
         for job in _jobs(folder):
             path = next(word for word in shlex.split(job["entrypoint"]) if word.endswith(".yaml"))
             assert path.removeprefix("/etc/gpo/configs/") in named(build(PLATFORM), "ConfigMap", "gpo-configs")["data"]
 
 
-def test_the_service_serves_what_serve_deploy_does() -> None:
+def test_the_service_has_the_same_applications_as_serve_deploy() -> None:
     from ray.serve.schema import ServeDeploySchema
 
     service = yaml.safe_load(named(build("base"), "RayService")["spec"]["serveConfigV2"])
@@ -124,7 +124,7 @@ def test_the_service_serves_what_serve_deploy_does() -> None:
 
 
 @pytest.mark.parametrize("folder", BUILT)
-def test_every_node_of_a_service_names_the_port_that_it_serves_at(folder: str) -> None:
+def test_every_node_of_a_service_declares_its_port(folder: str) -> None:
     for item in build(folder):
         if item["kind"] == "RayService":
             spec = item["spec"]["rayClusterConfig"]
@@ -135,35 +135,35 @@ def test_every_node_of_a_service_names_the_port_that_it_serves_at(folder: str) -
 
 
 _OPERATORS = [
-    {"name": "kuberay-operator", "component": "kuberay-operator", "instance": "release"},  # of KubeRay's chart
-    {"name": "kuberay-operator", "instance": "release"},  # of an older one
-    {"name": "kuberay", "component": "kuberay-operator"},  # of its kustomization
+    {"name": "kuberay-operator", "component": "kuberay-operator", "instance": "release"},  # KubeRay's chart
+    {"name": "kuberay-operator", "instance": "release"},  # an older chart
+    {"name": "kuberay", "component": "kuberay-operator"},  # its kustomization
 ]
-"""Labels of an operator's pod, below ``app.kubernetes.io``."""
+"""Labels of an operator's pod, with the prefix ``app.kubernetes.io``."""
 
 
 @pytest.mark.parametrize("labels", [*_OPERATORS, {"name": "another", "component": "operator"}])
 def test_the_operator_reaches_ray_however_it_was_installed(labels: dict[str, str]) -> None:
-    of_pod = {f"app.kubernetes.io/{name}": value for name, value in labels.items()}
-    let_in = set()
+    pod = {f"app.kubernetes.io/{name}": value for name, value in labels.items()}
+    ports = set()
     for rule in named(build(PLATFORM), "NetworkPolicy", "allow-ray")["spec"]["ingress"]:
         for peer in rule["from"]:
-            # Not those that are known by their namespace alone, nor Ray's own pods.
-            if peer.get("namespaceSelector") == {} and peer["podSelector"]["matchLabels"].items() <= of_pod.items():
-                let_in |= {one["port"] for one in rule["ports"]}
-    assert let_in == ({8265, 8000, 52365} if labels in _OPERATORS else set())
+            # Neither the peers selected by their namespace alone nor Ray's own pods.
+            if peer.get("namespaceSelector") == {} and peer["podSelector"]["matchLabels"].items() <= pod.items():
+                ports |= {one["port"] for one in rule["ports"]}
+    assert ports == ({8265, 8000, 52365} if labels in _OPERATORS else set())
 
 
 @pytest.mark.parametrize("component", ["object-store", "deletion-rules"])
 def test_components_fit_the_jobs(component: str, tmp_path: Path) -> None:
-    # A kustomization may name what it is made of by relative paths alone.
+    # A kustomization may contain only relative paths.
     steps = [".."] * len(tmp_path.resolve().parts[1:])
-    place = "/".join([*steps, *K8S.parts[1:]])
+    root = "/".join([*steps, *K8S.parts[1:]])
     (tmp_path / "kustomization.yaml").write_text(
         yaml.safe_dump(
             {
-                "resources": [f"{place}/base/{name}" for name in ("platform", "run", "sweep")],
-                "components": [f"{place}/components/{component}"],
+                "resources": [f"{root}/base/{name}" for name in ("platform", "run", "sweep")],
+                "components": [f"{root}/components/{component}"],
             }
         ),
         encoding="utf-8",

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(not CRDS.is_dir(), reason="GPO_CRDS names no fol
 
 
 @pytest.mark.parametrize("folder", BUILT)
-def test_every_object_is_one_that_kubernetes_takes(folder: str) -> None:
+def test_every_object_fits_its_schema(folder: str) -> None:
     objects = build(folder)
     assert objects
     for item in objects:
@@ -22,7 +22,7 @@ def test_every_object_is_one_that_kubernetes_takes(folder: str) -> None:
             pytest.fail(f"{item['kind']} {item['metadata']['name']}: {misfit}")
 
 
-def test_what_is_not_checked_is_known() -> None:
+def test_only_known_kinds_have_no_schema() -> None:
     unchecked = {
         item["kind"] for folder in BUILT for item in build(folder) if item["apiVersion"].startswith(tuple(FOREIGN))
     }
@@ -33,7 +33,7 @@ _HEAD = ("rayClusterSpec", "headGroupSpec", "template", "spec", "containers", 0)
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "place", "value"),
+    ("kind", "name", "path", "value"),
     [
         ("RayJob", "gpo-run", ("ttlSecondAfterFinished",), 600),
         ("RayJob", "gpo-run", ("backoffLimit",), "three"),
@@ -55,10 +55,10 @@ _HEAD = ("rayClusterSpec", "headGroupSpec", "template", "spec", "containers", 0)
         ("PodDisruptionBudget", "gpo-redis", ("minAvailable",), [1]),
     ],
 )
-def test_a_mistake_is_found(kind: str, name: str, place: tuple[Any, ...], value: Any) -> None:
+def test_a_mistake_is_found(kind: str, name: str, path: tuple[Any, ...], value: Any) -> None:
     item = copy.deepcopy(named(build("base"), kind, name))
     check(item)
-    *parents, last = place
+    *parents, last = path
     target = item["spec"]
     for key in parents:
         target = target[key]

@@ -12,7 +12,7 @@ from tests.k8s.schemas import check
 
 
 @pytest.mark.skipif(not CRDS.is_dir(), reason="GPO_CRDS names no folder with KubeRay's CRDs")
-def test_a_submitted_run_is_one_that_kubernetes_takes() -> None:
+def test_the_objects_of_a_submitted_run_fit_their_schemas() -> None:
     path = ROOT / "configs/endpoint.yaml"
     order = Order("run", "", (), "sentiment-20261121-173238-ab12", "/storage/runs/first")
     text = manifest(path, load_config(path), None, order, image="registry.example.com/gpo:1", namespace="gpo").text

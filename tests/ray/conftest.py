@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pytest
 
 from cluster.config import RunConfig
-from tests.paths import TRIAGE
+from tests.configs import triage_task
 
 
 class MakeConfig(Protocol):
@@ -27,16 +27,7 @@ def make_config() -> MakeConfig:
         config = {
             "run": {"name": folder.name, "seeds": [0, 1]},
             "models": {"task": {**place, "model": "task-model"}, "optimizer": {**place, "model": "opt-model"}},
-            "tasks": [
-                {
-                    "name": "triage",
-                    "data": {split: str(TRIAGE / f"{split}.jsonl") for split in ("train", "val", "test")},
-                    "fields": {"input": "text", "target": "label"},
-                    "prompt": "Classify the support ticket into one of: billing, technical, shipping, account.",
-                    "position": "question_begin",
-                    "answer": {"kind": "exact"},
-                }
-            ],
+            "tasks": [triage_task()],
             "optimizer": {"steps": 3, "candidates": 3},
             "evaluation": {"val_size": 20, "test_size": 30},
             "cluster": {"trajectories_per_actor": 1, "evaluator_replicas": 2},

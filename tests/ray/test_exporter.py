@@ -15,7 +15,7 @@ import pytest
 import ray
 
 from actors.metrics.exporter import exporter_actor
-from benchmarks.measuring.ray_head import free_port
+from benchmarks.measuring.servers import free_port
 from cluster.config.observability import MetricsConfig
 from cluster.metrics import run_metrics
 from cluster.metrics.run_metrics import Metrics, exported

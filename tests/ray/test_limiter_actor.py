@@ -24,13 +24,14 @@ class Endpoint:
     now = most = answered = 0
 
     async def call(self, gate: Gate) -> None:
-        async with gate.admitted() as admission:
-            self.now += 1
-            self.most = max(self.most, self.now)
-            await asyncio.sleep(0.02)
-            self.now -= 1
-            self.answered += 1
-            admission.answered(Usage(requests=1, prompt_tokens=3))
+        admission = await gate.enter()
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0.02)
+        self.now -= 1
+        self.answered += 1
+        admission.usage = Usage(requests=1, prompt_tokens=3)
+        gate.leave(admission)
 
 
 async def test_calls_go_on_when_the_authority_dies_and_its_memory_is_made_good(cluster: None) -> None:

@@ -22,8 +22,8 @@ from actors.limiter import LimiterActor
 from actors.search import Phase, SearchKey, Update
 from actors.slots import Placement
 from actors.supervisor import Supervisor
-from actors.trajectory_worker import TrajectoryWorker
-from benchmarks.measuring.repeats import repeats
+from actors.trajectory_actor import TrajectoryWorker
+from benchmarks.measuring.access_log import repeats
 from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndpoint
 from cluster.config import RunConfig
 from cluster.runs.searches import build_searches
@@ -34,7 +34,7 @@ from gpo.checkpoint import Checkpoint
 from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Spent
 from gpo.models.endpoint import Endpoint
-from gpo.models.openai import OpenAICompatibleModel
+from gpo.models.openai import openai_model
 from gpo.models.protocol import Sampling
 from serve.client import ServeEvaluator
 from serve.embedded_model import EmbeddedModelSpec
@@ -212,13 +212,14 @@ async def _until(condition: Callable[[], bool]) -> None:
 async def test_an_embedded_model_that_is_killed_comes_back_at_its_port(pids: Pids) -> None:
     spec = EmbeddedModelSpec(None, parallel=2, context=256, threads=1)
     with embedded_models([spec]) as urls:
-        model = OpenAICompatibleModel(Endpoint(urls[spec], spec.name, max_concurrency=2))
+        endpoint = Endpoint(urls[spec], spec.name, max_concurrency=2)
+        model = openai_model(endpoint)
 
         async def ask(number: int) -> str:
             question = {"role": "user", "content": f"Say {number}."}
             return (await model.complete([question], Sampling(temperature=0.0, max_tokens=2))).text
 
-        async with model.endpoint.client, asyncio.timeout(120):
+        async with endpoint.client, asyncio.timeout(120):
             assert await ask(0)
             (server,) = pids("ray::EmbeddedModelServer")
             killed = time.monotonic()

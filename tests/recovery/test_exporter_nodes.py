@@ -10,7 +10,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from benchmarks.measuring.ray_head import free_port
+from benchmarks.measuring.servers import free_port
 from cluster.config.observability import MetricsConfig
 from cluster.metrics.run_metrics import Metrics
 from tests.ray.test_exporter import Calling, _scrape

@@ -1,4 +1,4 @@
-"""The object store that holds a run's checkpoints goes away for longer than anybody waits."""
+"""The object store with a run's checkpoints is away for longer than the run waits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def store() -> Iterator[ObjectStore]:
         yield running
 
 
-def test_a_run_whose_store_goes_away_stops_and_goes_on_when_it_is_back(
+def test_a_run_stops_without_its_object_store_and_resumes_with_it(
     endpoint: SimulatedEndpoint, store: ObjectStore, gpo: Gpo, until: Until, write_config: WriteConfig, tmp_path: Path
 ) -> None:
     endpoint.behaviour = Behaviour(latency_s=0.05)
@@ -52,4 +52,4 @@ def test_a_run_whose_store_goes_away_stops_and_goes_on_when_it_is_back(
     assert resumed.code == 0, resumed.stderr
     assert num_steps() == STEPS
     paid = [call.content for call in endpoint.requests if call.model == "task-model" and call.status == 200]
-    assert len(paid) == len(set(paid))  # what was paid for and not saved is in the completion cache
+    assert len(paid) == len(set(paid))  # the completion cache has the answers that no checkpoint has

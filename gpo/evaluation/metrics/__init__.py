@@ -8,12 +8,10 @@ from __future__ import annotations
 from gpo.evaluation.metrics.boolean import BooleanScorer
 from gpo.evaluation.metrics.choice import ChoiceScorer
 from gpo.evaluation.metrics.custom import CustomScorer, FunctionReference, ParsedScorer
-from gpo.evaluation.metrics.exact import ExactScorer
 from gpo.evaluation.metrics.judge import Rubric
-from gpo.evaluation.metrics.label import LabelScorer
 from gpo.evaluation.metrics.number import NumberScorer
-from gpo.evaluation.metrics.rouge import RougeScorer
 from gpo.evaluation.metrics.scorer import Scorer
+from gpo.evaluation.metrics.text import ExactScorer, LabelScorer, RougeScorer
 
 __all__ = [
     "BooleanScorer",

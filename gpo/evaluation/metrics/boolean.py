@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gpo.data.example import Example
-from gpo.evaluation.metrics.conclusion import announced, without_markup
+from gpo.evaluation.metrics.scorer import announced, without_markup
 
 _PAIRS = (
     ("yes", "no"),

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from gpo.data.example import Example
-from gpo.evaluation.metrics.conclusion import announced, without_markup
+from gpo.evaluation.metrics.scorer import announced, without_markup
 
 _OPTION_LINE = re.compile(r"^\s*\(([A-Z])\)\s*(.*?)\s*$", re.MULTILINE)
 # "(b)" or "option B".

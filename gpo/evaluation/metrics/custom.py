@@ -15,8 +15,8 @@ from typing import Any, SupportsFloat
 
 from gpo.data.example import Example
 from gpo.errors import EvaluationError
-from gpo.evaluation.metrics.own_modules import own_module
 from gpo.evaluation.metrics.scorer import Scorer
+from gpo.evaluation.metrics.user_modules import own_module
 from gpo.text import without_controls
 
 _SHOWN = 300

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isclose
 
 from gpo.data.example import Example
-from gpo.evaluation.metrics.conclusion import stated, without_markup
+from gpo.evaluation.metrics.scorer import stated, without_markup
 
 _NUMBER = re.compile(r"(?<![\w.])[-−+]?(?:[$€£¥]\s?)?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?(?:/\d+)?")
 _CALCULATION = r"[\s\d.,$€£¥\\()+\-−*/×÷·=]"

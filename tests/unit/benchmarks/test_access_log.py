@@ -6,18 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.measuring.access_log import CHAT, read_log, traffic
+from benchmarks.measuring.access_log import CHAT, UNWRITTEN_S, AnsweredCalls, Repeats, read_log, repeats, traffic
 from benchmarks.simulated.service import AccessRecord
 
 
 def record(
-    started_s: float, *, status: int = 200, content: str = "", model: str = "task-model", path: str = CHAT
+    started_s: float,
+    *,
+    status: int = 200,
+    content: str = "",
+    model: str = "task-model",
+    path: str = CHAT,
+    duration_s: float = 0.2,
 ) -> AccessRecord:
-    finished_s = started_s + (0.2 if status == 200 else 0.0)
+    finished_s = started_s + (duration_s if status == 200 else 0.0)
     return AccessRecord(path, model, status, 1, started_s, finished_s, content or f"{started_s}", 0, 0)
 
 
-# Two calls at a time, of 0.2 s each: 8 in 1 s, which could have been 10.
+# Two concurrent calls of 0.2 s each: 8 in 1 s, out of 10 possible ones.
 LOG = [
     record(9.0, path="/v1/models", model=""),
     record(10.0, content="one"),
@@ -36,7 +42,7 @@ LOG = [
 ]
 
 
-def test_figures_of_a_log_made_up() -> None:
+def test_statistics_of_a_log() -> None:
     seen = traffic(LOG)
     assert seen is not None
     assert (seen.calls, seen.task_calls, seen.duplicates) == (8, 6, 2)
@@ -52,14 +58,46 @@ def test_the_order_of_a_log_does_not_matter() -> None:
     assert traffic(LOG[::-1]) == traffic(LOG)
 
 
-def test_a_log_without_a_chat() -> None:
+def test_a_log_without_answered_chats() -> None:
     assert traffic([LOG[0], LOG[-1]]) is None
     refused = traffic([record(1.0, status=429)])
     assert refused is not None
     assert (refused.busy(0.2, 2), refused.refused_share) == (0.0, 1.0)
 
 
-def test_reads_what_the_endpoint_writes(tmp_path: Path) -> None:
+def test_reads_the_lines_that_the_endpoint_writes(tmp_path: Path) -> None:
     path = tmp_path / "access.jsonl"
     path.write_text("".join(json.dumps(asdict(one)) + "\n" for one in LOG), encoding="utf-8")
     assert read_log(path) == LOG
+
+
+def test_answered_calls_are_counted_while_the_log_grows(tmp_path: Path) -> None:
+    path = tmp_path / "access.jsonl"
+    answered = AnsweredCalls(path)
+    assert answered() == 0
+    records = [record(1.0), record(2.0, status=499), record(3.0)]
+    lines = b"".join(json.dumps(asdict(record)).encode() + b"\n" for record in records)
+    path.write_bytes(lines[:-5])
+    assert answered() == 1
+    path.write_bytes(lines)
+    assert (answered(), answered()) == (2, 2)
+
+
+def test_repeats_are_classified_by_the_fate_of_the_earlier_answer() -> None:
+    def _call(started_s: float, content: str, status: int = 200, model: str = "task-model") -> AccessRecord:
+        return record(started_s, content=content, status=status, model=model, duration_s=0.1)
+
+    log = [
+        _call(1.0, "kept"),
+        _call(4.95, "under way"),
+        _call(4.9 - UNWRITTEN_S / 2, "just before"),
+        _call(4.0, "long before"),
+        _call(5.01, "after"),
+        _call(4.96, "cut", status=499),
+        _call(4.95, "of the other model", model="opt-model"),
+    ]
+    again = [_call(7.0, record.content, model=record.model) for record in log[1:]]
+    found = repeats([*again, *log], [(2.0, 2.0), (5.0, 5.0)], "task-model")
+    assert found == Repeats(1, 1, 2, 1, pytest.approx(UNWRITTEN_S / 2))
+    assert repeats([*again, *log], [], "opt-model") == Repeats(0, 0, 1, 0)
+    assert repeats(log, [(5.0, 5.0)], "task-model") == Repeats(0, 0, 0, 1)

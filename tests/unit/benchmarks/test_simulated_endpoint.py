@@ -193,7 +193,7 @@ async def test_fails_for_a_while_and_recovers(endpoint: SimulatedEndpoint) -> No
 async def test_a_hanging_request_frees_its_place_when_the_client_leaves() -> None:
     with SimulatedEndpoint(Behaviour(hang_rate=1.0, limit=1)) as endpoint:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(ask(endpoint, TICKET), 0.3)
+            await asyncio.wait_for(ask(endpoint, TICKET), 1.0)
         endpoint.behaviour = Behaviour(limit=1)
         for _ in range(100):
             if endpoint.requests:

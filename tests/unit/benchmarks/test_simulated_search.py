@@ -23,7 +23,7 @@ from gpo.evaluation.evaluator import LocalEvaluator
 from gpo.evaluation.grading import RuleGrader
 from gpo.evaluation.metrics import LabelScorer
 from gpo.models.endpoint import Endpoint
-from gpo.models.openai import OpenAICompatibleModel
+from gpo.models.openai import openai_model
 from gpo.models.protocol import Message, Sampling
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt
@@ -153,7 +153,7 @@ async def test_replies_as_the_endpoint_does() -> None:
     ticket: list[Message] = [{"role": "user", "content": f"Name it.\n{task('tickets').examples[Split.VAL][0].input}"}]
     settings = [Sampling(temperature=t, max_tokens=m, stop=("<END>",), seed=4) for t in (0, 1, None) for m in (3, 900)]
     with SimulatedEndpoint(behaviour) as endpoint:
-        remote = OpenAICompatibleModel(Endpoint(endpoint.base_url, "opt-model"))
+        remote = openai_model(Endpoint(endpoint.base_url, "opt-model"))
         for messages in (meta, ticket):
             for sampling in settings:
                 expected = await remote.complete(messages, sampling)

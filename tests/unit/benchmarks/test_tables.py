@@ -4,20 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.measuring.endpoint_process import ROOT
-from benchmarks.measuring.outcome import Outcome
+from benchmarks.measuring.measurement import Measurement
+from benchmarks.measuring.servers import ROOT
 from benchmarks.measuring.tables import CALLS, NAME, SPEED, NoMarkers, table, write_between
 from benchmarks.saturation import FAULTS, OURS
 from benchmarks.scaling import TABLES
 
-DONE = Outcome(
+DONE = Measurement(
     name="ours", trajectories=1, limit=32, latency_s=0.2, wall_s=71.25, to_first_call_s=9.0, calling_s=60.0,
     physical_s=57.0, calls=9120, duplicates=3, busy=0.95,
 )  # fmt: skip
-FAILED = Outcome(name="peer", trajectories=1, limit=32, latency_s=0.2, wall_s=0.5, failure="exit code 1: no module")
+FAILED = Measurement(name="peer", trajectories=1, limit=32, latency_s=0.2, wall_s=0.5, failure="exit code 1: no module")
 
 
-def test_a_row_each_and_why_one_failed() -> None:
+def test_one_row_per_measurement_and_the_failures_below() -> None:
     lines = table([DONE, FAILED], NAME, SPEED, CALLS).splitlines()
     assert lines[0].startswith("|  | Wall time |")
     assert lines[2] == "| ours | 71.2 s | 9.0 s | 60.0 s | 57.0 s | 95.0 % | 9,120 | 3 |"
@@ -26,7 +26,7 @@ def test_a_row_each_and_why_one_failed() -> None:
     assert len({line.count("|") for line in lines[:4]}) == 1
 
 
-def test_writes_between_markers_and_nowhere_else(tmp_path: Path) -> None:
+def test_only_the_text_between_the_markers_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "README.md"
     path.write_text("a\n<!-- bench -->\nold\n<!-- /bench -->\nb\n<!-- other -->\n<!-- /other -->\n", encoding="utf-8")
     for text in ("| new |", "| newer |"):
@@ -40,7 +40,7 @@ def test_writes_between_markers_and_nowhere_else(tmp_path: Path) -> None:
     "document",
     ["nothing", "<!-- bench -->", "<!-- /bench --><!-- bench -->", "<!-- bench --><!-- bench --><!-- /bench -->"],
 )
-def test_a_document_without_a_place_is_left_alone(document: str, tmp_path: Path) -> None:
+def test_a_document_without_markers_is_unchanged(document: str, tmp_path: Path) -> None:
     path = tmp_path / "README.md"
     path.write_text(document, encoding="utf-8")
     with pytest.raises(NoMarkers, match="README"):
@@ -48,12 +48,12 @@ def test_a_document_without_a_place_is_left_alone(document: str, tmp_path: Path)
     assert path.read_text("utf-8") == document
 
 
-def test_every_table_has_a_place() -> None:
+def test_every_table_has_markers_in_the_readme() -> None:
     document = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
     for name in ("saturation", "faults", *TABLES):
         assert document.count(f"<!-- {name} -->") == document.count(f"<!-- /{name} -->") == 1
 
 
-def test_scenarios_have_names_of_their_own() -> None:
+def test_scenario_names_are_unique() -> None:
     loads = [*OURS.values(), *FAULTS.values(), *(load for part, _ in TABLES.values() for load in part.values())]
     assert len({load.name for load in loads}) == len(loads)

@@ -25,7 +25,7 @@ from gpo.prompt import edit_distance
 from gpo.strategies.reflection import FailureReflector
 from gpo.testing.fakes import WordEmbedder
 from gpo.trajectory import Trajectory
-from tests.paths import TRIAGE
+from tests.configs import triage_task
 
 STEPS, CANDIDATES, BATCH, VAL = 3, 2, 2, 4
 
@@ -56,18 +56,10 @@ POSITIONS = ("question_end", "question_begin", "before_question", "answer_begin"
 
 def config(optimizer: Mapping[str, Any] = {}, **task: Any) -> RunConfig:
     model = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model"}
-    triage = {
-        "name": "triage",
-        "data": {split: str(TRIAGE / f"{split}.jsonl") for split in ("train", "val", "test")},
-        "fields": {"input": "text", "target": "label"},
-        "prompt": "Classify the support ticket into one of: billing, technical, shipping, account.",
-        "position": "question_begin",
-        "answer": {"kind": "exact"},
-    }
     return validate(
         {
             "models": {"task": model, "optimizer": model},
-            "tasks": [{**triage, **task}],
+            "tasks": [{**triage_task(), **task}],
             "optimizer": {"steps": STEPS, "candidates": CANDIDATES, "batch_size": BATCH, **optimizer},
             "evaluation": {"val_size": VAL},
         },

@@ -1,4 +1,4 @@
-"""The audit of dependencies, by the real pip-audit, with advisories of our own over HTTP."""
+"""The audit of dependencies, with the real pip-audit and an advisory service of this test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLAW = """{"vulns": [{"id": "GHSA-test", "aliases": ["CVE-2020-1"], "summary": "
 
 @pytest.fixture(params=[FLAW], ids=["flaw"])
 def advisories(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of a service that says the same of every package."""
+    """The URL of a service with the same answer for every package."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -44,18 +44,10 @@ def advisories(request: pytest.FixtureRequest) -> Iterator[str]:
 def audit(folder: Path, url: str, *ignored: str) -> subprocess.CompletedProcess[str]:
     lock, ignore = folder / "requirements.lock", folder / "ignore.txt"
     lock.write_text(f"msgpack==1.0.0 --hash=sha256:{'0' * 64}\n", encoding="utf-8")
-    ignore.write_text("# none of these\n" + "".join(f"{one} # not ours\n" for one in ignored), encoding="utf-8")
+    ignore.write_text("# a comment\n" + "".join(f"{one} # not relevant\n" for one in ignored), encoding="utf-8")
     command = [sys.executable, str(AUDIT), "--lock", str(lock), "--ignore", str(ignore)]
-    command += [
-        "--vulnerability-service",
-        "osv",
-        "--osv-url",
-        url,
-        "--cache-dir",
-        str(folder / "cache"),
-        "--timeout",
-        "5",
-    ]
+    command += ["--vulnerability-service", "osv", "--osv-url", url, "--timeout", "5"]
+    command += ["--cache-dir", str(folder / "cache")]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -65,18 +57,18 @@ def test_a_known_vulnerability_fails(advisories: str, tmp_path: Path) -> None:
     assert "msgpack 1.0.0: CVE-2020-1; mended in 1.0.1" in done.stdout or "GHSA-test; mended in 1.0.1" in done.stdout
 
 
-def test_one_that_does_not_concern_us_passes(advisories: str, tmp_path: Path) -> None:
+def test_an_ignored_vulnerability_passes(advisories: str, tmp_path: Path) -> None:
     done = audit(tmp_path, advisories, "CVE-2020-1")
     assert (done.returncode, done.stdout) == (0, "audit: 1 packages, 0 known vulnerabilities\n")
 
 
 @pytest.mark.parametrize("advisories", ["{}"], indirect=True, ids=["clean"])
-def test_without_one_it_passes(advisories: str, tmp_path: Path) -> None:
+def test_an_audit_without_a_finding_passes(advisories: str, tmp_path: Path) -> None:
     done = audit(tmp_path, advisories, "CVE-2019-1")
     assert (done.returncode, done.stdout) == (0, "audit: 1 packages, 0 known vulnerabilities\n")
 
 
-def test_without_a_way_to_the_advisories_it_passes_and_says_so(unused_tcp_port: int, tmp_path: Path) -> None:
+def test_an_audit_without_a_network_passes_and_says_so(unused_tcp_port: int, tmp_path: Path) -> None:
     done = audit(tmp_path, f"http://127.0.0.1:{unused_tcp_port}/v1/query")
     assert done.returncode == 0
     assert "not done, the advisories cannot be reached" in done.stdout

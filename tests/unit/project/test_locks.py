@@ -1,4 +1,4 @@
-"""What is locked: everything for those who work on the program, and of that what the image needs."""
+"""The lock files: one for development, and one with the part of it that the image needs."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def image() -> dict[tuple[str, str], set[str]]:
     return locked
 
 
-def test_the_image_has_the_versions_that_are_tested(image: dict[tuple[str, str], set[str]]) -> None:
+def test_the_image_has_the_tested_versions(image: dict[tuple[str, str], set[str]]) -> None:
     everything = _locked("requirements.lock")
     assert {pin: hashes for pin, hashes in image.items() if everything.get(pin) != hashes} == {}
 
 
-def test_the_image_has_what_the_program_needs_and_no_tools(image: dict[tuple[str, str], set[str]]) -> None:
+def test_the_image_has_the_program_s_dependencies_and_no_tools(image: dict[tuple[str, str], set[str]]) -> None:
     project = _project()
     extras, groups = project["project"]["optional-dependencies"], project["dependency-groups"]
     needed = _names([*project["project"]["dependencies"], *(one for extra in _IMAGE_EXTRAS for one in extras[extra])])
@@ -51,7 +51,7 @@ def test_the_image_has_what_the_program_needs_and_no_tools(image: dict[tuple[str
     assert (_names(groups["dev"]) - needed) & there <= {"cryptography", "jsonschema"}, "tools that nothing needs"
 
 
-def test_the_image_is_built_of_its_own_lock() -> None:
+def test_the_image_is_built_from_its_lock_file() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert "--require-hashes --no-deps -r requirements-runtime.lock" in dockerfile
     assert "requirements.lock" not in dockerfile

@@ -15,7 +15,7 @@ import pytest
 
 from gpo.errors import ConfigError
 from gpo.models.endpoint import Endpoint
-from gpo.models.openai import OpenAICompatibleModel
+from gpo.models.openai import openai_model
 from gpo.models.protocol import Sampling
 from serve import gguf_weights
 from serve.embedded_model import HOST, EmbeddedModelSpec, free_port
@@ -67,8 +67,9 @@ def _answers(url: str) -> bool:
 
 
 async def test_replies_with_text_and_usage(base_url: str) -> None:
-    model = OpenAICompatibleModel(Endpoint(base_url, SPEC.name, max_concurrency=2))
-    async with model.endpoint.client:
+    endpoint = Endpoint(base_url, SPEC.name, max_concurrency=2)
+    model = openai_model(endpoint)
+    async with endpoint.client:
         reply = await model.complete(
             [{"role": "user", "content": "What is the capital of France?"}], Sampling(temperature=0.0, max_tokens=12)
         )

@@ -35,7 +35,7 @@ from gpo.data.task import Split, Task
 from gpo.errors import BudgetExhausted, EvaluationError, ModelUnavailable, OutOfReach, Part
 from gpo.evaluation.evaluator import Evaluation, LocalEvaluator
 from gpo.evaluation.grading import RuleGrader
-from gpo.evaluation.metrics.exact import ExactScorer
+from gpo.evaluation.metrics.text import ExactScorer
 from gpo.models.protocol import Sampling, Usage
 from gpo.prompt import Prompt
 from gpo.score import Score

@@ -10,7 +10,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import ReplicaUnavailableError
 
-from gpo.context import AboutFilter, current_caller, log_about
+from gpo.context import ContextFilter, current_caller, log_about
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.errors import EvaluationError, OutOfReach
@@ -201,7 +201,7 @@ async def test_what_a_replica_logs_says_for_which_step_it_works(caplog: pytest.L
         logging.getLogger("gpo").warning("asked")
         return "yes"
 
-    caplog.handler.addFilter(AboutFilter("night"))
+    caplog.handler.addFilter(ContextFilter("night"))
     task = Task("desk", Prompt("a"), {Split.VAL: (Example("?", ("yes",)),)}, ExactScorer())
     replica = EvaluatorReplica([LocalEvaluator(task, FakeModel(answer), Sampling(), RuleGrader(task.scorer))], 100)
     await asyncio.gather(

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -13,27 +12,42 @@ from cluster.session.models import Access, build_evaluators, build_tasks
 from gpo.data.task import Split
 from gpo.limits.limiter import LocalLimiter
 from gpo.prompt import Prompt
+from tests.paths import read_json
 
 if TYPE_CHECKING:
-    from tests.commands import RunGpo
+    from tests.commands import Finished, RunGpo
     from tests.configs import WriteConfig
 
 KEY = "canary-77aa01"
 GOOD = "Read carefully and classify the customer ticket: answer with exactly one category label, a single word only."
 
 
-def test_the_score_is_the_evaluator_s(
-    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
-) -> None:
-    path = write_config(tmp_path, endpoint.base_url)
-    finished = gpo(
-        "evaluate", path, "--prompt", GOOD, "--split", "test", "--task", "triage", "--output", "score.json",
-        cwd=tmp_path,
-    )  # fmt: skip
+class Evaluate(Protocol):
+    def __call__(self, *options: object, env: dict[str, str] | None = None, **changes: Any) -> Finished: ...
+
+
+@pytest.fixture
+def evaluate(endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path) -> Evaluate:
+    """Runs ``gpo evaluate`` with changes to the small configuration, in its folder."""
+
+    def run(*options: object, env: dict[str, str] | None = None, **changes: Any) -> Finished:
+        config = write_config(tmp_path, changes.pop("base_url", endpoint.base_url), **changes)
+        return gpo("evaluate", config, *options, cwd=tmp_path, env=env)
+
+    return run
+
+
+def _num_calls(endpoint: SimulatedEndpoint) -> int:
+    return sum(record.path == "/v1/chat/completions" for record in endpoint.requests)
+
+
+def test_the_score_is_the_evaluator_s(endpoint: SimulatedEndpoint, evaluate: Evaluate, tmp_path: Path) -> None:
+    options = ("--prompt", GOOD, "--split", "test", "--task", "triage", "--output", "score.json")
+    finished = evaluate(*options)
     assert finished.code == 0, finished.stderr
     num_calls = _num_calls(endpoint)
 
-    config = load_config(path, ["cache={kind: none}"])
+    config = load_config(tmp_path / "config.yaml", ["cache={kind: none}"])
     (evaluator,) = build_evaluators(config, build_tasks(config), Access({}, LocalLimiter(), "account"))
     (expected,) = asyncio.run(evaluator.evaluate([Prompt(GOOD)], Split.TEST))
     score, usage = expected.score, expected.usage
@@ -42,7 +56,7 @@ def test_the_score_is_the_evaluator_s(
         f"triage test: {100 * score.mean:.1f} % ± {100 * score.stderr:.1f} (standard error), 30 examples, 30 calls, "
         f"{usage.prompt_tokens} + {usage.completion_tokens} tokens\n"
     )
-    document = json.loads((tmp_path / "score.json").read_text(encoding="utf-8"))
+    document = read_json(tmp_path / "score.json")
     assert document["mean"] == score.mean
     assert document["stderr"] == score.stderr
     assert document["values"] == list(score.values_E)
@@ -50,11 +64,8 @@ def test_the_score_is_the_evaluator_s(
     assert (document["task"], document["split"], document["prompt"]) == ("triage", "test", GOOD)
 
 
-def test_the_first_task_s_initial_prompt_is_scored_on_val_by_default(
-    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
-) -> None:
-    tasks = [{}, {"name": "other"}]
-    finished = gpo("evaluate", write_config(tmp_path, endpoint.base_url, tasks=tasks), cwd=tmp_path)
+def test_the_first_task_s_initial_prompt_is_scored_on_val_by_default(evaluate: Evaluate) -> None:
+    finished = evaluate(tasks=[{}, {"name": "other"}])
     assert finished.code == 0
     assert finished.stdout.startswith("triage val: ")
     assert ", 20 examples, " in finished.stdout
@@ -70,29 +81,20 @@ def test_the_first_task_s_initial_prompt_is_scored_on_val_by_default(
     ],
 )
 def test_an_impossible_option_is_one_line(
-    option: str,
-    value: str,
-    remedy: str,
-    endpoint: SimulatedEndpoint,
-    gpo: RunGpo,
-    write_config: WriteConfig,
-    tmp_path: Path,
+    option: str, value: str, remedy: str, endpoint: SimulatedEndpoint, evaluate: Evaluate
 ) -> None:
-    finished = gpo("evaluate", write_config(tmp_path, endpoint.base_url), option, value, cwd=tmp_path)
+    finished = evaluate(option, value)
     assert finished.code == 2
     (line,) = finished.stderr.splitlines()
-    assert option in line
-    assert value.strip() in line
-    assert remedy in line
+    assert not [word for word in (option, value.strip(), remedy) if word not in line], line
     assert endpoint.requests == []
 
 
 def test_an_unknown_model_at_an_endpoint_without_a_list_is_found_at_the_first_call(
-    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
+    endpoint: SimulatedEndpoint, evaluate: Evaluate
 ) -> None:
     endpoint.behaviour = Behaviour(list_models=False)
-    config = write_config(tmp_path, endpoint.base_url, models={"task": {"model": "task-modle"}})
-    finished = gpo("evaluate", config, cwd=tmp_path)
+    finished = evaluate(models={"task": {"model": "task-modle"}})
     assert finished.code == 2
     (line,) = finished.stderr.splitlines()
     assert "models.task.model: 'task-modle' is unknown at" in line
@@ -100,25 +102,21 @@ def test_an_unknown_model_at_an_endpoint_without_a_list_is_found_at_the_first_ca
 
 
 def test_a_few_unscored_examples_are_tolerated_and_reported(
-    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
+    endpoint: SimulatedEndpoint, evaluate: Evaluate, tmp_path: Path
 ) -> None:
     endpoint.behaviour = Behaviour(fail_next=3)
-    config = write_config(
-        tmp_path, endpoint.base_url, models={"task": {"max_attempts": 1}}, evaluation={"max_unscored": 0.2}
+    finished = evaluate(
+        "--output", "score.json", models={"task": {"max_attempts": 1}}, evaluation={"max_unscored": 0.2}
     )
-    finished = gpo("evaluate", config, "--output", "score.json", cwd=tmp_path)
     assert finished.code == 0, finished.stderr
     assert "20 examples, 3 unscored, 17 calls" in finished.stdout
-    document = json.loads((tmp_path / "score.json").read_text(encoding="utf-8"))
+    document = read_json(tmp_path / "score.json")
     assert document["values"].count(None) == document["usage"]["failures"] == 3
 
 
-def test_too_many_unscored_examples_fail_with_one_line(
-    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
-) -> None:
+def test_too_many_unscored_examples_fail_with_one_line(endpoint: SimulatedEndpoint, evaluate: Evaluate) -> None:
     endpoint.behaviour = Behaviour(fail_next=3)
-    config = write_config(tmp_path, endpoint.base_url, models={"task": {"max_attempts": 1}})
-    finished = gpo("evaluate", config, cwd=tmp_path)
+    finished = evaluate(models={"task": {"max_attempts": 1}})
     assert finished.code == 1
     assert finished.stdout == ""
     (line,) = finished.stderr.splitlines()
@@ -131,31 +129,26 @@ def test_a_custom_metric_is_found_beside_the_configuration(
 ) -> None:
     folder = tmp_path / "configs"
     folder.mkdir()
-    (folder / "own_metric.py").write_text(
-        "def half(answer, targets, input):\n    return 0.5 if answer.strip().lower() in targets else 0\n",
-        encoding="utf-8",
-    )
-    exact = gpo("evaluate", write_config(folder, endpoint.base_url), "--output", "exact.json", cwd=tmp_path)
-    answer = {"kind": "custom", "metric": "own_metric:half"}
-    custom = gpo(
-        "evaluate", write_config(folder, endpoint.base_url, tasks=[{"answer": answer}]), "--output", "custom.json",
-        cwd=tmp_path,
-    )  # fmt: skip
-    assert (exact.code, custom.code) == (0, 0), exact.stderr + custom.stderr
-    expected, document = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("exact", "custom"))
+    source = "def half(answer, targets, input):\n    return 0.5 if answer.strip().lower() in targets else 0\n"
+    (folder / "own_metric.py").write_text(source, encoding="utf-8")
+    for name, answer in (("exact", {"kind": "exact"}), ("custom", {"kind": "custom", "metric": "own_metric:half"})):
+        config = write_config(folder, endpoint.base_url, tasks=[{"answer": answer}])
+        done = gpo("evaluate", config, "--output", f"{name}.json", cwd=tmp_path)
+        assert done.code == 0, done.stderr
+    expected, document = (read_json(tmp_path / f"{name}.json") for name in ("exact", "custom"))
     assert document["values"] == [value / 2 for value in expected["values"]]
     assert 0.5 in document["values"]
 
 
 @pytest.mark.parametrize(
-    ("source", "code", "said"),
+    ("source", "code", "message"),
     [
         (
             "def metric(*given): return 3",
             2,
             "tasks[0].answer.metric: task triage: tried on the first target: the function own:metric",
         ),
-        # The targets are labels: only a model's answer, here never a label, makes this one fail.
+        # The targets are labels. Only a model's answer, which is never a label here, makes this metric fail.
         (
             "def metric(answer, targets, input):\n    return 1 if answer in targets else {}[answer]\n",
             1,
@@ -164,39 +157,30 @@ def test_a_custom_metric_is_found_beside_the_configuration(
     ],
 )
 def test_a_failing_custom_metric_is_one_line(
-    source: str,
-    code: int,
-    said: str,
-    endpoint: SimulatedEndpoint,
-    gpo: RunGpo,
-    write_config: WriteConfig,
-    tmp_path: Path,
+    source: str, code: int, message: str, evaluate: Evaluate, tmp_path: Path
 ) -> None:
     (tmp_path / "own.py").write_text(source, encoding="utf-8")
-    answer = {"kind": "custom", "metric": "own:metric"}
-    config = write_config(tmp_path, endpoint.base_url, tasks=[{"answer": answer, "prompt": "Write a poem."}])
-    finished = gpo("evaluate", config, cwd=tmp_path)
+    finished = evaluate(tasks=[{"answer": {"kind": "custom", "metric": "own:metric"}, "prompt": "Write a poem."}])
     assert finished.code == code
     assert finished.stdout == ""
     (line,) = finished.stderr.splitlines()
-    assert said in line
+    assert message in line
 
 
 def test_the_judge_s_cost_is_reported_separately(
-    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
+    endpoint: SimulatedEndpoint, evaluate: Evaluate, tmp_path: Path
 ) -> None:
     endpoint.behaviour = Behaviour(models=("task-model", "opt-model", "judge-model"))
-    exact = gpo("evaluate", write_config(tmp_path, endpoint.base_url), "--output", "exact.json", cwd=tmp_path)
+    exact = evaluate("--output", "exact.json")
     answer = {"kind": "judge", "rubric": "The label is right.", "scale": 4}
     judge = {"base_url": endpoint.base_url, "model": "judge-model"}
-    config = write_config(tmp_path, endpoint.base_url, tasks=[{"answer": answer}], models={"judge": judge})
-    judged = gpo("evaluate", config, "--output", "judged.json", cwd=tmp_path)
+    judged = evaluate("--output", "judged.json", tasks=[{"answer": answer}], models={"judge": judge})
     assert (exact.code, judged.code) == (0, 0), exact.stderr + judged.stderr
-    expected, document = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("exact", "judged"))
+    expected, document = (read_json(tmp_path / f"{name}.json") for name in ("exact", "judged"))
     assert document["values"] == expected["values"]
     assert expected["judge"] is None
     usage, spent = document["usage"], document["judge"]
-    assert (usage["requests"], usage["cached"]) == (0, 20)  # the task model's answers are known by now
+    assert (usage["requests"], usage["cached"]) == (0, 20)  # the cache has the task model's answers
     assert spent["requests"] + spent["cached"] == 20
     calls = sum(record.model == "judge-model" for record in endpoint.requests)
     assert spent["requests"] == calls > 0
@@ -204,13 +188,10 @@ def test_the_judge_s_cost_is_reported_separately(
     assert f"{spent['prompt_tokens']} + {spent['completion_tokens']} tokens" in judged.stdout
 
 
-def test_an_unknown_judge_is_reported_before_any_call(
-    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
-) -> None:
+def test_an_unknown_judge_is_reported_before_any_call(endpoint: SimulatedEndpoint, evaluate: Evaluate) -> None:
     answer = {"kind": "judge", "rubric": "The label is right."}
     judge = {"base_url": endpoint.base_url, "model": "jugde"}
-    config = write_config(tmp_path, endpoint.base_url, tasks=[{"answer": answer}], models={"judge": judge})
-    finished = gpo("evaluate", config, cwd=tmp_path)
+    finished = evaluate(tasks=[{"answer": answer}], models={"judge": judge})
     assert finished.code == 2
     assert "models.judge.model: 'jugde' is unknown" in finished.stderr
     assert _num_calls(endpoint) == 0
@@ -229,44 +210,31 @@ def test_an_unknown_judge_is_reported_before_any_call(
     ids=["usual variables", "base_url and a named variable first", "key file before variables"],
 )
 def test_endpoint_and_key_come_from_variables_file_and_configuration(
-    models: Any,
-    env: dict[str, str],
-    endpoint: SimulatedEndpoint,
-    gpo: RunGpo,
-    write_config: WriteConfig,
-    tmp_path: Path,
+    models: Any, env: dict[str, str], endpoint: SimulatedEndpoint, evaluate: Evaluate, tmp_path: Path
 ) -> None:
     endpoint.behaviour = Behaviour(api_key=KEY, models=("task-model", "my-model"))
     (tmp_path / "key").write_text(f"{KEY}\n", encoding="utf-8")
-    config = write_config(tmp_path, endpoint.base_url if models else None, models=models or {})
     env = {name: endpoint.base_url if value == "ENDPOINT" else value for name, value in env.items()}
-    finished = gpo("evaluate", config, cwd=tmp_path, env=env)
+    base_url = endpoint.base_url if models else None
+    finished = evaluate(env=env, base_url=base_url, models=models or {})
     assert finished.code == 0, finished.stderr
     assert {record.status for record in endpoint.requests} == {200}
 
 
 def test_a_damaged_cache_is_reported_once_and_costs_only_calls(
-    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
+    endpoint: SimulatedEndpoint, evaluate: Evaluate, tmp_path: Path
 ) -> None:
-    config = write_config(tmp_path, endpoint.base_url)
     (tmp_path / "completions.sqlite").write_bytes(b"no database" * 1000)
-    first, second = (gpo("evaluate", config, cwd=tmp_path) for _ in range(2))
+    first, second = evaluate(), evaluate()
     assert (first.code, second.code) == (0, 0), first.stderr
     assert (", 20 calls, " in first.stdout, ", 20 calls, " in second.stdout) == (True, True)
     assert (first.stderr + second.stderr).count("is not used any more by this process") == 1
     assert _num_calls(endpoint) == 40
 
 
-def test_an_evaluation_is_paid_for_once(
-    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
-) -> None:
-    config = write_config(tmp_path, endpoint.base_url)
-    first, second = (gpo("evaluate", config, cwd=tmp_path).stdout for _ in range(2))
+def test_an_evaluation_is_paid_for_once(endpoint: SimulatedEndpoint, evaluate: Evaluate) -> None:
+    first, second = evaluate().stdout, evaluate().stdout
     assert ", 20 calls, " in first
     assert ", 0 calls (20 more were cached), 0 + 0 tokens" in second
     assert first.split(",")[0] == second.split(",")[0]
     assert _num_calls(endpoint) == 20
-
-
-def _num_calls(endpoint: SimulatedEndpoint) -> int:
-    return sum(record.path == "/v1/chat/completions" for record in endpoint.requests)

@@ -149,7 +149,7 @@ CASES = {
         hidden=KEY,
     ),
     "a key instead of its variable": Case(
-        ("models.task.api_key_env", "is not the name of a variable", "name it"),
+        ("models.task.api_key_env", "is not the name of an environment variable", "write its name"),
         {"models": {"task": {"api_key_env": KEY}}},
         hidden=KEY,
     ),

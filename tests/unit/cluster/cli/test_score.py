@@ -96,8 +96,8 @@ def test_a_mistake_is_one_line_and_writes_nothing(gpo: RunGpo, tmp_path: Path, c
     finished = gpo("score", path, *options, cwd=tmp_path)
     assert finished.code == 2
     assert finished.stdout == ""
-    (said,) = finished.stderr.splitlines()
-    assert all(word in said for word in words), said
+    (line,) = finished.stderr.splitlines()
+    assert all(word in line for word in words), line
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["answers.jsonl"]
 

@@ -12,7 +12,7 @@ from actors.search import SearchKey
 from cluster.comparing.comparison import Comparison, MethodRun, comparison_document
 from cluster.comparing.table import comparison_markdown, comparison_tables, save_comparison
 from cluster.config.loading import validate
-from cluster.results.outputs import RunRecord
+from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.data.example import Example
 from gpo.data.task import Split, Task

@@ -281,7 +281,7 @@ def test_a_refused_key_is_blamed_on_the_role_whose_key_it_is(role: str, tmp_path
         "judge": {**MODEL, "api_key_file": str(tmp_path / "key")},
     }
     found = config(tmp_path, JUDGE, **models)
-    place = getattr(found.models, role).key.place
+    place = getattr(found.models, role).key.location
     refusal = ModelRefused("HTTP 401: no", RefusalReason.KEY, MODEL["model"], MODEL["base_url"], place)
     error = explained_refusal(found, refusal)
     assert isinstance(error, ConfigError)

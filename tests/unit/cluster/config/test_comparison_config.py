@@ -68,7 +68,7 @@ def test_methods_named_on_the_command_line_go_before_the_section(
         ({"a/b": None}, (), "'a/b' cannot name a method"),
         ({"comparison.json": "ape"}, (), "cannot name a method"),
         (["./..yaml"], (), "cannot name a method"),
-        (["~nobody-of-this-name/x.yaml"], (), "is no path"),
+        (["~nobody-of-this-name/x.yaml"], (), "is not a path"),
         ({"a": {"optimizer": {"steps": 3}}}, (), "compare.a.optimizer.steps: is the same for all methods"),
         ({"a": {"optimizer": {"candidates": 3}}}, (), "compare.a.optimizer.candidates: is the same for all methods"),
         ({"a": 3}, (), "compare.a: 3 cannot be used"),

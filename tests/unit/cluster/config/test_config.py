@@ -11,8 +11,11 @@ from pydantic import ValidationError
 from cluster.config import load_config
 from cluster.config.loading import dump, validate
 from cluster.config.models import OPENAI_URL, ChatEndpointConfig, EmbeddedEmbeddingConfig
+from cluster.config.root import EvaluationConfig, RacingConfig
 from cluster.config.tasks import TaskConfig
 from gpo.errors import ConfigError
+from gpo.scoring.candidates import FullScoring
+from gpo.scoring.racing import Racing
 
 KEY = "canary-key"
 
@@ -265,7 +268,7 @@ def test_a_mistake_is_named_as_the_user_wrote_it(
 
 @pytest.mark.parametrize("document", [None, [], "text", 3])
 def test_a_file_without_sections_is_refused(document: Any, tmp_path: Path) -> None:
-    assert "holds no sections" in refusal(document, (), tmp_path).problem
+    assert "has no sections" in refusal(document, (), tmp_path).problem
 
 
 @pytest.mark.parametrize(
@@ -332,3 +335,20 @@ def test_there_are_as_many_replicas_as_the_calls_need(
     if asked is not None:
         overrides.append(f"cluster.evaluator_replicas={asked}")
     assert load_config(written(tmp_path, raw()), overrides).num_replicas == number
+
+
+def test_candidates_are_scored_in_full_unless_a_race_is_asked_for() -> None:
+    assert EvaluationConfig().build_scoring(100, seed=1) == FullScoring()
+    assert EvaluationConfig(racing=None).build_scoring(100, seed=1) == FullScoring()
+
+
+def test_a_race_is_built_as_configured() -> None:
+    config = EvaluationConfig(max_unscored=0.3, racing=RacingConfig(block=7, alpha=0.01))
+    assert config.build_scoring(90, seed=4) == Racing(num_examples=90, block=7, alpha=0.01, max_unscored=0.3, seed=4)
+    assert isinstance(EvaluationConfig.model_validate({"racing": {}}).build_scoring(9, seed=0), Racing)
+
+
+@pytest.mark.parametrize("racing", [{"block": 1}, {"alpha": 0}, {"alpha": 1}, {"blok": 5}, 5])
+def test_a_race_that_cannot_be_is_refused(racing: object) -> None:
+    with pytest.raises(ValidationError):
+        EvaluationConfig.model_validate({"racing": racing})

@@ -9,7 +9,7 @@ from actors.search import Phase, SearchKey, Update
 from cluster.config.root import BudgetConfig
 from cluster.display.progress import Progress, View
 from cluster.metrics.view import MetricsView
-from cluster.results.outputs import RunRecord
+from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.evaluation.evaluator import Evaluation
 from gpo.limits.messages import Spent

@@ -13,7 +13,8 @@ from cluster.reporting.candidates import BEST, DROPPED, WENT_ON, candidate_rows
 from cluster.reporting.curves import curves_in_words, curves_picture
 from cluster.reporting.outcomes import outcomes
 from cluster.reporting.page import report
-from cluster.results.outputs import RunRecord, summary
+from cluster.results.outputs import summary
+from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.evaluation.evaluator import Evaluation
 from gpo.models.protocol import Usage

@@ -3,7 +3,8 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from actors.search import SearchKey
-from cluster.results.outputs import RunRecord, step_lines, summary
+from cluster.results.outputs import step_lines, summary
+from cluster.results.run_record import RunRecord
 from cluster.results.table import unscored_line
 from gpo.checkpoint import Checkpoint
 from gpo.evaluation.evaluator import Evaluation

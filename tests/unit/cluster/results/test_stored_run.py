@@ -15,7 +15,7 @@ from actors.folder import Folder
 from actors.search import SearchKey
 from cluster.cli.report import report
 from cluster.cli.status import status
-from cluster.results.outputs import RunRecord, Status
+from cluster.results.run_record import RunRecord, Status
 from cluster.results.status import (
     SILENT_AFTER_S,
     follow_status,
@@ -43,6 +43,11 @@ def with_tests(checkpoint: Checkpoint) -> Checkpoint:
     return checkpoint
 
 
+def save_summary(folder: Folder, record: RunRecord) -> None:
+    run = RunFolder(folder)
+    run.write_summary(run.summary(record))
+
+
 def stored(url: str, status: Status = "running", config: str = CONFIG, wall_s: float = 60.0) -> Folder:
     """A run of three trajectories, of which one has taken a step, and one has only begun."""
     folder = Folder.at(url)
@@ -50,7 +55,7 @@ def stored(url: str, status: Status = "running", config: str = CONFIG, wall_s: f
     store = CheckpointStore(folder / "trajectories")
     store.save(KEYS[0], Checkpoint(ONE_STEP, {}))
     store.save(KEYS[1], Checkpoint(TRAJECTORIES["only the initial prompt"], {}))
-    RunFolder(folder).save_summary(record)
+    save_summary(folder, record)
     folder.write("config.yaml", config.encode())
     return folder
 
@@ -73,7 +78,7 @@ def test_a_run_is_read_as_far_as_it_is(folder: Folder) -> None:
     run = RunReader(folder).read()
     assert (run.record.run_id, run.record.status, run.record.keys) == ("run-1", "running", KEYS)
     assert set(run.record.checkpoints) == set(KEYS[:2])
-    assert run.num_steps == 2
+    assert run.record.num_steps == dict.fromkeys(KEYS, 2)
     assert abs(time.time() - run.changed_at) < 60
     # More than summary.json says, which was written before any step.
     assert [row["steps"] for row in run.document()["trajectories"]] == [1, 0, 0]
@@ -185,7 +190,7 @@ def test_a_status_is_shown_on_any_console(folder: Folder, terminal: bool) -> Non
     for words in ("run-1: running", "step 1 of 6", "desk", "1/2", "90.0"):
         assert words in printed(on)
     folder.write("summary.json", b"{}")
-    RunFolder(folder).save_summary(RunRecord("run-1", 0.0, keys=KEYS, status="failed"))
+    save_summary(folder, RunRecord("run-1", 0.0, keys=KEYS, status="failed"))
     assert follow_status(RunReader(folder), on, as_document=False, every_s=1.0).state == "failed"
 
 
@@ -221,7 +226,7 @@ def test_files_that_are_being_written_are_no_sign(tmp_path: Path) -> None:
 )
 def test_a_status_is_told_whatever_the_configuration_holds(config: str, tmp_path: Path) -> None:
     folder = stored(str(tmp_path / "run"), config=config)
-    assert RunReader(folder).read().num_steps is None
+    assert RunReader(folder).read().record.num_steps == {}
     for as_document in (False, True):
         print_status(RunReader(folder), console(), as_document)
 
@@ -254,7 +259,8 @@ def test_a_status_is_told_whatever_the_summary_holds(name: str, value: object, t
         print_status(RunReader(folder), on, as_document)
         assert "desk" in printed(on)
     # And so does whoever resumes it.
-    record = RunFolder(folder)._resumed(KEYS, "run-2")
+    record = RunRecord("run-2", 0.0, keys=KEYS)
+    RunFolder(folder)._restore(record)
     assert set(record.checkpoints) == set(KEYS[:2])
     assert 0.0 <= record.wall_s < 1e9
     assert record.reported.calls in (0, 3)

@@ -12,10 +12,10 @@ import yaml
 from actors.folder import Folder
 from actors.lease import Holder, Lease, LeaseLost, Leases
 from actors.search import SearchKey
-from cluster.comparing.compare import ComparisonFolder, open_comparison
+from cluster.comparing.compare import ComparisonFolder
 from cluster.config.loading import validate
 from cluster.config.root import RunConfig
-from cluster.results.outputs import RunRecord
+from cluster.results.run_record import RunRecord
 from cluster.runs.run_folder import RunFolder, fingerprint, latest_run
 from gpo.checkpoint import Checkpoint
 from gpo.data.example import Example
@@ -41,7 +41,8 @@ def config(**sections: Any) -> RunConfig:
     model = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model"}
     task = {"name": "desk", "data": {"train": "a.jsonl", "val": "b.jsonl", "test": "c.jsonl"}}
     return validate(
-        {"models": {"task": model, "optimizer": model}, "tasks": [task], **sections}, base_dir=Path("/data")
+        {"models": {"task": model, "optimizer": model}, "tasks": [task], "run": {"seeds": [0, 1]}, **sections},
+        base_dir=Path("/data"),
     )
 
 
@@ -55,7 +56,7 @@ def opened(
     **sections: Any,
 ) -> RunRecord:
     place = RunFolder(Folder.at(str(folder)), leases)
-    return place.open(config(**sections), KEYS, data, run_id=run_id, resume=resume)
+    return place.open(config(**sections), data, run_id=run_id, resume=resume)
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_a_damaged_summary_costs_nothing_but_the_times(begun: Path, content: str
 @pytest.mark.parametrize("resume", [True, False])
 def test_checkpoints_without_their_configuration_are_not_gone_on_with(begun: Path, *, resume: bool) -> None:
     (begun / "config.yaml").unlink()
-    with pytest.raises(ConfigError, match="holds checkpoints, and no 'config"):
+    with pytest.raises(ConfigError, match="holds checkpoints, but there is no 'config"):
         opened(begun, resume=resume)
 
 
@@ -170,7 +171,7 @@ def test_one_process_works_in_a_folder(new_folder: Callable[[], str]) -> None:
 def test_a_process_on_a_machine_that_was_lost_is_waited_for(
     begun: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("cluster.runs.run_folder._LOOK_S", 0.01)
+    monkeypatch.setattr("cluster.runs.run_folder._PAUSE_S", 0.01)
     monkeypatch.setattr("actors.lease.TERM_S", 0.5)
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(Holder, "this_process", lambda: FAR_AWAY)
@@ -213,7 +214,7 @@ def test_a_run_that_was_taken_over_is_left_alone(new_folder: Callable[[], str]) 
         for action in (
             lambda: place.save(record),
             lambda: place.checkpoints.save(KEYS[0], CHECKPOINT),
-            lambda: place.save_summary(record),
+            lambda: place.write_summary(place.summary(record)),
         ):
             with pytest.raises(LeaseLost, match="was taken over"):
                 action()
@@ -227,13 +228,13 @@ def test_a_run_that_was_taken_over_is_left_alone(new_folder: Callable[[], str]) 
 def test_a_comparison_and_each_of_its_runs_are_one_process_s(new_folder: Callable[[], str]) -> None:
     folder, methods = Folder.at(new_folder()), {"one": config(), "two": config()}
     with Leases() as mine, Leases() as others:
-        open_comparison(ComparisonFolder(folder, mine), methods, DATA, run_id="run-1", resume=False)
+        ComparisonFolder(folder, mine).open(methods, DATA, run_id="run-1", resume=False)
         with pytest.raises(ConfigError, match="is at work: process"):
-            open_comparison(ComparisonFolder(folder, others), methods, DATA, run_id="run-2", resume=True)
+            ComparisonFolder(folder, others).open(methods, DATA, run_id="run-2", resume=True)
         with pytest.raises(ConfigError, match="two' is at work: process"):
             opened((folder / "two").url, resume=True, leases=others)
     with Leases() as later:
-        resumed = open_comparison(ComparisonFolder(folder, later), methods, DATA, run_id="run-2", resume=True)
+        resumed = ComparisonFolder(folder, later).open(methods, DATA, run_id="run-2", resume=True)
     assert resumed.run_id == "run-1"
 
 

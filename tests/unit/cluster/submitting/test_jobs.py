@@ -12,9 +12,10 @@ import yaml
 from cluster.cli.submit import submit
 from cluster.config import RunConfig, load_config
 from cluster.config.loading import validate
+from cluster.config.sweep import SweepSection
 from cluster.submitting import package as packaging
 from cluster.submitting.jobs import Order, _resolved, require_reachable
-from cluster.submitting.package import Package, package, require_not_shipped
+from cluster.submitting.package import Package, package, require_outputs_outside
 from cluster.sweep.loading import load_sweep
 from gpo.errors import ConfigError
 from tests.paths import ROOT
@@ -150,19 +151,19 @@ def test_no_secret_that_is_known_here_is_shipped(work: Path, tmp_path: Path, mon
         monkeypatch.setenv(name, value)
     raw = _config(task={"model": "t", "api_key_file": str(key)})
     raw["cache"] = {"kind": "redis", "url_env": "CACHE_URL"}
-    raw["sweep"] = {"storage": {"kind": "url", "url_env": "STUDY_URL"}}
     path = work / "config.yaml"
     path.write_text(yaml.safe_dump(raw), encoding="utf-8")
-    del raw["sweep"]
     config = validate(raw, base_dir=work)
+    space = _SWEEP["sweep"]["space"]
+    sweep = SweepSection.model_validate({"space": space, "storage": {"kind": "url", "url_env": "STUDY_URL"}})
     found = ["canary-from-a-file", "canary-ray-token-file", "canary-serve", "canary-ray", "canary-long-password"]
     found += ["canary-redis", "canary%2Dcache", "canary-cache", "canary-study"]
     (work / "empty").touch()
     (work / "words.txt").write_text("word, and redis://host:6379/0", encoding="utf-8")
-    assert "words.txt" in package(work, path, config).names
+    assert "words.txt" in package(work, path, config, sweep).names
     for secret in found:
         (work / "output.txt").write_bytes(b"x" * 1_500_000 + secret.encode() + b"x")
-        said = _refusal(lambda: package(work, path, config))
+        said = _refusal(lambda: package(work, path, config, sweep))
         assert "'output.txt' looks like a key or holds one" in said, secret
         assert secret not in said
 
@@ -218,7 +219,7 @@ def test_what_is_named_and_never_shipped_is_refused(work: Path) -> None:
     (work / "runs/data").mkdir()
     (work / "data/val.jsonl").rename(work / "runs/data/val.jsonl")
     said = _refusal(lambda: _packed(work, load_config(work / "config.yaml", ["tasks.0.data.val=runs/data/val.jsonl"])))
-    assert said.startswith("tasks.0.data.val: 'runs/data/val.jsonl' is one of those that are never shipped")
+    assert said.startswith("tasks.0.data.val: 'runs/data/val.jsonl' is never shipped")
     base = (work / "config.yaml").rename(work / "runs/base.yaml")
     raw = yaml.safe_load(base.read_text(encoding="utf-8"))
     raw["tasks"][0]["data"] = {split: f"../data/{split}.jsonl" for split in ("train", "test")} | {
@@ -247,9 +248,9 @@ def test_what_is_written_must_outlive_the_job(work: Path, sections: dict[str, An
     (work / "config.yaml").write_text(yaml.safe_dump({**_config(), **sections, "sweep": raw}), encoding="utf-8")
     sweep = load_sweep(work / "config.yaml", [])
     if refused is None:
-        require_not_shipped(sweep.base, sweep.section, work)
+        require_outputs_outside(sweep.base, sweep.section, work)
     else:
-        said = _refusal(lambda: require_not_shipped(sweep.base, sweep.section, work))
+        said = _refusal(lambda: require_outputs_outside(sweep.base, sweep.section, work))
         assert said.startswith(f"{refused}:")
 
 

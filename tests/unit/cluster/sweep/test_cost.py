@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from cluster.sweep.winner import cost
+from cluster.sweep.trial import cost
 from gpo.models.protocol import Usage
 
 

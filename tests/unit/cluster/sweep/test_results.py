@@ -8,9 +8,8 @@ import pytest
 
 from actors.folder import Folder
 from cluster.config.loading import load_config
-from cluster.sweep.folder import open_place
+from cluster.sweep.folder import SweepFolder
 from cluster.sweep.plan import planned_sweep
-from cluster.sweep.report import sweep_report
 from cluster.sweep.results import SweepRecord, save_sweep, sweep_table
 from gpo.errors import ConfigError
 from gpo.limits.messages import Spent
@@ -28,10 +27,8 @@ def saved(folder: Path, **sweep: Any) -> tuple[Process, dict[str, Any]]:
             process.study.tell(claim, "complete", [0.5 + 0.05 * index, 1000.0 + index], {"spent": [9, 8, 7.0]})
         else:
             pruned_at(process, [[value + 0.01 * index for value in values] for values in (BAD if index == 3 else GOOD)])
-    place = Folder.at(str(folder))
-    document = save_sweep(process.config, process.study, RECORD, place, report=None)
-    save_sweep(process.config, process.study, RECORD, place, report=sweep_report(process.study.study, document))
-    return process, document
+    sweep_folder = SweepFolder(Folder.at(str(folder)), "tuned-sweep-1", 0.0, 0.0)
+    return process, save_sweep(process.config, process.study, RECORD, sweep_folder, with_report=True)
 
 
 def test_the_figures_say_what_became_of_every_trial(tmp_path: Path) -> None:
@@ -75,14 +72,14 @@ def test_the_report_holds_its_plots_and_needs_no_network(
 def test_a_folder_holds_one_sweep(tmp_path: Path) -> None:
     process, _ = saved(tmp_path, pruner={"kind": "none"})
     folder = Folder.at(str(tmp_path))
-    first = open_place(folder, process.config, sweep_id="new", resume=False)
+    first = SweepFolder.open(folder, process.config, sweep_id="new", resume=False)
     assert (first.sweep_id, first.wall_s) == ("tuned-sweep-1", 12.5)
     with pytest.raises(ConfigError, match="--resume"):
-        open_place(folder, process.config, sweep_id="new", resume=False)
-    assert open_place(folder, process.config, sweep_id="new", resume=True).sweep_id == "tuned-sweep-1"
+        SweepFolder.open(folder, process.config, sweep_id="new", resume=False)
+    assert SweepFolder.open(folder, process.config, sweep_id="new", resume=True).sweep_id == "tuned-sweep-1"
     folder.write("summary.json", b"{}")
     with pytest.raises(ConfigError, match="holds a run"):
-        open_place(folder, process.config, sweep_id="new", resume=True)
+        SweepFolder.open(folder, process.config, sweep_id="new", resume=True)
 
 
 def test_the_plan_takes_every_trial_at_its_dearest(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from cluster.config.sweep import JournalStorageConfig
 from cluster.sweep.confirmation import confirmation_key
 from cluster.sweep.loading import SweepConfig, load_sweep
 from cluster.sweep.storage import open_storage
+from cluster.sweep.strategies import require_packages
 from cluster.sweep.study import Claim, SharedStudy, values_by_step
 from cluster.sweep.winner import best_trial, pareto_front
 from gpo.errors import ConfigError, StorageError
@@ -105,7 +106,7 @@ class Process:
         self.study.processes.beat(Spent())
         name = f"process:{self.study.processes.me}"
         row = self.study.study.user_attrs[name]
-        self.study.study.set_user_attr(name, {**row, "place": "another machine"})
+        self.study.study.set_user_attr(name, {**row, "identity": "another-boot 1 2 elsewhere"})
 
 
 @pytest.fixture(scope="module")
@@ -323,18 +324,19 @@ def test_two_processes_that_draw_at_once_get_two_places_of_the_sequence(tmp_path
     assert other.claim().params != first.params
 
 
-@pytest.mark.parametrize("kind", ["gp", "cmaes"])
-def test_samplers_of_further_packages_propose_or_say_what_is_missing(kind: str, tmp_path: Path) -> None:
-    from cluster.sweep.strategies import require_packages
-
-    config = load_sweep(sweep_file(tmp_path, sampler={"kind": kind, "startup_trials": 2}), ())
-    try:
-        require_packages(config.section)
-    except ConfigError as error:
-        assert "pip install" in str(error)  # noqa: PT017
-        pytest.skip("the package is not installed")
-    process = Process(tmp_path, sampler={"kind": kind, "startup_trials": 2})
+def test_the_cmaes_sampler_proposes(tmp_path: Path) -> None:
+    process = Process(tmp_path, sampler={"kind": "cmaes", "startup_trials": 2})
     assert len(set(proposals(process, [0.1, 0.2, 0.3, 0.4, 0.5]))) > 3
+
+
+@pytest.mark.parametrize(("kind", "package"), [("gp", "torch"), ("cmaes", "cmaes")])
+def test_a_sampler_without_its_package_says_what_to_install(
+    kind: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.sweep.strategies.find_spec", lambda _: None)
+    config = load_sweep(sweep_file(tmp_path, sampler={"kind": kind, "startup_trials": 2}), ())
+    with pytest.raises(ConfigError, match=f"pip install {package}"):
+        require_packages(config.section)
 
 
 def pruned_at(process: Process, curve: Sequence[Sequence[float]]) -> int | None:

@@ -14,7 +14,8 @@ from actors.search import SearchKey
 from cluster.config import RunConfig
 from cluster.config.loading import validate
 from cluster.config.observability import MlflowConfig, TrackingConfig
-from cluster.results.outputs import RunRecord, as_json
+from cluster.results.outputs import as_json
+from cluster.results.run_record import RunRecord
 from cluster.tracking.tracking import parameters, tracked, tracked_sweep
 from gpo.checkpoint import Checkpoint
 from gpo.errors import ConfigError
@@ -118,7 +119,7 @@ def test_a_run_its_trajectories_and_its_files_are_written(mlflow: MlflowConfig, 
     assert [run.info.status for run in (whole, first, second)] == ["FINISHED"] * 3
     assert first.data.tags["mlflow.parentRunId"] == whole.info.run_id
     assert whole.data.params["optimizer.candidates"] == "2"
-    assert whole.data.params["models.task"] == "task-model"
+    assert whole.data.params["models.task.model"] == "task-model"
     assert first.data.params == {"task": "triage", "seed": "0"}
     assert history(mlflow, first, "val") == [(0, 0.25), (1, 0.75), (2, 0.5)]
     assert history(mlflow, first, "val_best") == [(0, 0.25), (1, 0.75), (2, 0.75)]
@@ -200,7 +201,7 @@ def test_nothing_is_written_or_loaded_unless_a_store_is_named(tmp_path: Path, mo
 
 def test_parameters_are_what_may_decide_a_search(tmp_path: Path) -> None:
     known = parameters(run_config(None, tmp_path))
-    assert known["run.seeds"] == [0, 1]
+    assert known["run.seeds"] == "[0, 1]"
     assert known["models.task.sampling.temperature"] == 0.5
     assert {"optimizer.steps", "optimizer.schedule.kind", "evaluation.max_unscored"} <= set(known)
     assert not any(isinstance(value, float) and math.isnan(value) for value in known.values())

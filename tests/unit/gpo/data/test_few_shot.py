@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from gpo.data.example import Example
-from gpo.data.loaded import LoadedTask, published
+from gpo.data.splits import LoadedTask, published
 from gpo.data.task import Split
 from gpo.errors import ConfigError
 

@@ -9,9 +9,8 @@ import pytest
 
 from gpo.data.benchmarks import BENCHMARKS
 from gpo.data.catalogue import BENCHMARK_NAMES, tasks_of
-from gpo.data.example import Example
+from gpo.data.example import Example, inferred_kind
 from gpo.data.files import Fields, read_examples
-from gpo.data.loaded import inferred_kind
 from gpo.data.splits import absent_from, distinct, require_disjoint, sampled, shuffled, without_overlap
 from gpo.data.task import Split
 from gpo.errors import ConfigError

@@ -12,7 +12,7 @@ import pytest
 from gpo.data.example import Example
 from gpo.errors import EvaluationError
 from gpo.evaluation.metrics import CustomScorer, FunctionReference, NumberScorer, ParsedScorer, Scorer
-from gpo.evaluation.metrics.own_modules import home_of
+from gpo.evaluation.metrics.user_modules import home_of
 from gpo.testing.contracts import ScorerContract
 
 EXAMPLE = Example("1 + 1?", ("2", "two"))

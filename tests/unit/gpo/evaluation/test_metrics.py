@@ -15,7 +15,7 @@ from gpo.evaluation.metrics import (
     Scorer,
 )
 from gpo.evaluation.metrics.choice import options
-from gpo.evaluation.metrics.rouge import rouge_l
+from gpo.evaluation.metrics.text import rouge_l
 from gpo.testing.contracts import ScorerContract
 
 QUESTION = "Which animal barks?\nOptions:\n(A) A cat\n(B) The dog\n(C) A hot dog\n(D) 15\n(E) 1"

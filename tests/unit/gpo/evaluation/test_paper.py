@@ -13,14 +13,17 @@ from gpo.data.example import Example
 from gpo.errors import ConfigError
 from gpo.evaluation.metrics import Scorer
 from gpo.evaluation.metrics.paper import (
+    DATASETS,
+    PARSERS,
     PaperBooleanScorer,
     PaperBracketsScorer,
     PaperChoiceScorer,
     PaperNumberScorer,
     PaperTextScorer,
     PaperWordsScorer,
+    benchmark_scorer,
+    family_of,
 )
-from gpo.evaluation.metrics.parsers import DATASETS, PARSERS, benchmark_scorer, family_of
 from gpo.testing.contracts import ODD_ANSWERS, ScorerContract
 
 VERDICTS = os.environ.get("GPO_VERDICTS")

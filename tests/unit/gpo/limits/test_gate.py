@@ -4,19 +4,29 @@ import asyncio
 import pickle
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
 
 from gpo.context import current_caller
 from gpo.errors import BudgetExhausted, OutOfReach
-from gpo.limits.gate import SETTLES_S, Gate
+from gpo.limits.gate import SETTLES_S, Admission, Gate
 from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Grant, Pool, Report, Spent
 from gpo.models.protocol import Usage
 
 POOL = Pool("http://here/v1", "model", 8, 8)
+
+
+@asynccontextmanager
+async def admitted(gate: Gate, *sizes: int) -> AsyncIterator[Admission]:
+    admission = await gate.enter(*sizes)
+    try:
+        yield admission
+    finally:
+        gate.leave(admission)
 
 
 @dataclass
@@ -34,7 +44,7 @@ class Served:
         """One call, tried again until it is answered."""
         current_caller.set(owner)
         while True:
-            async with gate.admitted(40, 10) as admission:
+            async with admitted(gate, 40, 10) as admission:
                 if self.now >= self.limit:
                     self.refused += 1
                     admission.refused(0.02)
@@ -46,7 +56,7 @@ class Served:
                         await asyncio.sleep(self.latency_s)
                     finally:
                         self.now -= 1
-                    admission.answered(Usage(requests=1, prompt_tokens=tokens, cost_usd=0.01))
+                    admission.usage = Usage(requests=1, prompt_tokens=tokens, cost_usd=0.01)
                     return
             await asyncio.sleep(0.02)
 
@@ -211,7 +221,7 @@ async def test_no_call_is_forgotten_whatever_becomes_of_the_others(limit: int, c
 
     async def call(gate: Gate) -> None:
         while True:
-            async with gate.admitted(4, 4) as admission:
+            async with admitted(gate, 4, 4) as admission:
                 served.now += 1
                 served.most = max(served.most, served.now)
                 try:
@@ -222,7 +232,7 @@ async def test_no_call_is_forgotten_whatever_becomes_of_the_others(limit: int, c
                 if fate < 0.1:
                     admission.refused(0.0)
                 elif fate > 0.15:
-                    admission.answered(Usage(requests=1))
+                    admission.usage = Usage(requests=1)
                     return
             await asyncio.sleep(0.001)
 
@@ -251,7 +261,7 @@ async def test_an_authority_that_does_not_answer_is_out_of_reach(
     gate = Gate(Silent(), POOL)
     for _ in range(2):  # who comes later is turned away in turn, and not for ever
         with pytest.raises(OutOfReach, match="limiter is out of reach"):
-            async with asyncio.timeout(10), gate.admitted():
+            async with asyncio.timeout(10), admitted(gate):
                 pass
     # It is said when it is lost, and not each time that it is asked again.
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [

@@ -20,19 +20,21 @@ from benchmarks.simulated_endpoint import BadReply, Behaviour, SimulatedEndpoint
 from gpo.data.example import Example
 from gpo.errors import ModelRefused, ModelUnavailable, RefusalReason
 from gpo.evaluation.answer_format import Position
-from gpo.evaluation.metrics.exact import ExactScorer
 from gpo.evaluation.metrics.paper import PaperBooleanScorer
+from gpo.evaluation.metrics.text import ExactScorer
 from gpo.models.bodies import MAX_REPLY_BYTES
-from gpo.models.endpoint import Endpoint, KeySource
-from gpo.models.openai import OpenAICompatibleEmbedder, OpenAICompatibleModel
+from gpo.models.embedding import CachedEmbedder
+from gpo.models.endpoint import KeySource
 from gpo.models.protocol import Completion, Message, Sampling, Usage
-from gpo.models.replies import MAX_REPLY_CHARACTERS, ChatReply, EmbeddingReply
+from gpo.models.replies import MAX_REPLY_CHARACTERS, ChatReply, EmbeddingReply, Price
+from gpo.models.retrying import RetryingModel
 from gpo.prompt import Prompt
 from gpo.strategies.meta_prompt import FullMetaPrompt
 from gpo.strategies.proposer import Proposals, SamplingProposer
 from gpo.strategies.sections import neutral
 from gpo.testing.samples import candidate
 from gpo.trajectory import Direction
+from tests.unit.gpo.models.remote import endpoint_of, remote_model
 
 KEY = "canary-6b1f9e/+\"quoted'=="
 ASKED: list[Message] = [{"role": "user", "content": "Classify.\nwhere is my parcel"}]
@@ -54,15 +56,13 @@ def server() -> Iterator[SimulatedEndpoint]:
         yield running
 
 
-def model(base_url: str, name: str = "task-model", max_attempts: int = 3) -> OpenAICompatibleModel:
-    return OpenAICompatibleModel(
-        Endpoint(base_url, name, max_attempts=max_attempts, max_backoff_s=0.01, timeout_s=20.0)
-    )
+def model(base_url: str, name: str = "task-model", max_attempts: int = 3) -> RetryingModel:
+    return remote_model(base_url, name, max_attempts=max_attempts, max_backoff_s=0.01, timeout_s=20.0)
 
 
 async def complete(base_url: str, **settings: int) -> Completion:
     asked = model(base_url, **settings)
-    async with asked.endpoint.client:
+    async with endpoint_of(asked).client:
         return await asked.complete(ASKED, GREEDY)
 
 
@@ -231,7 +231,7 @@ async def test_whatever_an_error_holds_it_is_a_failure_that_can_be_shown(status:
     for number, body in enumerate(ERRORS):
         head = f"HTTP/1.1 {status} No\r\nRetry-After: {WAITS[number % len(WAITS)]}\r\n"
         async with sending(head.encode(), body) as url:
-            asked = OpenAICompatibleModel(Endpoint(url, "m", max_attempts=1, patience_s=0.0, max_backoff_s=0.01))
+            asked = remote_model(url, max_attempts=1, patience_s=0.0, max_backoff_s=0.01)
             with pytest.raises((ModelRefused, ModelUnavailable)) as caught:
                 await asked.complete(ASKED, GREEDY)
         assert str(status) in str(caught.value)
@@ -266,7 +266,7 @@ async def test_whatever_the_client_trips_over_is_unavailable_and_says_no_key(mon
     async def trips(*_: object, **__: object) -> None:
         raise AssertionError(f"cannot decode {KEY}")
 
-    monkeypatch.setattr(asked.endpoint.client, "post", trips)
+    monkeypatch.setattr(endpoint_of(asked).client, "post", trips)
     with pytest.raises(ModelUnavailable, match=r"cannot be read \(AssertionError: cannot decode \*\*\*\)") as caught:
         await asked.complete(ASKED, GREEDY)
     assert caught.value.__cause__ is None
@@ -290,7 +290,7 @@ async def propose(server: SimulatedEndpoint, *kinds: BadReply) -> Proposals:
         model=asked, sampling=Sampling(temperature=1.0), meta_prompt=FullMetaPrompt(), position=Position.QUESTION_BEGIN
     )
     examples = [Example("where is my parcel", ("shipping",))]
-    async with asked.endpoint.client:
+    async with endpoint_of(asked).client:
         return await proposer.propose(CURRENT, Direction(), step_size=20, exemplars=examples, n=4, seed=0)
 
 
@@ -375,7 +375,7 @@ def test_any_document_is_a_reply_or_refused(document: object) -> None:
         reply = ChatReply.read(json.dumps(document).encode())
     except ValidationError:
         return
-    usage = reply.cost(Endpoint("http://x/v1", "m").price)
+    usage = reply.cost(Price())
     assert reply.text.encode() is not None  # no halves of characters are left
     assert 0 <= usage.prompt_tokens <= 10**9
     assert 0 <= usage.completion_tokens <= 10**9
@@ -384,7 +384,7 @@ def test_any_document_is_a_reply_or_refused(document: object) -> None:
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_reply_or_refused(body: bytes) -> None:
-    for read in (ChatReply.read, lambda raw: EmbeddingReply.read(raw, 1)):
+    for read in (ChatReply.read, lambda raw: EmbeddingReply.read(raw, num_texts=1)):
         with suppress(ValidationError):
             read(body)
 
@@ -399,7 +399,7 @@ def test_deep_and_wide_documents_are_refused(body: bytes) -> None:
 async def test_embeddings_that_cannot_be_compared_are_unavailable(vectors: list[list[float]]) -> None:
     body = json.dumps({"data": [{"embedding": vector} for vector in vectors]}).encode()
     async with sending(OK, body) as url:
-        embedder = OpenAICompatibleEmbedder(model(url, max_attempts=1).endpoint)
+        embedder = CachedEmbedder(model(url, max_attempts=1))
         with pytest.raises(ModelUnavailable):
             await embedder.embed(["one", "two"])
 
@@ -407,9 +407,9 @@ async def test_embeddings_that_cannot_be_compared_are_unavailable(vectors: list[
 async def test_many_texts_are_embedded_in_requests_of_bounded_size(server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour()
     before = len(server.requests)
-    embedder = OpenAICompatibleEmbedder(model(server.base_url, "embed-model").endpoint)
-    async with embedder.endpoint.client:
-        vectors = await embedder.embed([f"text {number}" for number in range(130)])
+    asked = model(server.base_url, "embed-model")
+    async with endpoint_of(asked).client:
+        vectors = await CachedEmbedder(asked).embed([f"text {number}" for number in range(130)])
     assert len(vectors) == 130
     assert len(server.requests) - before == 3
 

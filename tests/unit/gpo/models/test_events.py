@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -14,8 +14,9 @@ from gpo.limits.gate import Gate
 from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Pool, Spent
 from gpo.models.cached import CachedModel
-from gpo.models.endpoint import Endpoint
-from gpo.models.protocol import Completion, Message, Sampling, Usage
+from gpo.models.limited import LimitedModel
+from gpo.models.protocol import Completion, Embeddings, Message, Sampling, Usage
+from gpo.models.retrying import RetryingModel, RetryPolicy
 
 POOL = Pool("http://nowhere", "m", 1, 1, role="task", account="a", has_budget=True, has_call_budget=True)
 COST = Usage(requests=1, prompt_tokens=3, completion_tokens=2)
@@ -66,23 +67,41 @@ async def _gate(calls: int = 100) -> Gate:
     return Gate(limiter, POOL)
 
 
-async def _attempt(gate: Gate, *results: Exception | str) -> str:
-    left = list(results)
-    endpoint = Endpoint("http://nowhere", "m", max_attempts=3, max_backoff_s=0.001, gate=gate)
+MESSAGES: list[Message] = [{"role": "user", "content": "?"}]
 
-    async def once() -> str:
-        result = left.pop(0)
+
+class ScriptedModel:
+    """Replies and fails in a given order."""
+
+    def __init__(self, *results: Exception | str) -> None:
+        self._results = list(results)
+
+    async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        await asyncio.sleep(0)
+        return Completion(self._next(), COST)
+
+    async def embed_batch(self, texts: Sequence[str]) -> Embeddings:
+        self._next()
+        return Embeddings([[1.0] for _ in texts], COST)
+
+    def _next(self) -> str:
+        result = self._results.pop(0)
         if isinstance(result, Exception):
             raise result
         return result
 
-    reply, _ = await endpoint.attempt(once, lambda _: COST, prompt_characters=4)
-    return reply
+
+def _model(gate: Gate, *results: Exception | str) -> RetryingModel:
+    return RetryingModel(LimitedModel(ScriptedModel(*results), gate), RetryPolicy(3, max_backoff_s=0.001), gate.pool)
+
+
+async def _complete(gate: Gate, *results: Exception | str) -> str:
+    return (await _model(gate, *results).complete(MESSAGES, Sampling())).text
 
 
 async def test_a_call_is_told_request_by_request(notes: Notes) -> None:
     failures = ModelUnavailable("busy", too_many=True), ModelUnavailable("500")
-    assert await _attempt(await _gate(), *failures, "reply") == "reply"
+    assert await _complete(await _gate(), *failures, "reply") == "reply"
     assert notes.lines == [
         "waits task triage/0", "begins", "too_many",
         "waits task triage/0", "retries", "unavailable",
@@ -92,23 +111,25 @@ async def test_a_call_is_told_request_by_request(notes: Notes) -> None:
 
 async def test_a_call_that_is_given_up_is_told_once(notes: Notes) -> None:
     with pytest.raises(ModelUnavailable):
-        await _attempt(await _gate(), *[ModelUnavailable("500")] * 3)
+        await _complete(await _gate(), *[ModelUnavailable("500")] * 3)
     assert notes.lines.count("given up") == 1
     assert notes.lines.count("unavailable") == 3
     notes.lines.clear()
     with pytest.raises(ModelRefused):
-        await _attempt(await _gate(), ModelRefused("too long", RefusalReason.REQUEST))
+        await _complete(await _gate(), ModelRefused("too long", RefusalReason.REQUEST))
     assert notes.lines == ["waits task triage/0", "begins", "refused", "refused for good"]
 
 
 async def test_what_nobody_waits_for_any_more_is_told(notes: Notes) -> None:
     gate = await _gate()
 
-    async def call() -> None:
-        async with gate.admitted():
+    class HangingModel(ScriptedModel):
+        async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
             await asyncio.Event().wait()
+            raise AssertionError
 
-    first, second = asyncio.create_task(call()), asyncio.create_task(call())
+    model = LimitedModel(HangingModel(), gate)
+    first, second = (asyncio.create_task(model.complete(MESSAGES, Sampling())) for _ in range(2))
     async with asyncio.timeout(5):
         await notes.has_begun.wait()
     second.cancel()
@@ -120,7 +141,7 @@ async def test_what_nobody_waits_for_any_more_is_told(notes: Notes) -> None:
 
 async def test_a_request_that_may_not_be_made_is_not_one(notes: Notes) -> None:
     with pytest.raises(BudgetExhausted):
-        await _attempt(await _gate(calls=1), "reply")
+        await _complete(await _gate(calls=1), "reply")
     assert notes.lines == ["waits task triage/0", "gives up"]
 
 
@@ -137,15 +158,8 @@ class _Store:
     async def release(self, key: bytes) -> None: ...
 
 
-class _Model:
-    async def complete(self, messages: list[Message], sampling: Sampling) -> Completion:
-        await asyncio.sleep(0)
-        return Completion("yes", COST)
-
-
 async def test_the_cache_tells_what_it_had(notes: Notes) -> None:
-    model = CachedModel(_Model(), _Store(), {"model": "m"}, "task")  # type: ignore[arg-type]
-    asked: list[Message] = [{"role": "user", "content": "?"}]
-    await asyncio.gather(*(model.complete(asked, Sampling(temperature=0)) for _ in range(2)))
-    await model.complete(asked, Sampling(temperature=0))
+    model = CachedModel(ScriptedModel("yes"), _Store(), {"model": "m"}, "task")
+    await asyncio.gather(*(model.complete(MESSAGES, Sampling(temperature=0)) for _ in range(2)))
+    await model.complete(MESSAGES, Sampling(temperature=0))
     assert notes.lines == ["made for task triage/0", "found for task triage/0", "found for task triage/0"]

@@ -16,9 +16,12 @@ from aiohttp import web
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from gpo.errors import ConfigError, ModelError, ModelRefused, ModelUnavailable, RefusalReason
-from gpo.models.endpoint import NO_KEY, Endpoint, KeySource, Price
-from gpo.models.openai import OpenAICompatibleEmbedder, OpenAICompatibleModel
+from gpo.models.embedding import CachedEmbedder
+from gpo.models.endpoint import NO_KEY, KeySource
 from gpo.models.protocol import Completion, Message, Sampling
+from gpo.models.replies import Price
+from gpo.models.retrying import RetryingModel
+from tests.unit.gpo.models.remote import endpoint_of, remote_model
 
 KEY = "canary-6b1f9e"
 ASKED: list[Message] = [{"role": "user", "content": "Classify.\nwhere is my parcel"}]
@@ -36,17 +39,17 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
-def model(base_url: str, *, name: str = "task-model", **settings: Any) -> OpenAICompatibleModel:
+def model(base_url: str, *, name: str = "task-model", **settings: Any) -> RetryingModel:
     usual: dict[str, Any] = {"max_attempts": 3, "max_backoff_s": 0.01, "timeout_s": 5.0, "patience_s": 0.2}
-    return OpenAICompatibleModel(Endpoint(base_url, name, **{**usual, **settings}))
+    return remote_model(base_url, name, **{**usual, **settings})
 
 
-async def complete(asked: OpenAICompatibleModel, sampling: Sampling = GREEDY) -> Completion:
-    async with asked.endpoint.client:
+async def complete(asked: RetryingModel, sampling: Sampling = GREEDY) -> Completion:
+    async with endpoint_of(asked).client:
         return await asked.complete(ASKED, sampling)
 
 
-async def failure(asked: OpenAICompatibleModel) -> ModelError:
+async def failure(asked: RetryingModel) -> ModelError:
     with pytest.raises(ModelError) as caught:
         await complete(asked)
     error = caught.value
@@ -93,7 +96,7 @@ async def test_a_completion_tells_its_usage_and_price(server: SimulatedEndpoint)
 async def test_a_reply_that_was_cut_says_so(server: SimulatedEndpoint) -> None:
     asked: list[Message] = [{"role": "user", "content": "Rewrite this instruction: Think about it carefully."}]
     optimizer = model(server.base_url, name="opt-model")
-    async with optimizer.endpoint.client:
+    async with endpoint_of(optimizer).client:
         completion = await optimizer.complete(asked, Sampling(max_tokens=2))
     assert completion.truncated
 
@@ -172,7 +175,7 @@ async def test_a_final_no_is_not_asked_again(
     error = await failure(model(server.base_url))
     assert isinstance(error, ModelRefused)
     assert (error.reason, error.model, error.base_url) == (reason, "task-model", server.base_url)
-    assert error.key_place == "the environment variable OPENAI_API_KEY"
+    assert error.key_location == "the environment variable OPENAI_API_KEY"
     assert len(server.requests) == 1
 
 
@@ -321,7 +324,7 @@ async def test_sampling_is_sent_as_it_was_set() -> None:
     async with replying(keep) as url:
         await complete(model(url), Sampling(0.5, 7, 0.9, ("<END>",), {"min_p": 0.05}, 3))
         await complete(model(url), Sampling())
-        await complete(OpenAICompatibleModel(model(url).endpoint, "max_completion_tokens"), Sampling(max_tokens=7))
+        await complete(model(url, completion_limit="max_completion_tokens"), Sampling(max_tokens=7))
     asked = {"model": "task-model", "messages": ASKED}
     sampling = {"temperature": 0.5, "max_tokens": 7, "top_p": 0.9, "stop": ["<END>"], "seed": 3, "min_p": 0.05}
     assert bodies == [{**asked, **sampling}, asked, {**asked, "max_completion_tokens": 7}]
@@ -330,7 +333,7 @@ async def test_sampling_is_sent_as_it_was_set() -> None:
 async def test_no_more_requests_are_under_way_than_allowed(server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour(latency_s=0.02)
     asked = model(server.base_url, max_concurrency=3)
-    async with asked.endpoint.client:
+    async with endpoint_of(asked).client:
         await asyncio.gather(*(asked.complete(ASKED, GREEDY) for _ in range(12)))
     assert max(record.in_flight for record in server.requests) == 3
 
@@ -343,7 +346,7 @@ async def test_an_endpoint_that_was_used_travels_without_key_or_connection(serve
     assert KEY.encode() not in packed
     assert KEY not in repr(used)
     copy = pickle.loads(packed)  # noqa: S301
-    assert copy == used
+    assert endpoint_of(copy) == endpoint_of(used)
     assert (await complete(copy)).text == (await complete(used)).text
 
 
@@ -384,8 +387,9 @@ def test_a_key_that_is_not_there_is_refused_only_where_it_is_required(
 
 
 async def test_a_text_is_embedded_once(server: SimulatedEndpoint) -> None:
-    embedder = OpenAICompatibleEmbedder(model(server.base_url, name="embed-model").endpoint)
-    async with embedder.endpoint.client:
+    asked = model(server.base_url, name="embed-model")
+    embedder = CachedEmbedder(asked)
+    async with endpoint_of(asked).client:
         first = await embedder.embed(["a parcel", "a login", "a parcel"])
         again = await embedder.embed(["a login", "a parcel"])
         assert await embedder.embed([]) == []
@@ -403,7 +407,7 @@ async def test_a_success_that_holds_no_embedding_is_unavailable(body: str) -> No
         return web.Response(text=body, content_type="application/json")
 
     async with replying(nonsense) as url:
-        embedder = OpenAICompatibleEmbedder(model(url).endpoint)
-        async with embedder.endpoint.client:
+        asked = model(url)
+        async with endpoint_of(asked).client:
             with pytest.raises(ModelUnavailable):
-                await embedder.embed(["a parcel"])
+                await CachedEmbedder(asked).embed(["a parcel"])

@@ -24,10 +24,10 @@ from cryptography.x509.oid import NameOID
 
 from benchmarks.simulated_endpoint import CLIENT_GONE, Behaviour, SimulatedEndpoint
 from gpo.errors import ModelUnavailable
-from gpo.models.endpoint import Endpoint
-from gpo.models.openai import OpenAICompatibleModel
 from gpo.models.protocol import Completion, Message, Sampling
+from gpo.models.retrying import RetryingModel
 from gpo.models.transport import is_proxied
+from tests.unit.gpo.models.remote import endpoint_of, remote_model
 
 KEY = "canary-6b1f9e"
 ASKED: list[Message] = [{"role": "user", "content": "Classify.\nwhere is my parcel"}]
@@ -51,16 +51,16 @@ def server() -> Iterator[SimulatedEndpoint]:
         yield running
 
 
-def model(base_url: str, **settings: Any) -> OpenAICompatibleModel:
+def model(base_url: str, **settings: Any) -> RetryingModel:
     usual: dict[str, Any] = {"max_attempts": 1, "max_backoff_s": 0.01, "timeout_s": 5.0, "patience_s": 0.05}
-    return OpenAICompatibleModel(Endpoint(base_url, "task-model", **{**usual, **settings}))
+    return remote_model(base_url, **{**usual, **settings})
 
 
-async def complete(asked: OpenAICompatibleModel) -> Completion:
+async def complete(asked: RetryingModel) -> Completion:
     return await asked.complete(ASKED, Sampling())
 
 
-async def failure(asked: OpenAICompatibleModel) -> str:
+async def failure(asked: RetryingModel) -> str:
     with pytest.raises(ModelUnavailable) as caught:
         await complete(asked)
     error: BaseException | None = caught.value
@@ -329,7 +329,7 @@ async def test_a_client_that_is_dropped_closes_its_connections_quietly(
     asked = model(server.base_url)
     await complete(asked)
     if in_a_cycle:  # then the garbage collector finalizes session and transport in any order
-        asked.endpoint.client.own = asked.endpoint.client  # type: ignore[attr-defined]
+        endpoint_of(asked).client.own = endpoint_of(asked).client  # type: ignore[attr-defined]
     del asked
     gc.collect()
     await asyncio.sleep(0.05)
@@ -343,9 +343,9 @@ def test_a_process_ends_quietly_and_may_have_had_several_event_loops(server: Sim
 import asyncio, uvloop
 from gpo.models.endpoint import Endpoint
 from gpo.models.protocol import Sampling
-from gpo.models.openai import OpenAICompatibleModel
+from gpo.models.openai import openai_model
 
-model = OpenAICompatibleModel(Endpoint({server.base_url!r}, "task-model", max_attempts=1))
+model = openai_model(Endpoint({server.base_url!r}, "task-model"))
 asked = [{{"role": "user", "content": "where is my parcel"}}]
 for new_loop in (asyncio.new_event_loop, asyncio.new_event_loop, uvloop.new_event_loop):
     with asyncio.Runner(loop_factory=new_loop) as runner:

@@ -1,8 +1,10 @@
-"""What a measurement of a command came to: one row of a table, and a line of JSON."""
+"""Measures a command on a simulated endpoint: one row of a table, and a line of JSON."""
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,27 +12,27 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks.measuring.access_log import Traffic, read_log, traffic
-from benchmarks.measuring.endpoint_process import EndpointProcess
-from benchmarks.measuring.processes import Usage, watched
+from benchmarks.measuring.processes import Usage, measure_usage
+from benchmarks.measuring.servers import EndpointProcess
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """The figures. Durations in seconds; what cannot be told is ``None``.
+class Measurement:
+    """The figures; durations in seconds, unknown values are ``None``.
 
     Attributes:
-        wall_s: of the command, from its start to its end.
-        to_first_call_s: from its start to its first call.
-        calling_s: from its first call to the reply to its last.
-        physical_s: what so many calls take at least: calls · latency / limit.
-        busy: that as a share of ``calling_s``.
-        cpu_ms_per_call: time of the processor from the first call to the last, of all processes of the command.
-        cpu_s: time of the processor in all, start and end included.
-        shares: program → (seconds of the processor, bytes at the time of the peak) of its processes.
-        refused, refused_late: shares of the requests, of all and of those in the second half of ``calling_s``, that
-            were answered 429.
+        wall_s: from the start of the command to its end.
+        to_first_call_s: from the start of the command to its first call.
+        calling_s: from the first call to the last reply.
+        physical_s: the shortest time for these calls: calls · latency / limit.
+        busy: ``physical_s`` as a share of ``calling_s``.
+        cpu_ms_per_call: CPU time of all processes of the command from the first call to the last reply.
+        cpu_s: total CPU time, including start and end.
+        shares: program → (CPU seconds, bytes at the time of the peak) of its processes.
+        refused, refused_late: shares of requests answered with 429: of all requests, and of those in the second half
+            of ``calling_s``.
         val, test: mean scores of the final prompts, in [0, 1].
-        failure: why there is no result; empty where there is one.
+        failure: why there is no result, else empty.
     """
 
     name: str
@@ -60,12 +62,12 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """Something to be measured.
+    """A command to measure.
 
     Attributes:
-        command: from the endpoint's base URL and a folder of its own to what is to be run there.
-        scores: the final scores on ``val`` and ``test``, from that folder and the file with what was printed.
-        env: for the command.
+        command: (endpoint's base URL, working folder) → command.
+        scores: (working folder, file with the output) → final scores on ``val`` and ``test``.
+        env: environment variables of the command.
     """
 
     name: str
@@ -78,27 +80,27 @@ class Subject:
     trajectories: int = 1
 
 
-def measured(subject: Subject, folder: Path, *, timeout_s: float = 900.0) -> Outcome:
-    """Run a command on an endpoint of its own.
+def measure(subject: Subject, folder: Path, *, timeout_s: float = 900.0) -> Measurement:
+    """Run a command on a new endpoint.
 
     Args:
-        folder: for its files; made where it is missing.
+        folder: working folder; created if needed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log, output = folder / "access.jsonl", folder / "output.txt"
     with EndpointProcess(log, *subject.endpoint_options) as endpoint:
         command = subject.command(endpoint.base_url, folder)
-        usage = watched(command, cwd=folder, output=output, env=subject.env, timeout_s=timeout_s)
-    return _outcome(subject, usage, traffic(read_log(log)), subject.scores(folder, output), output)
+        usage = measure_usage(command, cwd=folder, output=output, env=subject.env, timeout_s=timeout_s)
+    return _measurement(subject, usage, traffic(read_log(log)), subject.scores(folder, output), output)
 
 
-def _outcome(
+def _measurement(
     subject: Subject, usage: Usage, seen: Traffic | None, scores: tuple[float, float] | None, output: Path
-) -> Outcome:
+) -> Measurement:
     failure = ""
     if usage.code or scores is None:
         failure = f"exit code {usage.code}: {_last_line(output)}"
-    plain = Outcome(
+    plain = Measurement(
         name=subject.name,
         trajectories=subject.trajectories,
         limit=subject.limit,
@@ -115,7 +117,7 @@ def _outcome(
     if seen is None:
         return plain
     calling_cpu_s = usage.cpu_until_s(seen.last_s) - usage.cpu_until_s(seen.first_s)
-    return Outcome(
+    return Measurement(
         **{
             **asdict(plain),
             "to_first_call_s": seen.first_s - usage.started_s,
@@ -135,22 +137,45 @@ def _outcome(
 
 def _last_line(output: Path) -> str:
     lines = output.read_text(encoding="utf-8", errors="replace").split("\n")
-    said = [line.strip() for line in lines if line.strip()]
-    return said[-1][:200] if said else "it said nothing"
+    printed = [line.strip() for line in lines if line.strip()]
+    return printed[-1][:200] if printed else "no output"
 
 
-def append_line(path: Path, outcome: Outcome) -> None:
-    """Append an outcome to a file of JSON lines."""
+def append_line(path: Path, measurement: Measurement) -> None:
+    """Append a measurement to a file of JSON lines."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(outcome)) + "\n")
+        file.write(json.dumps(asdict(measurement)) + "\n")
 
 
 @contextmanager
 def working_folder(chosen: Path | None) -> Iterator[Path]:
-    """The chosen folder, made where it is missing, or one that goes with the context."""
+    """The chosen folder, created if needed, or a temporary one."""
     if chosen is not None:
         chosen.mkdir(parents=True, exist_ok=True)
         yield chosen.resolve()
         return
     with tempfile.TemporaryDirectory(prefix="gpo-bench-") as folder:
         yield Path(folder)
+
+
+def measure_all(keys: Sequence[str], subject: Callable[[str], Subject], folder: Path | None) -> dict[str, Measurement]:
+    """Measure subjects one after the other, and write every measurement to ``outcomes.jsonl``."""
+    measurements: dict[str, Measurement] = {}
+    with working_folder(folder) as kept:
+        for key in keys:
+            print(f"{key} ...", file=sys.stderr, flush=True)
+            measurements[key] = measure(subject(key), kept / key)
+            append_line(kept / "outcomes.jsonl", measurements[key])
+    return measurements
+
+
+def benchmark_parser(module: str, description: str | None, names: Sequence[str]) -> argparse.ArgumentParser:
+    """The command line that ``saturation`` and ``scaling`` share."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=description)
+    add = parser.add_argument
+    add("--only", nargs="+", choices=names, metavar="NAME", help=f"rows to measure, from {', '.join(names)}")
+    add("--quick", action="store_true", help="one step each: a check that it works; start-up dominates the figures")
+    add("--folder", type=Path, help="keep configurations, results, logs and outcomes.jsonl here")
+    add("--set", action="append", default=[], dest="settings", metavar="a.b=c", help="an option of every gpo run")
+    add("--write", action="store_true", help="write the tables into the README files")
+    return parser

@@ -1,4 +1,4 @@
-"""A Ray cluster of one node as ``ray start`` makes it: in processes of its own, on free ports, with a token."""
+"""Servers that benchmarks and tests start as separate processes: the simulated endpoint and a Ray cluster."""
 
 from __future__ import annotations
 
@@ -22,21 +22,63 @@ _MARK = "GPO_RAY_HEAD"
 _START_TIMEOUT_S = 60.0
 
 
-class RayHead:
-    """The cluster, for as long as the context lasts.
+class EndpointProcess:
+    """A context manager that runs the simulated endpoint as a separate process.
+
+    Its CPU time is therefore not counted as that of the measured command.
 
     Args:
-        cpus: that it declares.
-        variables: that its processes have in their environment.
+        access_log: emptied at the start; complete when the context ends.
+        options: more options of ``benchmarks.simulated_endpoint``, such as ``--latency-ms 200``.
 
     Attributes:
-        url: of its dashboard.
-        variables: that a client needs.
+        base_url: up to and including ``/v1``.
+        pid: process ID.
+    """
+
+    def __init__(self, access_log: Path, *options: object) -> None:
+        command = [sys.executable, "-m", "benchmarks.simulated_endpoint", "--port", "0"]
+        self._command = [*command, "--access-log", str(access_log), *map(str, options)]
+        self.base_url, self.pid = "", 0
+
+    def __enter__(self) -> EndpointProcess:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self._process = subprocess.Popen(  # noqa: S603
+            self._command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert self._process.stdout is not None  # noqa: S101
+        announcement = self._process.stdout.readline().split()
+        if not announcement:
+            raise RuntimeError(f"the simulated endpoint did not start (exit code {self._process.wait()})")
+        self.base_url, self.pid = announcement[-1], self._process.pid
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        self._process.wait()
+        assert self._process.stdout is not None  # noqa: S101
+        self._process.stdout.close()
+
+
+class RayHead:
+    """A context manager that runs a Ray cluster of one node: ``ray start --head`` on free ports, with a token.
+
+    Args:
+        cpus: number of CPUs that the node declares.
+        variables: environment variables of its processes.
+
+    Attributes:
+        url: address of the dashboard.
+        variables: environment variables that a client needs.
     """
 
     def __init__(self, cpus: int = 4, **variables: str) -> None:
         self._cpus, self._mark = cpus, secrets.token_hex(8)
-        self._folder = Path(tempfile.mkdtemp(prefix="gpo-head-"))  # short: Ray's sockets have at most 107 characters
+        self._folder = Path(
+            tempfile.mkdtemp(prefix="gpo-head-")
+        )  # short, since Ray's socket paths have at most 107 characters
         token = secrets.token_hex(16)
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
@@ -70,7 +112,7 @@ class RayHead:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # All at once: its own way to end takes half a minute.
+        # Kill all at once, since a regular stop takes half a minute.
         for number in self.processes():
             with suppress(OSError):
                 os.kill(number, signal.SIGKILL)
@@ -78,7 +120,7 @@ class RayHead:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def processes(self, program: str = "") -> list[int]:
-        """Numbers of its processes, or of those whose command line begins so."""
+        """The IDs of its processes, or of those whose command line begins with ``program``."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
@@ -89,7 +131,7 @@ class RayHead:
 
 
 def free_port() -> int:
-    """One that nobody listens on now."""
+    """A port that no process listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

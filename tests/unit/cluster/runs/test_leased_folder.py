@@ -8,8 +8,8 @@ import pytest
 from actors.folder import Folder
 from actors.lease import Lease, LeaseHeld, LeaseLost
 from actors.search import SearchKey
-from cluster.sweep import folder as module
-from cluster.sweep.folder import leased_folder
+from cluster.runs import run_folder as module
+from cluster.runs.run_folder import leased_folder
 from gpo.checkpoint import Checkpoint
 from gpo.testing.samples import TRAJECTORIES
 
@@ -18,7 +18,7 @@ CHECKPOINT = Checkpoint(TRAJECTORIES["one step"], {})
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    monkeypatch.setattr(module, "_LOOK_S", 0.01)
+    monkeypatch.setattr(module, "_PAUSE_S", 0.01)
     return Folder(str(tmp_path / "0003"))
 
 

@@ -1,13 +1,13 @@
-"""Every Python process that finds this on its path counts its asyncio tasks now and then, and writes the number down.
+"""Counts the asyncio tasks of every Python process that has this folder on its path, and writes the counts to files.
 
-Python imports a module of this name when it starts. It does nothing where the variable is not set.
+Python imports a module of this name at its start. Without the environment variable it does nothing.
 """
 
 from __future__ import annotations
 
 import os
 
-FOLDER = "BENCHMARK_CENSUS_FOLDER"
+FOLDER = "BENCHMARK_TASK_COUNTS"
 EVERY_S = 5.0
 
 
@@ -18,7 +18,7 @@ def _count(path: str) -> None:
 
     while True:
         sleep(EVERY_S)
-        # Exactly this class: asking a foreign object what it is may run its code.
+        # Not ``isinstance``, which may run code of a foreign object.
         tasks = sum(type(thing) is asyncio.Task and not thing.done() for thing in gc.get_objects())
         with open(path, "a", encoding="ascii") as file:  # noqa: PTH123 - imported by every process at its start
             file.write(f"{monotonic()} {tasks}\n")
@@ -28,4 +28,4 @@ if FOLDER in os.environ:
     from threading import Thread
 
     _path = os.path.join(os.environ[FOLDER], str(os.getpid()))  # noqa: PTH118
-    Thread(target=_count, args=(_path,), name="census", daemon=True).start()
+    Thread(target=_count, args=(_path,), name="task-counter", daemon=True).start()

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from gpo.data.benchmarks import BENCHMARKS
-from gpo.data.loaded import LoadedTask
-from gpo.data.splits import require_disjoint
+from gpo.data.splits import LoadedTask, require_disjoint
 from gpo.data.task import Split
 from gpo.errors import ConfigError
 

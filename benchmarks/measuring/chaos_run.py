@@ -1,4 +1,4 @@
-"""A run on the simulated endpoint that is disturbed, and held against one that is not."""
+"""Runs ``gpo run`` on the simulated endpoint while its processes are killed, and compares the results."""
 
 from __future__ import annotations
 
@@ -13,35 +13,34 @@ from typing import Any
 
 import yaml
 
-from benchmarks.measuring.access_log import CHAT, AnsweredCalls, read_log
-from benchmarks.measuring.endpoint_process import ROOT, EndpointProcess
+from benchmarks.measuring.access_log import CHAT, AnsweredCalls, Repeats, read_log, repeats
+from benchmarks.measuring.commands import CommandResult, CommandRunner
 from benchmarks.measuring.kills import Kills, Part, Plan
-from benchmarks.measuring.ours import command
-from benchmarks.measuring.repeats import Repeats, repeats
-from benchmarks.measuring.sitting import Household, Sitting
+from benchmarks.measuring.servers import ROOT, EndpointProcess
+from benchmarks.measuring.subjects import command
 from benchmarks.simulated.domains import DOMAINS, write_tasks
 from benchmarks.simulated.service import AccessRecord
 
 UNDISTURBED = "nothing"
-"""The scenario of a run that is left alone."""
+"""The scenario of a run in which nothing is killed."""
 RESTARTS = 1000
-"""``cluster.actor_restarts``: nobody's actors die every few seconds, so the default would be spent by design."""
+"""``cluster.actor_restarts``: the default is too low for actors that die every few seconds."""
 _KILLED = -9
-_LONGEST_LEFT_S = 30.0
+_END_TIMEOUT_S = 30.0
 _FIRST_CALL_S = 3.0
-"""A command makes no call of a model so soon after its start."""
+"""A command makes no call this soon after its start."""
 _CALLERS = ("TrajectoryActor", "ServeReplica", "cluster.cli")
-"""The programs that call models, or wait for those who do."""
+"""The programs that call models, or wait for their replies."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much there is to do. As it stands: some 5,000 calls, which take 40 s.
+    """The size of a run. The default makes some 5,000 calls in 40 s.
 
     Attributes:
-        tasks, seeds: a trajectory for each pair.
+        tasks, seeds: there is a trajectory for each pair.
         latency_ms: of the endpoint.
-        at_once: calls of the task model.
+        at_once: concurrent calls of the task model.
     """
 
     tasks: int = 4
@@ -53,28 +52,29 @@ class Size:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Disturbed:
-    """What came of a run.
+class ChaosRun:
+    """The outcome of a run whose processes were killed.
 
     Attributes:
-        scenario: which parts were in danger; ``UNDISTURBED`` where none was.
-        seed: that decided who was killed when.
-        sittings: commands that it took.
-        code, status: of the last one; what it printed last, where it failed.
-        is_same: whether prompts, scores and steps are those of the run that nobody disturbed.
-        kills: part → how often.
-        wall_s: of all sittings, the time between them left out.
-        task, optimizer: calls repeated; ``None`` where no log was looked at.
-        num_calls: of the task model, answered.
-        orphans_s: how long actors and replicas lived on after their driver was killed, at most.
+        scenario: which parts were killed; ``UNDISTURBED`` for none.
+        seed: determines which process was killed at which time.
+        attempts: number of commands, the first and its resumptions.
+        code, status: of the last attempt.
+        is_same: whether prompts, scores and steps equal those of the undisturbed run.
+        failure: why the last attempt failed, else empty.
+        kills: part → number of kills.
+        wall_s: duration of all attempts, without the time between them.
+        task, optimizer: repeated calls; ``None`` if there is no log.
+        num_calls: answered calls of the task model.
+        orphans_s: longest time that actors and replicas outlived their killed driver.
         orphaned_calls: requests that they began in that time.
-        left: programs that were there for too long after the last sitting, and were killed.
-        orphans_left: likewise, of sittings whose driver was killed; it is Ray's own daemons that stay.
+        left: programs that remained for too long after the last attempt and were killed.
+        orphans_left: the same for attempts whose driver was killed; Ray's own daemons remain then.
     """
 
     scenario: str
     seed: int
-    sittings: int
+    attempts: int
     code: int
     status: str
     is_same: bool
@@ -91,24 +91,24 @@ class Disturbed:
 
     @property
     def is_good(self) -> bool:
-        """Whether it was disturbed, ended as if nothing had happened, and paid for nothing twice without need."""
+        """Whether parts were killed, the run ended with the same results, and no call was repeated without need."""
         is_completed = self.code == 0 and self.status == "completed" and not self.left
-        return is_completed and self.is_same and not self.beyond and self._was_tried
+        return is_completed and self.is_same and not self.beyond and self._was_tested
 
     @property
     def beyond(self) -> int:
-        """Calls of either model that were repeated without need."""
+        """Calls of both models that were repeated without need."""
         return sum(model.beyond for model in (self.task, self.optimizer) if model is not None)
 
     @property
-    def _was_tried(self) -> bool:
-        """Whether there was something to survive: somebody was killed, and the log, where there is one, has calls."""
+    def _was_tested(self) -> bool:
+        """Whether a part was killed if the scenario says so, and the log, if there is one, has calls."""
         is_disturbed = self.scenario == UNDISTURBED or sum(self.kills.values()) > 0
         return is_disturbed and (self.task is None or self.num_calls > 0)
 
 
 def write_search(folder: Path, base_url: str, size: Size) -> Path:
-    """Write ``config.yaml`` and its tasks' files to a folder, which holds the completions' cache too; its path."""
+    """Write ``config.yaml`` and the tasks' files to a folder that also holds the completion cache; return its path."""
     config = {
         "run": {"name": "chaos", "seeds": list(range(size.seeds))},
         "models": {
@@ -126,8 +126,8 @@ def write_search(folder: Path, base_url: str, size: Size) -> Path:
     return path
 
 
-def found(results: Path) -> Any:
-    """What a search found, without what it cost; ``None`` where it left no results."""
+def read_results(results: Path) -> Any:
+    """The results of a run without its costs; ``None`` if there are none."""
     try:
         rows = json.loads((results / "summary.json").read_text(encoding="utf-8"))["trajectories"]
         lines = (results / "steps.jsonl").read_text(encoding="utf-8").splitlines()
@@ -137,7 +137,7 @@ def found(results: Path) -> Any:
     return {"trajectories": rows, "steps": steps}
 
 
-def disturbed(
+def run_with_kills(
     folder: Path,
     scenario: str,
     seed: int,
@@ -146,73 +146,73 @@ def disturbed(
     *,
     size: Size,
     pauses_s: Sequence[float] = (0.0,),
-) -> Disturbed:
-    """Run a search by a plan of kills, and resume it whenever its driver was killed.
+) -> ChaosRun:
+    """Run a search while parts of it are killed, and resume it whenever its driver was killed.
 
     Args:
-        folder: for its files; what it holds is removed first.
-        plan: of the kills, by a generator of random numbers that the seed decides.
-        expected: what ``found`` has to say in the end; ``None`` where that is yet to be found out.
-        pauses_s: one of these is waited before a run is resumed.
+        folder: for its files; existing content is removed.
+        plan: makes the plan of kills from a random number generator with the given seed.
+        expected: the expected result of ``read_results``; ``None`` if it is not known yet.
+        pauses_s: the pause before each resumption is one of these.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    draw, household, log = Random(seed), Household(), folder / "access.jsonl"
+    draw, runner, log = Random(seed), CommandRunner(), folder / "access.jsonl"
     with EndpointProcess(log, "--latency-ms", size.latency_ms) as endpoint:
         begin = command(write_search(folder, endpoint.base_url, size), folder / "results")
         kills = Kills(plan(draw), draw, AnsweredCalls(log))
-        sittings: list[Sitting] = []
-        while not sittings or sittings[-1].code == _KILLED:
-            household.linger(draw.choice(pauses_s) if sittings else 0.0)
-            sittings.append(
-                household.sit(
-                    [*begin, *(["--resume"] if sittings else [])],
+        attempts: list[CommandResult] = []
+        while not attempts or attempts[-1].code == _KILLED:
+            runner.wait_until_gone(draw.choice(pauses_s) if attempts else 0.0)
+            attempts.append(
+                runner.run(
+                    [*begin, *(["--resume"] if attempts else [])],
                     kills,
                     cwd=folder,
                     output=folder / "output.txt",
                     env={"PYTHONPATH": str(ROOT)},
                 )
             )
-        household.linger(_LONGEST_LEFT_S)
-        *orphans, left = household.clear()
-    records, ends = read_log(log), _ends(household, kills)
+        runner.wait_until_gone(_END_TIMEOUT_S)
+        *orphans, left = runner.kill_remaining()
+    records, ends = read_log(log), _ends(runner, kills)
     (folder / "kills.json").write_text(
         json.dumps({"kills": [asdict(kill) for kill in kills.done], "ends": ends}), "utf-8"
     )
-    result = found(folder / "results")
+    result = read_results(folder / "results")
     deaths = [kill.at_s for kill in kills.done if kill.part is Part.DRIVER]
-    return Disturbed(
+    return ChaosRun(
         scenario=scenario,
         seed=seed,
-        sittings=len(sittings),
-        code=sittings[-1].code,
+        attempts=len(attempts),
+        code=attempts[-1].code,
         status=_status(folder / "results"),
         is_same=result is not None and result == (expected or result),
-        failure=_failure(sittings[-1].code, folder),
+        failure=_failure(attempts[-1].code, folder),
         kills=dict(Counter(kill.part for kill in kills.done)),
-        wall_s=sum(sitting.ended_s - sitting.started_s for sitting in sittings),
+        wall_s=sum(attempt.ended_s - attempt.started_s for attempt in attempts),
         task=repeats(records, ends, "task-model"),
         optimizer=repeats(records, ends, "opt-model"),
         num_calls=sum(record.model == "task-model" and record.status == 200 for record in records),
-        orphans_s=_orphans_s(household, deaths),
-        orphaned_calls=_orphaned_calls(records, deaths, [sitting.started_s for sitting in sittings[1:]]),
+        orphans_s=_orphans_s(runner, deaths),
+        orphaned_calls=_orphaned_calls(records, deaths, [attempt.started_s for attempt in attempts[1:]]),
         left=left,
         orphans_left=[program for programs in orphans for program in programs],
     )
 
 
-def _ends(household: Household, kills: Kills) -> list[tuple[float, float]]:
-    """When processes that make calls ended, whether we killed them or they died of it."""
-    seen = {pid: between for family in household.families for pid, between in family.ends(*_CALLERS).items()}
-    ours = {kill.pid: (kill.at_s, kill.at_s + 0.05) for kill in kills.done if kill.pid in seen}
-    return list({**seen, **ours}.values())
+def _ends(runner: CommandRunner, kills: Kills) -> list[tuple[float, float]]:
+    """When processes that make calls ended, whether they were killed or ended as a consequence."""
+    seen = {pid: between for group in runner.groups for pid, between in group.ends(*_CALLERS).items()}
+    killed = {kill.pid: (kill.at_s, kill.at_s + 0.05) for kill in kills.done if kill.pid in seen}
+    return list({**seen, **killed}.values())
 
 
-def _orphans_s(household: Household, deaths: Sequence[float]) -> float | None:
+def _orphans_s(runner: CommandRunner, deaths: Sequence[float]) -> float | None:
     lived_s = [
         missed_s - death_s
-        for family, death_s in zip(household.families, deaths, strict=False)
-        for _, missed_s in family.ends(*_CALLERS).values()
+        for group, death_s in zip(runner.groups, deaths, strict=False)
+        for _, missed_s in group.ends(*_CALLERS).values()
     ]
     return max(lived_s, default=None)
 
@@ -240,18 +240,18 @@ def _failure(code: int, folder: Path) -> str:
     return f"exit code {code}: {lines[-1][:200] if lines else ''}" if code else ""
 
 
-def append_row(path: Path, row: Disturbed) -> None:
-    """Append it to a file of JSON lines."""
+def append_row(path: Path, row: ChaosRun) -> None:
+    """Append a run to a file of JSON lines."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(row)) + "\n")
 
 
-def read_rows(path: Path) -> list[Disturbed]:
-    """What was appended to a file; nothing where there is none."""
+def read_rows(path: Path) -> list[ChaosRun]:
+    """The runs in a file; none if there is no file."""
     if not path.exists():
         return []
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [
-        Disturbed(**{**row, **{name: row[name] and Repeats(**row[name]) for name in ("task", "optimizer")}})
+        ChaosRun(**{**row, **{name: row[name] and Repeats(**row[name]) for name in ("task", "optimizer")}})
         for row in rows
     ]

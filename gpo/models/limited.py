@@ -1,0 +1,74 @@
+"""A model that waits for its turn before each request."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import perf_counter
+
+from gpo.context import current_caller, is_retry
+from gpo.errors import ModelRefused, ModelUnavailable
+from gpo.events import Outcome, observer
+from gpo.limits.gate import Admission, Gate
+from gpo.models.protocol import Completion, Embeddings, Message, Model, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class LimitedModel:
+    """Sends a request when the gate lets it through, and reports its cost and outcome to the gate.
+
+    Args:
+        max_pause_s: longest pause that the endpoint can ask for, in seconds.
+
+    Raises:
+        BudgetExhausted: from every method, once the budget is used up.
+        OutOfReach: from every method, where the limiter does not answer for a minute.
+    """
+
+    model: Model
+    gate: Gate
+    max_pause_s: float = 60.0
+
+    async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        """Reply to a conversation; see ``gpo.models.protocol.ChatModel``."""
+        prompt_characters = sum(len(message["content"]) for message in messages)
+        async with self._admitted(prompt_characters, sampling.max_tokens) as admission:
+            reply = await self.model.complete(messages, sampling)
+            admission.usage = reply.usage
+            return reply
+
+    async def embed_batch(self, texts: Sequence[str]) -> Embeddings:
+        """Embed texts; see ``gpo.models.protocol.EmbeddingModel``."""
+        async with self._admitted(sum(map(len, texts)), max_tokens=1) as admission:
+            reply = await self.model.embed_batch(texts)
+            admission.usage = reply.usage
+            return reply
+
+    @asynccontextmanager
+    async def _admitted(self, prompt_characters: int, max_tokens: int | None) -> AsyncIterator[Admission]:
+        events, pool, caller = observer(), self.gate.pool, current_caller.get()
+        queued = perf_counter()
+        events.request_queued(pool, caller)
+        try:
+            admission = await self.gate.enter(prompt_characters, max_tokens)
+        except BaseException:
+            events.request_abandoned(pool, caller)
+            raise
+        started = perf_counter()
+        events.request_started(pool, caller, started - queued, is_retry=is_retry.get())
+        outcome = Outcome.CANCELLED
+        try:
+            yield admission
+            outcome = Outcome.ANSWERED
+        except ModelUnavailable as failure:
+            outcome = Outcome.TOO_MANY if failure.too_many else Outcome.UNAVAILABLE
+            if failure.too_many:
+                admission.refused(min(failure.retry_after_s or 0.0, self.max_pause_s))
+            raise
+        except ModelRefused:
+            outcome = Outcome.REFUSED
+            raise
+        finally:
+            self.gate.leave(admission)
+            events.request_ended(pool, caller, outcome, perf_counter() - started, admission.usage)
