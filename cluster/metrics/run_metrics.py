@@ -35,7 +35,7 @@ from cluster.metrics.view import MetricsView
 from cluster.results.run_record import RunRecord
 from cluster.session.deployments import unfailing
 from gpo.errors import ConfigError
-from serve.http.limits import is_loopback
+from serve.http_limits import is_loopback
 
 log = logging.getLogger(__name__)
 
