@@ -21,7 +21,7 @@ from cluster.submitting.package import input_paths
 from gpo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cluster.sweep.loading import SweepConfig
+    from cluster.sweep.config import SweepConfig
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "k8s" / "base"
 """The RayJobs of the kustomizations, by command, which these are made of."""

@@ -10,7 +10,7 @@ import yaml
 from cluster.config import load_config
 from cluster.config.loading import validate
 from cluster.config.sweep import Choices, Range, SweepSection
-from cluster.sweep.loading import load_sweep
+from cluster.sweep.config import load_sweep
 from cluster.sweep.space import Space
 from gpo.errors import ConfigError
 from tests.paths import TRIAGE
