@@ -53,7 +53,7 @@ test: check ## linters, type checkers and all tests
 	$(BIN)/pytest -n auto --dist loadfile tests/unit tests/k8s tests/docs
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder tests/ray tests/e2e
 
-bench: $(INSTALLED) ## measure ours, and peers where installed; writes the tables of README.md and benchmarks/README.md
+bench: $(INSTALLED) ## measure ours, and peers where installed; writes the tables of benchmarks/README.md
 	$(BIN)/python -m benchmarks.saturation --write $(if $(wildcard $(PEERS)/bin/python),--peers-python $(PEERS)/bin/python)
 	$(BIN)/python -m benchmarks.scaling --write
 

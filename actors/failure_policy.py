@@ -1,21 +1,20 @@
-"""What to do about a failure: an error, and what happened before, go in; a decision comes out.
+"""Decides what to do about a failure of a trajectory.
 
-Nothing here knows Ray. ``actors.failure_policy`` says which fault an error of Ray's is.
+A trajectory that has made progress since its last fault starts over with full budgets. It has a limited number of
+steps, so this ends, however often a cluster loses its nodes. What counts is therefore the number of faults in a row,
+separately for each kind of fault.
 
-A trajectory that got on since its last fault begins anew with every budget: it has only so many steps to get on by, so
-that this ends, however often a cluster loses its nodes. What is counted is faults in a row, each kind for itself.
+When an actor dies, nobody knows which of its trajectories caused it. Once the budget is spent, each trajectory that has
+made no progress restarts in a separate actor. The one that kills its separate actor as often again is lost; the others
+finish.
 
-When an actor dies, none of the trajectories in it knows whose fault it was. Those that did not get on are tried in an
-actor each once the budget is spent; who dies there as often as before did it alone, and is lost alone.
+Nothing here knows Ray: ``actors.supervisor`` maps Ray's errors to a ``Fault``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from enum import StrEnum
-
-from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from gpo.errors import (
     BudgetExhausted,
@@ -33,34 +32,36 @@ _LONGEST_WAIT_S = 30.0
 
 
 class Fault(StrEnum):
-    """What kept a trajectory from going on, without any fault of its search."""
+    """An outside event that interrupted a trajectory."""
 
     CRASH = "its actor died"
     NODE_LOSS = "the node of its actor was lost"
-    """Preempted nodes among them. Whatever a trajectory does, this is not its doing."""
+    """Includes preempted nodes. A trajectory cannot cause this."""
     NO_CONTACT = "its actor could not be reached"
-    """It may be alive."""
+    """The actor may still be alive."""
     EVALUATOR = "the evaluator could not be reached"
     LIMITER = "the limiter could not be reached"
 
-
-_IN_ITS_ACTOR = (Fault.CRASH, Fault.NODE_LOSS, Fault.NO_CONTACT)
+    @property
+    def concerns_actor(self) -> bool:
+        """Whether a separate actor could help."""
+        return self in (Fault.CRASH, Fault.NODE_LOSS, Fault.NO_CONTACT)
 
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
-    """How often each fault may happen to a trajectory in a row, without its getting on in between."""
+    """How often each fault may happen to a trajectory in a row, without progress in between."""
 
     crashes: int = 3
     node_losses: int = 30
     no_contacts: int = 8
     evaluator: int = 4
-    """Each after the minutes that ``serve.client`` has tried."""
+    """``serve.client`` has already retried for minutes before each of them."""
     limiter: int = 4
-    """Each after the minute that a gate has tried."""
+    """A gate has already retried for a minute before each of them."""
 
     def of(self, fault: Fault) -> int:
-        """The budget of one kind."""
+        """The budget of one kind of fault."""
         return {
             Fault.CRASH: self.crashes,
             Fault.NODE_LOSS: self.node_losses,
@@ -71,127 +72,96 @@ class Budgets:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
-    """What has happened to a trajectory.
-
-    Attributes:
-        is_alone: whether no other trajectory shares its actor.
-        in_a_row: how often each fault happened since the trajectory last got on.
-    """
-
-    is_alone: bool = False
-    in_a_row: Mapping[Fault, int] = field(default_factory=dict[Fault, int])
-
-    def after(self, fault: Fault) -> History:
-        """With one more fault."""
-        return replace(self, in_a_row={**self.in_a_row, fault: self.in_a_row.get(fault, 0) + 1})
-
-    def got_on(self) -> History:
-        """Something new was saved."""
-        return replace(self, in_a_row={}) if self.in_a_row else self
-
-    def alone(self) -> History:
-        """In an actor of its own, with budgets of its own."""
-        return History(is_alone=True)
-
-
-@dataclass(frozen=True, slots=True)
 class AskAgain:
-    """Ask the same actor, after so many seconds."""
+    """Ask the same actor again after ``wait_s`` seconds."""
 
     wait_s: float
+
+    def __str__(self) -> str:
+        return f"asking again in {self.wait_s:g} s"
 
 
 @dataclass(frozen=True, slots=True)
-class StartElsewhere:
-    """Start another actor, wherever there is room, and ask that after so many seconds.
-
-    Attributes:
-        alone: the trajectory gets it for itself; else it is for all that shared the old one.
-    """
+class RestartActor:
+    """Replace the actor after ``wait_s`` seconds, for all trajectories that share it."""
 
     wait_s: float
-    alone: bool = False
+
+    def __str__(self) -> str:
+        return f"restarting its actor in {self.wait_s:g} s" if self.wait_s else "restarting its actor"
+
+
+@dataclass(frozen=True, slots=True)
+class Isolate:
+    """Restart this trajectory alone in a separate actor."""
+
+    def __str__(self) -> str:
+        return "moving it to a separate actor"
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """End this trajectory; the others go on."""
+    """End this trajectory; the others continue."""
 
     error: BaseException
+
+    def __str__(self) -> str:
+        return "giving it up"
 
 
 @dataclass(frozen=True, slots=True)
 class EndRun:
-    """End all of them: each would meet the same."""
+    """End all trajectories, because each would meet the same error."""
 
     error: BaseException
 
+    def __str__(self) -> str:
+        return "ending the run"
 
-Decision = AskAgain | StartElsewhere | GiveUp | EndRun
+
+Decision = AskAgain | RestartActor | Isolate | GiveUp | EndRun
 
 
 def on_error(error: BaseException) -> Fault | GiveUp | EndRun:
-    """What an exception that the search raised comes to."""
+    """Classify an exception that a search raised."""
     match error:
         case OutOfReach():
             return Fault.LIMITER if error.part is Part.LIMITER else Fault.EVALUATOR
         case BudgetExhausted():
             return EndRun(error)
         case ModelRefused() if error.reason is not RefusalReason.REQUEST:
-            # What one search is refused for good, all are: no use in paying for the others' steps until they see it.
+            # The endpoint would refuse every other search, too: stop before they pay for more steps.
             return EndRun(error)
         case StorageError() if not isinstance(error, CheckpointError):
-            # Where one trajectory cannot be saved, none can; a checkpoint that is damaged is one trajectory's.
+            # If one trajectory cannot be saved, none can. A damaged checkpoint concerns one trajectory.
             return EndRun(error)
         case _:
             return GiveUp(error)
 
 
-def on_fault(fault: Fault, before: History, budgets: Budgets, what: str = "the trajectory") -> Decision:
-    """What to do about a fault.
+def on_fault(
+    fault: Fault, times: int, budgets: Budgets, *, is_alone: bool, name: str = "the trajectory"
+) -> AskAgain | RestartActor | Isolate | GiveUp:
+    """Decide what to do about a fault.
 
     Args:
-        before: without this fault.
-        what: names the trajectory in the error.
+        times: how often this fault has happened in a row, this time included; ≥ 1.
+        is_alone: whether no other trajectory shares the actor.
+        name: names the trajectory in the error.
     """
-    times = before.in_a_row.get(fault, 0) + 1
-    # An actor that died is missed already, and takes seconds to stand again: the first time nothing more is waited for.
     wait_s = min(_LONGEST_WAIT_S, float(2 ** (times - 1)))
     if times <= budgets.of(fault):
         if fault in (Fault.CRASH, Fault.NODE_LOSS):
-            return StartElsewhere(wait_s if times > 1 else 0.0)
+            # Starting an actor takes seconds anyway, so the first restart does not wait.
+            return RestartActor(wait_s if times > 1 else 0.0)
         return AskAgain(wait_s)
-    if fault in _IN_ITS_ACTOR and not before.is_alone:
-        return StartElsewhere(0.0, alone=True)
-    return GiveUp(_lost(fault, times, what))
+    if fault.concerns_actor and not is_alone:
+        return Isolate()
+    return GiveUp(_lost(fault, times, name))
 
 
-def _lost(fault: Fault, times: int, what: str) -> GPOError:
-    remedy = "resume the run to go on from the last checkpoint"
+def _lost(fault: Fault, times: int, name: str) -> GPOError:
+    remedy = "resume the run to continue from the last checkpoint"
     if fault is Fault.CRASH:
         remedy += ", or raise cluster.actor_restarts"
-    return TrajectoryLost(f"{what}: {fault} {times} times without its getting on in between; {remedy}")
-
-
-_OF_A_NODE = ("node has died", "node was terminated", "node is dead")
-"""Ray says so in words alone."""
-
-
-def fault_in_actor(error: RayError) -> Fault:
-    """What an error means that the call of an actor ended with, but for one that its method raised."""
-    if isinstance(error, RayActorError) and error.preempted:
-        return Fault.NODE_LOSS
-    if isinstance(error, ActorDiedError):
-        said = str(error).lower()
-        return Fault.NODE_LOSS if any(words in said for words in _OF_A_NODE) else Fault.CRASH
-    # Out of reach, or what it yielded was lost with the node that held it: the actor knows, if it is there.
-    return Fault.NO_CONTACT
-
-
-def raised_by(failure: RayTaskError) -> BaseException:
-    """The exception that was raised in the actor, or in the replica that the actor called."""
-    cause: BaseException = failure
-    while isinstance(cause, RayTaskError) and isinstance(cause.cause, BaseException) and cause.cause is not cause:
-        cause = cause.cause
-    return cause
+    return TrajectoryLost(f"{name}: {fault} {times} times without progress in between; {remedy}")

@@ -41,17 +41,17 @@ class LimiterActor:
         """Take a report, and reply with what is new; see ``gpo.limits.limiter.Limiter``."""
         return cast("Grant", await self._reply(lambda actor: actor.exchange.remote(report, wait_s)))
 
-    async def tell(self, report: Report) -> None:
+    async def notify(self, report: Report) -> None:
         """Take a report; see ``gpo.limits.limiter.Limiter``."""
-        await self._reply(lambda actor: actor.tell.remote(report))
+        await self._reply(lambda actor: actor.notify.remote(report))
 
-    async def open_account(self, account: str, budget: Budget, spent: Spent) -> None:
-        """Bound what the account may spend; see ``gpo.limits.limiter.Limiter``."""
-        await self._reply(lambda actor: actor.open_account.remote(account, budget, spent))
+    async def open_budget(self, name: str, budget: Budget, spent: Spent) -> None:
+        """Bound what may be spent; see ``gpo.limits.limiter.Limiter``."""
+        await self._reply(lambda actor: actor.open_budget.remote(name, budget, spent))
 
-    async def account_spent(self, account: str, budget: Budget, at_least: Spent) -> Spent:
-        """What the account has spent; see ``gpo.limits.limiter.Limiter``."""
-        return cast("Spent", await self._reply(lambda actor: actor.account_spent.remote(account, budget, at_least)))
+    async def budget_spent(self, name: str, budget: Budget, at_least: Spent) -> Spent:
+        """What was spent; see ``gpo.limits.limiter.Limiter``."""
+        return cast("Spent", await self._reply(lambda actor: actor.budget_spent.remote(name, budget, at_least)))
 
     async def _reply(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
         try:

@@ -1,16 +1,17 @@
-"""Where searches are carried on: how they are spread over actors, and an actor that is started anew when it dies."""
+"""How searches are distributed over actors, and the slot that holds a replaceable actor."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, Protocol
 
 import ray
 
-from actors.search import Search, SearchKey
+from actors.checkpoints import CheckpointStore
+from actors.search import Search, SearchKey, Update
 from actors.trajectory_actor import ProcessHook, start_trajectory_actor
 
 log = logging.getLogger(__name__)
@@ -18,13 +19,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How searches are spread.
+    """How searches are distributed over actors.
 
     Attributes:
-        trajectories_per_actor: searches in an actor, at most.
-        cpus: what Ray reserves for an actor.
-        restarts: how often an actor that died is started again without any of its trajectories getting on.
-        on_start: what counts in it; see ``actors.trajectory_actor``.
+        trajectories_per_actor: the most searches in one actor.
+        cpus: the CPUs that Ray reserves for an actor.
+        restarts: how often an actor is restarted in a row while one of its trajectories makes no progress.
+        on_start: called in each actor's process; see ``actors.trajectory_actor``.
     """
 
     trajectories_per_actor: int
@@ -33,24 +34,23 @@ class Placement:
     on_start: ProcessHook | None = None
 
     def start_actor(self, preload: Sequence[str] = ()) -> Any:
-        """An actor for some of the searches; see ``actors.trajectory_actor``."""
+        """Start an actor for some of the searches; see ``actors.trajectory_actor``."""
         return start_trajectory_actor(
             cpus=self.cpus, trajectories=self.trajectories_per_actor, preload=preload, on_start=self.on_start
         )
 
     def start_isolated_actor(self) -> Any:
-        """An actor for one search that could not go on among others.
+        """Start an actor for one search that could not continue in a shared one.
 
-        Nothing is reserved for it: there may be no room for as many actors as there are trajectories, and it mostly
-        waits.
+        It reserves no CPU: the cluster may have too few for one actor per trajectory, and the actor mostly waits.
         """
         return start_trajectory_actor(cpus=0.0, trajectories=1, on_start=self.on_start)
 
 
 def shards(searches: Sequence[Search], size: int) -> list[list[Search]]:
-    """The searches in as few groups of at most ``size`` as there can be, those of a task next to each other.
+    """Split searches into the fewest groups of at most ``size``, of nearly equal sizes, searches of a task together.
 
-    All groups are filled alike: an actor more, half empty, would cost a process and spare nobody any work.
+    Equal sizes, because one more half-empty actor would cost a process and save no work.
     """
     ordered = sorted(searches, key=lambda search: search.key)
     count = ceil(len(ordered) / size)
@@ -58,60 +58,58 @@ def shards(searches: Sequence[Search], size: int) -> list[list[Search]]:
 
 
 class SpareActors(Protocol):
-    """Takes back actors that are at nothing any more."""
+    """Takes back idle actors for later searches."""
 
     @property
     def takes_back(self) -> bool:
-        """Whether one may be wanted again; else it had better make room."""
+        """Whether an actor may be needed again; if not, it ends and frees its CPUs."""
         ...
 
     def give_back(self, actor: Any) -> None:
-        """Take one."""
+        """Take back an idle actor."""
         ...
 
 
 class ActorSlot:
-    """An actor, and the searches that it carries on.
+    """A replaceable actor and the searches that it runs.
 
-    Ray does not start it again by itself: how often, and for whom, is the failure policy's matter.
+    Ray does not restart the actor by itself: ``actors.supervisor_state`` decides how often, and for which searches.
 
     Args:
-        searches: all that it carries on.
+        searches: all that it may be asked to run.
         start: starts an actor.
-        actor: one that stands already.
-        is_apart: whether it is for a search that could not go on among others.
+        actor: an actor that is running already, to be used first.
+        is_isolated: whether the actor is for a search that could not continue in a shared one.
 
     Attributes:
-        actor: as it is now.
-        searches: a reference to them.
-        lives: how many actors it has had before.
+        actor: the current one.
     """
 
     def __init__(
-        self, searches: Sequence[Search], start: Callable[[], Any], actor: Any = None, *, is_apart: bool = False
+        self, searches: Sequence[Search], start: Callable[[], Any], actor: Any = None, *, is_isolated: bool = False
     ) -> None:
-        self._start, self._members = start, {search.key for search in searches}
-        self.searches: ray.ObjectRef[Any] = ray.put(list(searches))
+        self._start = start
+        self._searches: ray.ObjectRef[Any] = ray.put(list(searches))
         self.actor: Any = start() if actor is None else actor
-        self.is_apart = is_apart
-        self.lives = 0
+        self.is_isolated = is_isolated
 
-    def renew(self, life: int) -> None:
-        """Start another actor, unless somebody who shares it has done so since that life."""
-        if life == self.lives:
-            self.end()
-            self.actor = self._start()
-            self.lives += 1
+    async def run(self, key: SearchKey, store: CheckpointStore) -> AsyncIterator[Update]:
+        """Run one search to its end in the current actor.
 
-    def leave(self, key: SearchKey) -> None:
-        """The search goes on elsewhere; the last one to go ends the actor."""
-        self._members.discard(key)
-        if not self._members:
-            self.end()
+        Raises:
+            ray.exceptions.RayError: the actor or its node failed, or the search raised an error (``RayTaskError``).
+        """
+        async for reference in self.actor.run.options(num_returns="streaming").remote(key, [self._searches], store):
+            yield await reference
+
+    def replace(self) -> None:
+        """End the actor and start another."""
+        self.end()
+        self.actor = self._start()
 
     def end(self) -> None:
-        """End the actor at once; one that is dead already stays so."""
+        """Kill the actor; a dead one stays dead."""
         try:
             ray.kill(self.actor)
-        except ray.exceptions.RayError as error:  # nobody at the other end who could tell it
-            log.warning("an actor of trajectories could not be ended: %s", error)
+        except ray.exceptions.RayError as error:  # Ray itself cannot be reached
+            log.warning("a trajectory actor could not be ended: %s", error)

@@ -1,33 +1,51 @@
-"""The actor in which trajectories live."""
+"""The actor that runs trajectories, and the worker in it.
+
+Several trajectories share one actor: a trajectory mostly waits for language models, and a process costs more than
+100 MB. ``TrajectoryWorker`` does the work and knows no Ray; ``TrajectoryActor`` is the Ray actor around it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 import ray
 
 from actors.checkpoints import CheckpointStore
-from actors.search import SearchKey, Update
-from actors.trajectory_worker import TrajectoryWorker
+from actors.search import Phase, Search, SearchKey, Update
+from gpo.checkpoint import Checkpoint, encode
+from gpo.concurrency import gather
+from gpo.context import current_caller, log_about
+from gpo.data.task import Split
+from gpo.events import observer
+from gpo.prompt import Prompt
+from gpo.score import finite
+from gpo.trajectory import Trajectory
+
+log = logging.getLogger(__name__)
+
+_STOP_S = 2.0
 
 ProcessHook = Callable[[], Callable[[], object]]
-"""Begins to count what happens in a process; what it returns says that the process ends as it was meant to."""
+"""Called when a process starts. What it returns is called before the process ends as intended."""
 
 
 class TrajectoryActor:
-    """A process for a ``TrajectoryWorker``, which may stand before it is known what the worker will do.
+    """A process for a ``TrajectoryWorker``. It can start before its searches are known.
 
     Args:
-        preload: what its searches will need: ``module``, or ``module:function`` to be called; loading takes seconds, in
-            which others start.
-        on_start: called at the start of the process; what it returns is called before the end.
+        preload: what its searches will need: ``module``, or ``module:function`` to be called. Loading takes seconds, in
+            which other processes start.
+        on_start: called when the process starts; see ``ProcessHook``.
     """
 
     def __init__(self, preload: Sequence[str] = (), on_start: ProcessHook | None = None) -> None:
-        self._recorded = on_start() if on_start else None
+        self._on_end = on_start() if on_start else None
         for name in preload:
             module, _, function = name.partition(":")
             loaded = import_module(module)
@@ -38,12 +56,11 @@ class TrajectoryActor:
     async def run(
         self, key: SearchKey, searches: Sequence[ray.ObjectRef[Any]], store: CheckpointStore
     ) -> AsyncIterator[Update]:
-        """Carry one search to its end; see ``TrajectoryWorker.run``.
+        """Run one search to its end; see ``TrajectoryWorker.run``.
 
         Args:
-            searches: holds one reference, to all the searches of this actor. They are fetched once, so that they share
-                their models. Every call brings the reference along: an actor that was started anew knows nothing, nor
-                does one that was stopped.
+            searches: a single reference to all searches of this actor. The actor fetches them once, so that they share
+                their models. Every call passes the reference, because a new or stopped actor has no searches.
         """
         if self._worker is None:
             self._worker = asyncio.create_task(_worker(searches[0], store))
@@ -51,25 +68,25 @@ class TrajectoryActor:
             yield update
 
     async def stop(self, ends: bool) -> bool:
-        """End all searches, and whatever they have asked others to do; their last checkpoints stand.
+        """Cancel all searches and all calls that they are waiting for. Their last checkpoints remain.
 
         Args:
-            ends: whether the process ends as well. Where it does not, it can be given other searches.
+            ends: whether the process ends as well. If not, it can get other searches.
 
         Returns:
-            Whether nothing goes on any more.
+            Whether the actor is idle.
         """
         if ends:
-            self._record_end()
+            self._call_on_end()
         stopping, self._worker = self._worker, None
-        is_at_nothing = stopping is None or await (await stopping).stop()
-        if not (ends or is_at_nothing):  # nobody can use it again
-            self._record_end()
-        return is_at_nothing
+        is_idle = stopping is None or await (await stopping).stop()
+        if not (ends or is_idle):  # it cannot be used again, so it will be killed
+            self._call_on_end()
+        return is_idle
 
-    def _record_end(self) -> None:
-        if self._recorded is not None:
-            self._recorded()
+    def _call_on_end(self) -> None:
+        if self._on_end is not None:
+            self._on_end()
 
 
 async def _worker(searches: ray.ObjectRef[Any], store: CheckpointStore) -> TrajectoryWorker:
@@ -79,14 +96,167 @@ async def _worker(searches: ray.ObjectRef[Any], store: CheckpointStore) -> Traje
 def start_trajectory_actor(
     *, cpus: float, trajectories: int, preload: Sequence[str] = (), on_start: ProcessHook | None = None
 ) -> Any:
-    """An actor for so many trajectories. When it dies, whoever needs it starts another.
+    """Start an actor for at most so many trajectories. Ray does not restart it; the supervisor does.
 
     Args:
-        cpus: what Ray reserves for it.
+        cpus: the CPUs that Ray reserves for it.
     """
     actor_class: Any = _RemoteTrajectoryActor
+    # Two more calls at once than trajectories: a trajectory that is asked for again, and ``stop``.
     options = {"num_cpus": cpus, "max_restarts": 0, "max_concurrency": trajectories + 2}
     return actor_class.options(**options).remote(preload, on_start)
 
 
 _RemoteTrajectoryActor = ray.remote(TrajectoryActor)
+
+
+class TrajectoryWorker:
+    """Runs searches, each from its last checkpoint.
+
+    Args:
+        searches: those that it can be asked to run; they share models and connections.
+        store: saves each search whenever it has paid for something new.
+    """
+
+    def __init__(self, searches: Sequence[Search], store: CheckpointStore) -> None:
+        self._searches = {search.key: search for search in searches}
+        self._store = store
+        self._runs: dict[SearchKey, asyncio.Task[None]] = {}
+        self._is_stopped = False
+
+    async def run(self, key: SearchKey) -> AsyncIterator[Update]:
+        """Run one search to its end and yield an update after every change; a finished search only yields ``DONE``.
+
+        Raises:
+            ModelError, EvaluationError, StorageError: the search failed; its last checkpoint remains.
+        """
+        # The caller may have lost an earlier answer although this actor is alive. Two runs of the same search would
+        # pay for everything twice, and overwrite each other's checkpoints.
+        if (earlier := self._runs.pop(key, None)) is not None:
+            earlier.cancel()
+            await asyncio.wait([earlier])
+        if self._is_stopped:  # in the meantime; nobody would receive the updates
+            raise asyncio.CancelledError
+        updates: asyncio.Queue[Update | None] = asyncio.Queue()
+        self._runs[key] = work = asyncio.create_task(_SearchRun(self._searches[key], self._store, updates).execute())
+        work.add_done_callback(lambda _: updates.put_nowait(None))
+        try:
+            while (update := await updates.get()) is not None:
+                yield update
+            await work
+        finally:
+            work.cancel()
+
+    async def stop(self) -> bool:
+        """Cancel every search and wait until its calls are cancelled, too. The last checkpoints remain.
+
+        Returns:
+            Whether all searches have ended.
+        """
+        self._is_stopped = True
+        running = [work for work in self._runs.values() if not work.done()]
+        for work in running:
+            work.cancel()
+        if running:
+            await asyncio.wait(running, timeout=_STOP_S)
+        return all(work.done() for work in running)
+
+
+class _SearchRun:
+    """One run of a search, from its last checkpoint to its end."""
+
+    def __init__(self, search: Search, store: CheckpointStore, updates: asyncio.Queue[Update | None]) -> None:
+        self._search, self._store, self._updates = search, store, updates
+        self._gpo = search.gpo
+        self._phase = Phase.INITIAL
+        self._evaluated = self._to_evaluate = 0
+        self._saving = asyncio.Lock()
+
+    async def execute(self) -> None:
+        key = self._search.key
+        current_caller.set(self._search.caller)
+        log_about(task=key.task, trajectory=str(key))
+        checkpoint = await asyncio.to_thread(self._store.load, key)
+        message = "resumed" if checkpoint else "initial prompt scored"
+        checkpoint = checkpoint or await self._score_initial_prompt()
+        self._log(message, checkpoint.trajectory)
+        self._enter_next_phase(checkpoint)
+        # Closed at once when the search is cancelled, or its calls would continue and cost money.
+        async with aclosing(self._gpo.run(checkpoint.trajectory, self._report_progress)) as trajectories:
+            async for trajectory in trajectories:
+                checkpoint = replace(checkpoint, trajectory=trajectory)
+                await self._save(checkpoint)
+                self._log("candidates proposed" if trajectory.proposal else "step taken", trajectory)
+                self._enter_next_phase(checkpoint)
+        if self._search.is_tested:
+            checkpoint = await self._test(checkpoint)
+        self._phase, self._evaluated, self._to_evaluate = Phase.DONE, 0, 0
+        log.info("done")
+        self._report(checkpoint)
+
+    async def _score_initial_prompt(self) -> Checkpoint:
+        self._report_progress(0, 1)
+        checkpoint = Checkpoint(await self._gpo.start(self._search.initial), test={})
+        await self._save(checkpoint)
+        return checkpoint
+
+    async def _test(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Evaluate the initial and the best prompt on ``test``, concurrently."""
+        prompts = dict.fromkeys((checkpoint.trajectory.initial.prompt, checkpoint.trajectory.best.prompt))
+        untested = [prompt for prompt in prompts if prompt.id not in checkpoint.test]
+
+        async def test(prompt: Prompt) -> None:
+            nonlocal checkpoint
+            (evaluation,) = await self._gpo.evaluator.evaluate([prompt], Split.TEST)
+            checkpoint = checkpoint.with_test(prompt, evaluation)
+            await self._save(checkpoint)
+            self._report_progress(self._evaluated + 1, self._to_evaluate)
+
+        self._report_progress(0, len(untested))
+        await gather(test(prompt) for prompt in untested)
+        return checkpoint
+
+    async def _save(self, checkpoint: Checkpoint) -> None:
+        """Return once the checkpoint is safe: the next step must not begin before."""
+        async with self._saving:  # checkpoints are written in order
+            # Encoded here, because a trajectory caches properties lazily: encoding it in another thread would race.
+            content = encode(checkpoint, str(self._search.key))
+            # Written in a thread, because an object store may be slow and other searches continue meanwhile.
+            writing = asyncio.create_task(asyncio.to_thread(self._store.write, self._search.key, content))
+            try:
+                await asyncio.shield(writing)
+                observer().checkpoint_saved(self._search.caller)
+            except asyncio.CancelledError:
+                # The thread cannot be cancelled. Wait for it, or it could overwrite what a later run saves.
+                await asyncio.wait([writing])
+                writing.exception()  # nobody is left to handle it
+                raise
+
+    def _enter_next_phase(self, checkpoint: Checkpoint) -> None:
+        trajectory: Trajectory = checkpoint.trajectory
+        if (proposal := trajectory.proposal) is not None:
+            # ``_evaluated`` stays: the first candidates were scored while others were still being proposed.
+            self._phase, self._to_evaluate = Phase.EVALUATING, len(proposal.prompts)
+        else:
+            self._phase = Phase.PROPOSING if len(trajectory.steps) < self._gpo.num_steps else Phase.TESTING
+            self._evaluated = self._to_evaluate = 0
+        self._report(checkpoint)
+
+    def _log(self, message: str, trajectory: Trajectory) -> None:
+        """Log what was saved, with prompt ids. The lines that follow are about the next step."""
+        current, proposal = trajectory.current, trajectory.proposal
+        extra = {
+            "prompt": current.prompt.id,
+            "val": finite(current.score.mean),
+            "best_val": finite(trajectory.best.score.mean),
+            "proposed": [prompt.id for prompt in proposal.prompts] if proposal else [],
+        }
+        log.info(message, extra=extra)
+        log_about(step=len(trajectory.steps) if len(trajectory.steps) < self._gpo.num_steps else None)
+
+    def _report_progress(self, evaluated: int, to_evaluate: int) -> None:
+        self._evaluated, self._to_evaluate = evaluated, to_evaluate
+        self._report()
+
+    def _report(self, checkpoint: Checkpoint | None = None) -> None:
+        self._updates.put_nowait(Update(self._search.key, self._phase, self._evaluated, self._to_evaluate, checkpoint))

@@ -44,7 +44,7 @@ from gpo.limits.messages import Pool
 from gpo.models.protocol import Usage as Cost
 
 _CALLS = 50_000
-_POOL = Pool("http://127.0.0.1:8600/v1", "task-model", 64, 64, role="task", account="r")
+_POOL = Pool("http://127.0.0.1:8600/v1", "task-model", 64, 64, role="task", budget_name="r")
 _TASKS, _SEEDS = 50, 5
 _APART_S = 1.0
 _IDLE_S = 30.0

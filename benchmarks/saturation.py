@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.measuring.measurement import Measurement, Subject, benchmark_parser, measure_all
+from benchmarks.measuring.measurement import Subject, benchmark_parser, measure_all
 from benchmarks.measuring.servers import ROOT
 from benchmarks.measuring.subjects import PEERS, Workload, peer_subject, subject
 from benchmarks.measuring.tables import CALLS, COST, NAME, REFUSALS, SCORES, SPEED, table, write_between
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     print("\n\n".join(filter(None, tables.values())))
     if settings.write:
-        _write(tables, speed)
+        _write(tables)
     return 1 if any(measurements[key].failure for key in (*OURS, *FAULTS) if key in measurements) else 0
 
 
@@ -69,14 +69,10 @@ def _subject(key: str, settings: argparse.Namespace) -> Subject:
     return subject(replace(workload, steps=steps or workload.steps), settings.settings)
 
 
-def _write(tables: dict[str, str], speed: Sequence[Measurement]) -> None:
+def _write(tables: dict[str, str]) -> None:
     for name, text in tables.items():
         if text:
             write_between(ROOT / "benchmarks" / "README.md", name, text)
-    if speed:
-        columns = {title: SPEED[title] for title in ("First to last call", "Physical limit", "Busy")}
-        cost = {title: COST[title] for title in ("CPU a call", "Peak memory")}
-        write_between(ROOT / "README.md", "bench", table(speed, NAME, columns, CALLS, cost))
 
 
 if __name__ == "__main__":

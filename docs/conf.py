@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-from generate import fill_in  # noqa: E402
+from generate import fill_in, module_names  # noqa: E402
 
 project = "Distributed GPO"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -24,4 +25,8 @@ napoleon_use_ivar = True
 
 def setup(app):
     """Fill the generated parts into each page before Sphinx parses it."""
+    # Autodoc sets ``TYPE_CHECKING`` when it imports a module, and pydantic's models fail with it.
+    for package in ("gpo", "actors", "serve"):
+        for name in module_names(package):
+            import_module(name)
     app.connect("source-read", fill_in)

@@ -144,13 +144,15 @@ def metrics(_argument: str, _docname: str) -> str:
 
 def modules(package: str, _docname: str) -> str:
     """The public classes and functions of every module of a package, from their docstrings."""
-    path = import_module(package).__path__
-    names = [package, *(one.name for one in pkgutil.walk_packages(path, f"{package}.") if "._" not in one.name)]
     return "\n\n".join(
-        f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```"
-        for name in names
-        if "__main__" not in name
+        f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```" for name in module_names(package)
     )
+
+
+def module_names(package: str) -> list[str]:
+    """The names of a package and of all modules in it."""
+    path = import_module(package).__path__
+    return [package, *(found.name for found in pkgutil.walk_packages(path, f"{package}."))]
 
 
 def file(path: str, docname: str) -> str:

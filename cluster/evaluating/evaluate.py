@@ -68,7 +68,7 @@ def evaluate_prompt(
         asyncio.run(check_models(config, roles=("task", "judge") if is_judged else ("task",)))
 
     with _embedded_models(config, is_judged, console) as urls:
-        access = Access(urls, LocalLimiter(), account="evaluation")
+        access = Access(urls, LocalLimiter(), budget_name="evaluation")
         (evaluator,) = build_evaluators(config, [loaded], access)
         scored = Prompt(prompt.strip()) if prompt else loaded.initial
         with console.status(f"Scoring on {len(loaded.examples[split])} examples …"):
@@ -80,7 +80,7 @@ def evaluate_prompt(
 
 
 async def _within_budget(config: RunConfig, access: Access, work: Awaitable[_T]) -> _T:
-    await access.limiter.open_account(access.account, config.budget.build(), Spent())
+    await access.limiter.open_budget(access.budget_name, config.budget.build(), Spent())
     return await work
 
 

@@ -62,7 +62,7 @@ class TaskPlan:
 
 
 def planned(config: RunConfig, tasks: Sequence[Task]) -> list[TaskPlan]:
-    """The plan of each task, by the formula in ``configs/README.md``, with every candidate a new prompt."""
+    """The plan of each task, by the formula in ``docs/how-to/costs.md``, with every candidate a new prompt."""
     return [_task_plan(config, task) for task in tasks]
 
 

@@ -29,7 +29,7 @@ def build_searches(
         evaluators: task name → evaluator, as the searches shall reach it.
     """
     model, embedding = chat_model(config, "optimizer", access), embedder(config, access)
-    traced = config.tracing.build(run=access.account.removeprefix("gpo-"))
+    traced = config.tracing.build(run=access.budget_name.removeprefix("gpo-"))
     return [
         Search(
             key, task.initial, traced(build_gpo(config, task, key.seed, evaluators[task.name], model, embedding), key)

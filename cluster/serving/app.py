@@ -56,7 +56,7 @@ def build(args: EvaluatorArgs) -> ray_serve.Application:
 
 def _scaling(config: RunConfig) -> ray_serve.Application:
     config = config.model_copy(update={"budget": BudgetConfig()})
-    evaluators = build_evaluators(config, build_tasks(config), Access({}, LimiterActor(), account="gpo-evaluator"))
+    evaluators = build_evaluators(config, build_tasks(config), Access({}, LimiterActor(), budget_name="gpo-evaluator"))
     deployment = Evaluator.options(
         autoscaling_config={
             "min_replicas": 1,

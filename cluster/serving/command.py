@@ -71,7 +71,7 @@ def serve_evaluator(
             view.status("Starting the evaluator")
             urls = stack.enter_context(embedded_models(specs))
             where = _start_http(host, port)
-            access = Access(urls, LimiterActor(), account=_APP)
+            access = Access(urls, LimiterActor(), budget_name=_APP)
             record = RunRecord(_APP, started_at=time.time())
             budget = BudgetTracker(config.budget, access, record)
             asyncio.run(budget.open())

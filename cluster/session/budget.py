@@ -45,8 +45,8 @@ class BudgetTracker:
             async with asyncio.timeout(_PATIENCE_S):
                 while True:
                     try:
-                        return await self._access.limiter.open_account(
-                            self._access.account, self._budget.build(), self._record.spent
+                        return await self._access.limiter.open_budget(
+                            self._access.budget_name, self._budget.build(), self._record.spent
                         )
                     except ConnectionError as lost:
                         # The limiter of a killed run may still hold the name while it ends; a retry starts another.
@@ -74,8 +74,8 @@ class BudgetTracker:
         """Bring the record's spending up to date; keep it as it is while the limiter cannot be reached."""
         with suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(_PATIENCE_S):
-                self._record.reported = await self._access.limiter.account_spent(
-                    self._access.account, self._budget.build(), self._record.reported
+                self._record.reported = await self._access.limiter.budget_spent(
+                    self._access.budget_name, self._budget.build(), self._record.reported
                 )
 
     def _out_of_time(self) -> BudgetExhausted:

@@ -89,12 +89,12 @@ class Access:
     Attributes:
         urls: of the embedded models.
         limiter: over limits and budgets.
-        account: who pays.
+        budget_name: the budget that pays for the calls.
     """
 
     urls: EmbeddedUrls
     limiter: Limiter
-    account: str
+    budget_name: str
 
 
 def build_evaluators(config: RunConfig, tasks: Sequence[Task], access: Access) -> list[LocalEvaluator]:
@@ -174,7 +174,7 @@ def _gate(config: RunConfig, role: Role, access: Access) -> Gate:
         requests_per_min=min((rate for rate, _ in rates if rate is not None), default=None),
         tokens_per_min=min((rate for _, rate in rates if rate is not None), default=None),
         role=role,
-        account=access.account,
+        budget_name=access.budget_name,
         has_budget=budget != Budget(),
         has_call_budget=budget.calls is not None,
     )

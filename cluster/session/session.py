@@ -134,7 +134,7 @@ class Session:
         limiter = LimiterActor().start()
         spread, number = placement(config, metrics), min(self._num_actors, os.cpu_count() or 1)
         actors = [spread.start_actor(preloaded(config)) for _ in range(number)]
-        access = Access(urls, limiter, account=self._name)
+        access = Access(urls, limiter, budget_name=self._name)
         handle = self._stack.enter_context(
             evaluator(
                 self._name,

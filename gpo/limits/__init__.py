@@ -1,1 +1,1 @@
-"""How much may be asked of an endpoint, and who may ask next: one limiter, and a gate before each process's calls."""
+"""Limits on model calls: one limiter for all processes, and a gate in each process before its calls to one model."""

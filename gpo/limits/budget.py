@@ -1,4 +1,4 @@
-"""What one account has spent, and what it may."""
+"""What was spent of one budget."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from gpo.limits.messages import Budget, Spent
 
 
-class Account:
-    """Adds up what gates report, holds it against a budget, and hands out permits for calls.
+class BudgetAccount:
+    """Adds up what gates report, compares it with the budget, and grants permits for calls.
 
-    Where calls are bounded, no more are answered than that: each needs a permit, and one whose call failed comes back.
-    Tokens and money are known when a reply is there, so calls under way may take them beyond.
+    If calls are bounded, exactly that many are answered: each needs a permit, and the permit of a call that failed is
+    returned. Tokens and dollars are known only with the reply, so the calls in flight may exceed their bounds.
 
     Attributes:
-        budget: what may be spent; ``None`` while nobody said.
+        budget: what may be spent; ``None`` until it is known.
     """
 
     def __init__(self) -> None:
@@ -23,21 +23,21 @@ class Account:
         self._holders: dict[str, _Holder] = {}
 
     def open(self, budget: Budget, spent: Spent) -> None:
-        """Count from here, beginning with what was spent already."""
+        """Set the budget, and start from what is already spent of it."""
         self.budget = budget
         self._earlier = spent - self._reported
         for holder in self._holders:
             self.forget(holder)
 
-    def make_good(self, budget: Budget, at_least: Spent) -> None:
-        """Go on with what somebody else remembers, where that is more."""
+    def restore(self, budget: Budget, at_least: Spent) -> None:
+        """Set the budget, and start from what somebody else remembers if that is more."""
         self.budget = budget
         if at_least.calls > self.spent.calls:
             self._earlier = at_least - self._reported
 
     @property
     def spent(self) -> Spent:
-        """In all."""
+        """The total."""
         return self._earlier + self._reported
 
     @property
@@ -45,42 +45,41 @@ class Account:
         return sum((holder.spent for holder in self._holders.values()), start=Spent())
 
     def take(self, holder: str, spent: Spent, returned: int) -> bool:
-        """What a gate has spent and given back since its own beginning; whether there are permits to hand out again.
+        """Take a gate's totals of costs and of returned permits; whether permits became available.
 
-        Less than before is old news.
-
-        What it says first is where its count begins here: a limiter that was started anew has that from others.
+        Lower totals than before come from an older report and are ignored. The first totals of a gate are its zero
+        point: after a restart, others know what was spent until then.
         """
         known = self._holders.setdefault(holder, _Holder(spent, returned))
         returned_before = known.returned
-        if spent.calls + returned >= known.heard:
-            known.spent, known.returned = spent - known.at_first, returned - known.returned_at_first
-            known.heard = spent.calls + returned
+        if spent.calls + returned >= known.progress:
+            known.spent, known.returned = spent - known.first_spent, returned - known.first_returned
+            known.progress = spent.calls + returned
         return known.returned > returned_before
 
     def received(self, holder: str, permits: int) -> None:
-        """So many permits have reached a gate since its own beginning; those that were lost on the way are none."""
+        """Take a gate's total of received permits, so that permits lost on the way do not count as granted."""
         known = self._holders[holder]
-        if known.received_at_first is None:
-            known.received_at_first = permits - known.granted
-        known.granted = permits - known.received_at_first
+        if known.first_received is None:
+            known.first_received = permits - known.granted
+        known.granted = permits - known.first_received
 
     def forget(self, holder: str) -> None:
-        """The gate is gone, and its permits with it."""
+        """Take back the permits of a gate that does not exist any more."""
         known = self._holders.get(holder)
         if known is not None:
             known.granted = known.spent.calls + known.returned
-            known.received_at_first = None
+            known.first_received = None
 
     def can_permit(self) -> bool:
-        """Whether it has a permit to hand out."""
+        """Whether a permit is available."""
         return self.budget is not None and (self.budget.calls is None or self._left(self.budget.calls) > 0)
 
     def _left(self, calls: int) -> int:
         return calls - self.spent.calls - sum(holder.outstanding for holder in self._holders.values())
 
     def permits(self, holder: str, wanted: int) -> int:
-        """Permits for calls, at most so many; they count as spent until they come back."""
+        """Grant at most ``wanted`` permits; they count as spent until they are returned."""
         if self.budget is None:
             return 0
         known = self._holders.setdefault(holder, _Holder())
@@ -91,7 +90,7 @@ class Account:
         return granted
 
     def exhausted(self) -> str:
-        """Which bound is reached, in words; empty while none is."""
+        """Which bound is reached, in words; empty if none is."""
         budget, spent = self.budget or Budget(), self.spent
         if budget.calls is not None and spent.calls >= budget.calls:
             return f"budget.calls: {budget.calls} model calls were answered"
@@ -104,13 +103,13 @@ class Account:
 
 @dataclass(slots=True)
 class _Holder:
-    at_first: Spent = field(default_factory=Spent)
-    returned_at_first: int = 0
+    first_spent: Spent = field(default_factory=Spent)
+    first_returned: int = 0
     spent: Spent = field(default_factory=Spent)
     returned: int = 0
     granted: int = 0
-    received_at_first: int | None = None
-    heard: int = 0
+    first_received: int | None = None
+    progress: int = 0
 
     @property
     def outstanding(self) -> int:

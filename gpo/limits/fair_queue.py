@@ -1,4 +1,4 @@
-"""A queue that serves several in turn."""
+"""Fairness: a queue whose owners take turns, and fair shares of slots."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ _T = TypeVar("_T")
 class FairQueue(Generic[_T]):
     """First in, first out for each owner; the owners take turns. All operations take O(1).
 
-    A turn is long enough to get something done. Were it a single item, all owners who came together would be done
-    together, and leave nothing to do for whoever serves them; trajectories would all propose at the same time.
+    A turn serves several items. With turns of one item, all owners that start together would also finish together:
+    trajectories would all propose at the same time, and the endpoint of the task model would be idle meanwhile.
 
     Attributes:
-        turn: cost of the items that are served to an owner before it is another's turn; at least one item is.
+        turn: total cost of the items in an owner's turn; each turn serves at least one item.
     """
 
     def __init__(self, turn: float = 1) -> None:
         self.turn = turn
-        self._of: dict[str, deque[tuple[_T, float]]] = {}  # by owner, in the order of their turns; none is empty
+        self._of: dict[str, deque[tuple[_T, float]]] = {}  # by owner, in the order of turns; no queue is empty
         self._served = 0.0
 
     @property
     def num_owners(self) -> int:
-        """Owners who wait."""
+        """Number of owners with items."""
         return len(self._of)
 
     def __bool__(self) -> bool:
         return bool(self._of)
 
     def push(self, owner: str, item: _T, cost: float = 1) -> None:
-        """Add an item at the owner's end."""
+        """Add an item after the owner's others."""
         self._of.setdefault(owner, deque()).append((item, cost))
 
     def pop(self) -> tuple[str, _T]:
-        """The first item of the owner whose turn it is.
+        """Remove and return the first item of the owner whose turn it is.
 
         Raises:
-            StopIteration: there is none.
+            StopIteration: the queue is empty.
         """
         owner = next(iter(self._of))
         items = self._of[owner]
@@ -52,19 +52,19 @@ class FairQueue(Generic[_T]):
             self._served = 0.0
             del self._of[owner]
             if items:
-                self._of[owner] = items  # at the end: the others come first
+                self._of[owner] = items  # at the end, after the other owners
         return owner, item
 
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """What one asks for.
+    """What one gate asks for.
 
     Attributes:
-        demand: places it could use.
-        weight: how much of a contended whole is its due, ≥ 1.
-        group: whose cap it falls under.
-        served: what it was given so far in the long run; decides where there is less than one for each.
+        demand: slots it could use.
+        weight: its relative share if there is not enough for all, ≥ 1.
+        group: whose cap applies to it.
+        served: what it recently got; decides who comes first if there is less than one slot for each.
     """
 
     demand: int
@@ -73,22 +73,19 @@ class Want:
     served: int = 0
 
 
-def fair_shares(places: int, wants: Sequence[Want], caps: Mapping[str, int]) -> list[int]:
-    """Places for each, in order: none beyond its demand, no group beyond its cap, and the rest as even as can be.
-
-    Takes O(places · log wants).
-    """
+def fair_shares(slots: int, wants: Sequence[Want], caps: Mapping[str, int]) -> list[int]:
+    """Max-min fair shares, in order: none above its demand, no group above its cap. Takes O(slots · log wants)."""
     shares, taken = [0] * len(wants), Counter[str]()
     queue = [(0.0, want.served / want.weight, index) for index, want in enumerate(wants) if want.demand > 0]
     heapify(queue)
-    while queue and places > 0:
+    while queue and slots > 0:
         _, served, index = heappop(queue)
         want = wants[index]
         if taken[want.group] >= caps[want.group]:
             continue
         shares[index] += 1
         taken[want.group] += 1
-        places -= 1
+        slots -= 1
         if shares[index] < want.demand:
             heappush(queue, (shares[index] / want.weight, served, index))
     return shares

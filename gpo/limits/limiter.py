@@ -1,4 +1,4 @@
-"""The one limiter over limits and budgets, for everybody who calls."""
+"""The limiter over concurrency, rates and budgets: its protocol, and the plain object behind it."""
 
 from __future__ import annotations
 
@@ -12,117 +12,106 @@ from gpo.limits.messages import Budget, Grant, Report, Spent
 
 
 class Limiter(Protocol):
-    """Grants what may be called. One object may serve all processes of a cluster."""
+    """Grants slots and permits to gates. One object may serve all processes of a cluster.
+
+    Every method raises ``ConnectionError`` while the limiter cannot be reached.
+    """
 
     async def exchange(self, report: Report, wait_s: float) -> Grant:
-        """Take a report; reply when there is something new to grant, or after ``wait_s`` seconds.
-
-        Raises:
-            ConnectionError: it cannot be reached now, and may be later.
-        """
+        """Take a report; reply once there is something new to grant, or after ``wait_s`` seconds."""
         ...
 
-    async def tell(self, report: Report) -> None:
-        """Take a report; what follows from it comes with the reply to the holder's exchange under way.
-
-        Raises:
-            ConnectionError: it cannot be reached now, and may be later.
-        """
+    async def notify(self, report: Report) -> None:
+        """Take a report; the holder's pending ``exchange`` returns what follows from it."""
         ...
 
-    async def open_account(self, account: str, budget: Budget, spent: Spent) -> None:
-        """Bound what the account may spend from now on.
+    async def open_budget(self, name: str, budget: Budget, spent: Spent) -> None:
+        """Set or replace a budget.
 
         Args:
-            spent: what of the budget is spent already.
-
-        Raises:
-            ConnectionError: it cannot be reached now, and may be later.
+            spent: the part of it that is spent already.
         """
         ...
 
-    async def account_spent(self, account: str, budget: Budget, at_least: Spent) -> Spent:
-        """What the account has spent since it was opened, with what was spent then.
+    async def budget_spent(self, name: str, budget: Budget, at_least: Spent) -> Spent:
+        """What was spent of a budget in total, including what was spent before it was opened.
 
         Args:
-            budget, at_least: what the caller knows, and a limiter that was started anew does not.
-
-        Raises:
-            ConnectionError: it cannot be reached now, and may be later.
+            budget, at_least: what the caller knows; a restarted limiter does not know it.
         """
         ...
 
 
 class LocalLimiter:
-    """A ``Limiter`` for gates in one event loop, or, as an actor, on one cluster.
+    """A ``Limiter`` for the gates of one event loop, or, as an actor, of a cluster.
 
-    Everything it knows of the present it is told with every report, so one that was started anew knows it again as
-    soon as the gates have reported; what an account has spent is made good by ``account_spent``.
+    A restarted limiter knows all slots and permits again as soon as the gates have reported. It knows again what was
+    spent once ``budget_spent`` is called.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._limiter = LimiterState(clock)
-        self._news: tuple[asyncio.AbstractEventLoop | None, asyncio.Event] = (None, asyncio.Event())
+        self._state = LimiterState(clock)
+        self._changed: tuple[asyncio.AbstractEventLoop | None, asyncio.Event] = (None, asyncio.Event())
 
     def __reduce__(self) -> tuple[type[LocalLimiter], tuple[Callable[[], float]]]:
-        # A limiter holds for the gates that share the object: in another process, a copy starts without any.
+        # A limiter serves the gates that share the object; a copy in another process starts without any.
         return type(self), (self._clock,)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody holds anything."""
-        return self._limiter.is_idle
+        """Whether no gate holds anything."""
+        return self._state.is_idle
 
     async def exchange(self, report: Report, wait_s: float) -> Grant:
-        """Take a report, and reply with what is new; see ``Limiter``."""
+        """Take a report and reply; see ``Limiter``."""
         self._take(report)
         deadline = self._clock() + wait_s
         while True:
             try:
-                if (grant := self._limiter.grant(report.holder)) is not None:
+                if (grant := self._state.grant(report.holder)) is not None:
                     return grant
-                left_s = deadline - self._clock()
-                if left_s <= 0:
-                    return self._limiter.renewal(report.holder)
-                wait = min(left_s, self._limiter.next_s(report.holder))
-            except KeyError:  # it left while it waited
+                remaining_s = deadline - self._clock()
+                if remaining_s <= 0:
+                    return self._state.renewal(report.holder)
+                timeout_s = min(remaining_s, self._state.next_s(report.holder))
+            except KeyError:  # the holder left meanwhile
                 return Grant(report.epoch, 0)
             try:
-                async with asyncio.timeout(wait):
-                    await self._news_here().wait()
+                async with asyncio.timeout(timeout_s):
+                    await self._change().wait()
             except TimeoutError:
                 continue
 
-    async def tell(self, report: Report) -> None:
+    async def notify(self, report: Report) -> None:
         """Take a report; see ``Limiter``."""
         self._take(report)
 
-    async def open_account(self, account: str, budget: Budget, spent: Spent) -> None:
-        """Bound what the account may spend; see ``Limiter``."""
-        self._limiter.account(account).open(budget, spent)
-        self._tell_all()
+    async def open_budget(self, name: str, budget: Budget, spent: Spent) -> None:
+        """Set or replace a budget; see ``Limiter``."""
+        self._state.account(name).open(budget, spent)
+        self._wake_all()
 
-    async def account_spent(self, account: str, budget: Budget, at_least: Spent) -> Spent:
-        """What the account has spent; see ``Limiter``."""
-        known = self._limiter.account(account)
-        if known.budget is None:
-            self._tell_all()
-        known.make_good(budget, at_least)
-        return known.spent
+    async def budget_spent(self, name: str, budget: Budget, at_least: Spent) -> Spent:
+        """What was spent in total; see ``Limiter``."""
+        account = self._state.account(name)
+        if account.budget is None:
+            self._wake_all()
+        account.restore(budget, at_least)
+        return account.spent
 
     def _take(self, report: Report) -> None:
-        if self._limiter.take(report):
-            self._tell_all()
+        if self._state.take(report):
+            self._wake_all()
 
-    def _tell_all(self) -> None:
-        self._news[1].set()
-        self._news = (None, asyncio.Event())
+    def _wake_all(self) -> None:
+        self._changed[1].set()
+        self._changed = (None, asyncio.Event())
 
-    def _news_here(self) -> asyncio.Event:
-        """An event of the loop that runs: one that was waited for in another cannot be waited for here."""
-        loop, news = self._news
+    def _change(self) -> asyncio.Event:
+        """An event of the running loop: a task cannot wait for an event that another loop uses."""
+        loop, event = self._changed
         if loop is not asyncio.get_running_loop():
-            news = news if loop is None else asyncio.Event()
-            self._news = (asyncio.get_running_loop(), news)
-        return news
+            event = event if loop is None else asyncio.Event()
+            self._changed = (asyncio.get_running_loop(), event)
+        return event

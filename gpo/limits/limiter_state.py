@@ -1,7 +1,7 @@
-"""Who may call what, and how much: the bookkeeping behind ``LocalLimiter``, without waiting for anything.
+"""What is granted to every gate: the synchronous bookkeeping behind ``LocalLimiter``.
 
-Places at an endpoint are never handed out twice: what is taken from one gate goes to another only when the first has
-said that it is back, was not heard of for ``LEASE_S`` seconds, or has died before the limiter's eyes.
+No slot is ever granted twice. A slot that is taken from one gate goes to another only after the first gate reported it
+back, was silent for ``LEASE_S`` seconds, or is known to have died with its process.
 """
 
 from __future__ import annotations
@@ -11,45 +11,45 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 
-from gpo.limits.budget import Account
+from gpo.limits.budget import BudgetAccount
 from gpo.limits.fair_queue import Want, fair_shares
 from gpo.limits.messages import LEASE_S, Grant, Pool, Report
 from gpo.limits.rates import AdaptiveConcurrency, ModelRates
 from gpo.process import ProcessIdentity
 
 _PERMITS_EVERY_S = 0.05
-"""Permits that a rate lets trickle are handed out in batches, so often at most."""
+"""Permits that a rate bounds are granted in batches, at most this often."""
 
 _HALF_LIFE_S = 5.0
-_LOOK_EVERY_S = 0.5
-"""How often it is looked whether the gates' processes are still there."""
+_CHECK_EVERY_S = 0.5
+"""How often the gates' processes are checked."""
 
 
 class LimiterState:
     """What is granted to every gate.
 
     Args:
-        clock: seconds that only go forward.
+        clock: seconds, never decreasing.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock, self._looked = clock, -inf
+        self._clock, self._checked = clock, -inf
         self._gates: dict[str, _Gate] = {}
         self._endpoints: dict[str, _Endpoint] = {}
         self._rates: dict[tuple[str, str], ModelRates] = {}
-        self._accounts: dict[str, Account] = {}
+        self._accounts: dict[str, BudgetAccount] = {}
 
-    def account(self, name: str) -> Account:
-        """The account of this name, a new one where there was none."""
-        return self._accounts.setdefault(name, Account())
+    def account(self, name: str) -> BudgetAccount:
+        """The account of a budget; created at first use."""
+        return self._accounts.setdefault(name, BudgetAccount())
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody holds anything."""
+        """Whether no gate holds anything."""
         return not self._gates
 
     def take(self, report: Report) -> bool:
-        """Take a report; whether it may change what anybody is granted."""
+        """Take a report; whether it may change any grant."""
         now, pool = self._clock(), report.pool
         self._expire(now)
         endpoint = self._endpoint(pool.endpoint)
@@ -58,7 +58,7 @@ class LimiterState:
         changed = endpoint.take(report)
         if pool.tokens_per_min is not None:
             self._rate(pool, now).settle(report.tokens_beyond, now)
-        account = self.account(pool.account)
+        account = self.account(pool.budget_name)
         exhausted = account.exhausted()
         changed |= account.take(report.holder, report.spent, report.permits_returned)
         changed |= exhausted != account.exhausted()
@@ -66,54 +66,60 @@ class LimiterState:
             self._drop(report.holder)
             return True
         if gate is None:
-            # One that outlived a limiter says what it holds.
-            gate = _Gate(pool, report.process, epoch=report.epoch, held=report.places, told=report.places)
+            # After a restart of the limiter, the gate reports what it holds.
+            gate = _Gate(pool, report.process, epoch=report.epoch, held=report.slots, granted=report.slots)
             self._gates[report.holder] = endpoint.gates[report.holder] = gate
             endpoint.limits_changed()
         if report.number > gate.number and report.epoch == gate.epoch:
             account.received(report.holder, report.permits_received)
         changed |= gate.take(report, now)
         changed |= before != (endpoint.adaptive.limit, endpoint.adaptive.version)
-        if report.refused and report.retry_after_s and not any(other.under_way for other in endpoint.gates.values()):
-            # Nothing is served at all: not one too many at once, but too much by now.
+        if report.refused and report.retry_after_s and not any(other.in_flight for other in endpoint.gates.values()):
+            # Nothing is served, so fewer requests at once would not help; waiting may.
             endpoint.paused_until = max(endpoint.paused_until, now + report.retry_after_s)
             changed = True
-        endpoint.targets_are_old |= changed
+        endpoint.is_stale |= changed
         return changed
 
     def grant(self, holder: str) -> Grant | None:
-        """What is new for the holder; ``None`` where nothing is.
+        """What is new for the holder; ``None`` if nothing is.
 
         Raises:
-            KeyError: it was not heard of for long.
+            KeyError: the holder left, or its lease expired.
         """
         now, gate = self._clock(), self._gates[holder]
-        gate.seen = now  # it waits for this
+        gate.seen = now  # it waits for this reply
         self._expire(now)
         endpoint = self._endpoint(gate.pool.endpoint)
-        exhausted = self.account(gate.pool.account).exhausted()
+        exhausted = self.account(gate.pool.budget_name).exhausted()
         if exhausted:
-            asks = gate.demand > gate.under_way or not gate.exhausted_told
-            return self._granted(gate, exhausted=exhausted) if asks else None
-        places = endpoint.places_for(holder)
+            is_news = gate.demand > gate.in_flight or not gate.granted_exhausted
+            return self._granted(gate, exhausted=exhausted) if is_news else None
+        slots = endpoint.slots_for(holder)
         contended = endpoint.is_contended_for(holder)
         permits = self._permits(holder, gate, now)
-        old = (gate.told, gate.contended_told, gate.version_told, gate.paused_told, gate.exhausted_told)
-        new = (places, contended, endpoint.adaptive.version, endpoint.paused_until, False)
+        old = (
+            gate.granted,
+            gate.granted_contended,
+            gate.granted_version,
+            gate.granted_paused,
+            gate.granted_exhausted,
+        )
+        new = (slots, contended, endpoint.adaptive.version, endpoint.paused_until, False)
         if old == new and not permits:
             return None
-        gate.told, gate.held = places, max(gate.held, places)
-        gate.contended_told, gate.version_told, gate.paused_told = new[1:4]
-        endpoint.targets_are_old |= places != old[0]
+        gate.granted, gate.held = slots, max(gate.held, slots)
+        gate.granted_contended, gate.granted_version, gate.granted_paused = new[1:4]
+        endpoint.is_stale |= slots != old[0]
         return self._granted(gate, permits=permits)
 
     def renewal(self, holder: str) -> Grant:
-        """The last grant once more: it holds for longer."""
+        """The last grant again, so that its lease starts anew."""
         gate = self._gates[holder]
-        return Grant(gate.epoch, gate.told, 0, gate.contended_told, gate.version_told, 0.0, "")
+        return Grant(gate.epoch, gate.granted, 0, gate.granted_contended, gate.granted_version, 0.0, "")
 
     def next_s(self, holder: str) -> float:
-        """Seconds until time alone may bring something new for the holder."""
+        """Seconds until something new for the holder can arise from time alone."""
         gate, now = self._gates[holder], self._clock()
         if not gate.permits_wanted or not gate.pool.needs_permits:
             return inf
@@ -122,11 +128,13 @@ class LimiterState:
     def _granted(self, gate: _Gate, permits: int = 0, exhausted: str = "") -> Grant:
         gate.epoch += 1
         gate.permits_wanted = max(0, gate.permits_wanted - permits)
-        gate.exhausted_told = bool(exhausted)
+        gate.granted_exhausted = bool(exhausted)
         if exhausted:
-            gate.demand = gate.permits_wanted = 0  # it gives up
+            gate.demand = gate.permits_wanted = 0  # it rejects what waits
         pause_s = max(0.0, self._endpoint(gate.pool.endpoint).paused_until - self._clock())
-        return Grant(gate.epoch, gate.told, permits, gate.contended_told, gate.version_told, pause_s, exhausted)
+        return Grant(
+            gate.epoch, gate.granted, permits, gate.granted_contended, gate.granted_version, pause_s, exhausted
+        )
 
     def _permits(self, holder: str, gate: _Gate, now: float) -> int:
         pool = gate.pool
@@ -139,7 +147,7 @@ class LimiterState:
                 name: Want(other.permits_wanted, other.weight, "", int(other.permitted.at(now)))
                 for name, other in self._gates.items()
                 if (other.pool.endpoint, other.pool.model) == (pool.endpoint, pool.model)
-                and (not other.pool.has_call_budget or self.account(other.pool.account).can_permit())
+                and (not other.pool.has_call_budget or self.account(other.pool.budget_name).can_permit())
             }
             if holder not in rivals:
                 return 0
@@ -147,7 +155,7 @@ class LimiterState:
             permits = dict(zip(rivals, shares, strict=True))[holder]
             gate.next_permits = now + _PERMITS_EVERY_S
         if pool.has_call_budget:
-            permits = self.account(pool.account).permits(holder, permits)
+            permits = self.account(pool.budget_name).permits(holder, permits)
         rates.take(permits, gate.tokens_each, now)
         gate.permitted.add(permits, now)
         return permits
@@ -158,15 +166,15 @@ class LimiterState:
     def _rate(self, pool: Pool, now: float) -> ModelRates:
         model = (pool.endpoint, pool.model)
         rates = self._rates.setdefault(model, ModelRates())
-        # Where gates name different rates of a model, the lowest holds for as long as its gate is there.
+        # If gates have different rates for a model, the lowest applies as long as its gate exists.
         pools = [pool, *(gate.pool for gate in self._gates.values() if (gate.pool.endpoint, gate.pool.model) == model)]
-        rates.hold_to(pools, now)
+        rates.update(pools, now)
         return rates
 
     def _expire(self, now: float) -> None:
         silent = {holder for holder, gate in self._gates.items() if now - gate.seen > LEASE_S}
-        if now - self._looked > _LOOK_EVERY_S:
-            self._looked = now
+        if now - self._checked > _CHECK_EVERY_S:
+            self._checked = now
             processes = {gate.process for gate in self._gates.values() if gate.process is not None}
             gone = {process for process in processes if process.has_certainly_ended}
             silent |= {holder for holder, gate in self._gates.items() if gate.process in gone}
@@ -176,7 +184,7 @@ class LimiterState:
     def _drop(self, holder: str) -> None:
         gate = self._gates.pop(holder, None)
         if gate is not None:
-            self.account(gate.pool.account).forget(holder)
+            self.account(gate.pool.budget_name).forget(holder)
             endpoint = self._endpoint(gate.pool.endpoint)
             del endpoint.gates[holder]
             endpoint.limits_changed()
@@ -184,32 +192,32 @@ class LimiterState:
 
 @dataclass(slots=True)
 class _Recently:
-    """How much, with what is past counting ever less: who comes late shall not be given all that others had before."""
+    """An amount that decays, so that a late gate does not catch up on everything that others got before."""
 
     amount: float = 0.0
     _as_of: float = 0.0
 
     def at(self, now: float) -> float:
-        """The amount as it counts now."""
+        """The decayed amount."""
         decay: float = 0.5 ** (max(0.0, now - self._as_of) / _HALF_LIFE_S)
         return self.amount * decay
 
     def add(self, amount: float, now: float) -> None:
-        """So much more."""
+        """Add to the amount."""
         self.amount, self._as_of = self.at(now) + amount, now
 
 
 @dataclass(slots=True)
 class _Gate:
-    """What is known of a gate: ``told`` places it may use, ``held`` ones it may still be using."""
+    """What is known about a gate: it may use ``granted`` slots, and may still be using ``held``."""
 
     pool: Pool
     process: ProcessIdentity | None = None
     epoch: int = 0
     held: int = 0
-    told: int = 0
+    granted: int = 0
     number: int = -1
-    under_way: int = 0
+    in_flight: int = 0
     demand: int = 0
     weight: int = 1
     served: _Recently = field(default_factory=lambda: _Recently())
@@ -218,48 +226,48 @@ class _Gate:
     permits_wanted: int = 0
     tokens_each: float = 0.0
     next_permits: float = 0.0
-    contended_told: bool = False
-    version_told: int = -1
-    paused_told: float = 0.0
-    exhausted_told: bool = False
+    granted_contended: bool = False
+    granted_version: int = -1
+    granted_paused: float = 0.0
+    granted_exhausted: bool = False
 
     def take(self, report: Report, now: float) -> bool:
-        """What it says of itself, unless it has said something newer; whether that is something new."""
+        """Take a report unless a newer one came before; whether it changes anything."""
         self.served.add(report.succeeded, now)
         self.seen = now
         if report.number <= self.number:
             return False
-        before = (self.held, self.told, self.demand, self.weight, self.permits_wanted)
-        self.number, self.under_way = report.number, report.under_way
+        before = (self.held, self.granted, self.demand, self.weight, self.permits_wanted)
+        self.number, self.in_flight = report.number, report.in_flight
         self.demand, self.weight = report.demand, max(1, report.weight)
-        if report.epoch == self.epoch:  # else it has not heard yet what it was given since
-            self.held = report.places
-            self.told = min(self.told, self.held)
+        if report.epoch == self.epoch:  # otherwise, a grant is still on its way
+            self.held = report.slots
+            self.granted = min(self.granted, self.held)
             self.permits_wanted, self.tokens_each = report.permits_wanted, report.tokens_each
-        return before != (self.held, self.told, self.demand, self.weight, self.permits_wanted)
+        return before != (self.held, self.granted, self.demand, self.weight, self.permits_wanted)
 
 
 @dataclass(slots=True)
 class _Endpoint:
-    """The gates before an endpoint, and what they may have of it together."""
+    """The gates before an endpoint, and their limits."""
 
     adaptive: AdaptiveConcurrency = field(default_factory=lambda: AdaptiveConcurrency(1))
     gates: dict[str, _Gate] = field(default_factory=dict[str, _Gate])
     paused_until: float = 0.0
-    targets_are_old: bool = True
+    is_stale: bool = True
     _caps: dict[str, int] = field(default_factory=dict[str, int])
     _targets: dict[str, int] = field(default_factory=dict[str, int])
     _is_new: bool = True
 
     def take(self, report: Report) -> bool:
-        """What a report says of the endpoint."""
+        """Take what a report says about the endpoint; whether it was overloaded."""
         self.adaptive.succeeded(report.succeeded)
         self.adaptive.refused(report.refused, report.refused_version)
         return bool(report.refused)
 
     def limits_changed(self) -> None:
-        """Work out the limits anew: where gates name different ones, the lowest holds."""
-        self.targets_are_old = True
+        """Compute the limits again; if gates have different ones, the lowest applies."""
+        self.is_stale = True
         pools = [gate.pool for gate in self.gates.values()]
         if not pools:
             return
@@ -271,25 +279,25 @@ class _Endpoint:
         for pool in pools:
             self._caps[pool.group] = min(pool.concurrency, self._caps.get(pool.group, pool.concurrency))
 
-    def places_for(self, holder: str) -> int:
-        """Places that the gate may have now: its share, as far as others have given back what is beyond theirs."""
+    def slots_for(self, holder: str) -> int:
+        """Slots that the gate may have now: its share, as far as other gates have returned their surplus."""
         gate, target = self.gates[holder], self._shares()[holder]
-        if target <= gate.told:
+        if target <= gate.granted:
             return target
         held = Counter[str]()
         for other in self.gates.values():
             held[other.pool.group] += other.held
         free = min(self.adaptive.limit - held.total(), self._caps[gate.pool.group] - held[gate.pool.group])
-        return max(gate.told, min(target, gate.held + max(0, free)))
+        return max(gate.granted, min(target, gate.held + max(0, free)))
 
     def is_contended_for(self, holder: str) -> bool:
-        """Whether another gate has fewer places than it could use."""
-        return any(gate.demand > gate.told for name, gate in self.gates.items() if name != holder)
+        """Whether another gate has fewer slots than it could use."""
+        return any(gate.demand > gate.granted for name, gate in self.gates.items() if name != holder)
 
     def _shares(self) -> dict[str, int]:
-        if self.targets_are_old:
+        if self.is_stale:
             limit = self.adaptive.limit
-            # Where there is no place for each, those go first that were served least; else who has what stays.
+            # With fewer slots than gates, those that were served least come first; otherwise slots stay where they are.
             wanting = Counter(gate.pool.group for gate in self.gates.values() if gate.demand > 0)
             scarce = wanting.total() > limit or any(wanting[group] > cap for group, cap in self._caps.items())
             wants = [
@@ -297,5 +305,5 @@ class _Endpoint:
                 for gate in self.gates.values()
             ]
             self._targets = dict(zip(self.gates, fair_shares(limit, wants, self._caps), strict=True))
-            self.targets_are_old = scarce  # what was served changes with every report
+            self.is_stale = scarce  # the served amounts change with every report
         return self._targets

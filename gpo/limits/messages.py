@@ -1,4 +1,8 @@
-"""What gates and the limiter tell each other. All are values that travel by pickling; times are durations."""
+"""What gates and the limiter send each other. All are values that pickle; times are durations in seconds.
+
+A *slot* lets one request be in flight; the request gives it back when it ends. A *permit* lets one request start if
+a rate or a budget bounds their number; an answered request uses it up.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,26 @@ from dataclasses import dataclass, field
 
 from gpo.process import ProcessIdentity
 
+LEASE_S = 10.0
+"""How long a grant is valid. The limiter gives the slots of a gate whose process died to others after this time, or at
+once if it can see that the process ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Calls that share limits.
+    """Requests that share limits.
 
     Attributes:
-        endpoint: base URL; what is known of the endpoint's own limit holds for all its models.
-        model: the model's name there; rates hold for all calls to it.
-        concurrency: calls of this role and account under way at once, at most, in all processes.
-        endpoint_concurrency: calls under way at the endpoint, likewise.
-        requests_per_min: in any 60 s, at most; ``None`` is no limit.
-        tokens_per_min: sent and generated, likewise; held on average, since how long a reply is shows afterwards.
+        endpoint: base URL; all models there share the limit that the endpoint's refusals reveal.
+        model: the model's name there; rates bound all requests to it.
+        concurrency: bound on requests of this role and budget in flight, in all processes together.
+        endpoint_concurrency: bound on requests to the endpoint in flight, likewise.
+        requests_per_min: bound in any 60 s; ``None`` is no bound.
+        tokens_per_min: bound on tokens sent and generated, on average, since a reply's length is known only afterwards.
         role: what the model is called for.
-        account: who pays.
-        has_budget: whether the account has any bound, so that what is spent is to be told at once.
-        has_call_budget: whether it has one on calls, so that each needs a permit.
+        budget_name: the budget that pays for the calls.
+        has_budget: whether that budget bounds anything, so that costs are reported at once.
+        has_call_budget: whether it bounds the number of calls, so that each needs a permit.
     """
 
     endpoint: str
@@ -31,24 +39,24 @@ class Pool:
     requests_per_min: int | None = None
     tokens_per_min: int | None = None
     role: str = ""
-    account: str = ""
+    budget_name: str = ""
     has_budget: bool = False
     has_call_budget: bool = False
 
     @property
     def group(self) -> str:
         """What ``concurrency`` bounds."""
-        return f"{self.account}/{self.role}"
+        return f"{self.budget_name}/{self.role}"
 
     @property
     def needs_permits(self) -> bool:
-        """Whether a place is not enough to make a call."""
+        """Whether a request needs a permit besides its slot."""
         return self.has_call_budget or self.requests_per_min is not None or self.tokens_per_min is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What answered calls have cost."""
+    """What answered calls cost."""
 
     calls: int = 0
     tokens: int = 0
@@ -63,7 +71,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Bounds on what an account may spend; ``None`` is no bound."""
+    """Bounds on what may be spent; ``None`` is no bound."""
 
     calls: int | None = None
     tokens: int | None = None
@@ -72,26 +80,26 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a gate says of itself.
+    """The state of a gate, as the gate reports it.
 
     Attributes:
-        holder: names the gate; no two have one name.
+        holder: unique name of the gate.
         number: rises with every report of the holder.
-        epoch: of the last grant that it applied.
-        places: calls that it may have under way; more than it was granted where some are still ending.
-        under_way: calls that were begun and have not ended.
-        demand: these, and the calls that wait.
-        weight: trajectories with such calls.
-        permits_wanted: for calls that wait without one.
-        tokens_each: that one of these is expected to take.
-        succeeded, refused: calls since the last report that were answered, and that the endpoint said were too many.
-        refused_version: newest version of the endpoint's limit under which one was refused.
-        retry_after_s: what the endpoint asked for.
-        permits_received: since the first report.
-        permits_returned: likewise: permits whose calls were not answered, or not made.
-        tokens_beyond: since the last report: tokens taken beyond those expected; negative where fewer.
+        epoch: of the last grant that the gate applied.
+        slots: requests that may be in flight; more than were granted while surplus requests end.
+        in_flight: requests that started and did not end.
+        demand: requests in flight and requests that wait.
+        weight: trajectories with such requests.
+        permits_wanted: for requests that wait without one.
+        tokens_each: expected tokens of one of these requests.
+        succeeded, refused: requests since the last report that were answered, and that were refused as too many.
+        refused_version: newest version of the endpoint's limit under which a request was refused.
+        retry_after_s: how long the endpoint asked to wait.
+        permits_received: permits since the first report.
+        permits_returned: permits since the first report whose requests were not sent or not answered.
+        tokens_beyond: tokens since the last report beyond those expected; negative if fewer.
         spent: since the first report.
-        leaving: it has nothing to call any more, and gives everything back.
+        leaving: the gate has nothing to send any more, and returns everything.
         process: the gate's process; ``None`` if unknown.
     """
 
@@ -99,8 +107,8 @@ class Report:
     number: int
     pool: Pool
     epoch: int = 0
-    places: int = 0
-    under_way: int = 0
+    slots: int = 0
+    in_flight: int = 0
     demand: int = 0
     weight: int = 1
     permits_wanted: int = 0
@@ -119,27 +127,22 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a gate may do from now on, until ``LEASE_S`` seconds from now.
+    """What a gate may do for the next ``LEASE_S`` seconds.
 
     Attributes:
         epoch: rises with every grant to the holder.
-        places: calls that it may have under way; where that is fewer than it has, none may begin until enough ended.
-        permits: in addition to those it has.
-        contended: others wait for places: what is not needed should be given back at once.
-        version: of the endpoint's limit; rises when it is lowered.
-        pause_s: no call may begin for so long.
-        exhausted: which bound of the budget is reached; empty while none is.
+        slots: requests that may be in flight; if more are, no request may start until enough have ended.
+        permits: in addition to those that the gate has.
+        contended: whether other gates wait for slots, so that unneeded ones should be returned at once.
+        version: of the endpoint's limit; rises when the limit is lowered.
+        pause_s: how long no request may start.
+        exhausted: which bound of the budget is reached; empty if none is.
     """
 
     epoch: int
-    places: int
+    slots: int
     permits: int = 0
     contended: bool = False
     version: int = 0
     pause_s: float = 0.0
     exhausted: str = ""
-
-
-LEASE_S = 10.0
-"""How long a grant holds, in seconds. A gate whose process died is missed after as long, where the limiter cannot see
-that at once, and what it held is given to others."""

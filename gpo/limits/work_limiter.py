@@ -1,4 +1,4 @@
-"""How much one process takes on at once."""
+"""A bound on the work that one process does at once."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from gpo.limits.fair_queue import FairQueue
 
 
 class WorkLimiter:
-    """Lets work in until the room is full, the rest in turns of a roomful.
+    """Admits work up to a total size; the rest waits, and callers take turns of that size.
 
-    Work that waits inside an event loop costs time there before any of it is done: thousands of evaluations that are
-    begun together would keep the endpoint waiting for seconds.
+    Tasks that wait inside an event loop cost time before they do anything: thousands of evaluations that start together
+    would leave the endpoint idle for seconds.
 
     Args:
-        size: of the work that is let in; a piece that is larger has the room to itself.
+        size: total size of the admitted work; a larger piece is admitted alone.
     """
 
     def __init__(self, size: float) -> None:
-        self._size, self._taken = size, 0.0
+        self._size, self._used = size, 0.0
         self._waiting: FairQueue[tuple[asyncio.Future[None], float]] = FairQueue(turn=size)
         self._next: tuple[asyncio.Future[None], float] | None = None
 
     @asynccontextmanager
     async def entered(self, size: float) -> AsyncIterator[None]:
-        """WorkLimiter for a piece of work of this size, once it is its turn; callers are told apart by ``caller``."""
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.push(current_caller.get(), (place, size), size)
+        """Wait for the turn of a piece of work of this size, and do it inside the block; see ``current_caller``."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.push(current_caller.get(), (turn, size), size)
         self._admit()
         try:
-            await place
+            await turn
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
+            if turn.done() and not turn.cancelled():
                 self._leave(size)
             raise
         try:
@@ -43,17 +43,17 @@ class WorkLimiter:
             self._leave(size)
 
     def _leave(self, size: float) -> None:
-        self._taken -= size
+        self._used -= size
         self._admit()
 
     def _admit(self) -> None:
         while self._next is not None or self._waiting:
             if self._next is None:
                 self._next = self._waiting.pop()[1]
-            place, size = self._next
-            if not place.done():
-                if self._taken and self._taken + size > self._size:
+            turn, size = self._next
+            if not turn.done():
+                if self._used and self._used + size > self._size:
                     return
-                self._taken += size
-                place.set_result(None)
+                self._used += size
+                turn.set_result(None)
             self._next = None

@@ -1,83 +1,117 @@
-"""Every command that the README shows is run here, as it stands there."""
+"""Every command that the README and the tutorial show is run here, as a reader would type it."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import signal
+import shutil
 import subprocess
-import sys
 from pathlib import Path
+from textwrap import dedent
 from urllib.request import Request, urlopen
 
 import pytest
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from tests.commands import Finished, Gpo
 from tests.paths import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BIN = Path(sys.executable).parent
-COMMANDS = [
-    line.partition("#")[0].strip()
-    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-    if line.strip()
-]
+MODELS = ("gpt-4o", "gpt-4o-mini")
+PAGES = ("README.md", "docs/tutorial/first-run.md", "docs/tutorial/own-data.md", "docs/tutorial/own-metric.md")
 
 
-def shown(*beginnings: str) -> list[str]:
-    """The README's commands that begin like this."""
-    found = [command for command in COMMANDS if command.startswith(beginnings)]
-    assert found, f"the README shows no {beginnings}"
-    return found
+def blocks(page: str, *languages: str) -> list[str]:
+    """The code blocks of a page in these languages."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.findall(r"^( *)```(\w+)\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
+    return [dedent(content) for _, language, content in found if language in languages]
 
 
-def arguments(command: str) -> list[str]:
-    """The command for the environment that the tests run in."""
-    program, *rest = shlex.split(command)
-    assert program == ".venv/bin/gpo"
-    return [str(BIN / "gpo"), *rest]
+def commands(page: str, beginning: str = "") -> list[str]:
+    """The commands of a page that begin like this, in order."""
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    return [line.partition(" #")[0].strip() for line in lines if line.startswith(beginning) and line.strip()]
 
 
-def run(command: str, tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a command from the project's folder; what it writes goes to ``tmp_path``."""
-    parts = arguments(command)
-    if parts[1] in ("run", "compare", "sweep"):
-        parts += ["--run-dir", str(tmp_path / "run")]
-    if parts[1] in ("run", "compare", "evaluate", "sweep"):
-        parts += ["--set", f"cache.path={tmp_path / 'completions.sqlite'}"]
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "RAY_", "GPO_"))}
-    return subprocess.run(parts, cwd=ROOT, env={**inherited, **env}, capture_output=True, text=True, timeout=280)
+def files(page: str) -> dict[str, str]:
+    """The files of a page: blocks that begin with a comment with a name."""
+    found = [re.match(r"# (\S+\.\w+)\n", block) for block in blocks(page, "yaml", "python")]
+    return {match[1]: match.string for match in found if match}
+
+
+def write_data(folder: Path, prefix: str = "", **columns: object) -> None:
+    """Write the examples of the quickstart's first task into three files, with more columns if wanted."""
+    for split in ("train", "val", "test"):
+        lines = (ROOT / "configs/quickstart/sentiment" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [json.dumps({**json.loads(line), **columns}) for line in lines[:24]]
+        (folder / f"{prefix}{split}.jsonl").write_text("\n".join(rows), encoding="utf-8")
+
+
+def type_in(gpo: Gpo, command: str, folder: Path, *more: str, **env: str) -> Finished:
+    """Run a command in a folder; its replies are cached below that folder."""
+    program, *arguments = shlex.split(command)
+    assert program == "gpo"
+    if arguments[0] in ("run", "compare", "sweep", "evaluate"):
+        more = (*more, "--set", f"cache.path={folder / 'completions.sqlite'}")
+    return gpo(*arguments, *more, cwd=folder, env=env, timeout_s=280)
+
+
+@pytest.fixture
+def endpoint() -> SimulatedEndpoint:
+    with SimulatedEndpoint(Behaviour(api_key="a-key", models=MODELS)) as running:
+        yield running
+
+
+def access(endpoint: SimulatedEndpoint) -> dict[str, str]:
+    """The variables that a reader exports."""
+    return {"OPENAI_API_KEY": "a-key", "OPENAI_BASE_URL": endpoint.base_url}
 
 
 def test_every_command_is_covered() -> None:
     covered = (
-        shown("make ")
-        + shown("export ")
-        + shown(".venv/bin/gpo run", ".venv/bin/gpo evaluate", ".venv/bin/gpo serve", ".venv/bin/gpo compare")
-        + shown(".venv/bin/gpo plan", ".venv/bin/gpo sweep")
-        + shown(".venv/bin/gpo --help")
+        "make run",
+        "make test",
+        "source .venv/bin/activate",
+        "export OPENAI_API_KEY=",
+        "export OPENAI_BASE_URL=",
     )
-    assert sorted(covered) == sorted(COMMANDS)
+    rest = [command for page in PAGES for command in commands(page) if not command.startswith(covered)]
+    tested = (
+        *commands("docs/tutorial/first-run.md", "gpo"),
+        *commands("docs/tutorial/own-data.md", "gpo"),
+        *commands("docs/tutorial/own-metric.md", "gpo"),
+        "gpo run my-task.yaml",  # as in own-data.md, with another folder
+        *("gpo compare configs/endpoint.yaml", "gpo sweep configs/sweeps/quickstart.yaml"),
+        *("gpo serve configs/quickstart.yaml", "gpo --help"),
+    )
+    assert not set(rest) - set(tested)
 
 
-def test_make_runs_the_quickstart_and_the_tests() -> None:
-    assert shown("make ") == ["make run", "make test"]
-    for target, wanted in (("run", "gpo run configs/quickstart.yaml"), ("test", "/pytest")):
-        planned = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True)
-        assert wanted in planned.stdout
+def test_the_readme_and_the_tutorial_show_the_same_task() -> None:
+    assert files("README.md")["my-task.yaml"] == files("docs/tutorial/own-data.md")["my-task.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted"), [("run", "gpo run configs/quickstart.yaml"), ("test", "/pytest"), ("docs", "-m sphinx")]
+)
+def test_make_targets_do_what_the_pages_say(target: str, wanted: str) -> None:
+    planned = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert wanted in planned.stdout
+    if target == "run":
+        assert "requirements.lock" not in planned.stdout  # development tools are not needed to run
     assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
-def test_the_quickstart_runs_on_the_embedded_model(tmp_path: Path) -> None:
-    (command,) = shown(".venv/bin/gpo run configs/quickstart.yaml")
+def test_the_first_run_of_the_tutorial(gpo: Gpo, tmp_path: Path) -> None:
+    run, status, report, evaluate = commands("docs/tutorial/first-run.md", "gpo")
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
 
-    done = run(command, tmp_path)
+    done = type_in(gpo, run, tmp_path)
 
-    assert done.returncode == 0, done.stderr
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
+    assert done.code == 0, done.stderr
+    folder = tmp_path / "runs" / "first"
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     assert summary["status"] == "completed"
     assert [(row["task"], row["seed"], row["steps"]) for row in summary["trajectories"]] == [
         ("sentiment", 7, 1),
@@ -87,93 +121,140 @@ def test_the_quickstart_runs_on_the_embedded_model(tmp_path: Path) -> None:
     gains = [row["best"]["test"] - row["initial"]["test"] for row in summary["trajectories"]]
     assert max(gains) >= 0.2, summary["trajectories"]
 
+    listed = re.findall(r"^\| `(\S+)` \|", (ROOT / "docs/tutorial/first-run.md").read_text("utf-8"), re.MULTILINE)
+    assert len(listed) == 5
+    assert all((folder / name).is_file() for name in listed)
 
-def test_an_endpoint_is_named_by_the_environment(tmp_path: Path) -> None:
-    (command,) = shown(".venv/bin/gpo run configs/endpoint.yaml")
-    assert [line.partition("=")[0] for line in shown("export ")] == ["export OPENAI_API_KEY", "export OPENAI_BASE_URL"]
+    assert "completed" in type_in(gpo, status, tmp_path).stdout
+    (folder / "report.html").unlink()
+    assert type_in(gpo, report, tmp_path).code == 0
+    assert (folder / "report.html").is_file()
 
-    with SimulatedEndpoint(Behaviour(api_key="a-key", models=("gpt-4o", "gpt-4o-mini"))) as endpoint:
-        done = run(command, tmp_path, OPENAI_API_KEY="a-key", OPENAI_BASE_URL=endpoint.base_url)
-
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["status"] == "completed"
+    done = type_in(gpo, evaluate, tmp_path)
+    assert done.code == 0, done.stderr
+    assert re.search(r"sentiment test: \d+\.\d % ± .* 48 examples", done.stdout)
 
 
-def test_a_run_is_planned(tmp_path: Path) -> None:
-    (command,) = shown(".venv/bin/gpo plan")
+def test_a_reader_optimizes_a_prompt_for_own_data(gpo: Gpo, endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
+    page = "docs/tutorial/own-data.md"
+    plan, run, resume, _ = commands(page, "gpo")
+    (tmp_path / "my-task.yaml").write_text(files(page)["my-task.yaml"], encoding="utf-8")
+    write_data(tmp_path)
+    fewer = ("--set", "optimizer.steps=1")
 
-    done = run(command, tmp_path)
+    planned = type_in(gpo, plan, tmp_path)
+    assert planned.code == 0, planned.stderr
+    assert "≤ 2,376" in planned.stdout  # 1 + 12·8 prompts on 24 examples, 2 on 24
 
-    assert done.returncode == 0, done.stderr
-    assert "≤ 5,152" in done.stdout  # 2 seeds, 1 + 6·8 prompts on 48 examples, 2 on 112
+    done = type_in(gpo, run, tmp_path, *fewer, **access(endpoint))
+    assert done.code == 0, done.stderr
+    folder = tmp_path / "runs" / "reviews"
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["status"] == "completed"
+    best = (folder / "best_prompts.json").read_text(encoding="utf-8")
+
+    calls = len(endpoint.requests)
+    done = type_in(gpo, resume, tmp_path, *fewer, **access(endpoint))
+    assert done.code == 0, done.stderr
+    assert len(endpoint.requests) == calls
+    assert (folder / "best_prompts.json").read_text(encoding="utf-8") == best
 
 
 @pytest.mark.slow
-def test_methods_are_compared(tmp_path: Path) -> None:
-    (command,) = shown(".venv/bin/gpo compare")
-    fewer = " --set optimizer.steps=2 --set run.seeds=[0]"
+def test_a_reader_limits_what_a_run_may_spend(gpo: Gpo, endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
+    page = "docs/tutorial/own-data.md"
+    (small,) = (command for command in commands(page, "gpo") if "budget" in command)
+    (tmp_path / "my-task.yaml").write_text(files(page)["my-task.yaml"], encoding="utf-8")
+    write_data(tmp_path)
 
-    with SimulatedEndpoint(Behaviour(models=("gpt-4o", "gpt-4o-mini"))) as endpoint:
-        done = run(command + fewer, tmp_path, OPENAI_BASE_URL=endpoint.base_url)
+    done = type_in(gpo, small, tmp_path, **access(endpoint))
 
-    assert done.returncode == 0, done.stderr
+    assert done.code == 1, done.stderr
+    summary = json.loads((tmp_path / "runs" / "small" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["status"] == "budget_exhausted"
+
+
+def test_a_reader_scores_answers_with_an_own_metric(gpo: Gpo, endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
+    page = "docs/tutorial/own-metric.md"
+    evaluate, run, plan = commands(page, "gpo")
+    for name, content in files(page).items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    write_data(tmp_path, "ratings-", stars=3)
+
+    done = type_in(gpo, evaluate, tmp_path, **access(endpoint))
+    assert done.code == 0, done.stderr
+    assert "ratings val:" in done.stdout
+
+    done = type_in(gpo, run, tmp_path, **access(endpoint))
+    assert done.code == 0, done.stderr
+    assert json.loads((tmp_path / "runs/ratings/summary.json").read_text(encoding="utf-8"))["status"] == "completed"
+
+    planned = type_in(gpo, plan, tmp_path)
+    assert planned.code == 0, planned.stderr
+    assert "judge" in planned.stdout
+
+
+@pytest.mark.slow
+def test_methods_are_compared(gpo: Gpo, endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
+    (command,) = commands("README.md", "gpo compare")
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    fewer = ("--set", "optimizer.steps=2", "--set", "run.seeds=[0]", "--run-dir", "run")
+
+    done = type_in(gpo, command, tmp_path, *fewer, **access(endpoint))
+
+    assert done.code == 0, done.stderr
     table = (tmp_path / "run" / "comparison.md").read_text(encoding="utf-8")
     assert {"gpo", "ape", "apo", "opro", "pe2", "sgdm"} <= set(re.findall(r"^\| (\w+) \|", table, re.MULTILINE))
 
 
 @pytest.mark.slow
-def test_hyperparameters_are_tuned_on_the_embedded_model(tmp_path: Path) -> None:
-    (command,) = shown(".venv/bin/gpo sweep")
+def test_hyperparameters_are_tuned_on_the_embedded_model(gpo: Gpo, tmp_path: Path) -> None:
+    (command,) = commands("README.md", "gpo sweep")
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
     fewer = ("sweep.trials=2", "optimizer.steps=1", "run.seeds=[0]", "evaluation={val_size: 6, test_size: 6}")
 
-    done = run(" ".join([command, *(f"--set {shlex.quote(one)}" for one in fewer)]), tmp_path)
+    done = type_in(gpo, command, tmp_path, *(word for one in fewer for word in ("--set", one)), "--run-dir", "run")
 
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert json.loads((tmp_path / "run" / "sweep.json").read_text(encoding="utf-8"))["status"] == "completed"
     assert (tmp_path / "run" / "best_config.yaml").is_file()
 
 
-def test_a_prompt_is_evaluated_on_the_embedded_model(tmp_path: Path) -> None:
-    (command,) = shown(".venv/bin/gpo evaluate")
+def test_the_evaluator_is_served(gpo: Gpo, tmp_path: Path) -> None:
+    (command,) = commands("README.md", "gpo serve")
+    more = ("--port", "0", "--set", f"cache.path={tmp_path / 'completions.sqlite'}")
 
-    done = run(command, tmp_path)
+    serving = gpo.start(*shlex.split(command)[1:], *more, cwd=ROOT)
+    assert serving.process.stderr is not None
+    announced = next(line for line in serving.process.stderr if "Serving" in line)
+    (url,) = re.findall(r"http://\S+/v1/evaluate", announced)
+    body = {"task": "language", "split": "val", "prompt": "What is the language of the text? Name it."}
+    request = Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})  # noqa: S310
+    with urlopen(request, timeout=120) as reply:  # noqa: S310
+        (score,) = json.load(reply)["scores"]
+    serving.interrupt()
 
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"sentiment test: \d+\.\d % ± .* 48 examples", done.stdout)
-
-
-def test_the_evaluator_is_served(tmp_path: Path) -> None:
-    (command,) = shown(".venv/bin/gpo serve")
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "RAY_", "GPO_"))}
-    parts = [*arguments(command), "--port", "0", "--set", f"cache.path={tmp_path / 'completions.sqlite'}"]
-
-    with subprocess.Popen(parts, cwd=ROOT, env=inherited, stderr=subprocess.PIPE, text=True) as serving:
-        try:
-            assert serving.stderr is not None
-            announced = next(line for line in serving.stderr if "Serving" in line)
-            (url,) = re.findall(r"http://\S+/v1/evaluate", announced)
-            body = {"task": "language", "split": "val", "prompt": "What is the language of the text? Name it."}
-            request = Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})  # noqa: S310
-            with urlopen(request, timeout=120) as reply:  # noqa: S310
-                (score,) = json.load(reply)["scores"]
-        finally:
-            serving.send_signal(signal.SIGINT)
-            serving.wait(timeout=60)
-
+    assert serving.process.wait(timeout=60) == 0
     assert len(score["values"]) == 24
     assert 0 <= score["mean"] <= 1
-    assert serving.returncode == 0
 
 
-@pytest.mark.parametrize("command", ["", "run", "compare", "plan", "evaluate", "serve"])
-def test_help_teaches(command: str) -> None:
-    parts = [str(BIN / "gpo"), *([command] if command else []), "--help"]
-    done = subprocess.run(parts, capture_output=True, text=True, timeout=60, check=True)
-    assert {
-        "": "Exit codes",
-        "run": "--resume",
-        "compare": "--method",
-        "plan": "--output",
-        "evaluate": "--split",
-        "serve": "GPO_SERVE_TOKEN",
-    }[command] in done.stdout
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [
+        ("", "Exit codes"),
+        ("run", "--resume"),
+        ("compare", "--method"),
+        ("plan", "--output"),
+        ("evaluate", "--split"),
+        ("serve", "GPO_SERVE_TOKEN"),
+    ],
+)
+def test_help_teaches(command: str, wanted: str) -> None:
+    # In this process: the text is the same, and Python starts once.
+    from typer.testing import CliRunner
+
+    from cluster.cli import app
+
+    shown = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "100", "TERM": "dumb"})
+    assert shown.exit_code == 0
+    assert wanted in shown.stdout

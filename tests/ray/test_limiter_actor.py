@@ -37,21 +37,21 @@ class Endpoint:
 async def test_calls_go_on_when_the_authority_dies_and_its_memory_is_made_good(cluster: None) -> None:
     limiter, endpoint = LimiterActor(f"limiter-{uuid4().hex}").start(), Endpoint()
     budget = Budget(calls=1000)
-    await limiter.open_account("run", budget, Spent(calls=5))
-    pool = Pool("http://here/v1", "model", 8, 8, account="run", has_budget=True, has_call_budget=True)
+    await limiter.open_budget("run", budget, Spent(calls=5))
+    pool = Pool("http://here/v1", "model", 8, 8, budget_name="run", has_budget=True, has_call_budget=True)
     gates = [Gate(limiter, pool), Gate(LimiterActor(limiter.name), pool)]
     first = [asyncio.create_task(endpoint.call(gates[number % 2])) for number in range(200)]
     while endpoint.answered < 60:  # noqa: ASYNC110  # counted by the calls themselves
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.5)
-    known = await limiter.account_spent("run", budget, Spent())
+    known = await limiter.budget_spent("run", budget, Spent())
     assert known.calls > 60
 
     ray.kill(limiter._actor, no_restart=False)
     again = limiter
     for _ in range(100):
         try:
-            spent = await again.account_spent("run", budget, known)
+            spent = await again.budget_spent("run", budget, known)
             break
         except ConnectionError:
             await asyncio.sleep(0.1)
@@ -65,5 +65,5 @@ async def test_calls_go_on_when_the_authority_dies_and_its_memory_is_made_good(c
 async def test_all_who_ask_by_name_share_one_authority(cluster: None) -> None:
     name = f"limiter-{uuid4().hex}"
     first = LimiterActor(name)
-    await first.open_account("run", Budget(), Spent(calls=7))
-    assert (await LimiterActor(name).account_spent("run", Budget(), Spent())).calls == 7
+    await first.open_budget("run", Budget(), Spent(calls=7))
+    assert (await LimiterActor(name).budget_spent("run", Budget(), Spent())).calls == 7

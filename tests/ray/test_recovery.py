@@ -22,7 +22,7 @@ from actors.limiter import LimiterActor
 from actors.search import Phase, SearchKey, Update
 from actors.slots import Placement
 from actors.supervisor import Supervisor
-from actors.trajectory_worker import TrajectoryWorker
+from actors.trajectory_actor import TrajectoryWorker
 from benchmarks.measuring.access_log import repeats
 from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndpoint
 from cluster.config import RunConfig
@@ -62,7 +62,7 @@ def endpoint() -> Iterator[SimulatedEndpoint]:
 def _standing(config: RunConfig, checkpoints: Path) -> Iterator[tuple[Supervisor, Access]]:
     """The evaluator of a run, and what carries it."""
     tasks = build_tasks(config)
-    access = Access({}, LimiterActor(), account=config.run.name)
+    access = Access({}, LimiterActor(), budget_name=config.run.name)
     evaluators = build_evaluators(config, tasks, access)
     cpus = config.cluster.evaluator_cpus
     with evaluator(
@@ -116,7 +116,7 @@ def _repeated(calls: Sequence[AccessRecord], killed: Sequence[float]) -> int:
 
 async def _undisturbed(config: RunConfig, checkpoints: Path) -> dict[SearchKey, Any]:
     """What the same searches come to in this process."""
-    tasks, access = build_tasks(config), Access({}, LocalLimiter(), account="undisturbed")
+    tasks, access = build_tasks(config), Access({}, LocalLimiter(), budget_name="undisturbed")
     evaluators = {one.task.name: one for one in build_evaluators(config, tasks, access)}
     searches = build_searches(config, tasks, evaluators, access)
     worker = TrajectoryWorker(searches, CheckpointStore(Folder(str(checkpoints))))
@@ -147,7 +147,7 @@ async def test_parts_that_are_killed_come_back_and_nothing_is_lost(
     killing = Killing(endpoint, pids, parts, after=75)
     config = make_config(tmp_path / "killed", endpoint.base_url)
     with _standing(config, tmp_path / "checkpoints") as (supervisor, access):
-        await access.limiter.open_account(access.account, Budget(), Spent())
+        await access.limiter.open_budget(access.budget_name, Budget(), Spent())
         async with asyncio.timeout(120):
             killer = asyncio.create_task(killing.go())
             finals = await _finals(supervisor.run())
@@ -177,7 +177,7 @@ async def test_a_search_that_is_given_up_leaves_nobody_who_calls(
     (tmp_path / "given-up").mkdir()
     config = make_config(tmp_path / "given-up", endpoint.base_url, evaluation={"val_size": 60, "test_size": 1})
     with _standing(config, tmp_path / "checkpoints") as (supervisor, access):
-        await access.limiter.open_account(access.account, Budget(), Spent())
+        await access.limiter.open_budget(access.budget_name, Budget(), Spent())
 
         async def follow() -> None:
             await _finals(supervisor.run())

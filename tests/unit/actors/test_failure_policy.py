@@ -5,12 +5,11 @@ import pytest
 from actors.failure_policy import (
     AskAgain,
     Budgets,
-    Decision,
     EndRun,
     Fault,
     GiveUp,
-    History,
-    StartElsewhere,
+    Isolate,
+    RestartActor,
     on_error,
     on_fault,
 )
@@ -31,14 +30,6 @@ IN_ITS_ACTOR = [Fault.CRASH, Fault.NODE_LOSS, Fault.NO_CONTACT]
 OUTSIDE = [Fault.EVALUATOR, Fault.LIMITER]
 
 
-def decisions(faults: list[Fault], history: History) -> tuple[list[Decision], History]:
-    decided = []
-    for fault in faults:
-        decided.append(on_fault(fault, history, BUDGETS))
-        history = history.after(fault)
-    return decided, history
-
-
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -51,79 +42,58 @@ def decisions(faults: list[Fault], history: History) -> tuple[list[Decision], Hi
         (StorageError("no space"), EndRun),
         (CheckpointError("damaged"), GiveUp),
         (EvaluationError("unscored"), GiveUp),
-        (RuntimeError("a fault of ours"), GiveUp),
+        (RuntimeError("a defect"), GiveUp),
     ],
     ids=str,
 )
-def test_what_an_error_comes_to(error: BaseException, expected: object) -> None:
-    comes_to = on_error(error)
-    if isinstance(comes_to, Fault):
-        assert comes_to is expected
+def test_an_error_is_a_fault_or_ends_its_trajectory_or_the_run(error: BaseException, expected: object) -> None:
+    outcome = on_error(error)
+    if isinstance(outcome, Fault):
+        assert outcome is expected
     else:
-        assert type(comes_to) is expected
-        assert comes_to.error is error
+        assert type(outcome) is expected
+        assert outcome.error is error
 
 
-def test_a_crash_is_made_up_for_at_once_and_a_crash_loop_ever_later() -> None:
-    decided, _ = decisions([Fault.CRASH] * 2, History())
-    assert decided == [StartElsewhere(0.0), StartElsewhere(2.0)]
+@pytest.mark.parametrize(
+    ("fault", "decisions"),
+    [
+        (Fault.CRASH, [RestartActor(0.0), RestartActor(2.0)]),
+        (Fault.NODE_LOSS, [RestartActor(wait_s) for wait_s in (0.0, 2.0, 4.0, 8.0, 16.0)]),
+        (Fault.NO_CONTACT, [AskAgain(1.0), AskAgain(2.0), AskAgain(4.0)]),
+        (Fault.EVALUATOR, [AskAgain(1.0), AskAgain(2.0)]),
+        (Fault.LIMITER, [AskAgain(1.0), AskAgain(2.0)]),
+    ],
+)
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_within_the_budget_each_retry_waits_longer(
+    fault: Fault, decisions: list[AskAgain | RestartActor], is_alone: bool
+) -> None:
+    assert [on_fault(fault, times, BUDGETS, is_alone=is_alone) for times in range(1, len(decisions) + 1)] == decisions
+    assert len(decisions) == BUDGETS.of(fault)
 
 
 @pytest.mark.parametrize("fault", IN_ITS_ACTOR)
-def test_who_shares_an_actor_that_fails_too_often_is_tried_alone_with_new_budgets(fault: Fault) -> None:
-    decided, spent = decisions([fault] * BUDGETS.of(fault), History())
-    assert all(isinstance(decision, AskAgain) or decision.alone is False for decision in decided)  # type: ignore[union-attr]
-    assert on_fault(fault, spent, BUDGETS) == StartElsewhere(0.0, alone=True)
-    again, _ = decisions([fault] * BUDGETS.of(fault), spent.alone())
-    assert again == decided
+def test_beyond_the_budget_a_trajectory_that_shares_its_actor_is_isolated(fault: Fault) -> None:
+    assert on_fault(fault, BUDGETS.of(fault) + 1, BUDGETS, is_alone=False) == Isolate()
 
 
-@pytest.mark.parametrize("fault", IN_ITS_ACTOR)
-def test_who_fails_alone_too_often_is_lost(fault: Fault) -> None:
-    _, spent = decisions([fault] * BUDGETS.of(fault), History(is_alone=True))
-    decision = on_fault(fault, spent, BUDGETS, "trajectory desk/0")
+@pytest.mark.parametrize(
+    ("fault", "is_alone"), [*((fault, True) for fault in Fault), *((fault, False) for fault in OUTSIDE)]
+)
+def test_beyond_the_budget_a_trajectory_is_lost_if_a_separate_actor_cannot_help(fault: Fault, is_alone: bool) -> None:
+    times = BUDGETS.of(fault) + 1
+    decision = on_fault(fault, times, BUDGETS, is_alone=is_alone, name="trajectory desk/0")
     assert isinstance(decision, GiveUp)
     assert isinstance(decision.error, TrajectoryLost)
-    assert f"trajectory desk/0: {fault} {BUDGETS.of(fault) + 1} times" in str(decision.error)
+    assert str(decision.error).startswith(f"trajectory desk/0: {fault} {times} times without progress in between; ")
+    assert ("cluster.actor_restarts" in str(decision.error)) == (fault is Fault.CRASH)
 
 
-@pytest.mark.parametrize("fault", OUTSIDE)
-@pytest.mark.parametrize("is_alone", [True, False])
-def test_what_is_outside_of_the_actor_is_asked_again_and_no_better_elsewhere(fault: Fault, is_alone: bool) -> None:
-    decided, spent = decisions([fault] * BUDGETS.of(fault), History(is_alone=is_alone))
-    assert decided == [AskAgain(1.0), AskAgain(2.0)]
-    assert isinstance(on_fault(fault, spent, BUDGETS), GiveUp)
+def test_no_wait_is_longer_than_half_a_minute() -> None:
+    assert on_fault(Fault.NODE_LOSS, 100, Budgets(node_losses=1000), is_alone=True) == RestartActor(30.0)
 
 
-def test_budgets_are_separate() -> None:
-    _, history = decisions([Fault.CRASH] * 2 + [Fault.NODE_LOSS] * 5 + OUTSIDE * 2, History())
-    for fault in Fault:
-        spent = isinstance(on_fault(fault, history, BUDGETS), GiveUp) or on_fault(
-            fault, history, BUDGETS
-        ) == StartElsewhere(0.0, alone=True)
-        assert spent == (fault is not Fault.NO_CONTACT)
-
-
-def test_a_node_that_is_lost_takes_nothing_from_the_budget_of_crashes() -> None:
-    _, history = decisions([Fault.NODE_LOSS] * 5, History())
-    assert on_fault(Fault.CRASH, history, BUDGETS) == StartElsewhere(0.0)
-
-
-def test_who_gets_on_has_every_budget_again() -> None:
-    _, spent = decisions([Fault.CRASH] * 2, History(is_alone=True))
-    assert on_fault(Fault.CRASH, spent.got_on(), BUDGETS) == StartElsewhere(0.0)
-    assert spent.got_on().is_alone
-
-
-def test_waits_have_an_end() -> None:
-    many = Budgets(node_losses=1000)
-    history = History()
-    for _ in range(100):
-        history = history.after(Fault.NODE_LOSS)
-    assert on_fault(Fault.NODE_LOSS, history, many) == StartElsewhere(30.0)
-
-
-def test_an_actor_that_shall_never_be_started_again_is_not() -> None:
-    none = Budgets(crashes=0)
-    assert on_fault(Fault.CRASH, History(), none) == StartElsewhere(0.0, alone=True)
-    assert isinstance(on_fault(Fault.CRASH, History(is_alone=True), none), GiveUp)
+def test_a_budget_of_zero_allows_no_restart_of_the_shared_actor() -> None:
+    assert on_fault(Fault.CRASH, 1, Budgets(crashes=0), is_alone=False) == Isolate()
+    assert isinstance(on_fault(Fault.CRASH, 1, Budgets(crashes=0), is_alone=True), GiveUp)

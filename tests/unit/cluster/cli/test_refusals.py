@@ -158,9 +158,9 @@ CASES = {
         options=("--set", "models.task={kind: embedded, gguf: train.jsonl}"),
     ),
     "two tasks with one name": Case(
-        ("tasks", "triage stands twice", "give each its own"), {"tasks": [{}, {"prompt": "Think."}]}
+        ("tasks", "duplicate task name 'triage'", "task names must be unique"), {"tasks": [{}, {"prompt": "Think."}]}
     ),
-    "a seed twice": Case(("run.seeds", "3 stands twice", "give each its own"), {"run": {"seeds": [3, 4, 3]}}),
+    "a seed twice": Case(("run.seeds", "duplicate seed '3'", "seeds must be unique"), {"run": {"seeds": [3, 4, 3]}}),
     "no seed": Case(("run.seeds", "at least 1"), {"run": {"seeds": []}}),
     "money without a price": Case(("budget.usd", "no model has a price", "models.task.price"), {"budget": {"usd": 1}}),
     "an address of Ray Client": Case(

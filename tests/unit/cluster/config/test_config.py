@@ -186,7 +186,7 @@ def test_the_last_of_two_overrides_holds(tmp_path: Path) -> None:
     [
         ("optimizer.steps", "--set", "'optimizer.steps' has no value"),
         ("=3", "--set", "has no value"),
-        ("tasks.1.name=x", "--set tasks.1.name", "'1' is not one of the 1 entries"),
+        ("tasks.1.name=x", "--set tasks.1.name", "'1' is not an index of the 1 entries"),
         ("run.name.first=x", "--set run.name.first", "there is nothing below run.name"),
         ("run.seeds=[", "--set run.seeds", "not valid YAML"),
         ("optimizer.steps=many", "optimizer.steps", "'many' cannot be used"),
@@ -216,7 +216,7 @@ def test_an_override_that_cannot_be_used_is_refused(override: str, field: str, p
         (
             {"optimizer": {"steps": 3, "schedule": {"kind": "linear", "warmup_steps": 3}}},
             "optimizer.schedule.warmup_steps",
-            "3 is too many, there are only 3 steps; warm up in fewer",
+            "3 is too large for 3 steps; use a smaller value",
         ),
         ({"optimizer": {"schedule": {"kind": "fixed", "final": 3}}}, "optimizer.schedule.final", "is not an option"),
         ({"optimizer": {"acceptance": {"kind": "luck"}}}, "optimizer.acceptance.kind", "choose one of"),
@@ -244,17 +244,17 @@ def test_an_override_that_cannot_be_used_is_refused(override: str, field: str, p
                 ]
             },
             "tasks[0].answer.labels",
-            "goes with kind: label only",
+            "needs kind: label",
         ),
         (
             {"optimizer": {"refinement": {"enforce": True}, "schedule": {"kind": "none"}}},
             "optimizer.refinement.enforce",
-            "no step size to enforce",
+            "has no step size to enforce",
         ),
         (
             {"budget": {"usd": 1}},
             "budget.usd",
-            "no model has a price; give models.task.price and models.optimizer.price",
+            "no model has a price; set models.task.price and models.optimizer.price",
         ),
     ],
 )

@@ -9,7 +9,10 @@ import pytest
 from cluster.config import load_config
 from cluster.config.comparison import METHODS, STANDARD, load_comparison
 from cluster.config.files import read_extended
+from cluster.config.root import RunConfig
 from cluster.config.schema import schema
+from cluster.config.section import declared
+from cluster.config.sweep import SweepSection
 from cluster.config.tasks import FilesConfig
 from cluster.session.models import build_tasks, require_room_to_decay
 from cluster.sweep.config import load_sweep
@@ -138,3 +141,8 @@ def test_the_suites_have_the_settings_of_the_paper(suite: str) -> None:
 @pytest.mark.skipif(not SCHEMA.exists(), reason="there is no schema file; make schema writes it")
 def test_the_schema_file_is_that_of_the_code() -> None:
     assert SCHEMA.read_text(encoding="utf-8") == schema(), "run: make schema"
+
+
+def test_every_option_is_described() -> None:
+    fields = [*declared(RunConfig), *declared(SweepSection)]
+    assert not [path for path, field in fields if not field.description and not path.endswith(".kind")]

@@ -136,7 +136,7 @@ def test_steps_and_epochs_take_each_others_place(tmp_path: Path) -> None:
         )
     ]  # fmt: skip
     assert lengths == [(4, None), (None, 2), (None, 3), (5, None)]
-    with pytest.raises(ConfigError, match="is set beside steps"):
+    with pytest.raises(ConfigError, match="is set as well as steps"):
         validate({**RUN, "optimizer": {"steps": 4, "epochs": 3}}, base_dir=tmp_path)
 
 

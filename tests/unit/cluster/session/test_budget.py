@@ -47,11 +47,11 @@ class _Leaving(LocalLimiter):
         super().__init__()
         self._away_for = away_for
 
-    async def open_account(self, account: str, budget: Budget, spent: Spent) -> None:
+    async def open_budget(self, name: str, budget: Budget, spent: Spent) -> None:
         self._away_for -= 1
         if self._away_for >= 0:
             raise ConnectionError("it died")
-        await super().open_account(account, budget, spent)
+        await super().open_budget(name, budget, spent)
 
 
 async def test_opening_a_budget_is_retried_while_the_limiter_of_an_earlier_run_ends(

@@ -136,7 +136,7 @@ def test_corners_are_all_combinations_that_can_occur() -> None:
         ({"optimizer.candidates": {"low": 1.5, "high": 4}}, "sweep.space.optimizer.candidates", "cannot be 1.5"),
         ({"models.task.sampling.temperature": {"low": 0, "high": 1}}, "sweep.space.models.task.samp", "scores would"),
         ({"evaluation.val_size": {"low": 2, "high": 9}}, "sweep.space.evaluation.val_size", "scores would"),
-        ({"optimizer.schedule.warmup_steps": {"low": 0, "high": 4}}, "sweep.space", "there are only 4 steps"),
+        ({"optimizer.schedule.warmup_steps": {"low": 0, "high": 4}}, "sweep.space", "4 is too large for 4 steps"),
         (
             {FINAL: {"low": 20, "high": 30, "at_most": INITIAL}, INITIAL: {"low": 5, "high": 60}},
             f"sweep.space.{FINAL}",

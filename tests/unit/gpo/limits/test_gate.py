@@ -74,9 +74,9 @@ class Counted(LocalLimiter):
         self.asked += 1
         return await super().exchange(report, wait_s)
 
-    async def tell(self, report: Report) -> None:
+    async def notify(self, report: Report) -> None:
         self.asked += 1
-        await super().tell(report)
+        await super().notify(report)
 
 
 class Flaky(LocalLimiter):
@@ -109,10 +109,10 @@ async def test_what_the_last_calls_cost_is_told_soon_after_them() -> None:
     limiter, served = Counted(), Served()
     gates = [Gate(limiter, POOL) for _ in range(3)]
     for number in (60, 30):  # the second time, all have been idle for a while
-        before = (await limiter.account_spent("", Budget(), Spent())).calls
+        before = (await limiter.budget_spent("", Budget(), Spent())).calls
         await served.calls(gates, number)
         await asyncio.sleep(2 * SETTLES_S)
-        assert (await limiter.account_spent("", Budget(), Spent())).calls == before + number
+        assert (await limiter.budget_spent("", Budget(), Spent())).calls == before + number
 
 
 async def test_a_gate_that_comes_late_gets_its_share() -> None:
@@ -167,14 +167,14 @@ async def test_an_authority_that_was_away_is_found_again() -> None:
 
 async def test_a_budget_of_calls_is_kept_to_the_call() -> None:
     limiter, served = LocalLimiter(), Served(latency_s=0.001)
-    pool = replace(POOL, account="run", has_call_budget=True)
-    await limiter.open_account("run", Budget(calls=100), Spent(calls=15))
+    pool = replace(POOL, budget_name="run", has_call_budget=True)
+    await limiter.open_budget("run", Budget(calls=100), Spent(calls=15))
     gates = [Gate(limiter, pool), Gate(limiter, pool)]
     results = Counter(type(result) for result in await served.calls(gates, 120))
     assert results == {type(None): 85, BudgetExhausted: 35}
-    assert await limiter.account_spent("run", Budget(calls=100), Spent()) == Spent(100, 850, pytest.approx(0.85))
+    assert await limiter.budget_spent("run", Budget(calls=100), Spent()) == Spent(100, 850, pytest.approx(0.85))
     assert Counter(type(result) for result in await served.calls(gates, 3)) == {BudgetExhausted: 3}
-    await limiter.open_account("run", Budget(calls=100), Spent(calls=98))
+    await limiter.open_budget("run", Budget(calls=100), Spent(calls=98))
     results = Counter(type(result) for result in await served.calls(gates, 3))
     assert results == {type(None): 2, BudgetExhausted: 1}
 
@@ -182,8 +182,8 @@ async def test_a_budget_of_calls_is_kept_to_the_call() -> None:
 @pytest.mark.parametrize("budget", [Budget(tokens=500), Budget(usd=0.5)])
 async def test_budgets_that_show_afterwards_stop_within_what_is_under_way(budget: Budget) -> None:
     limiter, served = LocalLimiter(), Served()
-    await limiter.open_account("run", budget, Spent())
-    gate = Gate(limiter, replace(POOL, account="run", has_budget=True))
+    await limiter.open_budget("run", budget, Spent())
+    gate = Gate(limiter, replace(POOL, budget_name="run", has_budget=True))
     first = Counter(type(result) for result in await served.calls([gate], 300))
     assert 50 <= first[type(None)] <= 50 + 3 * 8
     assert first.total() == 300
@@ -210,11 +210,11 @@ def test_a_gate_travels_and_works_in_one_loop_after_another() -> None:
 @pytest.mark.parametrize("calls", [None, 60])
 @pytest.mark.parametrize("limit", [1, 2, 5])
 async def test_no_call_is_forgotten_whatever_becomes_of_the_others(limit: int, calls: int | None) -> None:
-    """More gates than places, refusals, failures and callers that give up, under a budget or none."""
+    """More gates than slots, refusals, failures and callers that give up, under a budget or none."""
     draw, limiter, served = random.Random(limit), LocalLimiter(), Served(latency_s=0.002)
-    await limiter.open_account("run", Budget(calls=calls), Spent())
+    await limiter.open_budget("run", Budget(calls=calls), Spent())
     pool = replace(
-        POOL, concurrency=limit, endpoint_concurrency=limit, account="run",
+        POOL, concurrency=limit, endpoint_concurrency=limit, budget_name="run",
         has_budget=calls is not None, has_call_budget=calls is not None,
     )  # fmt: skip
     gates = [Gate(limiter, pool) for _ in range(4)]
@@ -256,7 +256,7 @@ async def test_an_authority_that_does_not_answer_is_out_of_reach(
             await asyncio.Event().wait()
             raise AssertionError
 
-    monkeypatch.setattr("gpo.limits.gate._SILENCE_S", -0.95)
+    monkeypatch.setattr("gpo.limits.gate._REPLY_DELAY_S", -0.95)
     monkeypatch.setattr("gpo.limits.gate._PATIENCE_S", 0.1)
     gate = Gate(Silent(), POOL)
     for _ in range(2):  # who comes later is turned away in turn, and not for ever
@@ -265,7 +265,7 @@ async def test_an_authority_that_does_not_answer_is_out_of_reach(
                 pass
     # It is said when it is lost, and not each time that it is asked again.
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
-        "the limiter is out of reach, and is asked again: no answer"
+        "the limiter is out of reach; trying again: no answer"
     ]
 
 
@@ -283,6 +283,6 @@ def test_one_gate_works_in_one_event_loop_after_another() -> None:
 
 async def test_replies_without_usage_count_as_what_was_expected() -> None:
     limiter, served = LocalLimiter(), Served(latency_s=0.001)
-    await limiter.open_account("run", Budget(tokens=200), Spent())
-    gate = Gate(limiter, replace(POOL, account="run", has_budget=True))  # 40 characters and 10 tokens: 20 in all
+    await limiter.open_budget("run", Budget(tokens=200), Spent())
+    gate = Gate(limiter, replace(POOL, budget_name="run", has_budget=True))  # 40 characters and 10 tokens: 20 in all
     assert BudgetExhausted in {type(result) for result in await served.calls([gate], 60, tokens=0)}

@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from gpo.limits.budget import Account
+from gpo.limits.budget import BudgetAccount
 from gpo.limits.fair_queue import FairQueue, Want, fair_shares
 from gpo.limits.limiter_state import LimiterState
 from gpo.limits.messages import LEASE_S, Budget, Grant, Pool, Report, Spent
@@ -30,8 +30,8 @@ class Holder:
         self.limiter, self.report = limiter, Report(name, 0, pool)
 
     @property
-    def places(self) -> int:
-        return self.report.places
+    def slots(self) -> int:
+        return self.report.slots
 
     def tells(self, **changes: object) -> None:
         once = {"refused": 0, "succeeded": 0, "tokens_beyond": 0.0, "retry_after_s": 0.0}
@@ -45,7 +45,7 @@ class Holder:
             self.report = replace(
                 self.report,
                 epoch=grant.epoch,
-                places=max(grant.places, self.report.under_way),
+                slots=max(grant.slots, self.report.in_flight),
                 permits_received=self.report.permits_received + grant.permits,
             )
         return grant
@@ -65,19 +65,19 @@ def test_a_place_goes_to_another_only_when_it_is_given_back() -> None:
     first, second = Holder(limiter, "a"), Holder(limiter, "b")
     first.tells(demand=100)
     first.hears()
-    first.tells(demand=100, under_way=32)
+    first.tells(demand=100, in_flight=32)
     second.tells(demand=100)
     grant = second.hears()
     assert grant is not None
-    assert (grant.places, grant.contended) == (0, True)
+    assert (grant.slots, grant.contended) == (0, True)
     grant = first.hears()
     assert grant is not None
-    assert (grant.places, grant.contended) == (16, True)
+    assert (grant.slots, grant.contended) == (16, True)
     second.tells(demand=100)
     assert second.hears() is None
-    first.tells(demand=100, under_way=20, places=20)
+    first.tells(demand=100, in_flight=20, slots=20)
     assert second.hears() == Grant(2, 12, contended=True)
-    first.tells(demand=100, under_way=16, places=16)
+    first.tells(demand=100, in_flight=16, slots=16)
     assert second.hears() == Grant(3, 16, contended=True)
 
 
@@ -89,7 +89,7 @@ def test_a_report_from_before_a_grant_does_not_give_places_back() -> None:
     first.hears()
     first.limiter.take(replace(stale, number=stale.number + 5, demand=0))
     second.tells(demand=32)
-    assert second.hears() == Grant(1, 0, contended=False) or second.places == 0
+    assert second.hears() == Grant(1, 0, contended=False) or second.slots == 0
 
 
 @pytest.mark.parametrize("dies", [True, False])
@@ -103,7 +103,7 @@ def test_a_holder_whose_process_has_died_before_our_eyes_is_missed_at_once(dies:
     clock.now += 1
     other.tells(demand=32)
     other.hears()
-    assert other.places == (32 if dies else 0)
+    assert other.slots == (32 if dies else 0)
 
 
 def test_a_holder_that_is_not_heard_of_is_missed_after_its_lease() -> None:
@@ -116,23 +116,23 @@ def test_a_holder_that_is_not_heard_of_is_missed_after_its_lease() -> None:
         clock.now += LEASE_S / 10
         other.tells(demand=32)
         other.hears()
-        assert other.places == 0
+        assert other.slots == 0
     clock.now += LEASE_S / 5
     other.tells(demand=32)
     assert other.hears() is not None
-    assert other.places == 32
+    assert other.slots == 32
 
 
 def test_a_new_authority_learns_what_is_held_from_the_reports() -> None:
     limiter = LimiterState(Clock())
     survivor, other = Holder(limiter, "a"), Holder(limiter, "b")
-    survivor.tells(demand=40, under_way=30, places=30, epoch=17)
+    survivor.tells(demand=40, in_flight=30, slots=30, epoch=17)
     other.tells(demand=40)
     other.hears()
-    assert other.places == 2
+    assert other.slots == 2
     grant = survivor.hears()
     assert grant is not None
-    assert (grant.epoch, grant.places) == (18, 16)
+    assert (grant.epoch, grant.slots) == (18, 16)
 
 
 def test_one_role_has_its_own_bound_within_the_endpoints() -> None:
@@ -141,10 +141,10 @@ def test_one_role_has_its_own_bound_within_the_endpoints() -> None:
     optimizer = Holder(limiter, "b", Pool("e", "model", 8, 32, role="optimizer"))
     optimizer.tells(demand=50)
     optimizer.hears()
-    assert optimizer.places == 8
+    assert optimizer.slots == 8
     task.tells(demand=50)
     task.hears()
-    assert task.places == 24
+    assert task.slots == 24
 
 
 def test_places_are_never_handed_out_twice() -> None:
@@ -159,27 +159,27 @@ def test_places_are_never_handed_out_twice() -> None:
         match draw.randrange(4):
             case 0:
                 demand = draw.choice([0, 0, 1, 5, 40])
-                under_way = min(demand, holder.report.under_way)
+                in_flight = min(demand, holder.report.in_flight)
                 # As a gate does: it keeps what it was told, or what is still under way.
-                told = holder.places if holder.report.under_way < holder.places else 0
-                holder.tells(demand=demand, under_way=under_way, places=max(told, under_way))
+                told = holder.slots if holder.report.in_flight < holder.slots else 0
+                holder.tells(demand=demand, in_flight=in_flight, slots=max(told, in_flight))
             case 1:
                 granted = holder.limiter.grant(holder.report.holder) if holder.report.number else None
                 if granted is not None:
                     holder.report = replace(
                         holder.report,
                         epoch=granted.epoch,
-                        places=max(granted.places, holder.report.under_way),
-                        under_way=min(holder.report.demand, max(granted.places, holder.report.under_way)),
+                        slots=max(granted.slots, holder.report.in_flight),
+                        in_flight=min(holder.report.demand, max(granted.slots, holder.report.in_flight)),
                     )
             case 2 if draw.random() < 0.05:
                 version = limiter._endpoints[POOL.endpoint].adaptive.version
-                holder.tells(refused=1, refused_version=version, under_way=max(0, holder.report.under_way - 1))
+                holder.tells(refused=1, refused_version=version, in_flight=max(0, holder.report.in_flight - 1))
             case _:
                 holder.tells(succeeded=3)
-        under_way = sum(one.report.under_way for one in holders)
-        most = max(most, under_way)
-        assert under_way <= 32
+        in_flight = sum(one.report.in_flight for one in holders)
+        most = max(most, in_flight)
+        assert in_flight <= 32
     assert most == 32
 
 
@@ -191,9 +191,9 @@ def test_fewer_places_than_holders_go_round() -> None:
     served = dict.fromkeys(range(5), 0)
     for _ in range(200):
         for number, holder in enumerate(holders):
-            calls = holder.places
+            calls = holder.slots
             served[number] += calls
-            holder.tells(demand=10, succeeded=calls, under_way=0)
+            holder.tells(demand=10, succeeded=calls, in_flight=0)
             holder.hears()
     assert min(served.values()) > 0.7 * max(served.values())
 
@@ -203,15 +203,15 @@ def test_a_refusal_lowers_the_limit_and_success_raises_it_again() -> None:
     holder = Holder(limiter, "a", replace(POOL, concurrency=64, endpoint_concurrency=64))
     holder.tells(demand=500)
     holder.hears()
-    holder.tells(refused=32, under_way=32, places=32)
+    holder.tells(refused=32, in_flight=32, slots=32)
     grant = holder.hears()
     assert grant is not None
-    assert (holder.places, grant.version, grant.pause_s) == (32, 1, 0)
-    holder.tells(refused=5, under_way=32, refused_version=0)
+    assert (holder.slots, grant.version, grant.pause_s) == (32, 1, 0)
+    holder.tells(refused=5, in_flight=32, refused_version=0)
     assert holder.hears() is None, "these were begun before the limit was lowered"
     holder.tells(succeeded=32 + 33)
     holder.hears()
-    assert holder.places == 34
+    assert holder.slots == 34
 
 
 def test_a_refusal_of_everything_is_a_pause() -> None:
@@ -220,7 +220,7 @@ def test_a_refusal_of_everything_is_a_pause() -> None:
     holder = Holder(limiter, "a")
     holder.tells(demand=1)
     holder.hears()
-    holder.tells(refused=1, retry_after_s=20.0, under_way=0)
+    holder.tells(refused=1, retry_after_s=20.0, in_flight=0)
     grant = holder.hears()
     assert grant is not None
     assert grant.pause_s == 20.0
@@ -258,7 +258,7 @@ def test_a_minute_never_has_more_than_its_limit(limit: int) -> None:
     while now < 400:
         now += draw.choice([0.001, 0.3, 0.05, 11.0 if draw.random() < 0.002 else 0.01])
         amount = 1 if limit < 1000 else 900
-        while rate.takes(amount, now):
+        while rate.allows(amount, now):
             rate.take(amount, now)
             taken.append((now, amount))
     for start, _ in taken[::7]:
@@ -309,7 +309,7 @@ def test_without_limits_that_need_them_there_are_no_permits() -> None:
 
 def test_no_more_calls_are_answered_than_budgeted_and_failed_ones_come_back() -> None:
     limiter = LimiterState(Clock())
-    pool = replace(POOL, account="run", has_call_budget=True)
+    pool = replace(POOL, budget_name="run", has_call_budget=True)
     limiter.account("run").open(Budget(calls=100), Spent(calls=10))
     first, second = Holder(limiter, "a", pool), Holder(limiter, "b", pool)
     first.tells(demand=60, permits_wanted=60)
@@ -330,7 +330,7 @@ def test_no_more_calls_are_answered_than_budgeted_and_failed_ones_come_back() ->
 
 def test_a_budget_that_nobody_told_yet_gives_no_permits() -> None:
     limiter = LimiterState(Clock())
-    holder = Holder(limiter, "a", replace(POOL, account="run", has_call_budget=True))
+    holder = Holder(limiter, "a", replace(POOL, budget_name="run", has_call_budget=True))
     holder.tells(demand=5, permits_wanted=5)
     grant = holder.hears()
     assert grant is not None
@@ -341,7 +341,7 @@ def test_a_budget_that_nobody_told_yet_gives_no_permits() -> None:
     ("budget", "said"), [(Budget(tokens=500), "budget.tokens"), (Budget(usd=0.5), "budget.usd"), (Budget(), "")]
 )
 def test_what_bounds_the_account(budget: Budget, said: str) -> None:
-    account = Account()
+    account = BudgetAccount()
     account.open(budget, Spent())
     account.take("a", Spent(), 0)
     assert account.exhausted() == ""
@@ -351,17 +351,17 @@ def test_what_bounds_the_account(budget: Budget, said: str) -> None:
 
 def test_an_account_that_was_lost_is_made_good_whoever_comes_first() -> None:
     for driver_first in (True, False):
-        account = Account()
+        account = BudgetAccount()
         if driver_first:
-            account.make_good(Budget(calls=100), Spent(calls=80))
+            account.restore(Budget(calls=100), Spent(calls=80))
         account.take("a", Spent(calls=50), 0)
         account.take("a", Spent(calls=55), 0)
-        account.make_good(Budget(calls=100), Spent(calls=80))
+        account.restore(Budget(calls=100), Spent(calls=80))
         assert 80 <= account.spent.calls <= 85
 
 
 def test_an_account_is_opened_anew_for_the_next_run() -> None:
-    account = Account()
+    account = BudgetAccount()
     account.open(Budget(calls=10), Spent())
     account.take("a", Spent(), 0)
     account.take("a", Spent(calls=10), 0)
@@ -396,7 +396,7 @@ def test_a_queue_serves_its_owners_in_turn() -> None:
 def test_the_permits_of_a_holder_that_died_are_handed_out_again() -> None:
     clock = Clock()
     limiter = LimiterState(clock)
-    pool = replace(POOL, account="run", has_call_budget=True)
+    pool = replace(POOL, budget_name="run", has_call_budget=True)
     limiter.account("run").open(Budget(calls=10), Spent())
     dead, other = Holder(limiter, "a", pool), Holder(limiter, "b", pool)
     dead.tells(demand=6, permits_wanted=6)
@@ -414,12 +414,12 @@ def test_the_permits_of_a_holder_that_died_are_handed_out_again() -> None:
 
 def test_permits_that_were_lost_on_the_way_are_handed_out_again() -> None:
     limiter = LimiterState(Clock())
-    holder = Holder(limiter, "a", replace(POOL, account="run", has_call_budget=True))
+    holder = Holder(limiter, "a", replace(POOL, budget_name="run", has_call_budget=True))
     limiter.account("run").open(Budget(calls=10), Spent())
     holder.tells(demand=10, permits_wanted=10)
     assert limiter.grant("a") is not None, "never arrives"
     renewed = limiter.renewal("a")
-    holder.report = replace(holder.report, epoch=renewed.epoch, places=renewed.places)
+    holder.report = replace(holder.report, epoch=renewed.epoch, slots=renewed.slots)
     holder.tells(demand=10, permits_wanted=10)
     grant = holder.hears()
     assert grant is not None
@@ -432,9 +432,9 @@ def test_within_a_role_s_own_bound_holders_take_turns_too() -> None:
     holders, served = [Holder(limiter, name, pool) for name in "ab"], [0, 0]
     for _ in range(300):
         for number, holder in enumerate(holders):
-            calls = holder.places
+            calls = holder.slots
             served[number] += calls
-            holder.tells(demand=10, succeeded=calls, under_way=0)
+            holder.tells(demand=10, succeeded=calls, in_flight=0)
             holder.hears()
     assert min(served) > 0.7 * max(served)
 

@@ -18,7 +18,7 @@ from gpo.models.limited import LimitedModel
 from gpo.models.protocol import Completion, Embeddings, Message, Sampling, Usage
 from gpo.models.retrying import RetryingModel, RetryPolicy
 
-POOL = Pool("http://nowhere", "m", 1, 1, role="task", account="a", has_budget=True, has_call_budget=True)
+POOL = Pool("http://nowhere", "m", 1, 1, role="task", budget_name="a", has_budget=True, has_call_budget=True)
 COST = Usage(requests=1, prompt_tokens=3, completion_tokens=2)
 
 
@@ -63,7 +63,7 @@ def notes() -> Iterator[Notes]:
 
 async def _gate(calls: int = 100) -> Gate:
     limiter = LocalLimiter()
-    await limiter.open_account("a", Budget(calls=calls), Spent(calls=1))
+    await limiter.open_budget("a", Budget(calls=calls), Spent(calls=1))
     return Gate(limiter, POOL)
 
 
