@@ -168,7 +168,7 @@ class Space:
         if not f"{path}.".startswith(tuple(f"{section}." for section in _TUNABLE)):
             raise ConfigError(
                 where,
-                "is not what trials may differ in: one task model and evaluator serve all, or scores would not compare",
+                "must be the same in all trials: they share the task model and the evaluator, so that scores compare",
                 f"tune options of: {', '.join(_TUNABLE)}",
             )
         above = next((other for other in self.options if path.startswith(f"{other}.")), None)
