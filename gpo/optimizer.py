@@ -15,7 +15,7 @@ from gpo.data.example import Example
 from gpo.data.task import Split
 from gpo.evaluation.evaluator import Evaluator
 from gpo.prompt import Prompt, edit_distance
-from gpo.scoring.candidates import Announce, CandidateScoring, CandidatesUnderWay, FullScoring, silent
+from gpo.scoring.candidates import Announce, CandidateScorer, CandidateScoring, FullScoring, silent
 from gpo.strategies.acceptance import Acceptance
 from gpo.strategies.batches import TrainBatches
 from gpo.strategies.proposer import Arrived, Proposer, nobody
@@ -76,10 +76,10 @@ class GPO:
             ModelError, EvaluationError: what could not be done; the last trajectory yielded is still good.
         """
         while len(trajectory.steps) < self.num_steps:
-            async with CandidatesUnderWay(self.evaluator, self.scoring, self.num_candidates, announce) as candidates:
+            async with CandidateScorer(self.evaluator, self.scoring, self.num_candidates, announce) as candidates:
                 if trajectory.proposal is None:
                     # A prompt is scored from the moment it is there, while others are still being sampled.
-                    proposal = await candidates.beside(self.propose(trajectory, candidates.begin))
+                    proposal = await candidates.run_alongside(self.propose(trajectory, candidates.begin))
                     trajectory = trajectory.begin(proposal)
                     yield trajectory
                 trajectory = trajectory.append(await self.step(trajectory, candidates))
@@ -138,7 +138,7 @@ class GPO:
         )
         return direction, summary.spending + reflection.spending
 
-    async def step(self, trajectory: Trajectory, under_way: CandidatesUnderWay) -> Step:
+    async def step(self, trajectory: Trajectory, under_way: CandidateScorer) -> Step:
         """Have the proposal under way scored and choose who goes on."""
         proposal, current = trajectory.proposal, trajectory.current
         if proposal is None:

@@ -13,7 +13,7 @@ from gpo.errors import EvaluationError, ModelUnavailable
 from gpo.models.protocol import Usage
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt, edit_distance
-from gpo.scoring.candidates import CandidatesUnderWay, silent
+from gpo.scoring.candidates import CandidateScorer, silent
 from gpo.strategies.acceptance import BestOfStep, StrictImprovement
 from gpo.strategies.batches import TrainBatches
 from gpo.strategies.proposer import nobody
@@ -226,7 +226,7 @@ async def test_the_last_trajectory_yielded_survives_a_failure(failing_call: int)
 
 async def test_there_is_no_step_without_a_proposal() -> None:
     gpo = optimizer()
-    async with CandidatesUnderWay(gpo.evaluator, gpo.scoring, 4, silent) as under_way:
+    async with CandidateScorer(gpo.evaluator, gpo.scoring, 4, silent) as under_way:
         with pytest.raises(ValueError, match="no proposal"):
             await gpo.step(await gpo.start(INITIAL), under_way)
 

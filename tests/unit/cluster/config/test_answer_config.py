@@ -179,23 +179,23 @@ def test_a_refusal_lists_the_folders_that_were_searched(tmp_path: Path, monkeypa
     (tmp_path / "working").mkdir()
     monkeypatch.chdir(tmp_path / "working")
     problem = refusal(tmp_path, {"kind": "custom", "metric": "own_gone:metric"}).problem
-    assert f"no module 'own_gone' in '{tmp_path}' or '{tmp_path}/working' or where Python looks" in problem
+    assert f"no module 'own_gone' in '{tmp_path}' or in '{tmp_path}/working' or on Python's search path" in problem
 
 
 @pytest.mark.parametrize(
     ("answer", "field", "problem", "remedy"),
     [
         ({"kind": "custom", "metric": "own_gone:metric"}, "metric", "there is no module 'own_gone'", "installed"),
-        ({"kind": "custom", "metric": "own_bad:gone"}, "metric", "'gone' is not there", "name a function"),
+        ({"kind": "custom", "metric": "own_bad:gone"}, "metric", "'gone' is not defined", "name a function"),
         (
             {"kind": "custom", "metric": "own_bad:broken"},
             "metric",
             "tried on the first target: the function own_bad:broken failed: KeyError: 'gone'",
             "correct",
         ),
-        ({"kind": "custom", "metric": "own_bad:generous"}, "metric", "gave 2, not a number from 0 to 1", "correct"),
+        ({"kind": "custom", "metric": "own_bad:generous"}, "metric", "returned 2, not a number from 0 to 1", "correct"),
         ({"kind": "exact", "parser": "own_gone:parse"}, "parser", "there is no module 'own_gone'", "installed"),
-        ({"kind": "exact", "parser": "own_bad:generous"}, "parser", "gave 2, not a text", "correct"),
+        ({"kind": "exact", "parser": "own_bad:generous"}, "parser", "returned 2, not a text", "correct"),
         ({"kind": "custom", "metric": "metric"}, "metric", "'metric' is not a function", "module:function"),
         ({"kind": "custom", "metric": "own_bad.py:metric"}, "metric", "is a file", "without .py"),
         ({"kind": "exact", "parser": "./own_bad.py:parse"}, "parser", "is a file", "without .py"),

@@ -96,7 +96,7 @@ def test_anything_else_is_an_error_and_never_a_0(value: str, shown: str, module:
     with pytest.raises(EvaluationError) as caught:
         scored(value, module, tmp_path)
     message = str(caught.value)
-    assert f":metric gave {shown}" in message
+    assert f":metric returned {shown}" in message
     assert message.endswith("not a number from 0 to 1")
     assert len(message) < 500
 
@@ -128,7 +128,7 @@ def test_a_function_that_fails_is_named_with_what_and_where(
 @pytest.mark.parametrize("given", [None, 2, b"2"])
 def test_a_parser_gives_a_text(given: object, module: WriteModule, tmp_path: Path) -> None:
     name = module(f"def parse(answer, input):\n    return {given!r}\n")
-    with pytest.raises(EvaluationError, match=r":parse gave .* not a text"):
+    with pytest.raises(EvaluationError, match=r":parse returned .* not a text"):
         ParsedScorer(FunctionReference(name, "parse", (str(tmp_path),)), NumberScorer()).score("2", EXAMPLE)
 
 
@@ -151,7 +151,7 @@ def test_what_is_parsed_is_what_is_judged(module: WriteModule, tmp_path: Path) -
         ("1 / 0", "metric", "cannot be imported: ZeroDivisionError: division by zero"),
         ("raise SystemExit", "metric", "cannot be imported: SystemExit"),
         ("def metric(:", "metric", "cannot be imported: SyntaxError"),
-        ("def other(): ...", "metric", "'metric' is not there in the module 'own_"),
+        ("def other(): ...", "metric", "'metric' is not defined in the module 'own_"),
         ("metric = 3", "metric", "'metric' is not a function in the module 'own_"),
     ],
 )
@@ -238,7 +238,9 @@ def test_a_module_in_a_package(tmp_path: Path) -> None:
     reference = FunctionReference("own_package.inner.metrics", "metric", (str(tmp_path),))
     assert reference.call() == [0.5, 0.5, 0.25, 0.5, 0.5, 0.5]
     assert home_of("own_package.inner.metrics", (str(tmp_path),)) == str(tmp_path)
-    with pytest.raises(EvaluationError, match=r"there is no module 'own_package\.gone' in '/.*' or where Python looks"):
+    with pytest.raises(
+        EvaluationError, match=r"there is no module 'own_package\.gone' in '/.*' or on Python's search path"
+    ):
         FunctionReference("own_package.gone", "metric", (str(tmp_path),)).load()
 
 

@@ -176,7 +176,7 @@ def test_the_simulated_judge_is_not_meant_by_other_requests() -> None:
     ("truncated", "problem"),
     [
         (True, "was cut off at max_tokens; raise models.judge.sampling.max_tokens"),
-        (False, "the judge's reply holds no line 'Verdict: N'"),
+        (False, "the judge's reply has no line 'Verdict: N'"),
     ],
 )
 async def test_a_reply_that_was_cut_off_says_so(truncated: bool, problem: str) -> None:
