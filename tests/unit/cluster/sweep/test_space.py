@@ -230,7 +230,11 @@ def test_a_sweep_is_loaded_with_what_is_put_over_it_and_dumped_so_that_it_loads_
             "sweep.storage.url_env",
             "holds a password",
         ),
-        ({"space": {INITIAL: {"low": 1, "high": 5}}, "holdout": {"tasks": RAW["tasks"]}}, "sweep.holdout", "is a tuning task"),
+        (
+            {"space": {INITIAL: {"low": 1, "high": 5}}, "holdout": {"tasks": RAW["tasks"]}},
+            "sweep.holdout",
+            "is a tuning task",
+        ),
     ],
 )
 def test_a_mistake_in_the_section_names_its_place(sweep: dict[str, Any], field: str, said: str, tmp_path: Path) -> None:
