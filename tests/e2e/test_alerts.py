@@ -114,7 +114,7 @@ def _num_answered(endpoint: SimulatedEndpoint) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_every_alert_fires_in_its_fault(
+def test_every_alert_fires_when_its_fault_occurs(
     endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path, until: Until
 ) -> None:
     endpoint.behaviour = FAILING

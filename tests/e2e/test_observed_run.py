@@ -75,7 +75,7 @@ def observed(gpo: Gpo, write_config: WriteConfig, tmp_path_factory: pytest.TempP
     return Observed(folder / "results", receiver.spans(), receiver.headers, database)
 
 
-def test_every_line_of_the_log_says_what_it_is_about(observed: Observed) -> None:
+def test_every_log_line_names_its_subject(observed: Observed) -> None:
     run_id = observed.json("summary.json")["run_id"]
     assert {line["run"] for line in observed.lines} == {run_id}
     # The limiter, for one, may go at the end before those who listen to it: nothing went wrong, and nothing says so.
@@ -109,7 +109,7 @@ def test_each_step_is_a_trace(observed: Observed) -> None:
     assert KEY.encode() not in everything
 
 
-def test_trajectories_are_kept_in_mlflow(observed: Observed) -> None:
+def test_trajectories_are_stored_in_mlflow(observed: Observed) -> None:
     from mlflow.tracking import MlflowClient
 
     client, summary = MlflowClient(observed.database), observed.json("summary.json")

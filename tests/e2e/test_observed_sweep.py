@@ -85,7 +85,7 @@ def watched(
         yield Watched(prometheus, database, folder / "results", answered)
 
 
-def test_every_panel_that_a_sweep_can_fill_is_filled(watched: Watched) -> None:
+def test_every_panel_for_sweeps_has_data(watched: Watched) -> None:
     prometheus, document = watched.prometheus, watched.document
     told = {(state,): count for state, count in document["trials"].items() if state != "wanted"}
     assert prometheus.ask("sum by (state) (gpo_trials)") == told
@@ -99,7 +99,7 @@ def test_every_panel_that_a_sweep_can_fill_is_filled(watched: Watched) -> None:
     assert [query for query in empty if not any(name in query for name in OF_RUNS)] == []
 
 
-def test_trials_are_kept_in_mlflow(watched: Watched) -> None:
+def test_trials_are_stored_in_mlflow(watched: Watched) -> None:
     from mlflow.tracking import MlflowClient
 
     client, document = MlflowClient(watched.database), watched.document

@@ -62,7 +62,7 @@ def test_scrapes_are_numbered(host: str) -> None:
         _scrape(server, named)
 
 
-def test_a_scrape_that_fails_is_a_503_and_a_line(
+def test_a_failed_scrape_is_a_503_and_one_line_in_the_log(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with closing(_server(Numbers(RuntimeError("secret")))) as server:
@@ -74,7 +74,7 @@ def test_a_scrape_that_fails_is_a_503_and_a_line(
     assert capsys.readouterr().err == ""
 
 
-def test_a_connection_that_breaks_or_says_nothing_leaves_nothing(
+def test_a_connection_that_breaks_or_is_silent_is_closed_without_a_log_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(scrape_server._Handler, "timeout", 3.0)
@@ -95,7 +95,7 @@ def test_a_connection_that_breaks_or_says_nothing_leaves_nothing(
     assert caplog.records == []
 
 
-def test_an_answer_that_nobody_takes_is_no_news(
+def test_an_answer_that_the_client_does_not_read_prints_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Much(Numbers):

@@ -94,7 +94,7 @@ def _told(mlflow: MlflowConfig) -> dict[str, Any]:
 
 @pytest.mark.parametrize("is_resumed", [False, True])
 @pytest.mark.parametrize(("made", "num_runs"), [(_run, 2), (_sweep, 3)])
-def test_whenever_a_server_goes_away_it_gets_all_of_it_once_in_the_end(
+def test_a_server_that_was_away_at_any_time_gets_everything_once_in_the_end(
     made: Callable[[MlflowConfig, Path], Write],
     num_runs: int,
     mlflow: MlflowConfig,
