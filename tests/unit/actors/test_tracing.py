@@ -96,7 +96,7 @@ def attributes(span: ReadableSpan) -> dict[str, object]:
 async def test_every_step_is_a_trace_with_its_parts(exporter: InMemorySpanExporter) -> None:
     tracing = tracing_to(exporter)
     trajectory = await search(traced(optimizer(), tracing, KEY))
-    # Tracing changes nothing.
+    # Tracing does not change the result.
     assert trajectory == await search(optimizer())
     spans = exporter.get_finished_spans()
     steps = [span for span in spans if span.name == "step"]
@@ -160,7 +160,7 @@ def receiver() -> Iterator[Receiver]:
 async def test_a_receiver_has_all_spans_when_the_trajectory_ends(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As they travel to an actor, where the key is.
+    # Pickled, as on the way to an actor, which reads the key from its environment.
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=abc")
     tracing = Tracing("night", receiver.url)
     carried = pickle.loads(pickle.dumps(traced(optimizer(), tracing, KEY)))  # noqa: S301

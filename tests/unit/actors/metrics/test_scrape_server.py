@@ -1,4 +1,4 @@
-"""Whatever comes in at the port of the exporter, the process that it is in goes on, and prints nothing."""
+"""Whatever clients send to the port of the exporter, its process continues and prints nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Numbers(Collector):
 
 def _server(numbers: Numbers, host: str = "127.0.0.1") -> ScrapeServer:
     registry = CollectorRegistry(auto_describe=False)
-    numbers.fault, fault = None, numbers.fault  # asked once when it is registered
+    numbers.fault, fault = None, numbers.fault  # registering collects once
     registry.register(numbers)
     numbers.fault = fault
     return ScrapeServer(host, 0, registry)
@@ -54,7 +54,7 @@ def test_scrapes_are_numbered(host: str) -> None:
         for number in (1, 2):
             assert "gpo_run_active 1.0" in _scrape(server, named)
             assert (server.begun, server.answered) == (number, number)
-        # Somebody who only looks is none.
+        # Other paths and methods do not count as scrapes.
         urlopen(f"http://{named}:{server.port}/favicon.ico").close()
         urlopen(Request(f"http://{named}:{server.port}/metrics", method="OPTIONS")).close()
         assert (server.begun, server.answered) == (2, 2)

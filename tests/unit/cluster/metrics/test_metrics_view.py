@@ -22,7 +22,7 @@ KEY, OTHER = SearchKey("triage", 0), SearchKey("triage", 1)
 
 
 class Told:
-    """A view that writes down what it was told."""
+    """A view that records what it was shown."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -46,7 +46,7 @@ class Told:
 
 
 class Counted:
-    """A view over a record, and what it counts."""
+    """A view of a run, and what it counted."""
 
     def __init__(self, **budget: float) -> None:
         self.told, self.record = Told(), RunRecord("r", 0.0, keys=(KEY, OTHER))
@@ -73,7 +73,7 @@ def test_each_step_is_counted_once_however_often_it_is_reported() -> None:
     assert counted["steps_total triage 0"] == 0
     assert counted["trajectory_steps_planned triage 1"] == 3
     search = TRAJECTORIES["several steps, with ties"]
-    for number in (1, 2, 2, 3, 3):  # the last checkpoint again, after an actor has died
+    for number in (1, 2, 2, 3, 3):  # a restarted actor reports its last checkpoint again
         counted.news(replace(search, steps=search.steps[:number]))
     assert counted["steps_total triage 0"] == 3
     assert counted["samples_total triage scored"] == 6
@@ -106,7 +106,7 @@ def test_samples_and_examples_are_counted_by_outcome() -> None:
     counted.news(search)
     fates = {"scored": 2, "dropped": 1, "malformed": 1, "rejected": 2, "repeated": 3, "failed": 4}
     assert {fate: counted[f"samples_total triage {fate}"] for fate in fates} == fates
-    # What a dropped candidate was not asked is neither.
+    # Examples that a dropped candidate was not evaluated on count as neither.
     assert (counted["examples_total triage scored"], counted["examples_total triage unscored"]) == (3, 1)
 
 

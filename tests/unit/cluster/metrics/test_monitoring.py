@@ -1,4 +1,4 @@
-"""Dashboards and rules: current, valid, and about nothing but what the code exports."""
+"""Dashboards and rules are up to date and valid, and use only metrics that the code exports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from k8s.monitoring.generate import DASHBOARDS, FOLDER, rendered
 MONITORING = FOLDER.parent
 RULES = yaml.safe_load((MONITORING / "rules.yaml").read_text(encoding="utf-8"))
 NOT_OURS = {"up", "scrape_duration_seconds"}
-"""Prometheus' own, of each target."""
+"""Added by Prometheus for each target."""
 _NAME = re.compile(r"\b(?:gpo[a-z0-9_:]*|up|scrape_[a-z_]+)\b(?=[\s{\[),*]|$)")
 
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs Debian's package prometheus")
@@ -49,7 +49,7 @@ def _queries(document: Any) -> Iterator[str]:
 
 
 def _metrics_of(query: str) -> set[str]:
-    # Label values and names may look alike.
+    # Label values may look like metric names.
     bare = re.sub(r'"[^"]*"', '""', query)
     return set(_NAME.findall(bare)) | set(re.findall(r"\bgpo[a-z0-9_:]*(?=\{)", bare))
 
@@ -87,7 +87,7 @@ def test_a_dashboard_has_variables_links_and_annotations(name: str) -> None:
     for panel in panels:
         assert panel["targets"], panel["title"]
         assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
-    # Nothing lies over anything else.
+    # No panel overlaps another.
     squares = [
         (x, y)
         for place in (panel["gridPos"] for panel in document["panels"])

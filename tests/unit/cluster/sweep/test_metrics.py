@@ -13,14 +13,14 @@ from tests.unit.cluster.sweep.test_study import Process, pruned_at
 
 
 class Told:
-    """A sweep's metrics, and what a scrape would find."""
+    """The metrics of a sweep, and what a scrape would find."""
 
     def __init__(self, **budget: float) -> None:
         self._metrics = Metrics(MetricsConfig(), "r", is_alone=True)
         self.sweep = SweepMetrics(self._metrics, BudgetConfig(**budget))  # type: ignore[arg-type]
 
     def __call__(self, name: str) -> dict[str, float]:
-        """The last label's value → the number; by an empty one where there is no label but the run."""
+        """Value of the last label → number; an empty value if ``run`` is the only label."""
         return {
             "".join(labels[1:]): row[0]
             for (metric, labels), row in self._metrics.numbers().items()

@@ -34,7 +34,7 @@ WHOLE = trajectory(
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One for all: MLflow takes seconds to make its tables."""
+    """Shared by all tests: MLflow takes seconds to create its tables."""
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'runs.db'}"
 
 
@@ -95,7 +95,7 @@ def run_config(mlflow: MlflowConfig | None, tmp_path: Path) -> RunConfig:
 
 
 def record_of(*steps: int, status: str = "running") -> RunRecord:
-    """With as many steps of each seed."""
+    """A record with this many steps of each seed."""
     keys = tuple(SearchKey("triage", seed) for seed in range(len(steps)))
     checkpoints = {
         key: Checkpoint(replace(WHOLE, steps=WHOLE.steps[:number]), test={})
@@ -156,7 +156,7 @@ def test_ended_trials_of_a_sweep_are_written_once(mlflow: MlflowConfig, tmp_path
         _trial(1, TrialState.PRUNED, None, {1: 0.1}),
         _trial(2, TrialState.RUNNING, None, {1: 0.2}),
     ]
-    for _ in range(2):  # sittings
+    for _ in range(2):  # attempts
         with tracked_sweep(TrackingConfig(mlflow=mlflow), "s", ["val"], folder) as tell:
             tell(trials)
     found = rows(mlflow)
