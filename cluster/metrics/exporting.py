@@ -18,7 +18,7 @@ from actors.metrics.exporter import Exporter, exporter
 from actors.metrics.recording import Ledger
 from actors.metrics.tally import Tally
 from cluster.config.observability import MetricsConfig
-from serve.http.limits import is_loopback
+from serve.http_limits import is_loopback
 
 ANSWER_TIMEOUT_S = 30.0
 
