@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cluster.config import RunConfig
     from cluster.submitting.jobs import Jobs, JobSpec
     from cluster.submitting.package import Package
-    from cluster.sweep.loading import SweepConfig
+    from cluster.sweep.config import SweepConfig
 
 
 def submit(
@@ -128,7 +128,7 @@ def _checked(config_path: Path, overrides: list[str], sweep: bool) -> tuple[RunC
 
     raw = read_overridden(config_path, overrides)
     if sweep:
-        from cluster.sweep.loading import load_sweep
+        from cluster.sweep.config import load_sweep
 
         swept = load_sweep(config_path, overrides)
         return swept.base, swept

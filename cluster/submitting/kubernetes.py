@@ -22,7 +22,7 @@ from cluster.submitting.package import input_paths
 from gpo.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
-    from cluster.sweep.loading import SweepConfig
+    from cluster.sweep.config import SweepConfig
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "k8s" / "base"
 """Folder with the RayJob of each command, which serves as a template here and in the kustomizations."""

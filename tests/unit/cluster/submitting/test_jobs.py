@@ -16,7 +16,7 @@ from cluster.config.sweep import SweepSection
 from cluster.submitting import package as packaging
 from cluster.submitting.jobs import JobSpec, _resolved, require_reachable
 from cluster.submitting.package import Package, package, require_outputs_outside
-from cluster.sweep.loading import load_sweep
+from cluster.sweep.config import load_sweep
 from gpo.errors import ConfigError
 from tests.paths import ROOT
 

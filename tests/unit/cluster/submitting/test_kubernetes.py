@@ -15,7 +15,7 @@ from cluster.cli.submit import submit
 from cluster.config import load_config
 from cluster.submitting.jobs import JobSpec
 from cluster.submitting.kubernetes import Manifest, as_yaml, manifest, object_name
-from cluster.sweep.loading import load_sweep
+from cluster.sweep.config import load_sweep
 from gpo.errors import ClusterError, ConfigError
 from tests.paths import ROOT
 
