@@ -15,7 +15,7 @@ from cluster.config.root import BudgetConfig
 from cluster.session.models import Access, build_evaluators, build_tasks, embedded_specs
 from gpo.errors import ConfigError
 from serve.evaluator import Evaluator
-from serve.http.ingress import ingress_app
+from serve.ingress import ingress_app
 
 _TARGET_REQUESTS = 4
 _MAX_ONGOING_REQUESTS = 100

@@ -27,9 +27,9 @@ from gpo.data.task import Task
 from gpo.errors import ClusterError, ConfigError
 from serve.embedded_model import free_port
 from serve.evaluator import evaluator_app
-from serve.http.ingress import TOKEN_VARIABLE, ingress_app
-from serve.http.limits import BODY_TIMEOUT_S, is_loopback
-from serve.http.refusals import TIMEOUT_S
+from serve.http_errors import TIMEOUT_S
+from serve.http_limits import BODY_TIMEOUT_S, is_loopback
+from serve.ingress import TOKEN_VARIABLE, ingress_app
 
 _APP = "gpo-evaluator"
 _DRAIN_S = 20.0
