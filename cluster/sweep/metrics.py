@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from actors.metrics.catalogue import BEST_OBJECTIVE, BUDGET_LEFT, RUN_ACTIVE, RUN_PROGRESS, RUN_STARTED, TRIALS
 from cluster.config.root import BudgetConfig
 from cluster.metrics.run_metrics import Metrics
-from cluster.sweep.winner import best_trial
+from cluster.sweep.study import best_trial
 from gpo.limits.messages import Spent
 
 STATES = {
