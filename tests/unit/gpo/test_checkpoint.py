@@ -60,18 +60,18 @@ def sealed(version: object = SCHEMA_VERSION, **changes: object) -> bytes:
 
 
 @given(checkpoints)
-def test_decodes_to_what_was_encoded(checkpoint: Checkpoint) -> None:
+def test_a_decoded_checkpoint_equals_the_encoded_one(checkpoint: Checkpoint) -> None:
     assert decode(encode(checkpoint)) == checkpoint
 
 
-def test_what_was_read_from_a_trajectory_does_not_get_into_its_bytes() -> None:
+def test_cached_properties_are_not_encoded() -> None:
     fresh = decode(encode(SMALL))
     before = encode(fresh)
     assert (fresh.trajectory.best.prompt.id, fresh.trajectory.initial.score.mean) in {(Prompt("Think. 🤔").id, 0.75)}
     assert encode(fresh) == before
 
 
-def test_the_judge_s_cost_on_test_is_part_of_what_was_spent() -> None:
+def test_spending_includes_the_judge_s_calls_on_test() -> None:
     judged = Evaluation(Score((1.0,)), Usage(requests=1), judge=Usage(requests=4))
     more = SMALL.with_test(Prompt("other"), judged).spending
     assert more == SMALL.spending + Spending(task=Usage(requests=1), judge=Usage(requests=4))
@@ -83,27 +83,27 @@ def without_partial_scores(value: Any) -> Any:
     return [without_partial_scores(below) for below in value] if isinstance(value, list) else value
 
 
-def test_a_checkpoint_from_before_there_were_partial_scores_is_read() -> None:
+def test_a_checkpoint_without_partial_scores_is_read() -> None:
     earlier = without_partial_scores(content())
     assert earlier != content()
     assert decode(msgpack.packb({**earlier, "schema": 2})) == SMALL
 
 
-def test_a_checkpoint_from_before_there_were_checksums_is_read() -> None:
+def test_a_checkpoint_without_a_checksum_is_read() -> None:
     assert decode(msgpack.packb({"schema": 3, **content()})) == SMALL
 
 
-def test_a_checkpoint_from_before_it_said_whose_it_is_is_read() -> None:
+def test_a_checkpoint_without_its_search_s_name_is_read() -> None:
     assert decode(sealed(4), "triage/0") == SMALL
 
 
-def test_a_checkpoint_is_one_search_s() -> None:
+def test_a_checkpoint_belongs_to_one_search() -> None:
     assert decode(encode(SMALL, "triage/0"), "triage/0") == decode(encode(SMALL, "triage/0")) == SMALL
     with pytest.raises(CheckpointError, match="is that of triage/0, not of triage/1"):
         decode(encode(SMALL, "triage/0"), "triage/1")
 
 
-def test_a_checkpoint_from_before_there_were_judges_is_read() -> None:
+def test_a_checkpoint_without_a_judge_s_usage_is_read() -> None:
     earlier = content()
     (evaluation,) = earlier["test"].values()
     del evaluation["judge"]
@@ -141,7 +141,7 @@ def test_cut_bytes_are_refused(length: int) -> None:
         pytest.param(b"PK\x03\x04 no checkpoint at all", "damaged", id="another format"),
     ],
 )
-def test_says_what_is_wrong_with_the_bytes(data: bytes, message: str) -> None:
+def test_an_error_says_what_is_wrong_with_the_bytes(data: bytes, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         decode(data)
 
@@ -163,7 +163,7 @@ def test_changed_bytes_are_never_read(changes: list[tuple[int, int]]) -> None:
 
 
 @pytest.mark.parametrize("bit", range(8))
-def test_no_flipped_bit_is_taken_for_another_program_s_work(bit: int) -> None:
+def test_a_flipped_bit_counts_as_damage(bit: int) -> None:
     for position in range(len(encode(SMALL))):
         data = bytearray(encode(SMALL))
         data[position] ^= 1 << bit

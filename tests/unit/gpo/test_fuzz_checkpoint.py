@@ -55,7 +55,7 @@ def is_read(data: bytes) -> bool:
     return True
 
 
-def test_the_whole_one_is_read() -> None:
+def test_an_unchanged_checkpoint_is_read() -> None:
     assert is_read(BYTES)
     assert decode(BYTES) == WHOLE
 
