@@ -161,6 +161,10 @@ class LocatedText(str):
 
     folder: Path
 
+    def __getnewargs__(self) -> tuple[str, Path]:
+        """What pickle and copy make the text from."""
+        return str(self), self.folder
+
 
 def absolute(value: Any, info: ValidationInfo) -> Any:
     """A path as an absolute one; relative paths start at the folder of the file that names them."""
