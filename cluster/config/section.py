@@ -161,9 +161,9 @@ class LocatedText(str):
 
     folder: Path
 
-    def __getnewargs__(self) -> tuple[str, Path]:
-        """What pickle and copy make the text from."""
-        return str(self), self.folder
+    def __reduce__(self) -> tuple[type[LocatedText], tuple[str, Path]]:
+        """Pickle and copy the folder, too."""
+        return LocatedText, (str(self), self.folder)
 
 
 def absolute(value: Any, info: ValidationInfo) -> Any:
