@@ -1,9 +1,9 @@
-"""The limiter as an actor: one for all runs on a cluster."""
+"""The limiter as an actor: one for all runs on a cluster. It also keeps what processes report of their counts."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -11,15 +11,18 @@ from typing import Any, cast
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from actors.metrics.reports import ProcessReport, ReportStore
 from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Grant, Report, Spent
+from gpo.process import ProcessIdentity
 
 log = logging.getLogger(__name__)
 
 _NAMESPACE = "gpo"
-_VERSION = 2
-"""Of what gates and limiter say to each other; programs of different versions do not share a limiter."""
+_VERSION = 3
+"""Version of the messages between limiter and callers; programs of different versions do not share a limiter."""
 _AT_ONCE = 100_000
+_ANSWER_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -53,19 +56,45 @@ class LimiterActor:
         """What was spent; see ``gpo.limits.limiter.Limiter``."""
         return cast("Spent", await self._reply(lambda actor: actor.budget_spent.remote(name, budget, at_least)))
 
+    def report_counts(self, report: ProcessReport) -> bool:
+        """Keep what a process has counted; see ``ReportStore.take``. Blocks; for threads beside the event loop.
+
+        Raises:
+            ConnectionError: the limiter cannot be reached now, and may be later.
+        """
+        return bool(self._result(lambda actor: actor.report_counts.remote(report)))
+
+    def newest_counts(self, session: str, known: Mapping[ProcessIdentity, int]) -> list[ProcessReport]:
+        """What the processes of a session have counted; see ``ReportStore.newest``. Blocks, and raises likewise."""
+        return cast("list[ProcessReport]", self._result(lambda actor: actor.newest_counts.remote(session, known)))
+
     async def _reply(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
         try:
             return await ask(self._actor)
         except RayTaskError:
-            raise  # a fault of the limiter's own
+            raise  # a fault in the limiter
         except (RayError, ValueError) as lost:
-            # Dead, out of reach, or started by somebody who died while we looked for it: the next one who asks looks
-            # for it anew, or starts it.
-            self.__dict__.pop("_actor", None)
-            said = str(lost).partition("\n")[0]
-            # The gate warns where somebody waits: at the end of a run, it may go before those who listen to it.
-            log.info("the limiter was not reached: %s", said)
-            raise ConnectionError(said) from None
+            raise self._unreached(lost) from None
+
+    def _result(self, ask: Callable[[Any], ray.ObjectRef[Any]]) -> Any:
+        try:
+            # ``ray.get`` warns in the process of an async actor, whatever thread it is called in.
+            return ask(self._actor).future().result(_ANSWER_S)
+        except RayTaskError:
+            raise
+        except (RayError, ValueError, TimeoutError) as lost:
+            raise self._unreached(lost) from None
+
+    def _unreached(self, lost: Exception) -> ConnectionError:
+        """Forget the actor: it is dead, out of reach, or was started by a process that has died since.
+
+        The next call looks for the actor again, or starts it.
+        """
+        self.__dict__.pop("_actor", None)
+        reason = str(lost).partition("\n")[0] or type(lost).__name__
+        # Not a warning: the gate warns if calls wait, and at the end of a run the limiter may end before its callers.
+        log.info("the limiter was not reached: %s", reason)
+        return ConnectionError(reason)
 
     @cached_property
     def _actor(self) -> Any:
@@ -77,4 +106,16 @@ class LimiterActor:
         return {"name": self.name}
 
 
-_RemoteLimiter = ray.remote(LocalLimiter)
+class _LimiterWithReports(LocalLimiter):
+    def __init__(self) -> None:
+        super().__init__()
+        self._reports = ReportStore()
+
+    async def report_counts(self, report: ProcessReport) -> bool:
+        return self._reports.take(report)
+
+    async def newest_counts(self, session: str, known: Mapping[ProcessIdentity, int]) -> list[ProcessReport]:
+        return self._reports.newest(session, known)
+
+
+_RemoteLimiter = ray.remote(_LimiterWithReports)

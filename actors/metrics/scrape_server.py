@@ -13,8 +13,6 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from actors.metrics.elsewhere import SilentNodeError
-
 log = logging.getLogger(__name__)
 
 _SILENCE_S = 10.0
@@ -62,11 +60,10 @@ class ScrapeServer:
             number = self.begun
         try:
             answer: Iterable[bytes] = self._app(environ, start_response)
-        except Exception as error:  # a scrape is no reason for a traceback where people look
-            if not isinstance(error, SilentNodeError):
-                log.warning("a scrape failed: %s: %s", type(error).__name__, str(error).partition("\n")[0])
+        except Exception as error:  # no traceback where people look
+            log.warning("a scrape failed: %s: %s", type(error).__name__, str(error).partition("\n")[0])
             start_response("503 Service Unavailable", [("Content-Type", "text/plain")])
-            yield str(error).encode() if isinstance(error, SilentNodeError) else b"the counts cannot be read now"
+            yield b"the counts cannot be read now"
             return
         # Counted once the answer is out: who waits for a scrape may end us then.
         yield from answer

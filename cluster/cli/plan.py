@@ -36,7 +36,7 @@ def plan(
     if output is not None:
         require_writable(output)
     if "sweep" in raw:
-        from cluster.sweep.loading import load_sweep
+        from cluster.sweep.config import load_sweep
         from cluster.sweep.plan import planned_sweep
 
         swept = load_sweep(config_path, overrides or [])

@@ -69,8 +69,7 @@ class TracingConfig(Section):
         if self.otlp is None:
             return _untraced
         # Loads OpenTelemetry's SDK.
-        from actors.tracing.spans import Tracing
-        from actors.tracing.traced import traced
+        from actors.tracing import Tracing, traced
 
         tracing = Tracing(run, self.otlp, self.prompts)
         return lambda gpo, key: traced(gpo, tracing, key)

@@ -15,7 +15,7 @@ from cluster.config.section import declared
 from cluster.config.sweep import SweepSection
 from cluster.config.tasks import FilesConfig
 from cluster.session.models import build_tasks, require_room_to_decay
-from cluster.sweep.loading import load_sweep
+from cluster.sweep.config import load_sweep
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.evaluation.metrics import BooleanScorer
@@ -100,7 +100,7 @@ def test_the_quickstarts_sweep_loads_with_its_data(monkeypatch: pytest.MonkeyPat
 def test_the_sweeps_of_benchmarks_are_checked_but_for_the_users_data(
     suite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.sweep.loading.build_tasks", lambda config: [OF_BBH for _ in config.tasks])
+    monkeypatch.setattr("cluster.sweep.config.build_tasks", lambda config: [OF_BBH for _ in config.tasks])
     config = load_sweep(CONFIGS / "sweeps" / f"{suite}.yaml", ())
     assert config.holdout is not None
     assert not {task.name for task in config.base.tasks} & {task.name for task in config.holdout.tasks}

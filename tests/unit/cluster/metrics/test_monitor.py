@@ -13,7 +13,6 @@ from urllib.request import urlopen
 
 import pytest
 
-from actors.metrics.book import VALUE, Cell
 from actors.metrics.catalogue import STEPS
 from actors.metrics.exporter import push
 from cluster.config.observability import MetricsConfig
@@ -125,7 +124,7 @@ def gateway() -> Iterator[str]:
 
 def test_a_pushgateway_is_left_the_last_values(gateway: str) -> None:
     for value in (3.0, 5.0):
-        push({Cell(STEPS.name, VALUE, ("r", "triage", "0")): value}, "r", gateway)
+        push({(STEPS.name, ("r", "triage", "0")): (value,)}, "r", gateway)
     with urlopen(f"{gateway}/metrics") as reply:  # noqa: S310
         lines = [line for line in reply.read().decode().splitlines() if line.startswith("gpo_steps_total{")]
     (line,) = lines

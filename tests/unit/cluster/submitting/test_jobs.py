@@ -14,9 +14,9 @@ from cluster.config import RunConfig, load_config
 from cluster.config.loading import validate
 from cluster.config.sweep import SweepSection
 from cluster.submitting import package as packaging
-from cluster.submitting.jobs import Order, _resolved, require_reachable
+from cluster.submitting.jobs import JobSpec, _resolved, require_reachable
 from cluster.submitting.package import Package, package, require_outputs_outside
-from cluster.sweep.loading import load_sweep
+from cluster.sweep.config import load_sweep
 from gpo.errors import ConfigError
 from tests.paths import ROOT
 
@@ -198,8 +198,8 @@ def test_what_lies_elsewhere_is_named(work: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_survives_a_shell() -> None:
-    order = Order("run", "a b.yaml", ("tasks.0.prompt=It's $HOME",), "first", "s3://bucket/runs/first")
-    assert order.entrypoint == (
+    spec = JobSpec("run", "a b.yaml", ("tasks.0.prompt=It's $HOME",), "first", "s3://bucket/runs/first")
+    assert spec.entrypoint == (
         "python -m cluster.cli run 'a b.yaml' --set 'tasks.0.prompt=It'\"'\"'s $HOME' --run-id first "
         "--run-dir s3://bucket/runs/first --resume"
     )

@@ -13,9 +13,9 @@ import yaml
 
 from cluster.cli.submit import submit
 from cluster.config import load_config
-from cluster.submitting.jobs import Order
+from cluster.submitting.jobs import JobSpec
 from cluster.submitting.kubernetes import Manifest, as_yaml, manifest, object_name
-from cluster.sweep.loading import load_sweep
+from cluster.sweep.config import load_sweep
 from gpo.errors import ClusterError, ConfigError
 from tests.paths import ROOT
 
@@ -144,8 +144,8 @@ def test_no_two_runs_have_one_name() -> None:
 def test_who_goes_on_with_a_run_gives_it_the_new_configuration(work: Path) -> None:
     def made(steps: int) -> Manifest:
         config = load_config(work / "config.yaml", [f"optimizer.steps={steps}"])
-        order = Order("run", "", (), "first", "/storage/runs/first")
-        return manifest(work / "config.yaml", config, None, order, image="i:1", namespace="gpo")
+        spec = JobSpec("run", "", (), "first", "/storage/runs/first")
+        return manifest(work / "config.yaml", config, None, spec, image="i:1", namespace="gpo")
 
     before, again, other = made(2), made(2), made(3)
     assert before.config_map == again.config_map
@@ -204,8 +204,8 @@ def test_what_is_a_text_is_read_as_one(text: str) -> None:
 
 def test_a_ray_job_carries_the_configuration_and_its_data(work: Path) -> None:
     config = load_config(work / "config.yaml", ["optimizer.steps=2"])
-    order = Order("run", "", ("optimizer.steps=2",), "First", "/storage/runs/First")
-    text = manifest(work / "config.yaml", config, None, order, image="r.example/gpo:1", namespace="team").text
+    spec = JobSpec("run", "", ("optimizer.steps=2",), "First", "/storage/runs/First")
+    text = manifest(work / "config.yaml", config, None, spec, image="r.example/gpo:1", namespace="team").text
     settings, job = yaml.safe_load_all(text)
     assert {item["metadata"]["namespace"] for item in (settings, job)} == {"team"}
     inner = yaml.safe_load(settings["data"]["config.yaml"])
@@ -231,8 +231,8 @@ def test_a_ray_job_carries_a_sweep_with_its_held_out_tasks(work: Path) -> None:
     raw = {"sweep": {**_SWEEP["sweep"], "holdout": {"tasks": [held_out]}}}
     (work / "config.yaml").write_text(yaml.safe_dump(_config() | raw), encoding="utf-8")
     sweep = load_sweep(work / "config.yaml", [])
-    order = Order("sweep", "", (), "First", "/storage/runs/First")
-    text = manifest(work / "config.yaml", sweep.base, sweep, order, image="i:1", namespace="gpo").text
+    spec = JobSpec("sweep", "", (), "First", "/storage/runs/First")
+    text = manifest(work / "config.yaml", sweep.base, sweep, spec, image="i:1", namespace="gpo").text
     settings, job = yaml.safe_load_all(text)
     inner = yaml.safe_load(settings["data"]["config.yaml"])
     place = inner["sweep"]["holdout"]["tasks"][0]["data"]["val"]
@@ -251,13 +251,13 @@ def test_a_ray_job_carries_a_sweep_with_its_held_out_tasks(work: Path) -> None:
 
 
 def test_what_does_not_fit_a_config_map_is_refused(work: Path) -> None:
-    order = Order("run", "", (), "first", "/storage/runs/first")
+    spec = JobSpec("run", "", (), "first", "/storage/runs/first")
     (work / "data/val.jsonl").write_text("x" * 1_000_000, encoding="utf-8")
     config = load_config(work / "config.yaml")
-    said = _refusal(lambda: manifest(work / "config.yaml", config, None, order, image="i:1", namespace="gpo"))
+    said = _refusal(lambda: manifest(work / "config.yaml", config, None, spec, image="i:1", namespace="gpo"))
     assert "1.0 MB" in said
-    said = _refusal(lambda: manifest(work / "config.yaml", config, None, order, image=None, namespace="gpo"))
+    said = _refusal(lambda: manifest(work / "config.yaml", config, None, spec, image=None, namespace="gpo"))
     assert "--image" in said
     quickstart = ROOT / "configs/quickstart.yaml"
-    said = _refusal(lambda: manifest(quickstart, load_config(quickstart), None, order, image="i:1", namespace="gpo"))
+    said = _refusal(lambda: manifest(quickstart, load_config(quickstart), None, spec, image="i:1", namespace="gpo"))
     assert "serves one machine" in said

@@ -83,7 +83,7 @@ def test_a_folder_holds_one_sweep(tmp_path: Path) -> None:
 
 
 def test_the_plan_takes_every_trial_at_its_dearest(tmp_path: Path) -> None:
-    from cluster.sweep.loading import load_sweep
+    from cluster.sweep.config import load_sweep
 
     space = {"optimizer.candidates": {"choices": [2, 4]}, INITIAL: {"low": 5, "high": 9}}
     config = load_sweep(sweep_file(tmp_path, trials=3, space=space), ())

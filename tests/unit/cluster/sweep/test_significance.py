@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.sweep.winner import paired_difference
+from cluster.sweep.confirmation import paired_difference
 
 
 def test_a_clear_difference_is_significant_and_says_by_how_much() -> None:
@@ -26,13 +26,13 @@ def test_what_swings_both_ways_cannot_be_told_apart() -> None:
     found = paired_difference([0.6, 0.5, 0.7, 0.4, 0.6, 0.5, 0.6], [0.5, 0.6, 0.6, 0.5, 0.6, 0.5, 0.6], alpha=0.05)
     assert not found.is_significant
     assert found.low < 0 < found.high
-    assert "cannot be told apart" in found.statement("a", "b")
+    assert "no significant difference" in found.statement("a", "b")
 
 
 def test_too_few_pairs_are_said_to_be_too_few() -> None:
     found = paired_difference([0.9, 0.9, 0.9], [0.1, 0.1, 0.2], alpha=0.05)
     assert found.p == pytest.approx(0.25)
-    assert "So few pairs cannot tell: p is at least 0.25" in found.statement("a", "b")
+    assert "So few pairs cannot be significant: p is at least 0.25" in found.statement("a", "b")
     single = paired_difference([0.9], [0.1], alpha=0.05)
     assert (single.p, single.low, single.high) == (1.0, single.mean, single.mean)
 

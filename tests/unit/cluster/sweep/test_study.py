@@ -21,12 +21,11 @@ from optuna.trial import TrialState
 
 from actors.folder import Folder
 from cluster.config.sweep import JournalStorageConfig
+from cluster.sweep.config import SweepConfig, load_sweep
 from cluster.sweep.confirmation import confirmation_key
-from cluster.sweep.loading import SweepConfig, load_sweep
+from cluster.sweep.samplers import require_packages
 from cluster.sweep.storage import open_storage
-from cluster.sweep.strategies import require_packages
-from cluster.sweep.study import Claim, SharedStudy, values_by_step
-from cluster.sweep.winner import best_trial, pareto_front
+from cluster.sweep.study import Claim, SharedStudy, best_trial, pareto_front, values_by_step
 from gpo.errors import ConfigError, StorageError
 from gpo.limits.messages import Spent
 from tests.paths import ROOT, TRIAGE
@@ -157,7 +156,7 @@ def test_a_claim_that_the_storage_cut_off_can_be_made_again(
             process.study.abandoned()
             process.clock = 2000.0
         assert one.study.bid(0)
-        again = one.study.settled(0) or again
+        again = one.study.won(0) or again
     assert again.number == 0
     assert one.study.claim().number in (1, 2)  # type: ignore[union-attr]
     assert other.study.abandoned() == []
@@ -175,7 +174,7 @@ def test_a_bid_whose_answer_was_lost_can_be_made_again(
         with pytest.raises(StorageError):
             heir.study.bid(0)
     assert heir.study.bid(0)
-    assert heir.study.settled(0) is not None
+    assert heir.study.won(0) is not None
     assert not heir.study.bid(0)  # it has it
 
 
@@ -191,7 +190,7 @@ def test_a_trial_waits_once_for_a_model_that_is_away(two: tuple[Process, Process
 def test_a_trial_that_was_put_down_can_be_claimed_again(two: tuple[Process, Process]) -> None:
     one, _ = two
     claim = one.claim()
-    one.study.put_down(claim)
+    one.study.drop(claim)
     assert one.claim().number == claim.number
     assert one.claim().number == claim.number + 1
 
@@ -217,7 +216,7 @@ def test_what_is_released_waits_with_its_proposal_and_folder(two: tuple[Process,
     one.study.release()
     again = other.claim()
     assert (again.number, again.params, again.folder) == (claim.number, claim.params, claim.folder)
-    assert not one.study.is_ours(claim)
+    assert not one.study.owns(claim)
     other.study.report(again, 1, [0.25, 0.75])  # told twice, kept once
     other.study.report(again, 2, [0.5, 1.0])
     trial = other.study.trials()[0]
@@ -239,10 +238,10 @@ def test_a_trial_is_taken_over_once_its_process_has_been_silent_for_the_lease(tw
     other.clock = 2000.0
     assert other.study.abandoned() == [claim.number]
     assert other.study.bid(claim.number)
-    taken = other.study.settled(claim.number)
+    taken = other.study.won(claim.number)
     assert taken is not None
     assert (taken.params, taken.folder) == (claim.params, claim.folder)
-    assert not one.study.is_ours(claim)
+    assert not one.study.owns(claim)
     assert not one.study.bid(claim.number)
 
 
@@ -253,7 +252,7 @@ def test_of_two_that_bid_for_a_dead_ones_trial_one_gets_it(tmp_path: Path) -> No
     assert one.study.bid(claim.number)
     # It looked before the first had written, and writes after it.
     other.storage.set_trial_user_attr(claim.trial._trial_id, "process", other.study.processes.me)
-    settled = [process.study.settled(claim.number) for process in (one, other)]
+    settled = [process.study.won(claim.number) for process in (one, other)]
     assert [one is not None for one in settled] == [False, True]
 
 
@@ -268,7 +267,7 @@ def test_a_process_that_is_not_there_any_more_is_dead_at_once(tmp_path: Path) ->
     process = Process(tmp_path)
     assert process.study.abandoned() == [0]
     assert process.study.bid(0)
-    assert process.study.settled(0) is not None
+    assert process.study.won(0) is not None
 
 
 def test_another_configuration_may_not_join_and_more_trials_may(tmp_path: Path) -> None:
@@ -333,7 +332,7 @@ def test_the_cmaes_sampler_proposes(tmp_path: Path) -> None:
 def test_a_sampler_without_its_package_says_what_to_install(
     kind: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.sweep.strategies.find_spec", lambda _: None)
+    monkeypatch.setattr("cluster.sweep.samplers.find_spec", lambda _: None)
     config = load_sweep(sweep_file(tmp_path, sampler={"kind": kind, "startup_trials": 2}), ())
     with pytest.raises(ConfigError, match=f"pip install {package}"):
         require_packages(config.section)
@@ -390,10 +389,10 @@ def test_several_objectives_give_a_front_and_the_best_by_val(tmp_path: Path) -> 
 
 def test_the_confirmation_is_one_processs(tmp_path: Path) -> None:
     one, other = Process(tmp_path), Process(tmp_path)
-    assert one.study.may_confirm()
-    assert one.study.confirms()
-    assert not other.study.may_confirm()
-    one.study.confirmed({"trial": 3})
+    assert one.study.bid_to_confirm()
+    assert one.study.owns_confirmation()
+    assert not other.study.bid_to_confirm()
+    one.study.save_confirmation({"trial": 3})
     assert other.study.confirmation == {"trial": 3}
 
 
@@ -417,7 +416,7 @@ def test_a_storage_out_of_reach_is_a_mistake_in_the_configuration(
     with pytest.raises(ConfigError) as caught:
         Process(tmp_path, storage={"kind": "url", "url_env": "GPO_SWEEP_URL"})
     assert "hush" not in str(caught.value)
-    with pytest.raises(ConfigError, match="no local folder"):
+    with pytest.raises(ConfigError, match="not a local folder"):
         open_storage(JournalStorageConfig(), Folder.at("memory://sweeps"))
 
 

@@ -188,7 +188,7 @@ def test_a_server_that_is_away_ends_no_run(
     config = run_config(MlflowConfig(uri="http://127.0.0.1:1"), tmp_path)
     with tracked(config, record_of(1), Folder.at(str(tmp_path))):
         pass
-    assert "MLflow at http://127.0.0.1:1 was not told" in caplog.text
+    assert "writing to MLflow at http://127.0.0.1:1 failed" in caplog.text
 
 
 def test_nothing_is_written_or_loaded_unless_a_store_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from optuna.trial import TrialState, create_trial
 from actors.folder import Folder
 from cluster.config.observability import MlflowConfig
 from cluster.tracking.mlflow import MlflowStore
-from cluster.tracking.tracking import _RunPages, _SweepPages
+from cluster.tracking.tracking import _RunWriter, _SweepWriter
 from tests.unit.cluster.tracking.test_tracking import database, history, mlflow, record_of, rows, run_config
 
 __all__ = ["database", "mlflow"]
@@ -61,7 +61,7 @@ Write = Callable[[MlflowStore, bool], None]
 
 def _run(mlflow: MlflowConfig, tmp_path: Path) -> Write:
     record = record_of(2, status="completed")
-    return _RunPages(run_config(mlflow, tmp_path), record, Folder.at(str(tmp_path))).write
+    return _RunWriter(run_config(mlflow, tmp_path), record, Folder.at(str(tmp_path))).write
 
 
 _TRIALS = [
@@ -75,7 +75,7 @@ for _number, _trial in enumerate(_TRIALS):
 
 
 def _sweep(mlflow: MlflowConfig, tmp_path: Path) -> Write:
-    pages = _SweepPages("s", ["val"], Folder.at(str(tmp_path)))
+    pages = _SweepWriter("s", ["val"], Folder.at(str(tmp_path)))
     pages.take(_TRIALS)
     return pages.write
 

@@ -16,8 +16,7 @@ from opentelemetry.trace import StatusCode
 from pydantic import ValidationError
 
 from actors.search import SearchKey
-from actors.tracing.spans import Tracing, use
-from actors.tracing.traced import traced
+from actors.tracing import Tracing, traced, use
 from cluster.config.observability import TracingConfig
 from gpo.data.example import Example
 from gpo.errors import ConfigError, EvaluationError
