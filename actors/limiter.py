@@ -27,21 +27,21 @@ _ANSWER_S = 5.0
 
 @dataclass(frozen=True)
 class LimiterActor:
-    """The cluster's ``Limiter``, as any of its processes reaches it.
+    """The ``Limiter`` of the whole cluster. Pickles.
 
-    The actor is started by whoever asks first, and ends with the run that this one belongs to; the others then start
-    it anew, and it learns from them what is under way. Pickles.
+    The first process that uses it starts the actor, and the actor ends with the run of that process. The other runs
+    then start another one, and their gates and processes report to it what it has to know.
     """
 
     name: str = f"limiter-{_VERSION}"
 
     def start(self) -> LimiterActor:
-        """Have the actor started, without waiting for it; itself."""
+        """Start the actor unless it is running, without waiting for it; returns itself."""
         _ = self._actor
         return self
 
     async def exchange(self, report: Report, wait_s: float) -> Grant:
-        """Take a report, and reply with what is new; see ``gpo.limits.limiter.Limiter``."""
+        """Take a report, and reply with what changed; see ``gpo.limits.limiter.Limiter``."""
         return cast("Grant", await self._reply(lambda actor: actor.exchange.remote(report, wait_s)))
 
     async def notify(self, report: Report) -> None:

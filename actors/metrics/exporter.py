@@ -1,8 +1,8 @@
 """Answers the scrapes of a Prometheus with the newest numbers of each run.
 
-A run that has a Ray cluster and a loopback address of its own holds an ``Exporter`` in its driver. On a shared cluster
-all runs that name one port share one actor on the head node. The actor knows nothing but what drivers have handed to it
-within the last minute, so one that was restarted answers as before as soon as they have handed it over again.
+A run that starts Ray itself and listens on loopback has an ``Exporter`` in its driver. On a shared cluster, all runs
+that name one port share an actor on the head node. The actor holds only the numbers that drivers sent within the last
+minute, so an actor that Ray restarts answers as before as soon as every driver has sent its numbers again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from actors.metrics.counts import Numbers, registry, total
 from actors.metrics.scrape_server import ScrapeServer
 
 _KEPT_S = 60.0
-"""How long numbers are exported that their driver does not renew: it has died."""
+"""How long numbers are exported without an update: the driver that sent them has died."""
 _NAMESPACE = "gpo"
 _PUSH_JOB = "gpo"
 _HEAD = {"node:__internal_head__": 0.001}
@@ -39,13 +39,13 @@ class Exporter:
         self._lock = Lock()
 
     def update(self, session: str, numbers: Numbers, host: str, port: int) -> tuple[int, int]:
-        """Replace the numbers of a session, and listen if nothing listens yet.
+        """Replace the numbers of a session; start to listen at the first call.
 
         Args:
             port: 0 takes a free one.
 
         Returns:
-            The port, and the number of scrapes that had begun before; later ones see these numbers.
+            The port, and how many scrapes had begun before; later scrapes see these numbers.
 
         Raises:
             OSError: the address cannot be listened at.

@@ -1,4 +1,4 @@
-"""What processes report of their counts, and what the limiter and the driver of the run keep of it."""
+"""Reports of counts: what processes send, what the limiter keeps, and what the driver of the run keeps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from actors.metrics.counts import Counts, Numbers, Series, total
 from gpo.process import ProcessIdentity
 
 _FORGOTTEN_S = 60.0
-"""How long the limiter keeps the reports of a run of which no process reports any more."""
+"""How long the limiter keeps the reports of a run after the last report of any of its processes."""
 _SILENT_S = 10.0
 """After so long without a new report, a process counts as dead. It reports twice a second."""
 _LONGEST_LOOK_S = 2.0
@@ -22,12 +22,12 @@ class ProcessReport:
     """What one process of a run has counted since its start.
 
     Attributes:
-        session: names the driver's part of the run; no two drivers share one.
-        actor: what the process is, such as ``evaluator``.
+        session: ID of the driver's work on the run; unique.
+        actor: kind of the process, such as ``evaluator``.
         number: rises with every report of the process.
         changed: number of the report in which the counts changed last.
         counts: cumulative; ``None`` in a report that repeats what the receiver knows.
-        is_last: the process ends as intended after this report.
+        is_last: whether the process ends as intended after this report.
     """
 
     session: str
@@ -55,7 +55,7 @@ class ReportStore:
         """Keep the report unless a newer one is known.
 
         Returns:
-            Whether the counts of the process are known. If not, its next report has to hold them.
+            Whether the counts of the process are known. If not, its next report must hold them.
         """
         now = self._heard[report.session] = self._clock()
         for session in [name for name, heard in self._heard.items() if now - heard > _FORGOTTEN_S]:
@@ -84,7 +84,7 @@ class _Process:
     Attributes:
         counted: ``changed`` of its counts; -1 before the first.
         silent_s: seconds since its last new report in which the limiter was asked.
-        has_died: it was dead at some time; a process that was taken for dead may report again.
+        has_died: whether it was ever dead; a process that was taken for dead may report again.
     """
 
     actor: str
@@ -123,7 +123,7 @@ class RunTotals:
         gone = {identity for identity in self._processes if identity.has_certainly_ended}
         reports = fetch({identity: process.counted for identity, process in self._processes.items()})
         now = self._clock()
-        # While the limiter or this process is away, silence says nothing about the others.
+        # While the limiter or this process is away, no process is silent.
         since_s, self._looked = min(now - self._looked, _LONGEST_LOOK_S), now
         for process in self._processes.values():
             process.silent_s += since_s

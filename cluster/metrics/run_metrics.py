@@ -1,9 +1,9 @@
-"""The metrics of a run in its driver: fetches what processes count, adds what the driver counts, has it exported.
+"""The metrics of a run in its driver: fetches what its processes count, adds its own counts, and updates the exporter.
 
-The exporter is an actor on the head node if several runs share the cluster: a scraper finds it there, whichever node a
-driver is on. A run that starts Ray itself exports from its driver, which saves a process: Ray wakes each idle worker a
-hundred times a second (``python -m benchmarks.metrics`` measures the cost). Not so at an address beyond loopback:
-there the exporter is a process of its own, so that untrusted clients never reach the driver.
+On a shared cluster the exporter is an actor on the head node, where a scraper finds it whichever node a driver is on. A
+run that starts Ray itself exports from its driver, which saves a process: Ray wakes each idle worker a hundred times a
+second (``python -m benchmarks.metrics`` measures the cost). An address beyond loopback always gets the actor, so that
+untrusted clients never reach the driver.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::")  # noqa: S104 - c
 
 
 class Metrics:
-    """What the driver of a run does about metrics; nothing if they are off.
+    """The metrics of a run, in its driver. Does nothing if metrics are off.
 
     Args:
-        run: the value of the label of all that is counted.
+        run: the value of the label ``run``.
         is_alone: whether the Ray cluster belongs to this run alone.
     """
 
@@ -113,7 +113,7 @@ class Metrics:
             self._watching.start()
 
     def numbers(self) -> Numbers:
-        """What the processes of the run and the driver have counted, as far as it is known here."""
+        """What the driver and the processes of the run have counted, as far as it is known here."""
         return total([self._counts.snapshot(), self._totals.numbers()])
 
     def finish(self) -> None:
@@ -131,7 +131,7 @@ class Metrics:
                 self._await_scrape(self._exporter, self._config.linger_s if is_well else 0.0)
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Stop exporting the run."""
         self._stop_watching()
         withdraw(self._run)
         if self._exporter is not None:

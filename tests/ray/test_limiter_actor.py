@@ -34,7 +34,7 @@ class Endpoint:
         gate.leave(admission)
 
 
-async def test_calls_go_on_when_the_authority_dies_and_its_memory_is_made_good(cluster: None) -> None:
+async def test_calls_continue_when_the_limiter_dies_and_it_learns_the_spending_again(cluster: None) -> None:
     limiter, endpoint = LimiterActor(f"limiter-{uuid4().hex}").start(), Endpoint()
     budget = Budget(calls=1000)
     await limiter.open_budget("run", budget, Spent(calls=5))
@@ -62,7 +62,7 @@ async def test_calls_go_on_when_the_authority_dies_and_its_memory_is_made_good(c
     assert endpoint.answered == 200
 
 
-async def test_all_who_ask_by_name_share_one_authority(cluster: None) -> None:
+async def test_all_limiters_of_one_name_share_one_actor(cluster: None) -> None:
     name = f"limiter-{uuid4().hex}"
     first = LimiterActor(name)
     await first.open_budget("run", Budget(), Spent(calls=7))

@@ -39,7 +39,7 @@ def test_a_scrape_finds_the_newest_numbers_of_all_sessions() -> None:
         assert _scrape(port)[0].endswith(" 2.0")
 
 
-def test_numbers_that_are_not_renewed_vanish_after_a_minute() -> None:
+def test_numbers_without_an_update_vanish_after_a_minute() -> None:
     now = [0.0]
     with closing(Exporter(lambda: now[0])) as exporter:
         port, _ = exporter.update("dead", _numbers("a", 1), HOST, 0)

@@ -141,7 +141,7 @@ def test_a_silent_process_is_dead_until_it_reports_again(driver: Driver) -> None
     assert driver.look(store) == {"steps": 4, "under way": 1, "alive": 1, "deaths": 1}
 
 
-def test_nobody_is_silent_while_the_limiter_is_away(driver: Driver) -> None:
+def test_no_process_counts_as_silent_while_the_limiter_is_away(driver: Driver) -> None:
     store, process = ReportStore(), Process("a")
     process.report(store, 3)
     driver.look(store)
@@ -149,7 +149,7 @@ def test_nobody_is_silent_while_the_limiter_is_away(driver: Driver) -> None:
     assert driver.look(ReportStore()) == {"steps": 3, "under way": 1, "alive": 1, "deaths": 0}
 
 
-def test_the_limiter_forgets_a_run_of_which_no_process_reports() -> None:
+def test_the_limiter_forgets_a_run_whose_processes_stopped_reporting() -> None:
     clock = Clock()
     store = ReportStore(clock)
     Process("a").report(store, 3)

@@ -1,4 +1,4 @@
-"""Whatever comes in at the port of the exporter, the process that it is in goes on, and prints nothing."""
+"""Whatever clients send to the port of the exporter, its process continues and prints nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Numbers(Collector):
 
 def _server(numbers: Numbers, host: str = "127.0.0.1") -> ScrapeServer:
     registry = CollectorRegistry(auto_describe=False)
-    numbers.fault, fault = None, numbers.fault  # asked once when it is registered
+    numbers.fault, fault = None, numbers.fault  # registering collects once
     registry.register(numbers)
     numbers.fault = fault
     return ScrapeServer(host, 0, registry)
@@ -54,7 +54,7 @@ def test_scrapes_are_numbered(host: str) -> None:
         for number in (1, 2):
             assert "gpo_run_active 1.0" in _scrape(server, named)
             assert (server.begun, server.answered) == (number, number)
-        # Somebody who only looks is none.
+        # Other paths and methods do not count as scrapes.
         urlopen(f"http://{named}:{server.port}/favicon.ico").close()
         urlopen(Request(f"http://{named}:{server.port}/metrics", method="OPTIONS")).close()
         assert (server.begun, server.answered) == (2, 2)
@@ -62,7 +62,7 @@ def test_scrapes_are_numbered(host: str) -> None:
         _scrape(server, named)
 
 
-def test_a_scrape_that_fails_is_a_503_and_a_line(
+def test_a_failed_scrape_is_a_503_and_one_line_in_the_log(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with closing(_server(Numbers(RuntimeError("secret")))) as server:
@@ -74,7 +74,7 @@ def test_a_scrape_that_fails_is_a_503_and_a_line(
     assert capsys.readouterr().err == ""
 
 
-def test_a_connection_that_breaks_or_says_nothing_leaves_nothing(
+def test_a_connection_that_breaks_or_is_silent_is_closed_without_a_log_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(scrape_server._Handler, "timeout", 3.0)
@@ -95,7 +95,7 @@ def test_a_connection_that_breaks_or_says_nothing_leaves_nothing(
     assert caplog.records == []
 
 
-def test_an_answer_that_nobody_takes_is_no_news(
+def test_an_answer_that_the_client_does_not_read_prints_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Much(Numbers):

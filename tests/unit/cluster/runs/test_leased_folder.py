@@ -47,7 +47,7 @@ async def test_nobody_waits_for_ever(place: Folder, monkeypatch: pytest.MonkeyPa
     for name in ("TERM_S", "RENEWED_EVERY_S"):
         monkeypatch.setattr(module, name, 0.05)
     Lease.take(place)
-    with pytest.raises(LeaseHeld, match="is at work"):
+    with pytest.raises(LeaseHeld, match="is in use by"):
         async with leased_folder(place):
             pass
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from actors.folder import Folder
-from actors.lease import Holder, Lease, LeaseLost, Leases
+from actors.lease import Lease, LeaseLost, Leases
 from actors.search import SearchKey
 from cluster.comparing.compare import ComparisonFolder
 from cluster.config.loading import validate
@@ -22,6 +23,7 @@ from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.errors import CheckpointError, ConfigError, StorageError
 from gpo.evaluation.metrics import ExactScorer
+from gpo.process import ProcessIdentity
 from gpo.prompt import Prompt
 from gpo.testing.samples import TRAJECTORIES
 
@@ -34,7 +36,7 @@ def desk(target: str) -> Task:
 
 DATA = (desk("billing"),)
 CHECKPOINT = Checkpoint(TRAJECTORIES["one step"], test={})
-FAR_AWAY = Holder.this_process().model_copy(update={"host": "elsewhere", "space": "another/space"})
+FAR_AWAY = replace(ProcessIdentity.current(), host="elsewhere", space="another/space")
 
 
 def config(**sections: Any) -> RunConfig:
@@ -160,7 +162,7 @@ def test_one_process_works_in_a_folder(new_folder: Callable[[], str]) -> None:
     folder = new_folder()
     with Leases() as mine, Leases() as others:
         opened(folder, leases=mine)
-        with pytest.raises(ConfigError, match=rf"is at work: process {os.getpid()} on .*; wait for its end") as caught:
+        with pytest.raises(ConfigError, match=rf"is in use by process {os.getpid()} on .*; wait for its end") as caught:
             opened(folder, resume=True, leases=others)
         assert caught.value.field == "--run-dir"
         opened(folder, resume=True, leases=mine)
@@ -174,22 +176,25 @@ def test_a_process_on_a_machine_that_was_lost_is_waited_for(
     monkeypatch.setattr("cluster.runs.run_folder._PAUSE_S", 0.01)
     monkeypatch.setattr("actors.lease.TERM_S", 0.5)
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(Holder, "this_process", lambda: FAR_AWAY)
+        elsewhere.setattr(ProcessIdentity, "current", lambda: FAR_AWAY)
         Lease.take(Folder(str(begun)))
     with Leases() as leases:
         opened(begun, resume=True, leases=leases)
         leases.require_held()
-    assert "on elsewhere holds it since" in caplog.text
+    assert "on elsewhere, which took its lease at" in caplog.text
 
 
 def test_a_process_on_another_machine_that_is_alive_is_not_waited_for(
     begun: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(Holder, "this_process", lambda: FAR_AWAY)
+        elsewhere.setattr(ProcessIdentity, "current", lambda: FAR_AWAY)
         lease = Lease.take(Folder(str(begun)))
     monkeypatch.setattr("cluster.runs.run_folder.time.sleep", lambda _: lease.renew())
-    with Leases() as leases, pytest.raises(ConfigError, match=r"on elsewhere holds it since .* wait for its end"):
+    with (
+        Leases() as leases,
+        pytest.raises(ConfigError, match=r"on elsewhere, which took .* wait for its end"),
+    ):
         opened(begun, resume=True, leases=leases)
 
 
@@ -229,9 +234,9 @@ def test_a_comparison_and_each_of_its_runs_are_one_process_s(new_folder: Callabl
     folder, methods = Folder.at(new_folder()), {"one": config(), "two": config()}
     with Leases() as mine, Leases() as others:
         ComparisonFolder(folder, mine).open(methods, DATA, run_id="run-1", resume=False)
-        with pytest.raises(ConfigError, match="is at work: process"):
+        with pytest.raises(ConfigError, match="is in use by process"):
             ComparisonFolder(folder, others).open(methods, DATA, run_id="run-2", resume=True)
-        with pytest.raises(ConfigError, match="two' is at work: process"):
+        with pytest.raises(ConfigError, match="two' is in use by process"):
             opened((folder / "two").url, resume=True, leases=others)
     with Leases() as later:
         resumed = ComparisonFolder(folder, later).open(methods, DATA, run_id="run-2", resume=True)

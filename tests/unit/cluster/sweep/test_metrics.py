@@ -13,14 +13,14 @@ from tests.unit.cluster.sweep.test_study import Process, pruned_at
 
 
 class Told:
-    """A sweep's metrics, and what a scrape would find."""
+    """The metrics of a sweep, and what a scrape would find."""
 
     def __init__(self, **budget: float) -> None:
         self._metrics = Metrics(MetricsConfig(), "r", is_alone=True)
         self.sweep = SweepMetrics(self._metrics, BudgetConfig(**budget))  # type: ignore[arg-type]
 
     def __call__(self, name: str) -> dict[str, float]:
-        """The last label's value → the number; by an empty one where there is no label but the run."""
+        """Value of the last label → number; an empty value if ``run`` is the only label."""
         return {
             "".join(labels[1:]): row[0]
             for (metric, labels), row in self._metrics.numbers().items()
@@ -28,7 +28,7 @@ class Told:
         }
 
 
-def test_trials_are_told_by_state_and_the_best_once_there_is_one(tmp_path: Path) -> None:
+def test_trials_are_exported_by_state_and_the_best_objective_once_there_is_one(tmp_path: Path) -> None:
     told, process = Told(), Process(tmp_path, trials=6, pruner={"kind": "median", "startup_trials": 1})
     told.sweep.state(process.study.trials(), Spent(), 0.0)
     assert told("trials") == {"waiting": 6, "running": 0, "complete": 0, "pruned": 0, "failed": 0}
@@ -42,7 +42,7 @@ def test_trials_are_told_by_state_and_the_best_once_there_is_one(tmp_path: Path)
     assert told("sweep_best_objective") == {"": 0.75}
 
 
-def test_the_best_objective_is_val_also_of_several(tmp_path: Path) -> None:
+def test_the_best_objective_is_val_even_with_several_objectives(tmp_path: Path) -> None:
     told, process = Told(), Process(tmp_path, objectives=["val", "tokens"])
     for values in ([0.5, 100.0], [0.75, 900.0]):
         process.study.tell(process.claim(), "complete", values, {})
@@ -50,7 +50,7 @@ def test_the_best_objective_is_val_also_of_several(tmp_path: Path) -> None:
     assert told("sweep_best_objective") == {"": 0.75}
 
 
-def test_what_is_left_of_the_budget_is_told_of_its_bounds_alone(tmp_path: Path) -> None:
+def test_the_budget_left_is_exported_for_each_bound(tmp_path: Path) -> None:
     told = Told(calls=1000, wall_s=100.0)
     told.sweep.state([], Spent(250, 7, 0.5), 120.0)
     assert told("budget_left_ratio") == {"calls": 0.75, "wall_s": 0.0}

@@ -22,7 +22,7 @@ _SERIES = ("val", "val_best", "candidates", "step_size_words", "objective_val", 
 
 
 class Away:
-    """After some writes a server is away; the last of them has reached it, and is not answered."""
+    """A server that goes away after some writes: the last one reaches it, but gets no answer."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._left = 10**6
@@ -33,7 +33,7 @@ class Away:
         self._left = writes
 
     def back(self) -> bool:
-        """The server answers again; whether it had been away."""
+        """Let the server answer again; returns whether it was away."""
         was_away, self._left = self._left <= 0, 10**6
         return was_away
 
@@ -50,7 +50,7 @@ class Away:
 
 @pytest.fixture
 def away(monkeypatch: pytest.MonkeyPatch) -> Away:
-    # As if there were thousands of points: every batch is one of several.
+    # Small batches stand for thousands of points: every write takes several batches.
     monkeypatch.setattr("cluster.tracking.mlflow._MOST_METRICS", 5)
     monkeypatch.setattr("cluster.tracking.mlflow._MOST_PARAMS", 20)
     return Away(monkeypatch)
@@ -94,7 +94,7 @@ def _told(mlflow: MlflowConfig) -> dict[str, Any]:
 
 @pytest.mark.parametrize("is_resumed", [False, True])
 @pytest.mark.parametrize(("made", "num_runs"), [(_run, 2), (_sweep, 3)])
-def test_whenever_a_server_goes_away_it_gets_all_of_it_once_in_the_end(
+def test_a_server_that_was_away_at_any_time_gets_everything_once_in_the_end(
     made: Callable[[MlflowConfig, Path], Write],
     num_runs: int,
     mlflow: MlflowConfig,
