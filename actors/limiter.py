@@ -59,14 +59,16 @@ class LimiterActor:
     def report_counts(self, report: ProcessReport) -> bool:
         """Keep what a process has counted; see ``ReportStore.take``. Blocks; for threads beside the event loop.
 
+        Does not start the actor, which would end with the process that reports.
+
         Raises:
-            ConnectionError: the limiter cannot be reached now, and may be later.
+            ConnectionError: the limiter is not running, or cannot be reached now.
         """
-        return bool(self._result(lambda actor: actor.report_counts.remote(report)))
+        return bool(self._result(lambda: self._running().report_counts.remote(report)))
 
     def newest_counts(self, session: str, known: Mapping[ProcessIdentity, int]) -> list[ProcessReport]:
         """What the processes of a session have counted; see ``ReportStore.newest``. Blocks, and raises likewise."""
-        return cast("list[ProcessReport]", self._result(lambda actor: actor.newest_counts.remote(session, known)))
+        return cast("list[ProcessReport]", self._result(lambda: self._actor.newest_counts.remote(session, known)))
 
     async def _reply(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
         try:
@@ -76,10 +78,10 @@ class LimiterActor:
         except (RayError, ValueError) as lost:
             raise self._unreached(lost) from None
 
-    def _result(self, ask: Callable[[Any], ray.ObjectRef[Any]]) -> Any:
+    def _result(self, ask: Callable[[], ray.ObjectRef[Any]]) -> Any:
         try:
             # ``ray.get`` warns in the process of an async actor, whatever thread it is called in.
-            return ask(self._actor).future().result(_ANSWER_S)
+            return ask().future().result(_ANSWER_S)
         except RayTaskError:
             raise
         except (RayError, ValueError, TimeoutError) as lost:
@@ -95,6 +97,11 @@ class LimiterActor:
         # Not a warning: the gate warns if calls wait, and at the end of a run the limiter may end before its callers.
         log.info("the limiter was not reached: %s", reason)
         return ConnectionError(reason)
+
+    def _running(self) -> Any:
+        if "_actor" not in self.__dict__:
+            self.__dict__["_actor"] = ray.get_actor(self.name, namespace=_NAMESPACE)
+        return self._actor
 
     @cached_property
     def _actor(self) -> Any:

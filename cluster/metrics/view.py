@@ -30,6 +30,7 @@ from cluster.config.root import BudgetConfig
 from cluster.display.progress import Progress, View
 from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
+from gpo.limits.messages import Spent
 from gpo.trajectory import Candidate, Step, Trajectory
 
 
@@ -140,16 +141,8 @@ class MetricsView:
             self._set(STEP_SIZE, step_size, *labels)
 
     def _spent(self) -> None:
-        spent, bounds = self._record.spent, self._budget
-        rows = {
-            "calls": (bounds.calls, spent.calls),
-            "tokens": (bounds.tokens, spent.tokens),
-            "usd": (bounds.usd, spent.usd),
-            "wall_s": (bounds.wall_s, self._record.wall_s),
-        }
-        for name, (most, used) in rows.items():
-            if most is not None:
-                self._set(BUDGET_LEFT, max(0.0, 1 - used / most), name)
+        for name, share in budget_left(self._budget, self._record.spent, self._record.wall_s).items():
+            self._set(BUDGET_LEFT, share, name)
 
     def _set(self, metric: Metric, value: float, *labels: str) -> None:
         if math.isfinite(value):
@@ -157,6 +150,13 @@ class MetricsView:
 
     def _add(self, metric: Metric, amount: float, *labels: str) -> None:
         self._counts.add(metric, self._record.run_id, *labels, amount=amount)
+
+
+def budget_left(budget: BudgetConfig, spent: Spent, wall_s: float) -> dict[str, float]:
+    """Name of each bound of the budget → the share of it that is left, in [0, 1]."""
+    used = {"calls": spent.calls, "tokens": spent.tokens, "usd": spent.usd, "wall_s": wall_s}
+    bounds = {name: getattr(budget, name) for name in used}
+    return {name: max(0.0, 1 - used[name] / most) for name, most in bounds.items() if most is not None}
 
 
 def _labels(key: SearchKey) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from actors.metrics.catalogue import BEST_OBJECTIVE, BUDGET_LEFT, RUN_ACTIVE, RUN_PROGRESS, RUN_STARTED, TRIALS
 from cluster.config.root import BudgetConfig
 from cluster.metrics.run_metrics import Metrics
+from cluster.metrics.view import budget_left
 from cluster.sweep.study import best_trial
 from gpo.limits.messages import Spent
 
@@ -54,11 +55,8 @@ class SweepMetrics:
         best = best_trial(trials)
         if best is not None:
             self._metrics.set(BEST_OBJECTIVE, best.values[0])
-        used = {"calls": spent.calls, "tokens": spent.tokens, "usd": spent.usd, "wall_s": wall_s}
-        for name, amount in used.items():
-            most = getattr(self._budget, name)
-            if most is not None:
-                self._metrics.set(BUDGET_LEFT, max(0.0, 1 - amount / most), name)
+        for name, share in budget_left(self._budget, spent, wall_s).items():
+            self._metrics.set(BUDGET_LEFT, share, name)
 
     def end(self) -> None:
         """The sweep has ended."""

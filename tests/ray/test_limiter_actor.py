@@ -8,10 +8,12 @@ import pytest
 import ray
 
 from actors.limiter import LimiterActor
+from actors.metrics.reports import ProcessReport
 from cluster.session.ray_session import ray_session
 from gpo.limits.gate import Gate
 from gpo.limits.messages import Budget, Pool, Spent
 from gpo.models.protocol import Usage
+from gpo.process import ProcessIdentity
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,16 @@ async def test_calls_continue_when_the_limiter_dies_and_it_learns_the_spending_a
         await asyncio.gather(*first)
     assert endpoint.most == 8
     assert endpoint.answered == 200
+
+
+def test_a_process_that_reports_its_counts_does_not_start_the_limiter(cluster: None) -> None:
+    limiter = LimiterActor(f"limiter-{uuid4().hex}")
+    report = ProcessReport("session", ProcessIdentity.current(), "evaluator", 1, 1, {})
+    with pytest.raises(ConnectionError):
+        limiter.report_counts(report)
+    assert LimiterActor(limiter.name).newest_counts("session", {}) == []
+    assert limiter.report_counts(report)
+    assert limiter.newest_counts("session", {}) == [report]
 
 
 async def test_all_limiters_of_one_name_share_one_actor(cluster: None) -> None:
