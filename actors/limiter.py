@@ -113,7 +113,9 @@ class LimiterActor:
         return {"name": self.name}
 
 
-class _LimiterWithReports(LocalLimiter):
+class SharedLimiter(LocalLimiter):
+    """The class of the actor: a limiter that also keeps reports of counts."""
+
     def __init__(self) -> None:
         super().__init__()
         self._reports = ReportStore()
@@ -125,4 +127,4 @@ class _LimiterWithReports(LocalLimiter):
         return self._reports.newest(session, known)
 
 
-_RemoteLimiter = ray.remote(_LimiterWithReports)
+_RemoteLimiter = ray.remote(SharedLimiter)

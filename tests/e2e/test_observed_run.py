@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.simulated_endpoint import SimulatedEndpoint
-from tests.otlp_receiver import Receiver
+from tests.servers import Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -30,7 +30,7 @@ from gpo.strategies.schedule import CosineSchedule
 from gpo.strategies.summary import NoSummary
 from gpo.testing.fakes import FakeEvaluator, FakeProposer
 from gpo.trajectory import Candidate, Trajectory
-from tests.otlp_receiver import Receiver
+from tests.servers import Receiver
 
 KEY = SearchKey("triage", 3)
 INITIAL = Prompt("secret words")

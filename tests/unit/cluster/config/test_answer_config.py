@@ -104,7 +104,7 @@ OPTIONS = (Example("Which?\n(A) x\n(B) y", ("(A)",)),)
         ({}, (Example("?", ("Yes",)),), "navigate", BooleanScorer()),
     ],
 )
-def test_a_known_benchmark_brings_its_family_and_a_kind_goes_before_it(
+def test_a_known_benchmark_decides_the_scorer_unless_a_kind_is_set(
     answer: dict[str, Any], examples: tuple[Example, ...], name: str, scorer: object, tmp_path: Path
 ) -> None:
     section = config(tmp_path, answer).tasks[0].answer
@@ -119,7 +119,9 @@ def test_the_paper_has_no_rule_for_every_kind(kind: str | None, tmp_path: Path) 
     assert "set kind to one of: choice, boolean, number, text" in error.remedy
 
 
-def test_functions_of_the_configurations_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_functions_are_found_beside_the_configuration_and_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "configs"
     folder.mkdir()
     monkeypatch.chdir(tmp_path)
@@ -169,7 +171,7 @@ def test_two_tasks_with_modules_of_the_same_name_use_their_own(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("folder", "lack"), [("gone", "does not exist"), ("train.jsonl", "is not a folder")])
-def test_a_folder_that_is_none_is_named(folder: str, lack: str, tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(folder: str, lack: str, tmp_path: Path) -> None:
     error = refusal(tmp_path, {"kind": "custom", "metric": "own_gone:metric", "folder": folder})
     assert error.field == "tasks[0].answer.folder"
     assert f"{folder}' {lack}, and there is no module 'own_gone'" in error.problem
@@ -274,7 +276,7 @@ async def test_a_judge_is_checked_where_it_is_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("role", ["task", "optimizer", "judge"])
-def test_a_refused_key_is_blamed_on_the_role_whose_key_it_is(role: str, tmp_path: Path) -> None:
+def test_a_refused_key_is_reported_for_the_role_that_uses_it(role: str, tmp_path: Path) -> None:
     models: dict[str, Any] = {
         "task": {**MODEL, "api_key_env": "TASK_KEY"},
         "optimizer": {**MODEL, "api_key_env": "OPTIMIZER_KEY"},

@@ -29,7 +29,7 @@ def write(path: Path, **sections: Any) -> Path:
     return path
 
 
-def test_a_run_is_no_comparison(tmp_path: Path) -> None:
+def test_a_comparison_is_not_loaded_as_a_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="gpo compare"):
         load_config(write(tmp_path / "top.yaml", **RUN, compare=["gpo"]))
 
@@ -47,9 +47,7 @@ def test_methods_are_laid_over_the_file_and_its_overrides(tmp_path: Path) -> Non
     assert methods["short"].optimizer.schedule.final == 5
 
 
-def test_methods_named_on_the_command_line_go_before_the_section(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_methods_on_the_command_line_replace_the_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "mine.yaml", optimizer={"schedule": {"kind": "none"}})
     path = write(tmp_path / "configs" / "top.yaml", **RUN, compare=["gpo"])
@@ -76,7 +74,7 @@ def test_methods_named_on_the_command_line_go_before_the_section(
         ({"a": {"optimizer": {"stepps": 3}}}, (), "compare.a: optimizer.stepps: .* did you mean 'steps'"),
     ],
 )
-def test_what_cannot_be_compared_is_named(
+def test_an_invalid_comparison_is_refused_by_name(
     tmp_path: Path, compare: Any, named: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -86,7 +84,7 @@ def test_what_cannot_be_compared_is_named(
         load_comparison(path, (), named)
 
 
-def test_a_method_of_a_file_is_all_that_the_file_says(tmp_path: Path) -> None:
+def test_a_method_file_replaces_its_sections(tmp_path: Path) -> None:
     optimizer = {**RUN["optimizer"], **OWN}
     path = write(tmp_path / "top.yaml", **{**RUN, "optimizer": optimizer})
     methods = load_comparison(path, (), ["gpo", "pe2", "ape", "own"]).methods
@@ -96,7 +94,7 @@ def test_a_method_of_a_file_is_all_that_the_file_says(tmp_path: Path) -> None:
     assert {config.optimizer.steps for config in methods.values()} == {4}
 
 
-def test_a_change_in_words_is_laid_over_the_file(tmp_path: Path) -> None:
+def test_an_inline_method_is_merged_over_the_configuration(tmp_path: Path) -> None:
     compare = {"short": {"optimizer": {"schedule": {"final": 5}}}}
     path = write(tmp_path / "top.yaml", **{**RUN, "optimizer": {**RUN["optimizer"], **OWN}}, compare=compare)
     assert load_comparison(path, (), ()).methods["short"].optimizer.schedule.model_dump() == {
@@ -104,7 +102,7 @@ def test_a_change_in_words_is_laid_over_the_file(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_an_override_that_changes_no_method_is_refused(tmp_path: Path) -> None:
+def test_an_override_without_effect_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "top.yaml", **RUN)
     with pytest.raises(ConfigError, match="has no effect") as caught:
         load_comparison(path, ["optimizer.schedule.initial=20"], ())

@@ -48,7 +48,7 @@ def refusal(document: Any, overrides: tuple[str, ...], folder: Path) -> ConfigEr
     return caught.value
 
 
-def test_what_is_left_out_is_gpo_as_published(tmp_path: Path) -> None:
+def test_the_defaults_are_gpo_as_published(tmp_path: Path) -> None:
     config = load_config(written(tmp_path, raw()))
     settings = config.optimizer
     assert (settings.steps, settings.candidates) == (12, 8)
@@ -98,7 +98,7 @@ def test_a_configuration_never_changes(tmp_path: Path) -> None:
         ("evaluation.val_size=null", ("evaluation", "val_size"), None),
     ],
 )
-def test_an_override_goes_before_the_file(
+def test_an_override_replaces_the_value_in_the_file(
     override: str, place: tuple[str | int, ...], value: object, tmp_path: Path
 ) -> None:
     found: Any = load_config(written(tmp_path, raw(evaluation={"val_size": 9})), [override])
@@ -120,7 +120,7 @@ def test_an_override_goes_before_the_file(
         "2026-13-45",
     ],
 )
-def test_a_prompt_with_yaml_s_signs_in_it_stays_a_text(prompt: str, tmp_path: Path) -> None:
+def test_a_prompt_with_yaml_syntax_stays_a_text(prompt: str, tmp_path: Path) -> None:
     config = load_config(written(tmp_path, raw()), (f"tasks.0.prompt={prompt}",))
     assert config.tasks[0].prompt == prompt
 
@@ -289,7 +289,7 @@ def test_a_misplaced_secret_is_not_shown(setting: str, tmp_path: Path) -> None:
     assert error.remedy
 
 
-def test_an_endpoint_that_is_not_named_is_the_one_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_endpoint_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ChatEndpointConfig(model="m").base_url == OPENAI_URL
     monkeypatch.setenv("OPENAI_BASE_URL", "http://there/v1/")
     assert ChatEndpointConfig(model="m").base_url == "http://there/v1"
@@ -328,7 +328,7 @@ def test_the_meta_prompt_suits_the_optimizer_model(model: dict[str, Any], kind: 
 @pytest.mark.parametrize(
     ("at_once", "asked", "number"), [(16, None, 1), (64, None, 1), (65, None, 2), (9999, None, 8), (65, 1, 1)]
 )
-def test_there_are_as_many_replicas_as_the_calls_need(
+def test_the_number_of_replicas_follows_the_concurrent_calls(
     at_once: int, asked: int | None, number: int, tmp_path: Path
 ) -> None:
     overrides = [f"models.task.max_concurrency={at_once}"]
@@ -337,18 +337,18 @@ def test_there_are_as_many_replicas_as_the_calls_need(
     assert load_config(written(tmp_path, raw()), overrides).num_replicas == number
 
 
-def test_candidates_are_scored_in_full_unless_a_race_is_asked_for() -> None:
+def test_candidates_are_scored_in_full_without_racing() -> None:
     assert EvaluationConfig().build_scoring(100, seed=1) == FullScoring()
     assert EvaluationConfig(racing=None).build_scoring(100, seed=1) == FullScoring()
 
 
-def test_a_race_is_built_as_configured() -> None:
+def test_racing_is_built_as_configured() -> None:
     config = EvaluationConfig(max_unscored=0.3, racing=RacingConfig(block=7, alpha=0.01))
     assert config.build_scoring(90, seed=4) == Racing(num_examples=90, block=7, alpha=0.01, max_unscored=0.3, seed=4)
     assert isinstance(EvaluationConfig.model_validate({"racing": {}}).build_scoring(9, seed=0), Racing)
 
 
 @pytest.mark.parametrize("racing", [{"block": 1}, {"alpha": 0}, {"alpha": 1}, {"blok": 5}, 5])
-def test_a_race_that_cannot_be_is_refused(racing: object) -> None:
+def test_invalid_racing_options_are_refused(racing: object) -> None:
     with pytest.raises(ValidationError):
         EvaluationConfig.model_validate({"racing": racing})

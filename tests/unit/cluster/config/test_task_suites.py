@@ -148,14 +148,14 @@ def test_a_folder_without_any_task_is_a_wrong_root(beside: bool, tmp_path: Path)
     assert "holds no task of bbh" in error.problem
 
 
-def test_a_task_in_capitals_is_told_from_the_one_that_is_meant(tmp_path: Path) -> None:
+def test_a_task_in_capitals_suggests_the_right_name(tmp_path: Path) -> None:
     (tmp_path / "data/navigate").mkdir(parents=True)
     (tmp_path / "data/navigate/train.jsonl").touch()
     error = refusal(tmp_path, bbh("Navigate"))
     assert (error.field, error.remedy) == ("tasks[0].data.name", "did you mean 'navigate'?")
 
 
-def test_files_belong_to_no_group_and_show_examples_of_train(tmp_path: Path) -> None:
+def test_tasks_from_files_have_no_group_and_take_shots_from_train(tmp_path: Path) -> None:
     data = files(tmp_path, splits())
     (task,) = build_tasks(config(tmp_path, {"name": "own", "data": data, "shots": 2}))
     assert (task.group, task.counts_as) == ("", "")

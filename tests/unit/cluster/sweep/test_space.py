@@ -134,11 +134,7 @@ def test_corners_are_all_combinations_that_can_occur() -> None:
         ({"optimizer.schedule.begin": {"low": 1, "high": 2}}, "sweep.space.optimizer.schedule.begin", "initial"),
         ({"optimizer.candidates": {"low": 0, "high": 4}}, "sweep.space.optimizer.candidates", "cannot be 0"),
         ({"optimizer.candidates": {"low": 1.5, "high": 4}}, "sweep.space.optimizer.candidates", "cannot be 1.5"),
-        (
-            {"models.task.sampling.temperature": {"low": 0, "high": 1}},
-            "sweep.space.models.task.samp",
-            "the same in all trials",
-        ),
+        ({"models.task.sampling.temperature": {"low": 0, "high": 1}}, "sweep.space.models.task", "same in all trials"),
         ({"evaluation.val_size": {"low": 2, "high": 9}}, "sweep.space.evaluation.val_size", "the same in all trials"),
         ({"optimizer.schedule.warmup_steps": {"low": 0, "high": 4}}, "sweep.space", "4 is too large for 4 steps"),
         (

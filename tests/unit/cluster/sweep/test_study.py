@@ -29,7 +29,7 @@ from cluster.sweep.study import Claim, SharedStudy, best_trial, pareto_front, va
 from gpo.errors import ConfigError, StorageError
 from gpo.limits.messages import Spent
 from tests.paths import ROOT, TRIAGE
-from tests.study_servers import postgresql_server, redis_server
+from tests.servers import postgresql_server, redis_server
 
 MODEL = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model"}
 INITIAL, BY = "optimizer.schedule.initial", "optimizer.direction.trajectory.by"

@@ -1,7 +1,11 @@
-"""Redis and PostgreSQL on a free port of loopback; a test is skipped if the program is not installed."""
+"""Servers on a free port of loopback: HTTP, Redis and PostgreSQL.
+
+A test is skipped if the program that it starts is not installed.
+"""
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import signal
@@ -11,12 +15,97 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
 _STARTS_WITHIN_S = 30.0
+
+
+class HttpServer:
+    """Answers every POST and PUT; close it at the end.
+
+    Args:
+        answer: the reply's body, from the request and its body.
+    """
+
+    def __init__(self, answer: Callable[[BaseHTTPRequestHandler, bytes], bytes]) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def _answer(self) -> None:
+                reply = answer(self, self.rfile.read(int(self.headers["Content-Length"])))
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(reply)))
+                self.end_headers()
+                self.wfile.write(reply)
+
+            do_POST = do_PUT = _answer
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class Receiver(HttpServer):
+    """Receives OpenTelemetry's traces over HTTP, as a collector does."""
+
+    def __init__(self) -> None:
+        self.requests: list[ExportTraceServiceRequest] = []
+        self.headers: list[str | None] = []
+        super().__init__(self._receive)
+
+    def _receive(self, request: BaseHTTPRequestHandler, body: bytes) -> bytes:
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+        assert request.path == "/v1/traces"
+        if request.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        self.headers.append(request.headers.get("x-key"))
+        self.requests.append(ExportTraceServiceRequest.FromString(body))
+        return b""
+
+    def spans(self) -> list[Span]:
+        """All received spans."""
+        resources = [resource for request in self.requests for resource in request.resource_spans]
+        return [span for resource in resources for scope in resource.scope_spans for span in scope.spans]
+
+
+class Pushgateway(HttpServer):
+    """Keeps what is pushed to it, as Prometheus' Pushgateway does."""
+
+    def __init__(self) -> None:
+        self.pushed: list[str] = []
+        super().__init__(self._keep)
+
+    def _keep(self, _: BaseHTTPRequestHandler, body: bytes) -> bytes:
+        self.pushed.append(body.decode())
+        return b""
+
+    def sums(self, name: str, label: str) -> dict[str, float]:
+        """Label value → sum of the series with this name in the last push."""
+        from prometheus_client.parser import text_string_to_metric_families
+
+        found: dict[str, float] = {}
+        for family in text_string_to_metric_families(self.pushed[-1]):
+            for sample in family.samples:
+                if sample.name == name:
+                    found[sample.labels[label]] = found.get(sample.labels[label], 0.0) + sample.value
+        return found
 
 
 @contextmanager
