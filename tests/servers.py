@@ -108,16 +108,21 @@ class Pushgateway(HttpServer):
         return found
 
 
+def redis_command(folder: Path, port: int, password: str = "") -> list[str]:
+    """The command that starts a Redis server with no file of its data."""
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
+    return [program("redis-server"), *options, *(["--requirepass", password] if password else [])]
+
+
 @contextmanager
-def redis_server(folder: Path) -> Iterator[str]:
+def redis_server(folder: Path, password: str = "") -> Iterator[str]:
     """The URL of an empty Redis server."""
     redis = pytest.importorskip("redis")
-    program, port = _program("redis-server"), free_port()
-    url = f"redis://127.0.0.1:{port}/0"
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    with subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as process:
+    port = free_port()
+    url = f"redis://{f':{password}@' if password else ''}127.0.0.1:{port}/0"
+    with subprocess.Popen(redis_command(folder, port, password), stdout=subprocess.DEVNULL) as process:
         try:
-            _wait_for(redis.Redis.from_url(url).ping, redis.ConnectionError)
+            wait_for(redis.Redis.from_url(url).ping, redis.ConnectionError)
             yield url
         finally:
             process.kill()
@@ -127,7 +132,7 @@ def redis_server(folder: Path) -> Iterator[str]:
 def postgresql_server() -> Iterator[str]:
     """The URL of an empty database, without a password and without waiting for the disk."""
     psycopg = pytest.importorskip("psycopg")
-    programs = _program("initdb"), _program("postgres")
+    programs = program("initdb"), program("postgres")
     # It refuses to run as root, and only root can enter pytest's folders.
     owner = "postgres" if os.geteuid() == 0 else None
     identity: dict[str, Any] = {} if owner is None else {"user": owner, "group": owner, "extra_groups": ()}
@@ -150,7 +155,7 @@ def postgresql_server() -> Iterator[str]:
         ):
             url = f"postgresql://gpo@127.0.0.1:{port}/postgres"
             try:
-                _wait_for(lambda: psycopg.connect(url).close(), psycopg.OperationalError)
+                wait_for(lambda: psycopg.connect(url).close(), psycopg.OperationalError)
                 yield url
             finally:
                 process.send_signal(signal.SIGINT)  # "fast" shutdown: it closes the connections
@@ -158,7 +163,8 @@ def postgresql_server() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """The path of an installed program."""
     # Debian installs PostgreSQL's programs outside PATH, in a folder per version.
     beside = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
     found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *beside]))
@@ -175,12 +181,14 @@ def _give(folder: Path, owner: str) -> None:
 
 
 def free_port() -> int:
+    """A port on which nothing listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _wait_for(answers: Callable[[], object], refused: type[Exception]) -> None:
+def wait_for(answers: Callable[[], object], refused: type[Exception]) -> None:
+    """Call a function until it no longer raises this error."""
     deadline = time.monotonic() + _STARTS_WITHIN_S
     while True:
         try:

@@ -47,4 +47,4 @@ def test_a_run_says_how_many_answers_stayed_unscored() -> None:
     search = trajectory(candidate("Think.", 0.5, None, 1.0), [candidate("Reason.", None, None, 1.0)])
     tested = Checkpoint(search, {}).with_test(Prompt("Think."), Evaluation(Score((1.0, None)), Usage()))
     line = unscored_line(record(tested))
-    assert line == "4 of 8 answers stayed unscored: their calls failed for good, and no mean counts them."
+    assert line == "4 of 8 answers have no score, since their calls failed; the means leave them out."
