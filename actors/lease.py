@@ -165,7 +165,7 @@ class Lease:
 
     def _write(self) -> None:
         # Without retries: a renewal is repeated soon anyway, and a lease that cannot be released expires.
-        self.fence.folder.write(_name(self.fence.number), self._record.encode(), patience_s=0)
+        self.fence.folder.write(_name(self.fence.number), self._record.encode(), retry_s=0)
 
 
 class Leases:

@@ -218,7 +218,7 @@ class RunFolder:
 
     def _require_held(self) -> None:
         if self.leases is not None and (fence := self.leases.fence(self.folder)):
-            self.folder.patiently(fence.check)
+            self.folder.with_retries(fence.check)
 
     def _read(self, name: str) -> bytes | None:
         try:
