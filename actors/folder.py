@@ -1,4 +1,4 @@
-"""A folder behind an fsspec URL, whose files are only ever replaced as a whole."""
+"""A folder at a local path or fsspec URL, whose files are always replaced as a whole."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ from fsspec.implementations.local import LocalFileSystem
 
 _T = TypeVar("_T")
 
-PATIENCE_S = 60.0
-"""How long a store that is out of reach is tried again before what should be written there is given up, in seconds.
-A run of hours shall not end with an object store's hiccup."""
-ANSWERED_WITHIN_S = 30.0
-"""How long a store is waited for, each time, in seconds."""
+RETRY_S = 60.0
+"""How long a write to an unreachable object store is retried, in seconds, so that a short outage does not end a run."""
+REPLY_TIMEOUT_S = 30.0
+"""The timeout of each request to an object store, in seconds."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A local folder or a place in an object store.
+    """A local folder or one in an object store. Pickles.
 
     Attributes:
         url: a path, or any URL that fsspec knows (``s3://…``, ``gs://…``, ``memory://…``).
@@ -46,16 +45,13 @@ class Folder:
         return {"url": self.url}
 
     @classmethod
-    def at(cls, place: str) -> Folder:
-        """The folder that a user named.
-
-        A local path becomes absolute: actors run in other working directories.
-        """
-        return cls(place if "://" in place else str(Path(place).expanduser().resolve()))
+    def at(cls, location: str) -> Folder:
+        """The folder that a user named. A local path becomes absolute, as actors run in other working directories."""
+        return cls(location if "://" in location else str(Path(location).expanduser().resolve()))
 
     @property
     def local(self) -> Path | None:
-        """The folder's path, where it is a local one."""
+        """The folder's path, if it is local."""
         files, root = self._location
         return Path(root) if isinstance(files, LocalFileSystem) else None
 
@@ -63,60 +59,60 @@ class Folder:
         return Folder(f"{self.url.rstrip('/')}/{name}")
 
     def path(self, name: str) -> str:
-        """The file's full path or URL, as a user would type it."""
+        """The file's full path or URL, for messages."""
         local = self.local
         return str(local / name) if local else f"{self.url.rstrip('/')}/{name}"
 
     def read(self, name: str) -> bytes | None:
-        """The file's content, or ``None`` where there is no such file.
+        """The file's content, or ``None`` if there is no such file.
 
         Raises:
-            OSError: it is there and cannot be read.
+            OSError: the file exists and cannot be read.
         """
         files, root = self._location
         try:
-            content: bytes = _of(files, files.cat_file, f"{root}/{name}")
+            content: bytes = _call(files, files.cat_file, f"{root}/{name}")
         except FileNotFoundError:
             return None
         return content
 
-    def write(self, name: str, content: bytes, *, patience_s: float | None = None) -> None:
-        """Replace the file; a reader sees the old content or the new, never a part.
+    def write(self, name: str, content: bytes, *, retry_s: float | None = None) -> None:
+        """Replace the file. A reader sees the old content or the new, never a part.
 
-        Blocks until the content is safe. See ``patiently`` for a store that is out of reach.
+        Blocks until the content is on disk or in the object store, and retries as ``with_retries`` does.
 
         Raises:
-            OSError: it could not be written; the old content still stands.
+            OSError: it could not be written, and the old content remains.
         """
         files, root = self._location
         if isinstance(files, LocalFileSystem):
             path = Path(root) / name
-            with _complete_beside(path, content) as partial:
+            with _written_beside(path, content) as partial:
                 partial.replace(path)
-        else:  # an object store shows an object once it is complete
-            self.patiently(lambda: _of(files, files.pipe_file, f"{root}/{name}", content), patience_s)
+        else:  # an object becomes visible once it is complete
+            self.with_retries(lambda: _call(files, files.pipe_file, f"{root}/{name}", content), retry_s)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write the file unless there is one; whether it was written.
+        """Write the file unless it exists; whether it was written.
 
-        Of several who create the same file at the same time, one succeeds: on local file systems, and in object stores
-        that know conditional writes (S3, GCS, Azure, MinIO). Others may tell several that they did.
+        If several processes create the same file at the same time, one of them succeeds on local file systems and in
+        object stores with conditional writes (S3, GCS, Azure, MinIO). In other stores, several may succeed.
 
         Raises:
-            OSError: it could not be written, or may have been: an answer can be lost.
+            OSError: it could not be written, or it was and the reply was lost.
         """
         files, root = self._location
         try:
             if isinstance(files, LocalFileSystem):
                 _create(Path(root) / name, content)
             else:
-                _of(files, files.pipe_file, f"{root}/{name}", content, mode="create")
+                _call(files, files.pipe_file, f"{root}/{name}", content, mode="create")
         except FileExistsError:
             return False
         return True
 
     def copy(self, name: str, to: str) -> None:
-        """Replace a file by the present content of another; nothing where there is no such file.
+        """Copy a file to another name, replacing that file; does nothing if there is no such file.
 
         Raises:
             OSError: it could not be copied.
@@ -126,45 +122,45 @@ class Folder:
             if isinstance(files, LocalFileSystem):
                 _copy(Path(root) / name, Path(root) / to)
             else:
-                self.patiently(lambda: _of(files, files.cp_file, f"{root}/{name}", f"{root}/{to}"))
+                self.with_retries(lambda: _call(files, files.cp_file, f"{root}/{name}", f"{root}/{to}"))
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there.
+        """Remove a file, if it exists.
 
         Raises:
             OSError: it could not be removed.
         """
         files, root = self._location
         with suppress(FileNotFoundError):
-            _of(files, files.rm_file, f"{root}/{name}")
+            _call(files, files.rm_file, f"{root}/{name}")
 
     def names(self) -> list[str]:
-        """The names of what stands directly in the folder now, sorted; empty where there is no folder.
+        """The names of the files and folders directly in this one, sorted; empty if this folder does not exist.
 
         Raises:
-            OSError: it cannot be looked into.
+            OSError: the folder cannot be read.
         """
         files, root = self._location
         try:
-            files.invalidate_cache(root)  # others write here, too
-            return sorted(Path(path).name for path in _of(files, files.ls, root, detail=False))
+            files.invalidate_cache(root)  # other processes write here, too
+            return sorted(Path(path).name for path in _call(files, files.ls, root, detail=False))
         except FileNotFoundError:
             return []
 
-    def patiently(self, action: Callable[[], _T], patience_s: float | None = None) -> _T:
-        """What the action returns; in a store that is not local, it is tried again for so many seconds.
+    def with_retries(self, action: Callable[[], _T], retry_s: float | None = None) -> _T:
+        """Call a function, and repeat it while an object store cannot be reached.
 
         Args:
-            patience_s: ``PATIENCE_S`` where nothing is said.
+            retry_s: for how long, in seconds; ``RETRY_S`` by default.
 
         Raises:
-            OSError: the last one; at once, where there is no such place or no permission.
+            OSError: the last failure; at once if the folder is local, does not exist or may not be accessed.
         """
         files, _ = self._location
         if isinstance(files, LocalFileSystem):
             return action()
         retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_delay(PATIENCE_S if patience_s is None else patience_s),
+            stop=tenacity.stop_after_delay(RETRY_S if retry_s is None else retry_s),
             wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
             retry=tenacity.retry_if_exception(
                 lambda error: isinstance(error, OSError) and not isinstance(error, (FileNotFoundError, PermissionError))
@@ -174,15 +170,15 @@ class Folder:
         return retrying(action)
 
 
-def _of(files: Any, action: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """What a store answers; all that it raises is an ``OSError``: its library's own, no caller can know."""
+def _call(files: Any, action: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Call a file system. Any error of its library is raised as an ``OSError``, since callers cannot know its types."""
     if isinstance(files, AsyncFileSystem):
-        # Libraries try again many times a call that nobody answers: minutes, in which no other caller is told.
-        options["timeout"] = ANSWERED_WITHIN_S
+        # Without a timeout, libraries repeat an unanswered request for minutes.
+        options["timeout"] = REPLY_TIMEOUT_S
     try:
         return action(*arguments, **options)
     except FSTimeoutError:
-        raise TimeoutError(f"no answer within {ANSWERED_WITHIN_S:g} s") from None
+        raise TimeoutError(f"no answer within {REPLY_TIMEOUT_S:g} s") from None
     except OSError:
         raise
     except Exception as error:
@@ -192,8 +188,8 @@ def _of(files: Any, action: Callable[..., Any], *arguments: Any, **options: Any)
 
 
 @contextmanager
-def _complete_beside(path: Path, content: bytes) -> Iterator[Path]:
-    """A file with the content, safe on the disk, beside the one that it is for; gone at the end."""
+def _written_beside(path: Path, content: bytes) -> Iterator[Path]:
+    """A temporary file beside ``path`` with the content, flushed to disk."""
     with _beside(path) as partial:
         with partial.open("wb") as file:
             file.write(content)
@@ -213,12 +209,12 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 def _create(path: Path, content: bytes) -> None:
-    with _complete_beside(path, content) as partial:
+    with _written_beside(path, content) as partial:
         try:
             os.link(partial, path)
         except FileExistsError:
             raise
-        except OSError:  # a file system without links; others may see the file while it is still empty
+        except OSError:  # a file system without links; other processes may see the file while it is still empty
             with path.open("xb") as file:
                 file.write(content)
 
@@ -226,7 +222,7 @@ def _create(path: Path, content: bytes) -> None:
 def _copy(path: Path, to: Path) -> None:
     with _beside(to) as partial:
         try:
-            os.link(path, partial)  # what is only ever replaced as a whole can have two names
+            os.link(path, partial)  # safe, because files are never changed in place
         except FileNotFoundError:
             raise
         except OSError:

@@ -1,13 +1,17 @@
-"""A process, so that others can say which it is, and those on its machine whether it is still there."""
+"""Leases: at most one process at a time works in a folder.
+
+The folder's ``.lease`` folder holds numbered files; the one with the highest number is the current lease. A process
+takes the lease by creating the file with the next number, renews it by rewriting that file, and releases it by a last
+rewrite. Another process may take the lease over once it is released, has expired, or belongs to a process of this
+machine that has ended. A process whose lease was taken over finds a higher number and stops writing.
+"""
 
 from __future__ import annotations
 
 import atexit
 import logging
-import os
 import re
 import secrets
-import socket
 import threading
 import time
 from contextlib import suppress
@@ -19,74 +23,30 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from actors.folder import Folder
 from gpo.errors import StorageError
-from gpo.process import has_ended, process_space, process_start
+from gpo.process import ProcessIdentity
 
-
-class Holder(BaseModel):
-    """Who holds a lease.
-
-    Attributes:
-        id: different for every holder there has ever been.
-        host: the machine's name.
-        pid: the process's number there.
-        started: when it began, in the machine's own ticks: numbers are given out again. ``None`` where unknown.
-        space: where its number means anything: this boot of that machine, and the container. ``None`` where unknown.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    id: str
-    host: str
-    pid: int
-    started: str | None
-    space: str | None
-
-    @classmethod
-    def this_process(cls) -> Self:
-        """The process that asks, as a holder of its own."""
-        pid = os.getpid()
-        return cls(
-            id=secrets.token_hex(8),
-            host=socket.gethostname(),
-            pid=pid,
-            started=process_start(pid),
-            space=process_space(),
-        )
-
-    @property
-    def is_near(self) -> bool:
-        """Whether it would be seen from here that the process has ended."""
-        return self.space is not None and self.started is not None and self.space == process_space()
-
-    @property
-    def is_known_dead(self) -> bool:
-        """Whether the process has certainly ended; never for one that cannot be seen from here."""
-        return self.is_near and has_ended(self.pid, self.started or "")
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
-
+log = logging.getLogger(__name__)
 
 TERM_S = 60.0
-"""How long a lease holds after it was renewed last, in seconds."""
+"""How long a lease is valid after its last renewal, in seconds."""
 RENEWED_EVERY_S = 15.0
 SETTLE_S = 2.0
-"""Within this time after they looked, those who want a lease have written, in a store that lets several create the same
-file; and a file that was found while it was being written is complete."""
+"""How long a write takes at most, in seconds. After that time, all processes that found the lease free have written, in
+a store where several can create the same file, and a file that was incomplete when it was found is complete."""
 
-_FILE = re.compile(r"(\d+)\.json")
+_FILE_NAME = re.compile(r"(\d+)\.json")
 
 
 class LeaseLost(StorageError):
-    """Another process has taken the folder over: what this one would write now would spoil the other's work."""
+    """Another process has taken the folder over; writing now would corrupt its work."""
 
 
 class LeaseHeld(StorageError):
     """Another process works in the folder.
 
     Attributes:
-        until: Unix time at which its lease runs out unless it renews it, where it may have died without our seeing it;
-            ``None`` where it is there.
+        until: Unix time at which the lease expires unless it is renewed, if its process may have died unnoticed;
+            ``None`` if its process is known to be running.
     """
 
     def __init__(self, message: str, until: float | None = None) -> None:
@@ -94,190 +54,132 @@ class LeaseHeld(StorageError):
         self.until = until
 
 
-class Term(BaseModel):
-    """What a lease says.
+class _Record(BaseModel):
+    """The content of a lease file.
 
     Attributes:
-        since, until: Unix time in seconds; it is over then.
-        released: whether the holder was done with it, before that.
+        id: unique for each lease that was ever taken.
+        since, until: Unix time in seconds; the lease expires at ``until``.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    holder: Holder
+    id: str
+    holder: ProcessIdentity
     since: float
     until: float
     released: bool = False
 
     @property
     def is_over(self) -> bool:
-        """Whether another may take the folder over."""
-        return self.released or time.time() >= self.until or self.holder.is_known_dead
+        """Whether another process may take the lease over."""
+        return self.released or time.time() >= self.until or self.holder.has_certainly_ended
+
+    def encode(self) -> bytes:
+        return self.model_dump_json().encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Keeps a process out that has lost its lease. A value: it travels to wherever somebody writes for the holder.
+    """Stops a process that has lost its lease. Pickles, so that it can be sent to whatever writes for the process.
 
     Attributes:
-        place: the folder of the lease's files.
-        number: of the lease under which is written.
+        folder: the folder of the lease's files.
+        number: of the lease.
     """
 
-    place: Folder
+    folder: Folder
     number: int
 
     def check(self) -> None:
-        """Look whether the lease still counts.
+        """Return if the lease is still the current one.
 
         Raises:
-            LeaseLost: it does not.
-            OSError: the folder cannot be looked into.
+            LeaseLost: it is not.
+            OSError: the folder cannot be read.
         """
-        newest = max(_numbers(self.place), default=None)
+        newest = max(_numbers(self.folder), default=None)
         if newest == self.number:
             return
-        where = self.place.url.rpartition("/")[0]
+        url = self.folder.url.rpartition("/")[0]
         if newest is None:
-            raise LeaseLost(f"the lease on {where!r} has been removed; resume the run once nobody else works there")
-        term = _term(self.place, newest)
-        by = f"{term.holder} at {_clock(term.since)}" if term else "another process"
+            raise LeaseLost(f"the lease on {url!r} was removed; resume the run once no other process works there")
+        record = _read(self.folder, newest)
+        new_holder = f"{record.holder} at {_clock(record.since)}" if record else "another process"
         raise LeaseLost(
-            f"{where!r} was taken over by {by}, after this process had been silent for {TERM_S:.0f} s; it writes "
-            "nothing more there"
+            f"{url!r} was taken over by {new_holder}, because this process did not renew its lease for {TERM_S:.0f} s; "
+            "it writes nothing more there"
         )
 
 
 class Lease:
-    """The right to work in a folder, held by this process; see ``take``."""
+    """A folder's lease, held by this process; see ``take``."""
 
-    def __init__(self, fence: Fence, term: Term) -> None:
-        self.fence, self._term = fence, term
+    def __init__(self, fence: Fence, record: _Record) -> None:
+        self.fence, self._record = fence, record
 
     @classmethod
     def take(cls, folder: Folder) -> Lease:
-        """Take the folder's lease, or take it over from a holder that is done, dead or was silent for too long.
+        """Take the folder's lease. A lease that is released, expired, or of a dead process is taken over.
 
         Raises:
             LeaseHeld: another process works there.
             OSError: the folder cannot be read or written.
         """
-        place = folder / ".lease"
-        number, term = _newest(place)
-        if term is not None and not term.is_over:
-            raise _held(folder, term)
+        files = folder / ".lease"
+        number, current = _newest(files)
+        if current is not None and not current.is_over:
+            raise _held(folder, current)
         now = time.time()
-        fence, term = Fence(place, number + 1), Term(holder=Holder.this_process(), since=now, until=now + TERM_S)
-        if not _is_created(fence, term):
-            _, other = _newest(place)
-            raise _held(folder, other)
-        for earlier in _numbers(place):
+        record = _Record(id=secrets.token_hex(8), holder=ProcessIdentity.current(), since=now, until=now + TERM_S)
+        fence = Fence(files, number + 1)
+        if not _create(fence, record):
+            raise _held(folder, _newest(files)[1])
+        for earlier in _numbers(files):
             if earlier < fence.number:
-                with suppress(OSError):  # it counts no more, wherever it stays
-                    place.remove(_name(earlier))
-        return cls(fence, term)
+                with suppress(OSError):  # a file that stays has no effect
+                    files.remove(_name(earlier))
+        return cls(fence, record)
 
     def renew(self) -> None:
-        """Hold it for another ``TERM_S``.
+        """Extend the lease to ``TERM_S`` seconds from now.
 
         Raises:
-            LeaseLost: another process holds it.
+            LeaseLost: another process has taken it over.
             OSError: the folder cannot be read or written.
         """
         self.fence.check()
-        self._term = self._term.model_copy(update={"until": time.time() + TERM_S})
+        self._record = self._record.model_copy(update={"until": time.time() + TERM_S})
         self._write()
 
     def release(self) -> None:
-        """Let others have it at once. The file stays: the next one's number follows on it.
+        """Let another process take the lease at once. The file stays, because the next lease's number follows it.
 
         Raises:
-            LeaseLost: another process holds it already.
+            LeaseLost: another process has taken it over.
             OSError: the folder cannot be read or written.
         """
         self.fence.check()
-        self._term = self._term.model_copy(update={"released": True})
+        self._record = self._record.model_copy(update={"released": True})
         self._write()
 
     def _write(self) -> None:
-        # Renewed again soon, and a lease that is not released runs out: there is no use in patience.
-        self.fence.place.write(_name(self.fence.number), _encoded(self._term), patience_s=0)
-
-
-def _is_created(fence: Fence, term: Term) -> bool:
-    """Whether the lease's file is there, with this content, and its number is the highest."""
-    place, name, content = fence.place, _name(fence.number), _encoded(term)
-    # Where it was not created, it may still be ours: an answer was lost, and the client asked again.
-    if place.create(name, content) and place.create(name, content):
-        # A store that creates what is there already lets several do so; the last one's content stays.
-        time.sleep(SETTLE_S)
-    return place.read(name) == content and max(_numbers(place), default=0) == fence.number
-
-
-def _newest(place: Folder) -> tuple[int, Term | None]:
-    """The highest number, or 0, and what its file says; ``None`` where there is none, or it is damaged for good."""
-    number = max(_numbers(place), default=0)
-    if number == 0:
-        return 0, None
-    term = _term(place, number)
-    if term is None:  # still being written, or just taken over
-        time.sleep(SETTLE_S)
-        number = max(_numbers(place), default=0)
-        term = _term(place, number)
-    return number, term
-
-
-def _term(place: Folder, number: int) -> Term | None:
-    content = place.read(_name(number))
-    try:
-        return None if content is None else Term.model_validate_json(content)
-    except ValidationError:
-        return None
-
-
-def _numbers(place: Folder) -> list[int]:
-    return [int(found[1]) for name in place.names() if (found := _FILE.fullmatch(name))]
-
-
-def _name(number: int) -> str:
-    return f"{number:06d}.json"
-
-
-def _encoded(term: Term) -> bytes:
-    return term.model_dump_json().encode()
-
-
-def _held(folder: Folder, term: Term | None) -> LeaseHeld:
-    if term is None:
-        return LeaseHeld(f"another process has just begun to work in {folder.url!r}")
-    return LeaseHeld(
-        f"{folder.url!r} is at work: {term.holder} holds it since {_clock(term.since)} and, unless it goes on, until "
-        f"{_clock(term.until)}",
-        until=None if term.holder.is_near else term.until,
-    )
-
-
-def _clock(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-log = logging.getLogger(__name__)
+        # Without retries: a renewal is repeated soon anyway, and a lease that cannot be released expires.
+        self.fence.folder.write(_name(self.fence.number), self._record.encode(), retry_s=0)
 
 
 class Leases:
-    """Takes leases on folders, renews them in a thread of its own, and releases them in the end.
-
-    A context manager; what is not left by it is released when the interpreter exits.
+    """Takes leases, renews them in a thread, and releases them when its context or the interpreter ends.
 
     Args:
-        renewed_every_s: how often they are renewed, in seconds.
+        renewed_every_s: seconds between renewals.
     """
 
     def __init__(self, renewed_every_s: float = RENEWED_EVERY_S) -> None:
         self._renewed_every_s = renewed_every_s
         self._held: dict[str, Lease] = {}
         self._lost: LeaseLost | None = None
-        self._over = threading.Event()
+        self._released = threading.Event()
         self._writing = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -287,7 +189,7 @@ class Leases:
         self.release()
 
     def take(self, folder: Folder) -> None:
-        """Take a folder's lease; see ``Lease.take``. One that is held already stays as it is.
+        """Take a folder's lease, unless it is held already; see ``Lease.take``.
 
         Raises:
             LeaseHeld, OSError: as there.
@@ -296,45 +198,95 @@ class Leases:
             return
         lease = Lease.take(folder)
         if not self._held:
-            self._over = threading.Event()
+            self._released = threading.Event()
             atexit.register(self.release)
-            threading.Thread(target=self._renew_all, args=[self._over], name="leases", daemon=True).start()
+            threading.Thread(target=self._renew_all, args=[self._released], name="leases", daemon=True).start()
         self._held = {**self._held, folder.url: lease}
 
     def fence(self, folder: Folder) -> Fence | None:
-        """What keeps a process out that has lost the folder's lease; ``None`` where none was taken."""
+        """The fence of the folder's lease; ``None`` if the lease was not taken."""
         lease = self._held.get(folder.url)
         return lease.fence if lease else None
 
     def require_held(self) -> None:
-        """Stop, once one of the leases is known to be lost. Asks nobody.
+        """Raise if a renewal has found that one of the leases is lost; reads no file.
 
         Raises:
-            LeaseLost: it is.
+            LeaseLost: a lease is lost.
         """
         if self._lost is not None:
             raise LeaseLost(str(self._lost))
 
     def release(self) -> None:
-        """Let others have the folders; a lease that cannot be released runs out."""
-        self._over.set()
-        with self._writing:  # or a renewal under way would be the last word
+        """Release all leases; one that cannot be released expires."""
+        self._released.set()
+        with self._writing:  # a renewal that is being written must not follow the release
             held, self._held = self._held, {}
             for lease in held.values():
                 with suppress(LeaseLost, OSError):
                     lease.release()
         atexit.unregister(self.release)
 
-    def _renew_all(self, over: threading.Event) -> None:
-        while not over.wait(self._renewed_every_s):
+    def _renew_all(self, released: threading.Event) -> None:
+        while not released.wait(self._renewed_every_s):
             with self._writing:
                 for url, lease in self._held.items():
-                    self._renew(url, lease)
+                    try:
+                        lease.renew()
+                    except LeaseLost as lost:
+                        self._lost = lost
+                    except OSError as error:  # if this persists, another process may take the lease over
+                        log.warning("the lease on %s cannot be renewed: %s", url, error)
 
-    def _renew(self, url: str, lease: Lease) -> None:
-        try:
-            lease.renew()
-        except LeaseLost as lost:
-            self._lost = lost
-        except OSError as error:  # for now; another process may take it over once it is silent for too long
-            log.warning("the lease on %s cannot be renewed: %s", url, error)
+
+def _create(fence: Fence, record: _Record) -> bool:
+    """Write the lease's file; whether it holds this record afterwards and has the highest number."""
+    files, name, content = fence.folder, _name(fence.number), record.encode()
+    # If the file exists, this process may still have created it: the reply was lost and the client tried again.
+    if files.create(name, content) and files.create(name, content):
+        # The store lets several processes create the same file. The last one wins.
+        time.sleep(SETTLE_S)
+    return files.read(name) == content and max(_numbers(files), default=0) == fence.number
+
+
+def _newest(files: Folder) -> tuple[int, _Record | None]:
+    """The highest number, 0 if there is none, and its record; ``None`` if there is none or it is damaged."""
+    number = max(_numbers(files), default=0)
+    if number == 0:
+        return 0, None
+    record = _read(files, number)
+    if record is None:  # it is still being written, or another process has just replaced it
+        time.sleep(SETTLE_S)
+        number = max(_numbers(files), default=0)
+        record = _read(files, number)
+    return number, record
+
+
+def _read(files: Folder, number: int) -> _Record | None:
+    content = files.read(_name(number))
+    try:
+        return None if content is None else _Record.model_validate_json(content)
+    except ValidationError:
+        return None
+
+
+def _numbers(files: Folder) -> list[int]:
+    return [int(found[1]) for name in files.names() if (found := _FILE_NAME.fullmatch(name))]
+
+
+def _name(number: int) -> str:
+    return f"{number:06d}.json"
+
+
+def _held(folder: Folder, record: _Record | None) -> LeaseHeld:
+    if record is None:
+        return LeaseHeld(f"{folder.url!r} is in use by another process, which has just started there")
+    return LeaseHeld(
+        f"{folder.url!r} is in use by {record.holder}, which took its lease at {_clock(record.since)}; unless renewed, "
+        f"the lease expires at {_clock(record.until)}",
+        until=None if record.holder.is_local else record.until,
+    )
+
+
+def _clock(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,9 +1,9 @@
-"""The limiter as an actor: one for all runs on a cluster."""
+"""The limiter as an actor: one for all runs on a cluster. It also keeps what processes report of their counts."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -11,34 +11,37 @@ from typing import Any, cast
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from actors.metrics.reports import ProcessReport, ReportStore
 from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Grant, Report, Spent
+from gpo.process import ProcessIdentity
 
 log = logging.getLogger(__name__)
 
 _NAMESPACE = "gpo"
-_VERSION = 2
-"""Of what gates and limiter say to each other; programs of different versions do not share a limiter."""
+_VERSION = 3
+"""Version of the messages between limiter and callers; programs of different versions do not share a limiter."""
 _AT_ONCE = 100_000
+_ANSWER_S = 5.0
 
 
 @dataclass(frozen=True)
 class LimiterActor:
-    """The cluster's ``Limiter``, as any of its processes reaches it.
+    """The ``Limiter`` of the whole cluster. Pickles.
 
-    The actor is started by whoever asks first, and ends with the run that this one belongs to; the others then start
-    it anew, and it learns from them what is under way. Pickles.
+    The first process that uses it starts the actor, and the actor ends with the run of that process. The other runs
+    then start another one, and their gates and processes report to it what it has to know.
     """
 
     name: str = f"limiter-{_VERSION}"
 
     def start(self) -> LimiterActor:
-        """Have the actor started, without waiting for it; itself."""
+        """Start the actor unless it is running, without waiting for it; returns itself."""
         _ = self._actor
         return self
 
     async def exchange(self, report: Report, wait_s: float) -> Grant:
-        """Take a report, and reply with what is new; see ``gpo.limits.limiter.Limiter``."""
+        """Take a report, and reply with what changed; see ``gpo.limits.limiter.Limiter``."""
         return cast("Grant", await self._reply(lambda actor: actor.exchange.remote(report, wait_s)))
 
     async def notify(self, report: Report) -> None:
@@ -53,19 +56,52 @@ class LimiterActor:
         """What was spent; see ``gpo.limits.limiter.Limiter``."""
         return cast("Spent", await self._reply(lambda actor: actor.budget_spent.remote(name, budget, at_least)))
 
+    def report_counts(self, report: ProcessReport) -> bool:
+        """Keep what a process has counted; see ``ReportStore.take``. Blocks; for threads beside the event loop.
+
+        Does not start the actor, which would end with the process that reports.
+
+        Raises:
+            ConnectionError: the limiter is not running, or cannot be reached now.
+        """
+        return bool(self._result(lambda: self._running().report_counts.remote(report)))
+
+    def newest_counts(self, session: str, known: Mapping[ProcessIdentity, int]) -> list[ProcessReport]:
+        """What the processes of a session have counted; see ``ReportStore.newest``. Blocks, and raises likewise."""
+        return cast("list[ProcessReport]", self._result(lambda: self._actor.newest_counts.remote(session, known)))
+
     async def _reply(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
         try:
             return await ask(self._actor)
         except RayTaskError:
-            raise  # a fault of the limiter's own
+            raise  # a fault in the limiter
         except (RayError, ValueError) as lost:
-            # Dead, out of reach, or started by somebody who died while we looked for it: the next one who asks looks
-            # for it anew, or starts it.
-            self.__dict__.pop("_actor", None)
-            said = str(lost).partition("\n")[0]
-            # The gate warns where somebody waits: at the end of a run, it may go before those who listen to it.
-            log.info("the limiter was not reached: %s", said)
-            raise ConnectionError(said) from None
+            raise self._unreached(lost) from None
+
+    def _result(self, ask: Callable[[], ray.ObjectRef[Any]]) -> Any:
+        try:
+            # ``ray.get`` warns in the process of an async actor, whatever thread it is called in.
+            return ask().future().result(_ANSWER_S)
+        except RayTaskError:
+            raise
+        except (RayError, ValueError, TimeoutError) as lost:
+            raise self._unreached(lost) from None
+
+    def _unreached(self, lost: Exception) -> ConnectionError:
+        """Forget the actor: it is dead, out of reach, or was started by a process that has died since.
+
+        The next call looks for the actor again, or starts it.
+        """
+        self.__dict__.pop("_actor", None)
+        reason = str(lost).partition("\n")[0] or type(lost).__name__
+        # Not a warning: the gate warns if calls wait, and at the end of a run the limiter may end before its callers.
+        log.info("the limiter was not reached: %s", reason)
+        return ConnectionError(reason)
+
+    def _running(self) -> Any:
+        if "_actor" not in self.__dict__:
+            self.__dict__["_actor"] = ray.get_actor(self.name, namespace=_NAMESPACE)
+        return self._actor
 
     @cached_property
     def _actor(self) -> Any:
@@ -77,4 +113,18 @@ class LimiterActor:
         return {"name": self.name}
 
 
-_RemoteLimiter = ray.remote(LocalLimiter)
+class SharedLimiter(LocalLimiter):
+    """The class of the actor: a limiter that also keeps reports of counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reports = ReportStore()
+
+    async def report_counts(self, report: ProcessReport) -> bool:
+        return self._reports.take(report)
+
+    async def newest_counts(self, session: str, known: Mapping[ProcessIdentity, int]) -> list[ProcessReport]:
+        return self._reports.newest(session, known)
+
+
+_RemoteLimiter = ray.remote(SharedLimiter)

@@ -76,17 +76,11 @@ class TrajectoryActor:
         Returns:
             Whether the actor is idle.
         """
-        if ends:
-            self._call_on_end()
         stopping, self._worker = self._worker, None
         is_idle = stopping is None or await (await stopping).stop()
-        if not (ends or is_idle):  # it cannot be used again, so it will be killed
-            self._call_on_end()
+        if self._on_end is not None and (ends or not is_idle):  # an actor that is not idle will be killed
+            await asyncio.to_thread(self._on_end)
         return is_idle
-
-    def _call_on_end(self) -> None:
-        if self._on_end is not None:
-            self._on_end()
 
 
 async def _worker(searches: ray.ObjectRef[Any], store: CheckpointStore) -> TrajectoryWorker:

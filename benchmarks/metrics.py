@@ -1,11 +1,14 @@
-"""What metrics cost, and how many series there are: ``python -m benchmarks.metrics [--pairs N]``.
+"""What metrics cost, how many series there are, and what Ray's own metrics would lose.
 
-Four measurements. *A call*: microseconds of the processor that counting adds to one call through gate and cache, and
-how long a scrape takes to read it all. *A run*: the same run with and without metrics, side by side at the same time,
-since a shared machine changes its speed by more within minutes than what is to be seen; a real Prometheus scrapes the
-one every two seconds. Time of the processor of all processes that ``gpo run`` started; such runs answer scrapes in
-their drivers. *An actor*: what a Ray actor with nothing to do takes of a core, and its memory: on a cluster that a run
-has not started itself, the exporter is one. *Series*: of a run with 250 trajectories, counted at its exporter.
+``python -m benchmarks.metrics`` takes four measurements. *A call*: microseconds of the processor in which the events of
+one call are counted, and the size of a process's report. *An actor*: what an idle Ray actor takes of a core, and its
+memory; on a shared cluster the exporter is one. *Series*: of a run with 250 trajectories, counted at its exporter.
+*A run*: the same run with and without metrics, side by side, since the speed of a shared machine changes within minutes
+by more than metrics cost; a real Prometheus scrapes the run every two seconds, and the processor time of all its
+processes is compared.
+
+``python -m benchmarks.metrics --ray-util`` counts in Ray actors with ``ray.util.metrics``, kills some, and prints what
+Ray's metrics endpoint exports of it over time.
 """
 
 from __future__ import annotations
@@ -13,12 +16,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pickle
+import re
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
 from time import perf_counter, process_time, sleep
@@ -27,19 +34,18 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import ray
+import ray.util.metrics
 import yaml
 
-from actors.metrics.book import Book, pages
+from actors.metrics.counts import Counts
 from actors.metrics.exporter import Exporter
-from actors.metrics.recording import Recorder
-from actors.metrics.tally import tally
+from actors.metrics.recorder import Recorder
 from benchmarks.measuring.processes import Usage, cpu_s, measure_usage, memory_bytes
-from benchmarks.measuring.servers import ROOT, EndpointProcess
+from benchmarks.measuring.servers import ROOT, EndpointProcess, free_port
 from benchmarks.measuring.subjects import Workload, command, write_configuration
 from cluster.metrics.monitor import prometheus
 from cluster.session.ray_session import ray_session
-from gpo import events as observing
-from gpo.events import Outcome
+from gpo.events import NullObserver, Observer, Outcome
 from gpo.limits.messages import Pool
 from gpo.models.protocol import Usage as Cost
 
@@ -48,32 +54,86 @@ _POOL = Pool("http://127.0.0.1:8600/v1", "task-model", 64, 64, role="task", budg
 _TASKS, _SEEDS = 50, 5
 _APART_S = 1.0
 _IDLE_S = 30.0
+_RAY_COUNTS, _RAY_VALUE, _RAY_LOOKS_S = 1000, 7.0, 40.0
 _PARTS = ("cluster.cli", "ServeReplica", "TrajectoryActor")
 
 
-def _call_us(num_calls: int) -> float:
-    """Microseconds of the processor that one call tells its observer in."""
-    observer, cost = observing.observer(), Cost(1, prompt_tokens=80, completion_tokens=3, cost_usd=0.001)
+def _call_us(observer: Observer, num_calls: int) -> float:
+    """Microseconds of the processor in which an observer handles the events of one call."""
+    usage, caller = Cost(1, prompt_tokens=80, completion_tokens=3, cost_usd=0.001), "tickets/0"
     began = process_time()
     for _ in range(num_calls):
-        observer.request_queued(_POOL, "tickets/0")
-        observer.request_started(_POOL, "tickets/0", 0.0, is_retry=False)
-        observer.request_ended(_POOL, "tickets/0", Outcome.ANSWERED, 0.05, cost)
+        observer.request_queued(_POOL, caller)
+        observer.request_started(_POOL, caller, 0.01, is_retry=False)
+        observer.request_ended(_POOL, caller, Outcome.ANSWERED, 0.2, usage)
+        observer.cache_lookup("task", caller, is_hit=False)
     return (process_time() - began) / num_calls * 1e6
 
 
 def _measure_calls() -> None:
-    silent = min(_call_us(_CALLS) for _ in range(3))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "node"
-        book = Book(folder, "r", "evaluator")
-        observing.install(Recorder(book, "r"))
-        counted = min(_call_us(_CALLS) for _ in range(3))
-        began = perf_counter()
-        tally(pages(folder))
-        read_ms = (perf_counter() - began) * 1e3
-    print(f"A call: {silent:.1f} µs of the processor without metrics, {counted:.1f} µs with them.")
-    print(f"A book of one process is read in {read_ms:.2f} ms.", flush=True)
+    counts = Counts()
+    silent, counted = (
+        min(_call_us(observer, _CALLS) for _ in range(5)) for observer in (NullObserver(), Recorder(counts, "r"))
+    )
+    print(f"The events of a call: {silent:.1f} µs of the processor without metrics, {counted:.1f} µs with them.")
+    recorder = Recorder(counts, "r")
+    for task in range(_TASKS):
+        for role in ("task", "optimizer", "judge"):
+            recorder.request_queued(replace(_POOL, role=role), f"task-{task}/0")
+    began = perf_counter()
+    size = len(pickle.dumps(counts.snapshot()))
+    took_ms = (perf_counter() - began) * 1e3
+    print(f"A report of {_TASKS} tasks and 3 roles: {size / 1e3:.0f} kB, made in {took_ms:.1f} ms.", flush=True)
+
+
+class _RayCounter:
+    """Counts with Ray's own metrics."""
+
+    def __init__(self) -> None:
+        self._counter = ray.util.metrics.Counter("gpo_counter", "Counted by actors.")
+        self._histogram = ray.util.metrics.Histogram("gpo_histogram", "Counted by actors.", boundaries=[1.0, 10.0])
+
+    def count(self) -> int:
+        for _ in range(_RAY_COUNTS):
+            self._counter.inc()
+            self._histogram.observe(_RAY_VALUE)
+        return os.getpid()
+
+
+def _measure_ray_util() -> None:
+    """What Ray's own metrics export of counts after their processes have ended in different ways."""
+    port = free_port()
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, _metrics_export_port=port)
+    actor_class: Any = ray.remote(num_cpus=0)(_RayCounter)
+    first = actor_class.remote()
+    ray.get(first.count.remote())
+    print(f"An actor counts {_RAY_COUNTS} values of {_RAY_VALUE:g} (default export interval of Ray):")
+    _print_ray_counts(port)
+    print(f"{_RAY_COUNTS} more each by an actor that gets SIGKILL, one that ray.kill ends, and one that terminates:")
+    killed, ended, terminating = others = [actor_class.remote() for _ in range(3)]
+    pids = ray.get([actor.count.remote() for actor in others])
+    os.kill(pids[others.index(killed)], signal.SIGKILL)
+    ray.kill(ended)
+    terminating.__ray_terminate__.remote()
+    _print_ray_counts(port)
+    ray.shutdown()
+
+
+def _print_ray_counts(port: int) -> None:
+    began, before = perf_counter(), ""
+    while (now_s := perf_counter() - began) < _RAY_LOOKS_S:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
+                text = reply.read().decode()
+        except OSError:
+            text = ""
+        names = ("counter", "histogram_count", "histogram_sum")
+        found = {name: re.findall(rf"^ray_gpo_{name}(?:_total)?\{{.*\}} (\S+)$", text, re.MULTILINE) for name in names}
+        now = ", ".join(f"{name} {sum(map(float, values)):,.0f}" for name, values in found.items())
+        if now != before:
+            print(f"  after {now_s:4.1f} s: {now}", flush=True)
+        before = now
+        sleep(0.2)
 
 
 def _run(folder: Path, load: Workload, home: Path) -> tuple[Usage, int]:
@@ -180,7 +240,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=2, help="pairs of runs; 0 leaves them out")
     parser.add_argument("--steps", type=int, default=4, help="of each of the 16 trajectories of each run")
     parser.add_argument("--no-series", action="store_true", help="leave the run with 250 trajectories out")
+    parser.add_argument("--ray-util", action="store_true", help="measure only what Ray's own metrics lose")
     settings = parser.parse_args(arguments)
+    if settings.ray_util:
+        _measure_ray_util()
+        return 0
     _measure_calls()
     _measure_actor()
     folder = Path(tempfile.mkdtemp(prefix="gpo-metrics-benchmark-"))

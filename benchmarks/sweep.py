@@ -33,8 +33,8 @@ from benchmarks.measuring.servers import ROOT, EndpointProcess
 from benchmarks.simulated.domains import DOMAINS, write_tasks
 from cluster.config.loading import validate
 from cluster.config.sweep import SweepSection
+from cluster.sweep.samplers import build_sampler, quiet
 from cluster.sweep.space import Params, Space
-from cluster.sweep.strategies import build_sampler, quiet
 
 TRIALS, PARALLEL, TASKS, SEEDS = 48, 8, 2, (0, 1)
 STEPS, CANDIDATES, VAL = 8, 2, 20

@@ -1,4 +1,4 @@
-"""A search as bytes: msgpack, with the version of its schema, whose it is, and a checksum inside."""
+"""Encodes a search as bytes: msgpack with the schema version, the name of the search and a checksum."""
 
 from __future__ import annotations
 
@@ -17,16 +17,11 @@ from gpo.prompt import Prompt
 from gpo.trajectory import Spending, Trajectory
 
 SCHEMA_VERSION = 5
-"""Raised by one whenever an older program could misread what is written."""
-_UNSEALED = (2, 3)
-"""Versions before there were checksums, which are read as they are. Version 2 knew no partial scores."""
-_NAMELESS = 4
-"""The version that has a checksum and does not say whose it is."""
-_READABLE = (*_UNSEALED, _NAMELESS, SCHEMA_VERSION)
+"""Increased whenever an older program could misread what this one writes."""
 
 
 class DamagedCheckpoint(CheckpointError):
-    """The bytes are not those that were written; an earlier checkpoint may be whole."""
+    """The bytes are not those that were written. An earlier checkpoint may be intact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +30,8 @@ class Checkpoint:
 
     Attributes:
         trajectory: the search itself.
-        test: prompt id → evaluation on the ``test`` split, of the initial and the final prompt. It stands outside the
-            trajectory because it never steers the search.
+        test: prompt id → evaluation on the ``test`` split, of the initial and the final prompt. It is not part of the
+            trajectory, because it never steers the search.
     """
 
     trajectory: Trajectory
@@ -44,7 +39,7 @@ class Checkpoint:
 
     @property
     def spending(self) -> Spending:
-        """What the search cost, its evaluations on ``test`` included."""
+        """What the search cost, including its evaluations on ``test``."""
         return sum((evaluation.spending for evaluation in self.test.values()), start=self.trajectory.spending)
 
     def with_test(self, prompt: Prompt, evaluation: Evaluation) -> Checkpoint:
@@ -57,88 +52,84 @@ def _adapter() -> TypeAdapter[Checkpoint]:
     return TypeAdapter(Checkpoint)
 
 
-def encode(checkpoint: Checkpoint, of: str = "") -> bytes:
-    """The checkpoint as msgpack: maps of plain values, nothing that could run when it is read.
-
-    The checkpoint proper is packed by itself and stands as bytes beside its version and their common checksum, so that
-    every later version can be told from damage before anything in it is understood.
+def encode(checkpoint: Checkpoint, name: str = "") -> bytes:
+    """Encode a checkpoint as msgpack: maps of plain values, so that reading it executes nothing.
 
     Args:
-        of: names the search.
+        name: of the search.
     """
-    content = bytes(msgpack.packb(_adapter().dump_python(checkpoint, mode="python"), use_bin_type=True))
-    checksum = _checksum(SCHEMA_VERSION, of, content)
-    sealed = {"schema": SCHEMA_VERSION, "of": of, "blake2b": checksum, "checkpoint": content}
-    return bytes(msgpack.packb(sealed, use_bin_type=True))
+    return _seal(bytes(msgpack.packb(_adapter().dump_python(checkpoint, mode="python"), use_bin_type=True)), name)
 
 
-def decode(data: bytes, of: str = "") -> Checkpoint:
-    """The checkpoint that ``encode`` wrote; ``decode(encode(c, name), name) == c``.
+def decode(data: bytes, name: str = "") -> Checkpoint:
+    """Decode what ``encode`` wrote; ``decode(encode(c, name), name) == c``.
 
     Args:
-        of: names the search whose it must be; empty where that is all the same.
+        name: the search that the checkpoint must belong to; empty for any.
 
     Raises:
-        DamagedCheckpoint: the bytes are cut short or changed.
-        CheckpointError: they are another search's, or of another schema version.
+        DamagedCheckpoint: the bytes are truncated or changed.
+        CheckpointError: they belong to another search, or have another schema version.
     """
-    version, document = _opened(data)
-    content: Any = document
-    owner = ""
-    if version not in _UNSEALED and version in _READABLE:
-        packed = document.get("checkpoint")
-        content = _unpacked(packed) if isinstance(packed, bytes) else None
-        owner = document.get("of", "")
-    if version not in _READABLE:
-        *earlier, last = map(str, _READABLE)
+    version, owner, content = _open(data)
+    if version != SCHEMA_VERSION:
         raise CheckpointError(
-            f"the checkpoint has schema version {version!r}, this program reads {', '.join(earlier)} and {last}; "
-            "resume with the version that wrote it, or start a new run"
+            f"the checkpoint has schema version {version}, this program reads {SCHEMA_VERSION}; resume with the "
+            "version that wrote it, or start a new run"
         )
-    if of and owner and owner != of:
+    if name and owner and owner != name:
         raise CheckpointError(
-            f"the checkpoint is that of {owner}, not of {of}; restore the file from a copy, or remove it, and the "
-            "trajectory begins anew"
+            f"the checkpoint belongs to {owner}, not to {name}; restore the file from a copy, or remove it to start "
+            "the trajectory again"
         )
     try:
-        return _adapter().validate_python(content)
+        return _adapter().validate_python(_unpack(content))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise DamagedCheckpoint(f"the checkpoint is damaged at {field}: {first['msg']}") from None
 
 
-def require_whole(data: bytes) -> None:
-    """Look at the checksum alone, which takes no time; bytes from before there were any pass.
+def require_intact(data: bytes) -> None:
+    """Verify the checksum alone, which is fast.
 
     Raises:
-        DamagedCheckpoint: it does not fit.
+        DamagedCheckpoint: it does not match.
     """
-    _opened(data)
+    _open(data)
 
 
-def _opened(data: bytes) -> tuple[int, dict[str, Any]]:
-    """The version, and what stands beside it; what is sealed is whole."""
-    document = _unpacked(data)
-    version = document.pop("schema", None) if isinstance(document, dict) else None
+def _seal(content: bytes, name: str, version: int = SCHEMA_VERSION) -> bytes:
+    # The content is packed separately, so that the version and the checksum can be read before the content is
+    # understood, whatever its version.
+    checksum = _checksum(version, name, content)
+    document = {"schema": version, "of": name, "blake2b": checksum, "checkpoint": content}
+    return bytes(msgpack.packb(document, use_bin_type=True))
+
+
+def _open(data: bytes) -> tuple[int, str, bytes]:
+    """The schema version, the name of the search and the content, verified unless another version has another form."""
+    document = _unpack(data)
+    version = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(version, int):
         raise DamagedCheckpoint("the checkpoint is damaged: it names no schema version")
-    content = document.get("checkpoint")
-    if version not in _UNSEALED and isinstance(content, bytes):
-        of = "" if version == _NAMELESS else document.get("of")
-        if not isinstance(of, str) or document.get("blake2b") != _checksum(version, of, content):
+    name, content = document.get("of"), document.get("checkpoint")
+    if isinstance(name, str) and isinstance(content, bytes):
+        if document.get("blake2b") != _checksum(version, name, content):
             raise DamagedCheckpoint("the checkpoint is damaged: its checksum does not match")
-    return version, document
+        return version, name, content
+    if version == SCHEMA_VERSION:
+        raise DamagedCheckpoint("the checkpoint is damaged: a part is missing")
+    return version, "", b""
 
 
-def _unpacked(data: bytes) -> Any:
+def _unpack(data: bytes) -> Any:
     try:
         return msgpack.unpackb(data, raw=False, strict_map_key=True)
     except (ValueError, msgpack.UnpackException) as error:
         raise DamagedCheckpoint(f"the checkpoint is damaged: {error}") from None
 
 
-def _checksum(version: int, of: str, content: bytes) -> bytes:
-    # Over the version as well: no flipped bit makes damage look like the work of another program.
-    head = f"{version}:" if version == _NAMELESS else f"{version}:{len(of)}:{of}:"
-    return blake2b(head.encode() + content, digest_size=16).digest()
+def _checksum(version: int, name: str, content: bytes) -> bytes:
+    # Includes the version, so that no flipped bit makes a damaged checkpoint look like one of another version.
+    return blake2b(f"{version}:{len(name)}:{name}:".encode() + content, digest_size=16).digest()

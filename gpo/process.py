@@ -108,27 +108,6 @@ def _exists(pid: int) -> bool:
     return True
 
 
-# Until actors.lease and cluster.sweep.processes use ProcessIdentity:
-
-
-def process_space() -> str | None:
-    """``ProcessIdentity.space`` of this process."""
-    return _current_space()
-
-
-def process_start(pid: int) -> str | None:
-    """``ProcessIdentity.started`` of a process."""
-    try:
-        return _start_time(pid)
-    except OSError:
-        return None
-
-
-def has_ended(pid: int, start: str) -> bool:
-    """``ProcessIdentity.has_certainly_ended`` of a local process."""
-    return ProcessIdentity("", pid, start, process_space()).has_certainly_ended
-
-
 class PicklesFieldsOnly:
     """A dataclass that is pickled without its cached properties.
 

@@ -1,4 +1,4 @@
-"""The evaluator behind Ray Serve, and the embedded model that it can call.
+"""The evaluator behind Ray Serve, its HTTP interface, and the embedded model that it can call.
 
-``from ray import serve`` would hide this package: always write ``from ray import serve as ray_serve``.
+``from ray import serve`` would shadow this package; always write ``from ray import serve as ray_serve``.
 """

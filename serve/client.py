@@ -1,4 +1,4 @@
-"""The evaluator as its callers see it."""
+"""The client of the evaluator that runs in Ray Serve."""
 
 from __future__ import annotations
 
@@ -22,34 +22,32 @@ from gpo.prompt import Prompt
 log = logging.getLogger(__name__)
 
 _WAITS_S = (0.1, 1.0, 2.0, 4.0, 8.0, 16.0, 16.0)
-"""Before a request is made once more whose replica died. The first goes to one that stands already, if there is one."""
+"""Waits before a request whose replica died is repeated. The first is short: another replica may be running already."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServeEvaluator:
-    """An ``Evaluator`` and ``Answerer`` of one task that asks the Serve deployment.
+    """An ``Evaluator`` and ``Answerer`` of one task that sends requests to the Serve deployment. Pickles.
 
-    A request whose replica dies is made once more, of another: what was answered by then comes from the completion
-    cache. It waits for as long as no replica stands at all. Pickles, and so travels to actors.
-
-    Both methods raise ``OutOfReach`` where a request's replicas die too often.
+    A request whose replica dies is repeated with another replica; the completion cache then has what was answered
+    before. While no replica runs, requests wait. Both methods raise ``OutOfReach`` if too many replicas die.
     """
 
     handle: DeploymentHandle[Any]
     task: str
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrived, (self.handle, self.task)
+        return _unpickled, (self.handle, self.task)
 
     async def evaluate(
         self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
     ) -> Sequence[Evaluation]:
-        """One request per prompt, so that several replicas share the work; never one per model call."""
+        """Send one request per prompt, so that several replicas share the work."""
         rows = await gather(self._evaluate(prompt, split, indices) for prompt in prompts)
         return [evaluation for row in rows for evaluation in row]
 
     async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
-        """One request for all of them."""
+        """Send one request for all examples."""
         return cast(
             "Sequence[Answered]",
             await reply(
@@ -73,32 +71,32 @@ class ServeEvaluator:
 _HANDLES: dict[Any, DeploymentHandle[Any]] = {}
 
 
-def _arrived(handle: DeploymentHandle[Any], task: str) -> ServeEvaluator:
-    """With the handle that this process has of the deployment: each brings a router along, which outlives it."""
+def _unpickled(handle: DeploymentHandle[Any], task: str) -> ServeEvaluator:
+    # Each handle starts a router, which outlives the handle, so a process uses one handle per deployment.
     return ServeEvaluator(_HANDLES.setdefault(handle.deployment_id, handle), task)
 
 
 async def reply(ask: Callable[[], Any]) -> Any:
-    """What a replica of the evaluator replies; asked once more of another where one dies.
+    """The reply of a replica; if the replica dies, another one is asked.
 
     Args:
-        ask: makes the request, by the deployment's handle; the replica is told if nobody waits for it any more.
+        ask: sends the request through the deployment's handle. Cancelling this coroutine cancels the request.
 
     Raises:
         OutOfReach: too many replicas died.
-        RayTaskError: what the evaluator raised, which is its cause.
+        RayTaskError: the evaluator raised an error, which is the cause.
     """
     waits_s = iter(_WAITS_S)
     while True:
         try:
             return await _one_reply(ask)
         except RayTaskError:
-            raise  # the replica is well: this is what the evaluator raised
+            raise  # from the evaluator, in a replica that lives
         except (RayError, RayServeException) as lost:
             wait_s = next(waits_s, None)
             if wait_s is None:
-                said = (str(lost).strip() or type(lost).__name__).splitlines()[0]
-                raise OutOfReach(Part.EVALUATOR, f"{len(_WAITS_S) + 1} requests were lost; {said}") from None
+                reason = (str(lost).strip() or type(lost).__name__).splitlines()[0]
+                raise OutOfReach(Part.EVALUATOR, f"{len(_WAITS_S) + 1} requests were lost; {reason}") from None
             log.warning("a replica of the evaluator was lost; asking again in %g s: %s", wait_s, lost)
         await asyncio.sleep(wait_s)
 
@@ -108,6 +106,6 @@ async def _one_reply(ask: Callable[[], Any]) -> Any:
     try:
         return await response
     except asyncio.CancelledError:
-        # Awaiting alone does not tell the replica, which would go on and pay for an answer nobody waits for.
+        # Without this, the replica would continue, and pay for an answer that nobody needs.
         response.cancel()
         raise

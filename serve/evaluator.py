@@ -1,4 +1,4 @@
-"""The evaluator as a Ray Serve deployment: one request scores prompts, and the calls fan out inside the replica."""
+"""The evaluator as a Ray Serve deployment: one request scores prompts, and the replica makes the model calls."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ from gpo.limits.work_limiter import WorkLimiter
 from gpo.prompt import Prompt
 
 MAX_ONGOING_REQUESTS = 10_000
-"""Requests that a replica takes on at once. They wait inside for the model's own bound on concurrency, so that one
-trajectory's calls fill the gaps that another leaves."""
-
+"""Requests that a replica accepts at once. They wait inside for the model's limits, so that one trajectory's calls fill
+the gaps that another one leaves."""
 
 HEALTH_CHECK_S = 2.0
-"""How soon a replica is missed that died; Serve's own 10 s would be most of the time until another stands."""
+"""How soon a dead replica is noticed. Serve's default of 10 s would be most of the time that replacing it takes."""
 
 
 class UnknownTask(LookupError):
-    """The evaluator holds no task of this name."""
+    """The evaluator has no task with this name."""
 
 
 class EvaluatorReplica:
-    """Scores prompts on any of the tasks it holds.
+    """Scores prompts on any of its tasks.
 
     Args:
-        evaluators: one per task; they share their models, and with each one connection pool and bound on concurrency.
-        examples_at_once: that it works on; more than its share of any endpoint's places.
-        recording: called at the start of the process, to count what happens in it.
+        evaluators: one per task; they share models, and so connections and limits.
+        examples_at_once: bound on the examples in work; larger than the replica's share of any endpoint's slots.
+        recording: called when the process starts, to record its events.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class EvaluatorReplica:
         if recording is not None:
             recording()
         self._evaluators = {evaluator.task.name: evaluator for evaluator in evaluators}
-        self._room = WorkLimiter(examples_at_once)
+        self._work_limiter = WorkLimiter(examples_at_once)
 
     async def evaluate(
         self,
@@ -52,20 +51,19 @@ class EvaluatorReplica:
         prompts: Sequence[Prompt],
         split: Split,
         indices: Sequence[int] | None = None,
-        asked_by: str = "",
+        caller: str = "",
         step: int | None = None,
     ) -> Sequence[Evaluation]:
         """One evaluation per prompt, in order; see ``gpo.evaluation.evaluator.Evaluator``.
 
         Args:
-            asked_by: who is served in turn with others.
-            step: for which it is asked, for the log.
+            caller: the trajectory that asks; callers take turns.
+            step: the caller's step, for the log.
         """
-        current_caller.set(asked_by)  # each request is a task of its own
-        log_about(task=task, trajectory=asked_by or None, step=step)
+        self._begin(task, caller, step)
         evaluator = self._evaluator(task)
         num_examples = len(evaluator.task.examples[split] if indices is None else indices)
-        async with self._room.entered(len(prompts) * num_examples):
+        async with self._work_limiter.entered(len(prompts) * num_examples):
             return await evaluator.evaluate(prompts, split, indices)
 
     async def answer(
@@ -74,12 +72,11 @@ class EvaluatorReplica:
         prompt: Prompt,
         split: Split,
         indices: Sequence[int],
-        asked_by: str = "",
+        caller: str = "",
         step: int | None = None,
     ) -> Sequence[Answered]:
         """One answer per index, in order; see ``gpo.evaluation.evaluator.Answerer``."""
-        current_caller.set(asked_by)
-        log_about(task=task, trajectory=asked_by or None, step=step)
+        self._begin(task, caller, step)
         return await self._evaluator(task).answer(prompt, split, indices)
 
     async def sizes(self) -> dict[str, dict[Split, int]]:
@@ -89,6 +86,11 @@ class EvaluatorReplica:
             for name, evaluator in self._evaluators.items()
         }
 
+    def _begin(self, task: str, caller: str, step: int | None) -> None:
+        # Serve runs each request as an asyncio task with its own context.
+        current_caller.set(caller)
+        log_about(task=task, trajectory=caller or None, step=step)
+
     def _evaluator(self, task: str) -> LocalEvaluator:
         try:
             return self._evaluators[task]
@@ -96,7 +98,7 @@ class EvaluatorReplica:
             raise UnknownTask(task, sorted(self._evaluators)) from None
 
 
-# `Any`: Serve's decorators erase the class's type; `serve.client` gives it back.
+# `Any`: Serve's decorators erase the class's type; `serve.client` restores it.
 Evaluator: Any = ray_serve.deployment(EvaluatorReplica, name="evaluator", max_ongoing_requests=MAX_ONGOING_REQUESTS)
 
 
@@ -109,15 +111,15 @@ def evaluator_app(
     drain_s: float,
     recording: Callable[[], object] | None = None,
 ) -> ray_serve.Application:
-    """The application to hand to ``ray_serve.run``.
+    """The application for ``ray_serve.run``.
 
     Args:
-        evaluators: one per task, over one model.
-        replicas: how many processes score side by side.
-        examples_at_once: that each works on.
-        cpus: what Ray reserves for each.
-        drain_s: seconds that a replica has to finish its requests when it is told to stop.
-        recording: called at the start of each process.
+        evaluators: one per task.
+        replicas: number of processes.
+        examples_at_once: bound on the examples in work, per process.
+        cpus: CPUs that Ray reserves, per process.
+        drain_s: seconds that a replica has to finish its requests when it stops.
+        recording: called when each process starts.
     """
     deployment = Evaluator.options(
         num_replicas=replicas,

@@ -140,7 +140,7 @@ def new_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 def stopped_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A folder in an object store that does not answer; the client gives up at once."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr("actors.folder.PATIENCE_S", 0.0)
+    monkeypatch.setattr("actors.folder.RETRY_S", 0.0)
     with socket.socket() as taken:  # bound but not listening: it refuses connections
         taken.bind(("127.0.0.1", 0))
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

@@ -1,1 +1,24 @@
-"""Prometheus metrics of runs: what there is, how processes keep count, and the exporter that tells a scraper."""
+"""Prometheus metrics of runs: the catalogue, the counts of each process, and the exporter that answers scrapes.
+
+How a number gets to Prometheus:
+
+1. In each process that calls models, a ``Recorder`` counts in memory (``recorder``).
+2. Twice a second the process reports its cumulative counts to the limiter, which keeps the newest report of each
+   process (``reports.ReportStore``).
+3. The driver of the run fetches the reports once a second and keeps them until the run ends (``reports.RunTotals``).
+4. The driver adds what it counts itself, from the updates of its trajectories, and hands the sum to the exporter
+   (``exporter``), which answers scrapes. The exporter runs in the driver, or, on a shared cluster, in one actor on the
+   head node.
+
+Counts are cumulative, so a newer report replaces an older one, and nothing that dies on the way takes counts along: a
+limiter that restarts learns them again from the processes, an exporter that restarts from the drivers. What holds:
+
+- Counters never fall while the driver lives.
+- If no process is killed, counters equal the endpoint's own log at the end of the run.
+- A process that is killed takes along what it had not reported yet (half a second), and the requests that it had under
+  way: they are in no counter.
+
+Why not ``ray.util.metrics``? Ray drops the series of a process once it has ended, so a killed process takes all its
+counts along, a process that lives for less than the export interval may never be seen, and counters fall. Run
+``python -m benchmarks.metrics --ray-util`` to measure it.
+"""

@@ -1,8 +1,8 @@
-"""Every metric that a run exports: name, type, help and labels. Nothing else may be exported, plotted or alerted on.
+"""Every metric that a run exports: name, type, help and labels. Only these may be exported, plotted or alerted on.
 
-Names follow Prometheus: ``gpo_``, a base unit (seconds, ratio in [0, 1], words, usd), ``_total`` on counters. Labels
-are bounded by the configuration: never a prompt, an answer or an error's text. Counters count this sitting of a run;
-gauges state what is so, earlier sittings included.
+Names follow Prometheus: ``gpo_``, a base unit (seconds, ratio in [0, 1], words, usd), ``_total`` on counters. The
+configuration bounds the labels: they never hold a prompt, an answer or the text of an error. Counters start at 0 in
+each attempt of a run; gauges include what earlier attempts did.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Metric:
 
     Attributes:
         labels: names, in the order in which values are given.
-        values: of the last label, where they are known beforehand: each is exported from the start, at 0, so that the
-            first increment is an increase.
-        buckets: upper bounds of a histogram's, rising, without infinity.
+        values: all values of the last label, if they are known in advance. Each is exported from the start, at 0, so
+            that Prometheus sees the first increment as an increase.
+        buckets: upper bounds of the buckets of a histogram, rising, without infinity.
     """
 
     name: str
@@ -47,9 +47,11 @@ class Metric:
             return tuple(f"{self.name}_{part}" for part in ("bucket", "sum", "count"))
         return (self.name,)
 
+    @property
+    def width(self) -> int:
+        """How many numbers one of its series has; see ``actors.metrics.counts``."""
+        return len(self.buckets) + 2 if self.buckets else 1
 
-LOST = "lost"
-"""How a request ended whose process died while it was under way. Whether the endpoint answered, nobody knows."""
 
 _LATENCIES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0)
 _WAITS_S = (0.01, 0.1, 1.0, 5.0, 20.0, 60.0, 300.0)
@@ -60,48 +62,50 @@ _MODEL = ("run", "task", "role", "model")
 _TASK = ("run", "task")
 _TRAJECTORY = ("run", "task", "seed")
 
-# Calls to models: told by every process that calls them.
+# Calls to models: counted by every process that calls them.
 
 REQUESTS = Metric(
-    "gpo_model_requests_total", Kind.COUNTER, "HTTP requests to a model, retries included, by how they ended.",
-    (*_MODEL, "outcome"), (*map(str, Outcome), LOST),
+    "gpo_model_requests_total", Kind.COUNTER, "HTTP requests to a model, including retries, by outcome.",
+    (*_MODEL, "outcome"), tuple(map(str, Outcome)),
 )  # fmt: skip
-RETRIES = Metric("gpo_model_retries_total", Kind.COUNTER, "Requests that repeat one which failed.", _MODEL)
+RETRIES = Metric("gpo_model_retries_total", Kind.COUNTER, "Requests that repeat a failed request.", _MODEL)
 FAILURES = Metric(
-    "gpo_model_failures_total", Kind.COUNTER, "Calls given up, after their retries or at a final no.",
+    "gpo_model_failures_total", Kind.COUNTER,
+    "Calls given up: after the last retry (unavailable), or at once (refused).",
     (*_MODEL, "reason"), ("unavailable", "refused"),
 )  # fmt: skip
 TOKENS = Metric(
-    "gpo_model_tokens_total", Kind.COUNTER, "Tokens of answered requests, as the endpoint counts them.",
+    "gpo_model_tokens_total", Kind.COUNTER, "Tokens of answered requests, as reported by the endpoint.",
     (*_MODEL, "kind"), ("prompt", "completion"),
 )  # fmt: skip
 FLAWS = Metric(
     "gpo_model_flawed_replies_total", Kind.COUNTER,
-    "Answered requests whose reply had no text, was cut off, or came without the number of its tokens.",
+    "Answered requests whose reply had no text, was cut off, or came without token counts.",
     (*_MODEL, "flaw"), ("empty", "truncated", "unmetered"),
 )  # fmt: skip
-COST = Metric("gpo_model_cost_usd_total", Kind.COUNTER, "Dollars, by the prices in the configuration.", _MODEL)
+COST = Metric("gpo_model_cost_usd_total", Kind.COUNTER, "Cost in dollars, by the prices in the configuration.", _MODEL)
 DURATION = Metric(
-    "gpo_model_request_duration_seconds", Kind.HISTOGRAM, "From sending a request to its answer; answered ones only.",
+    "gpo_model_request_duration_seconds", Kind.HISTOGRAM,
+    "Time from sending a request to its answer; answered requests only.",
     ("run", "role", "model"), buckets=_LATENCIES_S,
 )  # fmt: skip
 WAIT = Metric(
-    "gpo_limiter_wait_seconds", Kind.HISTOGRAM, "What a request waited for its turn: limits, rates, pauses.",
+    "gpo_limiter_wait_seconds", Kind.HISTOGRAM, "Time that a request waited for a permit: limits, rates, pauses.",
     ("run", "role", "model"), buckets=_WAITS_S,
 )  # fmt: skip
-IN_FLIGHT = Metric("gpo_model_requests_in_flight", Kind.GAUGE, "Requests under way.", _MODEL)
-WAITING = Metric("gpo_model_requests_waiting", Kind.GAUGE, "Requests that wait for their turn.", _MODEL)
+IN_FLIGHT = Metric("gpo_model_requests_in_flight", Kind.GAUGE, "Requests sent and not yet answered.", _MODEL)
+WAITING = Metric("gpo_model_requests_waiting", Kind.GAUGE, "Requests that wait for a permit.", _MODEL)
 CACHE = Metric(
-    "gpo_cache_lookups_total", Kind.COUNTER, "Repeatable calls, by whether a completion was there or had to be made.",
+    "gpo_cache_lookups_total", Kind.COUNTER, "Repeatable calls, by whether the cache had the completion.",
     ("run", "task", "role", "result"), ("hit", "miss"),
 )  # fmt: skip
 CHECKPOINTS = Metric("gpo_checkpoints_total", Kind.COUNTER, "Checkpoints written.", _TASK)
 
-# The searches: told by the driver, from the checkpoints that its actors send.
+# The trajectories: counted by the driver, from the checkpoints in their updates.
 
-STEPS = Metric("gpo_steps_total", Kind.COUNTER, "Steps taken in this sitting.", _TRAJECTORY)
-STEPS_DONE = Metric("gpo_trajectory_steps", Kind.GAUGE, "Steps taken in all sittings.", _TRAJECTORY)
-STEPS_PLANNED = Metric("gpo_trajectory_steps_planned", Kind.GAUGE, "Steps of the whole search.", _TRAJECTORY)
+STEPS = Metric("gpo_steps_total", Kind.COUNTER, "Steps taken in this attempt of the run.", _TRAJECTORY)
+STEPS_DONE = Metric("gpo_trajectory_steps", Kind.GAUGE, "Steps taken in all attempts of the run.", _TRAJECTORY)
+STEPS_PLANNED = Metric("gpo_trajectory_steps_planned", Kind.GAUGE, "Steps of the whole trajectory.", _TRAJECTORY)
 STALE_STEPS = Metric(
     "gpo_trajectory_steps_since_improvement", Kind.GAUGE, "Steps since the best prompt was found.", _TRAJECTORY
 )
@@ -110,49 +114,50 @@ SCORE = Metric(
     (*_TRAJECTORY, "prompt"),
 )  # fmt: skip
 TEST_SCORE = Metric(
-    "gpo_trajectory_test_score_ratio", Kind.GAUGE, "Mean score on test of the initial and the best prompt, at the end.",
+    "gpo_trajectory_test_score_ratio", Kind.GAUGE,
+    "Mean score on test of the initial and the best prompt; known at the end.",
     (*_TRAJECTORY, "prompt"),
 )  # fmt: skip
 STEP_SIZE = Metric(
-    "gpo_trajectory_step_size_words", Kind.GAUGE, "Words that may change, in the last step; none is no bound.",
+    "gpo_trajectory_step_size_words", Kind.GAUGE, "Words that the last step allowed to change; absent if unbounded.",
     _TRAJECTORY,
 )  # fmt: skip
 CANDIDATE_SCORE = Metric(
-    "gpo_candidate_score_ratio", Kind.HISTOGRAM, "Mean scores on val of the candidates.", _TASK, buckets=_RATIOS
+    "gpo_candidate_score_ratio", Kind.HISTOGRAM, "Mean scores of candidates on val.", _TASK, buckets=_RATIOS
 )
 EDIT_DISTANCE = Metric(
-    "gpo_candidate_edit_distance_words", Kind.HISTOGRAM, "Words by which candidates differ from the prompt before.",
+    "gpo_candidate_edit_distance_words", Kind.HISTOGRAM, "Words by which candidates differ from the current prompt.",
     _TASK, buckets=_WORDS,
 )  # fmt: skip
 SAMPLES = Metric(
-    "gpo_samples_total", Kind.COUNTER, "Replies bought for new prompts, by what became of them.", (*_TASK, "fate"),
+    "gpo_samples_total", Kind.COUNTER, "Replies with new prompts, by what became of them.", (*_TASK, "fate"),
     ("scored", "dropped", "malformed", "rejected", "repeated", "failed"),
 )  # fmt: skip
 EXAMPLES = Metric(
-    "gpo_examples_total", Kind.COUNTER, "Examples on which candidates were to be scored.", (*_TASK, "outcome"),
+    "gpo_examples_total", Kind.COUNTER,
+    "Examples on which candidates were evaluated, by whether a score came of it.", (*_TASK, "outcome"),
     ("scored", "unscored"),
 )  # fmt: skip
 
 # The run.
 
-RUN_ACTIVE = Metric("gpo_run_active", Kind.GAUGE, "1 while the run works, 0 once it is over.", ("run",))
+RUN_ACTIVE = Metric("gpo_run_active", Kind.GAUGE, "1 while the run works, 0 once it has ended.", ("run",))
 RUN_STARTED = Metric(
-    "gpo_run_start_timestamp_seconds", Kind.GAUGE, "When this sitting began, since 1970.", ("run",)
+    "gpo_run_start_timestamp_seconds", Kind.GAUGE, "Unix time at which this attempt of the run started.", ("run",)
 )  # fmt: skip
 RUN_PROGRESS = Metric(
-    "gpo_run_progress_timestamp_seconds", Kind.GAUGE, "When a trajectory last had news, since 1970.", ("run",)
+    "gpo_run_progress_timestamp_seconds", Kind.GAUGE, "Unix time of the last update of a trajectory.", ("run",)
 )
 TRAJECTORIES = Metric(
-    "gpo_trajectories", Kind.GAUGE, "Trajectories by what they are at.", ("run", "phase"),
+    "gpo_trajectories", Kind.GAUGE, "Trajectories by phase.", ("run", "phase"),
     (*map(str, Phase), "failed"),
 )  # fmt: skip
-BUDGET_LEFT = Metric(
-    "gpo_budget_left_ratio", Kind.GAUGE, "What is left of a bound of the budget, as a share of it.", ("run", "budget")
-)
-ACTORS = Metric("gpo_actors", Kind.GAUGE, "Processes of the run that are alive.", ("run", "actor"))
+BUDGET_LEFT = Metric("gpo_budget_left_ratio", Kind.GAUGE, "Share of a budget that is left.", ("run", "budget"))
+ACTORS = Metric("gpo_actors", Kind.GAUGE, "Live processes of the run.", ("run", "actor"))
 ACTOR_DEATHS = Metric(
-    "gpo_actor_deaths_total", Kind.COUNTER, "Processes of the run that died; each is started anew.", ("run", "actor")
-)
+    "gpo_actor_deaths_total", Kind.COUNTER,
+    "Processes of the run that died unexpectedly; each is restarted.", ("run", "actor")
+)  # fmt: skip
 
 # Sweeps.
 
@@ -169,5 +174,5 @@ CATALOGUE: dict[str, Metric] = {
 
 
 def exposed_names() -> frozenset[str]:
-    """Every name of a series that a query may ask for."""
+    """The names of all series that a query may use."""
     return frozenset(name for metric in CATALOGUE.values() for name in metric.exposed)

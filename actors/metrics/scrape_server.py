@@ -1,4 +1,4 @@
-"""Answers scrapes over HTTP, in threads beside whatever else its process does."""
+"""An HTTP server that answers scrapes in threads."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from actors.metrics.elsewhere import SilentNodeError
-
 log = logging.getLogger(__name__)
 
 _SILENCE_S = 10.0
-"""So long a connection may say nothing, or take nothing, before it is closed."""
+"""How long a connection may neither send nor take anything before it is closed."""
 _CONNECTIONS = 32
-"""At once, with a thread each; more are closed."""
+"""Connections at once, each with a thread; further connections are closed."""
 
 
 class ScrapeServer:
@@ -30,9 +28,9 @@ class ScrapeServer:
         port: 0 takes a free one.
 
     Attributes:
-        port: at which it listens.
+        port: the port that it listens at.
         begun: the number of scrapes so far.
-        answered: the number of the last one whose answer is out.
+        answered: the number of the last scrape whose answer was sent.
 
     Raises:
         OSError: the address cannot be listened at.
@@ -49,26 +47,25 @@ class ScrapeServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
     def _answer(self, environ: Any, start_response: Any) -> Iterator[bytes]:
-        # Others may look at the port as well, and would end a run's waiting for its last scrape.
+        # Other clients may ask for other paths; they must not end the wait of a run for its last scrape.
         is_scrape = environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"] == "/metrics"
         with self._lock:
             self.begun += is_scrape
             number = self.begun
         try:
             answer: Iterable[bytes] = self._app(environ, start_response)
-        except Exception as error:  # a scrape is no reason for a traceback where people look
-            if not isinstance(error, SilentNodeError):
-                log.warning("a scrape failed: %s: %s", type(error).__name__, str(error).partition("\n")[0])
+        except Exception as error:  # no traceback in the output of the run
+            log.warning("a scrape failed: %s: %s", type(error).__name__, str(error).partition("\n")[0])
             start_response("503 Service Unavailable", [("Content-Type", "text/plain")])
-            yield str(error).encode() if isinstance(error, SilentNodeError) else b"the counts cannot be read now"
+            yield b"the counts cannot be read now"
             return
-        # Counted once the answer is out: who waits for a scrape may end us then.
+        # Counted once the answer is sent: a driver that waits for the scrape may then end this process.
         yield from answer
         with self._lock:
             self.answered = max(self.answered, number if is_scrape else 0)
@@ -83,7 +80,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__(*arguments)
 
     def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # HTTP's own asks for this machine's name, which can take seconds
+        TCPServer.server_bind(self)  # HTTPServer looks up the name of this machine, which can take seconds
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
 
@@ -100,7 +97,7 @@ class _Server(ThreadingMixIn, WSGIServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # Whoever connects and goes, or says nothing, is no news; the base class prints a traceback.
+        # Clients that disconnect or send nothing are normal; the base class prints a traceback.
         log.debug("a connection to the exporter broke", exc_info=True)
 
 
@@ -112,12 +109,12 @@ class _Handler(WSGIRequestHandler):
     timeout = _SILENCE_S
 
     def get_stderr(self) -> Any:
-        return StringIO()  # for the traceback of an answer that nobody takes
+        return StringIO()  # swallows the traceback when the client does not read the answer
 
     def log_message(self, *_: object) -> None: ...
 
 
 def _is_ipv6(host: str, port: int) -> bool:
-    """Whether there is no other way to the host; others expect to find ``localhost`` at 127.0.0.1."""
+    """Whether the host has only IPv6 addresses; clients expect ``localhost`` at 127.0.0.1."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     return socket.AF_INET not in {family for family, *_ in found}

@@ -25,7 +25,7 @@ PROGRAMS = {
     "TrajectoryActor": Part.ACTOR,
     "ServeReplica": Part.REPLICA,
     "ServeController": Part.CONTROLLER,
-    "LocalLimiter": Part.LIMITER,
+    "SharedLimiter": Part.LIMITER,
     "EmbeddedModelServer": Part.MODEL,
     "cluster.cli": Part.DRIVER,
 }

@@ -13,9 +13,9 @@ from gpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from cluster.config import RunConfig
-    from cluster.submitting.jobs import Jobs, Order
+    from cluster.submitting.jobs import Jobs, JobSpec
     from cluster.submitting.package import Package
-    from cluster.sweep.loading import SweepConfig
+    from cluster.sweep.config import SweepConfig
 
 
 def submit(
@@ -92,7 +92,7 @@ def submit(
         require_run_id(run_id)
 
     from cluster.runs.run_folder import new_run_id
-    from cluster.submitting.jobs import Jobs, Order, require_reachable
+    from cluster.submitting.jobs import Jobs, JobSpec, require_reachable
     from cluster.submitting.keys import require_no_key_files
     from cluster.submitting.package import package, require_outputs_outside
 
@@ -107,14 +107,14 @@ def submit(
         require_no_key_files(config, folder)
     command = "sweep" if sweep else "run"
     if kubernetes or apply:
-        order = Order(command, "", overrides or [], run_id, run_dir)
-        return _as_ray_job(config_path, config, swept, order, image, namespace, apply=apply)
+        spec = JobSpec(command, "", overrides or [], run_id, run_dir)
+        return _as_ray_job(config_path, config, swept, spec, image, namespace, apply=apply)
     shipped = package(root, config_path, swept.together, swept.section) if swept else package(root, config_path, config)
     for outside in shipped.outside:
         say(f"{outside} is outside this folder and is not shipped; every node must have it")
     jobs = Jobs(address)
-    order = Order(command, path.relative_to(root).as_posix(), overrides or [], run_id, run_dir)
-    job_id = _start_job(jobs, order, shipped)
+    spec = JobSpec(command, path.relative_to(root).as_posix(), overrides or [], run_id, run_dir)
+    job_id = _start_job(jobs, spec, shipped)
     if not (follow or wait):
         say(f"Show its status with: gpo submit --status {run_id} --address {jobs.address}")
         return OK
@@ -128,7 +128,7 @@ def _checked(config_path: Path, overrides: list[str], sweep: bool) -> tuple[RunC
 
     raw = read_overridden(config_path, overrides)
     if sweep:
-        from cluster.sweep.loading import load_sweep
+        from cluster.sweep.config import load_sweep
 
         swept = load_sweep(config_path, overrides)
         return swept.base, swept
@@ -143,13 +143,13 @@ def _as_ray_job(
     config_path: Path,
     config: RunConfig,
     sweep: SweepConfig | None,
-    order: Order,
+    spec: JobSpec,
     image: str | None,
     namespace: str,
     *,
     apply: bool,
 ) -> int:
-    from cluster.submitting.kubectl import apply as kubectl_apply
+    from cluster.submitting.kubernetes import apply as kubectl_apply
     from cluster.submitting.kubernetes import manifest
 
     if config.cache.kind == "sqlite" and config.cache.path is None:
@@ -158,7 +158,7 @@ def _as_ray_job(
             "for calls that no checkpoint covers. With a Redis in the cluster: --set cache.kind=redis (see "
             "k8s/README.md)."
         )
-    objects = manifest(config_path, config, sweep, order, image=image, namespace=namespace)
+    objects = manifest(config_path, config, sweep, spec, image=image, namespace=namespace)
     if apply:
         kubectl_apply(objects)
     else:
@@ -166,14 +166,14 @@ def _as_ray_job(
     return OK
 
 
-def _start_job(jobs: Jobs, order: Order, shipped: Package) -> str:
+def _start_job(jobs: Jobs, spec: JobSpec, shipped: Package) -> str:
     """Start a job, unless one is still working on the run; its ID."""
-    earlier = jobs.attempts(order.run_id)
+    earlier = jobs.attempts(spec.run_id)
     if earlier and not earlier[-1].status.is_terminal():
         job_id = str(earlier[-1].submission_id)
         say(f"Job {job_id} is already working on this run")
         return job_id
-    job_id = jobs.submit(order, shipped)
+    job_id = jobs.submit(spec, shipped)
     resuming = " to resume the run" if earlier else ""
     say(f"Submitted job {job_id}{resuming}: {len(shipped.names)} files, {shipped.num_bytes / 1e6:.1f} MB")
     return job_id

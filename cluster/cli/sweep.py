@@ -34,8 +34,8 @@ def sweep(
     **report.html** and a folder per trial. Ctrl-C stops cleanly; **--resume** continues from the checkpoints.
     """
     from cluster.session.ray_environment import prepare_environment, resolve_address
-    from cluster.sweep.loading import load_sweep
-    from cluster.sweep.strategies import quiet, require_packages
+    from cluster.sweep.config import load_sweep
+    from cluster.sweep.samplers import quiet, require_packages
 
     config = load_sweep(config_path, overrides or [])
     require_packages(config.section)

@@ -1,4 +1,4 @@
-"""What a comparison of methods has come to."""
+"""The result of a comparison of methods."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class MethodRun:
 
     @property
     def num_prompts(self) -> int:
-        """Prompts tried, the initial ones included."""
+        """Prompts tried, including the initial ones."""
         return sum(len(checkpoint.trajectory.history) for checkpoint in self.record.checkpoints.values())
 
     @property
     def total(self) -> Usage:
-        """What all its models cost."""
+        """Usage of all its models."""
         return sum(self.record.usage_by_role().values(), start=Usage())
 
     @property
@@ -47,12 +47,12 @@ class Comparison:
 
     @property
     def status(self) -> str:
-        """``completed`` where every method is; else the status of the first that is not."""
+        """``completed`` if every method is; else the status of the first that is not."""
         return next((run.record.status for run in self.methods if run.record.status != "completed"), "completed")
 
     @property
     def families(self) -> tuple[Family, ...]:
-        """What is averaged; the last one is all tasks."""
+        """The families of tasks; the last one is all tasks."""
         return families_of(self.tasks)
 
 
@@ -68,7 +68,6 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
 
 def _method(comparison: Comparison, run: MethodRun) -> dict[str, Any]:
     ends = run.record.checkpoints
-
     *groups, everything = comparison.families
     return {
         "name": run.name,

@@ -1,4 +1,4 @@
-"""The table of a comparison, for the terminal and as a file."""
+"""The tables of a comparison, for the terminal and as files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from gpo.errors import StorageError
 
 _FILES = {"comparison.md": "table", "comparison.json": "figures"}
 _NAME_WIDTH = 24
-"""Of the first column, at most, when columns are divided among tables."""
+"""Most characters of the first column, where columns are divided among tables."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """A heading and rows of as many cells; the last ``num_averages`` rows stand apart."""
+    """A heading, and rows with as many cells; the last ``num_averages`` rows are set apart."""
 
     heading: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -39,7 +39,7 @@ class _Grid:
         return _Grid(chosen(self.heading), tuple(map(chosen, self.rows)), self.num_averages)
 
     def within(self, width: int) -> list[_Grid]:
-        """The columns divided among grids of at most this width, each with the first column."""
+        """The columns divided among grids of at most this width; each repeats the first column."""
         groups: list[list[int]] = []
         free = 0
         for column in range(1, len(self.heading)):
@@ -53,7 +53,7 @@ class _Grid:
 
 
 def comparison_tables(comparison: Comparison, width: int) -> list[Table]:
-    """For a terminal of this width: methods in all, and task by task."""
+    """Tables for a terminal of this width: one of the methods, and where there are several tasks, others by task."""
     tables = [_table(f"{comparison.run_id}: {comparison.status}", _overview(comparison))]
     if len(comparison.tasks) > 1:
         tables += [_table("Task by task, on test", grid) for grid in _by_task(comparison).within(width)]
@@ -61,14 +61,14 @@ def comparison_tables(comparison: Comparison, width: int) -> list[Table]:
 
 
 def comparison_markdown(comparison: Comparison) -> str:
-    """The content of ``comparison.md``. No cell holds a text of a model or a data file."""
+    """The content of ``comparison.md``. No cell holds text from a model or a data file."""
     return (
         "\n\n".join(
             (
                 f"# {comparison.run_id}: {comparison.status}",
-                f"Scores are percentages: means over tasks, then over seeds ({_num_seeds(comparison)}, where not said "
-                "otherwise), with the standard error over seeds behind ±; `initial` is on `test`. Only `val` chose; "
-                "`test` was scored for initial and best prompts.",
+                f"Scores are percentages: means over tasks, then over seeds ({_num_seeds(comparison)} unless stated "
+                "otherwise), ± standard error over seeds; `initial` is on `test`. Only scores on `val` select prompts; "
+                "`test` is scored for initial and best prompts only.",
                 _markdown(_overview(comparison)),
                 f"Best prompts on `test`, task by task; “{ALL}” and families are means over tasks.",
                 _markdown(_by_task(comparison)),
@@ -79,7 +79,7 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 
 def save_comparison(comparison: Comparison, folder: Folder) -> list[str]:
-    """Write the table and its figures; their paths, each with what it holds.
+    """Write the tables and their data; returns a line for each file.
 
     Raises:
         StorageError: a file could not be written.
@@ -109,7 +109,7 @@ def _shown(known: Spread | None, num_seeds: int) -> str:
 
 
 def _overview(comparison: Comparison) -> _Grid:
-    """One row per method, best on ``test`` first."""
+    """One row per method, the best on ``test`` first."""
     columns: dict[str, Callable[[MethodRun], str]] = {
         "Method": _name,
         "val": lambda run: _score(comparison, run, "best", "val"),
@@ -160,7 +160,7 @@ def _short(count: int) -> str:
 
 
 def _by_task(comparison: Comparison) -> _Grid:
-    """``test`` of the best prompts, one row per task and, where there are several, family; one column per method."""
+    """``test`` scores of the best prompts: a row for each task and family, a column for each method."""
     families = comparison.families if len(comparison.tasks) > 1 else ()
     rows = [
         (

@@ -1,4 +1,4 @@
-"""What a user can set, as frozen pydantic models; one file per section of the YAML."""
+"""The configuration as frozen pydantic models, one per section of the YAML file."""
 
 from __future__ import annotations
 

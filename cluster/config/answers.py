@@ -41,7 +41,7 @@ def _function(name: str) -> str:
     _refuse_file(name)
     if not re.fullmatch(_FUNCTION, name):
         raise PydanticCustomError(
-            "function", "{value} names no function; write it as module:function", {"value": _quoted(name)}
+            "function", "{value} is not a function; write it as module:function", {"value": _quoted(name)}
         )
     return name
 
@@ -51,7 +51,7 @@ def _refuse_file(name: str) -> None:
     if module.endswith(".py"):
         raise PydanticCustomError(
             "function",
-            "{value} names a file; write its module without .py, as module:function, and its folder as answer.folder",
+            "{value} is a file; write module:function without .py, and the file's folder as answer.folder",
             {"value": _quoted(name)},
         )
 
@@ -61,7 +61,7 @@ def _parser(name: str) -> str:
     if name not in PARSERS and not re.fullmatch(_FUNCTION, name):
         raise PydanticCustomError(
             "parser",
-            "{value} is no parser; choose default, paper, or a function as module:function",
+            "{value} is not a parser; choose default, paper, or a function as module:function",
             {"value": _quoted(name)},
         )
     return name
@@ -71,35 +71,36 @@ class AnswerConfig(Section):
     """How answers are asked for and judged."""
 
     kind: Literal["choice", "boolean", "number", "exact", "label", "text", "custom", "judge"] | None = None
-    """``choice``: an option such as (B). ``boolean``: yes or no, true or false. ``number``. ``exact``: the target
-    itself. ``label``: names the target and no other label. ``text``: ROUGE-L. ``custom``: by ``metric``. ``judge``: a
-    language model judges by ``rubric``. Left out: as the benchmark needs, or read off the targets."""
+    """How an answer is judged. ``choice``: an option such as (B). ``boolean``: yes or no, true or false. ``number``.
+    ``exact``: the target itself. ``label``: the answer names the target and no other label. ``text``: ROUGE-L.
+    ``custom``: by the function ``metric``. ``judge``: a language model judges by ``rubric``. Default: as the benchmark
+    needs, or inferred from the targets."""
     parser: Annotated[
         str, AfterValidator(_parser), Field(json_schema_extra={"pattern": rf"^(default|paper|{_FUNCTION})$"})
     ] = "default"
-    """How an answer is read. ``default``. ``paper``: by the rules behind the paper's figures. Or a function of your
-    own, ``module:function``: called with the answer and the input, it returns the text that ``kind`` judges."""
+    """How an answer is read: ``default``, ``paper`` (the rules behind the paper's figures), or your own function,
+    ``module:function``, which gets the answer and the input and returns the text that ``kind`` judges."""
     rounds: Literal[1, 2] | None = None
-    """2 asks once more for the bare answer. Left out: 1 for files, 2 for benchmarks."""
+    """Rounds per example; 2 asks a second time, for the bare answer. Default: 1 for files, 2 for benchmarks."""
     labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
-    """The labels of kind ``label``. Left out: every target in the data."""
+    """The labels, for kind ``label``. Default: all targets in the data."""
     metric: (
         Annotated[str, AfterValidator(_function), Field(json_schema_extra={"pattern": rf"^{_FUNCTION}$"})] | None
     ) = None
-    """Of kind ``custom``: a function, ``module:function``. Called with the answer, a tuple of the targets and the
-    input, it returns a number from 0 to 1, or a truth value."""
+    """Your own function ``module:function``, for kind ``custom``. It gets the answer, a tuple of the targets and the
+    input, and returns a number from 0 to 1, or a truth value."""
     rubric: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
-    """Of kind ``judge``: what makes an answer good."""
+    """What makes an answer good, for kind ``judge``."""
     scale: Annotated[int, Field(ge=1, le=100)] | None = None
-    """Of kind ``judge``: the best verdict; the worst is 0. Left out: 10."""
+    """The best verdict, for kind ``judge``; the worst is 0. Default: 10."""
     folder: ConfigPath | None = None
-    """Where the modules of ``metric`` and ``parser`` lie; the working directory is searched after it, and what is
-    installed at last. On a cluster they must be found on every node. Left out: this file's folder."""
+    """Folder with the modules of ``metric`` and ``parser``. The working directory is searched next, then the installed
+    packages. On a cluster, every node must have the modules. Default: this file's folder."""
 
     @model_validator(mode="before")
     @classmethod
     def _folder_of_functions(cls, answer: Any) -> Any:
-        """Write the folder out: the copy of the configuration that a run keeps lies elsewhere."""
+        """Write the folder out, since the copy of the configuration in the run folder is elsewhere."""
         if isinstance(answer, dict) and answer.get("folder") is None and _names_function(answer):
             function = answer["metric"] if answer.get("metric") else answer["parser"]
             folder = LocatedText(".", function.folder) if isinstance(function, LocatedText) else "."
@@ -109,7 +110,7 @@ class AnswerConfig(Section):
     @field_validator("folder")
     @classmethod
     def _folder_where_it_is(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
-        """The folder that really holds the function, so that a run can be resumed from anywhere."""
+        """Replace the folder by the one in which the function was found, so that a run can be resumed from anywhere."""
         name = info.data.get("metric") or str(info.data.get("parser"))
         if folder is None or ":" not in name:
             return folder
@@ -122,7 +123,7 @@ class AnswerConfig(Section):
             if getattr(self, option) is not None and self.kind != kind:
                 raise PydanticCustomError(
                     "kind",
-                    "goes with kind: {kind} only; set that kind, or leave it out",
+                    "needs kind: {kind}; set that kind, or leave it out",
                     {"at": option, "kind": kind},
                 )
         for kind, option in (("custom", "metric"), ("judge", "rubric")):
@@ -130,22 +131,22 @@ class AnswerConfig(Section):
                 raise PydanticCustomError("missing_option", "is missing; set it", {"at": option})
         if self.kind in ("custom", "judge") and self.parser != "default":
             raise PydanticCustomError(
-                "parser", "goes with the kinds that judge by rule; leave it out", {"at": "parser"}
+                "parser", "is used only by kinds that judge by rule; leave it out", {"at": "parser"}
             )
         if self.folder is not None and not _names_function({"metric": self.metric, "parser": self.parser}):
-            raise PydanticCustomError("folder", "holds no function that is used; leave it out", {"at": "folder"})
+            raise PydanticCustomError("folder", "is not used by metric or parser; leave it out", {"at": "folder"})
         return self
 
     def scorer(self, examples: list[Example], where: str, known: BenchmarkTask | None = None) -> Scorer | Rubric:
         """The scorer for these examples, or the rubric by which a language model judges.
 
         Args:
-            where: this section's place, for errors.
-            known: the benchmark's entry, where the examples are a known benchmark's.
+            where: this section's path, for errors.
+            known: the task in the catalogue, if the examples are a known benchmark's.
 
         Raises:
-            ConfigError: it would find many of the targets themselves wrong; the paper has no such rule; a function of
-                the user's own cannot be loaded, or fails on the first target.
+            ConfigError: the scorer would judge many of the targets themselves wrong; the paper has no such rule; or a
+                user's function cannot be loaded, or fails on the first target.
         """
         if self.kind == "judge":
             return Rubric(self.rubric or "", self.scale or _SCALE)
@@ -167,7 +168,7 @@ class AnswerConfig(Section):
         else:
             scorer = self._label_scorer(examples) if kind == "label" else _SCORERS[kind]()
         wrong = [example.target for example in examples if scorer.score(example.target, example) == 0]
-        # A few faulty targets are part of some published benchmarks.
+        # Some published benchmarks have a few faulty targets.
         if len(wrong) > max(1, _FAULTY * len(examples)):
             raise ConfigError(
                 f"{where}.{'labels' if self.labels else 'kind'}",
@@ -198,7 +199,7 @@ class AnswerConfig(Section):
 
 
 def _searched(folder: Path) -> tuple[str, ...]:
-    """Where modules are looked for before Python looks, in this order."""
+    """The folders that are searched for modules before Python's own, in order."""
     return tuple(dict.fromkeys((str(folder), str(Path.cwd()))))
 
 
@@ -207,7 +208,7 @@ def _names_function(answer: Mapping[str, Any]) -> bool:
 
 
 def _tried(scorer: Scorer, function: FunctionReference, example: Example, field: str) -> Scorer:
-    """The scorer, once its function was loaded and has judged a target."""
+    """The scorer, after its function was loaded and has judged a target."""
     try:
         function.load()
     except EvaluationError as failure:
@@ -220,7 +221,7 @@ def _tried(scorer: Scorer, function: FunctionReference, example: Example, field:
         raise ConfigError(
             field,
             str(failure),
-            "name a function of a module that is installed, or that lies in answer.folder or the working directory",
+            "name a function of a module that is installed, or that is in answer.folder or the working directory",
         ) from None
     try:
         scorer.score(example.target, example)
@@ -237,9 +238,9 @@ _SCORERS: dict[str, Callable[[], Scorer]] = {
     "text": RougeScorer,
 }
 _FAMILIES: Mapping[str, Family] = {"choice": "choice", "boolean": "boolean", "number": "number", "text": "text"}
-"""Kind → the family whose answers the paper reads in the same way."""
+"""Kind → the family whose answers the paper reads by the same rules."""
 _OPTION_OF: Mapping[str, str] = {"labels": "label", "metric": "custom", "rubric": "judge", "scale": "judge"}
-"""Option → the only kind that it goes with."""
+"""Option → the only kind that uses it."""
 _SCALE = 10
 _FAULTY = 0.05
 """Share of targets that may be faulty."""

@@ -16,31 +16,31 @@ from gpo.errors import ConfigError
 
 
 class SqliteCacheConfig(Section):
-    """A file on this machine, which all runs share; on a cluster, a file on each node."""
+    """A file on this machine that all runs share; on a cluster, a file per node."""
 
     kind: Literal["sqlite"] = "sqlite"
     path: Annotated[ConfigPath | None, OptionInfo(is_output=True)] = None
-    """Left out: ``completions.sqlite`` in ``$XDG_CACHE_HOME/gpo`` or ``~/.cache/gpo``."""
+    """The file. Default: ``completions.sqlite`` in ``$XDG_CACHE_HOME/gpo`` or ``~/.cache/gpo``."""
     max_bytes: Annotated[int, Field(ge=1_000_000)] = DEFAULT_MAX_BYTES
-    """Bound on the file's size; those completions go first whose last use is longest ago."""
+    """Most bytes of the file; the least recently used completions are removed first."""
 
     def build(self) -> CompletionStore | None:
-        """The store; it is opened by the process that asks it first."""
+        """The store; a process opens it at its first use."""
         return SqliteStore(self.path or cache_folder() / "completions.sqlite", self.max_bytes)
 
 
 class RedisCacheConfig(Section):
-    """A Redis server, which all nodes of a cluster share."""
+    """A Redis server that all nodes of a cluster share."""
 
     kind: Literal["redis"]
     url_env: Annotated[VariableName, OptionInfo(sensitive="url_variable")] = "GPO_REDIS_URL"
     """Environment variable with the address, such as ``redis://:password@host:6379/0``; every node needs it."""
     ttl_s: PositiveFloat = DEFAULT_TTL_S
-    """Seconds that a completion is kept after its last use. The server bounds the size: ``maxmemory`` with
-    ``maxmemory-policy allkeys-lru``, or ``volatile-lru`` where it holds anything else, such as a study."""
+    """Seconds for which a completion is kept after its last use. The server bounds the size: ``maxmemory`` with
+    ``maxmemory-policy allkeys-lru``, or ``volatile-lru`` if it also stores other data, such as a study."""
 
     def build(self) -> CompletionStore | None:
-        """The store; it is opened by the process that asks it first.
+        """The store; a process opens it at its first use.
 
         Raises:
             ConfigError: the variable is not set, or the package is not installed.
@@ -57,12 +57,12 @@ class RedisCacheConfig(Section):
 
 
 class NoCacheConfig(Section):
-    """Every call is made."""
+    """No cache: every call is made."""
 
     kind: Literal["none"]
 
     def build(self) -> CompletionStore | None:
-        """There is none."""
+        """No store."""
         return None
 
 

@@ -1,4 +1,4 @@
-"""Several methods on the same tasks: the section ``compare``, and the methods that come with the project."""
+"""Section ``compare``: several methods on the same tasks, such as those in ``configs/methods/``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from cluster.config.section import LocatedText, OptionInfo
 from gpo.errors import ConfigError
 
 METHODS = Path(__file__).resolve().parents[2] / "configs" / "methods"
-"""Where each method that comes with the project is a file: its section ``optimizer``."""
+"""Folder with the project's own methods: one file per method, with its section ``optimizer``."""
 
 STANDARD = ("gpo", "ape", "apo", "opro", "pe2", "sgdm")
-"""What is compared where nothing is named: GPO, and the baselines as the paper frames them."""
+"""The methods that are compared by default: GPO, and the baselines in the paper's terms."""
 
 OWN = "own"
-"""The method that the configuration itself describes."""
+"""Name of the method that the configuration itself describes."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RESERVED = ("comparison.md", "comparison.json")
@@ -35,7 +35,7 @@ _SHARED, _OF_METHODS = (
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What is compared.
+    """A checked comparison.
 
     Attributes:
         base: the configuration that all methods share.
@@ -48,7 +48,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class _Method:
-    """What is put over the configuration; ``whole`` where it is all that there is to say of a method."""
+    """Changes to the configuration. If ``whole``, they replace the method's sections instead of changing them."""
 
     name: str
     changes: Mapping[str, Any]
@@ -56,16 +56,15 @@ class _Method:
 
 
 def load_comparison(path: Path, overrides: Sequence[str], named: Sequence[str]) -> Comparison:
-    """The configuration in a file, once for each method.
-
-    Overrides are put over the file, and the methods over both.
+    """The configuration in a file, with each method laid over it and its overrides.
 
     Args:
-        named: methods, by name or file, in place of those in the section ``compare``.
+        path: the configuration's file.
+        overrides: ``--set`` options.
+        named: methods, by name or file, instead of those in the section ``compare``.
 
     Raises:
-        ConfigError: names the first field that cannot be used, and the method that it belongs to; or an override that
-            makes no difference to any method.
+        ConfigError: names the first field that cannot be used, and its method; or an override without any effect.
     """
     comparison = _load(path, overrides, named)
     for index, override in enumerate(overrides):
@@ -74,8 +73,8 @@ def load_comparison(path: Path, overrides: Sequence[str], named: Sequence[str]) 
             if without.methods == comparison.methods and without.base != comparison.base:
                 raise ConfigError(
                     f"--set {override.partition('=')[0]}",
-                    "changes none of the methods, which say that themselves",
-                    f"compare with --method {OWN}, the method that CONFIG describes, or change the methods' files",
+                    "has no effect, since every method sets this itself",
+                    f"add --method {OWN}, the method that CONFIG describes, or change the methods' files",
                 )
     return comparison
 
@@ -90,7 +89,7 @@ def _load(path: Path, overrides: Sequence[str], named: Sequence[str]) -> Compari
             problem = f"{method.name!r} cannot name a method"
             raise ConfigError("compare", problem, "use letters, digits, '.', '_' and '-', and begin with a letter")
         if method.name in methods:
-            raise ConfigError("compare", f"{method.name!r} stands twice", "give each method its own name")
+            raise ConfigError("compare", f"duplicate method {method.name!r}", "method names must be unique")
         methods[method.name] = _with_method(raw, method, path.parent)
     return Comparison(base, methods)
 
@@ -104,7 +103,9 @@ def _methods(section: Any, named: Sequence[str], folder: Path) -> list[_Method]:
         return [_from_file(name, folder, "compare") for name in section]
     if isinstance(section, dict) and section:
         return [_from_entry(str(name), entry, folder) for name, entry in section.items()]
-    raise ConfigError("compare", f"{section!r} names no method", "write a list of methods, or name: changes for each")
+    raise ConfigError(
+        "compare", f"{section!r} is not a list of methods", "write a list of methods, or name: changes for each"
+    )
 
 
 def _from_entry(name: str, entry: Any, folder: Path) -> _Method:
@@ -113,39 +114,39 @@ def _from_entry(name: str, entry: Any, folder: Path) -> _Method:
     if entry is None or isinstance(entry, dict):
         return _Method(name, entry or {})
     raise ConfigError(
-        f"compare.{name}", f"{entry!r} cannot be used", "name a method or a file, or write sections to put over"
+        f"compare.{name}", f"{entry!r} cannot be used", "name a method or a file, or write the sections that it changes"
     )
 
 
-def _from_file(place: Any, folder: Path, where: str) -> _Method:
-    """A method that comes with the project, by its name, or one in a file of the user's."""
-    if not isinstance(place, str):
-        raise ConfigError(where, f"{place!r} cannot be used", "name a method or a file")
-    if place == OWN:
+def _from_file(name: Any, folder: Path, where: str) -> _Method:
+    """One of the project's methods, by name, or one in a user's file."""
+    if not isinstance(name, str):
+        raise ConfigError(where, f"{name!r} cannot be used", "name a method or a file")
+    if name == OWN:
         return _Method(OWN, {})
-    if place.endswith((".yaml", ".yml")):
-        file = path_below(place.folder if isinstance(place, LocatedText) else folder, place, where=where)
+    if name.endswith((".yaml", ".yml")):
+        file = path_below(name.folder if isinstance(name, LocatedText) else folder, name, where=where)
         return _Method(file.stem, read_extended(file, where=where), whole=True)
     known = [*sorted(path.stem for path in METHODS.glob("*.yaml")), OWN]
-    if place not in known:
-        near = get_close_matches(place, known, n=1)
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose among: {', '.join(known)}, or name a .yaml file"
-        raise ConfigError(where, f"{place!r} is no method", hint)
-    return _Method(place, read_extended(METHODS / f"{place}.yaml", where=where), whole=True)
+        raise ConfigError(where, f"{name!r} is not a method", hint)
+    return _Method(name, read_extended(METHODS / f"{name}.yaml", where=where), whole=True)
 
 
 def _with_method(raw: Mapping[str, Any], method: _Method, folder: Path) -> RunConfig:
     where, optimizer = f"compare.{method.name}", method.changes.get("optimizer")
-    # One evaluator and one set of models serve all methods, and only then do their scores compare.
+    # Scores compare only if one evaluator and one set of models serve all methods.
     other = next((section for section in method.changes if section != "optimizer"), None)
     if other is not None:
         raise ConfigError(
-            f"{where}.{other}", "is not what a method may change", "change optimizer only, or run it by itself"
+            f"{where}.{other}", "cannot differ between methods", "change optimizer only, or run it separately"
         )
     shared = next((option for option in _SHARED if isinstance(optimizer, dict) and option in optimizer), None)
     if shared is not None:
         raise ConfigError(
-            f"{where}.optimizer.{shared}", "is the same for all methods", "set it outside of the methods, for all"
+            f"{where}.optimizer.{shared}", "is the same for all methods", "set it in CONFIG, for all methods"
         )
     below: Mapping[str, Any] = raw
     if method.whole and isinstance(raw.get("optimizer"), dict):

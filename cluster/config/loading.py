@@ -21,7 +21,7 @@ _S = TypeVar("_S", bound=Section)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """The configuration in a file, with overrides such as ``optimizer.steps=3`` put over it.
+    """The configuration in a file, with overrides such as ``optimizer.steps=3``.
 
     Raises:
         ConfigError: names the first field that cannot be used, its value, and what to do.
@@ -30,7 +30,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def validated(raw: Mapping[str, Any], path: Path) -> RunConfig:
-    """Check what was read from a file that shall hold one run.
+    """Check the sections of a file that describes one run.
 
     Raises:
         ConfigError: as for ``load_config``.
@@ -43,7 +43,7 @@ def validated(raw: Mapping[str, Any], path: Path) -> RunConfig:
 
 
 def read_overridden(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """The sections of a file and of those that it extends, with overrides put over them, not checked yet.
+    """The sections of a file and of those that it extends, with overrides applied, not checked yet.
 
     Raises:
         ConfigError: a file or an override cannot be used.
@@ -55,7 +55,7 @@ def read_overridden(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def validate(raw: Mapping[str, Any], base_dir: Path) -> RunConfig:
-    """Check a configuration that was read already; relative paths in it start at ``base_dir``.
+    """Check a configuration that was read before; relative paths in overrides start at ``base_dir``.
 
     Raises:
         ConfigError: as for ``load_config``.
@@ -64,7 +64,7 @@ def validate(raw: Mapping[str, Any], base_dir: Path) -> RunConfig:
 
 
 def validate_as(kind: type[_S], raw: Mapping[str, Any], base_dir: Path) -> _S:
-    """Check any section, likewise.
+    """Check a section of this kind, as ``validate`` does.
 
     Raises:
         ConfigError: as for ``load_config``.
@@ -89,43 +89,43 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     if not separator or not parts:
         raise ConfigError("--set", f"{name!r} has no value", "write it as section.option=value")
     value = _value(name, text)
-    place: Any = raw
+    here: Any = raw
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
-        if isinstance(place, list):
+        if isinstance(here, list):
             index = int(part) if part.isdecimal() else -1
-            if not 0 <= index < len(place):
-                count = len(place)
-                raise ConfigError(_option(name), f"{part!r} is not one of the {count} entries", "count from 0")
+            if not 0 <= index < len(here):
+                count = len(here)
+                raise ConfigError(_option(name), f"{part!r} is not an index of the {count} entries", "count from 0")
             key: Any = index
-        elif isinstance(place, dict):
+        elif isinstance(here, dict):
             key = part
-            if not last and place.get(key) is None:
-                place[key] = {}
+            if not last and here.get(key) is None:
+                here[key] = {}
         else:
             raise ConfigError(_option(name), f"there is nothing below {'.'.join(parts[:depth])}", "correct the name")
         if last:
-            place[key] = value
+            here[key] = value
             if parts[:-1] == ["optimizer"]:
-                drop_alternative(place, {key: value})
+                drop_alternative(here, {key: value})
         else:
-            place = place[key]
+            here = here[key]
 
 
 def _option(name: str) -> str:
-    """The option, for errors, in one line."""
+    """The option in errors, in one line."""
     return without_controls(f"--set {' '.join(name.split())}")
 
 
 def _value(name: str, text: str) -> Any:
-    """A number, truth value, null, quoted text, or list or section in brackets, as in YAML; else the text itself.
+    """A number, truth value, null, quoted text, list or section in brackets as in YAML, or else the text as typed.
 
-    A text without quotes stays as it was typed, whatever YAML would make of its colons, hashes and line breaks.
+    A text without quotes is not read as YAML, so that its colons, hashes and line breaks are kept.
     """
     marked = text.strip()[:1] in ("[", "{", "'", '"')
     try:
         value = read_yaml(text)
-    except (yaml.YAMLError, ValueError):  # the latter for what looks like a date and is none
+    except (yaml.YAMLError, ValueError):  # ValueError: a text that looks like a date, but is none
         if marked:
             raise ConfigError(
                 _option(name), f"{text!r} is not valid YAML", "close the brackets, or put quotes around a text"
@@ -163,10 +163,9 @@ _REMEDIES = {
 
 def _explained(error: ErrorDetails, section: type[Section], raw: Mapping[str, Any]) -> ConfigError:
     kind, context = error["type"], error.get("ctx", {})
-    # Our own validators say in "at" which option of the section they mean.
-    # A base URL may stand in the environment alone.
+    # Our validators name the option of the section in "at". A missing base URL may come from the environment.
     absent = kind in ("missing", "base_url")
-    parts = [_place(error["loc"], raw, missing=absent), str(context.get("at", ""))]
+    parts = [_path(error["loc"], raw, missing=absent), str(context.get("at", ""))]
     field = without_controls(" ".join(".".join(part for part in parts if part).split())) or "CONFIG"
     if kind == "missing":
         return ConfigError(field, "is missing", _REMEDIES[kind])
@@ -196,16 +195,16 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:80]}…"
 
 
-def _place(location: Sequence[int | str], raw: Any, *, missing: bool) -> str:
-    """The location as the user wrote it: pydantic's also names the variant of a section, which is not in the file."""
-    place, data = "", raw
+def _path(location: Sequence[int | str], raw: Any, *, missing: bool) -> str:
+    """The path as the user wrote it; pydantic's location also contains the variant of a section."""
+    path, data = "", raw
     for depth, part in enumerate(location):
         if isinstance(part, int):
-            place += f"[{part}]"
+            path += f"[{part}]"
             data = data[part] if isinstance(data, list) and part < len(data) else None
         elif isinstance(data, dict) and part in data:
-            place += f".{part}"
+            path += f".{part}"
             data = cast("dict[str, Any]", data)[part]
         elif missing and depth == len(location) - 1:
-            place += f".{part}"
-    return place.removeprefix(".")
+            path += f".{part}"
+    return path.removeprefix(".")

@@ -33,31 +33,31 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 
 class SamplingConfig(Section):
-    """How replies are drawn; what is left out or ``null`` is up to the endpoint."""
+    """How replies are sampled. The endpoint decides what is left out or ``null``."""
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """0 always takes the likeliest token; up to 2. Left out: 0 for the task model and the judge, 1 for the optimizer
-    model, as in the reference runs. ``null`` sends none, for models that accept only their own."""
+    """Sampling temperature; 0 always takes the likeliest token. Default: 0 for the task model and the judge, 1 for the
+    optimizer model, as in the reference runs. ``null`` sends none, for models that accept only their own."""
     max_tokens: PositiveInt | None = None
-    """Tokens that may be generated."""
+    """Most tokens that a reply may have."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the probability mass to draw from."""
+    """Share of the probability mass to sample from."""
     stop: tuple[str, ...] = ()
-    """Strings at which generation ends."""
+    """Strings that end a reply."""
     extra: Annotated[dict[str, JsonValue], OptionInfo(sensitive="value")] = Field(default_factory=dict)
-    """Further fields of the request body, sent as they are, e.g. ``{min_p: 0.05}``."""
+    """Further fields of the request body, sent unchanged, e.g. ``{min_p: 0.05}``."""
 
     @field_validator("extra")
     @classmethod
-    def _nothing_that_is_set_elsewhere(cls, extra: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        # `n` would buy replies that nobody reads, `stream` replies that nobody can.
+    def _not_reserved(cls, extra: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        # `n` would pay for replies that are not read, and `stream` changes their format.
         for name in extra:
             if name in _RESERVED:
                 raise PydanticCustomError("reserved", "is set by the program; leave it out", {"at": name})
         return extra
 
     def build(self) -> Sampling:
-        """The settings for the core."""
+        """The settings as models take them."""
         return Sampling(
             temperature=self.temperature,
             max_tokens=self.max_tokens,
@@ -68,12 +68,12 @@ class SamplingConfig(Section):
 
 
 class PriceConfig(Section):
-    """Dollars per million tokens, for the costs in the summary."""
+    """Price of a model in dollars per million tokens, for the costs in results and for ``budget.usd``."""
 
     prompt: Annotated[float, Field(ge=0)] = 0.0
-    """Tokens sent."""
+    """Dollars per million tokens sent."""
     completion: Annotated[float, Field(ge=0)] = 0.0
-    """Tokens generated."""
+    """Dollars per million tokens generated."""
 
 
 def _without_credentials(url: str) -> str:
@@ -101,30 +101,33 @@ class EndpointConfig(Section):
         Field(validate_default=True),
         OptionInfo(may_change=True, sensitive="value"),
     ] = ""
-    """Up to and including ``/v1``. Left out: the variable OPENAI_BASE_URL, or else OpenAI's own endpoint."""
+    """Address up to and including ``/v1``. Default: the environment variable OPENAI_BASE_URL, or else OpenAI's own
+    endpoint."""
     model: Annotated[str, Field(min_length=1), TRACKED]
-    """The model's name at the endpoint."""
+    """Name of the model at the endpoint."""
     api_key_env: Annotated[VariableName | None, OptionInfo(may_change=True, sensitive="variable")] = None
-    """Environment variable with the API key. Left out: OPENAI_API_KEY if it is set, and else no key."""
+    """Environment variable with the API key. Default: OPENAI_API_KEY if it is set, otherwise no key."""
     api_key_file: Annotated[ConfigPath | None, OptionInfo(may_change=True, sensitive="file")] = None
-    """File with the API key, in place of a variable."""
+    """File with the API key, instead of a variable."""
     max_concurrency: Annotated[PositiveInt, MAY_CHANGE] = 16
-    """Requests under way at once, in all processes together. Roles at one ``base_url`` share what the largest of them
-    allows. Where the endpoint answers 429 (too many), fewer are tried, and more again with time."""
+    """Most concurrent requests, over all processes. Roles with the same ``base_url`` share the largest of their values.
+    After a 429 (too many requests), fewer requests are sent at once, and more again over time."""
     requests_per_min: Annotated[PositiveInt | None, MAY_CHANGE] = None
-    """Requests to this model in any 60 seconds, at most, in all processes together."""
+    """Most requests to this model in any 60 seconds, over all processes. Default: no limit."""
     tokens_per_min: Annotated[PositiveInt | None, MAY_CHANGE] = None
-    """Tokens sent and generated in a minute, likewise; on average, since a reply's length shows afterwards."""
+    """Most tokens, sent and generated, per minute, over all processes; on average, since the length of a reply is known
+    only afterwards. Default: no limit."""
     timeout_s: Annotated[PositiveFloat, MAY_CHANGE] = 120.0
     """Bound on one request, in seconds."""
     max_attempts: Annotated[PositiveInt, MAY_CHANGE] = 6
-    """Tries of one call in all; what is transient is tried again after a growing, jittered wait."""
+    """Most attempts of one call. Transient failures are retried after a growing, jittered wait."""
     patience_s: Annotated[PositiveFloat, MAY_CHANGE] = 300.0
-    """How long a call is tried again that the endpoint refuses as one too many (429), in seconds; these tries are not
-    counted."""
+    """Seconds for which a call is retried that the endpoint refuses with 429 (too many requests); these retries do not
+    count towards ``max_attempts``."""
     price: Annotated[PriceConfig, MAY_CHANGE] = PriceConfig()
+    """Price per million tokens. Default: free."""
     check: Annotated[bool, MAY_CHANGE] = True
-    """Before the run, look the model up in the endpoint's list of models (no language model is called)."""
+    """Look the model up in the endpoint's list of models before the run; no language model is called."""
 
     @field_validator("base_url", mode="before")
     @classmethod
@@ -149,7 +152,7 @@ class EndpointConfig(Section):
 
     @property
     def key(self) -> KeySource:
-        """Where the key is; one that was named must be there."""
+        """The source of the API key. A key that the configuration names is required."""
         return KeySource(
             env=self.api_key_env or "OPENAI_API_KEY",
             file=str(self.api_key_file) if self.api_key_file else None,
@@ -161,38 +164,40 @@ class ChatEndpointConfig(EndpointConfig):
     """A chat model behind an endpoint."""
 
     sampling: Annotated[SamplingConfig, TRACKED] = SamplingConfig()
+    """How replies are sampled."""
     completion_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """The field that carries ``sampling.max_tokens``; OpenAI's reasoning models want ``max_completion_tokens``."""
+    """Field of the request that carries ``sampling.max_tokens``; OpenAI's reasoning models want
+    ``max_completion_tokens``."""
 
 
 class EmbeddedChatConfig(Section):
-    """A small model that this program serves itself, on the CPU, behind an OpenAI-compatible endpoint.
+    """A small model that this program serves on the CPU, behind an OpenAI-compatible endpoint.
 
-    The roles share one server where ``gguf``, ``parallel``, ``context`` and ``threads`` are the same.
+    Roles with the same ``gguf``, ``parallel``, ``context`` and ``threads`` share one server.
     """
 
     kind: Annotated[Literal["embedded"], TRACKED]
     gguf: ConfigPath | None = None
-    """Weights in GGUF form. Left out: SmolLM2-135M-Instruct, which is installed with the program."""
+    """File with the weights in GGUF format. Default: SmolLM2-135M-Instruct, which is installed with the program."""
     parallel: Annotated[PositiveInt, MAY_CHANGE] = 8
-    """Requests decoded together."""
+    """Requests that are decoded together."""
     context: PositiveInt = 2048
-    """Tokens that one request may take, prompt and reply together."""
+    """Most tokens of one request, prompt and reply together."""
     threads: Annotated[PositiveInt | None, MAY_CHANGE] = None
-    """CPU threads. Left out: one per core."""
+    """CPU threads. Default: one per core."""
     timeout_s: Annotated[PositiveFloat, MAY_CHANGE] = 600.0
     """Bound on one request, in seconds."""
     sampling: Annotated[SamplingConfig, TRACKED] = SamplingConfig()
-    """``max_tokens`` left out: 256, since a small model may not find an end by itself."""
+    """How replies are sampled. ``max_tokens`` defaults to 256, since a small model may not end its reply by itself."""
 
     @property
     def bounded_sampling(self) -> SamplingConfig:
-        """The sampling with a bound on generated tokens."""
+        """The sampling, with a bound on generated tokens."""
         return self.sampling.model_copy(update={"max_tokens": self.sampling.max_tokens or 256})
 
 
 class EmbeddedEmbeddingConfig(Section):
-    """Static word vectors in the process itself: no endpoint, no download."""
+    """Static word vectors in the process: no endpoint, no download."""
 
     kind: Annotated[Literal["embedded"], TRACKED] = "embedded"
 
@@ -207,7 +212,7 @@ EmbeddingConfig = Annotated[
 ]
 
 
-# A name of its own, since a union with None needs a member that can be hashed.
+# A type alias, since a union with None needs members that can be hashed.
 JudgeConfig = TypeAliasType("JudgeConfig", ChatModelConfig)
 _TEMPERATURES = {"task": 0.0, "optimizer": 1.0, "judge": 0.0}
 
@@ -216,25 +221,26 @@ class ModelsConfig(Section):
     """The language models."""
 
     task: ChatModelConfig
-    """Answers the task's examples."""
+    """Model that answers the task's examples."""
     optimizer: Annotated[ChatModelConfig, OptionInfo(tunable=True)]
-    """Writes new prompts."""
+    """Model that writes new prompts."""
     judge: JudgeConfig | None = None
-    """Judges the answers of tasks with ``answer.kind: judge``. Left out: the optimizer model, at temperature 0."""
+    """Model that judges the answers of tasks with ``answer.kind: judge``. Default: the optimizer model, at temperature
+    0."""
     embedding: EmbeddingConfig = EmbeddedEmbeddingConfig()
-    """Embeds prompts, for retrieval by relevance."""
+    """Model that embeds prompts, for retrieval by relevance."""
 
     @model_validator(mode="before")
     @classmethod
     def _temperatures(cls, models: Any) -> Any:
-        """Write the default temperatures out, so that leaving one out and sending none can be told apart."""
+        """Write the default temperatures out, which distinguishes a missing temperature from ``null``."""
         if not isinstance(models, dict):
             return models
         return {role: _with_temperature(model, _TEMPERATURES.get(role)) for role, model in models.items()}
 
     @property
     def judging(self) -> ChatEndpointConfig | EmbeddedChatConfig:
-        """What judges: the judge, or the optimizer model, with a temperature of 0 where it takes any."""
+        """The judge, or else the optimizer model, at temperature 0 if it takes a temperature."""
         if self.judge is not None:
             return self.judge
         sampling = self.optimizer.sampling

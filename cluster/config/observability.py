@@ -18,45 +18,44 @@ from gpo.optimizer import GPO
 
 
 class MetricsConfig(Section):
-    """Where a Prometheus finds the run's metrics. Nothing is counted or listens unless a port or a gateway is given."""
+    """Where Prometheus finds the run's metrics. Without a port or a gateway, nothing is counted and nothing listens."""
 
     port: Annotated[int, Field(ge=0, le=65535)] | None = None
-    """Port at which one exporter on the head node answers scrapes, for all runs on a cluster that name this port; a run
-    that starts Ray itself answers in its own process, at a loopback host. 0 takes a free one, which ``gpo monitor``
-    finds."""
+    """Port that answers scrapes: on a cluster, of one exporter on the head node for all runs that name this port; for a
+    run that starts Ray itself, of its own process, on loopback. 0 takes a free port, which ``gpo monitor`` finds."""
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]+$")] = "127.0.0.1"
-    """Address to listen at. Beyond loopback, everybody who reaches it can read names of tasks and models, scores and
+    """Address to listen on. Beyond loopback, everybody who can reach it can read names of tasks and models, scores and
     cost: there is no password."""
     linger_s: Annotated[float, Field(ge=0)] = 20.0
-    """Seconds that a run waits, at the most, for a scrape that sees its last values: more than the scraper's interval.
-    Only with a port; a run that is interrupted does not wait."""
+    """Most seconds that a finished run waits for a scrape of its last values; should exceed the scrape interval. Needs
+    a port; an interrupted run does not wait."""
     pushgateway: HttpAddress | None = None
-    """Address of a Prometheus Pushgateway, such as ``http://HOST:9091``, where the last values are left at the end of
-    the run, for runs that are shorter than a scraper's interval."""
+    """Address of a Prometheus Pushgateway, such as ``http://HOST:9091``. It receives the last values at the end of the
+    run, for runs that are shorter than the scrape interval."""
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is counted at all."""
+        """Whether anything is counted."""
         return self.port is not None or self.pushgateway is not None
 
 
 class TracingConfig(Section):
-    """Where spans of steps go: of each step one, and in it those of its parts. Nothing is traced without ``otlp``.
+    """Where spans are sent: one per step, which contains those of its parts. Without ``otlp``, nothing is traced.
 
-    All else is read by each process from its own ``OTEL_…`` variables, such as ``OTEL_EXPORTER_OTLP_HEADERS``, where a
-    key belongs.
+    Every other OpenTelemetry setting comes from each process's ``OTEL_*`` environment variables, such as
+    ``OTEL_EXPORTER_OTLP_HEADERS`` for a key.
     """
 
     otlp: HttpAddress | None = None
-    """Address of a receiver of OTLP over HTTP, such as ``http://HOST:4318``, which every node reaches."""
+    """Address of a receiver of OTLP over HTTP, such as ``http://HOST:4318``, which every node can reach."""
     prompts: bool = False
-    """Whether the texts of prompts are in the spans, beside their ids and scores."""
+    """Include the texts of prompts in the spans, beside their IDs and scores."""
 
     def require_package(self) -> None:
-        """Say so before anything is started.
+        """Check that the package is installed, before anything is started.
 
         Raises:
-            ConfigError: a package that it takes is not installed.
+            ConfigError: it is not.
         """
         if self.otlp is not None and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
             raise ConfigError(
@@ -66,12 +65,11 @@ class TracingConfig(Section):
             )
 
     def build(self, run: str) -> Callable[[GPO, SearchKey], GPO]:
-        """What a search is put through before it travels to its actor."""
+        """A function that adds tracing to a search before it is sent to its actor."""
         if self.otlp is None:
             return _untraced
         # Loads OpenTelemetry's SDK.
-        from actors.tracing.spans import Tracing
-        from actors.tracing.traced import traced
+        from actors.tracing import Tracing, traced
 
         tracing = Tracing(run, self.otlp, self.prompts)
         return lambda gpo, key: traced(gpo, tracing, key)
@@ -98,30 +96,30 @@ def _store(uri: str) -> str:
 
 
 class MlflowConfig(Section):
-    """An MLflow server, or a database of its own on this machine.
+    """An MLflow server, or a database on this machine.
 
-    User and password, or a token, stand in the variables that MLflow reads (``MLFLOW_TRACKING_USERNAME``,
-    ``MLFLOW_TRACKING_PASSWORD``, ``MLFLOW_TRACKING_TOKEN``).
+    Credentials come from MLflow's environment variables: ``MLFLOW_TRACKING_USERNAME`` and
+    ``MLFLOW_TRACKING_PASSWORD``, or ``MLFLOW_TRACKING_TOKEN``.
     """
 
     uri: Annotated[str, AfterValidator(_store)]
-    """``http://HOST:5000``, or a database in a file, ``sqlite:////ABSOLUTE/FILE``, with artifacts in a folder beside.
-    Folders as stores, MLflow itself has given up."""
+    """``http://HOST:5000``, or a database file, ``sqlite:////ABSOLUTE/FILE``, with artifacts in a folder beside it. A
+    folder cannot be a store, since MLflow no longer supports that."""
     experiment: Annotated[str, Field(min_length=1, max_length=250)] = "gpo"
-    """Name of the experiment; it is made where it is missing."""
+    """Name of the experiment; created if it does not exist."""
 
 
 class TrackingConfig(Section):
-    """Where runs are logged beside their own folder."""
+    """Where runs are logged, in addition to their own folder."""
 
     mlflow: MlflowConfig | None = None
-    """Logs a run, each of its trajectories, and each trial of a sweep; left out, nothing is."""
+    """Log runs, their trajectories and the trials of sweeps to MLflow. Default: no logging."""
 
     def require_package(self) -> None:
-        """Say so before anything is started.
+        """Check that the package is installed, before anything is started.
 
         Raises:
-            ConfigError: a package that it takes is not installed.
+            ConfigError: it is not.
         """
         if self.mlflow is not None and find_spec("mlflow") is None:
             raise ConfigError(

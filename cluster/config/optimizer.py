@@ -23,18 +23,17 @@ from gpo.strategies.summary import NoSummary, RunningSummary, Summarizer
 
 
 class NoScheduleConfig(Section):
-    """Any number of words may change."""
+    """No step size: any number of words may change."""
 
     kind: Literal["none"]
 
     @property
     def warmup_steps(self) -> int:
-        """There is nothing to warm up."""
+        """Without a step size there is no warm-up."""
         return 0
 
     def build(self, num_steps: int) -> StepSizeSchedule:
         """The schedule over ``num_steps`` steps."""
-        del num_steps
         return NoBound()
 
 
@@ -43,27 +42,26 @@ class FixedScheduleConfig(Section):
 
     kind: Literal["fixed"]
     initial: PositiveInt = 50
-    """Words that may change."""
+    """Most words that may change in a step."""
     warmup_steps: NonNegativeInt = 0
-    """Steps in which the size rises linearly first."""
+    """Steps at the beginning in which the step size rises linearly."""
 
     def build(self, num_steps: int) -> StepSizeSchedule:
         """The schedule over ``num_steps`` steps."""
-        del num_steps
         return FixedSchedule(size=self.initial, warmup_steps=self.warmup_steps)
 
 
 class _DecayConfig(Section):
     initial: PositiveInt = 50
-    """Words that may change in the first step (after the warm-up)."""
+    """Most words that may change in the first step after the warm-up."""
     final: PositiveInt = 10
-    """Words that may change in the last step."""
+    """Most words that may change in the last step."""
     warmup_steps: NonNegativeInt = 0
-    """Steps in which the size rises linearly first."""
+    """Steps at the beginning in which the step size rises linearly."""
 
 
 class LinearScheduleConfig(_DecayConfig):
-    """A step size that falls evenly."""
+    """A step size that falls linearly."""
 
     kind: Literal["linear"]
 
@@ -96,85 +94,63 @@ ScheduleConfig = Annotated[
 
 
 class RetrievalConfig(Section):
-    """Show past prompts that were retrieved from the trajectory."""
+    """Show the optimizer model past prompts that are retrieved from the trajectory."""
 
     kind: Literal["retrieval"] = "retrieval"
     by: Literal["recency", "importance", "relevance"] = "relevance"
-    """The last ones, the best ones, or those nearest in meaning to the current prompt."""
+    """Which prompts to show: the last ones (``recency``), the best ones (``importance``), or those closest in meaning
+    to the current prompt (``relevance``)."""
     k: NonNegativeInt = 3
-    """How many."""
-
-    def build_summarizer(self, model: ChatModel, sampling: Sampling, *, show_scores: bool) -> Summarizer:
-        """None: the prompts speak for themselves."""
-        del model, sampling, show_scores
-        return NoSummary()
-
-    def build_retriever(self, embedder: Embedder) -> Retriever:
-        """The retriever."""
-        retrievers: dict[str, Retriever] = {
-            "recency": RecencyRetriever(),
-            "importance": ImportanceRetriever(),
-            "relevance": RelevanceRetriever(embedder),
-        }
-        return retrievers[self.by]
+    """How many past prompts to show."""
 
 
 class NoTrajectoryConfig(Section):
-    """Show the current prompt alone."""
+    """Show the optimizer model the current prompt only."""
 
     kind: Literal["none"]
 
-    @property
-    def k(self) -> int:
-        """No past prompt is shown."""
-        return 0
-
-    def build_summarizer(self, model: ChatModel, sampling: Sampling, *, show_scores: bool) -> Summarizer:
-        """None."""
-        del model, sampling, show_scores
-        return NoSummary()
-
-    def build_retriever(self, embedder: Embedder) -> Retriever:
-        """Any retriever: it is asked for 0 prompts."""
-        del embedder
-        return RecencyRetriever()
-
 
 class SummaryConfig(Section):
-    """Show a summary of the search so far, which the optimizer model brings up to date in every step."""
+    """Show the optimizer model a summary of the search so far, which it updates in every step."""
 
     kind: Literal["summary"]
 
-    @property
-    def k(self) -> int:
-        """No past prompt is shown."""
-        return 0
-
-    def build_summarizer(self, model: ChatModel, sampling: Sampling, *, show_scores: bool) -> Summarizer:
-        """The summarizer, on the optimizer model."""
-        return RunningSummary(model=model, sampling=sampling, show_scores=show_scores)
-
-    def build_retriever(self, embedder: Embedder) -> Retriever:
-        """Any retriever: it is asked for 0 prompts."""
-        del embedder
-        return RecencyRetriever()
-
 
 class DirectionConfig(Section):
-    """Update direction: what the optimizer model learns from."""
+    """The update direction: what the optimizer model learns from."""
 
     form: Literal["prompt", "score", "score_reflection"] = "score"
-    """``prompt``: the texts of prompts alone. ``score``: with their scores. ``score_reflection``: also with what the
-    optimizer model says of the current prompt's failures on a batch of ``train``."""
+    """What is shown of prompts. ``prompt``: their texts. ``score``: texts and scores. ``score_reflection``: also the
+    optimizer model's reflection on failures of the current prompt on a batch of ``train``."""
     failures: PositiveInt = 3
-    """With ``score_reflection``: failures that a reflection is made from, at most."""
+    """Most failures that a reflection is based on, with ``score_reflection``."""
     trajectory: Annotated[
         Annotated[RetrievalConfig, Tag("retrieval")]
         | Annotated[SummaryConfig, Tag("summary")]
         | Annotated[NoTrajectoryConfig, Tag("none")],
         by_kind("retrieval", "summary", "none"),
     ] = RetrievalConfig()
-    """How the trajectory so far is used."""
+    """What is shown of the trajectory so far."""
+
+    @property
+    def num_neighbours(self) -> int:
+        """How many past prompts are shown."""
+        return self.trajectory.k if isinstance(self.trajectory, RetrievalConfig) else 0
+
+    def build_retriever(self, embedder: Embedder) -> Retriever:
+        """The retriever; any one if no past prompt is shown."""
+        retrievers: dict[str, Retriever] = {
+            "recency": RecencyRetriever(),
+            "importance": ImportanceRetriever(),
+            "relevance": RelevanceRetriever(embedder),
+        }
+        return retrievers[self.trajectory.by if isinstance(self.trajectory, RetrievalConfig) else "recency"]
+
+    def build_summarizer(self, model: ChatModel, sampling: Sampling) -> Summarizer:
+        """The summarizer, on the optimizer model."""
+        if self.trajectory.kind != "summary":
+            return NoSummary()
+        return RunningSummary(model=model, sampling=sampling, show_scores=self.form != "prompt")
 
     def build_reflector(
         self, model: ChatModel, sampling: Sampling, answerer: Answerer, examples: Sequence[Example]
@@ -192,18 +168,19 @@ SHARED, OF_METHOD = OptionInfo(in_comparison="shared"), OptionInfo(in_comparison
 
 
 class RefinementConfig(Section):
-    """Update method: how a new prompt is made."""
+    """The update method: how a new prompt is made."""
 
     kind: Literal["generation", "editing", "paraphrase"] = "generation"
-    """``generation``: the optimizer model writes a new prompt, guided by the direction. ``editing``: it changes words
-    of the current prompt and leaves the rest. ``paraphrase``: it says the same in other words."""
+    """``generation``: the optimizer model writes a new prompt, guided by the direction. ``editing``: it changes some
+    words of the current prompt and keeps the rest. ``paraphrase``: it rephrases the current prompt."""
     enforce: bool = False
-    """Sample a prompt anew where it changes more words than the step size allows; else the step size is advice."""
+    """Sample a prompt again if it changes more words than the step size allows. Otherwise the step size is only part of
+    the instruction."""
     max_samples: Annotated[int, Field(ge=2)] = 4
-    """With ``enforce``: samples that are bought for one candidate at the most."""
+    """Most samples for one candidate, with ``enforce``."""
 
     def build(self) -> Refinement:
-        """What the optimizer model is told to do."""
+        """The instruction for the optimizer model."""
         refinements: dict[str, Refinement] = {
             "generation": Generation(),
             "editing": Editing(),
@@ -213,12 +190,12 @@ class RefinementConfig(Section):
 
 
 class MetaPromptConfig(Section):
-    """How the optimizer model is asked."""
+    """The meta-prompt: how the optimizer model is asked for new prompts."""
 
     kind: Literal["full", "compact"]
-    """``full``: one long instruction, for capable models. ``compact``: a few example turns, for small ones."""
+    """``full``: one long instruction, for capable models. ``compact``: a few example turns, for small models."""
     exemplars: NonNegativeInt = 3
-    """Train examples shown by ``full``, drawn from the step's batch."""
+    """Train examples that ``full`` shows, drawn from the step's batch."""
 
     def build(self, refinement: RefinementConfig, form: str) -> MetaPrompt:
         """The meta-prompt for this refinement and form of direction."""
@@ -228,7 +205,7 @@ class MetaPromptConfig(Section):
 
 
 class BestOfStepConfig(Section):
-    """On to the best new candidate, even where it is worse; the reference runs' policy."""
+    """Accept the best new candidate, even if it is worse than the current prompt; the reference runs do so."""
 
     kind: Literal["best_of_step"] = "best_of_step"
 
@@ -238,7 +215,7 @@ class BestOfStepConfig(Section):
 
 
 class StrictImprovementConfig(Section):
-    """On to the best new candidate only where it is better than the current prompt."""
+    """Accept the best new candidate only if it is better than the current prompt."""
 
     kind: Literal["strict_improvement"]
 
@@ -248,11 +225,11 @@ class StrictImprovementConfig(Section):
 
 
 class WithinErrorConfig(Section):
-    """On to the best new candidate, but back to the best so far where it is measurably worse than that."""
+    """Accept the best new candidate, but return to the best prompt so far if the candidate is measurably worse."""
 
     kind: Literal["within_error"]
     standard_errors: NonNegativeFloat = 1.0
-    """How many standard errors of the paired difference a candidate may lie below the best so far."""
+    """How many standard errors of the paired difference a candidate may be below the best prompt so far."""
 
     def build(self) -> Acceptance:
         """The acceptance rule."""
@@ -260,21 +237,25 @@ class WithinErrorConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """The search."""
+    """The search: its length, and its strategies."""
 
     steps: Annotated[NonNegativeInt | None, SHARED] = None
-    """Updates of each trajectory. Left out: as many as ``epochs`` take, or 12 where that is left out, too."""
+    """Steps of each trajectory. Default: those of ``epochs`` if that is set, otherwise 12."""
     epochs: Annotated[PositiveInt | None, SHARED] = None
-    """Passes over ``train``, one update for each batch; in place of ``steps``."""
+    """Passes over ``train``, with one step per batch; instead of ``steps``."""
     batch_size: Annotated[PositiveInt, SHARED] = 8
-    """Train examples of a step: reflections are made on them, and the examples in the meta-prompt come from them."""
+    """Train examples per step, for reflections and for the examples in the meta-prompt."""
     candidates: Annotated[PositiveInt, SHARED] = 8
-    """New prompts asked for in each step."""
+    """New prompts per step."""
     direction: Annotated[DirectionConfig, OF_METHOD] = DirectionConfig()
+    """What the optimizer model learns from."""
     schedule: Annotated[ScheduleConfig, OF_METHOD] = CosineScheduleConfig()
+    """How many words may change in each step."""
     refinement: Annotated[RefinementConfig, OF_METHOD] = RefinementConfig()
+    """How a new prompt is made."""
     meta_prompt: MetaPromptConfig | None = None
-    """Left out: ``compact`` where the optimizer model is the embedded default, and else ``full``."""
+    """How the optimizer model is asked for new prompts. Default: ``compact`` if the optimizer model is the embedded
+    default, otherwise ``full``."""
     acceptance: Annotated[
         Annotated[BestOfStepConfig, Tag("best_of_step")]
         | Annotated[StrictImprovementConfig, Tag("strict_improvement")]
@@ -282,12 +263,12 @@ class OptimizerConfig(Section):
         by_kind("best_of_step", "strict_improvement", "within_error"),
         OF_METHOD,
     ] = BestOfStepConfig()
-    """Who becomes the current prompt after a step."""
+    """Which prompt becomes the current one after a step."""
 
     @model_validator(mode="before")
     @classmethod
     def _default_steps(cls, optimizer: Any) -> Any:
-        """Write the default out, since it depends on another option."""
+        """Write the default out, since it depends on ``epochs``."""
         if isinstance(optimizer, dict) and optimizer.get("steps") is None and optimizer.get("epochs") is None:
             return {**optimizer, "steps": DEFAULT_STEPS}
         return optimizer
@@ -295,26 +276,26 @@ class OptimizerConfig(Section):
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if self.steps is not None and self.epochs is not None:
-            raise PydanticCustomError("epochs", "is set beside steps; leave one of the two out", {"at": "epochs"})
+            raise PydanticCustomError("epochs", "is set as well as steps; leave one of the two out", {"at": "epochs"})
         return self
 
     @model_validator(mode="after")
-    def _there_is_something_to_enforce(self) -> Self:
+    def _enforced_step_size_exists(self) -> Self:
         if self.refinement.enforce and self.schedule.kind == "none":
             raise PydanticCustomError(
                 "enforce",
-                "there is no step size to enforce with schedule.kind none; choose a schedule, or leave it out",
+                "has no step size to enforce, since schedule.kind is none; choose a schedule, or leave it out",
                 {"at": "refinement.enforce"},
             )
         return self
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
-        # How many steps ``epochs`` are is known once the data is loaded.
+        # The number of steps in an epoch is known only once the data is loaded.
         if self.steps is not None and not self.warm_up_fits(self.steps):
             raise PydanticCustomError(
                 "warmup",
-                "{warmup} is too many, there are only {steps} steps; warm up in fewer",
+                "{warmup} is too large for {steps} steps; use a smaller value",
                 {
                     "at": "schedule.warmup_steps",
                     "warmup": self.schedule.warmup_steps,
@@ -324,11 +305,11 @@ class OptimizerConfig(Section):
         return self
 
     def num_steps(self, num_train: int) -> int:
-        """Updates of a trajectory whose task has so many train examples."""
+        """The steps of a trajectory whose task has this many train examples."""
         if self.steps is not None:
             return self.steps
         return (self.epochs or 0) * ceil(num_train / self.batch_size)
 
     def warm_up_fits(self, num_steps: int) -> bool:
-        """Whether the warm-up leaves a step to decay in."""
+        """Whether the warm-up leaves at least one step for the decay."""
         return self.schedule.warmup_steps == 0 or self.schedule.warmup_steps < num_steps

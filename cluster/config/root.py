@@ -22,29 +22,30 @@ from gpo.scoring.racing import Racing
 
 
 class RacingConfig(Section):
-    """Candidates answer ``val`` block by block; those that cannot become the best of their step are dropped."""
+    """Candidates answer ``val`` in blocks; after each block, those that can no longer win their step are dropped."""
 
     block: Annotated[int, Field(ge=2)] = 10
-    """Examples of the first block. Later ones grow as candidates are dropped, so that each round is as many calls."""
+    """Examples in the first block. Later blocks grow as candidates drop out, so that each round has as many calls."""
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Level of the tests after each block, corrected for the number of candidates: about the share of steps that lose
-    their best where eight candidates are equally good, which is the hardest case. Smaller is safer and saves less."""
+    """Level of the test after each block, corrected for the number of candidates: about the share of steps that drop
+    their best candidate if eight candidates are equally good, the hardest case. Smaller values are safer and save
+    fewer calls."""
 
 
 class EvaluationConfig(Section):
     """How prompts are scored."""
 
     val_size: PositiveInt | None = None
-    """Score on at most so many ``val`` examples, always the same ones."""
+    """Most ``val`` examples to score on, always the same ones. Default: all."""
     test_size: PositiveInt | None = None
-    """Likewise for ``test``."""
+    """Most ``test`` examples to score on, always the same ones. Default: all."""
     max_unscored: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of an evaluation's examples that may stay unscored because their calls failed for good."""
+    """Share of an evaluation's examples that may stay unscored because their calls failed after all retries."""
     racing: Annotated[RacingConfig | None, OptionInfo(tunable=True)] = None
-    """Drop candidates before they have answered all of ``val``; null scores every candidate in full."""
+    """Drop hopeless candidates before they have answered all of ``val``. ``null`` scores every candidate in full."""
 
     def build_scoring(self, num_val: int, seed: int) -> CandidateScoring:
-        """How candidates are scored on ``num_val`` examples."""
+        """The way in which candidates are scored on ``num_val`` examples."""
         if self.racing is None:
             return FullScoring()
         return Racing(
@@ -61,58 +62,60 @@ _MOST_ACTORS = 16
 _MOST_REPLICAS = 8
 _FEWEST_EXAMPLES = 300
 _CALLS_OF_REPLICA = 64
-"""At 200 ms each, more keep a replica's core busy beyond what leaves room for bursts."""
+"""At 200 ms per call, more calls keep a replica's core so busy that bursts wait."""
 
 
-def _without_credentials(place: str) -> str:
-    if holds_credentials(place):
+def _without_credentials(location: str) -> str:
+    if holds_credentials(location):
         raise PydanticCustomError("run_dir", "{problem}; {remedy}", {"problem": PROBLEM, "remedy": IN_ENVIRONMENT})
-    return place
+    return location
 
 
 class RunSection(Section):
-    """What the run is called, and which seeds it covers."""
+    """Name, seeds and folder of the run."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "run"
-    """Letters, digits, ``.``, ``_`` and ``-``."""
+    """Name of the run: letters, digits, ``.``, ``_`` and ``-``."""
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), OptionInfo(tracked=True)] = (0,)
-    """One trajectory per task and seed."""
+    """Seeds; there is one trajectory per task and seed."""
     dir: Annotated[str, AfterValidator(_without_credentials), MAY_CHANGE] = "runs"
-    """Folder or fsspec URL in which each run gets a folder of its own, relative to where the command is typed. A URL
-    without user name and password: those come from the environment."""
+    """Folder or fsspec URL that holds a folder per run; relative to the working directory. A URL must not hold a user
+    name or password: set those in the environment."""
 
 
 class ClusterConfig(Section):
-    """How the work is spread over Ray."""
+    """How the work is distributed over Ray."""
 
     trajectories_per_actor: PositiveInt | None = None
-    """Trajectories that share an actor, and with it a process. Left out: 8, or as many more as it takes to need no more
-    than 16 actors."""
+    """Trajectories that share one actor, and so one process. Default: 8, or more if that would need more than 16
+    actors."""
     actor_cpus: Annotated[float, Field(ge=0)] = 0.1
-    """CPUs that Ray reserves for a trajectory actor, which mostly waits."""
+    """CPUs that Ray reserves per trajectory actor; the actor mostly waits."""
     actor_restarts: NonNegativeInt = 3
-    """How often an actor that died is started again; its trajectories go on from their checkpoints."""
+    """How often a dead actor is restarted; its trajectories continue from their checkpoints."""
     evaluator_replicas: PositiveInt | None = None
-    """Serve replicas of the evaluator: processes that call the task model side by side. Left out: one for each 64 calls
-    that the task model's ``max_concurrency`` allows at once, 8 at most."""
+    """Serve replicas of the evaluator, the processes that call the task model in parallel. Default: one per 64
+    concurrent calls that the task model's ``max_concurrency`` allows, at most 8."""
     evaluator_cpus: Annotated[float, Field(ge=0)] = 0.1
-    """CPUs that Ray reserves for a replica."""
+    """CPUs that Ray reserves per replica."""
 
 
 class BudgetConfig(Section):
-    """Bounds on what a run may spend, in all its sittings. Where one is reached, it stops and can be resumed."""
+    """Bounds on what a run may spend over all its attempts. A run that reaches one stops and can be resumed."""
 
     calls: PositiveInt | None = None
-    """Model calls that are answered, of all roles; cached ones cost nothing."""
+    """Most answered model calls of all roles; cached calls do not count. Default: no bound."""
     tokens: PositiveInt | None = None
-    """Tokens sent and generated; calls that are under way when it is reached come on top."""
+    """Most tokens, sent and generated; calls that are in flight when the bound is reached come on top. Default: no
+    bound."""
     usd: Annotated[float, Field(gt=0)] | None = None
-    """Dollars, by the prices of the models; calls that are under way when it is reached come on top."""
+    """Most dollars, by the models' prices; calls that are in flight when the bound is reached come on top. Default: no
+    bound."""
     wall_s: Annotated[float, Field(gt=0)] | None = None
-    """Seconds from start to end; only of ``gpo run`` and of each method of ``gpo compare``."""
+    """Most seconds of a run; for ``gpo run`` and each method of ``gpo compare`` only. Default: no bound."""
 
     def build(self) -> Budget:
-        """What an account is held to; time is not its matter."""
+        """The bounds that the limiter enforces: all but the time."""
         return Budget(self.calls, self.tokens, self.usd)
 
 
@@ -120,24 +123,38 @@ class RunConfig(Section):
     """A run: every task with every seed."""
 
     run: RunSection = RunSection()
+    """Name, seeds and folder of the run."""
     models: ModelsConfig
+    """The language models."""
     tasks: Tasks
+    """The tasks that prompts are optimized for."""
     optimizer: Annotated[OptimizerConfig, OptionInfo(tunable=True, tracked=True)] = OptimizerConfig(steps=DEFAULT_STEPS)
+    """The search: steps, candidates and strategies."""
     evaluation: Annotated[EvaluationConfig, OptionInfo(tracked=True)] = EvaluationConfig()
+    """How prompts are scored."""
     cluster: Annotated[ClusterConfig, MAY_CHANGE] = ClusterConfig()
+    """How the work is distributed over Ray."""
     cache: Annotated[CacheConfig, MAY_CHANGE] = SqliteCacheConfig()
+    """Where completions are kept, so that no call is paid for twice."""
     budget: Annotated[BudgetConfig, MAY_CHANGE] = BudgetConfig()
+    """Bounds on what the run may spend."""
     metrics: Annotated[MetricsConfig, MAY_CHANGE] = MetricsConfig()
+    """Prometheus metrics."""
     tracing: Annotated[TracingConfig, MAY_CHANGE] = TracingConfig()
+    """OpenTelemetry traces."""
     tracking: Annotated[TrackingConfig, MAY_CHANGE] = TrackingConfig()
+    """Runs and trials in MLflow."""
 
     @model_validator(mode="after")
     def _names_and_seeds_are_distinct(self) -> Self:
-        for place, values in (("tasks", [task.name for task in self.tasks]), ("run.seeds", self.run.seeds)):
+        names = [task.name for task in self.tasks]
+        for path, what, values in (("tasks", "task name", names), ("run.seeds", "seed", self.run.seeds)):
             repeated = next((value for value in values if list(values).count(value) > 1), None)
             if repeated is not None:
                 raise PydanticCustomError(
-                    "repeated", "{value} stands twice; give each its own", {"at": place, "value": str(repeated)}
+                    "repeated",
+                    "duplicate {what} '{value}'; {what}s must be unique",
+                    {"at": path, "value": str(repeated), "what": what},
                 )
         return self
 
@@ -147,23 +164,23 @@ class RunConfig(Section):
         prices = [model.price for model in models if isinstance(model, ChatEndpointConfig)]
         if self.budget.usd is not None and not any(price.prompt or price.completion for price in prices):
             raise PydanticCustomError(
-                "no_price", "is set, and no model has a price; give models.task.price and models.optimizer.price",
+                "no_price", "is set, but no model has a price; set models.task.price and models.optimizer.price",
                 {"at": "budget.usd"},
             )  # fmt: skip
         return self
 
     @property
     def num_replicas(self) -> int:
-        """Replicas of the evaluator."""
+        """How many replicas of the evaluator there are."""
         if self.cluster.evaluator_replicas is not None:
             return self.cluster.evaluator_replicas
         return min(_MOST_REPLICAS, ceil(self._calls_at_once / _CALLS_OF_REPLICA))
 
     @property
     def examples_at_once(self) -> int:
-        """Examples that a replica begins before it has answered others: more than its calls at once.
+        """How many examples a replica works on at once: more than its concurrent calls, so that calls never wait.
 
-        No more than needed: beginning takes time in which it sends no call.
+        Not many more, since a replica sends no calls while it starts examples.
         """
         return max(_FEWEST_EXAMPLES, 4 * ceil(self._calls_at_once / self.num_replicas))
 
@@ -174,12 +191,12 @@ class RunConfig(Section):
 
     @property
     def num_actors(self) -> int:
-        """How many actors the trajectories are spread over."""
+        """How many actors the trajectories are distributed over."""
         return ceil(self._num_trajectories / self.trajectories_per_actor)
 
     @property
     def trajectories_per_actor(self) -> int:
-        """Trajectories that share an actor: a process costs far more memory than a trajectory in it."""
+        """How many trajectories share an actor: a process costs far more memory than a trajectory in it."""
         return self.cluster.trajectories_per_actor or max(8, ceil(self._num_trajectories / _MOST_ACTORS))
 
     def num_steps(self, task: Task) -> int:
@@ -192,7 +209,7 @@ class RunConfig(Section):
 
     @property
     def meta_prompt(self) -> MetaPromptConfig:
-        """The meta-prompt's settings: those given, or the ones that suit the optimizer model."""
+        """The meta-prompt's settings: the configured ones, or those that suit the optimizer model."""
         model = self.models.optimizer
         small = isinstance(model, EmbeddedChatConfig) and model.gguf is None
         return self.optimizer.meta_prompt or MetaPromptConfig(kind="compact" if small else "full")

@@ -11,11 +11,11 @@ from cluster.config.sweep import SweepSection
 _METHOD = {"type": "string", "description": "The name of a method in configs/methods/, or a YAML file."}
 _OF_FILES: dict[str, Any] = {
     "extends": {
-        "description": "YAML files that this one is laid over, relative to its folder; of several, the later go first.",
+        "description": "YAML files that this file is laid over, relative to its folder; later files win.",
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
     },
     "compare": {
-        "description": "For gpo compare: a list of methods, or a name for each with what it changes in optimizer.",
+        "description": "For gpo compare: a list of methods, or for each name the changes to optimizer.",
         "anyOf": [
             {"type": "array", "items": _METHOD, "minItems": 1},
             {
@@ -36,28 +36,28 @@ _OF_FILES: dict[str, Any] = {
         ],
     },
 }
-"""What a file may hold beside the sections of a run: it is gone once the configuration is read."""
+"""Sections that a file may have in addition to those of a run; reading the configuration resolves them."""
 
 
 def schema() -> str:
     """The schema as indented JSON."""
     document = RunConfig.model_json_schema()
     document["properties"] |= _OF_FILES | {"sweep": _sweep(document["$defs"])}
-    # What a file leaves out may stand in those that it extends.
+    # A required section may be in an extended file.
     document["anyOf"] = [{"required": document.pop("required")}, {"required": ["extends"]}]
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def _sweep(definitions: dict[str, Any]) -> dict[str, Any]:
-    """The section for ``gpo sweep``; what it refers to is added to the definitions."""
+    """The schema of the section ``sweep``; its definitions are added to those of the document."""
     sweep = SweepSection.model_json_schema()
     definitions |= sweep.pop("$defs")
     storage = sweep["properties"]["storage"]
     sweep["properties"]["storage"] = {
-        "description": "Where the study is kept: a journal, or a URL.",
+        "description": "Where the study is stored: a journal file, or a URL.",
         "anyOf": [{"type": "string"}, {name: value for name, value in storage.items() if name != "description"}],
     }
-    # What a file leaves out may stand in those that it extends.
+    # A required option may be in an extended file.
     del sweep["required"]
     return {**sweep, "description": "For gpo sweep: how hyperparameters are tuned."}
 

@@ -30,34 +30,37 @@ class Choices(Section):
     """One of a few values."""
 
     choices: Annotated[tuple[Scalar, ...], Field(min_length=1)]
-    """Numbers, texts, truth values or null."""
+    """The values: numbers, texts, truth values or null."""
     when: dict[str, Scalar | tuple[Scalar, ...]] = Field(default_factory=dict)
-    """Path → the value, or values, that it must have for this option to be tuned; else the option is left as it is."""
+    """Condition: the path of another option → the value, or values, that it must have for this option to be tuned.
+    Otherwise the option keeps its value."""
 
 
 class Range(Section):
-    """A number between two bounds, both included; a whole number where ``low``, ``high`` and ``step`` are."""
+    """A number between two bounds, both included; a whole number if ``low``, ``high`` and ``step`` are."""
 
     low: int | float
+    """Smallest value."""
     high: int | float
+    """Largest value."""
     log: bool = False
-    """Draw evenly on a logarithmic scale; ``low`` must be positive."""
+    """Draw uniformly on a logarithmic scale; ``low`` must be positive."""
     step: int | float | None = None
-    """Only ``low`` and what lies whole steps above it; not with ``log``."""
+    """Distance between the values, starting at ``low``; not with ``log``. Default: any value."""
     at_most: str | None = None
-    """Path of an option whose value is a further upper bound."""
+    """Path of an option whose value is another upper bound."""
     at_least: str | None = None
-    """Path of an option whose value is a further lower bound."""
+    """Path of an option whose value is another lower bound."""
     when: dict[str, Scalar | tuple[Scalar, ...]] = Field(default_factory=dict)
-    """As for ``choices``."""
+    """Condition, as for ``choices``."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether only whole numbers are meant."""
+        """Whether all values are whole numbers."""
         return all(isinstance(bound, int) for bound in (self.low, self.high, self.step or 1))
 
     @model_validator(mode="after")
-    def _holds_something(self) -> Self:
+    def _is_not_empty(self) -> Self:
         if self.low > self.high:
             raise PydanticCustomError("range", "is above high; swap the two", {"at": "low"})
         if self.log and (self.low <= 0 or self.step is not None):
@@ -77,29 +80,29 @@ Distribution = Annotated[
 
 
 class JournalStorageConfig(Section):
-    """A file of operations; several processes may append to it, also on a network file system."""
+    """A journal file, to which several processes can append, also on a network file system."""
 
     kind: Literal["journal"] = "journal"
     path: Annotated[ConfigPath | None, OptionInfo(is_output=True)] = None
-    """Left out: ``study.journal`` in the sweep's folder, which must be a local one then."""
+    """The file. Default: ``study.journal`` in the sweep's folder, which must then be local."""
 
 
 class UrlStorageConfig(Section):
-    """A database that Optuna knows, or a Redis server."""
+    """A database that Optuna supports, or a Redis server."""
 
     kind: Literal["url"]
     url: Annotated[Annotated[str, Field(min_length=1)] | None, OptionInfo(sensitive="value")] = None
-    """``sqlite:///FILE``, ``postgresql://HOST/DATABASE``, ``redis://HOST:6379/0``, or another URL that Optuna takes;
+    """``sqlite:///FILE``, ``postgresql://HOST/DATABASE``, ``redis://HOST:6379/0``, or another URL that Optuna supports,
     without a password."""
     url_env: Annotated[VariableName | None, OptionInfo(sensitive="url_variable")] = None
-    """Environment variable with the URL, where it holds a password."""
+    """Environment variable with the URL, for a URL with a password."""
 
     @model_validator(mode="after")
     def _one_address(self) -> Self:
         if (self.url is None) == (self.url_env is None):
-            raise PydanticCustomError("url_env", "or url must be set, and not both; correct it", {"at": "url_env"})
+            raise PydanticCustomError("url_env", "or url must be set, but not both; set one", {"at": "url_env"})
         if self.url is not None and ("://" not in self.url or _WITH_PASSWORD.search(self.url)):
-            problem = "holds a password" if "://" in self.url else "is no URL"
+            problem = "holds a password" if "://" in self.url else "is not a URL"
             raise PydanticCustomError(
                 "url_env", "{problem}; name a variable with the URL in url_env", {"at": "url_env", "problem": problem}
             )
@@ -112,39 +115,39 @@ StorageConfig = Annotated[
 
 
 class TpeConfig(Section):
-    """Tree-structured Parzen estimator: draws where good trials are denser than bad ones; running ones count as bad."""
+    """Tree-structured Parzen estimator: samples where good trials are denser than bad (or running) ones."""
 
     kind: Literal["tpe"] = "tpe"
     startup_trials: NonNegativeInt = 10
-    """Trials that are drawn at random first."""
+    """Trials at the beginning that are drawn at random."""
 
 
 class GpConfig(Section):
-    """A Gaussian process; for few parameters and few trials. Needs the package torch."""
+    """Gaussian process, for few parameters and few trials. Needs the package torch."""
 
     kind: Literal["gp"]
     startup_trials: NonNegativeInt = 10
-    """Trials that are drawn at random first."""
+    """Trials at the beginning that are drawn at random."""
 
 
 class RandomConfig(Section):
-    """Draws that know nothing of each other."""
+    """Independent random samples."""
 
     kind: Literal["random"]
 
 
 class QmcConfig(Section):
-    """A scrambled Sobol sequence: random draws that keep their distance."""
+    """Scrambled Sobol sequence: random samples that cover the space evenly."""
 
     kind: Literal["qmc"]
 
 
 class CmaEsConfig(Section):
-    """Evolution of a normal distribution; for numbers alone, choices are drawn at random. Needs the package cmaes."""
+    """CMA-ES, for numbers only; choices are drawn at random. Needs the package cmaes."""
 
     kind: Literal["cmaes"]
     startup_trials: NonNegativeInt = 1
-    """Trials that are drawn at random first."""
+    """Trials at the beginning that are drawn at random."""
 
 
 SamplerConfig = Annotated[
@@ -158,40 +161,40 @@ SamplerConfig = Annotated[
 
 
 class SuccessiveHalvingConfig(Section):
-    """At steps that grow by a factor, the best of those that came so far go on."""
+    """At geometrically spaced steps, only the best of the trials that reached that step continue."""
 
     kind: Literal["successive_halving"] = "successive_halving"
     min_steps: PositiveInt = 2
     """Steps that every trial takes."""
     reduction: Annotated[int, Field(ge=2)] = 3
-    """One of so many goes on, and next after so many times the steps."""
+    """One of this many trials continues, until this many times the steps."""
 
 
 class HyperbandConfig(Section):
-    """Successive halving in several brackets, which begin at different steps.
+    """Successive halving in several brackets that start at different steps.
 
-    The sampler learns within a bracket, so this takes many trials.
+    The sampler learns within each bracket, so this needs many trials.
     """
 
     kind: Literal["hyperband"]
     min_steps: PositiveInt = 2
     """Steps that every trial takes."""
     reduction: Annotated[int, Field(ge=2)] = 3
-    """As for ``successive_halving``."""
+    """One of this many trials continues, until this many times the steps."""
 
 
 class MedianConfig(Section):
-    """Prunes what is below the median of earlier trials at the same step."""
+    """Prunes trials that are below the median of earlier trials at the same step."""
 
     kind: Literal["median"]
     min_steps: PositiveInt = 1
     """Steps that every trial takes."""
     startup_trials: NonNegativeInt = 5
-    """Trials that must be complete before any is pruned."""
+    """Trials that must complete before any is pruned."""
 
 
 class WilcoxonConfig(Section):
-    """Prunes what a signed-rank test finds worse than the best trial, paired over tasks, seeds and steps."""
+    """Prunes trials that a signed-rank test finds worse than the best trial, paired over tasks, seeds and steps."""
 
     kind: Literal["wilcoxon"]
     p: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -201,12 +204,12 @@ class WilcoxonConfig(Section):
 
 
 class NoPrunerConfig(Section):
-    """Every trial runs to its end."""
+    """No pruning: every trial runs to its end."""
 
     kind: Literal["none"]
 
 
-# A name of its own, since a union with None needs a member that can be hashed.
+# A type alias, since a union with None needs members that can be hashed.
 PrunerConfig = TypeAliasType(
     "PrunerConfig",
     Annotated[
@@ -221,41 +224,45 @@ PrunerConfig = TypeAliasType(
 
 
 class HoldoutConfig(Section):
-    """Tasks on which the best trial is held against the paper's defaults, once all trials are done."""
+    """Held-out tasks on which the best trial is compared with the paper's defaults, after all trials."""
 
     tasks: Tasks
-    """As in the section ``tasks``; others than those that the hyperparameters are tuned on."""
+    """Tasks as in the section ``tasks``, other than those that the hyperparameters are tuned on."""
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
-    """Left out: ``run.seeds``."""
+    """Seeds of the comparison. Default: ``run.seeds``."""
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """Level of the test; the interval that is told covers 1 - alpha."""
+    """Level of the test; the confidence interval covers 1 - alpha."""
 
 
 class SweepSection(Section):
     """How hyperparameters are tuned."""
 
     trials: Annotated[PositiveInt, MAY_CHANGE] = 24
-    """Populations that are run, in all processes and sittings together; a larger number than before goes on."""
+    """Trials in all, over all processes and attempts. Resuming with a larger number adds trials."""
     max_parallel_trials: Annotated[PositiveInt, MAY_CHANGE] = 4
-    """Populations side by side in one process."""
+    """Trials that run in parallel in one process."""
     space: Annotated[dict[str, Distribution], Field(min_length=1)]
-    """Path of an option, such as ``optimizer.schedule.initial``, → the values to draw from."""
+    """The search space: the path of an option, such as ``optimizer.schedule.initial`` → the values to draw from."""
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("val",)
-    """``val``: best mean ``val`` score of the population, as high as can be. ``tokens``, ``usd``: what its calls take,
-    as little as can be; those that the cache answered count like the others, or trials would not compare. Several give
-    a Pareto front."""
+    """``val``: maximize the best mean ``val`` score of the trial. ``tokens``, ``usd``: minimize what its calls take;
+    calls that the cache answered count like the others, so that trials compare. Several objectives give a Pareto
+    front."""
     sampler: SamplerConfig = TpeConfig()
+    """How the values of a trial are chosen."""
     pruner: PrunerConfig | None = None
-    """Left out: successive halving; with several objectives none, since those cannot be pruned."""
+    """How trials that fall behind are stopped. Default: successive halving; with several objectives none, since Optuna
+    cannot prune those."""
     seed: NonNegativeInt = 0
-    """Of the sampler."""
+    """Seed of the sampler."""
     study: Annotated[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None, MAY_CHANGE] = None
-    """The study's name in its storage; processes that share both work together. Left out: ``run.name``."""
+    """Name of the study in its storage; processes with the same study and storage work together. Default:
+    ``run.name``."""
     storage: Annotated[StorageConfig, MAY_CHANGE] = JournalStorageConfig()
+    """Where the study is stored: a journal file, or a URL."""
     lease_s: Annotated[PositiveFloat, MAY_CHANGE] = 60.0
-    """A process that gave no sign of life for so long counts as dead, and others go on with its trials."""
+    """Seconds without a sign of life after which a process counts as dead, and others take over its trials."""
     holdout: Annotated[HoldoutConfig | None, MAY_CHANGE] = None
-    """Left out: the best trial is not confirmed."""
+    """Held-out tasks that confirm the best trial. Default: no confirmation."""
 
     @model_validator(mode="before")
     @classmethod
@@ -268,16 +275,16 @@ class SweepSection(Section):
     def _objectives_fit(self) -> Self:
         if self.objectives[0] != "val" or len(set(self.objectives)) < len(self.objectives):
             raise PydanticCustomError(
-                "objectives", "must begin with val, and name each once; correct it", {"at": "objectives"}
+                "objectives", "must begin with val and name each once; correct the list", {"at": "objectives"}
             )
         if len(self.objectives) > 1 and self.pruner is not None and self.pruner.kind != "none":
             raise PydanticCustomError(
-                "pruner", "cannot prune by several objectives; leave it out, or keep one objective", {"at": "pruner"}
+                "pruner", "cannot prune with several objectives; leave it out, or keep one objective", {"at": "pruner"}
             )
         return self
 
     @property
     def pruning(self) -> HyperbandConfig | SuccessiveHalvingConfig | MedianConfig | WilcoxonConfig | NoPrunerConfig:
-        """The pruner: the one that is given, or the one that suits the objectives."""
+        """The configured pruner, or else the default for the objectives."""
         several = len(self.objectives) > 1
         return self.pruner or (NoPrunerConfig(kind="none") if several else SuccessiveHalvingConfig())

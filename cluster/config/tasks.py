@@ -40,21 +40,21 @@ TASK_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
 class FieldsConfig(Section):
-    """Which columns hold what."""
+    """Which columns hold the input and the target."""
 
     input: str | None = None
-    """The column with the question, text or ticket. Left out: ``input``, unless there is a template."""
+    """Column with the input, such as a question or a text. Default: ``input``, unless ``template`` is set."""
     template: str | None = None
-    """Instead of ``input``, a text made of several columns: a Jinja template with the columns as its variables, such as
-    ``{{ context }}``; ``row["Two words"]`` is a column whose name is no word, ``row.row`` one that is called row."""
+    """Instead of ``input``, a Jinja template that makes a text from several columns, which are its variables, as in
+    ``{{ context }}``. ``row["Two words"]`` is a column whose name is not an identifier, ``row.row`` the column row."""
     target: str | None = None
-    """The column with the right answer, or a list of right answers. Left out: ``target``, unless there is a
-    template."""
+    """Column with the right answer, or with a list of right answers. Default: ``target``, unless ``target_template`` is
+    set."""
     target_template: str | None = None
-    """Instead of ``target``, likewise."""
+    """Instead of ``target``, a Jinja template as in ``template``."""
 
     @model_validator(mode="after")
-    def _templates_are_right(self) -> Self:
+    def _templates_are_valid(self) -> Self:
         for option, template, column in (
             ("template", self.template, self.input),
             ("target_template", self.target_template, self.target),
@@ -64,7 +64,7 @@ class FieldsConfig(Section):
             if column is not None:
                 other = "input" if option == "template" else "target"
                 raise PydanticCustomError(
-                    "template", "stands beside {other}; keep one of the two", {"at": option, "other": other}
+                    "template", "is set as well as {other}; keep one of the two", {"at": option, "other": other}
                 )
             try:
                 Template(template, option).check()
@@ -75,7 +75,7 @@ class FieldsConfig(Section):
         return self
 
     def build(self, where: str) -> Fields:
-        """Input and target as reading needs them; ``where`` is this section's place, for errors."""
+        """Input and target as readers of files need them; ``where`` is this section's path, for errors."""
         return Fields(
             self.input or "input" if self.template is None else Template(self.template, f"{where}.template"),
             self.target or "target"
@@ -88,19 +88,19 @@ class FilesConfig(Section):
     """Files of examples, JSON Lines or CSV."""
 
     train: ConfigPath
-    """Shown to the optimizer model, a few at a time."""
+    """Examples that the optimizer model sees, a few at a time."""
     val: ConfigPath
-    """Steers the search."""
+    """Examples that candidates are scored on; they decide the search."""
     test: ConfigPath
-    """Scored for the initial and the final prompt only."""
+    """Examples that only the initial and the best prompt are scored on."""
     few_shot: ConfigPath | None = None
-    """Shown to the task model where ``shots`` asks for it. Left out: drawn from ``train``."""
+    """Solved examples for the task model, if ``shots`` asks for some. Default: drawn from ``train``."""
 
     def load(self, fields: Fields, where: str) -> LoadedTask:
         """The examples.
 
         Raises:
-            ConfigError: a file cannot be used, or an input stands in two splits.
+            ConfigError: a file cannot be used, or two splits share an input.
         """
         files = {Split.TRAIN: self.train, Split.VAL: self.val, Split.TEST: self.test}
         splits = {split: read_examples(path, fields, where=f"{where}.{split}") for split, path in files.items()}
@@ -117,20 +117,21 @@ class BenchmarkConfig(Section):
     """A known benchmark, in the folder layout of the reference runs or as its authors publish it."""
 
     benchmark: Literal["bbh", "mmlu", "gsm8k", "wsc", "webnlg"]
+    """The benchmark."""
     name: str | tuple[str, ...] | None = None
-    """One of its tasks, e.g. ``navigate``; a list of them, or ``all``, stands for one entry each; left out where the
-    benchmark is a single one."""
+    """One of its tasks, e.g. ``navigate``. A list of tasks, or ``all``, means one entry per task. Not needed if the
+    benchmark has a single task."""
     root: ConfigPath
-    """The benchmark's folder, or the folder that holds it."""
+    """The benchmark's folder, or the folder that contains it."""
 
     @field_validator("name", mode="before")
     @classmethod
-    def _name_can_be_one(cls, name: Any) -> Any:
+    def _name_is_valid(cls, name: Any) -> Any:
         for one in name if isinstance(name, list | tuple) else () if name is None else (name,):
             if not isinstance(one, str) or not re.fullmatch(TASK_NAME, one):
                 shown = repr(one) if len(repr(one)) <= 40 else f"{repr(one)[:40]}…"
                 raise PydanticCustomError(
-                    "task_name", "{name} is not a task's name; name one, a list of them, or all", {"name": shown}
+                    "task_name", "{name} is not the name of a task; name one, a list of them, or all", {"name": shown}
                 )
         return name
 
@@ -155,7 +156,7 @@ class BenchmarkConfig(Section):
 
     @property
     def entries(self) -> tuple[BenchmarkConfig, ...]:
-        """The entry once for each of the tasks that it stands for; itself where it stands for one."""
+        """One entry for each task that this entry stands for."""
         if self.name == ALL:
             names = tuple(task.name for task in tasks_of(self.benchmark))
         elif isinstance(self.name, tuple):
@@ -166,17 +167,17 @@ class BenchmarkConfig(Section):
 
     @property
     def known(self) -> BenchmarkTask | None:
-        """The catalogue's entry for the task; ``None`` for one that a user has added to the folder."""
+        """The task in the catalogue; ``None`` for a task that a user has added to the folder."""
         return known_task(self.benchmark, self._task)
 
     @property
     def _task(self) -> str | None:
         if isinstance(self.name, tuple):
-            raise TypeError("several tasks are loaded entry by entry, see entries")
+            raise TypeError("this entry stands for several tasks: load each of its entries")
         return self.name
 
     def load(self, where: str) -> LoadedTask:
-        """The examples, repeats removed.
+        """The examples, without duplicates.
 
         Raises:
             ConfigError: there is no such task, or its files cannot be used.
@@ -192,28 +193,30 @@ def _local(name: Any, info: ValidationInfo) -> Any:
 
 
 class HuggingFaceConfig(Section):
-    """A data set of the Hugging Face Hub; it needs the extra ``huggingface``."""
+    """A data set of the Hugging Face Hub; needs the extra ``huggingface``."""
 
     huggingface: Annotated[str, Field(min_length=1), BeforeValidator(_local)]
-    """Its name, ``owner/name``; or a folder of files that ``datasets`` reads, beginning with ``.``, ``/`` or ``~``."""
+    """Name of the data set, ``owner/name``, or a folder that ``datasets`` can read, starting with ``.``, ``/`` or
+    ``~``."""
     config: str | None = None
-    """Which of its configurations; left out where it has one."""
+    """Configuration of the data set. Default: its only one."""
     revision: str | None = None
-    """Branch, tag or commit. Left out: the newest."""
+    """Branch, tag or commit. Default: the newest."""
     train: str
-    """Name of a split, or a part of one such as ``train[:80%]``. Shown to the optimizer model, a few at a time."""
+    """Split, or part of one such as ``train[:80%]``, with the examples that the optimizer model sees."""
     val: str
-    """Likewise. Steers the search."""
+    """Split, or part of one, that candidates are scored on; it decides the search."""
     test: str
-    """Likewise. Scored for the initial and the final prompt only."""
+    """Split, or part of one, that only the initial and the best prompt are scored on."""
     few_shot: str | None = None
-    """Likewise. Shown to the task model where ``shots`` asks for it. Left out: drawn from ``train``."""
+    """Split, or part of one, with solved examples for the task model, if ``shots`` asks for some. Default: drawn from
+    ``train``."""
 
     def load(self, fields: Fields, where: str) -> LoadedTask:
-        """The examples, repeats removed.
+        """The examples, without duplicates.
 
         Raises:
-            ConfigError: the data set cannot be loaded, or a split or a column is not there.
+            ConfigError: the data set cannot be loaded, or a split or a column is missing.
         """
         source = HubDataset(self.huggingface, self.config, self.revision)
         named = {Split.TRAIN: self.train, Split.VAL: self.val, Split.TEST: self.test}
@@ -223,9 +226,9 @@ class HuggingFaceConfig(Section):
 
 
 def data_kind(value: Any) -> str:
-    """Which of the sections is meant, as the tag in the union of ``TaskConfig.data``.
+    """The tag of the section in the union of ``TaskConfig.data``.
 
-    A tag is no option's name: the places in pydantic's errors hold both, and only options are shown to users.
+    A tag differs from every option's name: locations in pydantic's errors contain both, and users see only options.
     """
     for option, section in (("benchmark", BenchmarkConfig), ("huggingface", HuggingFaceConfig)):
         if option in value if isinstance(value, dict) else isinstance(value, section):
@@ -239,29 +242,32 @@ DEFAULT_PROMPT = "Let's think step by step."
 class TaskConfig(Section):
     """One task, or several of a benchmark with the same settings."""
 
-    # The name has no default value, but may be left out with a benchmark.
+    # The name has no default value, but is optional for a benchmark.
     model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("name"))
 
     name: Annotated[str, Field(pattern=TASK_NAME)]
-    """Letters, digits, ``.``, ``_`` and ``-``; names folders and rows. Left out: the benchmark's own name."""
+    """Name of the task in folders and tables: letters, digits, ``.``, ``_`` and ``-``. Default: the name in the
+    benchmark."""
     data: Annotated[
         Annotated[FilesConfig, Tag("files")]
         | Annotated[BenchmarkConfig, Tag("a benchmark")]
         | Annotated[HuggingFaceConfig, Tag("a huggingface")],
         Discriminator(data_kind),
     ]
+    """Where the examples come from: files, a known benchmark, or a data set of the Hugging Face Hub."""
     fields: FieldsConfig | None = None
-    """Not with a benchmark; left out: columns ``input`` and ``target``."""
+    """Which columns hold the input and the target; not for a benchmark. Default: ``input`` and ``target``."""
     prompt: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] = DEFAULT_PROMPT
     """The initial prompt."""
     position: Position = Position.QUESTION_END
-    """Where the prompt stands: question_end, question_begin, before_question, answer_begin or system."""
+    """Position of the prompt: question_end, question_begin, before_question, answer_begin or system."""
     question_marks: bool = False
     """Mark the question with "Q:" and the answer with "A:"."""
     shots: NonNegativeInt = 0
-    """Solved examples that the task model is shown before each question: of the data's few-shot examples the first, or,
-    where it has none, some of ``train``, which lacks them then."""
+    """Solved examples that the task model sees before each question: the first ones of the data's few-shot examples, or
+    else some of ``train``, which are then removed from it."""
     answer: AnswerConfig = AnswerConfig()
+    """How answers are asked for and judged."""
 
     @model_validator(mode="before")
     @classmethod
@@ -274,13 +280,13 @@ class TaskConfig(Section):
             if "name" in task:
                 raise PydanticCustomError(
                     "one_name",
-                    "is one name for several tasks; leave it out, each is called as in its benchmark",
+                    "is one name for several tasks; leave it out, each task is named as in its benchmark",
                     {"at": "name"},
                 )
-            # Until each has its own, see one_each.
+            # Until one_each gives each task its own.
             own = benchmark
         if "name" not in task and (own or benchmark):
-            # What cannot be a name is told of where it stands, in data.
+            # A wrong name is reported for the option in data.
             names = (name for name in (own, benchmark) if isinstance(name, str) and re.fullmatch(TASK_NAME, name))
             return {"name": next(names, "unnamed"), **task}
         return task
@@ -289,9 +295,10 @@ class TaskConfig(Section):
         """Load and check the task.
 
         Args:
-            where: this section's place, for errors. They name the task, too: an entry may have stood for several
-                tasks, and then places are not those in the user's file.
-            val_size: at most so many examples of ``val``; likewise ``test_size``.
+            where: this section's path, for errors. They also name the task, since the index of a task differs from the
+                user's file after an entry that stands for several tasks.
+            val_size: at most this many examples of ``val``.
+            test_size: at most this many examples of ``test``.
 
         Raises:
             ConfigError: the data cannot be used.
@@ -325,14 +332,16 @@ class TaskConfig(Section):
     def _load(self, where: str) -> LoadedTask:
         if isinstance(self.data, BenchmarkConfig):
             if self.fields is not None:
-                raise ConfigError(f"{where}.fields", "a benchmark knows its own columns", "remove fields")
+                raise ConfigError(
+                    f"{where}.fields", "does not apply to a benchmark, whose columns are known", "remove it"
+                )
             return self.data.load(f"{where}.data")
         fields = (self.fields or FieldsConfig()).build(f"{where}.fields")
         return self.data.load(fields, f"{where}.data")
 
 
 def one_each(tasks: tuple[TaskConfig, ...]) -> tuple[TaskConfig, ...]:
-    """The tasks, an entry for several tasks of a benchmark replaced by one for each, in the order of their names."""
+    """The tasks, with an entry for several tasks of a benchmark replaced by one entry per task."""
     return tuple(one for task in tasks for one in _one_each(task))
 
 
@@ -343,6 +352,6 @@ def _one_each(task: TaskConfig) -> tuple[TaskConfig, ...]:
     return tuple(task.model_copy(update={"name": entry.name, "data": entry}) for entry in entries)
 
 
-# Checked before they are told apart, so that errors show the places in the user's file.
+# Checked before entries are split up, so that errors show the indices of the user's file.
 Tasks = Annotated[tuple[TaskConfig, ...], Field(min_length=1), AfterValidator(one_each)]
 """The section as a whole."""

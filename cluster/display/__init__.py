@@ -1,1 +1,1 @@
-"""What people see while a run works: progress, tables and logs."""
+"""How a command shows its progress, and how processes log."""

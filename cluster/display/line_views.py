@@ -1,9 +1,10 @@
-"""A run where there is no terminal: a line for each thing that happened."""
+"""The views without a terminal: a line per event."""
 
 from __future__ import annotations
 
 import logging
 import time
+from typing import Self
 
 from rich.console import Console
 
@@ -15,42 +16,58 @@ from gpo.trajectory import Trajectory
 log = logging.getLogger(__name__)
 
 _SILENCE_S = 15.0
-"""How long a log may stay silent."""
+"""Seconds without an event after which a sign of life is printed."""
 _SHOWN = 4
-"""Trajectories named in a sign of life."""
+"""Trajectories that a sign of life names."""
 
 
-class PlainView:
-    """A line for each thing that happened, for logs and pipes."""
+class _LineView:
+    """Finds out which updates are events: failures, initial scores, steps and ends."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._started = time.monotonic()
+    def __init__(self) -> None:
         self._progress: Progress | None = None
         self._steps: dict[SearchKey, int] = {}
-        self._last = self._started
 
-    def __enter__(self) -> PlainView:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         return
 
-    def status(self, text: str) -> None:
-        self._print(f"{text} …")
-
     def begin(self, progress: Progress) -> None:
         self._progress, self._steps = progress, {}
-        if progress.title:
-            self._print(progress.title)
 
     def show(self, update: Update) -> None:
         row = self._progress.rows[update.key] if self._progress else None
         if update.error:
-            self._print(f"{update.key}: failed: {update.error}")
+            self._failed(update.key, update.error)
         elif row and row.checkpoint and (update.phase is Phase.DONE or self._steps.get(update.key) != row.steps):
             self._steps[update.key] = row.steps
-            self._print(self._line(row, row.checkpoint.trajectory))
+            event = "done" if update.phase is Phase.DONE else "step taken" if row.steps else "initial prompt scored"
+            self._reached(event, row, row.checkpoint.trajectory)
+
+    def _failed(self, key: SearchKey, error: str) -> None:
+        raise NotImplementedError
+
+    def _reached(self, event: str, row: Row, trajectory: Trajectory) -> None:
+        raise NotImplementedError
+
+
+class PlainView(_LineView):
+    """A line per event, for pipes and files."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self._started = self._last = time.monotonic()
+
+    def status(self, text: str) -> None:
+        self._print(f"{text} …")
+
+    def begin(self, progress: Progress) -> None:
+        super().begin(progress)
+        if progress.title:
+            self._print(progress.title)
 
     def tick(self) -> None:
         if self._progress and time.monotonic() - self._last >= _SILENCE_S:
@@ -60,15 +77,18 @@ class PlainView:
                 if row.phase is not Phase.DONE
             ]
             more = f" and {len(busy) - _SHOWN} more" if len(busy) > _SHOWN else ""
-            self._print(f"at work: {', '.join(busy[:_SHOWN])}{more}")
+            self._print(f"working: {', '.join(busy[:_SHOWN])}{more}")
 
-    def _line(self, row: Row, trajectory: Trajectory) -> str:
+    def _failed(self, key: SearchKey, error: str) -> None:
+        self._print(f"{key}: failed: {error}")
+
+    def _reached(self, event: str, row: Row, trajectory: Trajectory) -> None:
         left = self._progress.left_s() if self._progress else None
-        step = f"step {row.steps}/{row.num_steps}" if row.steps else "initial prompt scored"
-        done = "done" if row.phase is Phase.DONE else step
+        if event == "step taken":
+            event = f"step {row.steps}/{row.num_steps}"
         ending = f", about {duration(left)} left" if left else ""
-        return (
-            f"{row.key}: {done}, best val {percent(trajectory.best.score.mean)} "
+        self._print(
+            f"{row.key}: {event}, best val {percent(trajectory.best.score.mean)} "
             f"(initial {percent(trajectory.initial.score.mean)}), {len(trajectory.history)} prompts tried, "
             f"{row.calls} calls{ending}"
         )
@@ -79,46 +99,33 @@ class PlainView:
         self._console.print(f"[{elapsed}] {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-class LogView:
-    """A line in the log for each of them, where nothing else may be printed."""
-
-    def __init__(self) -> None:
-        self._progress: Progress | None = None
-        self._steps: dict[SearchKey, int] = {}
-
-    def __enter__(self) -> LogView:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        return
+class LogView(_LineView):
+    """A log line per event, where standard error holds JSON lines only."""
 
     def status(self, text: str) -> None:
         log.info(text)
 
-    def begin(self, progress: Progress) -> None:
-        self._progress, self._steps = progress, {}
-
-    def show(self, update: Update) -> None:
-        row = self._progress.rows[update.key] if self._progress else None
-        about = {"task": update.key.task, "trajectory": str(update.key)}
-        if update.error:
-            log.error("failed: %s", update.error, extra=about)
-        elif row and row.checkpoint and (update.phase is Phase.DONE or self._steps.get(update.key) != row.steps):
-            self._steps[update.key] = row.steps
-            trajectory = row.checkpoint.trajectory
-            log.info(
-                "done" if update.phase is Phase.DONE else "step taken" if row.steps else "initial prompt scored",
-                extra={
-                    **about,
-                    "step": row.steps - 1 if row.steps else None,
-                    "steps": row.num_steps,
-                    "val": finite(trajectory.current.score.mean),
-                    "best_val": finite(trajectory.best.score.mean),
-                    "best_prompt": trajectory.best.prompt.id,
-                    "tried": len(trajectory.history),
-                    "calls": row.calls,
-                },
-            )
-
     def tick(self) -> None:
         return
+
+    def _failed(self, key: SearchKey, error: str) -> None:
+        log.error("failed: %s", error, extra=_about(key))
+
+    def _reached(self, event: str, row: Row, trajectory: Trajectory) -> None:
+        log.info(
+            event,
+            extra={
+                **_about(row.key),
+                "step": row.steps - 1 if row.steps else None,
+                "steps": row.num_steps,
+                "val": finite(trajectory.current.score.mean),
+                "best_val": finite(trajectory.best.score.mean),
+                "best_prompt": trajectory.best.prompt.id,
+                "tried": len(trajectory.history),
+                "calls": row.calls,
+            },
+        )
+
+
+def _about(key: SearchKey) -> dict[str, str]:
+    return {"task": key.task, "trajectory": str(key)}

@@ -1,4 +1,4 @@
-"""A run on a terminal: a table that is drawn anew a few times a second."""
+"""The view on a terminal: a table that is redrawn a few times a second."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.search import Phase, Update
-from cluster.display.progress import Progress, Row, duration, percent
+from cluster.display.line_views import LogView, PlainView
+from cluster.display.progress import Progress, Row, View, duration, percent
 
 _LINES_AROUND = 5
-"""Lines of a terminal that the table leaves for its heading, its totals, the last line and what was printed before."""
+"""Lines of the terminal that are not rows: heading, totals, the last line and earlier output."""
 _BAR_WIDTH = 24
 
 
 class LiveView:
-    """A table that is drawn anew a few times a second."""
+    """A table that is redrawn a few times a second."""
 
     def __init__(self, console: Console) -> None:
         self._started = time.monotonic()
@@ -48,14 +49,14 @@ class LiveView:
             self._live.console.print(Text(f"{update.key} failed: {update.error}", style="red"))
 
     def tick(self) -> None:
-        return  # the table is drawn anew by itself
+        return  # rich redraws the table
 
     def _render(self) -> RenderableType:
         progress = self._progress
         if progress is None:
             return self._spinner
         rows = list(progress.rows.values())
-        shown = _most_telling(rows, self._live.console.height - _LINES_AROUND)
+        shown = _most_relevant(rows, self._live.console.height - _LINES_AROUND)
         self._spinner.update(text=Text(f"{duration(time.monotonic() - self._started)} · {_totals(progress)}"))
         overall = Table.grid(padding=(0, 1))
         overall.add_row(
@@ -85,19 +86,19 @@ class LiveView:
                 duration(left) if left is not None else "",
             )
         if len(rows) > 1:
-            table.add_row(*_all_together(rows, len(shown)), style="dim")
+            table.add_row(*_total_row(rows, len(shown)), style="dim")
         return table
 
 
 def _totals(progress: Progress) -> str:
-    """Time left, calls, cost and what went wrong, in a line."""
+    """A line with time left, calls, cost and failures."""
     left, rows = progress.left_s(), progress.rows.values()
     calls = max(progress.spent.calls, sum(row.calls for row in rows))
     usd = max(progress.spent.usd, sum(row.usage.cost_usd for row in rows))
     pace = progress.calls_per_s
     failed, given_up = sum(row.error is not None for row in rows), sum(row.usage.failures for row in rows)
     parts = [
-        f"about {duration(left)} left" if left is not None else "time left not known yet",
+        f"about {duration(left)} left" if left is not None else "time left unknown",
         f"{calls} calls" + (f", {pace:.1f}/s" if pace is not None else ""),
         f"${usd:.2f}" if usd else "",
         f"{failed} failed" if failed else "",
@@ -106,17 +107,12 @@ def _totals(progress: Progress) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _all_together(rows: Sequence[Row], num_shown: int) -> list[str]:
-    """The table's last row: sums, and means of the scores that are known."""
+def _total_row(rows: Sequence[Row], num_shown: int) -> list[str]:
+    """The table's last row: sums, and means of the known scores."""
     done = sum(row.phase is Phase.DONE for row in rows)
     searches = [row.checkpoint.trajectory for row in rows if row.checkpoint]
-    initial, best = (
-        fmean(known) if known else None
-        for known in (
-            [one.initial.score.mean for one in searches],
-            [one.best.score.mean for one in searches],
-        )
-    )
+    initial = fmean(one.initial.score.mean for one in searches) if searches else None
+    best = fmean(one.best.score.mean for one in searches) if searches else None
     shown = f", {num_shown} shown" if num_shown < len(rows) else ""
     return [
         "all",
@@ -131,10 +127,10 @@ def _all_together(rows: Sequence[Row], num_shown: int) -> list[str]:
     ]
 
 
-def _most_telling(rows: Sequence[Row], room: int) -> list[Row]:
-    """The rows that fit, in their order; failed ones go before those at work, not begun, and done.
+def _most_relevant(rows: Sequence[Row], max_rows: int) -> list[Row]:
+    """The rows that fit, in their order: failed ones first, then running, waiting and done ones.
 
-    Where not all fit, those that do not move are left out but for the failed ones: the totals tell of them.
+    If not all rows fit, those that are done without an error are left out; the totals include them.
     """
 
     def rank(row: Row) -> int:
@@ -142,8 +138,15 @@ def _most_telling(rows: Sequence[Row], room: int) -> list[Row]:
             return 0 if row.error else 3
         return 1 if row.checkpoint else 2
 
-    if len(rows) <= room:
+    if len(rows) <= max_rows:
         return list(rows)
     moving = [row for row in rows if row.phase is not Phase.DONE or row.error] or rows[-1:]
-    kept = {row.key for row in sorted(moving, key=rank)[: max(1, room)]}
+    kept = {row.key for row in sorted(moving, key=rank)[: max(1, max_rows)]}
     return [row for row in rows if row.key in kept]
+
+
+def view_for(console: Console) -> View:
+    """A live table on a terminal, plain lines elsewhere, and log lines for a quiet console."""
+    if console.quiet:
+        return LogView()
+    return LiveView(console) if console.is_terminal else PlainView(console)

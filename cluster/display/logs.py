@@ -1,4 +1,4 @@
-"""What is logged, in which form, and where: the same in the command's own process and in all that it has started."""
+"""What is logged, in which format and where: the same in the command's process and in all that it starts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -14,22 +16,24 @@ from typing import Any
 from gpo.context import ContextFilter
 from gpo.errors import ConfigError
 
+log = logging.getLogger(__name__)
+
 _OURS = ("gpo", "actors", "serve", "cluster")
-"""Loggers whose level is chosen. Others log no more than warnings: at lower levels, clients log whole requests, and
-prompts and keys with them."""
+"""Loggers whose level the user chooses. Others log warnings only: at lower levels, HTTP clients log whole requests,
+with prompts and keys."""
 _VARIABLE = "GPO_LOGS"
 _FOLDER = "logs"
 
 
 class Format(StrEnum):
-    """What a line looks like."""
+    """Format of a log line."""
 
     TEXT = "text"
     JSON = "json"
 
 
 class Level(StrEnum):
-    """From which severity on something is logged."""
+    """Least severe level that is logged."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -38,7 +42,7 @@ class Level(StrEnum):
 
 
 class Target(StrEnum):
-    """Where lines go: ``folder`` is ``logs/`` in the run's folder, with a file for each process."""
+    """Where lines go: standard error, or ``logs/`` in the run folder, with one file per process."""
 
     STDERR = "stderr"
     FOLDER = "folder"
@@ -46,10 +50,13 @@ class Target(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """The choice.
+    """How and where a process logs.
 
     Attributes:
-        run: in every line; ``None`` where no run is under way.
+        format: of a line.
+        level: of the project's own loggers.
+        target: where lines go.
+        run: ID of the run, in every line; ``None`` without a run.
         folder: of the log files, once it is known.
     """
 
@@ -61,16 +68,16 @@ class Logs:
 
     @property
     def owns_stderr(self) -> bool:
-        """Whether nothing but JSON lines may go to standard error."""
+        """Whether standard error is reserved for JSON lines."""
         return self.format is Format.JSON and self.target is Target.STDERR
 
     def begin(self, process: str) -> None:
-        """Log so from now on, in this process.
+        """Configure logging in this process.
 
         Args:
-            process: what it is; a part of its file's name.
+            process: kind of process; part of its file's name.
         """
-        # The file is opened at the first line, so that processes with nothing to say leave none.
+        # The file is created at the first line, so that silent processes leave no file.
         handler: logging.Handler = logging.StreamHandler()
         if self.target is Target.FOLDER and self.folder is not None:
             ending = "jsonl" if self.format is Format.JSON else "log"
@@ -93,9 +100,9 @@ class Logs:
         return JsonFormatter(fields, rename_fields=names, timestamp=True)
 
     def for_workers(self) -> dict[str, Any]:
-        """Ray's runtime environment in which processes log likewise; empty where they need none.
+        """The runtime environment in which Ray's workers log in the same way; empty for the default.
 
-        A runtime environment costs each of them some time at its start.
+        A runtime environment slows down the start of every worker.
         """
         if self in (Logs(), Logs(run=self.run)):
             return {}
@@ -109,13 +116,13 @@ _chosen = Logs()
 
 
 def chosen() -> Logs:
-    """What this process logs."""
+    """How this process logs."""
     return _chosen
 
 
 def choose(logs: Logs) -> None:
-    """Log so from now on, in the command's own process."""
-    global _chosen  # as global as the loggers themselves
+    """Configure logging in the command's process."""
+    global _chosen  # loggers are global, too
     _chosen = logs
     logs.begin("driver")
 
@@ -124,10 +131,11 @@ def choose_for(run: str, folder: Path | None) -> None:
     """Log on behalf of a run from now on.
 
     Args:
-        folder: of the run; ``None`` where it is no local one.
+        run: ID of the run.
+        folder: of the run; ``None`` if it is not local.
 
     Raises:
-        ConfigError: the lines were to go there, and cannot.
+        ConfigError: lines should go to the folder, and cannot.
     """
     if _chosen.target is Target.STDERR:
         choose(replace(_chosen, run=run))
@@ -141,8 +149,22 @@ def choose_for(run: str, folder: Path | None) -> None:
 
 
 def begin_here() -> None:
-    """Log as the command does that had this process started; Ray calls it before anything else."""
+    """Log like the command that started this process; Ray calls this first in every worker."""
     known = json.loads(os.environ[_VARIABLE])
     Logs(Format(known["format"]), Level(known["level"]), Target(known["target"]), known["run"], known["folder"]).begin(
         "worker"
     )
+
+
+@contextmanager
+def log_failures(what: str) -> Iterator[None]:
+    """Log an error of the block instead of raising it: failed cleanup must not hide the error that caused it."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("%s failed: %s", what, last_line(error))
+
+
+def last_line(error: Exception) -> str:
+    """The last line of an error's message, or the name of its class."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -1,4 +1,4 @@
-"""How far a run is, while it works, and what shows it."""
+"""The progress of a run while it works, and the interface of the views that show it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rich.console import Console
-
 from actors.search import Phase, SearchKey, Update
 from gpo.checkpoint import Checkpoint
 from gpo.limits.messages import Spent
 from gpo.models.protocol import Usage
 
 _PACE_OVER_S = 30.0
-"""Seconds over which calls per second are counted."""
+"""Seconds over which calls per second are averaged."""
 
 
 def percent(value: float | None) -> str:
@@ -32,7 +30,14 @@ def duration(seconds: float) -> str:
 
 @dataclass(slots=True)
 class Row:
-    """How far one trajectory is."""
+    """The progress of one trajectory.
+
+    Attributes:
+        key: of the trajectory.
+        num_steps: steps that it will take.
+        started: monotonic time at which this attempt began.
+        resumed_at: share of the work that earlier attempts had done; ``None`` until the first update.
+    """
 
     key: SearchKey
     num_steps: int
@@ -52,7 +57,7 @@ class Row:
 
     @property
     def share(self) -> float:
-        """How much of the work is done, in [0, 1]: steps, and the evaluations before and after them, count alike."""
+        """Share of the work that is done, in [0, 1]; initial and final evaluations count as steps."""
         if self.phase is Phase.DONE:
             return 1.0
         before = 0 if self.phase is Phase.INITIAL else 1
@@ -61,19 +66,19 @@ class Row:
 
     @property
     def calls(self) -> int:
-        """Model calls that its checkpoint accounts for."""
+        """Model calls that the checkpoint includes."""
         return self.usage.requests
 
     def left_s(self, now: float) -> float | None:
-        """Seconds that are left, at the pace of this sitting so far; ``None`` while there is no pace yet."""
+        """Seconds left at the pace of this attempt; ``None`` while the pace is unknown."""
         done = self.share - (self.resumed_at or 0.0)
         return (now - self.started) / done * (1 - self.share) if done > 0.02 else None
 
     def take(self, update: Update) -> None:
-        """Bring the row up to date."""
+        """Apply an update from the trajectory."""
         self.phase, self.evaluated, self.to_evaluate = update.phase, update.evaluated, update.to_evaluate
         if update.checkpoint is not None:
-            spending = update.checkpoint.spending  # adds up every step: not to be done for each drawing
+            spending = update.checkpoint.spending  # sums over all steps, so not computed at every redraw
             self.checkpoint, self.usage = update.checkpoint, spending.task + spending.optimizer + spending.judge
         self.error = update.error or self.error
         if self.resumed_at is None and update.checkpoint is not None:
@@ -82,12 +87,12 @@ class Row:
 
 @dataclass(slots=True)
 class Progress:
-    """All trajectories of a run.
+    """The progress of all trajectories of a run.
 
     Attributes:
         num_steps: trajectory → the steps that it will take.
-        title: what all this is, where there are several runs; may be empty.
-        spent: by the run so far; it includes what earlier sittings spent.
+        title: of the run, if there are several; may be empty.
+        spent: by the run so far, earlier attempts included.
     """
 
     num_steps: Mapping[SearchKey, int]
@@ -101,7 +106,7 @@ class Progress:
         self.rows = {key: Row(key, steps, now) for key, steps in self.num_steps.items()}
 
     def take_spent(self, spent: Spent) -> None:
-        """Bring up to date what is spent; called about once a second."""
+        """Update the spending; called about once a second."""
         now = time.monotonic()
         self.spent = spent
         self._calls.append((now, spent.calls))
@@ -110,7 +115,7 @@ class Progress:
 
     @property
     def calls_per_s(self) -> float | None:
-        """Answered calls per second, lately; ``None`` while that cannot be told."""
+        """Answered calls per second in the last seconds; ``None`` while unknown."""
         if len(self._calls) < 2:
             return None
         (first, before), (last, after) = self._calls[0], self._calls[-1]
@@ -118,49 +123,39 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """How much of the work is done, in [0, 1]."""
+        """Share of the work that is done, in [0, 1]."""
         return sum(row.share for row in self.rows.values()) / len(self.rows) if self.rows else 1.0
 
     def left_s(self) -> float | None:
-        """Seconds until the last trajectory is done; ``None`` while that cannot be told."""
+        """Seconds until the last trajectory is done; ``None`` while unknown."""
         now = time.monotonic()
         left = [row.left_s(now) for row in self.rows.values() if row.phase is not Phase.DONE]
         return None if any(one is None for one in left) else max((one for one in left if one is not None), default=0.0)
 
 
 class Announcing(Protocol):
-    """Says what is being waited for."""
+    """Shows what the command waits for."""
 
     def status(self, text: str) -> None:
-        """Say it."""
+        """Show it."""
         ...
 
 
 class View(Announcing, Protocol):
-    """Shows a run."""
+    """Shows the progress of a run."""
 
     def __enter__(self) -> View: ...
 
     def __exit__(self, *exception: object) -> None: ...
 
     def begin(self, progress: Progress) -> None:
-        """Show these trajectories from now on."""
+        """Show this progress from now on."""
         ...
 
     def show(self, update: Update) -> None:
-        """Take up news that the progress holds already."""
+        """Show an update, which the progress already contains."""
         ...
 
     def tick(self) -> None:
         """Show a sign of life; called about once a second."""
         ...
-
-
-def view_for(console: Console) -> View:
-    """A live table on a terminal, lines elsewhere; a quiet console leaves it to the log."""
-    from cluster.display.line_views import LogView, PlainView
-    from cluster.display.live_view import LiveView
-
-    if console.quiet:
-        return LogView()
-    return LiveView(console) if console.is_terminal else PlainView(console)

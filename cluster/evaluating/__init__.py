@@ -1,1 +1,1 @@
-"""``gpo evaluate``, ``gpo score`` and ``gpo plan``."""
+"""What ``gpo evaluate``, ``gpo score`` and ``gpo plan`` compute."""

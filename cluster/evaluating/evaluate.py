@@ -1,9 +1,8 @@
-"""``gpo evaluate``: one prompt, one task, one split."""
+"""``gpo evaluate``: one prompt on one task and split, in this process."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +14,8 @@ from rich.console import Console
 from cluster.config import RunConfig
 from cluster.config.models import EmbeddedChatConfig
 from cluster.display.progress import percent
+from cluster.evaluating.score import write_output
+from cluster.results.outputs import as_json
 from cluster.session.interrupts import run_interruptibly
 from cluster.session.models import Access, EmbeddedUrls, build_evaluators, embedded_spec
 from cluster.session.preflight import check_models, explained_refusal
@@ -34,7 +35,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """A prompt and how it did."""
+    """A prompt and its evaluation."""
 
     task: str
     split: Split
@@ -45,11 +46,18 @@ class Evaluated:
 def evaluate_prompt(
     config: RunConfig, task: str | None, prompt: str | None, split_name: str, console: Console
 ) -> Evaluated:
-    """Score a prompt; embedded models are served by this process for as long as it takes.
+    """Score a prompt; this process serves embedded models meanwhile.
+
+    Args:
+        config: the run's configuration.
+        task: name of a task. Default: the first.
+        prompt: the prompt. Default: the task's initial prompt.
+        split_name: ``train``, ``val`` or ``test``.
+        console: shows what the process waits for.
 
     Raises:
-        ConfigError: no such task or split; the data or a model cannot be used.
-        EvaluationError: too many examples stayed unscored, or a function of the user's own failed.
+        ConfigError: there is no such task or split, or the data or a model cannot be used.
+        EvaluationError: too many examples stayed unscored, or a user's function failed.
     """
     names = [entry.name for entry in config.tasks]
     chosen = task or names[0]
@@ -86,7 +94,7 @@ async def _within_budget(config: RunConfig, access: Access, work: Awaitable[_T])
 
 @contextmanager
 def _embedded_models(config: RunConfig, is_judged: bool, console: Console) -> Iterator[EmbeddedUrls]:
-    """Servers in this process for those of the models that are embedded ones."""
+    """Serve the embedded models in this process."""
     models = [config.models.task, *([config.models.judging] if is_judged else [])]
     servers: dict[EmbeddedModelSpec, EmbeddedModelServer] = {}
     for spec in dict.fromkeys(embedded_spec(model) for model in models if isinstance(model, EmbeddedChatConfig)):
@@ -96,7 +104,7 @@ def _embedded_models(config: RunConfig, is_judged: bool, console: Console) -> It
 
 
 def report_evaluation(evaluated: Evaluated, console: Console, output: Path | None) -> None:
-    """Say the score, and write it to a file where one is named.
+    """Print the score, and write it to the output file, if any.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -123,10 +131,7 @@ def report_evaluation(evaluated: Evaluated, console: Console, output: Path | Non
         "usage": asdict(usage),
         "judge": asdict(judge) if is_judged else None,
     }
-    try:
-        output.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError("--output", f"{str(output)!r} cannot be written ({error.strerror})", "name another") from None
+    write_output(output, as_json(document))
 
 
 def _cost(usage: Usage) -> str:

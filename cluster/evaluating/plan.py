@@ -1,4 +1,4 @@
-"""``gpo plan``: what a run may take, before anything is started or paid for."""
+"""``gpo plan``: estimates what a run would take, before anything is started or paid for."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from gpo.strategies.meta_prompt import Brief
 from gpo.trajectory import Candidate, Direction
 
 CHARACTERS_PER_TOKEN = 4
-"""A rule of thumb for English; the models' own tokenizers are not asked."""
+"""A rule of thumb for English; the models' own tokenizers are not used."""
 _TEXT_TOKENS = 150
-"""What a reflection or summary, or an answer that is shown in one, is taken to be long, in tokens."""
+"""Assumed tokens of a reflection or summary, and of an answer that is shown in one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expense:
-    """Calls of one model. Sums are the expenses of the whole.
+    """Calls of one model, and their tokens; expenses can be added.
 
     Attributes:
-        calls: at most, failed ones that are tried again aside.
-        prompt_tokens: of all these, estimated.
-        completion_tokens: by ``max_tokens``, at most; ``None`` where nothing bounds them.
+        calls: upper bound, without retries.
+        prompt_tokens: estimate for all calls.
+        completion_tokens: upper bound by ``max_tokens``; ``None`` if nothing bounds them.
     """
 
     calls: int = 0
@@ -53,7 +53,7 @@ class Expense:
 
 @dataclass(frozen=True, slots=True)
 class TaskPlan:
-    """What one task takes, with all seeds together."""
+    """What one task takes, for all seeds together."""
 
     task: str
     trajectories: int
@@ -77,7 +77,7 @@ def _task_plan(config: RunConfig, task: Task) -> TaskPlan:
     answers = len(val) * (1 + candidates) + len(test) * (2 if candidates else 1) + answered
     rounds = 1 if task.answer_format.rounds == 1 or task.scorer.follow_up(val[0]) is None else 2
     samples = candidates * (settings.refinement.max_samples if settings.refinement.enforce else 1)
-    accounts = steps * reflects + max(0, steps - 1) * (settings.direction.trajectory.kind == "summary")
+    reflections = steps * reflects + max(0, steps - 1) * (settings.direction.trajectory.kind == "summary")
     asked = _tokens(message for example in val for message in task.answer_format.messages(task.initial, example)) / len(
         val
     )
@@ -92,7 +92,7 @@ def _task_plan(config: RunConfig, task: Task) -> TaskPlan:
     by_role = {
         "task": expense(config.models.task, rounds * answers, asked + (rounds - 1) * _TEXT_TOKENS / 2),
         "optimizer": expense(config.models.optimizer, samples, _meta_prompt_tokens(config, task, steps))
-        + expense(config.models.optimizer, accounts, asked * settings.direction.failures + _TEXT_TOKENS),
+        + expense(config.models.optimizer, reflections, asked * settings.direction.failures + _TEXT_TOKENS),
     }
     if isinstance(task.scorer, Rubric):
         by_role["judge"] = expense(
@@ -102,10 +102,10 @@ def _task_plan(config: RunConfig, task: Task) -> TaskPlan:
 
 
 def _meta_prompt_tokens(config: RunConfig, task: Task, steps: int) -> float:
-    """Of one meta-prompt, with as many prompts and exemplars as there will be, all as long as the initial prompt."""
+    """Tokens of one meta-prompt with all its prompts and exemplars, all as long as the initial prompt."""
     settings = config.optimizer
     candidate = Candidate(Prompt(task.initial.text), Score((0.5,)))
-    past = (candidate,) * min(settings.direction.trajectory.k, max(0, steps - 1) * settings.candidates)
+    past = (candidate,) * min(settings.direction.num_neighbours, max(0, steps - 1) * settings.candidates)
     brief = Brief(
         candidate,
         Direction(past, (None,) * len(past)),
@@ -121,7 +121,7 @@ def _tokens(messages: Iterable[Message]) -> float:
 
 
 def cost_usd(config: RunConfig, role: str, expense: Expense) -> float | None:
-    """In dollars, at most, by the model's price; ``None`` where nothing bounds the completions that are paid for."""
+    """Upper bound in dollars, by the model's price; ``None`` if completions cost something and are not bounded."""
     model = config.models.judging if role == "judge" else getattr(config.models, role)
     if isinstance(model, EmbeddedChatConfig):
         return 0.0
@@ -132,7 +132,7 @@ def cost_usd(config: RunConfig, role: str, expense: Expense) -> float | None:
 
 
 def plan_document(config: RunConfig, plans: Sequence[TaskPlan]) -> dict[str, Any]:
-    """The plan as JSON: bounds on calls and generated tokens and dollars, an estimate of tokens sent."""
+    """The plan as JSON: bounds on calls, generated tokens and dollars, and an estimate of tokens sent."""
     return {
         "tasks": [
             {
@@ -150,9 +150,9 @@ def plan_document(config: RunConfig, plans: Sequence[TaskPlan]) -> dict[str, Any
 
 
 def plan_table(config: RunConfig, plans: Sequence[TaskPlan]) -> Table:
-    """What each task and model takes, and the whole."""
-    # Who drops out of a race is not known before.
-    raced = "evaluation.racing is on: task calls are for candidates that all answer every val example."
+    """A table of what each task and model takes, with totals."""
+    # Which candidates drop out of a race is not known in advance.
+    raced = "evaluation.racing is on, but task calls are counted as if every candidate answered all of val."
     table = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -186,7 +186,7 @@ def _cells(config: RunConfig, role: str, expense: Expense) -> tuple[str, str, st
 
 
 def _short(count: int) -> str:
-    """To three digits or so: 950, 12.3 k, 4.6 M, 1.2 G. ``--json`` has the number whole."""
+    """A number with about three digits: 950, 12.3 k, 4.6 M, 1.2 G. ``--output`` has the exact number."""
     for power, unit in ((9, "G"), (6, "M"), (3, "k")):
         if count >= 10**power:
             return f"{count / 10**power:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""The file that a user wants a result in."""
+"""``gpo score``: scores recorded answers. Also checks that result files can be written."""
 
 from __future__ import annotations
 
@@ -17,11 +17,27 @@ from gpo.errors import ConfigError
 from gpo.evaluation.metrics.paper import PARSERS, benchmark_scorer, family_of
 
 
-def require_writable(output: Path) -> None:
-    """Find out before anything is paid for that the result could not be written.
+def write_output(output: Path, content: bytes) -> None:
+    """Write a result file.
 
     Raises:
-        ConfigError: the file's folder is missing or closed to us, or the file is a folder.
+        ConfigError: it cannot be written.
+    """
+    try:
+        output.write_bytes(content)
+    except OSError as error:
+        raise ConfigError("--output", f"{str(output)!r} cannot be written ({error.strerror})", "name another") from None
+
+
+_TEXT_TOLERANCE = 0.02
+_TOLERANCE = 1e-6
+
+
+def require_writable(output: Path) -> None:
+    """Check that a result file can be written, before anything is paid for.
+
+    Raises:
+        ConfigError: its folder does not exist or is not writable, or it is a folder.
     """
     folder = output.absolute().parent
     if not folder.is_dir():
@@ -35,25 +51,26 @@ def require_writable(output: Path) -> None:
     raise ConfigError("--output", f"{str(output)!r} {problem}", "name another")
 
 
-_TEXT_TOLERANCE = 0.02
-_TOLERANCE = 1e-6
-
-
 @dataclass(frozen=True, slots=True)
 class ScoredAnswer:
-    """One line of the file and its score."""
+    """A line of the file with its score.
+
+    Attributes:
+        row: the line.
+        score: in [0, 1].
+        agrees: whether the score equals the line's ``reference_score``; ``None`` if it has none.
+    """
 
     row: Mapping[str, Any]
     score: float
     agrees: bool | None
-    """With the line's ``reference_score``; ``None`` where it has none."""
 
 
 def require_other_file(output: Path, answers: Path) -> None:
-    """Find out before anything is read that the result could not be written, or would replace the answers.
+    """Check that the scored answers can be written and do not replace the recorded ones, before anything is read.
 
     Raises:
-        ConfigError: the output is the input, is no ordinary file, or cannot be written.
+        ConfigError: the output is the input, is not an ordinary file, or cannot be written.
     """
     require_writable(output)
     if not output.exists():
@@ -67,7 +84,7 @@ def require_other_file(output: Path, answers: Path) -> None:
 def scored_answers(answers: Path, parser: str) -> list[ScoredAnswer]:
     """Every answer of a JSON Lines file with its score, in order.
 
-    A field ``input`` that is a text is shown to the scorer, which may find the options of a multiple choice there.
+    The scorer sees the field ``input`` if it is a text; it may contain the options of a multiple choice.
 
     Raises:
         ConfigError: the parser is unknown; the file or one of its lines cannot be used.
@@ -83,28 +100,28 @@ def scored_answers(answers: Path, parser: str) -> list[ScoredAnswer]:
 
 
 def write_scored(scored: Sequence[ScoredAnswer], output: Path | None) -> None:
-    """Write the lines with their ``score``: to the file, which appears as a whole, or to standard output.
+    """Write the lines with their ``score`` to the file, in one piece, or to standard output.
 
     Raises:
         ConfigError: it cannot be written.
     """
-    content = "".join(_line({**answer.row, "score": answer.score}) for answer in scored).encode()
+    content = b"".join(_line({**answer.row, "score": answer.score}) for answer in scored)
     try:
         if output is None:
             sys.stdout.buffer.write(content)
             sys.stdout.buffer.flush()
         else:
-            place = output.resolve()
-            Folder(str(place.parent)).write(place.name, content)
+            path = output.resolve()
+            Folder(str(path.parent)).write(path.name, content)
     except BrokenPipeError:
-        raise  # the reader has seen enough; the command line library ends quietly
+        raise  # the reader has closed the pipe; typer ends quietly
     except OSError as error:
         shown = repr(str(output)) if output else "standard output"
         raise ConfigError("--output", f"{shown} cannot be written ({error.strerror})", "name another") from None
 
 
 def summary_lines(scored: Iterable[ScoredAnswer]) -> Iterator[str]:
-    """Count, mean and agreement of each dataset, in the order of their first lines."""
+    """A line per dataset with count, mean and agreement, in the order in which datasets first appear."""
     by_dataset: dict[str, list[ScoredAnswer]] = {}
     for answer in scored:
         by_dataset.setdefault(answer.row["dataset"], []).append(answer)
@@ -122,7 +139,7 @@ def _scored(row: Mapping[str, Any], parser: str, where: str) -> ScoredAnswer:
     for field in ("dataset", "task", "target", "answer"):
         if field not in row:
             present = ", ".join(row) or "none"
-            raise ConfigError(where, f"there is no field {field!r}; the fields are: {present}", "add it to the line")
+            raise ConfigError(where, f"has no field {field!r}; its fields are: {present}", "add it to the line")
     dataset, task, answer = (_text(row, field, where) for field in ("dataset", "task", "answer"))
     scorer = benchmark_scorer(parser, dataset, task, where=where)
     shown = row.get("input")
@@ -153,15 +170,8 @@ def _reference(row: Mapping[str, Any], where: str) -> float | None:
     return float(value)
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    text = json.dumps(row, ensure_ascii=False)
-    # Half a character (a lone surrogate) has no UTF-8; its JSON escape has.
-    return (text if _encodable(text) else json.dumps(row)) + "\n"
-
-
-def _encodable(text: str) -> bool:
+def _line(row: Mapping[str, Any]) -> bytes:
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # a lone surrogate cannot be encoded in UTF-8, but its JSON escape can
+        return json.dumps(row).encode() + b"\n"

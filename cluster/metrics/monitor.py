@@ -1,4 +1,4 @@
-"""``gpo monitor``: a Prometheus for the runs on this machine."""
+"""``gpo monitor``: runs a Prometheus that scrapes the runs on this machine."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _MONITORING = Path(__file__).resolve().parents[2] / "k8s" / "monitoring"
 DASHBOARDS = _MONITORING / "dashboards"
 _RULES = _MONITORING / "rules.yaml"
 _HOST = "127.0.0.1"
-_SCRAPED_EVERY_S = 2
+_SCRAPE_INTERVAL_S = 2
 _START_TIMEOUT_S = 30.0
-_FAREWELL_S = 10.0
+_STOP_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A Prometheus that runs.
+    """A Prometheus that is running.
 
     Attributes:
-        url: where it answers.
+        url: its address.
     """
 
     url: str
@@ -43,37 +43,37 @@ class Server:
     log: Path
 
     def wait(self) -> None:
-        """Until it ends, which it does not by itself.
+        """Wait until it ends.
 
         Raises:
-            ClusterError: it did.
+            ClusterError: always, since it never ends by itself.
         """
         code = self.process.wait()
         raise ClusterError(f"Prometheus ended with code {code}: {_last_line(self.log)}")
 
 
 def monitored_run(folder: Path) -> str:
-    """What the run in a folder, or the comparison, is called in its metrics.
+    """The label ``run`` of the run or comparison in a folder.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the folder holds neither.
     """
     for name in ("summary.json", "comparison.json"):
         try:
             return str(json.loads((folder / name).read_text(encoding="utf-8"))["run_id"])
         except (OSError, ValueError, LookupError, TypeError):
             continue
-    raise ConfigError("RUN_DIR", f"{str(folder)!r} holds no run", "name the folder of one, or none for all runs")
+    raise ConfigError("RUN_DIR", f"{str(folder)!r} holds no run", "name the folder of a run, or no folder for all runs")
 
 
 def scrape_config(run: str | None) -> dict[str, Any]:
-    """Prometheus' configuration: it finds runs by their files, as they come and go.
+    """The configuration of Prometheus: it finds runs by the files that they announce themselves with.
 
     Args:
-        run: the only one; ``None`` is all.
+        run: the run to scrape; ``None`` is all runs.
     """
     return {
-        "global": {"scrape_interval": f"{_SCRAPED_EVERY_S}s", "evaluation_interval": f"{_SCRAPED_EVERY_S}s"},
+        "global": {"scrape_interval": f"{_SCRAPE_INTERVAL_S}s", "evaluation_interval": f"{_SCRAPE_INTERVAL_S}s"},
         "rule_files": [str(_RULES)] if _RULES.exists() else [],
         "scrape_configs": [
             {
@@ -88,11 +88,11 @@ def scrape_config(run: str | None) -> dict[str, Any]:
 
 @contextmanager
 def prometheus(run: str | None, port: int) -> Iterator[Server]:
-    """A Prometheus that answers on loopback, and ends with the context.
+    """A Prometheus on loopback that ends with the context.
 
     Raises:
         ConfigError: the program is missing, or the port is taken.
-        ClusterError: it did not start.
+        ClusterError: the program did not start.
     """
     program = shutil.which("prometheus")
     if program is None:
@@ -106,7 +106,9 @@ def prometheus(run: str | None, port: int) -> Iterator[Server]:
         config.write_text(yaml.safe_dump(scrape_config(run)), encoding="utf-8")
         output = log.open("wb")
     except OSError as error:
-        raise ConfigError("XDG_CACHE_HOME", f"{str(folder)!r} cannot be written to ({error})", "name another") from None
+        raise ConfigError(
+            "XDG_CACHE_HOME", f"{str(folder)!r} cannot be written to ({error})", "name another folder"
+        ) from None
     with output:
         process = subprocess.Popen(  # noqa: S603 - the program that the user has on PATH
             [
@@ -118,7 +120,7 @@ def prometheus(run: str | None, port: int) -> Iterator[Server]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is ours to pass on
+            start_new_session=True,  # Ctrl-C ends it through this process
         )
     server = Server(f"http://{_HOST}:{port}", process, log)
     try:
@@ -127,7 +129,7 @@ def prometheus(run: str | None, port: int) -> Iterator[Server]:
     finally:
         process.terminate()
         try:
-            process.wait(_FAREWELL_S)
+            process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -139,7 +141,9 @@ def _require_free(port: int) -> None:
         try:
             probe.bind((_HOST, port))
         except OSError as error:
-            raise ConfigError("--port", f"{port} cannot be listened at ({error.strerror})", "name another") from None
+            raise ConfigError(
+                "--port", f"{port} cannot be listened at ({error.strerror})", "name another port"
+            ) from None
 
 
 def _await_ready(server: Server) -> None:
@@ -152,7 +156,7 @@ def _await_ready(server: Server) -> None:
 
 def _is_ready(url: str) -> bool:
     try:
-        with urlopen(f"{url}/-/ready", timeout=2) as reply:  # noqa: S310 - our own server on the loopback interface
+        with urlopen(f"{url}/-/ready", timeout=2) as reply:  # noqa: S310 - the server started above
             return bool(reply.status == 200)
     except (URLError, OSError):
         return False
@@ -160,4 +164,4 @@ def _is_ready(url: str) -> bool:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "its log is empty"

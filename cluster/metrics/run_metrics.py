@@ -1,136 +1,155 @@
-"""The metrics of a run, from its driver: who counts, who tells, and what happens at the end."""
+"""The metrics of a run in its driver: fetches what its processes count, adds its own counts, and updates the exporter.
+
+On a shared cluster the exporter is an actor on the head node, where a scraper finds it whichever node a driver is on. A
+run that starts Ray itself exports from its driver, which saves a process: Ray wakes each idle worker a hundred times a
+second (``python -m benchmarks.metrics`` measures the cost). An address beyond loopback always gets the actor, so that
+untrusted clients never reach the driver.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from threading import Event, Thread
+from typing import Any, Protocol
 from uuid import uuid4
 
-from ray.exceptions import RayError
+import ray
+from ray.exceptions import ActorDiedError, RayError
 
-from actors.metrics.catalogue import Metric
-from actors.metrics.recording import Ledger
+from actors.limiter import LimiterActor
+from actors.metrics.catalogue import ACTOR_DEATHS, ACTORS, Metric
+from actors.metrics.counts import Counts, Numbers, total
+from actors.metrics.exporter import Exporter, exporter_actor, push
+from actors.metrics.recorder import record
+from actors.metrics.reports import RunTotals
 from cluster.config import RunConfig
 from cluster.config.observability import MetricsConfig
+from cluster.display.logs import log_failures
 from cluster.display.progress import View
-from cluster.metrics.exporting import ANSWER_TIMEOUT_S, Exporting, exporting
 from cluster.metrics.targets import announce, withdraw
 from cluster.metrics.view import MetricsView
 from cluster.results.run_record import RunRecord
-from cluster.session.deployments import unfailing
 from gpo.errors import ConfigError
+from serve.http_limits import is_loopback
 
-_LOOK_EVERY_S = 2.0
+log = logging.getLogger(__name__)
+
+_EVERY_S = 1.0
 _START_TIMEOUT_S = 60.0
+_ANSWER_TIMEOUT_S = 30.0
+_SETTLES_WITHIN_S = 5.0
+"""How long the driver waits at the end for the last counts of processes that still live."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::")  # noqa: S104 - compared with, not listened at
 
 
 class Metrics:
-    """What a run's driver does about metrics; nothing where they are off.
+    """The metrics of a run, in its driver. Does nothing if metrics are off.
 
     Args:
-        run: what all that is counted belongs to.
-        is_alone: whether the Ray cluster is this run's own.
+        run: the value of the label ``run``.
+        is_alone: whether the Ray cluster belongs to this run alone.
     """
 
     def __init__(self, config: MetricsConfig, run: str, *, is_alone: bool) -> None:
-        self._config, self._run = config, run
-        self._ledger = Ledger(run, f"gpo-metrics-{uuid4().hex}") if config.is_on else None
+        self._config, self._run, self._session = config, run, uuid4().hex
+        self._limiter, self._totals = LimiterActor(), RunTotals(run)
+        self._counts = Counts()
+        self._counts.set(ACTORS, 1.0, run, "driver")
+        self._counts.row(ACTOR_DEATHS, run, "driver")
         self._view: MetricsView | None = None
-        try:
-            self._book = self._ledger.book("driver") if self._ledger else None
-        except OSError as error:
-            raise ConfigError("metrics", f"counts cannot be kept ({_reason(error)})", "make room") from None
-        self._exporter: Exporting | None = None
-        if self._ledger is not None:
-            self._exporter = exporting(config, self._ledger, is_alone=is_alone)
+        self._exporter: _ExporterLink | None = None
+        if config.port is not None:
+            link = _OwnExporter if is_alone and is_loopback(config.host) else _SharedExporter
+            self._exporter = link(config.host, config.port, self._session)
         self._over = Event()
         self._announced: int | None = None
         self._watching = Thread(target=self._watch, name="metrics", daemon=True)
 
     def recording(self, actor: str) -> Callable[[], Callable[[], object]] | None:
-        """To be called at the start of a process that calls models, and what it returns before its end; pickles."""
-        return None if self._ledger is None else partial(self._ledger.record, actor)
+        """To be called at the start of a process that calls models; see ``actors.metrics.recorder.record``. Pickles."""
+        return partial(record, self._session, self._run, actor) if self._config.is_on else None
 
     def beside(self, view: View, config: RunConfig, record: RunRecord) -> View:
-        """A view that counts what it is shown, before the one that people see."""
+        """A view that counts what it is shown, and shows it in the view that people see."""
         self._end_view()
-        if self._book is None:
+        if not self._config.is_on:
             return view
-        self._view = MetricsView(view, self._book, record, config.budget)
+        self._view = MetricsView(view, self._counts, record, config.budget)
         return self._view
 
     def set(self, metric: Metric, value: float, *labels: str) -> None:
-        """Say what a gauge is from now on, such as a sweep's trials by state.
+        """Set a gauge, such as the trials of a sweep by state.
 
         Args:
-            labels: values but for the first one, ``run``, in the metric's order.
+            labels: values without the first one, ``run``, in the metric's order.
         """
-        if self._book is not None:
-            self._book.count(metric, self._run, *labels).set(value)
+        self._counts.set(metric, value, self._run, *labels)
 
     def start(self) -> None:
-        """Have scrapes answered: from now on, or soon, where that takes another process.
+        """Start the exporter. One in this process answers scrapes from now on.
 
         Raises:
             ConfigError: the address cannot be listened at.
         """
-        if self._exporter is not None:
-            self._exporter.ask()
-            if not self._exporter.is_elsewhere:
-                self._listen(self._exporter)
+        if isinstance(self._exporter, _SharedExporter):
+            self._exporter.begin()
+        elif self._exporter is not None:
+            self._listen(self._exporter)
 
     def ready(self) -> None:
-        """Wait until scrapes are answered.
+        """Wait until scrapes are answered, and keep the numbers up to date from now on.
 
         Raises:
             ConfigError: the address cannot be listened at.
         """
-        if self._exporter is not None and self._exporter.is_elsewhere:
+        if isinstance(self._exporter, _SharedExporter):
             self._listen(self._exporter)
+        if self._config.is_on:
             self._watching.start()
 
-    def _listen(self, exporter: Exporting) -> None:
+    def numbers(self) -> Numbers:
+        """What the driver and the processes of the run have counted, as far as it is known here."""
+        return total([self._counts.snapshot(), self._totals.numbers()])
+
+    def finish(self) -> None:
+        """The run is over: export its last values, and wait until they are scraped unless an error is under way."""
+        if not self._config.is_on:
+            return
+        is_well = sys.exception() is None
+        self._end_view()
+        self._stop_watching()
+        with log_failures("exporting the last metrics"):
+            self._settle()
+            if self._config.pushgateway is not None:
+                push(self.numbers(), self._run, self._config.pushgateway)
+            if self._exporter is not None:
+                self._await_scrape(self._exporter, self._config.linger_s if is_well else 0.0)
+
+    def close(self) -> None:
+        """Stop exporting the run."""
+        self._stop_watching()
+        withdraw(self._run)
+        if self._exporter is not None:
+            with log_failures("removing the metrics"):
+                self._exporter.close()
+
+    def _listen(self, exporter: _ExporterLink) -> None:
         where = f"{self._config.host}:{self._config.port}"
         try:
-            self._announce(exporter.port(_START_TIMEOUT_S))
+            self._announce(exporter.update(self.numbers(), _START_TIMEOUT_S)[0])
         except TimeoutError:
             raise ConfigError("metrics", f"no exporter within {_START_TIMEOUT_S:g} s", "leave it out") from None
-        except OSError as error:  # as whatever came out of the actor
+        except OSError as error:  # from the actor, it is an error of Ray as well
             raise ConfigError(
                 "metrics.port", f"{where} cannot be listened at ({_reason(error)})", "name another, or 0 for a free one"
             ) from None
         except RayError as error:
             raise ConfigError("metrics", f"the exporter did not start ({_reason(error)})", "leave it out") from None
-
-    def finish(self) -> None:
-        """The run is over: its last values are told, and waited for, unless something has gone wrong."""
-        if self._exporter is None:
-            return
-        is_well = sys.exception() is None
-        self._end_view()
-        self._stop_watching()
-        with unfailing("exporting the last metrics"):
-            self._exporter.ask()
-            self._exporter.port(ANSWER_TIMEOUT_S)
-            scrapes = self._exporter.finish()
-            if self._config.pushgateway is not None:
-                self._exporter.push(self._run, self._config.pushgateway)
-            if self._config.port is not None and is_well:
-                self._await_scrape(self._exporter, scrapes)
-
-    def close(self) -> None:
-        """Leave nothing behind."""
-        self._stop_watching()
-        if self._exporter is None:
-            return
-        withdraw(self._run)
-        with unfailing("removing the metrics"):
-            self._exporter.close()
 
     def _end_view(self) -> None:
         if self._view is not None:
@@ -142,30 +161,133 @@ class Metrics:
         if self._watching.ident is not None:
             self._watching.join()
 
-    def _await_scrape(self, exporter: Exporting, scrapes: int) -> None:
-        deadline = time.monotonic() + self._config.linger_s
-        while time.monotonic() < deadline:
-            if exporter.scrapes() > scrapes:
-                return
-            time.sleep(0.1)
+    def _look(self) -> None:
+        # A limiter that cannot be reached is being restarted.
+        with suppress(ConnectionError, RayError):
+            self._totals.look(partial(self._limiter.newest_counts, self._session))
 
     def _watch(self) -> None:
-        assert self._exporter is not None  # noqa: S101
-        while not self._over.wait(_LOOK_EVERY_S):
-            # It is being started anew; metrics are no reason to end a run.
+        while not self._over.wait(_EVERY_S):
+            self._look()
+            # An exporter that cannot be reached is being restarted; metrics are no reason to end a run.
             with suppress(RayError, OSError, ValueError):
-                self._exporter.ask()
-                self._announce(self._exporter.port(ANSWER_TIMEOUT_S))
+                if self._exporter is not None:
+                    self._announce(self._exporter.update(self.numbers(), _ANSWER_TIMEOUT_S)[0])
 
-    def _announce(self, port: int | None) -> None:
-        """Say where this run can be scraped, to ``gpo monitor`` on the same machine."""
+    def _settle(self) -> None:
+        """Wait until each living process has reported what it has counted by now.
+
+        The next report of a process may have been on its way before; the one after it was not.
+        """
+        self._look()
+        wanted = {process: number + 2 for process, number in self._totals.reported().items()}
+        deadline = time.monotonic() + _SETTLES_WITHIN_S
+        while any(wanted.get(process, 0) > number for process, number in self._totals.reported().items()):
+            if time.monotonic() > deadline:
+                log.warning("metrics: the last counts of a process are missing")
+                return
+            time.sleep(0.1)
+            self._look()
+
+    def _await_scrape(self, exporter: _ExporterLink, linger_s: float) -> None:
+        _, begun = exporter.update(self.numbers(), _ANSWER_TIMEOUT_S)
+        deadline = time.monotonic() + linger_s
+        while time.monotonic() < deadline and exporter.answered() <= begun:
+            time.sleep(0.1)
+            exporter.update(self.numbers(), _ANSWER_TIMEOUT_S)  # an exporter that was restarted knows nothing
+
+    def _announce(self, port: int) -> None:
+        """Publish where this run can be scraped, for ``gpo monitor`` on the same machine."""
         host = self._config.host
-        if port is None or host not in _LOOPBACK or self._announced == port:
+        if host not in _LOOPBACK or self._announced == port:
             return
         address = f"127.0.0.1:{port}" if ":" not in host else f"[::1]:{port}"
-        with suppress(OSError):  # where nothing can be kept, nobody looks either
+        with suppress(OSError):  # without a cache folder nobody looks there either
             announce(self._run, address)
             self._announced = port
+
+
+class _ExporterLink(Protocol):
+    """How a driver reaches its exporter; see ``actors.metrics.exporter.Exporter``."""
+
+    def update(self, numbers: Numbers, timeout_s: float) -> tuple[int, int]:
+        """Hand over the newest numbers.
+
+        Returns:
+            The port, and the number of scrapes that had begun before.
+
+        Raises:
+            OSError: the address cannot be listened at, or the answer takes too long.
+            RayError: there is no exporter now.
+        """
+
+    def answered(self) -> int:
+        """The number of the last scrape that was answered."""
+
+    def close(self) -> None:
+        """Export this run no longer."""
+
+
+class _OwnExporter:
+    """In this process."""
+
+    def __init__(self, host: str, port: int, session: str) -> None:
+        self._address, self._session = (host, port), session
+        self._exporter = Exporter()
+
+    def update(self, numbers: Numbers, timeout_s: float) -> tuple[int, int]:
+        return self._exporter.update(self._session, numbers, *self._address)
+
+    def answered(self) -> int:
+        return self._exporter.answered()
+
+    def close(self) -> None:
+        self._exporter.close()
+
+
+class _SharedExporter:
+    """An actor, which all runs that name one port share."""
+
+    def __init__(self, host: str, port: int, session: str) -> None:
+        self._host, self._port, self._session = host, port, session
+        self._listens_at: int | None = None
+        self._actor: Any = None
+
+    def begin(self) -> None:
+        """Start the actor, without waiting for it, unless it runs already.
+
+        The handle is kept: an actor ends with the handle of the process that made it, even if others found it by name.
+        """
+        if self._actor is None:
+            self._actor = exporter_actor(self._host, self._port, self._session)
+
+    def update(self, numbers: Numbers, timeout_s: float) -> tuple[int, int]:
+        try:
+            return self._updated(numbers, timeout_s)
+        except ActorDiedError:  # it belonged to another run, and ended with it
+            self._actor = None
+            return self._updated(numbers, timeout_s)
+
+    def _updated(self, numbers: Numbers, timeout_s: float) -> tuple[int, int]:
+        self.begin()
+        # At the same port as before, so that a scraper's series continue.
+        port = self._listens_at or self._port
+        try:
+            answer = ray.get(self._actor.update.remote(self._session, numbers, self._host, port), timeout=timeout_s)
+        except OSError as error:
+            if not isinstance(error, TimeoutError):
+                self._listens_at = None  # another process has taken the port
+            raise
+        self._listens_at = int(answer[0])
+        return self._listens_at, int(answer[1])
+
+    def answered(self) -> int:
+        return int(ray.get(self._actor.answered.remote(), timeout=_ANSWER_TIMEOUT_S))
+
+    def close(self) -> None:
+        if self._actor is not None:
+            actor, self._actor = self._actor, None
+            ray.get(actor.forget.remote(self._session), timeout=_ANSWER_TIMEOUT_S)
 
 
 @contextmanager

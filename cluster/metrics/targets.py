@@ -1,4 +1,4 @@
-"""Where runs on this machine say at which address they can be scraped, in the form of Prometheus' ``file_sd``."""
+"""Files with which runs on this machine announce their address to ``gpo monitor``, in Prometheus' ``file_sd`` form."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _PID = "__gpo_pid"
 
 
 def targets_folder() -> Path:
-    """One file for each run."""
+    """The folder with one file for each run."""
     return cache_folder() / "monitoring" / "targets"
 
 
 def announce(run: str, address: str) -> None:
-    """Say where a run of this process can be scraped.
+    """Announce the address of a run of this process.
 
     Raises:
-        OSError: it cannot be kept.
+        OSError: the file cannot be written.
     """
     file = _file(run)
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Labels with two underscores are for whoever reads the file; Prometheus drops them.
+    # Prometheus drops labels that start with two underscores.
     labels = {"namespace": "local", _PID: str(os.getpid())}
     new = file.with_suffix(".new")
     new.write_text(json.dumps([{"targets": [address], "labels": labels}]), encoding="utf-8")
@@ -33,18 +33,18 @@ def announce(run: str, address: str) -> None:
 
 
 def withdraw(run: str) -> None:
-    """The run cannot be scraped any more."""
+    """Remove the announcement of a run."""
     with suppress(OSError):
         _file(run).unlink(missing_ok=True)
 
 
 def withdraw_dead() -> None:
-    """Likewise for all runs whose process ended without saying so."""
+    """Remove the announcements of runs whose process has died."""
     for file in targets_folder().glob("*.json"):
         try:
             os.kill(int(json.loads(file.read_text(encoding="utf-8"))[0]["labels"][_PID]), 0)
         except PermissionError:
-            continue  # somebody's process
+            continue  # alive, and owned by another user
         except (OSError, ValueError, LookupError, TypeError, OverflowError):
             with suppress(OSError):
                 file.unlink(missing_ok=True)

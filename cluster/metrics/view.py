@@ -1,12 +1,10 @@
-"""What the driver of a run knows, as metrics: scores, steps, candidates, budget. It follows a run as a view does."""
+"""Counts what the updates of trajectories say: steps, candidates, scores, phases, and the budget that is left."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 
-from actors.metrics.book import Book
 from actors.metrics.catalogue import (
     BUDGET_LEFT,
     CANDIDATE_SCORE,
@@ -26,28 +24,29 @@ from actors.metrics.catalogue import (
     TRAJECTORIES,
     Metric,
 )
+from actors.metrics.counts import Counts
 from actors.search import Phase, SearchKey, Update
 from cluster.config.root import BudgetConfig
 from cluster.display.progress import Progress, View
 from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
+from gpo.limits.messages import Spent
 from gpo.trajectory import Candidate, Step, Trajectory
 
 
 class MetricsView:
-    """Passes everything on to another view, and counts it.
+    """A view that counts every update and passes it on to another view.
 
-    What it counts is taken from checkpoints as they come, so nothing is counted twice where an actor has died and
-    begins again from its last one.
+    It counts from checkpoints, so it counts nothing twice if an actor dies and continues from its last checkpoint.
 
     Args:
-        view: what people see.
-        book: where the driver counts.
-        record: what is known of the run, kept up to date by others.
+        view: the view that people see.
+        counts: of the driver.
+        record: of the run; its owner keeps it up to date.
     """
 
-    def __init__(self, view: View, book: Book, record: RunRecord, budget: BudgetConfig) -> None:
-        self._view, self._book, self._record, self._budget = view, book, record, budget
+    def __init__(self, view: View, counts: Counts, record: RunRecord, budget: BudgetConfig) -> None:
+        self._view, self._counts, self._record, self._budget = view, counts, record, budget
         self._known: dict[SearchKey, int] = {}
         self._phases: dict[SearchKey, str] = {}
 
@@ -68,7 +67,7 @@ class MetricsView:
         self._set(RUN_ACTIVE, 1.0)
         for key, num_steps in progress.num_steps.items():
             self._set(STEPS_PLANNED, num_steps, *_labels(key))
-            self._count(STEPS, *_labels(key))
+            self._add(STEPS, 0.0, *_labels(key))
             self._enter(key, Phase.INITIAL)
             checkpoint = self._record.checkpoints.get(key)
             if checkpoint is not None:
@@ -93,7 +92,7 @@ class MetricsView:
         self._view.tick()
 
     def end(self) -> None:
-        """The run is over."""
+        """The run has ended."""
         self._spent()
         self._set(RUN_ACTIVE, 0.0)
 
@@ -101,12 +100,12 @@ class MetricsView:
         before = self._phases.get(key)
         if before != phase:
             if before is not None:
-                self._count(TRAJECTORIES, before)(-1.0)
-            self._count(TRAJECTORIES, str(phase))(1.0)
+                self._add(TRAJECTORIES, -1.0, before)
+            self._add(TRAJECTORIES, 1.0, str(phase))
             self._phases[key] = str(phase)
 
     def _step(self, key: SearchKey, step: Step) -> None:
-        self._count(STEPS, *_labels(key))(1.0)
+        self._add(STEPS, 1.0, *_labels(key))
         samples, dropped = step.samples, sum(candidate.is_dropped for candidate in step.candidates)
         fates = {
             "scored": len(step.candidates) - dropped,
@@ -117,17 +116,17 @@ class MetricsView:
             "failed": samples.num_failed,
         }
         for fate, number in fates.items():
-            self._count(SAMPLES, key.task, fate)(number)
+            self._add(SAMPLES, number, key.task, fate)
         for candidate in step.candidates:
             self._candidate(key.task, candidate)
 
     def _candidate(self, task: str, candidate: Candidate) -> None:
         score, run = candidate.score, self._record.run_id
-        self._count(EXAMPLES, task, "scored")(len(score.scored))
-        self._count(EXAMPLES, task, "unscored")(score.num_unscored)
-        self._book.distribution(EDIT_DISTANCE, run, task).observe(candidate.edit_distance)
+        self._add(EXAMPLES, len(score.scored), task, "scored")
+        self._add(EXAMPLES, score.num_unscored, task, "unscored")
+        self._counts.observe(EDIT_DISTANCE, candidate.edit_distance, run, task)
         if not candidate.is_dropped and math.isfinite(score.mean):
-            self._book.distribution(CANDIDATE_SCORE, run, task).observe(score.mean)
+            self._counts.observe(CANDIDATE_SCORE, score.mean, run, task)
 
     def _state(self, key: SearchKey, checkpoint: Checkpoint) -> None:
         trajectory, labels = checkpoint.trajectory, _labels(key)
@@ -142,24 +141,22 @@ class MetricsView:
             self._set(STEP_SIZE, step_size, *labels)
 
     def _spent(self) -> None:
-        spent, bounds = self._record.spent, self._budget
-        rows = {
-            "calls": (bounds.calls, spent.calls),
-            "tokens": (bounds.tokens, spent.tokens),
-            "usd": (bounds.usd, spent.usd),
-            "wall_s": (bounds.wall_s, self._record.wall_s),
-        }
-        for name, (most, used) in rows.items():
-            if most is not None:
-                self._set(BUDGET_LEFT, max(0.0, 1 - used / most), name)
+        for name, share in budget_left(self._budget, self._record.spent, self._record.wall_s).items():
+            self._set(BUDGET_LEFT, share, name)
 
     def _set(self, metric: Metric, value: float, *labels: str) -> None:
         if math.isfinite(value):
-            self._book.count(metric, self._record.run_id, *labels).set(value)
+            self._counts.set(metric, value, self._record.run_id, *labels)
 
-    def _count(self, metric: Metric, *labels: str) -> Callable[[float], None]:
-        """Adds to a number, which is there from now on."""
-        return self._book.count(metric, self._record.run_id, *labels).add
+    def _add(self, metric: Metric, amount: float, *labels: str) -> None:
+        self._counts.add(metric, self._record.run_id, *labels, amount=amount)
+
+
+def budget_left(budget: BudgetConfig, spent: Spent, wall_s: float) -> dict[str, float]:
+    """Name of each bound of the budget → the share of it that is left, in [0, 1]."""
+    used = {"calls": spent.calls, "tokens": spent.tokens, "usd": spent.usd, "wall_s": wall_s}
+    bounds = {name: getattr(budget, name) for name in used}
+    return {name: max(0.0, 1 - used[name] / most) for name, most in bounds.items() if most is not None}
 
 
 def _labels(key: SearchKey) -> tuple[str, str]:

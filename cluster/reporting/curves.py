@@ -1,7 +1,7 @@
-"""The curves of a task's trajectories, as a picture that suits light and dark pages.
+"""Plots of a task's trajectories that suit light and dark pages.
 
-Matplotlib draws them as SVG: a page needs no script for them, some 20 kB a task, and they print. Scripts that draw in
-the browser would weigh megabytes in every report.
+Matplotlib draws them as SVG, some 20 kB per task. They need no script and can be printed; a plotting library in the
+browser would add megabytes to every report.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _INK = "#010203"
-"""Stands for the page's own colour of text, which differs between light and dark."""
+"""Placeholder for the page's text colour, which differs between light and dark."""
 _STYLE = (
     "<style>svg{color:#1f2328;font-family:system-ui,sans-serif}"
     "@media (prefers-color-scheme:dark){svg{color:#e6edf3}}</style>"
@@ -28,7 +28,7 @@ _STYLE = (
 _COLOURS = ("#2f81f7", "#d97706", "#16a34a", "#db2777", "#8b5cf6", "#0891b2", "#a16207", "#64748b")
 _LINES = ("-", "--", "-.", ":")
 _NAMED = 8
-"""More trajectories than these are told apart neither by colour nor in words."""
+"""With more trajectories, the plot and its description do not distinguish them."""
 _SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gpo",
@@ -42,16 +42,16 @@ _SETTINGS: Any = {
 Curve = tuple[SearchKey, Checkpoint]
 
 
-def curves_picture(curves: Sequence[Curve]) -> str:
-    """A ``data:`` URL: above, what the current prompt scores on ``val`` after each step; below, the step size.
+def curves_svg(curves: Sequence[Curve]) -> str:
+    """A ``data:`` URL of a plot: the current prompt's ``val`` score after each step above, the step size below.
 
-    The band around a curve is one standard error to each side. Dots beside the step size are the words by which the
-    prompts that went on were changed.
+    The band around a curve is one standard error on each side. Dots show how many words changed in the
+    accepted prompts.
 
     Args:
-        curves: of one task, at least one.
+        curves: the trajectories of one task, at least one.
     """
-    # Loading it takes a second, which runs that never get this far need not wait for.
+    # Imported late, since loading it takes a second.
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -87,19 +87,19 @@ def curves_picture(curves: Sequence[Curve]) -> str:
 
 
 def curves_in_words(curves: Sequence[Curve]) -> str:
-    """What the picture shows, for who does not see it."""
-    ends = [
+    """A description of the plot for readers who cannot see it."""
+    scores = [
         (key, checkpoint.trajectory.initial.score.mean, checkpoint.trajectory.current.score.mean)
         for key, checkpoint in curves
     ]
-    if len(ends) > _NAMED:
-        firsts, lasts = sorted(end[1] for end in ends), sorted(end[2] for end in ends)
+    if len(scores) > _NAMED:
+        firsts, lasts = sorted(row[1] for row in scores), sorted(row[2] for row in scores)
         return (
-            f"val scores of {len(ends)} trajectories: {percent(firsts[0])} to {percent(firsts[-1])} % at the start, "
+            f"val scores of {len(scores)} trajectories: {percent(firsts[0])} to {percent(firsts[-1])} % at the start, "
             f"{percent(lasts[0])} to {percent(lasts[-1])} % after the last step"
         )
-    told = (f"seed {key.seed} from {percent(first)} to {percent(last)} %" for key, first, last in ends)
-    return f"val scores after each step: {', '.join(told)}"
+    parts = (f"seed {key.seed} from {percent(first)} to {percent(last)} %" for key, first, last in scores)
+    return f"val scores after each step: {', '.join(parts)}"
 
 
 def _draw_scores(axes: Axes, checkpoint: Checkpoint, colour: str, line: str, label: str, many: bool) -> None:

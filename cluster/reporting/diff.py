@@ -1,4 +1,4 @@
-"""What changed between two prompts, word by word."""
+"""Word-by-word differences between two prompts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from rapidfuzz.distance import Levenshtein
 
-# Blanks are named one by one: the page's script splits the same texts, and its idea of white space is another.
+# White space is listed explicitly, since the page's script splits the same texts and its ``\s`` differs from Python's.
 _WORD = re.compile(r"[ \t\n\r\f\v]*[^ \t\n\r\f\v]+|[ \t\n\r\f\v]+$")
 
 Change = Literal["same", "deleted", "inserted"]
@@ -16,36 +16,36 @@ Change = Literal["same", "deleted", "inserted"]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Words that stand next to each other and fared alike; white space belongs to the word after it."""
+    """Adjacent words with the same kind of change; white space belongs to the word after it."""
 
     change: Change
     text: str
 
 
 def words(text: str) -> list[str]:
-    """The text in words, each with the white space before it; put together again, they are the text."""
+    """Split a text into words, each with the white space before it; joined, they are the text."""
     return _WORD.findall(text)
 
 
 def changes(before: str, after: str) -> list[int]:
-    """Where two texts differ: four numbers a place, first and end of the words in ``before``, then in ``after``.
+    """The word ranges in which two texts differ, four numbers each: start and end in ``before``, then in ``after``.
 
-    Compact, since a page holds one for every candidate. Between the places, the words are the same.
+    A compact form, since a page contains one for every candidate. All other words are equal.
     """
     found: list[int] = []
-    for place in Levenshtein.opcodes(_compared(before), _compared(after)):
-        if place.tag == "equal":
+    for edit in Levenshtein.opcodes(_compared(before), _compared(after)):
+        if edit.tag == "equal":
             continue
-        if found and found[-3] == place.src_start and found[-1] == place.dest_start:
-            found[-3], found[-1] = place.src_end, place.dest_end
+        if found and found[-3] == edit.src_start and found[-1] == edit.dest_start:
+            found[-3], found[-1] = edit.src_end, edit.dest_end
         else:
-            found += [place.src_start, place.src_end, place.dest_start, place.dest_end]
+            found += [edit.src_start, edit.src_end, edit.dest_start, edit.dest_end]
     return found
 
 
 def word_diff(before: str, after: str) -> list[Segment]:
-    """Both texts as one: what is deleted goes before what is inserted in its place."""
-    old, new, place = words(before), words(after), changes(before, after)
+    """Both texts merged: deleted words precede the words that replace them."""
+    old, new, ranges = words(before), words(after), changes(before, after)
     segments: list[Segment] = []
 
     def add(change: Change, part: list[str]) -> None:
@@ -53,7 +53,7 @@ def word_diff(before: str, after: str) -> list[Segment]:
             segments.append(Segment(change, "".join(part)))
 
     done = 0
-    for src_start, src_end, dest_start, dest_end in zip(*(iter(place),) * 4, strict=True):
+    for src_start, src_end, dest_start, dest_end in zip(*(iter(ranges),) * 4, strict=True):
         add("same", new[done:dest_start])
         add("deleted", old[src_start:src_end])
         add("inserted", new[dest_start:dest_end])
@@ -63,5 +63,5 @@ def word_diff(before: str, after: str) -> list[Segment]:
 
 
 def _compared(text: str) -> list[str]:
-    # A line break in place of a blank is no change of the word after it.
+    # Other white space before a word is not a change of the word.
     return [word.strip(" \t\n\r\f\v") for word in words(text)]

@@ -1,4 +1,4 @@
-"""What became of each example between the initial prompt and the best one."""
+"""Which examples the best prompt fixed or broke, compared with the initial prompt."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from gpo.score import Score
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """The examples of a split, by number, counted from 1 in the order of the split.
+    """The examples of a split by number, counted from 1 in the order of the split.
 
     Attributes:
-        fixed: the best prompt's verdict is higher than the initial one's.
-        broken: it is lower.
-        unchanged: how many have the same verdict, and of these ``right`` the full one.
-        unknown: how many lack a verdict on either prompt.
+        fixed: examples with a higher score for the best prompt.
+        broken: examples with a lower score for the best prompt.
+        unchanged: number of examples with the same score; ``right`` is the number of fully right ones among them.
+        unscored: number of examples without a score for one of the prompts.
     """
 
     split: str
@@ -24,11 +24,11 @@ class Outcomes:
     broken: tuple[int, ...]
     unchanged: int
     right: int
-    unknown: int
+    unscored: int
 
 
 def outcomes(checkpoint: Checkpoint) -> list[Outcomes]:
-    """One entry for each split on which both prompts were scored; ``val`` always is."""
+    """One entry for each split on which both prompts were scored, which always includes ``val``."""
     initial, best = checkpoint.trajectory.initial, checkpoint.trajectory.best
     compared = [_compared("val", initial.score, best.score)]
     tests = [checkpoint.test.get(candidate.prompt.id) for candidate in (initial, best)]
@@ -38,11 +38,11 @@ def outcomes(checkpoint: Checkpoint) -> list[Outcomes]:
 
 
 def _compared(split: str, initial: Score, best: Score) -> Outcomes:
-    fixed, broken, unchanged, right, unknown = [], [], 0, 0, 0
-    # Of one split and task, so that they are of one length, unless the files were tampered with.
+    fixed, broken, unchanged, right, unscored = [], [], 0, 0, 0
+    # Both have the length of the split, unless the files were modified.
     for number, (before, after) in enumerate(zip(initial.values_E, best.values_E, strict=False), start=1):
         if before is None or after is None:
-            unknown += 1
+            unscored += 1
         elif after > before:
             fixed.append(number)
         elif after < before:
@@ -50,4 +50,4 @@ def _compared(split: str, initial: Score, best: Score) -> Outcomes:
         else:
             unchanged += 1
             right += after == 1
-    return Outcomes(split, tuple(fixed), tuple(broken), unchanged, right, unknown)
+    return Outcomes(split, tuple(fixed), tuple(broken), unchanged, right, unscored)

@@ -1,4 +1,4 @@
-"""``report.html``: one self-contained page about a run."""
+"""``report.html``: a self-contained page about a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import jinja2
 
 from actors.search import SearchKey
 from cluster.reporting.candidates import candidate_rows
-from cluster.reporting.curves import curves_in_words, curves_picture
+from cluster.reporting.curves import curves_in_words, curves_svg
 from cluster.reporting.diff import Segment, word_diff
 from cluster.reporting.outcomes import Outcomes, outcomes
 from cluster.results.run_record import RunRecord
@@ -25,8 +25,8 @@ from gpo.checkpoint import Checkpoint
 from gpo.score import finite
 from gpo.trajectory import Candidate
 
-# Everything that a model wrote or a file held is text here, never markup: autoescape is on for all values. Our own
-# style and script, and data without any "<", are marked as safe in the template.
+# Autoescape treats everything from models and files as text, never as markup. The template marks only our own style
+# and script, and data without any "<", as safe.
 _PAGES = jinja2.Environment(
     loader=jinja2.PackageLoader("cluster.reporting", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
 )
@@ -34,8 +34,8 @@ _ADDRESS = re.compile(r"(?m)^(?P<before>\s*(?:- )?base_url: *)(?P<url>\S.*)$")
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """A prompt at one end of a search: mean scores and their standard errors in [0, 1], ``None`` where unknown."""
+class ScoredPrompt:
+    """A prompt with its mean scores and their standard errors in [0, 1]; ``None`` if unknown."""
 
     prompt: str
     val: tuple[float | None, float | None]
@@ -43,40 +43,35 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
-    """The first and the best prompt of a search.
+class InitialAndBest:
+    """The initial and the best prompt of a trajectory, their difference, and the fixed and broken examples."""
 
-    Attributes:
-        diff: from the one to the other.
-        outcomes: of each example, split by split.
-    """
-
-    initial: End
-    best: End
+    initial: ScoredPrompt
+    best: ScoredPrompt
     diff: list[Segment]
     outcomes: list[Outcomes]
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A task's curves; ``url`` is a ``data:`` URL, ``words`` says what can be seen."""
+class Plot:
+    """The curves of a task as a ``data:`` URL, with a description in words."""
 
     task: str
     url: str
-    words: str
+    description: str
 
 
 def report(record: RunRecord, summary: Mapping[str, Any]) -> str:
-    """The page: results, curves, initial against best prompts, every candidate, what calls cost, configuration.
+    """Render the page: results, curves, initial and best prompts, all candidates, cost of calls, configuration.
 
-    It asks no network for anything: its policy forbids that, and any script but its own.
+    Its content security policy forbids network requests, and scripts other than its own.
     """
     style, script = (_asset(name) for name in ("report.css", "report.js"))
     return _PAGES.get_template("report.html.j2").render(
         summary=summary,
-        ends={(key.task, key.seed): _ends(checkpoint) for key, checkpoint in record.checkpoints.items()},
-        pictures=_pictures(record),
-        tried=sum(len(checkpoint.trajectory.history) for checkpoint in record.checkpoints.values()),
+        prompts={(key.task, key.seed): _initial_and_best(checkpoint) for key, checkpoint in record.checkpoints.items()},
+        plots=_plots(record),
+        num_prompts=sum(len(checkpoint.trajectory.history) for checkpoint in record.checkpoints.values()),
         config=_without_secrets(record.config),
         data=_as_data(candidate_rows(record)),
         style=style,
@@ -86,30 +81,29 @@ def report(record: RunRecord, summary: Mapping[str, Any]) -> str:
     )
 
 
-def _ends(checkpoint: Checkpoint) -> Ends:
+def _initial_and_best(checkpoint: Checkpoint) -> InitialAndBest:
     initial, best = checkpoint.trajectory.initial, checkpoint.trajectory.best
-    return Ends(
-        _end(initial, checkpoint),
-        _end(best, checkpoint),
+    return InitialAndBest(
+        _scored(initial, checkpoint),
+        _scored(best, checkpoint),
         word_diff(initial.prompt.text, best.prompt.text),
         outcomes(checkpoint),
     )
 
 
-def _end(candidate: Candidate, checkpoint: Checkpoint) -> End:
+def _scored(candidate: Candidate, checkpoint: Checkpoint) -> ScoredPrompt:
     test = checkpoint.test.get(candidate.prompt.id)
-    return End(
+    return ScoredPrompt(
         candidate.prompt.text,
         (finite(candidate.score.mean), finite(candidate.score.stderr)),
         (finite(test.score.mean), finite(test.score.stderr)) if test else (None, None),
     )
 
 
-def _pictures(record: RunRecord) -> list[Picture]:
-    begun = sorted(record.checkpoints.items())
-    by_task = {task: list(curves) for task, curves in groupby(begun, key=_task)}
+def _plots(record: RunRecord) -> list[Plot]:
+    by_task = {task: list(curves) for task, curves in groupby(sorted(record.checkpoints.items()), key=_task)}
     ordered = dict.fromkeys(key.task for key in record.keys if key.task in by_task)
-    return [Picture(task, curves_picture(by_task[task]), curves_in_words(by_task[task])) for task in ordered]
+    return [Plot(task, curves_svg(by_task[task]), curves_in_words(by_task[task])) for task in ordered]
 
 
 def _task(curve: tuple[SearchKey, Checkpoint]) -> str:
@@ -121,25 +115,25 @@ def _asset(name: str) -> str:
 
 
 def _digest(text: str) -> str:
-    """By which the page's policy knows a script or style as its own."""
+    """The hash by which the content security policy allows a script or style."""
     return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
 
 
 def _as_data(document: Mapping[str, Any]) -> str:
-    """JSON that nothing in it can end early: no ``<`` is left, and so no ``</script>`` and no ``<!--``."""
+    """JSON without ``<``, so that no ``</script>`` or ``<!--`` in it can end the element."""
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 
 
 def _without_secrets(config: str) -> str:
-    """The configuration with addresses cut down to host and path: a password or a key may stand in the rest."""
+    """The configuration with URLs reduced to host and path, since other parts may contain a password or a key."""
 
     def shown(found: re.Match[str]) -> str:
         try:
-            place = urlsplit(found["url"].strip("'\" "))
-            host = f"{place.hostname or ''}:{place.port}" if place.port else place.hostname or ""
+            url = urlsplit(found["url"].strip("'\" "))
+            host = f"{url.hostname or ''}:{url.port}" if url.port else url.hostname or ""
         except ValueError:
             return f"{found['before']}(not shown)"
-        return f"{found['before']}{place.scheme}://{host}{place.path}" if host else found[0]
+        return f"{found['before']}{url.scheme}://{host}{url.path}" if host else found[0]
 
     return _ADDRESS.sub(shown, config)

@@ -1,1 +1,1 @@
-"""What a run leaves behind, and reading it back."""
+"""The results of a run: its record, its files, and reading them back."""

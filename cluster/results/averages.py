@@ -1,4 +1,4 @@
-"""Means over tasks and seeds: of a run, of a family of tasks, of a method."""
+"""Means over tasks and seeds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALL = "all tasks"
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A mean over seeds, and how sure it is.
+    """A mean over seeds, with its standard error.
 
     Attributes:
         by_seed: seed → value in [0, 1]; at least one.
@@ -42,22 +42,22 @@ class Family:
     """Tasks that are averaged together.
 
     Attributes:
-        name: as it stands in tables.
-        units: task folders that count as one task (the three sizes of BBH's logical deduction), averaged first.
+        name: shown in tables.
+        units: tasks that count as one (such as the three sizes of BBH's logical deduction) are averaged first.
     """
 
     name: str
     units: tuple[tuple[str, ...], ...]
 
     def mean(self, of_task: Mapping[str, float]) -> float | None:
-        """The mean over the units; ``None`` where a task has no value, since what is left would not compare."""
+        """The mean over the units; ``None`` where a task has no value: a mean over the rest would not compare."""
         if any(task not in of_task for unit in self.units for task in unit):
             return None
         return fmean(fmean(of_task[task] for task in unit) for unit in self.units)
 
 
 def families_of(tasks: Iterable[Task]) -> tuple[Family, ...]:
-    """The families that the tasks belong to, in the order of their first tasks, and all tasks together at the end."""
+    """The tasks' families, in the order of their first tasks; the last one is all tasks."""
     groups: dict[str, dict[str, list[str]]] = {}
     for task in tasks:
         for group in (task.group, ALL):
@@ -65,7 +65,7 @@ def families_of(tasks: Iterable[Task]) -> tuple[Family, ...]:
     everything = groups.pop(ALL, {})
     named = {group: units for group, units in groups.items() if group}
     if len(named) == 1 and len(groups) == 1:
-        named = {}  # a single family is all there is
+        named = {}  # a single family equals all tasks
     return tuple(
         Family(name, tuple(tuple(unit) for unit in units.values()))
         for name, units in {**named, ALL: everything}.items()
@@ -84,11 +84,11 @@ def _score(checkpoint: Checkpoint, which: str, split: str) -> float | None:
 
 
 def family_spread(family: Family, ends: Ends, *, which: str, split: str) -> Spread | None:
-    """The family's mean over its tasks, and from that over the seeds that have a score on all of them.
+    """The family's mean over its tasks, for each seed that has a score on all of them.
 
     Args:
         ends: the checkpoints of the trajectories.
-        which: ``initial`` or ``best``, the prompt that is meant.
+        which: the prompt, ``initial`` or ``best``.
         split: ``val`` or ``test``.
     """
     of_seed: dict[int, dict[str, float]] = {}
@@ -102,15 +102,15 @@ def family_spread(family: Family, ends: Ends, *, which: str, split: str) -> Spre
 
 
 def alone(task: str) -> Family:
-    """A single task as a family of its own."""
+    """A family of a single task."""
     return Family(task, ((task,),))
 
 
 def mean_scores(family: Family, ends: Ends) -> dict[str, dict[str, dict[str, Any] | None]]:
-    """``initial`` and ``best`` → ``val`` and ``test`` → ``mean``, ``stderr`` and ``by_seed``, as they stand in a file.
+    """``initial`` and ``best`` → ``val`` and ``test`` → ``mean``, ``stderr`` and ``by_seed``, as in the files.
 
-    A seed counts once all tasks have a score with it; the whole is null while there is no such seed. ``stderr`` is over
-    seeds, and null for a single one.
+    A seed counts only when all tasks have a score for it; the innermost value is null while no seed does. ``stderr`` is
+    over seeds, and null for a single one.
     """
     return {
         which: {split: _rounded(family_spread(family, ends, which=which, split=split)) for split in ("val", "test")}
@@ -119,7 +119,7 @@ def mean_scores(family: Family, ends: Ends) -> dict[str, dict[str, dict[str, Any
 
 
 def averages(families: Sequence[Family], ends: Ends) -> list[dict[str, Any]]:
-    """One entry per family of tasks and a last one for all tasks; empty where there is a single task."""
+    """One entry per family, and a last one for all tasks; empty for a single task."""
     if not families or sum(len(unit) for unit in families[-1].units) < 2:
         return []
     return [{"family": family.name, "tasks": len(family.units), **mean_scores(family, ends)} for family in families]

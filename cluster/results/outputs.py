@@ -1,4 +1,4 @@
-"""What a run leaves in its folder: the public contract, made from the checkpoints."""
+"""The files of results in a run's folder, made from its record. Their keys and meanings are a public contract."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from gpo.score import finite
 from gpo.trajectory import Candidate, Step
 
 _DECIMALS = 4
-"""Decimals of a score in the files; a mean over 5,000 examples is told apart."""
+"""Decimals of a score in the files: enough to distinguish means over 5,000 examples."""
 
 
 def summary(record: RunRecord, iso: Mapping[str, str | None]) -> dict[str, Any]:
-    """The content of ``summary.json``; ``iso`` holds ``started_at`` and ``finished_at`` in ISO 8601."""
+    """The content of ``summary.json``; ``iso`` maps ``started_at`` and ``finished_at`` to ISO 8601 times."""
     return {
         "run_id": record.run_id,
         "status": record.status,
@@ -55,10 +55,10 @@ def _trajectory(record: RunRecord, key: SearchKey) -> dict[str, Any]:
 
 
 def samples(steps: Sequence[Step]) -> dict[str, Any]:
-    """What became of the replies that were bought for new prompts.
+    """Counts of the replies that were sampled for new prompts, by outcome.
 
-    ``acceptance_rate`` is the share of the new prompts that kept to the step size, those counted that were sampled anew
-    for going beyond it; null where no step was bounded, or no prompt was new.
+    ``acceptance_rate`` is the share of new prompts within the step size; prompts that were rejected and sampled again
+    count too. Null where no step had a step size, or no prompt was new.
     """
     bounded = [
         (candidate.edit_distance, step.step_size)
@@ -81,7 +81,7 @@ def samples(steps: Sequence[Step]) -> dict[str, Any]:
 
 
 def scored_prompt(candidate: Candidate, checkpoint: Checkpoint) -> dict[str, Any]:
-    """A prompt with its mean scores; ``test`` is null until it is scored."""
+    """A prompt with its mean scores; ``test`` is null until the prompt is scored on it."""
     test = checkpoint.test.get(candidate.prompt.id)
     return {
         "prompt": candidate.prompt.text,
@@ -91,7 +91,7 @@ def scored_prompt(candidate: Candidate, checkpoint: Checkpoint) -> dict[str, Any
 
 
 def best_prompts(record: RunRecord) -> dict[str, Any]:
-    """The content of ``best_prompts.json``: task → its best prompt by ``val``, scores, and where it comes from."""
+    """The content of ``best_prompts.json``: task → its best prompt by ``val``, its scores and its trajectory."""
     return {
         task: {**scored_prompt(checkpoint.trajectory.best, checkpoint), "trajectory": asdict(key)}
         for task, (key, checkpoint) in record.best_by_task().items()

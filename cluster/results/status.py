@@ -1,4 +1,4 @@
-"""``gpo status``: how far a run is that was started elsewhere, as its folder tells."""
+"""``gpo status``: the progress of a run in another process, read from its folder."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from gpo.score import finite
 from gpo.text import without_controls
 
 SILENT_AFTER_S = 120.0
-"""Seconds without any change in the folder of a run that is under way, after which it counts as silent. A living one
-writes every 10 s, but for the time in which Ray and an embedded model start."""
+"""Seconds without a change in the folder after which a run that has not ended counts as silent. A running process
+writes every 10 s, except while Ray and an embedded model start."""
 
 _LINES_AROUND = 6
-"""Lines of a terminal beside the rows of the table."""
+"""Lines of the terminal that are not rows of the table."""
 
 State = Literal["silent"] | Status
 
 
 @dataclass(frozen=True, slots=True)
 class TrajectoryStatus:
-    """How far a trajectory is; scores are ``val`` means in [0, 1], ``None`` where there is none yet."""
+    """The progress of a trajectory; scores are ``val`` means in [0, 1], ``None`` before the first."""
 
     task: str
     seed: int
@@ -47,14 +47,14 @@ class TrajectoryStatus:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        state: as in ``summary.json``, or ``silent`` where the run says that it works and shows no sign of life.
-        steps, of_steps: taken by all trajectories, and to be taken; ``None`` where that depends on the data.
-        wall_s: seconds that the run has worked.
-        left_s: seconds until the end at the pace so far; ``None`` where it is not under way, or there is no pace yet.
-        age_s: seconds since anything in the folder changed.
+        state: as in ``summary.json``; or ``silent`` where that is ``running``, but nothing changes.
+        steps, of_steps: steps of all trajectories so far and in all; ``None`` where the latter depend on the data.
+        wall_s: seconds of work.
+        left_s: estimated seconds until the end; ``None`` before the first step, or where the run has ended.
+        age_s: seconds since the last change in the folder.
     """
 
     run_id: str
@@ -70,17 +70,17 @@ class RunStatus:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether it may still change."""
+        """Whether the run has not ended."""
         return self.state in ("pending", "running")
 
     @property
     def is_well(self) -> bool:
-        """Whether it is complete, or on its way there."""
+        """Whether the run is complete or still works."""
         return self.is_under_way or self.state == "completed"
 
 
 def run_status(run: StoredRun, now: float) -> RunStatus:
-    """What can be said of a run; ``now`` is in seconds since 1970."""
+    """The status of a run; ``now`` is in seconds since 1970."""
     record = run.record
     rows = [_trajectory(record, key) for key in record.keys]
     age_s = max(0.0, now - run.changed_at)
@@ -99,7 +99,7 @@ def run_status(run: StoredRun, now: float) -> RunStatus:
 
 def _trajectory(record: RunRecord, key: SearchKey) -> TrajectoryStatus:
     checkpoint, error = record.checkpoints.get(key), record.errors.get(key)
-    task = without_controls(key.task)  # the name of a folder, which may be anything
+    task = without_controls(key.task)  # the name of a folder, which may hold any character
     if checkpoint is None:
         return TrajectoryStatus(task, key.seed, 0, None, None, 0, done=False, error=error)
     trajectory = checkpoint.trajectory
@@ -124,16 +124,16 @@ def status_document(status: RunStatus) -> Mapping[str, Any]:
     return document
 
 
-def status_view(status: RunStatus, room: int | None = None) -> RenderableType:
-    """The status for a terminal: a line on the whole, a table of the trajectories.
+def status_view(status: RunStatus, max_rows: int | None = None) -> RenderableType:
+    """The status for a terminal: lines on the run, and a table of its trajectories.
 
     Args:
-        room: rows of the table, at most; where there are more, those that tell most are shown. ``None`` shows all.
+        max_rows: rows of the table, at most; the most interesting trajectories are shown. ``None`` shows all.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("Task", "Seed", "Step", "Initial val", "Best val", "Tried", ""):
         table.add_column(heading, justify="left" if heading in ("Task", "") else "right", overflow="fold")
-    rows = status.trajectories if room is None else _most_telling(status.trajectories, room)
+    rows = status.trajectories if max_rows is None else _most_interesting(status.trajectories, max_rows)
     per_trajectory = status.of_steps // len(status.trajectories) if status.of_steps else None
     for row in rows:
         step = str(row.steps) if per_trajectory is None else f"{row.steps}/{per_trajectory}"
@@ -147,18 +147,18 @@ def status_view(status: RunStatus, room: int | None = None) -> RenderableType:
 
 
 def status_lines(status: RunStatus) -> list[str]:
-    """The whole in two or three lines."""
+    """The run in two or three lines."""
     steps = f"step {status.steps:,}" + (f" of {status.of_steps:,}" if status.of_steps else "")
     left = f", about {duration(status.left_s)} left" if status.left_s is not None else ""
     spent = status.spent
     lines = [
-        f"{status.run_id}: {status.state}, {steps}, {duration(status.wall_s)} at work{left}",
+        f"{status.run_id}: {status.state}, {steps}, {duration(status.wall_s)} of work{left}",
         f"{spent.calls:,} calls, {spent.tokens:,} tokens, ${spent.usd:.2f}; last change {duration(status.age_s)} ago",
     ]
     if status.ended_by:
         lines.append(f"stopped by {status.ended_by}")
     if status.state == "silent":
-        lines.append("It shows no sign of life: its process has probably died. Go on with: gpo run … --resume")
+        lines.append("Nothing has changed for a while: the process has probably died. Resume with: gpo run … --resume")
     return lines
 
 
@@ -170,18 +170,18 @@ def _best_by_task(status: RunStatus) -> dict[str, TrajectoryStatus]:
     return best
 
 
-def _most_telling(rows: Sequence[TrajectoryStatus], room: int) -> list[TrajectoryStatus]:
-    """The rows that fit, in their order: failed ones before those at work, not begun, and done."""
+def _most_interesting(rows: Sequence[TrajectoryStatus], max_rows: int) -> list[TrajectoryStatus]:
+    """The rows that fit, in their order: failed trajectories first, then running, not begun, done."""
     order = sorted(rows, key=lambda row: 0 if row.error else 3 if row.done else 1 if row.tried else 2)
-    kept = {id(row) for row in order[: max(1, room)]}
+    kept = {id(row) for row in order[: max(1, max_rows)]}
     return [row for row in rows if id(row) in kept]
 
 
 def print_status(reader: RunReader, out: Console, as_document: bool) -> RunStatus:
-    """Look once, and print what is seen; as JSON where ``as_document``.
+    """Print the status once; as JSON if ``as_document``.
 
     Raises:
-        ConfigError: there is no run.
+        ConfigError: the folder holds no run.
     """
     status = run_status(reader.read(), time.time())
     if as_document:
@@ -192,27 +192,27 @@ def print_status(reader: RunReader, out: Console, as_document: bool) -> RunStatu
 
 
 def follow_status(reader: RunReader, out: Console, as_document: bool, every_s: float) -> RunStatus:
-    """Look every so many seconds until the run is not under way any more; the last look.
+    """Show the status every ``every_s`` seconds until the run has ended; returns the last status.
 
-    A terminal gets a view that is drawn anew, a pipe some lines for each change, JSON a line for each change.
+    A terminal shows a live view; a pipe gets some lines for each change, or one line of JSON.
 
     Raises:
-        ConfigError: there is no run.
+        ConfigError: the folder holds no run.
     """
     if out.is_terminal and not as_document:
         with Live(console=out, auto_refresh=False) as live:
             while True:
                 status = run_status(reader.read(), time.time())
-                live.update(status_view(status, room=out.height - _LINES_AROUND), refresh=True)
+                live.update(status_view(status, max_rows=out.height - _LINES_AROUND), refresh=True)
                 if not status.is_under_way:
                     return status
                 time.sleep(every_s)
     shown: Any = None
     while True:
         status = run_status(reader.read(), time.time())
-        seen = status.state, status.steps, [row.done for row in status.trajectories]
-        if seen != shown:
-            shown = seen
+        current = status.state, status.steps, [row.done for row in status.trajectories]
+        if current != shown:
+            shown = current
             for line in [_json(status)] if as_document else status_lines(status):
                 out.print(line, highlight=False, markup=False, soft_wrap=True)
         if not status.is_under_way:

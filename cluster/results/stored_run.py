@@ -1,4 +1,4 @@
-"""A run as its folder tells it, to whoever looks at it from outside: while it works, after it, or after a crash."""
+"""A run read from its folder by another process: while it works, after it ended, or after a crash."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CHECKPOINT = re.compile(r"trajectories/(?P<task>.+)/seed-(?P<seed>\d+)\.msgpack
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """When a file was last changed, in seconds since 1970, and its size in bytes."""
+    """A file's last change, in seconds since 1970, and its size in bytes."""
 
     changed_at: float
     size: int
@@ -40,11 +40,11 @@ class Stamp:
 
 @dataclass(slots=True)
 class StoredRun:
-    """What was found.
+    """The content of a run's folder.
 
     Attributes:
-        record: made from the checkpoints; status and times are those of ``summary.json``.
-        summary: the content of ``summary.json`` as it is there; may be empty.
+        record: from the checkpoints; status and times from ``summary.json``.
+        summary: the content of ``summary.json``; may be empty.
         changed_at: seconds since 1970 of the last change of a file.
     """
 
@@ -53,7 +53,7 @@ class StoredRun:
     changed_at: float
 
     def document(self) -> dict[str, Any]:
-        """``summary.json`` brought up to date with the checkpoints; the averages are as old as the file is."""
+        """``summary.json``, updated from the checkpoints, except for its averages."""
         times = {name: self.summary.get(name) for name in ("started_at", "finished_at")}
         averages = self.summary.get("averages")
         return {**summary(self.record, times), "averages": averages if isinstance(averages, list) else []}
@@ -61,17 +61,17 @@ class StoredRun:
 
 @dataclass
 class RunReader:
-    """Reads a run's folder; changes nothing in it. Kept, it reads again only what has changed since.
+    """Reads a run's folder, and never changes it. Reading again reads only what has changed since.
 
     Attributes:
-        folder: a local one, or behind any fsspec URL.
+        folder: local, or at any fsspec URL.
     """
 
     folder: Folder
     _known: dict[SearchKey, tuple[Stamp, Checkpoint | str]] = field(default_factory=dict)
 
     def read(self) -> StoredRun:
-        """The run as it is now. A checkpoint that cannot be read becomes its trajectory's error.
+        """Read the run. Where a checkpoint cannot be read, the reason becomes its trajectory's error.
 
         Raises:
             ConfigError: the folder holds no run, or cannot be read.
@@ -105,7 +105,7 @@ class RunReader:
         known = self._known.get(key)
         if known is None or known[0] != stamp:
             try:
-                content: Checkpoint | str = self._store.load(key) or "the checkpoint has gone"
+                content: Checkpoint | str = self._store.load(key) or "the checkpoint was removed"
             except CheckpointError as error:
                 content = _shown(f"CheckpointError: {error}")
             known = self._known[key] = (stamp, content)
@@ -116,9 +116,9 @@ class RunReader:
         return CheckpointStore(self.folder / "trajectories")
 
     def _stamps(self) -> dict[str, Stamp]:
-        """Every file of the folder, by its path in it."""
+        """Path in the folder → stamp, of every file."""
         files, root = fsspec.core.url_to_fs(self.folder.url)
-        files.invalidate_cache()  # object stores' clients keep listings
+        files.invalidate_cache()  # object stores' clients cache listings
         found = files.find(root, detail=True)
         return {
             PurePosixPath(path).relative_to(root).as_posix(): Stamp(_changed_at(about), int(about.get("size") or 0))
@@ -128,7 +128,7 @@ class RunReader:
 
 
 def _changed_at(about: Mapping[str, Any]) -> float:
-    # Each file system calls it something else.
+    # Each file system has its own name for it.
     for name in ("mtime", "LastModified", "last_modified", "updated", "created"):
         value = about.get(name)
         if isinstance(value, str):
@@ -146,13 +146,13 @@ def _key(name: str) -> SearchKey | None:
 
 
 def _record(known: Mapping[str, Any], folder: Folder) -> RunRecord:
-    """What ``summary.json`` says of a run; where it is damaged, as much as can be told without it."""
+    """The record in ``summary.json``; where the file is damaged, as much as can be known without it."""
     name = known.get("run_id") or PurePosixPath(folder.url).name
     record = RunRecord(_shown(name), started_at=0.0)
     if known.get("status") in get_args(Status):
         record.status = known["status"]
     record.ended_by = _shown(known.get("ended_by") or "")
-    take_over(record, known)
+    restore_totals(record, known)
     try:
         rows = [(SearchKey(str(row["task"]), int(row["seed"])), row.get("error")) for row in known["trajectories"]]
     except NOT_AS_WRITTEN:
@@ -172,16 +172,16 @@ def _num_steps(config: str) -> int | None:
 
 
 def _shown(value: Any) -> str:
-    """As text that moves no terminal's cursor."""
+    """As text without control characters, which could move a terminal's cursor."""
     return without_controls(str(value))
 
 
 NOT_AS_WRITTEN = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
-"""What reading a value in the way it was written raises where another one stands there."""
+"""Exceptions when a value in a file is not of the kind that was written."""
 
 
 def json_object(content: bytes | None) -> dict[str, Any]:
-    """The JSON object in a file, or an empty one where there is none."""
+    """The JSON object in a file; an empty one where the file holds none."""
     try:
         document = json.loads(content or b"{}")
     except (ValueError, RecursionError):
@@ -189,8 +189,8 @@ def json_object(content: bytes | None) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def take_over(record: RunRecord, known: Mapping[str, Any]) -> bool:
-    """Give a record the start, duration and cost that a summary tells, as far as it does; whether it tells them all."""
+def restore_totals(record: RunRecord, known: Mapping[str, Any]) -> bool:
+    """Copy start, duration and cost from a summary to a record; returns whether the summary has them all."""
     try:
         record.started_at = datetime.fromisoformat(known["started_at"]).timestamp()
         record.wall_s = _amount(known["wall_s"])

@@ -1,4 +1,4 @@
-"""What a run has come to, for the terminal."""
+"""The results of a run, for the terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FILES = {
 
 
 def results_table(record: RunRecord) -> Table:
-    """Initial → best of every trajectory, in percent, with the best prompt; below, the means over families of tasks."""
+    """Initial and best scores of every trajectory in percent, its best prompt, and the means over families of tasks."""
     table = Table(title=Text(f"{record.run_id}: {record.status}"), title_justify="left", title_style="bold")
     table.add_column("Task", overflow="fold")
     table.add_column("Seed", justify="right")
@@ -60,17 +60,17 @@ def _mean(known: Mapping[str, float | None] | None) -> str:
 
 
 def acceptance_line(record: RunRecord) -> str | None:
-    """How many of the new prompts kept to the step size; ``None`` where nothing bounded them."""
+    """The share of new prompts within the step size; ``None`` where no step had one."""
     counts = samples([step for checkpoint in record.checkpoints.values() for step in checkpoint.trajectory.steps])
     rate = counts["acceptance_rate"]
     if rate is None:
         return None
-    anew = f"; {counts['rejected']} beyond it were not taken" if counts["rejected"] else ""
-    return f"{percent(rate)} % of the new prompts kept to the step size{anew}."
+    rejected = f"; {counts['rejected']} beyond it were rejected" if counts["rejected"] else ""
+    return f"{percent(rate)} % of the new prompts were within the step size{rejected}."
 
 
 def unscored_line(record: RunRecord) -> str | None:
-    """How many verdicts are missing from the scores; ``None`` where none is."""
+    """How many answers have no score; ``None`` where all have one."""
     scores = [
         score
         for checkpoint in record.checkpoints.values()
@@ -82,9 +82,9 @@ def unscored_line(record: RunRecord) -> str | None:
     missing, whole = sum(score.num_unscored for score in scores), sum(score.num_examples for score in scores)
     if not missing:
         return None
-    return f"{missing:,} of {whole:,} answers stayed unscored: their calls failed for good, and no mean counts them."
+    return f"{missing:,} of {whole:,} answers have no score, since their calls failed; the means leave them out."
 
 
 def written_files(folder: Folder) -> list[str]:
-    """The paths of the results, each with what it holds."""
+    """A line for each file of results: its content and its path."""
     return [f"{what + ':':<16} {folder.path(name)}" for name, what in _FILES.items()]

@@ -1,1 +1,1 @@
-"""One run: its searches, its folder and its loop."""
+"""A run: its optimizers, its folder and its loop."""

@@ -30,7 +30,7 @@ from cluster.reporting.page import report
 from cluster.results.averages import families_of
 from cluster.results.outputs import as_json, as_json_lines, best_prompts, step_line, step_lines, summary
 from cluster.results.run_record import RunRecord
-from cluster.results.stored_run import json_object, take_over
+from cluster.results.stored_run import json_object, restore_totals
 from gpo.data.task import Task
 from gpo.errors import ConfigError, StorageError
 from gpo.text import without_controls
@@ -164,7 +164,7 @@ class RunFolder:
         """Continue where the last attempt stopped: ``summary.json`` for time and cost, checkpoints for all else."""
         known = json_object(self._read("summary.json"))
         record.run_id = without_controls(str(known.get("run_id") or record.run_id))
-        if not take_over(record, known):
+        if not restore_totals(record, known):
             where = self.folder.path("summary.json")
             log.warning("%s cannot be read; start, duration and cost of the run are counted from now", where)
         for key in record.keys:
@@ -218,7 +218,7 @@ class RunFolder:
 
     def _require_held(self) -> None:
         if self.leases is not None and (fence := self.leases.fence(self.folder)):
-            self.folder.patiently(fence.check)
+            self.folder.with_retries(fence.check)
 
     def _read(self, name: str) -> bytes | None:
         try:

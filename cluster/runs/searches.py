@@ -1,4 +1,4 @@
-"""From a checked configuration to the searches of a run, ready to travel to their actors."""
+"""From a configuration to the run's searches: one optimizer per task and seed, ready to be sent to an actor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpo.strategies.proposer import SamplingProposer
 
 
 class TaskEvaluator(Evaluator, Answerer, Protocol):
-    """What a search needs of the evaluator of its task."""
+    """The evaluator of a task, as a search uses it."""
 
 
 def build_searches(
@@ -26,7 +26,7 @@ def build_searches(
     """One search per task and seed.
 
     Args:
-        evaluators: task name → evaluator, as the searches shall reach it.
+        evaluators: task name → evaluator, as the actors reach it.
     """
     model, embedding = chat_model(config, "optimizer", access), embedder(config, access)
     traced = config.tracing.build(run=access.budget_name.removeprefix("gpo-"))
@@ -42,18 +42,18 @@ def build_searches(
 def build_gpo(
     config: RunConfig, task: Task, seed: int, evaluator: TaskEvaluator, model: SampledModel, embedding: Embedder
 ) -> GPO:
-    """The optimizer of one task and seed, put together from the configuration's strategies.
+    """The optimizer of one task and seed, built from the configuration's strategies.
 
     Args:
         model: the optimizer model.
     """
     settings, train = config.optimizer, task.examples[Split.TRAIN]
-    direction, trajectory = settings.direction, settings.direction.trajectory
+    direction = settings.direction
     num_steps = settings.num_steps(len(train))
     return GPO(
-        retriever=trajectory.build_retriever(embedding),
+        retriever=direction.build_retriever(embedding),
         reflector=direction.build_reflector(model.model, model.sampling, evaluator, train),
-        summarizer=trajectory.build_summarizer(model.model, model.sampling, show_scores=direction.form != "prompt"),
+        summarizer=direction.build_summarizer(model.model, model.sampling),
         schedule=settings.schedule.build(num_steps),
         proposer=SamplingProposer(
             model=model.model,
@@ -66,7 +66,7 @@ def build_gpo(
         acceptance=settings.acceptance.build(),
         num_steps=num_steps,
         num_candidates=settings.candidates,
-        num_neighbours=trajectory.k,
+        num_neighbours=direction.num_neighbours,
         train=train,
         batches=TrainBatches(len(train), settings.batch_size, seed),
         num_exemplars=config.meta_prompt.exemplars,

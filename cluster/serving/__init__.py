@@ -1,1 +1,1 @@
-"""``gpo serve``, and the application that ``serve deploy`` builds."""
+"""``gpo serve``, and the application for ``serve deploy``."""

@@ -1,6 +1,6 @@
-"""The evaluator as an application that ``serve deploy`` and a RayService build by themselves, with no driver beside it.
+"""The evaluator as an application for ``serve deploy`` and a RayService, without a driver.
 
-Annotations are not postponed here: Serve looks at the builder's own to check its arguments.
+Annotations are not postponed here, since Serve reads those of the builder to check its arguments.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from cluster.config.root import BudgetConfig
 from cluster.session.models import Access, build_evaluators, build_tasks, embedded_specs
 from gpo.errors import ConfigError
 from serve.evaluator import Evaluator
-from serve.http.ingress import ingress_app
+from serve.ingress import ingress_app
 
 _TARGET_REQUESTS = 4
 _MAX_ONGOING_REQUESTS = 100
@@ -30,26 +30,26 @@ class EvaluatorArgs(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
 
     config: Annotated[str, Field(min_length=1)]
-    """Path of a run's configuration on the node that builds the application."""
+    """Path of a run's configuration, on the node that builds the application."""
     overrides: tuple[str, ...] = ()
-    """As for ``--set``: ``models.task.max_concurrency=64``."""
+    """Overrides as for ``--set``, such as ``models.task.max_concurrency=64``."""
     guarded: bool = True
-    """Ask every request for the bearer token in GPO_SERVE_TOKEN, which the nodes must have."""
+    """Require the bearer token in GPO_SERVE_TOKEN, which must be set on the nodes, in every request."""
 
 
 def build(args: EvaluatorArgs) -> ray_serve.Application:
     """The evaluator behind its HTTP interface.
 
-    What a Serve configuration says of the deployments ``ingress`` and ``evaluator`` goes before what is set here. The
-    budget of the configuration is that of a run, and does not bound the application.
+    A Serve configuration can override what is set here for the deployments ``ingress`` and ``evaluator``. The
+    configuration's budget is for a run, and does not bound the application.
 
     Raises:
-        ConfigError: the configuration or its data cannot be used, or a model is an embedded one.
+        ConfigError: the configuration or its data cannot be used, or a model is embedded.
     """
     config = load_config(Path(args.config), args.overrides)
     if embedded_specs(config):
         raise ConfigError(
-            "models", "an embedded model is started by a driver, and here is none", "name an endpoint, or use gpo serve"
+            "models", "an embedded model needs a driver that serves it", "name an endpoint, or use gpo serve"
         )
     return ingress_app(_scaling(config), guarded=args.guarded)
 

@@ -1,4 +1,4 @@
-"""``gpo serve``: the evaluator over HTTP until it is told to stop."""
+"""``gpo serve``: the evaluator over HTTP, until SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 
 from actors.limiter import LimiterActor
 from cluster.config import RunConfig
-from cluster.display.progress import view_for
+from cluster.display.live_view import view_for
 from cluster.metrics.run_metrics import exported
 from cluster.results.run_record import RunRecord
 from cluster.session.budget import BudgetTracker
@@ -27,17 +27,17 @@ from gpo.data.task import Task
 from gpo.errors import ClusterError, ConfigError
 from serve.embedded_model import free_port
 from serve.evaluator import evaluator_app
-from serve.http.ingress import TOKEN_VARIABLE, ingress_app
-from serve.http.limits import BODY_TIMEOUT_S, is_loopback
-from serve.http.refusals import TIMEOUT_S
+from serve.http_errors import TIMEOUT_S
+from serve.http_limits import BODY_TIMEOUT_S, is_loopback
+from serve.ingress import TOKEN_VARIABLE, ingress_app
 
 _APP = "gpo-evaluator"
 _DRAIN_S = 20.0
-"""What a replica gets to finish its requests."""
+"""Seconds for which a replica may finish its requests."""
 
 
 def needs_token(host: str, address: str) -> bool:
-    """Whether strangers could reach the interface: beyond loopback, or by the proxy of a cluster that others set up."""
+    """Whether others can reach the interface: beyond loopback, or through the proxy of an existing cluster."""
     return not is_loopback(host) or address != "local"
 
 
@@ -47,16 +47,14 @@ def serve_evaluator(
     """Serve until SIGINT or SIGTERM.
 
     Raises:
-        ConfigError: a token is needed and none is set, or the port is taken.
-        ClusterError: the evaluator does not come up, or a Serve without HTTP runs already.
+        ConfigError: a token is required but not set, or the port is taken.
+        ClusterError: the evaluator does not start, or a Serve without HTTP is already running.
     """
     token = os.environ.get(TOKEN_VARIABLE, "")
     if needs_token(host, address) and not token:
-        raise ConfigError(
-            "--host", f"{host!r} can be reached by others, and no token is set", f"export {TOKEN_VARIABLE}=…"
-        )
+        raise ConfigError("--host", f"others can reach {host!r}, but no token is set", f"export {TOKEN_VARIABLE}=…")
     if not token.isascii():
-        raise ConfigError(TOKEN_VARIABLE, "has characters that do not fit an HTTP header", "use ASCII characters")
+        raise ConfigError(TOKEN_VARIABLE, "has characters that an HTTP header cannot hold", "use ASCII characters")
     port = port or free_port()
     if address == "local":
         _require_free(host, port)
@@ -115,17 +113,17 @@ def _require_free(host: str, port: int) -> None:
 
 
 def _start_http(host: str, port: int) -> str:
-    """Start Serve's HTTP proxy, and say where it listens: a Serve that runs already keeps its own address.
+    """Start Serve's HTTP proxy; its address. A Serve that is already running keeps its address.
 
     Raises:
-        ClusterError: a Serve without HTTP runs already.
+        ClusterError: a Serve without HTTP is already running.
     """
     try:
         ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
     except ValueError:
-        # The interface has its own limits; this one also ends what never reaches it.
+        # The interface has its own time limits; this one also ends requests that never reach it.
         ray_serve.start(http_options={"host": host, "port": port, "request_timeout_s": TIMEOUT_S + 2 * BODY_TIMEOUT_S})
         return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1/evaluate"
     if not ray_serve.status().proxies:
-        raise ClusterError("a Serve without HTTP runs on this cluster; end it with 'serve shutdown', then try again")
-    return "/v1/evaluate, at the address of the Serve that runs on this cluster already"
+        raise ClusterError("a Serve without HTTP is running on this cluster; stop it with 'serve shutdown' first")
+    return "/v1/evaluate, at the address of the Serve that is already running on this cluster"

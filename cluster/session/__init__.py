@@ -1,1 +1,1 @@
-"""What runs share while they work: Ray, the embedded models, the evaluator, limits and budgets."""
+"""What runs share while they work: Ray, Serve, the models, the evaluator, limits and budgets."""

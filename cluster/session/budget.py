@@ -53,7 +53,7 @@ class BudgetTracker:
                         last = lost
                         await asyncio.sleep(_PAUSE_S)
         except TimeoutError:
-            raise ClusterError(f"the limiter did not come up: {last or 'no answer'}") from None
+            raise ClusterError(f"the limiter did not start: {last or 'no answer'}") from None
 
     @asynccontextmanager
     async def time_limit(self) -> AsyncGenerator[None]:

@@ -1,6 +1,6 @@
-"""What a run has standing while its searches work: the embedded model servers and the evaluator.
+"""The deployments of a session: embedded model servers and the evaluator.
 
-All of it is started synchronously, outside any event loop, so that Ctrl-C works while something is being waited for.
+Everything starts synchronously, outside any event loop, so that Ctrl-C works while this waits.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ray import serve as ray_serve
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
+from cluster.display.logs import last_line, log_failures
 from cluster.session.models import EmbeddedUrls
 from cluster.session.ray_session import EMBEDDED_CPUS, distinct_hosts
 from gpo.errors import ClusterError, ConfigError, ModelUnavailable
@@ -28,21 +29,21 @@ from serve.evaluator import evaluator_app
 log = logging.getLogger(__name__)
 
 _EMBEDDED_RESTARTS = -1
-"""Always: how often a call is tried is bounded, and so is how often one can end its server."""
+"""Unlimited: calls have a limited number of attempts, so a call can crash its server only so often."""
 _START_TIMEOUT_S = 180.0
 
 
 @contextmanager
 def embedded_models(specs: Sequence[EmbeddedModelSpec]) -> Iterator[EmbeddedUrls]:
-    """Servers for the embedded models, up and healthy; they end with the context.
+    """Start a server for each embedded model, and wait until it is healthy; they end with the context.
 
     Raises:
-        ConfigError: the cluster has several machines; the servers can be reached on one.
-        ModelUnavailable: a server did not come up.
+        ConfigError: the cluster has several machines; the servers listen on the loopback interface of one.
+        ModelUnavailable: a server did not start.
     """
     if specs and distinct_hosts() > 1:
         raise ConfigError(
-            "models", "an embedded model serves one machine, and this cluster has several", "use an endpoint instead"
+            "models", "an embedded model works on one machine, and this cluster has several", "use an endpoint instead"
         )
     actor_class: Any = ray.remote(EmbeddedModelServer)
     actors: list[Any] = []
@@ -56,7 +57,7 @@ def embedded_models(specs: Sequence[EmbeddedModelSpec]) -> Iterator[EmbeddedUrls
         yield urls
     finally:
         for actor in actors:
-            with unfailing("ending the embedded model"):
+            with log_failures("ending the embedded model"):
                 ray.kill(actor)
 
 
@@ -65,7 +66,7 @@ def _healthy(actor: Any, spec: EmbeddedModelSpec, port: int) -> str:
     try:
         url: str = ray.get(actor.base_url.remote(), timeout=_START_TIMEOUT_S)
     except (ray.exceptions.RayError, TimeoutError) as error:
-        raise ModelUnavailable(f"the embedded model {spec.name} did not start: {_last_line(error)}") from None
+        raise ModelUnavailable(f"the embedded model {spec.name} did not start: {last_line(error)}") from None
     while not _answers(f"http://{HOST}:{port}/health"):
         if time.monotonic() > deadline:
             raise ModelUnavailable(f"the embedded model {spec.name} was not ready within {_START_TIMEOUT_S:.0f} s")
@@ -82,9 +83,9 @@ def _answers(url: str) -> bool:
 
 
 def start_serve() -> None:
-    """Serve without HTTP: an evaluator that only a run calls needs none."""
+    """Start Serve without HTTP: an evaluator that only a run calls needs none."""
     ray_serve.start(proxy_location="Disabled")
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # starting it sets it to INFO
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # starting Serve sets INFO
 
 
 @contextmanager
@@ -97,17 +98,17 @@ def evaluator(
     cpus: float,
     recording: Callable[[], object] | None = None,
 ) -> Iterator[DeploymentHandle[Any]]:
-    """The evaluator's Serve application, ready for requests by handle; deleted with the context.
+    """Deploy the evaluator and wait until it answers; it is deleted with the context.
 
     Args:
-        name: of the application; two of one name would replace each other.
+        name: of the Serve application; must be unique on the cluster.
         evaluators: one per task.
-        replicas: how many processes score side by side.
-        examples_at_once: that each works on.
-        cpus: what Ray reserves for each.
+        replicas: number of processes that score.
+        examples_at_once: examples that each replica works on.
+        cpus: CPUs that Ray reserves for each replica.
         recording: what counts in each of them.
     """
-    # Nobody but this run calls it: once the run is over, or was interrupted, what it still does is money lost.
+    # Only this run calls it: when the run has ended or was interrupted, calls in flight would be wasted, so none drain.
     app = evaluator_app(
         evaluators,
         replicas=replicas,
@@ -122,10 +123,10 @@ def evaluator(
 
 @contextmanager
 def deployed(app: ray_serve.Application, name: str, route_prefix: str | None) -> Iterator[DeploymentHandle[Any]]:
-    """A Serve application that is up; deleted with the context, also where it never comes up.
+    """Deploy a Serve application and wait until it runs; deleted with the context, even if it never ran.
 
     Raises:
-        ClusterError: it does not come up.
+        ClusterError: it does not start.
     """
     target = ray_serve.RunTarget(app, name=name, route_prefix=route_prefix)
     try:
@@ -133,20 +134,20 @@ def deployed(app: ray_serve.Application, name: str, route_prefix: str | None) ->
             (handle,) = ray_serve.run_many([target], wait_for_applications_running=False)
             problem = _problem(name)
         except (RuntimeError, ray.exceptions.RayError) as error:
-            problem = _last_line(error)
+            problem = last_line(error)
         if problem:
             raise ClusterError(
-                f"the evaluator did not come up: {problem} Serve's logs on the cluster say more; is this version "
-                "of the program installed on all its nodes?"
+                f"the evaluator did not start: {problem} See Serve's logs on the cluster, and check that this version "
+                "of gpo is installed on all nodes"
             )
         yield handle
     finally:
-        with unfailing("ending the evaluator"):
+        with log_failures("ending the evaluator"):
             ray_serve.delete(name, _blocking=False)
 
 
 def _problem(name: str) -> str:
-    """Wait until the application runs; why it never will, or nothing. Serve's own waiting looks once a second."""
+    """Wait until the application runs; returns why it failed, or nothing. Serve's own wait polls only each second."""
     while True:
         app = ray_serve.status().applications.get(name)
         if app is not None and app.status is ApplicationStatus.RUNNING:
@@ -154,16 +155,3 @@ def _problem(name: str) -> str:
         if app is not None and app.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
             return app.message.strip().rpartition("\n")[2] or app.status.value
         time.sleep(0.25)
-
-
-@contextmanager
-def unfailing(what: str) -> Iterator[None]:
-    """Tidy up without hiding the error that may be under way: a cluster that has gone needs no tidying."""
-    try:
-        yield
-    except Exception as error:
-        log.warning("%s failed: %s", what, _last_line(error))
-
-
-def _last_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]

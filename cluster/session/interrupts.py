@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: one clean stop, wherever the program is."""
+"""SIGINT and SIGTERM: both stop the program cleanly."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_ONE_S = 2.0
-"""Signals that follow each other this closely, in seconds, are one: a process and its group are often told alike."""
+_REPEATED_WITHIN_S = 2.0
+"""Signals this close together count as one: they are often sent to both a process and its group."""
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let both signals raise ``KeyboardInterrupt``, also where libraries wait in plain Python code."""
-    told_at = float("-inf")
+    """Let both signals raise ``KeyboardInterrupt``, even while a library waits in Python code."""
+    last = float("-inf")
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        nonlocal told_at
-        before, told_at = told_at, time.monotonic()
-        if told_at - before > _ONE_S:
+        nonlocal last
+        before, last = last, time.monotonic()
+        if last - before > _REPEATED_WITHIN_S:
             raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
@@ -36,10 +36,10 @@ def stoppable() -> Iterator[None]:
 
 
 def run_interruptibly(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine to its end and return its result; a signal cancels it, so that it can tidy up.
+    """Run a coroutine and return its result; a signal cancels it, so that it can clean up.
 
     Raises:
-        KeyboardInterrupt: it was cancelled by a signal.
+        KeyboardInterrupt: a signal cancelled it.
     """
     interrupted = False
 
@@ -63,6 +63,6 @@ def run_interruptibly(work: Coroutine[Any, Any, _T]) -> _T:
             raise
         raise KeyboardInterrupt from None
     finally:
-        # The loop, when it closes, puts Python's defaults in place of what was there.
+        # Closing the loop has replaced our handlers by Python's defaults.
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What is checked before anything is started or paid for."""
+"""Checks before anything starts or costs money."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _MODELS_SHOWN = 8
 
 
 async def check_models(config: RunConfig, roles: Sequence[str] | None = None) -> None:
-    """See that every model can be asked: the weights are there, the endpoint answers, takes the key, knows the model.
+    """Check every model: the weights exist; the endpoint answers, accepts the key and has the model.
+
+    No model is called: the check requests the endpoint's list of models. An endpoint without such a list passes; a
+    wrong key or model is then reported at the first call, in the same words.
 
     Args:
-        roles: of the models that will be asked; ``None`` means all that a run of this configuration asks.
-
-    No language model is called: an endpoint is asked for its list of models. One that keeps no such list passes, and
-    what is wrong with its key or model is found, and named in the same way, at the first call.
+        roles: roles of the models to check; ``None`` means all that a run of this configuration calls.
 
     Raises:
-        ConfigError: the first model that cannot be asked; or a package is missing that a run takes.
+        ConfigError: the first model that fails the check; or a package that the run needs is missing.
     """
     if roles is None:
         config.tracing.require_package()
@@ -67,7 +67,7 @@ async def _check(where: str, endpoint: EndpointConfig) -> ConfigError | None:
         api_key=key,
         max_retries=1,
         timeout=_TIMEOUT_S,
-        default_headers={"Accept-Encoding": "identity"},  # what is packed could be of any size
+        default_headers={"Accept-Encoding": "identity"},  # a compressed body could expand to any size
         http_client=openai.DefaultAsyncHttpxClient(timeout=_TIMEOUT_S, event_hooks={"response": [bound_reply]}),
     )
     url, said = endpoint.base_url, Redaction(key)
@@ -81,14 +81,14 @@ async def _check(where: str, endpoint: EndpointConfig) -> ConfigError | None:
                 return ConfigError(
                     f"{where}.base_url", f"{url} answers HTTP {error.status_code}", "try again once the endpoint is up"
                 )
-            return None  # keeps no list of models
+            return None  # has no list of models
         except openai.APIConnectionError as error:
             reason = said.message(without_controls(str(error.__cause__ or error)))
             return ConfigError(
                 f"{where}.base_url", f"{url} cannot be reached ({reason})", "start it, or correct base_url"
             )
         except (openai.OpenAIError, ValueError, TypeError, AttributeError, RecursionError):
-            return None  # answers something else where the list would be
+            return None  # something else than a list of models
     known = [said.message(without_controls(name)) for name in listed if isinstance(name, str)]
     if known and endpoint.model not in known:
         return unknown_model(where, endpoint, known)
@@ -96,7 +96,7 @@ async def _check(where: str, endpoint: EndpointConfig) -> ConfigError | None:
 
 
 def refused_key(where: str, endpoint: EndpointConfig, said: str) -> ConfigError:
-    """The endpoint does not take the key."""
+    """The error where the endpoint refuses the key."""
     source = endpoint.key
     field = f"{where}.{'api_key_file' if source.file else 'api_key_env'}"
     problem = f"{endpoint.base_url} refused the key in {source.location} ({said})"
@@ -104,15 +104,15 @@ def refused_key(where: str, endpoint: EndpointConfig, said: str) -> ConfigError:
 
 
 def unknown_model(where: str, endpoint: EndpointConfig, known: list[str]) -> ConfigError:
-    """The endpoint does not have the model."""
+    """The error where the endpoint does not have the model."""
     shown = ", ".join(sorted(known)[:_MODELS_SHOWN]) + (", …" if len(known) > _MODELS_SHOWN else "")
     choice = f"choose one of: {shown}" if known else "correct the name"
-    remedy = f"{choice} (or set check: false, where the endpoint does not list all it has)" if known else choice
+    remedy = f"{choice} (or set check: false, if the endpoint does not list all its models)" if known else choice
     return ConfigError(f"{where}.model", f"{endpoint.model!r} is unknown at {endpoint.base_url}", remedy)
 
 
 def explained_refusal(config: RunConfig, refusal: ModelRefused) -> GPOError:
-    """A refusal that came with a call, as the same error that the check before the run would have given."""
+    """The refusal of a call, as the error that the check before the run would have raised."""
     for role in ("task", "optimizer", "judge", "embedding"):
         model = getattr(config.models, role)
         if not isinstance(model, EndpointConfig):

@@ -1,4 +1,4 @@
-"""What must be settled before Ray is imported: it reads these variables once, while it is loaded."""
+"""Environment variables that must be set before Ray is imported, which reads them only then."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _CONNECT_TIMEOUT_S = 5.0
 
 
 def resolve_address(address: str | None) -> str:
-    """What the user meant: what was typed, or else ``RAY_ADDRESS`` (set in a submitted job), or else ``local``.
+    """The address of the cluster: as typed, or else ``RAY_ADDRESS`` (set in a submitted job), or else ``local``.
 
     Raises:
-        ConfigError: an address that this command cannot use.
+        ConfigError: this command cannot use the address.
     """
     resolved = address or os.environ.get("RAY_ADDRESS") or "local"
     if resolved in ("local", "auto"):
         return resolved
     if "@" in resolved:
-        # Not shown: a password may be in it.
+        # Not shown: it may contain a password.
         raise ConfigError("--address", PROBLEM, "leave it out; a cluster's token is in RAY_AUTH_TOKEN")
     host, _, port = resolved.rpartition(":")
     if not host or "/" in host or not port.isdecimal():
@@ -36,7 +36,7 @@ def resolve_address(address: str | None) -> str:
             "use local, auto or HOST:PORT, or run the command as a Ray job on that cluster",
         )
     try:
-        # Ray itself would try for minutes.
+        # Ray would try for minutes.
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(
@@ -46,16 +46,16 @@ def resolve_address(address: str | None) -> str:
 
 
 def prepare_environment(address: str) -> None:
-    """Lock a cluster of our own: let it ask for a token that only this process and its workers know.
+    """Protect a local cluster by a token that only this process and its workers know.
 
-    Ray's ports are open on every interface of the machine, so a cluster without a token would run anybody's code.
-    Does nothing for a cluster that is there already, or where the user has decided with ``RAY_AUTH_MODE``.
+    Ray's ports are open on every interface of the machine, so a cluster without a token would run anybody's code. An
+    existing cluster, or one with ``RAY_AUTH_MODE`` set, keeps its own setting.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # A thread that is late must not start a second cluster, as Ray does for whoever asks before or after the first.
+    # Ray would start a second cluster for a thread that calls it before ``ray.init`` or after ``ray.shutdown``.
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     if address == "local":
-        # A record of every call between processes, which grows by 2 MB a minute on the head node, and nobody sees.
+        # A record of every call between processes, for the dashboard alone; it grows by 2 MB a minute.
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     if address != "local" or "RAY_AUTH_MODE" in os.environ:
         return

@@ -1,4 +1,4 @@
-"""A Ray cluster to work on: one of our own on this machine, or one that is there already."""
+"""Connecting to Ray: a new cluster on this machine, or an existing one."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from cluster.display import logs
 from gpo.errors import ConfigError
 
 EMBEDDED_CPUS = 1.0
-"""What Ray reserves for an embedded model's server."""
+"""CPUs that Ray reserves for an embedded model's server."""
 _QUIET = ("ray", "ray.serve", "ray._private.worker")
 
 
 @contextmanager
 def ray_session(address: str, *, cpus_needed: float) -> Iterator[None]:
-    """Connect to Ray, and disconnect at the end; a cluster of our own ends with it.
+    """Connect to Ray, and disconnect at the end, which also ends a local cluster.
 
     Args:
-        address: ``local`` starts a cluster on this machine; ``auto`` finds the running one; else ``HOST:PORT``.
-        cpus_needed: what our actors reserve. A cluster of our own declares at least as many CPUs, since the actors
-            mostly wait and must not wait for each other.
+        address: ``local`` starts a cluster on this machine; ``auto`` finds a running one; or ``HOST:PORT``.
+        cpus_needed: CPUs that the actors reserve. A local cluster declares at least as many: the actors mostly wait
+            for models, and must not wait for each other.
 
     Raises:
-        ConfigError: there is no cluster at the address.
+        ConfigError: no cluster answers at the address.
     """
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        with _signals_as_ours():
+        with _sigterm_kept():
             _connect(address, cpus_needed)
         yield
     finally:
@@ -65,8 +65,8 @@ def _connect(address: str, cpus_needed: float) -> None:
 
 
 @contextmanager
-def _signals_as_ours() -> Iterator[None]:
-    """Ray puts a SIGTERM handler of its own in place, which would end us at once, without saving what is done."""
+def _sigterm_kept() -> Iterator[None]:
+    """Keep our SIGTERM handler: Ray installs one that ends the process at once, without saving anything."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -77,12 +77,12 @@ def _signals_as_ours() -> Iterator[None]:
 
 
 def cpus_missing(needed: float) -> float:
-    """How many CPUs the cluster lacks for our actors; 0 where it has enough."""
+    """CPUs that the cluster has too few; 0 where it has enough."""
     total: float = ray.cluster_resources().get("CPU", 0.0)  # type: ignore[no-untyped-call]
     return max(0.0, needed - total)
 
 
 def distinct_hosts() -> int:
-    """How many machines the cluster has."""
+    """Number of machines in the cluster."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return len({node["NodeManagerAddress"] for node in nodes if node["Alive"]})

@@ -1,4 +1,4 @@
-"""What stands while runs work: Ray, the embedded models and the evaluator."""
+"""The session: Ray, Serve, the embedded models and the evaluator, while runs work."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from cluster.metrics.run_metrics import Metrics
     from serve.client import ServeEvaluator
 
-_SERVE = "cluster.session.deployments"
+_DEPLOYMENTS = "cluster.session.deployments"
 _PRELOADED = ("serve.client", "gpo.models.openai")
-"""What every trajectory's process needs."""
+"""Modules that every trajectory actor needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """How to reach what stands.
+    """What runs work with while a session is open.
 
     Attributes:
         evaluators: task name → its evaluator.
-        access: how the models are reached.
-        actors: actors that stand ready for the first run's trajectories.
-        metrics: what counts, and tells what was counted.
+        access: how to reach the models.
+        actors: idle actors for the first run's trajectories.
+        metrics: collects and exports the metrics of all runs.
     """
 
     evaluators: Mapping[str, ServeEvaluator]
@@ -47,27 +47,21 @@ class Services:
     metrics: Metrics
 
     def take_actors(self) -> list[Any]:
-        """The actors that stand ready, for one run: they end with it."""
+        """Hand the idle actors over to a run, which ends them."""
         taken = list(self.actors)
         self.actors.clear()
         return taken
 
 
-def placement(config: RunConfig, metrics: Metrics) -> Placement:
-    """How a run's trajectories are spread."""
-    cluster, recording = config.cluster, metrics.recording("trajectories")
-    return Placement(config.trajectories_per_actor, cluster.actor_cpus, cluster.actor_restarts, recording)
-
-
 class Session:
-    """A context in which runs on the same tasks and models share what they need; all of it ends with the context.
+    """A context that starts what runs on the same tasks and models share, and ends it on exit.
 
-    Nothing is started before it is asked for: a run that is complete already needs none of it.
+    Everything starts at the first use of ``services``: a run that is complete needs none of it.
 
     Args:
-        name: of the evaluator's application; two of one name on a cluster would replace each other.
+        name: of the evaluator's Serve application; must be unique on the cluster.
         address: of the Ray cluster, as for ``ray_session``.
-        num_actors: that carry trajectories at once; left out, those of one run of the configuration.
+        num_actors: trajectory actors that work at once; by default, those of one run.
     """
 
     def __init__(
@@ -91,70 +85,74 @@ class Session:
         self._stack.close()
 
     def start(self) -> None:
-        """Have it stand now; else it is started when the services are asked for first."""
+        """Start everything now rather than at the first use."""
         _ = self.services
 
     @cached_property
     def services(self) -> Services:
-        """Started at the first use, synchronously: outside an event loop, so that Ctrl-C works meanwhile.
+        """Started at the first use, outside any event loop, so that Ctrl-C works meanwhile.
 
         Raises:
-            ConfigError: there is no cluster at the address.
-            ClusterError, ModelUnavailable: something did not come up.
+            ConfigError: no cluster answers at the address.
+            ClusterError, ModelUnavailable: a service did not start.
         """
-        config, view = self._config, self._view
-        # Loading Serve takes as long as half of Ray's start, which mostly waits for other processes.
-        loading = Thread(target=import_module, args=(_SERVE,), daemon=True)
-        loading.start()
+        config, view, stack = self._config, self._view, self._stack
+        # Importing Serve takes half as long as starting Ray, which mostly waits for other processes.
+        importing = Thread(target=import_module, args=(_DEPLOYMENTS,), daemon=True)
+        importing.start()
         specs = embedded_specs(config)
-        cluster = config.cluster
         cpus = (
-            self._num_actors * cluster.actor_cpus
-            + config.num_replicas * cluster.evaluator_cpus
+            self._num_actors * config.cluster.actor_cpus
+            + config.num_replicas * config.cluster.evaluator_cpus
             + len(specs) * EMBEDDED_CPUS
         )
         view.status("Starting Ray" if self._address == "local" else f"Connecting to Ray at {self._address}")
-        self._stack.enter_context(ray_session(self._address, cpus_needed=cpus))
-        loading.join()
+        stack.enter_context(ray_session(self._address, cpus_needed=cpus))
+        importing.join()
         from cluster.metrics.run_metrics import exported
         from cluster.session.deployments import embedded_models, evaluator, start_serve
         from serve.client import ServeEvaluator
 
         missing = cpus_missing(cpus)
-        shortage = f" (the cluster has {missing:g} CPUs too few; it must grow, or this waits)" if missing else ""
-        metrics = self._stack.enter_context(
+        shortage = f" (waiting for {missing:g} more CPUs in the cluster)" if missing else ""
+        metrics = stack.enter_context(
             exported(config.metrics, self._name.removeprefix("gpo-"), is_alone=self._address == "local")
         )
         if specs:
             view.status(f"Starting the embedded model{shortage}")
-        urls = self._stack.enter_context(embedded_models(specs))
+        urls = stack.enter_context(embedded_models(specs))
         view.status(f"Starting the evaluator{shortage}")
         start_serve()
-        # Their processes take seconds to load what they need: better now, beside the evaluator's.
-        limiter = LimiterActor().start()
+        access = Access(urls, LimiterActor().start(), budget_name=self._name)
+        # Actors take seconds to load their modules; they do so while the evaluator starts.
         spread, number = placement(config, metrics), min(self._num_actors, os.cpu_count() or 1)
         actors = [spread.start_actor(preloaded(config)) for _ in range(number)]
-        access = Access(urls, limiter, budget_name=self._name)
-        handle = self._stack.enter_context(
+        handle = stack.enter_context(
             evaluator(
                 self._name,
                 build_evaluators(config, self._tasks, access),
                 replicas=config.num_replicas,
                 examples_at_once=config.examples_at_once,
-                cpus=cluster.evaluator_cpus,
+                cpus=config.cluster.evaluator_cpus,
                 recording=metrics.recording("evaluator"),
             )
         )
         metrics.ready()
-        self._stack.callback(metrics.finish)
+        stack.callback(metrics.finish)
         evaluators = {task.name: ServeEvaluator(handle, task.name) for task in self._tasks}
         return Services(evaluators, access, actors, metrics)
 
 
+def placement(config: RunConfig, metrics: Metrics) -> Placement:
+    """How a run's trajectories are distributed over actors."""
+    cluster, recording = config.cluster, metrics.recording("trajectories")
+    return Placement(config.trajectories_per_actor, cluster.actor_cpus, cluster.actor_restarts, recording)
+
+
 def preloaded(config: RunConfig) -> Sequence[str]:
-    """What a trajectory's process loads before it is told what to do; see ``actors.trajectory_actor``."""
+    """Modules that an actor loads while it starts; see ``actors.trajectory_actor``."""
     trajectory = config.optimizer.direction.trajectory
     is_relevant = isinstance(trajectory, RetrievalConfig) and trajectory.by == "relevance"
     if is_relevant and isinstance(config.models.embedding, EmbeddedEmbeddingConfig):
-        return (*_PRELOADED, "gpo.models.embedding:word_vectors")
+        return (*_PRELOADED, "gpo.models.embedding:vectors")
     return _PRELOADED

@@ -1,1 +1,1 @@
-"""``gpo submit``: what is shipped, to whom, and how the job is followed."""
+"""``gpo submit``: runs as jobs on a Ray cluster or as RayJobs on Kubernetes."""

@@ -1,4 +1,4 @@
-"""``gpo submit``: a run as a job on a Ray cluster, through its Jobs API."""
+"""Runs as jobs on a Ray cluster, through its Jobs API."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 RUN_ID = "gpo_run_id"
-"""Metadata of a job: the run that it carries on."""
+"""Metadata of a job: the ID of its run."""
 _ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _POLL_S = 1.0
 _PATIENCE_S = 60.0
-"""How long the Jobs API may be out of reach while a job is followed."""
+"""Seconds for which the Jobs API may be unreachable while this process waits for a job."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What a job is to do.
+class JobSpec:
+    """What a job runs.
 
     Attributes:
         command: of ``gpo``: ``run`` or ``sweep``.
-        config: as the cluster finds it.
+        config: path of the configuration on the cluster.
         overrides: ``--set`` options.
-        run_id: of the run; the first job that carries it on has the same id.
-        run_dir: the run's folder, which all nodes reach.
+        run_id: of the run; its first job has the same ID.
+        run_dir: the run's folder, which all nodes can reach.
     """
 
     command: str
@@ -53,7 +53,7 @@ class Order:
 
     @property
     def entrypoint(self) -> str:
-        """The command line. It begins the run, or goes on with it where there is one."""
+        """The command line; it starts the run, or resumes it."""
         return shlex.join(["python", "-m", "cluster.cli", self.command, self.config, *self._options])
 
     @property
@@ -63,17 +63,17 @@ class Order:
         return [*options, "--run-dir", self.run_dir, "--resume"]
 
 
-def require_reachable(field: str, place: str) -> None:
+def require_reachable(field: str, location: str) -> None:
     """Refuse a folder below a job's working directory, which is deleted with the job.
 
     Raises:
-        ConfigError: the place is relative.
+        ConfigError: the location is relative.
     """
-    if "://" not in place and not Path(place).is_absolute():
+    if "://" not in location and not Path(location).is_absolute():
         raise ConfigError(
             field,
-            f"{place!r} is relative, and would be lost with the job's working directory",
-            "name a folder that all nodes reach, from / on, or an fsspec URL such as s3://bucket/runs",
+            f"{location!r} is relative, and would be lost with the job's working directory",
+            "name an absolute path that all nodes can reach, or an fsspec URL such as s3://bucket/runs",
         )
 
 
@@ -81,11 +81,11 @@ class Jobs:
     """The Jobs API of a cluster.
 
     Args:
-        address: of the cluster's dashboard, ``http(s)://HOST:PORT``; left out: ``RAY_API_SERVER_ADDRESS``, or a
-            ``RAY_ADDRESS`` of this form, or else this machine's.
+        address: of the cluster's dashboard, ``http(s)://HOST:PORT``. Default: ``RAY_API_SERVER_ADDRESS``, or a
+            ``RAY_ADDRESS`` of this form, or else this machine.
 
     Raises:
-        ConfigError: the address cannot be used, nothing answers there, or it asks for another token.
+        ConfigError: the address cannot be used, nothing answers there, or the token is refused.
     """
 
     def __init__(self, address: str | None) -> None:
@@ -94,7 +94,7 @@ class Jobs:
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
-        for chatty in ("dashboard_sdk", "job.sdk"):  # tell of every upload and of the end of every stream
+        for chatty in ("dashboard_sdk", "job.sdk"):  # they log every upload and the end of every stream
             logging.getLogger(f"ray.dashboard.modules.{chatty}").setLevel(logging.WARNING)
         try:
             self._client: JobSubmissionClient = JobSubmissionClient(self.address)
@@ -112,54 +112,54 @@ class Jobs:
             ) from None
 
     def attempts(self, run_id: str) -> list[JobDetails]:
-        """The jobs that carried on a run, the oldest first."""
+        """The jobs of a run, the oldest first."""
         jobs = self._ask(self._client.list_jobs)
         return sorted(
-            (self._as_it_is(job) for job in jobs if (job.metadata or {}).get(RUN_ID) == run_id and job.submission_id),
+            (self._checked(job) for job in jobs if (job.metadata or {}).get(RUN_ID) == run_id and job.submission_id),
             key=lambda job: job.start_time or 0,
         )
 
-    def submit(self, order: Order, shipped: Package) -> str:
-        """Ship the working directory and start a job; its id.
+    def submit(self, spec: JobSpec, shipped: Package) -> str:
+        """Ship the working directory and start a job; its ID.
 
-        The first job of a run has the run's id; a later one, which goes on with it, has a number added.
+        The first job of a run has the run's ID; a later one, which resumes the run, has a number appended.
         """
-        before = len(self.attempts(order.run_id))
-        job_id = order.run_id if not before else f"{order.run_id}-{before + 1}"
+        before = len(self.attempts(spec.run_id))
+        job_id = spec.run_id if not before else f"{spec.run_id}-{before + 1}"
         with tempfile.TemporaryDirectory(prefix="gpo-submit-") as folder:
             archive = shipped.write(Path(folder))
             self._ask(
                 lambda: self._client.submit_job(
-                    entrypoint=order.entrypoint,
+                    entrypoint=spec.entrypoint,
                     submission_id=job_id,
                     runtime_env={"working_dir": str(archive)},
-                    metadata={RUN_ID: order.run_id},
+                    metadata={RUN_ID: spec.run_id},
                 )
             )
         return job_id
 
     def info(self, job_id: str) -> JobDetails:
-        """How a job is doing.
+        """The state of a job.
 
         Raises:
             ConfigError: there is no such job.
         """
-        return self._as_it_is(self._ask(lambda: self._client.get_job_info(job_id)))
+        return self._checked(self._ask(lambda: self._client.get_job_info(job_id)))
 
     def newest(self, run_or_job_id: str) -> str:
-        """The id of the newest job of a run; an id of a job is its own."""
+        """The ID of the newest job of a run; the ID of a job is returned unchanged."""
         attempts = self.attempts(run_or_job_id)
         return str(attempts[-1].submission_id) if attempts else run_or_job_id
 
     def stop(self, job_id: str) -> bool:
-        """Have a job told to stop (SIGTERM), which saves what is done; whether it was running."""
+        """Stop a job with SIGTERM, so that it saves its work; whether it was running."""
         return bool(self._ask(lambda: self._client.stop_job(job_id)))
 
     def wait(self, job_id: str) -> JobDetails:
-        """Wait for a job's end; how it ended.
+        """Wait until a job has ended; its final state.
 
         Raises:
-            ClusterError: the cluster was out of reach for a minute.
+            ClusterError: the cluster was unreachable for a minute.
         """
         reached = time.monotonic()
         while True:
@@ -175,10 +175,10 @@ class Jobs:
             time.sleep(_POLL_S)
 
     def follow(self, job_id: str, show: Callable[[str], None]) -> JobDetails:
-        """Show a job's output as it comes, from its beginning, until its end; how it ended.
+        """Show a job's output from its beginning until the job ends; its final state.
 
         Raises:
-            ClusterError: the cluster was out of reach for a minute.
+            ClusterError: the cluster was unreachable for a minute.
         """
         asyncio.run(self._follow(job_id, show))
         return self.wait(job_id)
@@ -189,7 +189,7 @@ class Jobs:
             seen, failure = 0, ""
             try:
                 async for text in self._client.tail_job_logs(job_id):
-                    # A connection that broke begins anew, from the start.
+                    # After a broken connection, the output starts from its beginning.
                     if (fresh := text[max(0, shown - seen) :]) and seen + len(text) > shown:
                         show(fresh)
                     seen += len(text)
@@ -197,19 +197,19 @@ class Jobs:
             except (RuntimeError, OSError, aiohttp.ClientError) as error:
                 failure = _first_line(error)
             try:
-                # Also where there is no more output to be had: its node may be lost, and the job with it.
+                # Asked even if there is no more output: the job may be lost with its node.
                 if (await asyncio.to_thread(self.info, job_id)).status.is_terminal():
                     return
                 reached = time.monotonic()
             except ClusterError as error:
                 if time.monotonic() - reached > _PATIENCE_S:
-                    raise ClusterError(f"{self.address} is out of reach: {failure or _first_line(error)}") from None
+                    raise ClusterError(f"{self.address} cannot be reached: {failure or _first_line(error)}") from None
             await asyncio.sleep(_POLL_S)
 
-    def _as_it_is(self, job: JobDetails) -> JobDetails:
-        """A job whose driver was lost with its node has failed.
+    def _checked(self, job: JobDetails) -> JobDetails:
+        """The job, marked as failed if its driver was lost with its node.
 
-        With the head node lost, Ray says that the job runs until the next one is submitted.
+        After the loss of a head node, Ray reports such a job as running until the next one is submitted.
         """
         from ray.job_submission import JobStatus
 
@@ -228,14 +228,14 @@ class Jobs:
             nodes = list_nodes(
                 address=self.address, filters=[("state", "=", "DEAD")], limit=1000, raise_on_missing_output=False
             )
-        except (RayStateApiException, RuntimeError, OSError):  # not now
+        except (RayStateApiException, RuntimeError, OSError):  # unknown for now
             return set()
         return {node.node_id for node in nodes}
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         try:
             return question()
-        except RuntimeError as refusal:  # how the client puts a reply that is no success
+        except RuntimeError as refusal:  # the client raises it for every unsuccessful reply
             said = _first_line(refusal)
             if "404" in said and "does not exist" in said:
                 raise ConfigError(
@@ -243,11 +243,11 @@ class Jobs:
                 ) from None
             raise ClusterError(f"{self.address} refused: {said}") from None
         except OSError as error:
-            raise ClusterError(f"{self.address} is out of reach: {_first_line(error)}") from None
+            raise ClusterError(f"{self.address} cannot be reached: {_first_line(error)}") from None
 
 
 def exit_code(job: JobDetails) -> int:
-    """The driver's exit code; 1 where it was ended without one."""
+    """The driver's exit code; 1 if it ended without one."""
     if job.status.value == "SUCCEEDED":
         return 0
     return job.driver_exit_code if job.driver_exit_code in (1, 2) else 1
@@ -261,13 +261,13 @@ def _resolved(address: str | None) -> str:
         raise ConfigError(
             "--address",
             f"{found!r} is not the address of a Ray dashboard",
-            "write it as http://HOST:8265; a cluster on Kubernetes is reached by: kubectl port-forward",
+            "write it as http://HOST:8265; for a cluster on Kubernetes, use kubectl port-forward",
         )
     return found.rstrip("/")
 
 
 def _prepare_environment() -> None:
-    """Ray reads these when it is imported, and would put the addresses before ours."""
+    """Ray reads these variables when it is imported, and would prefer the addresses to ours."""
     for name in _ADDRESS_VARIABLES:
         os.environ.pop(name, None)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

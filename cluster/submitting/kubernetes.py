@@ -1,11 +1,12 @@
-"""``gpo submit --kubernetes``: a run as a RayJob, with a cluster of its own and the configuration beside it."""
+"""``gpo submit --kubernetes``: a run as a RayJob, which starts its own cluster, with its files in a ConfigMap."""
 
 from __future__ import annotations
 
 import base64
 import re
+import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,33 +16,33 @@ import yaml
 from cluster.config import RunConfig
 from cluster.config.secrets import secret_values
 from cluster.session.models import embedded_specs
-from cluster.submitting.jobs import Order
+from cluster.submitting.jobs import JobSpec
 from cluster.submitting.keys import require_no_key_values, require_no_keys
 from cluster.submitting.package import input_paths
-from gpo.errors import ConfigError
+from gpo.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
-    from cluster.sweep.loading import SweepConfig
+    from cluster.sweep.config import SweepConfig
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "k8s" / "base"
-"""The RayJobs of the kustomizations, by command, which these are made of."""
+"""Folder with the RayJob of each command, which serves as a template here and in the kustomizations."""
 _FOLDER = "/etc/gpo/job"
 _METRICS_PORT = 9464
-"""Which the PodMonitor has scraped."""
+"""The port that the PodMonitor scrapes."""
 _MAX_BYTES = 900_000
-"""A ConfigMap holds a mebibyte, names included."""
+"""A ConfigMap holds at most a mebibyte, names included."""
 _MAX_NAME = 47
-"""KubeRay adds to a RayJob's name, and a Service's has at most 63 characters."""
+"""KubeRay appends to a RayJob's name, and the name of a Service has at most 63 characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What Kubernetes is given.
+    """The objects of a run on Kubernetes.
 
     Attributes:
-        config_map: the configuration and its files. Its name has a digest of them: it cannot be changed, so that who
-            goes on with a run with another budget makes another one.
-        job: the RayJob that runs it. Its pods wait for the ConfigMap, which must be there first.
+        config_map: the configuration and its files. It is immutable and its name contains a digest of them, so that
+            resuming a run with another budget creates another one.
+        job: the RayJob. Its pods wait for the ConfigMap, which must be created first.
     """
 
     config_map: dict[str, Any]
@@ -49,47 +50,48 @@ class Manifest:
 
     @property
     def text(self) -> str:
-        """Both as YAML, in the order in which they are to be made."""
+        """Both objects as YAML, in the order in which they must be created."""
         return f"# kubectl apply --server-side -f FILE\n{as_yaml(self.config_map, self.job)}"
 
 
 def manifest(
-    config_path: Path, config: RunConfig, sweep: SweepConfig | None, order: Order, *, image: str | None, namespace: str
+    config_path: Path, config: RunConfig, sweep: SweepConfig | None, spec: JobSpec, *, image: str | None, namespace: str
 ) -> Manifest:
     """A ConfigMap with the configuration and its files, and a RayJob that runs it.
 
-    Namespace, Secrets, storage and Redis are those of ``k8s/base/platform``: completions and a sweep's study go to
-    that Redis, and metrics are exported for its PodMonitor, unless the configuration says otherwise. Overrides are
-    part of the configuration.
+    Namespace, Secrets, storage and Redis are those of ``k8s/base/platform``. Unless the configuration says otherwise,
+    completions and a sweep's study are stored in that Redis, and metrics are exported for its PodMonitor. Overrides
+    are part of the configuration.
 
     Args:
-        config_path: for errors.
-        config: of the run, or below a sweep's trials.
+        config_path: the configuration's file, for errors.
+        config: the configuration of the run, or of a sweep's trials.
         sweep: for the command ``sweep``.
-        order: what to run; ``config`` and ``overrides`` are made up for here.
+        spec: the job; its ``config`` and ``overrides`` are not used.
         image: of all containers.
+        namespace: of both objects.
 
     Raises:
-        ConfigError: there is no image, a model is an embedded one, the template is not installed, the files do not
-            fit into a ConfigMap, or something that would stand in the objects looks like a key.
+        ConfigError: there is no image, a model is embedded, the template is missing, the files do not fit into a
+            ConfigMap, or something in the objects looks like a key.
     """
     if not image:
-        raise ConfigError("--image", "is missing", "name the image that the cluster's nodes shall run")
+        raise ConfigError("--image", "is missing", "name the image for the cluster's nodes")
     if embedded_specs(config):
         raise ConfigError(
             "models",
-            "an embedded model serves one machine, and a RayJob has several nodes",
-            "use an endpoint; k8s/overlays/laptop has a run on a head alone",
+            "an embedded model serves one machine, but a RayJob has several nodes",
+            "use an endpoint; k8s/overlays/laptop has a run on the head node only",
         )
     secrets = secret_values(*filter(None, (config, sweep.section if sweep else None)))
-    require_no_key_values({"--run-id": order.run_id, "--run-dir": order.run_dir, "--image": image}, secrets)
-    name = object_name(order.run_id)
-    content = _content(config_path, config, sweep, order, secrets)
+    require_no_key_values({"--run-id": spec.run_id, "--run-dir": spec.run_dir, "--image": image}, secrets)
+    name = object_name(spec.run_id)
+    content = _content(config_path, config, sweep, spec, secrets)
     if (size := sum(map(len, content.values()))) > _MAX_BYTES:
         raise ConfigError(
             "tasks",
-            f"the files of {str(config_path)!r} have {size / 1e6:.1f} MB, and a ConfigMap holds 0.9 MB",
-            "put them on the cluster's storage or into the image, and name their places there",
+            f"the files of {str(config_path)!r} have {size / 1e6:.1f} MB, but a ConfigMap holds 0.9 MB",
+            "put them on the cluster's storage or into the image, and name their paths there",
         )
     labels = {"app.kubernetes.io/name": "gpo", "app.kubernetes.io/part-of": "gpo", "gpo-run": name}
     config_map: dict[str, Any] = {
@@ -100,11 +102,11 @@ def manifest(
         "binaryData": {key: base64.b64encode(value).decode() for key, value in content.items() if _is_binary(value)},
         "data": {key: value.decode() for key, value in content.items() if not _is_binary(value)},
     }
-    job = _template(order.command)
+    job = _template(spec.command)
     job["metadata"] = {"name": name, "namespace": namespace, "labels": {**job["metadata"]["labels"], **labels}}
-    spec = job["spec"]
-    spec["entrypoint"] = Order(order.command, f"{_FOLDER}/config.yaml", (), order.run_id, order.run_dir).entrypoint
-    for template in _ray_templates(spec):
+    job_spec = job["spec"]
+    job_spec["entrypoint"] = replace(spec, config=f"{_FOLDER}/config.yaml", overrides=()).entrypoint
+    for template in _ray_templates(job_spec):
         pod = template["spec"]
         pod["volumes"] = [*pod["volumes"], {"name": "job", "configMap": {"name": config_map["metadata"]["name"]}}]
         container = pod["containers"][0]
@@ -112,13 +114,42 @@ def manifest(
             *container["volumeMounts"],
             {"name": "job", "mountPath": _FOLDER, "readOnly": True},
         ]
-    for template in [*_ray_templates(spec), spec["submitterPodTemplate"]]:
+    for template in [*_ray_templates(job_spec), job_spec["submitterPodTemplate"]]:
         template["spec"]["containers"][0]["image"] = image
     return Manifest(config_map, job)
 
 
+def apply(manifest: Manifest) -> None:
+    """Create the ConfigMap with ``kubectl``, and then the RayJob.
+
+    Raises:
+        ConfigError: ``kubectl`` is not installed.
+        ClusterError: ``kubectl`` fails; it has printed the reason.
+    """
+    # An existing ConfigMap of this name has the same content. Applied on the server's side, since kubectl would copy
+    # the object into an annotation, and annotations hold a quarter of what a ConfigMap holds.
+    if _kubectl(["apply", "--server-side", "--force-conflicts"], manifest.config_map):
+        raise ClusterError("kubectl did not apply the ConfigMap, and so no RayJob; its message is above")
+    # Created, not applied: a RayJob runs once, and applying would change an existing one without running it again.
+    if _kubectl(["create"], manifest.job):
+        name, namespace = manifest.job["metadata"]["name"], manifest.job["metadata"]["namespace"]
+        raise ClusterError(
+            "kubectl did not create the RayJob; its message is above. If a RayJob of this name exists, delete it to "
+            f"resume its run: kubectl -n {namespace} delete rayjob {name}"
+        )
+
+
+def _kubectl(command: list[str], document: dict[str, Any]) -> int:
+    """Pass a document to ``kubectl``; its exit code."""
+    try:
+        done = subprocess.run(["kubectl", *command, "-f", "-"], input=as_yaml(document), text=True, check=False)  # noqa: S603, S607
+    except FileNotFoundError:
+        raise ConfigError("--apply", "kubectl is not installed", "install it, or leave the option out") from None
+    return done.returncode
+
+
 def as_yaml(*objects: dict[str, Any]) -> str:
-    """Objects as documents that ``kubectl`` reads."""
+    """Objects as YAML documents for ``kubectl``."""
     return yaml.dump_all(objects, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -130,9 +161,9 @@ def _digest(content: Mapping[str, bytes]) -> str:
 
 
 def _content(
-    config_path: Path, config: RunConfig, sweep: SweepConfig | None, order: Order, secrets: Sequence[bytes]
+    config_path: Path, config: RunConfig, sweep: SweepConfig | None, spec: JobSpec, secrets: Sequence[bytes]
 ) -> dict[str, bytes]:
-    """What the ConfigMap holds, by its keys. Whoever may read the namespace reads it, so that no key may be there."""
+    """The content of the ConfigMap. Everybody who may read the namespace can read it, so it must not contain a key."""
     files = _files(config_path, sweep.together if sweep else config)
     for path in files:
         require_no_keys(
@@ -140,10 +171,10 @@ def _content(
             [path.name],
             secrets,
             where=str(config_path),
-            remedy="name another file, or take it out there; the cluster's pods have keys from a Secret",
+            remedy="name another file, or remove the key; the cluster's pods get keys from a Secret",
         )
     content = {key: path.read_bytes() for path, key in files.items()}
-    sections = _sections(config, sweep, order)
+    sections = _sections(config, sweep, spec)
     require_no_key_values(sections, secrets)
     content["config.yaml"] = yaml.safe_dump(
         _moved(sections, {str(path): f"{_FOLDER}/{key}" for path, key in files.items()}),
@@ -153,17 +184,17 @@ def _content(
     return content
 
 
-def _sections(config: RunConfig, sweep: SweepConfig | None, order: Order) -> dict[str, Any]:
-    """The configuration as it was written: an endpoint's place that was left out, say, is up to the cluster."""
+def _sections(config: RunConfig, sweep: SweepConfig | None, spec: JobSpec) -> dict[str, Any]:
+    """The configuration as written, so that the cluster decides what was left out, such as an endpoint's address."""
     raw = config.model_dump(mode="json", exclude_unset=True)
     raw.setdefault("cache", {"kind": "redis", "url_env": "GPO_REDIS_URL"})
     raw.setdefault("metrics", {"port": _METRICS_PORT, "host": "0.0.0.0"})  # noqa: S104  # of a pod, behind a NetworkPolicy
     if sweep is not None:
         section = sweep.section.model_dump(mode="json", exclude_unset=True)
         if "storage" not in section:
-            # All sweeps share that Redis, so that the study needs a name of its own.
+            # All sweeps share that Redis, so the study needs a unique name.
             section = {
-                "study": object_name(order.run_id),
+                "study": object_name(spec.run_id),
                 **section,
                 "storage": {"kind": "url", "url_env": "GPO_STUDY_URL"},
             }
@@ -172,9 +203,9 @@ def _sections(config: RunConfig, sweep: SweepConfig | None, order: Order) -> dic
 
 
 def object_name(run_id: str) -> str:
-    """A name that Kubernetes takes, made of a run's id.
+    """A valid name for Kubernetes objects from a run ID.
 
-    One that Kubernetes takes as it is stays as it is; others get a digest, so that no two runs have one name.
+    A valid ID is kept. Others are changed and get a digest, so that two runs never share a name.
     """
     name = re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")
     name = name if name[:1].isalpha() else f"gpo-{name}".rstrip("-")
@@ -185,27 +216,28 @@ def object_name(run_id: str) -> str:
 
 
 def _files(config_path: Path, config: RunConfig) -> dict[Path, str]:
-    """The files that the configuration names, each with its key in the ConfigMap."""
+    """The files that the configuration names, with their keys in the ConfigMap."""
     files: dict[Path, str] = {}
     for _, path in input_paths(config):
         if not path.exists():
-            continue  # of the image or the nodes
+            continue  # in the image or on the nodes
         if path.is_dir():
             raise ConfigError(
                 "CONFIG",
-                f"{str(config_path)!r} names the folder {str(path)!r}, and a ConfigMap holds files",
-                "put it on the cluster's storage or into the image, and name its place there",
+                f"{str(config_path)!r} names the folder {str(path)!r}, but a ConfigMap holds files only",
+                "put it on the cluster's storage or into the image, and name its path there",
             )
         files.setdefault(path, f"{len(files):02d}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}")
     return files
 
 
-def _moved(value: Any, places: dict[str, str]) -> Any:
+def _moved(value: Any, paths: Mapping[str, str]) -> Any:
+    """The value with every text that is one of the paths replaced."""
     if isinstance(value, dict):
-        return {name: _moved(below, places) for name, below in value.items()}
+        return {name: _moved(below, paths) for name, below in value.items()}
     if isinstance(value, list):
-        return [_moved(below, places) for below in value]
-    return places.get(value, value) if isinstance(value, str) else value
+        return [_moved(below, paths) for below in value]
+    return paths.get(value, value) if isinstance(value, str) else value
 
 
 def _is_binary(content: bytes) -> bool:
@@ -222,7 +254,7 @@ def _template(command: str) -> dict[str, Any]:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            "--kubernetes", f"{str(path)!r} is missing", "use the program's own folder or image"
+            "--kubernetes", f"{str(path)!r} is missing", "use a checkout of the program or its image"
         ) from None
     return dict(document)
 
@@ -233,14 +265,14 @@ def _ray_templates(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 class _Plain(yaml.SafeDumper):
-    """Writes texts of several lines as such, and everything out that stands twice."""
+    """Writes multi-line texts as blocks, and repeated values in full."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 _READ_OTHERWISE = re.compile(r"[yYnN]|[-+]?\.?\d\S*")
-"""Texts that other readers of YAML may take for a truth value or a number (``n``, ``1e3``), and PyYAML does not."""
+"""Texts that some readers of YAML take for a truth value or a number (``n``, ``1e3``), although PyYAML does not."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

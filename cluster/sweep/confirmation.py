@@ -3,24 +3,65 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from math import isfinite, sqrt
+from statistics import fmean, stdev
 from typing import Any
 
 from actors.folder import Folder
 from cluster.runs.run_folder import fingerprint, leased_folder
+from cluster.session.actor_pool import ActorPool
 from cluster.session.models import require_room_to_decay
 from cluster.session.session import Services
-from cluster.sweep.loading import SweepConfig
-from cluster.sweep.pool import ActorPool
+from cluster.sweep.config import SweepConfig
 from cluster.sweep.space import Params
 from cluster.sweep.trial import Population
-from cluster.sweep.winner import Difference, paired_difference
 from gpo.concurrency import gather
 from gpo.errors import GPOError
 
 WINNER, PAPER = "the best trial", "the paper's setting"
+_RESAMPLES = 9999
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A paired difference of means, in [-1, 1].
+
+    Attributes:
+        num_pairs: tasks times seeds.
+        mean: first minus second.
+        low, high: confidence interval by the t distribution; both equal the mean where there is a single pair.
+        p: two-sided p-value of a sign-flip permutation test: exact for few pairs, sampled for many. It is at least
+            2 / 2**num_pairs.
+        alpha: the significance level.
+    """
+
+    num_pairs: int
+    mean: float
+    low: float
+    high: float
+    p: float
+    alpha: float
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether ``p`` is below ``alpha``."""
+        return self.p < self.alpha
+
+    def statement(self, first: str, second: str) -> str:
+        """The difference in a sentence."""
+        figures = (
+            f"{100 * self.mean:+.1f} points, {100 * (1 - self.alpha):g} % interval {100 * self.low:+.1f} to "
+            f"{100 * self.high:+.1f}, p = {self.p:.2g}, paired over {self.num_pairs} tasks and seeds"
+        )
+        if self.is_significant:
+            which, other = (first, second) if self.mean > 0 else (second, first)
+            return f"On held-out tasks, {which} is better than {other} ({figures})."
+        floor = 2 / 2**self.num_pairs
+        few = f" So few pairs cannot be significant: p is at least {floor:.2g}." if floor >= self.alpha else ""
+        return f"On held-out tasks, there is no significant difference between {first} and {second} ({figures}).{few}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +190,32 @@ def confirmation_document(confirmation: Confirmation, key: str) -> dict[str, Any
             "significant": difference.is_significant,
         },
     }
+
+
+def paired_difference(first: Sequence[float], second: Sequence[float], *, alpha: float) -> Difference:
+    """The difference of two sequences of scores in the same order; at least one pair."""
+    import numpy as np  # with scipy, takes a second to load, which a sweep needs only at its end
+    from scipy import stats
+
+    differences = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    count, mean = len(differences), fmean(differences.tolist())
+    half = 0.0
+    if count > 1:
+        half = float(stats.t.ppf(1 - alpha / 2, count - 1)) * stdev(differences.tolist()) / sqrt(count)
+    p = 1.0
+    if np.any(differences != 0):
+        test = (
+            stats.permutation_test(
+                (differences,),
+                np.mean,
+                permutation_type="samples",
+                n_resamples=_RESAMPLES,
+                alternative="two-sided",
+                rng=np.random.default_rng(0),
+                vectorized=True,
+            )
+            if count > 1
+            else None
+        )
+        p = float(test.pvalue) if test is not None and isfinite(test.pvalue) else 1.0
+    return Difference(count, mean, mean - half, mean + half, min(1.0, p), alpha)

@@ -10,7 +10,7 @@ from datetime import datetime
 from pydantic import BaseModel, ValidationError
 
 from actors.folder import Folder
-from cluster.sweep.loading import SweepConfig
+from cluster.sweep.config import SweepConfig
 from gpo.errors import ConfigError, StorageError
 
 

@@ -1,4 +1,4 @@
-"""What a sweep tells the metrics of its process: its trials by state, the best of them, what is left of the budget."""
+"""The gauges of a sweep: its trials by state, the best objective, and the budget that is left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 from actors.metrics.catalogue import BEST_OBJECTIVE, BUDGET_LEFT, RUN_ACTIVE, RUN_PROGRESS, RUN_STARTED, TRIALS
 from cluster.config.root import BudgetConfig
 from cluster.metrics.run_metrics import Metrics
-from cluster.sweep.winner import best_trial
+from cluster.metrics.view import budget_left
+from cluster.sweep.study import best_trial
 from gpo.limits.messages import Spent
 
 STATES = {
@@ -21,14 +22,13 @@ STATES = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }
-"""Optuna's state → our word for it, here and in ``sweep.json``."""
+"""Optuna's state → its name in metrics and in ``sweep.json``."""
 
 
 class SweepMetrics:
-    """The gauges of a sweep; its calls, tokens and cost are counted where they happen, as those of a run.
+    """Sets the gauges of a sweep. Its calls, tokens and cost are counted as those of a run.
 
-    Trials are those of the whole study: every process that works on it tells the same. What is left of the budget is
-    left for all of them together, too.
+    Trials and the budget are those of the whole study: every process that works on the study exports the same values.
     """
 
     def __init__(self, metrics: Metrics, budget: BudgetConfig) -> None:
@@ -39,15 +39,15 @@ class SweepMetrics:
         metrics.set(RUN_ACTIVE, 1.0)
 
     def progress(self) -> None:
-        """A population has got on."""
+        """A trajectory has reported an update."""
         self._metrics.set(RUN_PROGRESS, time.time())
 
     def state(self, trials: Sequence[FrozenTrial], spent: Spent, wall_s: float) -> None:
-        """Tell how the study stands.
+        """Set the gauges to the state of the study.
 
         Args:
             spent: by all processes.
-            wall_s: seconds of all sittings.
+            wall_s: seconds of all sessions.
         """
         counts = Counter(STATES[trial.state] for trial in trials)
         for state in STATES.values():
@@ -55,12 +55,9 @@ class SweepMetrics:
         best = best_trial(trials)
         if best is not None:
             self._metrics.set(BEST_OBJECTIVE, best.values[0])
-        used = {"calls": spent.calls, "tokens": spent.tokens, "usd": spent.usd, "wall_s": wall_s}
-        for name, amount in used.items():
-            most = getattr(self._budget, name)
-            if most is not None:
-                self._metrics.set(BUDGET_LEFT, max(0.0, 1 - amount / most), name)
+        for name, share in budget_left(self._budget, spent, wall_s).items():
+            self._metrics.set(BUDGET_LEFT, share, name)
 
     def end(self) -> None:
-        """Nothing is worked on any more."""
+        """The sweep has ended."""
         self._metrics.set(RUN_ACTIVE, 0.0)

@@ -1,4 +1,4 @@
-"""``gpo plan`` of a sweep: what all its trials may take, and the confirmation."""
+"""``gpo plan`` for a sweep: the cost of all its trials, and of the confirmation."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import replace
 
 from cluster.config import RunConfig
 from cluster.evaluating.plan import Expense, TaskPlan, planned
-from cluster.sweep.loading import SweepConfig
+from cluster.sweep.config import SweepConfig
 from cluster.sweep.space import Params
 from gpo.data.task import Split, Task
 
 
 def planned_sweep(config: SweepConfig) -> list[TaskPlan]:
-    """The plan of each task that is tuned on, for all trials, and of each held-out task, for both settings.
+    """One plan for each tuning task, over all trials, and one for each held-out task, over both settings.
 
-    Every trial is taken to be as dear as the dearest corner of the space. Pruning, which cannot be foreseen, makes it
-    less.
+    Each trial counts as much as the most expensive corner of the space. Pruning lowers the cost, by an amount that
+    cannot be predicted.
     """
-    plans = [_times(plan, config.section.trials) for plan in _dearest(config, _untested(config.tasks))]
+    plans = [_times(plan, config.section.trials) for plan in _most_expensive(config, _untested(config.tasks))]
     if config.holdout is None:
         return plans
     held_out = config.holdout
@@ -28,12 +28,12 @@ def planned_sweep(config: SweepConfig) -> list[TaskPlan]:
     return [*plans, *(_times(plan, 2) for plan in max(confirmed, key=_calls))]
 
 
-def _dearest(config: SweepConfig, tasks: Sequence[Task]) -> list[TaskPlan]:
+def _most_expensive(config: SweepConfig, tasks: Sequence[Task]) -> list[TaskPlan]:
     return max((planned(config.space.config(params), tasks) for params in _extremes(config)), key=_calls)
 
 
 def _extremes(config: SweepConfig) -> list[Params]:
-    """Corners that differ in what a search costs."""
+    """Corners with different costs."""
     seen: dict[str, Params] = {}
     for params in [*config.space.corners(), config.space.paper]:
         optimizer = config.space.config(params).optimizer
@@ -48,7 +48,7 @@ def _on(config: RunConfig, other: RunConfig) -> RunConfig:
 
 
 def _untested(tasks: Sequence[Task]) -> list[Task]:
-    """Trials do not score ``test``."""
+    """The tasks without their ``test`` split, which trials do not score."""
     return [replace(task, examples={**task.examples, Split.TEST: ()}) for task in tasks]
 
 

@@ -21,13 +21,12 @@ from actors.folder import Folder
 from cluster.config.loading import dump
 from cluster.display.progress import percent
 from cluster.results.outputs import as_json
+from cluster.sweep.config import SweepConfig, without_budget
 from cluster.sweep.folder import SweepFolder
-from cluster.sweep.loading import SweepConfig, without_budget
 from cluster.sweep.metrics import STATES
-from cluster.sweep.storage import opened_with
-from cluster.sweep.study import SharedStudy, values_by_step
+from cluster.sweep.storage import storage_name
+from cluster.sweep.study import SharedStudy, best_trial, completed, pareto_front, values_by_step
 from cluster.sweep.trial import spread
-from cluster.sweep.winner import best_trial, completed, pareto_front
 from gpo.limits.messages import Spent
 
 _SHOWN = 10
@@ -66,7 +65,7 @@ def sweep_document(config: SweepConfig, study: SharedStudy, record: SweepRecord,
         "started_at": _iso(record.started_at),
         "updated_at": _iso(time.time()),
         "wall_s": round(record.wall_s, 3),
-        "study": {"name": config.study, "storage": opened_with(config.section.storage, folder)},
+        "study": {"name": config.study, "storage": storage_name(config.section.storage, folder)},
         "objectives": list(config.section.objectives),
         "trials": {"wanted": config.section.trials, **{state: counts[state] for state in STATES.values()}},
         "spent": asdict(record.spent),

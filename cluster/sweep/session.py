@@ -16,20 +16,19 @@ from rich.console import Console
 from actors.lease import LeaseLost
 from cluster.results.run_record import RunRecord
 from cluster.runs.run import ending_recorded
+from cluster.session.actor_pool import ActorPool
 from cluster.session.budget import BudgetTracker
 from cluster.session.interrupts import run_interruptibly
 from cluster.session.session import Services, Session
+from cluster.sweep.config import SweepConfig
 from cluster.sweep.confirmation import confirm, confirmation_document, confirmation_key
 from cluster.sweep.folder import SweepFolder
-from cluster.sweep.loading import SweepConfig
 from cluster.sweep.metrics import SweepMetrics
-from cluster.sweep.pool import ActorPool
 from cluster.sweep.progress import SweepProgress, SweepView, sweep_view
 from cluster.sweep.results import SweepRecord, save_sweep
 from cluster.sweep.storage import open_storage
-from cluster.sweep.study import Claim, SharedStudy, unsettled_s
+from cluster.sweep.study import Claim, SharedStudy, best_trial, bid_settles_s
 from cluster.sweep.trial import TrialRunner, TrialUpdate
-from cluster.sweep.winner import best_trial
 from cluster.tracking.tracking import tracked_sweep
 from gpo.concurrency import gather
 from gpo.errors import BudgetExhausted, StorageError
@@ -223,8 +222,8 @@ class SweepSession:
         """Claim a trial of a dead process."""
         for number in await self._call(self._study.abandoned):
             if await self._call(self._study.bid, number):
-                await asyncio.sleep(unsettled_s(self._config.section.lease_s))
-                claim = await self._call(self._study.settled, number)
+                await asyncio.sleep(bid_settles_s(self._config.section.lease_s))
+                claim = await self._call(self._study.won, number)
                 if claim is not None and claim.number not in self._running:
                     return claim
         return None
@@ -251,14 +250,14 @@ class SweepSession:
             del self._running[claim.number]
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-        await self._call(self._study.put_down, claim)
+        await self._call(self._study.drop, claim)
         await self._call(self._measure)
 
     async def _confirm(self, services: Services, pool: ActorPool) -> None:
         while (best := await self._call(self._unconfirmed)) is not None:
-            if await self._call(self._study.may_confirm):
-                await asyncio.sleep(unsettled_s(self._config.section.lease_s))
-                if await self._call(self._study.confirms):
+            if await self._call(self._study.bid_to_confirm):
+                await asyncio.sleep(bid_settles_s(self._config.section.lease_s))
+                if await self._call(self._study.owns_confirmation):
                     break
             self._view.status("Another process confirms the best trial")
             await asyncio.sleep(_POLL_S)
@@ -268,7 +267,7 @@ class SweepSession:
         params, folder = dict(best.params), self._folder.folder / "holdout"
         confirmation = await confirm(self._config, best.number, params, folder, services, pool, self._view.confirming)
         key = confirmation_key(self._config, params)
-        await self._call(self._study.confirmed, confirmation_document(confirmation, key))
+        await self._call(self._study.save_confirmation, confirmation_document(confirmation, key))
 
     async def _send_heartbeats(self, budget: BudgetTracker) -> None:
         pause = min(_HEARTBEAT_AT_MOST_S, self._config.section.lease_s / _HEARTBEATS_PER_LEASE)
@@ -280,7 +279,7 @@ class SweepSession:
             await self._call(self._measure)
             self._require_budget()
             for claim, work in list(self._running.values()):
-                if not await self._call(self._study.is_ours, claim):
+                if not await self._call(self._study.owns, claim):
                     work.cancel()
             with suppress(StorageError):  # if the problem lasts, saving at the end reports it
                 await asyncio.get_running_loop().run_in_executor(self._thread, lambda: self.save(with_report=False))

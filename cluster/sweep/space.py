@@ -1,4 +1,4 @@
-"""The space that a sweep searches: from paths of options to configurations, and back to the paper's setting."""
+"""The space of a sweep: the options that are tuned, the configurations in it, and the paper's setting."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gpo.data.task import Task
 from gpo.errors import ConfigError
 
 Params = dict[str, Scalar]
-"""Path → value; those paths alone whose conditions hold."""
+"""Path → value, only for paths whose conditions hold."""
 Choose = Callable[[str, BaseDistribution], Scalar]
 
 _TUNABLE = tuple(path for path, field in declared(RunConfig) if OptionInfo.of(field).tunable)
@@ -35,11 +35,12 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class Space:
-    """Options that are tuned, over a configuration that holds everything else.
+    """Options that are tuned, and the configuration of all others.
 
     Attributes:
-        raw: the configuration's sections as they were read, and ``base`` as checked; without the section ``sweep``.
-        base_dir: where relative paths in ``raw`` start.
+        raw: the configuration's sections as read, without the section ``sweep``.
+        base: the same, validated.
+        base_dir: the folder that relative paths in ``raw`` start from.
         options: path → the values to draw from.
     """
 
@@ -49,10 +50,10 @@ class Space:
     options: Mapping[str, Range | Choices]
 
     def config(self, params: Mapping[str, Scalar]) -> RunConfig:
-        """The configuration with these values in it.
+        """The configuration with these values.
 
         Raises:
-            ConfigError: they do not fit together; names the option and the values.
+            ConfigError: the values do not fit together; names the option and the values.
         """
         try:
             return validate(laid_over(self.raw, _nested(params)), base_dir=self.base_dir)
@@ -61,7 +62,7 @@ class Space:
             raise ConfigError(f"sweep.space: {error.field}", f"{error.problem} (with {given})", error.remedy) from None
 
     def suggested(self, trial: Trial) -> Params:
-        """What the study's sampler proposes for a trial; what it proposed already, where it did."""
+        """The sampler's proposal for a trial; the same again when called again."""
 
         def choose(path: str, distribution: BaseDistribution) -> Scalar:
             if isinstance(distribution, CategoricalDistribution):
@@ -76,7 +77,7 @@ class Space:
         return self.assigned(choose)
 
     def assigned(self, choose: Choose) -> Params:
-        """A value for each option whose conditions hold, in an order in which those come first that others refer to."""
+        """A value for each option whose conditions hold; options that others refer to come first."""
         params: Params = {}
         for path in self.order:
             distribution = self._distribution(path, params)
@@ -86,7 +87,7 @@ class Space:
 
     @property
     def paper(self) -> Params:
-        """The paper's setting, or what of the space is nearest to it; where the paper says nothing, the base's."""
+        """The setting nearest to the paper's; options that the paper does not mention keep the base's value."""
         known = {
             "optimizer": OptimizerConfig(epochs=3).model_dump(mode="json"),
             "models": {"optimizer": {"sampling": {"temperature": 1.0}}},
@@ -101,15 +102,15 @@ class Space:
 
     @property
     def is_conditional(self) -> bool:
-        """Whether some options are tuned in some trials only."""
+        """Whether an option is tuned in some trials only."""
         return any(option.when for option in self.options.values())
 
     @cached_property
     def order(self) -> list[str]:
-        """The paths, each behind those that it refers to.
+        """The paths, each after those that it refers to.
 
         Raises:
-            ConfigError: they refer to each other in a circle.
+            ConfigError: the references form a circle.
         """
         ordered: list[str] = []
         waiting = list(self.options)
@@ -122,10 +123,11 @@ class Space:
         return ordered
 
     def check(self, tasks: Sequence[Task]) -> None:
-        """Build the configuration of every corner, or of many where there are too many, before anything is paid for.
+        """Validate the configuration of every corner, or of a sample of them, before any model is called.
 
         Raises:
-            ConfigError: an option is none, may not be tuned, or does not take a value; or values do not fit together.
+            ConfigError: a path names no option, or one that may not be tuned; or values are invalid or do not fit
+                together.
         """
         for path in self.order:
             self._require_tunable(path)
@@ -135,11 +137,11 @@ class Space:
             require_room_to_decay(config, tasks)
             if not set(embedded_specs(config)) <= specs:
                 raise ConfigError(
-                    "sweep.space", "changes what the embedded model's server is started with", "tune other options"
+                    "sweep.space", "changes how the embedded model's server is started", "tune other options"
                 )
 
     def corners(self) -> Iterator[Params]:
-        """The combinations of the options' extreme values and choices; a sample, where they are too many."""
+        """All combinations of the options' extreme values and choices; a sample where there are too many."""
         corners = list(islice(self._corners({}, self.order), _MOST_CORNERS + 1))
         if len(corners) <= _MOST_CORNERS:
             yield from corners
@@ -166,15 +168,15 @@ class Space:
         if not f"{path}.".startswith(tuple(f"{section}." for section in _TUNABLE)):
             raise ConfigError(
                 where,
-                "is not what trials may differ in: one task model and evaluator serve all, or scores would not compare",
+                "must be the same in all trials: they share the task model and the evaluator, so that scores compare",
                 f"tune options of: {', '.join(_TUNABLE)}",
             )
         above = next((other for other in self.options if path.startswith(f"{other}.")), None)
         if above is not None:
             raise ConfigError(where, f"lies below {above}, which is tuned as a whole", "tune one of the two")
         if self.options[path].when:
-            return  # may mean nothing without the others
-        # Alone, and at each of its values, so that an error names it.
+            return  # may be meaningless without other options
+        # By itself, at each of its values, so that an error names the option.
         option = self.options[path]
         for value in option.choices if isinstance(option, Choices) else _samples(option):
             try:
@@ -191,7 +193,7 @@ class Space:
         return {*option.when, *(bound for bound in bounds if bound is not None)} & set(self.options)
 
     def _distribution(self, path: str, params: Params) -> BaseDistribution | None:
-        """What to draw from, once others are drawn; ``None`` where a condition does not hold."""
+        """The values to draw from, given the options drawn before; ``None`` where a condition does not hold."""
         option = self.options[path]
         for other, wanted in option.when.items():
             if self._value(other, params, f"sweep.space.{path}.when") not in (
@@ -221,7 +223,9 @@ class Space:
     def _bound(self, path: str, name: str, other: str, params: Params) -> float:
         value = self._value(other, params, f"sweep.space.{path}.{name}")
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"sweep.space.{path}.{name}", f"{other} is {value!r}, which is no number", "name another")
+            raise ConfigError(
+                f"sweep.space.{path}.{name}", f"{other} is {value!r}, not a number", "name another option"
+            )
         return value
 
     def _value(self, path: str, params: Params, where: str) -> Any:
@@ -231,9 +235,9 @@ class Space:
         if value is not _MISSING:
             return value
         option = self.options.get(path)
-        if option is not None:  # tuned, but not in this trial, and not in the base: its middle stands for it
+        if option is not None:  # tuned, but neither in this trial nor in the base: use its first value
             return option.choices[0] if isinstance(option, Choices) else option.low
-        raise ConfigError(where, f"{path!r} is no option that has a value here", "name another")
+        raise ConfigError(where, f"{path!r} is not an option with a value here", "name another option")
 
     def _base_value(self, path: str) -> Any:
         return _at(self._dumped, path)
@@ -244,7 +248,7 @@ class Space:
 
 
 def _samples(option: Range) -> tuple[int | float, ...]:
-    """Both ends, and a value between them: a whole number's option takes the ends of any range, and nothing else."""
+    """Both ends, and a value between them unless the range is of whole numbers."""
     between = option.low + (option.step or (option.high - option.low) / e)
     return (
         (option.low, option.high) if option.is_whole or between >= option.high else (option.low, option.high, between)
@@ -255,10 +259,10 @@ def _nested(params: Mapping[str, Scalar]) -> dict[str, Any]:
     sections: dict[str, Any] = {}
     for path, value in params.items():
         *above, option = path.split(".")
-        place = sections
+        section = sections
         for name in above:
-            place = place.setdefault(name, {})
-        place[option] = value
+            section = section.setdefault(name, {})
+        section[option] = value
     return sections
 
 
@@ -278,7 +282,7 @@ def _ends(distribution: BaseDistribution) -> list[Scalar]:
 
 
 def _nearest(distribution: BaseDistribution, value: Any) -> Scalar:
-    """The value, or the one nearest to it that can be drawn; the first choice for what is none."""
+    """The value in the distribution that is nearest; the first choice for a value that is not among the choices."""
     if isinstance(distribution, CategoricalDistribution):
         return value if value in distribution.choices else distribution.choices[0]
     assert isinstance(distribution, IntDistribution | FloatDistribution)  # noqa: S101  # there are no others

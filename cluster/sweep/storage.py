@@ -1,4 +1,4 @@
-"""Where a study is kept: a journal in a file or on a Redis server, or a database that Optuna knows."""
+"""The storage of a study: a journal in a file or on a Redis server, or a database that Optuna supports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PSYCOPG = "postgresql+psycopg://"
 
 
 def open_storage(config: StorageConfig, folder: Folder) -> BaseStorage:
-    """The storage, reached once to see that it can be.
+    """The storage; connects to it once to check it.
 
     Args:
         folder: of the sweep.
@@ -38,10 +38,10 @@ def open_storage(config: StorageConfig, folder: Folder) -> BaseStorage:
     url = _url(config)
     where = f"sweep.storage.{'url_env' if config.url_env else 'url'}"
     try:
-        with told_as_storage_error():
+        with storage_errors():
             if url.startswith(_REDIS):
                 _require("redis", "redis", where)
-                # Without a prefix of ours, since optuna-dashboard looks for none; a journal holds many studies.
+                # Without a prefix, since optuna-dashboard uses none; a journal holds many studies.
                 return JournalStorage(JournalRedisBackend(url))
             if url.startswith(_PSYCOPG):
                 _require("psycopg", "psycopg[binary]", where)
@@ -62,11 +62,11 @@ def open_storage(config: StorageConfig, folder: Folder) -> BaseStorage:
 
 
 @contextmanager
-def told_as_storage_error() -> Iterator[None]:
-    """Raise what a storage raises when it is out of reach as our own error.
+def storage_errors() -> Iterator[None]:
+    """Raise a storage library's errors as ``StorageError``; also a decorator.
 
     Raises:
-        StorageError: in place of whatever the storage's library has for it.
+        StorageError: the storage cannot be reached.
     """
     unreachable: list[type[Exception]] = [StorageInternalError, sqlalchemy.exc.SQLAlchemyError, OSError]
     if find_spec("redis") is not None:
@@ -79,8 +79,8 @@ def told_as_storage_error() -> Iterator[None]:
         raise StorageError(f"the study's storage cannot be used: {type(error).__name__}") from error
 
 
-def opened_with(config: StorageConfig, folder: Folder) -> str:
-    """How ``optuna-dashboard`` is told of the storage; a URL that a variable holds stays there."""
+def storage_name(config: StorageConfig, folder: Folder) -> str:
+    """The storage as ``optuna-dashboard`` names it; of a URL from an environment variable, the variable's name."""
     if isinstance(config, JournalStorageConfig):
         return str(_journal_path(config, folder))
     return f"${config.url_env}" if config.url_env else _url(config)
@@ -93,7 +93,7 @@ def opened_with(config: StorageConfig, folder: Folder) -> str:
     reraise=True,
 )
 def _database(url: str) -> BaseStorage:
-    """The storage; of several processes that come first and make its tables at once, all but one must look again."""
+    """The storage. Where several processes create its tables at once, all but one fail and must retry."""
     return RDBStorage(url)
 
 
@@ -104,8 +104,8 @@ def _journal_path(config: JournalStorageConfig, folder: Folder) -> Path:
     if local is None:
         raise ConfigError(
             "sweep.storage",
-            f"a journal cannot be kept at {folder.url!r}, which is no local folder",
-            "set sweep.storage.path to a file that all processes reach, or use a database",
+            f"a journal cannot be stored at {folder.url!r}, which is not a local folder",
+            "set sweep.storage.path to a file that all processes can reach, or use a database",
         )
     return local / _JOURNAL
 
@@ -119,7 +119,7 @@ def _journal(path: Path) -> BaseStorage:
 
 
 class _MendingLock(JournalFileSymlinkLock):
-    """Cuts off what a process that was killed in the middle of a line left: the next line would be lost with it."""
+    """Removes an incomplete last line, left by a process that was killed: the next line would be lost with it."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
@@ -145,8 +145,8 @@ def _url(config: UrlStorageConfig) -> str:
             raise ConfigError(
                 "sweep.storage.url_env", f"environment variable {config.url_env} is not set", "export it with the URL"
             )
-    assert url is not None  # noqa: S101  # the section has seen to it
-    # The driver that is named in our extras, where none is named.
+    assert url is not None  # noqa: S101  # the section requires one of the two
+    # Without a driver in the URL, use the one in our extras.
     for plain in ("postgresql://", "postgres://"):
         if url.startswith(plain):
             return _PSYCOPG + url.removeprefix(plain)

@@ -1,8 +1,8 @@
-"""The study behind a sweep: who runs which trial, what trials report, and what they come to.
+"""The study behind a sweep: which process runs which trial, and what trials report.
 
-All trials are enqueued when the study begins, and a process takes one by Optuna's own change from waiting to running,
-which one process alone succeeds in. So there are never more than were asked for, whatever is killed when. Everything
-here is synchronous and belongs to one thread; ``cluster.sweep.sweep`` gives it one.
+All trials are enqueued when the study begins, and a process claims a trial by changing its state from waiting to
+running, which succeeds in one process only. So a sweep never runs more trials than configured, whichever process is
+killed when. Everything here is synchronous and belongs to one thread, which ``SweepSession`` provides.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cluster.config.section import first_difference, lasting
 from cluster.config.sweep import WilcoxonConfig
-from cluster.sweep.loading import SweepConfig
+from cluster.sweep.config import SweepConfig
 from cluster.sweep.processes import Processes
+from cluster.sweep.samplers import build_pruner, build_sampler, wilcoxon_prunes
 from cluster.sweep.space import Params
-from cluster.sweep.storage import told_as_storage_error
-from cluster.sweep.strategies import build_pruner, build_sampler
+from cluster.sweep.storage import storage_errors
 from gpo.errors import ConfigError
 
 Outcome = Literal["complete", "pruned", "failed"]
@@ -34,7 +34,7 @@ _OWNER, _FOLDER, _VALUES, _AWAY = "process", "folder", "values", "away"
 _CONFIRMING, _CONFIRMATION = "confirming", "confirmation"
 _CONFIG = "config"
 _ENQUEUED_WITHIN_S = 30.0
-_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Claim:
     """A trial that this process runs.
 
     Attributes:
-        params: what the sampler proposed.
-        folder: URL of the trial's folder; it holds checkpoints where another process, or an earlier sitting, began.
+        params: proposed by the sampler.
+        folder: URL of the trial's folder; it holds checkpoints where the trial ran before.
     """
 
     trial: Trial
@@ -57,186 +57,192 @@ class Claim:
 
 
 class SharedStudy:
-    """One study, and this process's part in it.
+    """A study, seen from one of the processes that work on it.
+
+    A call may reach the storage although its answer is lost, so every method here may be called again.
 
     Args:
         folder_of: trial number → URL of the folder for a new trial.
 
     Raises:
-        ConfigError: the study is there, of another configuration.
-        StorageError: the storage is out of reach.
+        ConfigError: the study exists with another configuration.
+        StorageError: the storage cannot be reached; likewise from every method.
     """
 
+    @storage_errors()
     def __init__(self, config: SweepConfig, storage: BaseStorage, folder_of: Callable[[int], str]) -> None:
         self._config, self._storage, self._folder_of = config, storage, folder_of
         self._section = config.section
         self._held: set[int] = set()
-        with told_as_storage_error():
-            self.study = self._opened()
-            self.processes = Processes(self.study, self._section.lease_s)
+        self.study = self._open()
+        self.processes = Processes(self.study, self._section.lease_s)
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """What trials are told by, in order."""
+        """Names of the trials' values, in order."""
         return self._section.objectives
 
-    # -- taking trials --------------------------------------------------------------------------------------------
-
-    # What the storage was told may have arrived though its answer did not: each of these may be asked again.
-
-    def claim(self) -> Claim | None:
-        """The next trial that waits, now ours; ``None`` where none does."""
-        with told_as_storage_error():
-            for ours in self._trials(TrialState.RUNNING):
-                if _owner(ours) == self.processes.me and ours.number not in self._held:
-                    return self._claimed(ours)
-            for waiting in self._trials(TrialState.WAITING):
-                try:
-                    taken = self._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
-                except UpdateFinishedTrialError:
-                    continue
-                if taken:
-                    self._storage.set_trial_user_attr(waiting._trial_id, _OWNER, self.processes.me)
-                    return self._claimed(waiting)
-        return None
-
-    def abandoned(self) -> list[int]:
-        """The numbers of trials whose process is dead."""
-        with told_as_storage_error():
-            is_dead = self.processes.dead()
-            return [
-                trial.number for trial in self._trials(TrialState.RUNNING) if is_dead(_owner(trial), str(trial.number))
-            ]
-
-    def bid(self, number: int) -> bool:
-        """Write this process's name onto a trial whose process is dead; whether it still was.
-
-        The last one to write wins. So a bid is only good if it still stands after a while that is long against the time
-        between looking and writing; then ``settled`` says so.
-        """
-        with told_as_storage_error():
-            trial = self._trial(number)
-            if trial.state is not TrialState.RUNNING:
-                return False
-            if _owner(trial) == self.processes.me:
-                return number not in self._held
-            if not self.processes.dead()(_owner(trial), str(number)):
-                return False
-            self._storage.set_trial_user_attr(trial._trial_id, _OWNER, self.processes.me)
-        return True
-
-    def settled(self, number: int) -> Claim | None:
-        """The trial, where this process's bid stands."""
-        with told_as_storage_error():
-            trial = self._trial(number)
-            is_ours = trial.state is TrialState.RUNNING and _owner(trial) == self.processes.me
-            return self._claimed(trial) if is_ours else None
-
-    def is_ours(self, claim: Claim) -> bool:
-        """Whether the trial was not taken over by a process that thought this one dead."""
-        with told_as_storage_error():
-            trial = self._trial(claim.number)
-        return trial.state is TrialState.RUNNING and _owner(trial) == self.processes.me
-
-    def put_down(self, claim: Claim) -> None:
-        """Nobody here works on the trial any more; if it is still ours, it can be claimed again."""
-        self._held.discard(claim.number)
-
-    def release(self) -> None:
-        """Let every trial that is ours wait for whoever comes next; what is done of it is saved."""
-        with told_as_storage_error():
-            for trial in self._trials(TrialState.RUNNING):
-                if _owner(trial) == self.processes.me:
-                    self._storage.set_trial_user_attr(trial._trial_id, _OWNER, "")
-                    self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-
-    def may_confirm(self) -> bool:
-        """Whether the confirmation is nobody else's; it is this process's from then on, once ``confirms`` says so."""
-        with told_as_storage_error():
-            owner = self.study.user_attrs.get(_CONFIRMING)
-            if owner and owner != self.processes.me and not self.processes.dead()(str(owner), _CONFIRMING):
-                return False
-            self.study.set_user_attr(_CONFIRMING, self.processes.me)
-        return True
-
-    def confirms(self) -> bool:
-        """Whether the confirmation is this process's."""
-        with told_as_storage_error():
-            return bool(self.study.user_attrs.get(_CONFIRMING) == self.processes.me)
-
-    def confirmed(self, document: Mapping[str, Any]) -> None:
-        """Keep what the confirmation came to."""
-        with told_as_storage_error():
-            self.study.set_user_attr(_CONFIRMATION, json.dumps(document))
-            self.study.set_user_attr(_CONFIRMING, "")
-
-    @property
-    def confirmation(self) -> dict[str, Any] | None:
-        """What the last confirmation came to, as it stands in ``sweep.json``."""
-        with told_as_storage_error():
-            stored = self.study.user_attrs.get(_CONFIRMATION)
-        return None if stored is None else dict(json.loads(stored))
-
-    # -- what trials tell -----------------------------------------------------------------------------------------
-
-    def report(self, claim: Claim, step: int, values: Sequence[float]) -> bool:
-        """Tell what a population is at after a step; whether it should be given up.
-
-        Args:
-            step: updates that every trajectory has taken, from 1.
-            values: best ``val`` mean of each trajectory, always in the same order.
-        """
-        with told_as_storage_error():
-            trial = claim.trial
-            known: list[list[float]] = [*trial.user_attrs.get(_VALUES, [])]
-            if step > len(known):
-                trial.set_user_attr(_VALUES, [*known, list(values)])
-            if len(self._section.objectives) > 1:
-                return False
-            if step not in self._trial(claim.number).intermediate_values:
-                trial.report(sum(values) / len(values), step)
-            return self._should_prune(trial, step)
-
-    def was_away(self, claim: Claim) -> bool:
-        """Whether a model was out of reach for this trial in another sitting already; it is known from now on."""
-        with told_as_storage_error():
-            known = claim.trial.user_attrs.get(_AWAY)
-            if known is None:
-                claim.trial.set_user_attr(_AWAY, self.processes.me)
-        return known not in (None, self.processes.me)
-
-    def tell(self, claim: Claim, outcome: Outcome, values: Sequence[float], notes: Mapping[str, Any]) -> None:
-        """Say what a trial came to.
-
-        Args:
-            values: one per objective; of a complete trial.
-            notes: what else is to be kept of it.
-        """
-        states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-        with told_as_storage_error():
-            for name, note in notes.items():
-                claim.trial.set_user_attr(name, note)
-            told = list(values) if outcome == "complete" else None
-            self.study.tell(claim.trial, told, state=states[outcome], skip_if_finished=True)
-
-    # -- what is known --------------------------------------------------------------------------------------------
-
+    @storage_errors()
     def trials(self) -> list[FrozenTrial]:
-        """Every trial, by number."""
-        with told_as_storage_error():
-            return self._trials()
+        """All trials, by number."""
+        return self._trials()
 
     def is_over(self) -> bool:
-        """Whether every trial has come to its end."""
-        return all(trial.state in _FINISHED for trial in self.trials())
+        """Whether all trials have ended."""
+        return all(trial.state in _STATES.values() for trial in self.trials())
+
+    # -- claiming trials ------------------------------------------------------------------------------------------
+
+    @storage_errors()
+    def claim(self) -> Claim | None:
+        """Claim the next waiting trial; ``None`` where none waits."""
+        for ours in self._trials(TrialState.RUNNING):
+            if self._is_mine(ours) and ours.number not in self._held:
+                return self._claimed(ours)
+        for waiting in self._trials(TrialState.WAITING):
+            try:
+                taken = self._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
+            except UpdateFinishedTrialError:
+                continue
+            if taken:
+                self._storage.set_trial_user_attr(waiting._trial_id, _OWNER, self.processes.me)
+                return self._claimed(waiting)
+        return None
+
+    @storage_errors()
+    def abandoned(self) -> list[int]:
+        """The numbers of trials whose process is dead."""
+        is_dead = self.processes.dead()
+        return [trial.number for trial in self._trials(TrialState.RUNNING) if is_dead(_owner(trial), str(trial.number))]
+
+    @storage_errors()
+    def bid(self, number: int) -> bool:
+        """Write this process's ID onto a trial whose process is dead; returns whether it still was.
+
+        The last process to write wins. So a bid has won if it is still there after ``bid_settles_s``, which is long
+        compared with the time between reading and writing; ``won`` tells.
+        """
+        trial = self._trial(number)
+        if trial.state is not TrialState.RUNNING:
+            return False
+        if _owner(trial) == self.processes.me:
+            return number not in self._held
+        if not self.processes.dead()(_owner(trial), str(number)):
+            return False
+        self._storage.set_trial_user_attr(trial._trial_id, _OWNER, self.processes.me)
+        return True
+
+    @storage_errors()
+    def won(self, number: int) -> Claim | None:
+        """The trial, if this process's bid for it has won."""
+        trial = self._trial(number)
+        return self._claimed(trial) if self._is_mine(trial) else None
+
+    @storage_errors()
+    def owns(self, claim: Claim) -> bool:
+        """Whether the trial was not taken over by a process that took this one for dead."""
+        return self._is_mine(self._trial(claim.number))
+
+    def drop(self, claim: Claim) -> None:
+        """Note that this process no longer works on the trial; if it still owns the trial, it can claim it again."""
+        self._held.discard(claim.number)
+
+    @storage_errors()
+    def release(self) -> None:
+        """Put every trial of this process back to waiting; its checkpoints stay."""
+        for trial in self._trials(TrialState.RUNNING):
+            if self._is_mine(trial):
+                self._storage.set_trial_user_attr(trial._trial_id, _OWNER, "")
+                self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+
+    # -- what trials report ---------------------------------------------------------------------------------------
+
+    @storage_errors()
+    def report(self, claim: Claim, step: int, values: Sequence[float]) -> bool:
+        """Report a population's scores after a step; returns whether the trial should be pruned.
+
+        Args:
+            step: steps that every trajectory has taken, from 1.
+            values: best ``val`` mean of each trajectory, always in the same order.
+        """
+        trial = claim.trial
+        known: list[list[float]] = [*trial.user_attrs.get(_VALUES, [])]
+        if step > len(known):
+            trial.set_user_attr(_VALUES, [*known, list(values)])
+        if len(self._section.objectives) > 1:
+            return False
+        if step not in self._trial(claim.number).intermediate_values:
+            trial.report(sum(values) / len(values), step)
+        if not isinstance(self._section.pruning, WilcoxonConfig):
+            return trial.should_prune()
+        best = best_trial(self._trials())
+        if best is None or step < self._section.pruning.min_steps:
+            return False
+        ours = self._trial(trial.number)
+        return wilcoxon_prunes(self.study.pruner, values_by_step(ours), values_by_step(best), best.values[0])
+
+    @storage_errors()
+    def was_away(self, claim: Claim) -> bool:
+        """Record that a model was unavailable for this trial; returns whether that happened in another attempt too."""
+        known = claim.trial.user_attrs.get(_AWAY)
+        if known is None:
+            claim.trial.set_user_attr(_AWAY, self.processes.me)
+        return known not in (None, self.processes.me)
+
+    @storage_errors()
+    def tell(self, claim: Claim, outcome: Outcome, values: Sequence[float], notes: Mapping[str, Any]) -> None:
+        """Record a trial's outcome.
+
+        Args:
+            values: one per objective, of a complete trial.
+            notes: name → what else to store with the trial.
+        """
+        for name, note in notes.items():
+            claim.trial.set_user_attr(name, note)
+        told = list(values) if outcome == "complete" else None
+        self.study.tell(claim.trial, told, state=_STATES[outcome], skip_if_finished=True)
+
+    # -- the confirmation -----------------------------------------------------------------------------------------
+
+    @storage_errors()
+    def bid_to_confirm(self) -> bool:
+        """Bid for the confirmation unless a living process has it; ``owns_confirmation`` tells whether the bid won."""
+        owner = self.study.user_attrs.get(_CONFIRMING)
+        if owner and owner != self.processes.me and not self.processes.dead()(str(owner), _CONFIRMING):
+            return False
+        self.study.set_user_attr(_CONFIRMING, self.processes.me)
+        return True
+
+    @storage_errors()
+    def owns_confirmation(self) -> bool:
+        """Whether this process runs the confirmation."""
+        return bool(self.study.user_attrs.get(_CONFIRMING) == self.processes.me)
+
+    @storage_errors()
+    def save_confirmation(self, document: Mapping[str, Any]) -> None:
+        """Store the confirmation's result."""
+        self.study.set_user_attr(_CONFIRMATION, json.dumps(document))
+        self.study.set_user_attr(_CONFIRMING, "")
+
+    @property
+    @storage_errors()
+    def confirmation(self) -> dict[str, Any] | None:
+        """The last confirmation's result, as in ``sweep.json``."""
+        stored = self.study.user_attrs.get(_CONFIRMATION)
+        return None if stored is None else dict(json.loads(stored))
+
+    # -- inside ---------------------------------------------------------------------------------------------------
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False, states=states or None)
-        # Two processes that enqueue at once may enqueue too many; those are never run.
+        # Two processes that enqueue at once may enqueue too many; the surplus never runs.
         return [trial for trial in trials if trial.number < self._section.trials]
 
     def _trial(self, number: int) -> FrozenTrial:
         return next(trial for trial in self._trials() if trial.number == number)
+
+    def _is_mine(self, trial: FrozenTrial) -> bool:
+        return trial.state is TrialState.RUNNING and _owner(trial) == self.processes.me
 
     def _claimed(self, trial: FrozenTrial) -> Claim:
         self.study.sampler = build_sampler(self._section, trial.number, conditional=self._config.space.is_conditional)
@@ -249,25 +255,7 @@ class SharedStudy:
         self._held.add(trial.number)
         return claim
 
-    def _should_prune(self, trial: Trial, step: int) -> bool:
-        pruner = self._section.pruning
-        if not isinstance(pruner, WilcoxonConfig):
-            return trial.should_prune()
-        if step < pruner.min_steps:
-            return False
-        try:
-            best = self.study.best_trial
-        except ValueError:
-            return False
-        # The test pairs instances by their numbers: here a trajectory at a step, where Optuna has the steps' means.
-        beside = optuna.create_study(direction="maximize")
-        beside.add_trial(create_trial(value=best.value, intermediate_values=_instances(best)))
-        ours = create_trial(state=TrialState.RUNNING, intermediate_values=_instances(self._trial(trial.number)))
-        return self.study.pruner.prune(beside, ours)
-
-    # -- beginning ------------------------------------------------------------------------------------------------
-
-    def _opened(self) -> Study:
+    def _open(self) -> Study:
         config, section = self._config, self._section
         directions = [
             StudyDirection.MAXIMIZE if objective == "val" else StudyDirection.MINIMIZE
@@ -293,7 +281,7 @@ class SharedStudy:
             study.enqueue_trial(self._config.space.paper if number == 0 else {})
 
     def _await_enqueued(self, study: Study) -> None:
-        """Have as many trials as are wanted: who made the study is about to enqueue them, or died, or wanted fewer."""
+        """Wait until the study's creator has enqueued all trials; enqueue the rest if it died or wanted fewer."""
         deadline = time.monotonic() + _ENQUEUED_WITHIN_S
         before = -1
         while (known := len(study.get_trials(deepcopy=False))) < self._section.trials:
@@ -306,10 +294,10 @@ class SharedStudy:
     def _require_same(self, study: Study) -> None:
         deadline = time.monotonic() + _ENQUEUED_WITHIN_S
         while (stored := study.user_attrs.get(_CONFIG)) is None and time.monotonic() < deadline:
-            time.sleep(0.1)  # made a moment ago
+            time.sleep(0.1)  # created a moment ago
         if stored is None:
             raise ConfigError(
-                "sweep.study", f"the study {study.study_name!r} was not made by gpo sweep", "name another study"
+                "sweep.study", f"the study {study.study_name!r} was not created by gpo sweep", "name another study"
             )
         difference = first_difference(json.loads(stored), _essence(self._config))
         if difference is not None:
@@ -317,12 +305,12 @@ class SharedStudy:
             raise ConfigError(
                 field,
                 f"the study {study.study_name!r} has {old!r:.80}, not {new!r:.80}",
-                "go on with its own configuration, or name another study",
+                "use its own configuration, or name another study",
             )
 
 
 def _essence(config: SweepConfig) -> dict[str, Any]:
-    """What all processes of a study must agree on."""
+    """The options that must be the same in all processes of a study."""
     return {**lasting(config.base), "sweep": lasting(config.section)}
 
 
@@ -335,13 +323,33 @@ def values_by_step(trial: FrozenTrial) -> list[list[float]]:
     return list(trial.user_attrs.get(_VALUES, []))
 
 
-def _instances(trial: FrozenTrial) -> dict[int, float]:
-    steps = values_by_step(trial)
-    return {
-        step * len(values) + index: value for step, values in enumerate(steps) for index, value in enumerate(values)
-    }
-
-
-def unsettled_s(lease_s: float) -> float:
-    """How long a bid must stand, in seconds."""
+def bid_settles_s(lease_s: float) -> float:
+    """Seconds after which a bid that is still there has won."""
     return min(2.0, lease_s / 2)
+
+
+def completed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials that are complete."""
+    return [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.values]
+
+
+def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The complete trial with the highest ``val``; of equals the cheapest, then the first."""
+    return min(completed(trials), key=lambda trial: (-trial.values[0], *trial.values[1:], trial.number), default=None)
+
+
+def pareto_front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The complete trials that no other trial dominates, best ``val`` first."""
+    known = completed(trials)
+
+    def losses(trial: FrozenTrial) -> tuple[float, ...]:
+        return (-trial.values[0], *trial.values[1:])
+
+    def is_dominated(trial: FrozenTrial) -> bool:
+        mine = losses(trial)
+        return any(
+            losses(other) != mine and all(one <= two for one, two in zip(losses(other), mine, strict=True))
+            for other in known
+        )
+
+    return sorted((trial for trial in known if not is_dominated(trial)), key=losses)

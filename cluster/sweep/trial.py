@@ -16,9 +16,9 @@ from cluster.results.averages import Spread
 from cluster.results.run_record import Status
 from cluster.runs.run import Run
 from cluster.runs.run_folder import RunFolder, leased_folder
+from cluster.session.actor_pool import ActorPool
 from cluster.session.session import Services
-from cluster.sweep.loading import SweepConfig
-from cluster.sweep.pool import ActorPool
+from cluster.sweep.config import SweepConfig
 from cluster.sweep.study import Claim, Outcome, SharedStudy
 from gpo.data.task import Task
 from gpo.errors import ConfigError, ModelUnavailable

@@ -1,4 +1,4 @@
-"""An experiment in MLflow, as far as runs and trials are written to it; and the thread that writes."""
+"""Writes runs and trials to an experiment in MLflow, from a thread."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from cluster.config.observability import MlflowConfig
 log = logging.getLogger(__name__)
 
 _EVERY_S = 5.0
-_FAREWELL_S = 60.0
+_LAST_WRITE_S = 60.0
 _MOST_METRICS, _MOST_PARAMS = 1000, 100
 _LONGEST_PARAM = 500
 _ENDED = ("FINISHED", "KILLED", "FAILED")
 _ENVIRONMENT = {
-    # Nobody is told but the server that was named.
+    # Contact only the configured server.
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # The package's own 7 tries of 120 s each would hold up the end of a run.
+    # The default of 7 attempts of 120 s each would delay the end of a run.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
 
 Point = tuple[str, float, int]
-"""A metric's name, its value, and the step that it belongs to."""
+"""Name, value and step of a metric."""
 
 
 @dataclass(slots=True)
-class Page:
+class MlflowRun:
     """A run in MLflow.
 
     Attributes:
-        next_step: the first one of which nothing is written.
-        is_over: it was ended before, and not opened again.
+        next_step: the first step that is not written yet.
+        is_over: it had ended before, and was not reopened.
     """
 
     run_id: str
@@ -51,15 +51,15 @@ class Page:
 
 
 class MlflowStore:
-    """An experiment, which is made where it is missing. To be used from one thread.
+    """An experiment, which is created if it is missing. Use it from one thread.
 
-    All methods raise whatever the package raises where the store is out of reach.
+    If the server cannot be reached, all methods raise whatever MLflow raises.
     """
 
     def __init__(self, config: MlflowConfig) -> None:
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        # Takes seconds to load.
+        # Takes seconds to import.
         from mlflow.tracking import MlflowClient
 
         logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -71,45 +71,45 @@ class MlflowStore:
             else self._client.create_experiment(config.experiment, artifact_location=_beside(config.uri))
         )
 
-    def page(
+    def run(
         self,
         name: str,
         tags: Mapping[str, str],
         params: Mapping[str, Any],
-        of: Page | None = None,
+        parent: MlflowRun | None = None,
         steps_of: str = "",
         *,
-        goes_on: bool = True,
-    ) -> Page:
-        """The run with these tags, which tell it from all others; made where there is none.
+        reopen: bool = True,
+    ) -> MlflowRun:
+        """The run with these tags, which identify it; created if there is none.
 
         Args:
-            of: the run that it is a part of.
-            steps_of: the metric that says how far it was written.
-            goes_on: whether it is opened again if it was ended.
+            parent: the run that it is nested in.
+            steps_of: the metric whose last step says how far the run is written.
+            reopen: whether a run that has ended is reopened.
         """
         wanted = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
         found = self._client.search_runs([self._experiment], wanted, max_results=1)
         if not found:
-            parent = {"mlflow.parentRunId": of.run_id} if of is not None else {}
-            run = self._client.create_run(self._experiment, run_name=name, tags={**tags, **parent})
+            nested = {"mlflow.parentRunId": parent.run_id} if parent is not None else {}
+            run = self._client.create_run(self._experiment, run_name=name, tags={**tags, **nested})
             self._write_params(run.info.run_id, params)
-            return Page(run.info.run_id)
+            return MlflowRun(run.info.run_id)
         info, known = found[0].info, found[0].data.params
         if info.status in _ENDED:
-            if not goes_on:
-                return Page(info.run_id, is_over=True)
+            if not reopen:
+                return MlflowRun(info.run_id, is_over=True)
             self._client.update_run(info.run_id, status="RUNNING")
-        # Who made it may have been cut off before they were written.
+        # The process that created it may have died before it wrote them.
         self._write_params(info.run_id, {param: value for param, value in params.items() if param not in known})
         history = self._client.get_metric_history(info.run_id, steps_of) if steps_of else []
-        return Page(info.run_id, max((point.step + 1 for point in history), default=0))
+        return MlflowRun(info.run_id, max((point.step + 1 for point in history), default=0))
 
-    def write(self, page: Page, points: Iterable[Point], at: datetime | None = None) -> None:
-        """Add points; those that are no numbers are left out. What follows each other of one step is written at once.
+    def write(self, run: MlflowRun, points: Iterable[Point], at: datetime | None = None) -> None:
+        """Add points, except NaN and infinity. Consecutive points of one step are written together.
 
         Args:
-            at: when they became known, now by default. Points that are there already, of the same time, change nothing.
+            at: time of the points; now by default. Writing a point of the same time again changes nothing.
         """
         from mlflow.entities import Metric
 
@@ -117,21 +117,21 @@ class MlflowStore:
         metrics = [Metric(name, value, at_ms, step) for name, value, step in points if math.isfinite(value)]
         batch: list[Metric] = []
         for _, together in groupby(metrics, key=lambda metric: metric.step):
-            of_step = list(together)  # is written whole or not at all
+            of_step = list(together)  # written whole or not at all
             if batch and len(batch) + len(of_step) > _MOST_METRICS:
-                self._client.log_batch(page.run_id, metrics=batch)
+                self._client.log_batch(run.run_id, metrics=batch)
                 batch = []
             batch += of_step
         if batch:
-            self._client.log_batch(page.run_id, metrics=batch)
+            self._client.log_batch(run.run_id, metrics=batch)
 
-    def keep(self, page: Page, name: str, content: bytes) -> None:
-        """Keep a text file."""
-        self._client.log_text(page.run_id, content.decode(), name)
+    def keep(self, run: MlflowRun, name: str, content: bytes) -> None:
+        """Store a text file with a run."""
+        self._client.log_text(run.run_id, content.decode(), name)
 
-    def end(self, page: Page, status: str) -> None:
-        """Say how it ended: ``FINISHED``, ``KILLED`` or ``FAILED``."""
-        self._client.set_terminated(page.run_id, status)
+    def end(self, run: MlflowRun, status: str) -> None:
+        """End a run with a status: ``FINISHED``, ``KILLED`` or ``FAILED``."""
+        self._client.set_terminated(run.run_id, status)
 
     def _write_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
@@ -142,7 +142,7 @@ class MlflowStore:
 
 
 def _beside(uri: str) -> str | None:
-    """Where files are kept: a server knows; a database has them in a folder beside it, not in the working directory."""
+    """Where files are stored: a server decides; for a database, in a folder beside it, not in the working directory."""
     parts = urlsplit(uri)
     if parts.scheme != "sqlite":
         return None
@@ -150,13 +150,13 @@ def _beside(uri: str) -> str | None:
 
 
 class Writer:
-    """A context in which a thread writes what is new, every few seconds, and all of it at the end.
+    """A context in which a thread writes what is new every few seconds, and the rest at the end.
 
-    A store that is slow or away holds nobody up, but for a minute at the end. What it did not get is written later, or
-    when the run is resumed.
+    A server that is slow or away delays nothing, except for up to a minute at the end. What could not be written is
+    written later, or when the run is resumed.
 
     Args:
-        write: brings the store up to date; told whether it is for the last time.
+        write: brings the store up to date; its second argument says whether it is the last time.
     """
 
     def __init__(self, config: MlflowConfig, write: Callable[[MlflowStore, bool], None]) -> None:
@@ -172,9 +172,9 @@ class Writer:
 
     def __exit__(self, *exception: object) -> None:
         self._over.set()
-        self._thread.join(_FAREWELL_S)
+        self._thread.join(_LAST_WRITE_S)
         if self._thread.is_alive():
-            log.warning("MLflow at %s takes too long; what it did not get is in the run's folder", self._config.uri)
+            log.warning("MLflow at %s takes too long; what it lacks is in the folder of the run", self._config.uri)
 
     def _work(self) -> None:
         while not self._over.wait(_EVERY_S):
@@ -186,8 +186,8 @@ class Writer:
             self._store = self._store or MlflowStore(self._config)
             self._write(self._store, is_last)
             self._was_lost = False
-        except Exception as error:  # of whatever store: it is no reason to end a run
+        except Exception as error:  # a problem of MLflow never ends a run
             if is_last or not self._was_lost:
                 said = (str(error).strip() or type(error).__name__).splitlines()[0]
-                log.warning("MLflow at %s was not told: %s", self._config.uri, said)
+                log.warning("writing to MLflow at %s failed: %s", self._config.uri, said)
             self._was_lost = True

@@ -1,4 +1,4 @@
-"""What MLflow is told of a run and of a sweep. Never a key, nor where an endpoint is."""
+"""What is written to MLflow about a run or a sweep. Never a key or the address of an endpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cluster.config import RunConfig
 from cluster.config.observability import TrackingConfig
 from cluster.config.section import options
 from cluster.results.run_record import RunRecord
-from cluster.tracking.mlflow import MlflowStore, Page, Point, Writer
+from cluster.tracking.mlflow import MlflowRun, MlflowStore, Point, Writer
 from gpo.checkpoint import Checkpoint
 from gpo.trajectory import Candidate, Trajectory
 
@@ -29,44 +29,44 @@ _TRIAL_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
 @contextmanager
 def tracked(config: RunConfig, record: RunRecord, folder: Folder) -> Iterator[None]:
-    """While a run works in this context, MLflow is told how far it is; at the end, what it came to."""
+    """Write the progress of a run to MLflow while it works in this context, and its results at the end."""
     if config.tracking.mlflow is None:
         yield
         return
-    with Writer(config.tracking.mlflow, _RunPages(config, record, folder).write):
+    with Writer(config.tracking.mlflow, _RunWriter(config, record, folder).write):
         yield
 
 
-class _RunPages:
-    """A run, and in it a run for each trajectory.
+class _RunWriter:
+    """Writes an MLflow run for a run, with a nested one for each trajectory.
 
     Args:
-        record: is read while others bring it up to date; what is in it does not change.
+        record: read while its owner updates it; its entries are immutable.
     """
 
     def __init__(self, config: RunConfig, record: RunRecord, folder: Folder) -> None:
         self._config, self._record, self._folder = config, record, folder
-        self._whole: Page | None = None
-        self._pages: dict[str, Page] = {}
+        self._whole: MlflowRun | None = None
+        self._trajectories: dict[str, MlflowRun] = {}
 
     def write(self, store: MlflowStore, is_last: bool) -> None:
         record = self._record
         if self._whole is None:
             tags = {"gpo.run": record.run_id, "gpo.kind": "run"}
-            self._whole = store.page(record.run_id, tags, parameters(self._config))
+            self._whole = store.run(record.run_id, tags, parameters(self._config))
         for key, checkpoint in sorted(dict(record.checkpoints).items()):
-            page = self._pages.pop(str(key), None)
-            if page is None:
+            run = self._trajectories.pop(str(key), None)
+            if run is None:
                 tags = {"gpo.run": record.run_id, "gpo.kind": "trajectory", "gpo.trajectory": str(key)}
                 params = {"task": key.task, "seed": key.seed}
-                page = store.page(str(key), tags, params, of=self._whole, steps_of="val_best")
+                run = store.run(str(key), tags, params, parent=self._whole, steps_of="val_best")
             num_steps = len(checkpoint.trajectory.steps)
-            store.write(page, _points(checkpoint.trajectory, page.next_step))
-            page.next_step = max(page.next_step, num_steps + 1)
-            self._pages[str(key)] = page  # only now: one that was cut off is asked what it has
+            store.write(run, _points(checkpoint.trajectory, run.next_step))
+            run.next_step = max(run.next_step, num_steps + 1)
+            self._trajectories[str(key)] = run  # only now: after a failure, MLflow is asked what it has
             if is_last:
-                store.write(page, _tests(checkpoint))
-                store.end(page, "FAILED" if key in record.errors else _STATUS.get(record.status, "KILLED"))
+                store.write(run, _tests(checkpoint))
+                store.end(run, "FAILED" if key in record.errors else _STATUS.get(record.status, "KILLED"))
         if is_last:
             store.write(self._whole, _totals(record))
             _keep(store, self._whole, self._folder, _FILES)
@@ -74,7 +74,7 @@ class _RunPages:
 
 
 def parameters(config: RunConfig) -> dict[str, Any]:
-    """The options that decide how well a search does, by their paths."""
+    """The options that may affect results: path → value."""
     tracked = {
         path: json.dumps(value) if isinstance(value, tuple) else value
         for path, info, value in options(config)
@@ -84,7 +84,7 @@ def parameters(config: RunConfig) -> dict[str, Any]:
 
 
 def _points(trajectory: Trajectory, begin: int) -> Iterator[Point]:
-    """From a step on, where 0 is the initial prompt: the current prompt's ``val``, and the best one's so far."""
+    """Points from a step on: ``val`` of the current and of the best prompt. Step 0 is the initial prompt."""
     best = trajectory.initial.score.mean
     if begin == 0:
         yield from (("val", best, 0), ("val_best", best, 0))
@@ -122,47 +122,47 @@ def _totals(record: RunRecord) -> Iterator[Point]:
     yield "wall_s", record.wall_s, 0
 
 
-def _keep(store: MlflowStore, page: Page, folder: Folder, names: Sequence[str]) -> None:
+def _keep(store: MlflowStore, run: MlflowRun, folder: Folder, names: Sequence[str]) -> None:
     for name in names:
         if (content := folder.read(name)) is not None:
-            store.keep(page, name, content)
+            store.keep(run, name, content)
 
 
 @contextmanager
 def tracked_sweep(
     config: TrackingConfig, sweep_id: str, objectives: Sequence[str], folder: Folder
 ) -> Iterator[Callable[[Sequence[FrozenTrial]], None]]:
-    """While a sweep works in this context, MLflow is told of the trials that are over.
+    """Write the trials of a sweep that have ended to MLflow while the sweep works in this context.
 
     Yields:
-        what to hand the trials of this process's study to, now and then, and at the end.
+        a function to call with the trials of the study, now and then and at the end.
     """
     if config.mlflow is None:
-        yield _nobody
+        yield _ignore
         return
-    pages = _SweepPages(sweep_id, objectives, folder)
-    with Writer(config.mlflow, pages.write):
-        yield pages.take
+    writer = _SweepWriter(sweep_id, objectives, folder)
+    with Writer(config.mlflow, writer.write):
+        yield writer.take
 
 
-def _nobody(_: Sequence[FrozenTrial]) -> None: ...
+def _ignore(_: Sequence[FrozenTrial]) -> None: ...
 
 
-class _SweepPages:
-    """A run for a sweep, and in it one for each trial that is over; other processes of the sweep write there too."""
+class _SweepWriter:
+    """Writes an MLflow run for a sweep, with a nested one for each ended trial; other processes of it do the same."""
 
     def __init__(self, sweep_id: str, objectives: Sequence[str], folder: Folder) -> None:
         self._sweep_id, self._objectives, self._folder = sweep_id, objectives, folder
         self._trials: Sequence[FrozenTrial] = ()
         self._written: set[int] = set()
-        self._whole: Page | None = None
+        self._whole: MlflowRun | None = None
 
     def take(self, trials: Sequence[FrozenTrial]) -> None:
         self._trials = list(trials)
 
     def write(self, store: MlflowStore, is_last: bool) -> None:
         if self._whole is None:
-            self._whole = store.page(self._sweep_id, {"gpo.run": self._sweep_id, "gpo.kind": "sweep"}, {})
+            self._whole = store.run(self._sweep_id, {"gpo.run": self._sweep_id, "gpo.kind": "sweep"}, {})
         for trial in self._trials:
             if trial.state.name in _TRIAL_STATUS and trial.number not in self._written:
                 self._write_trial(store, self._whole, trial)
@@ -172,14 +172,14 @@ class _SweepPages:
             is_over = all(trial.state.is_finished() for trial in self._trials)
             store.end(self._whole, "FINISHED" if is_over else "KILLED")
 
-    def _write_trial(self, store: MlflowStore, whole: Page, trial: FrozenTrial) -> None:
+    def _write_trial(self, store: MlflowStore, whole: MlflowRun, trial: FrozenTrial) -> None:
         tags = {"gpo.run": self._sweep_id, "gpo.kind": "trial", "gpo.trial": str(trial.number)}
-        page = store.page(f"trial {trial.number}", tags, trial.params, of=whole, goes_on=False)
-        if page.is_over:
-            return  # which is written last
+        run = store.run(f"trial {trial.number}", tags, trial.params, parent=whole, reopen=False)
+        if run.is_over:
+            return  # its status is written last
         last = max(trial.intermediate_values, default=0)
-        store.write(page, _reached(trial, self._objectives, last), at=trial.datetime_complete)
-        store.end(page, _TRIAL_STATUS[trial.state.name])
+        store.write(run, _reached(trial, self._objectives, last), at=trial.datetime_complete)
+        store.end(run, _TRIAL_STATUS[trial.state.name])
 
 
 def _reached(trial: FrozenTrial, objectives: Sequence[str], last: int) -> Iterator[Point]:

@@ -11,10 +11,10 @@ from gpo.prompt import Prompt
 
 
 class Position(StrEnum):
-    """Where the prompt stands, relative to the example's input.
+    """Position of the prompt relative to the example's input.
 
-    ``BEFORE_QUESTION`` sets the prompt apart from the question; ``QUESTION_BEGIN`` makes it the question's own first
-    words. The two differ where the question is marked "Q:".
+    ``BEFORE_QUESTION`` separates the prompt from the question; ``QUESTION_BEGIN`` puts it at the beginning of the
+    question. They differ if the question is marked "Q:".
     """
 
     QUESTION_END = "question_end"
@@ -26,15 +26,15 @@ class Position(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AnswerFormat:
-    """How the task model is asked.
+    """Format of the conversation with the task model.
 
     Attributes:
-        position: where the prompt goes.
-        rounds: 1 judges the first answer; 2 asks once more, for the bare answer, and judges that.
+        position: position of the prompt.
+        rounds: 1 judges the first answer; 2 asks a follow-up question for the bare answer and judges that.
         question_marks: mark question and answer with "Q:" and "A:". ``ANSWER_BEGIN`` always marks them, since the
-            prompt then stands after the "A:".
-        demonstrations: solved examples, shown before the question as turns of their own: asked like the question, with
-            the same prompt, and answered with their target.
+            prompt follows the "A:".
+        demonstrations: solved examples, shown before the question as separate turns with the same prompt, and answered
+            with their target.
     """
 
     position: Position = Position.QUESTION_END

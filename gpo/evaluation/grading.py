@@ -1,4 +1,4 @@
-"""Who judges an answer: a scorer by its rules, or a language model by a rubric."""
+"""Grading of answers: by a scorer's rules, or by a language model with a rubric."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Grade:
     """A verdict on one answer.
 
     Attributes:
-        value: in [0, 1]; ``None`` is unscored.
-        usage: what judging cost.
-        problem: what went wrong where there is no value; empty otherwise.
+        value: in [0, 1]; ``None`` means unscored.
+        usage: cost of the judge's calls.
+        problem: why there is no value, else empty.
     """
 
     value: float | None
@@ -27,21 +27,21 @@ class Grade:
 
 
 class Grader(Protocol):
-    """Judges the answers of one task."""
+    """Grades the answers of one task."""
 
     async def grade(self, answer: str, example: Example) -> Grade:
-        """How right the answer is.
+        """Grade one answer.
 
         Raises:
-            EvaluationError: a function of the user's own failed.
-            ModelRefused: the judge's endpoint refuses every call (key, model name).
+            EvaluationError: a custom function failed.
+            ModelRefused: the judge's endpoint refuses every call (wrong key or model name).
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RuleGrader:
-    """Judges by rule, at no cost."""
+    """Grades with a scorer, without model calls."""
 
     scorer: Scorer
 
@@ -51,7 +51,7 @@ class RuleGrader:
 
 @dataclass(frozen=True, slots=True)
 class ModelGrader:
-    """Has a language model judge by a rubric; an answer on which no verdict is to be had stays unscored."""
+    """Lets a language model grade with a rubric; an answer without a valid verdict stays unscored."""
 
     rubric: Rubric
     model: ChatModel

@@ -1,1 +1,1 @@
-"""How the candidates of a step are scored on ``val``."""
+"""Scoring the candidates of a step on ``val``: in full, or by racing."""

@@ -1,4 +1,4 @@
-"""Scoring the candidates of a step, which begins while others are still being written."""
+"""Scores the candidates of a step, starting while others are still being sampled."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from gpo.prompt import Prompt
 _T = TypeVar("_T")
 
 Announce = Callable[[int, int], object]
-"""Told how many of a step's prompts have their final score, and how many they are; at most, while some are sampled."""
+"""Called with the number of prompts that have their final score, and the (maximal) number of prompts in the step."""
 
 
 def silent(evaluated: int, to_evaluate: int) -> None:
-    """An ``Announce`` for those whom nobody watches."""
+    """An ``Announce`` that does nothing."""
 
 
 class CandidateScoring(Protocol):
-    """How a step's candidates are scored on ``val``: first each for itself, then all together."""
+    """How a step's candidates are scored on ``val``: first each one alone, then all together."""
 
     async def begin(self, evaluator: Evaluator, prompt: Prompt, settled: Callable[[], object]) -> Evaluation:
-        """What may be asked about a prompt before the others are known.
+        """Evaluate a prompt as far as possible without knowing the others.
 
-        ``settled`` is to be called where the score is final. Raises what the evaluator raises.
+        Call ``settled`` if the score is final. Raises what the evaluator raises.
         """
         ...
 
@@ -39,16 +39,16 @@ class CandidateScoring(Protocol):
         begun: Sequence[Evaluation],
         settled: Callable[[], object],
     ) -> Sequence[Evaluation]:
-        """The final evaluations, in the order of the prompts; all that was spent since ``begun`` is in them.
+        """Return the final evaluations in the order of the prompts, including everything spent since ``begun``.
 
-        ``settled`` is to be called once for each prompt whose score becomes final. Raises what the evaluator raises.
+        Call ``settled`` once for each prompt whose score becomes final. Raises what the evaluator raises.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FullScoring:
-    """Every candidate answers every example."""
+    """Scores every candidate on every example."""
 
     async def begin(self, evaluator: Evaluator, prompt: Prompt, settled: Callable[[], object]) -> Evaluation:
         (evaluation,) = await evaluator.evaluate([prompt], Split.VAL)
@@ -65,15 +65,14 @@ class FullScoring:
         return begun
 
 
-class CandidatesUnderWay:
-    """The candidates of one step while they are scored.
+class CandidateScorer:
+    """Scores the candidates of one step; an asynchronous context manager.
 
-    An asynchronous context, at whose end nothing is at work any more. Whatever fails ends all the rest at once: nothing
-    more is paid for.
+    The first failure cancels everything else, so that no further calls are paid for. Nothing runs after the context.
 
     Args:
-        expected: how many prompts there will be, at most.
-        announce: told whenever a score is final, and when the number of prompts is known.
+        expected: the largest possible number of prompts.
+        announce: called when a score is final, and when the number of prompts is known.
     """
 
     def __init__(self, evaluator: Evaluator, scoring: CandidateScoring, expected: int, announce: Announce) -> None:
@@ -90,16 +89,16 @@ class CandidatesUnderWay:
         await self._work.__aexit__(*exception)
 
     def begin(self, prompt: Prompt) -> None:
-        """Start to score a prompt, unless that was done before."""
+        """Start to score a prompt, unless it has started before."""
         if prompt not in self._begun:
             self._begun[prompt] = self._work.begin(self._scoring.begin(self._evaluator, prompt, self._settled))
 
-    async def beside(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        """What a coroutine returns that works beside the scoring; a failure of either ends both."""
+    async def run_alongside(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine concurrently with the scoring; a failure of either cancels both."""
         return await self._work.result(self._work.begin(coroutine))
 
     async def evaluations(self, prompts: Sequence[Prompt]) -> Sequence[Evaluation]:
-        """The final evaluation of each prompt, in order; those that were not begun are begun now."""
+        """Return the final evaluation of each prompt in order; start those that have not started."""
         self._expected = len(prompts)
         self._announce(self._num_settled, self._expected)
         for prompt in prompts:

@@ -1,7 +1,7 @@
-"""Racing: candidates answer ``val`` block by block, and those that cannot become the best of the step are dropped.
+"""Racing: scores candidates block by block and drops those that cannot become the best of the step.
 
-The idea is that of Hoeffding races (Maron & Moore, 1994) with paired differences, as in F-Race (Birattari et al.,
-2002): what separates a bad prompt from the best one shows long before the last example.
+Follows Hoeffding races (Maron & Moore, 1994) with paired differences, as in F-Race (Birattari et al., 2002): a bad
+prompt can be distinguished from the best one long before the last example.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from gpo.trajectory import Spending
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Racing:
-    """Scores only those candidates on all of ``val`` that may be the best of their step.
+    """Scores only those candidates on all of ``val`` that can still be the best of their step.
 
-    A candidate's first block is asked as soon as it is there. Then come rounds, in which the candidates that are left
-    answer the same examples side by side. Each round is about as many calls as the first, so that an endpoint has as
-    much to do with two candidates as with eight; the last candidate gets all that is left at once. After each round,
-    each of the others is compared with the leader, which has the highest mean so far, and is dropped
+    The first block of a candidate starts as soon as the candidate arrives. In each following round, the remaining
+    candidates answer the same examples. Every round has about as many calls as the first, so that the endpoint is as
+    busy with two candidates as with eight; the last remaining candidate gets all remaining examples at once. After
+    each round, every other candidate is compared with the leader, which has the highest mean so far, and is dropped
 
-    - for certain, where it cannot catch up even if it gets all that is left and the leader nothing, or
-    - by a paired, one-sided t-test on the examples that both have a verdict on. ``val`` is all that is asked about, so
-      the standard error is that of drawing from it without putting back: it is 0 once every example is asked.
+    - with certainty, if it cannot catch up even if all its remaining answers are right and the leader's are wrong, or
+    - by a paired, one-sided t-test on the examples that are scored for both. The standard error is that of sampling
+      from ``val`` without replacement, so it is 0 once every example was used.
 
-    Of many tests, some fail by chance. So the p-values of a round are held against ``alpha`` by Holm's method. Rounds
-    are not corrected for among each other: they share most of their examples, and Holm's method is on the safe side.
-    Over all rounds together, a step of eight candidates loses its best about as often as ``alpha`` says in the hardest
-    case, in which all are equally good and right about different examples; one of two or three, nearly twice as often.
-    What such a step loses is little: at 0.1, a third to two thirds of a point of 100 in the mean.
+    Holm's method keeps the p-values of a round at the level ``alpha``. There is no correction across rounds, since they
+    share most of their examples and Holm's method is conservative. In the worst case, where all candidates are equally
+    good and right on different examples, a step of eight candidates loses its best one with about the probability
+    ``alpha`` over all rounds; a step of two or three candidates, almost twice as often. The loss is small: at 0.1, a
+    third to two thirds of a percentage point on average.
 
-    Decisions depend on verdicts alone, never on the order in which they come.
+    Decisions depend on verdicts alone, never on the order of their arrival.
 
     Attributes:
-        num_examples: of ``val``, ≥ 1.
-        block: examples in the first round, ≥ 1; with as many as there are, nobody is dropped.
-        alpha: the level of the tests of one round, all together, in (0, 1): the probability, at most, with which the
-            round drops the candidate that would have been the best of the step, as far as means are normal.
-        max_unscored: share of the examples in [0, 1] that may stay unscored with a prompt.
-        seed: of the order in which examples are asked. All steps share it: blocks are no strata of a sorted file, and
-            a prompt is asked the same examples first whenever it is tried.
+        num_examples: size of ``val``, ≥ 1.
+        block: number of examples in the first round, ≥ 1; with ``num_examples``, nothing is dropped.
+        alpha: level of all tests of a round together, in (0, 1): an upper bound on the probability that the round drops
+            the best candidate of the step, if means are normally distributed.
+        max_unscored: share of examples in [0, 1] that may stay unscored for a prompt.
+        seed: determines the order of the examples. All steps share this order, so that a prompt always answers the same
+            examples first; shuffling prevents that blocks follow the order of a sorted file.
     """
 
     num_examples: int
@@ -80,11 +80,11 @@ class Racing:
             answered += asked
             if answered == self.num_examples:
                 break
-            staying = self._staying(left)
-            for _ in range(len(left) - len(staying)):
+            remaining = self._remaining(left)
+            for _ in range(len(left) - len(remaining)):
                 settled()
-            left = staying
-            # As many calls as in the first round.
+            left = remaining
+            # About as many calls as in the first round.
             size = ceil(self.block * len(prompts) / len(left)) if len(left) > 1 else self.num_examples
             asked = min(size, self.num_examples - answered)
             indices = order_E[answered : answered + asked]
@@ -97,17 +97,17 @@ class Racing:
 
     @property
     def order(self) -> list[int]:
-        """The positions in ``val``, in the order in which they are asked."""
+        """Indices into ``val`` in the order of use."""
         return Random(f"{self.seed}/racing").sample(range(self.num_examples), self.num_examples)
 
-    def _staying(self, runners: Sequence[_Runner]) -> list[_Runner]:
-        """Those who may still become the best, in order; the leader is always among them."""
+    def _remaining(self, runners: Sequence[_Runner]) -> list[_Runner]:
+        """The candidates that can still become the best, in order; always includes the leader."""
         leader = max(runners, key=_Runner.mean)
         others = [runner for runner in runners if runner is not leader]
         num_left = self.num_examples - len(leader.values)
         dropped = [runner for runner in others if runner.highest(num_left) < leader.lowest(num_left)]
         p_values = {id(runner): self._p_value(leader, runner) for runner in others}
-        # Holm: the smallest p-value has to be as small as if all were compared, the next as if all but that one, ...
+        # Holm: multiply the smallest p-value by the number of tests, the next one by one less, and so on.
         for index, runner in enumerate(sorted(others, key=lambda runner: p_values[id(runner)])):
             if p_values[id(runner)] * (len(others) - index) > self.alpha:
                 break
@@ -115,8 +115,8 @@ class Racing:
         return [runner for runner in runners if all(runner is not other for other in dropped)]
 
     def _p_value(self, leader: _Runner, runner: _Runner) -> float:
-        """How probable so large a lead is where, over all of ``val``, there is none."""
-        # Half a second to import, which only those spend who race.
+        """The probability of such a lead if both are equally good on all of ``val``."""
+        # The import takes half a second.
         from scipy.special import stdtr
 
         leads = leader.leads_over(runner)
@@ -124,7 +124,7 @@ class Racing:
             return 1.0
         deviation = stdev(leads)
         if deviation == 0:
-            # No spread to measure by: ahead on each of these examples, as by tossing a coin.
+            # Without variance, use the sign test: ahead on every example, as in coin tosses.
             return float(0.5 ** len(leads))
         drawn = len(leader.values) / self.num_examples
         stderr = deviation / sqrt(len(leads)) * sqrt(1 - drawn)
@@ -142,43 +142,43 @@ class Racing:
 
 @dataclass(slots=True)
 class _Runner:
-    """A candidate in the race; its values are in the order in which examples are asked."""
+    """A candidate in the race; its values are in the order in which the examples are used."""
 
     prompt: Prompt
     values: list[float | None] = field(default_factory=list[float | None])
     spending: Spending = field(default_factory=Spending)
 
     def take(self, evaluation: Evaluation) -> None:
-        """Add a block."""
+        """Add the results of a block."""
         self.values += evaluation.score.values_E
         self.spending += evaluation.spending
 
     def scored(self) -> list[float]:
-        """The values that are known."""
+        """The known values."""
         return [value for value in self.values if value is not None]
 
     def mean(self) -> float:
-        """So far; below all others where nothing is known."""
+        """The mean so far; -1 if no value is known."""
         mean = Score(tuple(self.values)).mean
         return -1.0 if isnan(mean) else mean
 
     def highest(self, num_left: int) -> float:
-        """The mean where all that is left is right."""
+        """The mean if all remaining answers are right."""
         scored = self.scored()
         return (sum(scored) + num_left) / (len(scored) + num_left)
 
     def lowest(self, num_left: int) -> float:
-        """The mean where nothing that is left is right."""
+        """The mean if all remaining answers are wrong."""
         scored = self.scored()
         return sum(scored) / (len(scored) + num_left)
 
     def leads_over(self, other: _Runner) -> list[float]:
-        """The differences to another one's values, where both are known."""
+        """The differences to another candidate's values on examples where both are known."""
         pairs = zip(self.values, other.values, strict=False)
         return [mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None]
 
     def evaluation(self, order_E: Sequence[int], winner: _Runner | None) -> Evaluation:
-        """With values in the order of the examples; those that it was not asked are left out."""
+        """The evaluation with values in the order of the examples; unused examples are left out."""
         values_E: list[float | None] = [None] * len(order_E)
         for position, value in zip(order_E, self.values, strict=False):
             values_E[position] = value
@@ -187,9 +187,9 @@ class _Runner:
         return Evaluation(Score(tuple(values_E), partial), self.spending.task, self.spending.judge)
 
     def _estimate(self, winner: _Runner) -> float:
-        """The mean over all examples: the winner's, less its lead on those that both were asked.
+        """Estimate the mean over all examples: the winner's mean less its lead on the common examples.
 
-        Never above the winner's: on the few that it was asked, the dropped one may have been ahead of it.
+        At most the winner's mean, even if the dropped candidate was ahead on the few examples that it answered.
         """
         leads = winner.leads_over(self)
         return min(winner.mean(), max(0.0, winner.mean() - fmean(leads))) if leads else 0.0

@@ -1,1 +1,1 @@
-"""The strategies of a search, one file for each kind: direction, method, acceptance."""
+"""The strategies of a search: update direction, update method, step size and acceptance (paper, section 3)."""

@@ -1,4 +1,4 @@
-"""Who becomes the current prompt after a step."""
+"""Which prompt becomes the current one after a step."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from gpo.trajectory import Candidate, Trajectory, best_of
 
 
 class Acceptance(Protocol):
-    """Chooses where the search goes on."""
+    """Chooses the prompt from which the search continues."""
 
     def choose(self, trajectory: Trajectory, candidates: Sequence[Candidate]) -> Candidate:
-        """The next current prompt: one of the step's candidates, the one that is current, or an earlier one.
+        """The next current prompt: a candidate of the step, the current prompt, or an earlier one.
 
-        ``candidates`` were not scored before in this trajectory; a dropped one is never chosen. They may be empty, and
-        then the current prompt stays.
+        Args:
+            candidates: prompts not scored before in this trajectory. A dropped one is never chosen. If empty, the
+                current prompt stays.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class BestOfStep:
-    """Always move to the best new candidate, even downhill; the first of equals. The reference runs' policy.
+    """Always move to the best new candidate (the first of equals), even if it is worse. Policy of the reference runs.
 
-    Since candidates are unseen, the search never returns to a prompt that was current before.
+    Since all candidates are new, the search never returns to an earlier prompt.
     """
 
     def choose(self, trajectory: Trajectory, candidates: Sequence[Candidate]) -> Candidate:
@@ -36,14 +37,14 @@ class BestOfStep:
 
 @dataclass(frozen=True, slots=True)
 class WithinError:
-    """Move to the best new candidate, unless it is measurably worse than the best so far; then go back to that one.
+    """Move to the best new candidate; if it is significantly worse than the best prompt so far, return to that one.
 
-    Between the other two: differences within the noise of a small ``val`` split do not hold the search up, and a step
-    that really led downhill is undone. Measured on the examples that both prompts have a verdict on, by the standard
-    error of the mean of the paired differences.
+    A compromise between the other two: noise of a small ``val`` split does not stop the search, and a step that made
+    the prompt worse is undone. The comparison uses the standard error of the mean paired difference on the examples
+    that are scored for both prompts.
 
     Args:
-        standard_errors: how many of these a candidate may lie below, ≥ 0.
+        standard_errors: by how many standard errors a candidate may be worse, ≥ 0.
     """
 
     standard_errors: float = 1.0
@@ -62,7 +63,7 @@ class WithinError:
 
 @dataclass(frozen=True, slots=True)
 class StrictImprovement:
-    """Move to the best new candidate only where its mean exceeds the current one's."""
+    """Move to the best new candidate only if its mean score exceeds that of the current prompt."""
 
     def choose(self, trajectory: Trajectory, candidates: Sequence[Candidate]) -> Candidate:
         candidate, current = best_of(candidates), trajectory.current

@@ -1,4 +1,4 @@
-"""Which train examples a step works with."""
+"""The train examples that each step uses."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from random import Random
 
 @dataclass(frozen=True, slots=True)
 class TrainBatches:
-    """Passes over the train split in batches, in an order that is drawn anew for each pass.
+    """Splits the train split into batches, in a new random order for each epoch.
 
     Attributes:
-        num_examples: in the train split, ≥ 1.
-        batch_size: ≥ 1; the last batch of a pass may be smaller.
-        seed: decides the orders.
+        num_examples: size of the train split, ≥ 1.
+        batch_size: ≥ 1; the last batch of an epoch may be smaller.
+        seed: determines the orders.
     """
 
     num_examples: int
@@ -23,11 +23,11 @@ class TrainBatches:
 
     @property
     def per_epoch(self) -> int:
-        """Batches in one pass over the split."""
+        """Number of batches in an epoch."""
         return ceil(self.num_examples / self.batch_size)
 
     def __call__(self, step: int) -> tuple[int, ...]:
-        """Positions in the train split of the examples of step ``step`` ≥ 0; at least one. O(num_examples)."""
+        """Indices into the train split for step ``step`` ≥ 0; at least one. O(num_examples)."""
         epoch, batch = divmod(step, self.per_epoch)
         order = list(range(self.num_examples))
         Random(f"{self.seed}/epoch/{epoch}").shuffle(order)

@@ -1,7 +1,7 @@
-"""The meta-prompt: what the optimizer model is told when it is asked for a new prompt.
+"""Meta-prompts: the requests for a new prompt that the optimizer model receives.
 
-The wording is this project's own. A meta-prompt is a strategy: ``full`` explains the task to a capable model,
-``compact`` shows a small model by example what to do. Both ask for the new prompt between ``<START>`` and ``<END>``.
+``full`` explains the task to a capable model; ``compact`` shows a small model examples of rewriting. Both ask for the
+new prompt between ``<START>`` and ``<END>``. The wording is this project's own.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from gpo.trajectory import Candidate, Direction
 
 @dataclass(frozen=True, slots=True)
 class Brief:
-    """Everything that may go into a meta-prompt.
+    """The inputs of a meta-prompt.
 
     Attributes:
         current: the prompt to improve.
-        direction: what the search so far tells.
-        step_size: words that may change; ``None`` is no bound.
+        direction: what the search has shown so far.
+        step_size: number of words that may change; ``None`` is no bound.
         exemplars: train examples that show the task.
-        position: where the prompt will stand.
+        position: position of the prompt relative to the input.
     """
 
     current: Candidate
@@ -39,15 +39,15 @@ class Brief:
 
 
 class MetaPrompt(Protocol):
-    """Turns a brief into a conversation."""
+    """Turns a brief into a conversation with the optimizer model."""
 
     def messages(self, brief: Brief) -> list[Message]:
-        """The conversation whose next turn holds the new prompt."""
+        """The conversation whose next turn contains the new prompt."""
         ...
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """Strings at which the optimizer model shall stop generating."""
+        """Strings at which the optimizer model stops generating."""
         ...
 
 
@@ -62,13 +62,11 @@ _PLACES = {
 
 @dataclass(frozen=True, slots=True)
 class FullMetaPrompt:
-    """One instruction in titled sections, for models that follow long instructions.
-
-    Scores are shown as percentages, and the text says so.
+    """One instruction in titled sections, for models that follow long instructions. Scores are percentages.
 
     Attributes:
-        refinement: what the model is to do.
-        show_scores: whether prompts stand with their scores. Without, they are only texts to vary.
+        refinement: what the model should do with the current prompt.
+        show_scores: whether prompts are shown with their scores.
     """
 
     refinement: Refinement = field(default_factory=Generation)
@@ -159,22 +157,22 @@ _EXAMPLES: Mapping[Kind, tuple[tuple[str, str], ...]] = {
         ("Which color do you see?", "What color is it that you see?"),
     ),
 }
-"""Instruction → what became of it, each for a task of its own."""
+"""Pairs of an instruction and its rewriting, each for another task."""
 
 _MAX_NOTE_WORDS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class CompactMetaPrompt:
-    """Rewrites shown as turns of a chat, the last of them from the trajectory itself.
+    """Shows rewritings as chat turns: fixed examples first, then prompts of the trajectory.
 
-    A model of a few hundred million parameters continues such a pattern, where it would not follow a description of
-    it. The retrieved prompts become turns as well: each is "rewritten" into the next better one, and the best of them
-    into the current prompt. A reflection or summary stands before the last request, cut to a note. Numbers mean nothing
-    to such a model, so neither scores nor the step size are shown; the selection on ``val`` does the rest.
+    A model of a few hundred million parameters continues such a pattern but does not follow long instructions. Each
+    retrieved prompt is shown as rewritten into the next better one, and the best into the current prompt. A reflection
+    or summary precedes the last request as a short note. Scores and the step size are not shown, since such a model
+    ignores numbers; the selection on ``val`` has to suffice.
 
     Attributes:
-        by_score: order the retrieved prompts by their scores; else they stand as they were retrieved.
+        by_score: order the retrieved prompts by score; otherwise keep the order of retrieval.
     """
 
     kind: Kind = "generation"

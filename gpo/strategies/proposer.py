@@ -1,4 +1,4 @@
-"""Update method: new prompts from the current one and the update direction."""
+"""Update method: asks the optimizer model for new prompts and parses its replies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gpo.trajectory import Candidate, Direction
 
 _START = re.compile(r"<START>", re.IGNORECASE)
 _END = re.compile(r"</?END>|</START>", re.IGNORECASE)
-# One pair of marks around the whole. A quoted word at either end is no such pair, an apostrophe in a word no mark.
+# One pair of quotation marks around the whole text; not a quoted word at either end, nor an apostrophe in a word.
 _QUOTED = re.compile(
     r"""\s*(?:"([^"]*)"|“([^“”]*)”|'((?:[^']|(?<=\w)'(?=\w))*)'|```(?:\w*\n)?([^`]*)```|`([^`]*)`)\s*"""
 )
@@ -29,10 +29,12 @@ _BLANK_LINE = re.compile(r"\n\s*\n")
 
 @dataclass(frozen=True, slots=True)
 class Proposals:
-    """What the optimizer model wrote: prompts in the order of the samples, repeats included.
+    """The prompts that the optimizer model wrote, in the order of the samples, with repeats.
 
-    ``num_malformed`` counts replies in which no prompt was found, ``num_rejected`` prompts that were not taken because
-    they went beyond an enforced step size, ``num_failed`` replies that never came.
+    Attributes:
+        num_malformed: replies without a prompt.
+        num_rejected: prompts that exceeded an enforced step size.
+        num_failed: failed calls.
     """
 
     prompts: tuple[Prompt, ...]
@@ -43,11 +45,11 @@ class Proposals:
 
 
 Arrived = Callable[[Prompt], object]
-"""Told of a prompt the moment it is there; must not block."""
+"""Called with each prompt as soon as it arrives; must not block."""
 
 
 def nobody(prompt: Prompt) -> None:
-    """An ``Arrived`` for those who wait for all of them."""
+    """An ``Arrived`` that does nothing."""
 
 
 class Proposer(Protocol):
@@ -64,28 +66,29 @@ class Proposer(Protocol):
         seed: int,
         arrived: Arrived = nobody,
     ) -> Proposals:
-        """``n`` samples' worth of prompts; fewer where replies hold none.
+        """Sample ``n`` prompts; fewer result if replies contain none.
 
-        ``exemplars`` are train examples that show the task. ``seed`` decides everything random here: equal arguments
-        and a deterministic model give equal proposals, in the order of the samples. ``arrived`` is told of each of
-        them while others are still being sampled, in the order in which they come.
+        Args:
+            exemplars: train examples that show the task.
+            seed: fixes all randomness: with a deterministic model, equal arguments give equal proposals.
+            arrived: called with each prompt in the order of arrival, while others are still being sampled.
 
         Raises:
-            ModelUnavailable, ModelRefused: the optimizer model could not be asked.
+            ModelUnavailable, ModelRefused: the optimizer model could not be called.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingProposer:
-    """Samples prompts from the optimizer model, which the meta-prompt tells what to do.
+    """Samples prompts from the optimizer model with a meta-prompt.
 
-    Each of the ``n`` prompts is one request with a seed of its own, never one request for ``n`` replies: endpoints
-    differ in how they count those, and some refuse them.
+    Each of the ``n`` prompts is a separate request with its own seed, since endpoints count a request for ``n`` replies
+    differently, and some refuse it.
 
     Args:
-        max_samples: the step size is advice where this is 1. A higher number enforces it: a prompt that goes beyond is
-            sampled anew, until so many samples were bought for it, and then given up. A malformed reply ends it too.
+        max_samples: with 1, the step size is only advice. A higher number enforces it: a prompt that exceeds it is
+            sampled again, up to this number of samples, and then given up. A malformed reply is not sampled again.
     """
 
     model: ChatModel
@@ -107,12 +110,12 @@ class SamplingProposer:
     ) -> Proposals:
         draw = random.Random(seed)
         messages = self.meta_prompt.messages(Brief(current, direction, step_size, exemplars, self.position))
-        # Endpoints take a signed 32-bit seed at the least.
+        # Every endpoint accepts a signed 32-bit seed.
         seeds = [draw.getrandbits(31) for _ in range(n)]
         bound = step_size if self.max_samples > 1 else None
-        # What concerns every call ends the others at once.
+        # An error that concerns every call cancels the others immediately.
         samples = await gather(self._sample(messages, seed, current.prompt, bound, arrived) for seed in seeds)
-        # One lost sample is a smaller step; nothing but lost samples is a model that cannot be asked.
+        # Some failed samples make the step smaller; if all failed, the model is unavailable.
         lost = [sample.failure for sample in samples if sample.failure is not None and sample.num_rejected == 0]
         if lost and len(lost) == len(samples):
             raise lost[0]
@@ -135,7 +138,7 @@ class SamplingProposer:
             except ModelError as failure:
                 if not _concerns_one_sample(failure):
                     raise
-                # What was bought before still counts.
+                # Earlier samples were paid for and still count.
                 retries = failure.retries if isinstance(failure, ModelUnavailable) else 0
                 return _Sample(None, usage + Usage(failures=1, retries=retries), num_rejected, failure=failure)
             usage += reply.usage
@@ -152,7 +155,7 @@ class SamplingProposer:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """One of the ``n`` prompts, or what became of it."""
+    """One of the ``n`` prompts, or the reason why there is none."""
 
     prompt: Prompt | None
     usage: Usage
@@ -166,18 +169,18 @@ def _concerns_one_sample(failure: ModelError) -> bool:
 
 
 def parse_reply(reply: Completion, *, max_words: int = 1000, max_characters: int = 20_000) -> Prompt:
-    """The prompt in a reply.
+    """Extract the prompt from a reply.
 
-    What stands between the last ``<START>`` that anything follows and the ``<END>`` after it (or the end of the reply,
-    where the model stopped there by itself), without quotation marks or a code fence around it. A reply without tags
-    counts as the prompt where it is a single paragraph. The prompt is always valid Unicode without control characters.
+    The prompt is the text between the last nonempty ``<START>`` and the following ``<END>`` (or the end of a reply that
+    was not cut off), without quotation marks or a code fence around it. A reply without tags is the prompt if it is a
+    single paragraph. The prompt is always valid Unicode without control characters.
 
     Raises:
-        MalformedReply: no prompt, one cut off at the token limit, or one of more than ``max_words`` words or
-            ``max_characters`` characters, such as a single endless word.
+        MalformedReply: there is no prompt, it was cut off at the token limit, or it has more than ``max_words`` words
+            or ``max_characters`` characters.
     """
     text = without_controls(reply.answer)
-    # Where the opening tag was put into the model's mouth, or ``stop`` took the closing one, only one tag is left.
+    # Only one tag is left if the request already contained the opening one or ``stop`` removed the closing one.
     untagged, *tagged = _START.split(text)
     body = next((part for part in reversed(tagged) if part.strip()), "") if tagged else untagged
     found, *after_end = _END.split(body, maxsplit=1)
@@ -188,7 +191,7 @@ def parse_reply(reply: Completion, *, max_words: int = 1000, max_characters: int
     quoted = _QUOTED.fullmatch(found)
     found = (found if quoted is None else quoted[quoted.lastindex or 0]).strip()
     if not found:
-        raise MalformedReply("the reply holds no prompt")
+        raise MalformedReply("the reply contains no prompt")
     if len(found.split()) > max_words:
         raise MalformedReply(f"the prompt in the reply is longer than {max_words} words")
     if len(found) > max_characters:

@@ -1,4 +1,4 @@
-"""Update method: what the optimizer model is to do with the current prompt."""
+"""Update method: how the optimizer model should change the current prompt."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Protocol
 
 
 class Refinement(Protocol):
-    """Words the task of the optimizer model."""
+    """Writes the instruction for the optimizer model."""
 
     def instruction(self, evidence: str, step_size: int | None) -> str:
         """One or more sentences.
 
         Args:
-            evidence: a sentence on what to learn from, out of all that is shown; may be empty.
-            step_size: words that may change, stated in the text; ``None`` is no bound.
+            evidence: a sentence about what to learn from; may be empty.
+            step_size: number of words that may change; ``None`` is no bound.
         """
         ...
 
@@ -41,7 +41,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Editing:
-    """Change the current prompt in place, and leave the rest of it as it stands."""
+    """Edit some words of the current prompt and keep the rest."""
 
     def instruction(self, evidence: str, step_size: int | None) -> str:
         return _sentences(
@@ -54,7 +54,7 @@ class Editing:
 
 @dataclass(frozen=True, slots=True)
 class Paraphrase:
-    """Say the same in other words: a sample from the current prompt's surroundings, in no direction."""
+    """Rewrite the prompt with the same meaning: a sample near the current prompt, without a direction."""
 
     def instruction(self, evidence: str, step_size: int | None) -> str:
         return _sentences(

@@ -1,7 +1,7 @@
-"""Update direction: what the current prompt's failures on train examples have in common.
+"""Update direction: a reflection on why the current prompt fails on train examples.
 
-The paper's "prompt + score + reflection", the counterpart of a gradient: the optimizer model says in words what is
-wrong with the prompt before it is asked for a better one.
+The paper's "prompt + score + reflection", the counterpart of a gradient: the optimizer model describes what is wrong
+with the prompt before it writes a better one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ async def write_reflection(model: ChatModel, sampling: Sampling, seed: int, requ
 
 
 class Reflector(Protocol):
-    """Finds out what is wrong with the current prompt."""
+    """Describes what is wrong with the current prompt."""
 
     async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Reflection:
         """Reflect on the failures in a batch of train examples.
@@ -68,7 +68,7 @@ class Reflector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NoReflection:
-    """Prompts and scores are the whole direction. GPO's own choice; costs nothing."""
+    """No reflection and no cost; the direction consists of prompts and scores. GPO's own choice."""
 
     async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Reflection:
         return Reflection()
@@ -76,13 +76,13 @@ class NoReflection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureReflector:
-    """Has the task model answer the batch, and shows the optimizer model the worst answers.
+    """Lets the task model answer the batch, and shows the worst answers to the optimizer model.
 
-    Costs one answer per example of the batch, and one call of the optimizer model where any of them failed.
+    Costs one answer per example of the batch, and one call of the optimizer model if any answer is not fully right.
 
     Args:
         examples: the train split.
-        num_failures: how many failures are shown, at most; the worst first, and among equals in the batch's order.
+        num_failures: the most failures to show; the worst first, equal ones in the order of the batch.
     """
 
     model: ChatModel

@@ -1,8 +1,7 @@
-"""Update direction: which past prompts the optimizer model gets to see.
+"""Update direction: which past prompts the optimizer model sees (the paper's trajectory retrieval).
 
-The paper's "trajectory-based update direction" by retrieval. Every retriever draws from the trajectory's history
-without the current prompt, which the optimizer model sees anyway, and returns at most ``k`` candidates, the most
-relevant one *last*; fewer where the history is short, none for ``k = 0``.
+Every retriever selects from the trajectory's history without the current prompt, which the optimizer model sees anyway.
+It returns at most ``k`` candidates, the most relevant one *last*; fewer if the history is short, none for ``k = 0``.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from gpo.trajectory import Candidate, Trajectory
 
 
 class Retriever(Protocol):
-    """Chooses the neighbours of the current prompt."""
+    """Selects past prompts to show with the current prompt."""
 
     async def retrieve(self, trajectory: Trajectory, *, k: int) -> tuple[Candidate, ...]:
         """At most ``k`` past candidates, most relevant last."""
@@ -35,7 +34,7 @@ def _last(candidates: tuple[Candidate, ...], k: int) -> tuple[Candidate, ...]:
 
 @dataclass(frozen=True, slots=True)
 class RecencyRetriever:
-    """The prompts scored last, in the order in which they were scored."""
+    """The most recently scored prompts, in the order in which they were scored."""
 
     async def retrieve(self, trajectory: Trajectory, *, k: int) -> tuple[Candidate, ...]:
         return _last(_past(trajectory), k)
@@ -43,7 +42,7 @@ class RecencyRetriever:
 
 @dataclass(frozen=True, slots=True)
 class ImportanceRetriever:
-    """The prompts with the highest mean score; among equals, those scored later."""
+    """The prompts with the highest mean scores; of equal ones, the later ones."""
 
     async def retrieve(self, trajectory: Trajectory, *, k: int) -> tuple[Candidate, ...]:
         return _last(tuple(sorted(_past(trajectory), key=lambda candidate: candidate.score.mean)), k)
@@ -51,10 +50,10 @@ class ImportanceRetriever:
 
 @dataclass(frozen=True, slots=True)
 class RelevanceRetriever:
-    """The prompts nearest in meaning to the current one: cosine of sentence embeddings; among equals, the later ones.
+    """The prompts most similar to the current one by cosine of embeddings; of equal ones, the later ones.
 
-    GPO's own choice. Embeds the whole history at every step: O(history) texts, which a static embedding model does in
-    microseconds and an endpoint in one request.
+    GPO's own choice. Embeds the whole history in every step: O(history) texts, which takes a static embedding model
+    microseconds per text and an endpoint one request.
     """
 
     embedder: Embedder
@@ -66,7 +65,7 @@ class RelevanceRetriever:
         texts = [trajectory.current.prompt.text, *(candidate.prompt.text for candidate in past)]
         vectors_ND = np.asarray(await self.embedder.embed(texts), dtype=np.float64)
         lengths_N = np.linalg.norm(vectors_ND, axis=1)
-        # A text without a known word has a zero vector: alike to nothing, rather than NaN.
+        # A text without known words has a zero vector; its similarity is 0 rather than NaN.
         unit_ND = vectors_ND / np.where(lengths_N > 0, lengths_N, 1.0)[:, None]
         similarity = unit_ND[1:] @ unit_ND[0]
         nearest_last = np.argsort(similarity, kind="stable")[-k:]

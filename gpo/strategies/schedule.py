@@ -1,9 +1,8 @@
-"""Step size: how many words of the current prompt may change, step by step.
+"""Step size: how many words of the current prompt may change in each step (the paper's learning rate).
 
-The paper's gradient-inspired learning rate. Steps count from 0; a schedule over ``num_steps`` steps starts at
-``initial`` and reaches ``final`` in its last step (it rises where ``final`` is the larger one). With
-``warmup_steps``, the size first rises linearly towards ``initial``, which is reached in step ``warmup_steps``, and
-decays over the steps that are left; where only that one is left, it stays.
+Steps count from 0. A schedule over ``num_steps`` steps starts at ``initial`` and reaches ``final`` in its last step; it
+rises if ``final`` is larger. With ``warmup_steps``, the size first rises linearly to ``initial``, which it reaches in
+step ``warmup_steps``, and decays over the remaining steps. If no step remains, it stays at ``initial``.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ class StepSizeSchedule(Protocol):
     """Maps a step's index to its step size."""
 
     def __call__(self, step: int) -> int | None:
-        """The number of words that may change in step ``step`` ≥ 0, at least 1; ``None`` where nothing is bounded."""
+        """The number of words that may change in step ``step`` ≥ 0, at least 1; ``None`` is no bound."""
         ...
 
 
 def _scheduled(
     step: int, initial: int, final: int, num_steps: int, warmup_steps: int, remaining: Callable[[float], float]
 ) -> int:
-    """``remaining`` maps progress in [0, 1] to the share of ``initial - final`` that is left."""
+    """``remaining`` maps progress in [0, 1] to the remaining share of ``initial - final``."""
     if step < warmup_steps:
         return max(1, round(initial * (step + 1) / (warmup_steps + 1)))
     last = num_steps - 1 - warmup_steps
@@ -43,7 +42,7 @@ class NoBound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FixedSchedule:
-    """The same step size all along, after the warm-up."""
+    """The same step size in all steps after the warm-up."""
 
     size: int
     warmup_steps: int = 0
@@ -54,7 +53,7 @@ class FixedSchedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearSchedule:
-    """A step size that falls by the same number of words in every step."""
+    """A step size that changes by the same number of words in every step."""
 
     initial: int
     final: int
@@ -67,7 +66,7 @@ class LinearSchedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CosineSchedule:
-    """A step size that falls along half a cosine wave: slowly at both ends. GPO's own choice."""
+    """A step size that follows half a cosine wave: it changes slowly at both ends. GPO's own choice."""
 
     initial: int
     final: int

@@ -1,4 +1,4 @@
-"""What every text for the optimizer model is put together from: titled sections with prompts, scores and examples."""
+"""Building blocks of the texts for the optimizer model: titled sections with prompts, scores and examples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ START, END = "<START>", "<END>"
 """The tags around a new prompt in a reply."""
 
 _TAG = re.compile(r"</?(?:START|END)>", re.IGNORECASE)
-# What a prompt calls its own sections is its own matter.
+# Other titles may occur in a prompt.
 _TITLES = (
     "What to (?:do|note|reflect on)|What the search has taught|Examples of the task|Earlier prompts|Current prompt|"
     "Examined prompt|Inputs that it failed on|Reflection on|Notes so far|Prompts? (?:before|after|that)"
@@ -22,22 +22,22 @@ _OURS = re.compile(rf"^(?=##[ \t]+(?:{_TITLES})|(?:{_LABELS}):)", re.MULTILINE |
 
 
 def neutral(text: str) -> str:
-    """A text without the tags that mark the reply: a prompt or an example must not look like one.
+    """Neutralize a prompt or an example, so that it cannot be mistaken for a part of the request.
 
-    Nor like a part of what is put together here: a line like the title of a section, or like a prompt or a score, is
-    set in by two spaces.
+    Tags that mark the reply are replaced by a space. Lines that look like the title of a section, a prompt or a score
+    are indented by two spaces.
     """
-    # A space in its place: the two sides of a tag that is taken out could join to another one.
+    # Not by nothing: the text around a removed tag could form another tag.
     return _OURS.sub("  ", _TAG.sub(" ", text))
 
 
 def titled(title: str, content: str) -> str:
-    """A section, or nothing where it would have no content."""
+    """A section; empty if it has no content."""
     return f"## {title}\n\n{content}" if content else ""
 
 
 def joined(*sections: str) -> str:
-    """The sections that are not empty, set apart by empty lines."""
+    """Join the nonempty sections with empty lines."""
     return "\n\n".join(section for section in sections if section)
 
 
@@ -52,12 +52,12 @@ def scored_lines(candidate: Candidate) -> str:
 
 
 def shown(candidate: Candidate, *, score: bool) -> str:
-    """The prompt, with its score or without."""
+    """The prompt with or without its score."""
     return scored_lines(candidate) if score else prompt_line(candidate)
 
 
 def ordered(candidates: Sequence[Candidate], *, by_score: bool) -> list[Candidate]:
-    """The candidates, worst first, or in the order in which they are given."""
+    """The candidates, worst first or in the given order."""
     return sorted(candidates, key=lambda candidate: candidate.score.mean) if by_score else list(candidates)
 
 
@@ -70,4 +70,4 @@ SCALE = (
     "A prompt's score is the percentage of held-out inputs answered correctly with it (an answer may be partly "
     "correct), from 0 (none) to 100 (all)."
 )
-"""Stands wherever scores are shown."""
+"""Included wherever scores are shown."""

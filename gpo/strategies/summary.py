@@ -1,7 +1,7 @@
 """Update direction: a running summary of the search so far.
 
-The paper's trajectory use by summarization, the counterpart of momentum: every step's lesson is folded into one text,
-in which older lessons fade unless newer ones confirm them.
+The paper's trajectory summarization, the counterpart of momentum: every step updates one text, in which older lessons
+fade unless newer ones confirm them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gpo.trajectory import Step, Trajectory
 
 
 class Summarizer(Protocol):
-    """Carries what was learnt from step to step."""
+    """Writes the summary that is passed on from step to step."""
 
     async def summarize(self, trajectory: Trajectory, *, seed: int) -> Reflection:
         """Summarize all steps so far, for the next step.
@@ -29,7 +29,7 @@ class Summarizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NoSummary:
-    """Nothing is carried on in words. GPO's own choice; costs nothing."""
+    """No summary and no cost. GPO's own choice."""
 
     async def summarize(self, trajectory: Trajectory, *, seed: int) -> Reflection:
         return Reflection()
@@ -37,13 +37,13 @@ class NoSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningSummary:
-    """Has the optimizer model bring the last summary up to date with the last step.
+    """Lets the optimizer model update the last summary with the last step.
 
-    One call of the optimizer model in every step but the first, which has nothing to look back on. Where a call gave no
-    summary, the one before it stands.
+    Costs one call of the optimizer model in every step except the first. If a reply contains no summary, the previous
+    one is kept.
 
     Attributes:
-        show_scores: whether prompts stand with their scores. Without, only which prompt went on is told.
+        show_scores: whether prompts are shown with their scores; otherwise only the chosen prompt is marked.
     """
 
     model: ChatModel

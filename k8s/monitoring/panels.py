@@ -1,4 +1,4 @@
-"""Panels, variables and annotations that the dashboards are made of, with ``grafana-foundation-sdk``."""
+"""Panels, variables and annotations of the dashboards, built with ``grafana-foundation-sdk``."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ TASK = f'{RUN}, task=~"$task"'
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Query:
     """One query of a panel.
 
     Attributes:
-        expr: in PromQL, with the dashboard's variables.
-        legend: of each series, with its labels in double braces.
+        expr: PromQL that may use the variables of the dashboard.
+        legend: of each series; labels in double braces.
     """
 
     expr: str
@@ -40,7 +40,7 @@ class Asked:
 
 
 def curves(
-    title: str, description: str, *asked: Asked, unit: str = "short", per_row: int = 2, stacked: bool = False
+    title: str, description: str, *queries: Query, unit: str = "short", per_row: int = 2, stacked: bool = False
 ) -> Any:
     """Values over time."""
     legend = common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
@@ -49,37 +49,37 @@ def curves(
         panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL).group("A"))
     if unit == "percentunit":
         panel.min(0).max(1)
-    return _framed(panel, title, description, unit, _WIDTH // per_row, 8, [_range(one) for one in asked])
+    return _framed(panel, title, description, unit, _WIDTH // per_row, 8, [_range(query) for query in queries])
 
 
-def figure(title: str, description: str, asked: Asked, *, unit: str = "short", per_row: int = 6) -> Any:
-    """The last value, or one for each series."""
+def figure(title: str, description: str, query: Query, *, unit: str = "short", per_row: int = 6) -> Any:
+    """The last value of each series."""
     reduced = common.ReduceDataOptions().calcs(["lastNotNull"])
     panel = stat.Panel().reduce_options(reduced)
-    return _framed(panel, title, description, unit, _WIDTH // per_row, 4, [_range(asked)])
+    return _framed(panel, title, description, unit, _WIDTH // per_row, 4, [_range(query)])
 
 
-def bars(title: str, description: str, asked: Asked, *, unit: str = "short", per_row: int = 3) -> Any:
-    """The last value of each series, side by side."""
+def bars(title: str, description: str, query: Query, *, unit: str = "short", per_row: int = 3) -> Any:
+    """The last value of each series, as bars."""
     panel = bargauge.Panel().reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     if unit == "percentunit":
         panel.min(0).max(1)
-    return _framed(panel, title, description, unit, _WIDTH // per_row, 8, [_range(asked)])
+    return _framed(panel, title, description, unit, _WIDTH // per_row, 8, [_range(query)])
 
 
 def distribution(title: str, description: str, expr: str, *, unit: str = "short", per_row: int = 2) -> Any:
-    """A histogram over time; ``expr`` gives its buckets by ``le``."""
+    """A histogram over time; ``expr`` returns its buckets by ``le``."""
     query = Dataquery().expr(expr).format(PromQueryFormat.HEATMAP).legend_format("{{le}}").range()
     return _framed(heatmap.Panel(), title, description, unit, _WIDTH // per_row, 8, [query])
 
 
 def note(title: str, content: str, *, height: int = 6) -> Any:
-    """A text in Markdown."""
+    """Markdown text."""
     return text.Panel().title(title).mode(TextMode.MARKDOWN).content(content).span(_WIDTH).height(height)
 
 
-def _range(asked: Asked) -> Dataquery:
-    return Dataquery().expr(asked.expr).legend_format(asked.legend).range()
+def _range(query: Query) -> Dataquery:
+    return Dataquery().expr(query.expr).legend_format(query.legend).range()
 
 
 def _framed(panel: Any, title: str, description: str, unit: str, width: int, height: int, queries: list[Any]) -> Any:
@@ -90,7 +90,7 @@ def _framed(panel: Any, title: str, description: str, unit: str, width: int, hei
 
 
 def dashboard(uid: str, title: str, description: str) -> Dashboard:
-    """A dashboard with the variables, links and annotations that all of ours have, and no panel yet."""
+    """A dashboard without panels, with the variables, links and annotations that all dashboards share."""
     return (
         Dashboard(title)
         .uid(uid)
@@ -102,7 +102,7 @@ def dashboard(uid: str, title: str, description: str) -> Dashboard:
         .timezone("browser")
         .tooltip(models.DashboardCursorSync.CROSSHAIR)
         .variables([_datasource(), *_variables()])
-        .links([_to_ours(), *_to_rays()])
+        .links([_link_to_dashboards(), *_links_to_ray()])
         .annotations([*_annotations()])
     )
 
@@ -121,7 +121,7 @@ def _variables() -> list[QueryVariable]:
 
 
 def _variable(name: str, label: str, query: str) -> QueryVariable:
-    # ".*" also finds what has no such label: not every Prometheus gives a namespace.
+    # ".*" also matches series without the label: not every Prometheus adds a namespace.
     everything = models.VariableOption(selected=True, text=["All"], value=["$__all"])
     return (
         QueryVariable(name)
@@ -137,22 +137,22 @@ def _variable(name: str, label: str, query: str) -> QueryVariable:
     )
 
 
-def _to_ours() -> DashboardLink:
+def _link_to_dashboards() -> DashboardLink:
     link = DashboardLink("GPO").type(models.DashboardLinkType.DASHBOARDS).tags([TAG]).as_dropdown(True)
     return link.include_vars(True).keep_time(True)
 
 
-def _to_rays() -> list[DashboardLink]:
-    places = {"Ray": "rayDefaultDashboard", "Ray Serve": "rayServeDashboard"}
+def _links_to_ray() -> list[DashboardLink]:
+    dashboards = {"Ray": "rayDefaultDashboard", "Ray Serve": "rayServeDashboard"}
     return [
         DashboardLink(title)
         .type(models.DashboardLinkType.LINK)
         .icon("external link")
-        .tooltip("Comes with Ray: /tmp/ray/session_latest/metrics/grafana/dashboards on the head node")
+        .tooltip("Ray writes it to /tmp/ray/session_latest/metrics/grafana/dashboards on the head node")
         .url(f"/d/{uid}")
         .keep_time(True)
         .target_blank(True)
-        for title, uid in places.items()
+        for title, uid in dashboards.items()
     ]
 
 

@@ -1,4 +1,4 @@
-"""A real Prometheus as ``gpo monitor`` starts it, and what the dashboards and the rules ask of one."""
+"""A real Prometheus started by ``gpo monitor``, and the queries of the dashboards and rules."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _MONITORING = ROOT / "k8s" / "monitoring"
 
 
 class Prometheus:
-    """What can be asked of one.
+    """Queries a Prometheus.
 
     Attributes:
-        at: the moment that is asked about, in seconds since 1970; now where it is ``None``.
+        at: Unix time that queries are about; ``None`` is now.
     """
 
     def __init__(self, port: int) -> None:
@@ -42,7 +42,7 @@ class Prometheus:
             return list(json.load(reply)["data"]["result"])
 
     def ask(self, query: str) -> dict[tuple[str, ...], float]:
-        """Label values, in the order of the labels' names → value."""
+        """Label values, sorted by label name → value."""
         rows = self.rows(query)
         return {tuple(value for _, value in sorted(row["metric"].items())): float(row["value"][1]) for row in rows}
 
@@ -50,14 +50,14 @@ class Prometheus:
         return next(iter(self.ask(query).values()), 0.0)
 
     def look_back(self) -> None:
-        """Ask about the moment of the last scrape from now on: what has gone since is stale now."""
-        # One for each address that the exporter had.
+        """From now on, query the time of the last scrape, since the series of an ended run are stale."""
+        # One row for each address that the exporter had.
         self.at = max(row["values"][-1][0] for row in self.rows("gpo_run_active[10m]"))
 
 
 @contextmanager
 def monitored(gpo: Gpo, folder: Path, until: Until) -> Iterator[Prometheus]:
-    """``gpo monitor`` for what runs with ``home(folder)``; it ends as Ctrl-C ends it, and leaves no process."""
+    """``gpo monitor`` for commands that run with ``home(folder)``; Ctrl-C ends it, and it leaves no process."""
     if shutil.which("prometheus") is None:
         pytest.skip("needs the program prometheus")
     with socket.socket() as probe:
@@ -81,7 +81,7 @@ def _answers(port: int) -> bool:
 
 
 def home(folder: Path) -> Mapping[str, str]:
-    """The environment of what is to be watched together."""
+    """The environment of commands that ``gpo monitor`` finds together."""
     return {"XDG_CACHE_HOME": str(folder / "home")}
 
 
@@ -97,5 +97,5 @@ def queries() -> Iterator[str]:
 
 
 def is_of_sweeps(query: str) -> bool:
-    """Whether only a sweep answers it."""
+    """Whether only a sweep has data for the query."""
     return re.search("gpo_trials|gpo_sweep", query) is not None

@@ -1,4 +1,4 @@
-"""Every alert fires in a run that meets what it is about, in a real Prometheus."""
+"""Every alert fires in a real Prometheus when a run meets the fault that it is for."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 
 BUDGET = 600
 RULES = ROOT / "k8s" / "monitoring" / "rules.yaml"
-# Steps without a prompt are steps without an improvement.
+# A step without a new prompt is a step without an improvement.
 FAILING = Behaviour(latency_s=0.02, error_rate=0.4, malformed_rate=1.0)
 CALM = Behaviour(latency_s=0.3, malformed_rate=1.0)
 HASTY = Behaviour(latency_s=0.02, malformed_rate=1.0)
 SILENT = Behaviour(hang_rate=1.0)
 DURATIONS = {r"> 900": "> 4", r"\[10m\]": "[4s]", r"\[15m\]\) == 1": "[5m]) == 1"}
-"""In ``GpoRunStalled`` and ``GpoRunVanished``; ``promtool`` tests them as they are."""
+"""Shorter durations for ``GpoRunStalled`` and ``GpoRunVanished``; ``promtool`` tests the real ones."""
 
 
 def _hasty_rules(folder: Path) -> Path:
-    """The rules with nothing to wait for, and with the quarter of an hour in which a run stalls made seconds."""
+    """The rules without ``for``, and with seconds instead of the quarter of an hour of ``GpoRunStalled``."""
     rules = yaml.safe_load(RULES.read_text(encoding="utf-8"))
     for group in rules["groups"]:
         for rule in group["rules"]:
@@ -59,7 +59,7 @@ def _alerts() -> set[str]:
 
 @contextmanager
 def _prometheus(folder: Path, targets: Path) -> Iterator[Callable[[], set[str]]]:
-    """A Prometheus with the hasty rules; yields what says which alerts are firing."""
+    """A Prometheus with the hasty rules; yields a function that returns the firing alerts."""
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("needs the program prometheus")
@@ -83,7 +83,7 @@ def _prometheus(folder: Path, targets: Path) -> Iterator[Callable[[], set[str]]]
             with urlopen(f"http://{address}/api/v1/query?{query}") as reply:
                 return {row["metric"]["alertname"] for row in json.load(reply)["data"]["result"]}
         except OSError:
-            return set()  # it is being started
+            return set()  # it is starting
 
     with (folder / "prometheus.log").open("wb") as log:
         process = subprocess.Popen([program, *arguments], stdout=log, stderr=log)
@@ -114,7 +114,7 @@ def _num_answered(endpoint: SimulatedEndpoint) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_every_alert_fires_in_its_fault(
+def test_every_alert_fires_when_its_fault_occurs(
     endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path, until: Until
 ) -> None:
     endpoint.behaviour = FAILING
@@ -147,7 +147,7 @@ def test_every_alert_fires_in_its_fault(
             os.kill(actor, signal.SIGKILL)
         await_alerts("GpoActorRestartLoop")
 
-        os.kill(command.process.pid, signal.SIGSTOP)  # which answers the scrapes
+        os.kill(command.process.pid, signal.SIGSTOP)  # the driver answers the scrapes
         await_alerts("GpoExporterDown")
         os.kill(command.process.pid, signal.SIGCONT)
 

@@ -148,13 +148,13 @@ def _files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--method", "gop"), "--method: 'gop' is no method; did you mean 'gpo'?"),
+        (("--method", "gop"), "--method: 'gop' is not a method; did you mean 'gpo'?"),
         (("--set", "optimizer.stepps=3"), "optimizer.stepps: is not an option; did you mean 'steps'?"),
         (("--run-dir", "whole"), "holds a comparison already; add --resume"),
         (("--run-dir", "whole", "--method", "pe2"), "holds a comparison already; add --resume"),
         (("--run-dir", "whole", "--resume", "--method", "gpo"), "has gpo, sgdm, not gpo; resume with the same methods"),
         (("--run-dir", "whole/gpo"), "holds a run, not a comparison"),
-        (("--set", "optimizer.schedule.initial=9"), "changes none of the methods"),
+        (("--set", "optimizer.schedule.initial=9"), "has no effect"),
     ],
 )
 def test_a_mistake_is_reported_before_any_call_and_changes_no_file(

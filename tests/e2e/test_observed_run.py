@@ -1,4 +1,4 @@
-"""A run as those see it who read its logs, who follow its traces, and who keep it in MLflow."""
+"""The logs, the traces and the MLflow runs of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.simulated_endpoint import SimulatedEndpoint
-from tests.otlp_receiver import Receiver
+from tests.servers import Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ KEY = "otlp-key-of-the-test"
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A run that is over.
+    """A run that has ended.
 
     Attributes:
         database: of MLflow.
@@ -75,10 +75,10 @@ def observed(gpo: Gpo, write_config: WriteConfig, tmp_path_factory: pytest.TempP
     return Observed(folder / "results", receiver.spans(), receiver.headers, database)
 
 
-def test_every_line_of_the_log_says_what_it_is_about(observed: Observed) -> None:
+def test_every_log_line_names_its_subject(observed: Observed) -> None:
     run_id = observed.json("summary.json")["run_id"]
     assert {line["run"] for line in observed.lines} == {run_id}
-    # The limiter, for one, may go at the end before those who listen to it: nothing went wrong, and nothing says so.
+    # Nothing went wrong, so no line is a warning, even if the limiter ends before its callers.
     assert {line["level"] for line in observed.lines if line["logger"].startswith(("actors", "gpo"))} == {"INFO"}
     taken = [line for line in observed.lines if line["message"] == "step taken"]
     assert Counter((line["task"], line["trajectory"], line["step"]) for line in taken) == {
@@ -109,7 +109,7 @@ def test_each_step_is_a_trace(observed: Observed) -> None:
     assert KEY.encode() not in everything
 
 
-def test_trajectories_are_kept_in_mlflow(observed: Observed) -> None:
+def test_trajectories_are_stored_in_mlflow(observed: Observed) -> None:
     from mlflow.tracking import MlflowClient
 
     client, summary = MlflowClient(observed.database), observed.json("summary.json")

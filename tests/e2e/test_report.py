@@ -132,7 +132,7 @@ def test_candidates_are_sorted_searched_and_compared_with_the_keyboard_alone(pag
     page.get_by_label("Search").fill("")
     page.get_by_role("combobox", name="Trajectory").select_option(label="desk, seed 1")
     expect(page.get_by_role("status")).to_have_text("1 to 13 of 13 prompts")
-    page.get_by_label("only those that went on").check()
+    page.get_by_label("accepted only").check()
     expect(page.get_by_role("status")).to_have_text("1 to 4 of 4 prompts")
 
 

@@ -132,7 +132,7 @@ def test_the_summary_averages_over_tasks_and_counts_prompts_within_the_step_size
         assert row["samples"]["acceptance_rate"] == pytest.approx(sum(kept) / len(kept), abs=1e-4)
         assert row["samples"]["candidates"] == len(kept)
         assert row["samples"]["malformed"] == sum(line["malformed"] for line in lines)
-    assert "of the new prompts kept to the step size" in run.finished.stdout
+    assert "of the new prompts were within the step size" in run.finished.stdout
 
 
 def test_the_best_prompt_has_the_highest_val_score(run: Outcome) -> None:

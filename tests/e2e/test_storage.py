@@ -73,7 +73,7 @@ def test_a_run_in_an_object_store_outlives_its_process_and_has_one_process_at_a_
 
     refused = gpo(*command, cwd=config.parent)
     assert refused.code == 2
-    assert f"--run-dir: '{url}' is at work: process {first.process.pid} on " in refused.stderr
+    assert f"--run-dir: '{url}' is in use by process {first.process.pid} on " in refused.stderr
     assert "--resume" in refused.stderr
     assert first.process.poll() is None
 

@@ -21,7 +21,7 @@ from benchmarks.measuring.servers import RayHead, free_port
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from tests.configs import write_small_config
 from tests.paths import read_json
-from tests.study_servers import redis_server
+from tests.servers import redis_server
 
 if TYPE_CHECKING:
     from tests.commands import Finished, Gpo, Started

@@ -9,9 +9,9 @@ import ray
 
 from cluster.config.observability import MetricsConfig
 from cluster.metrics.run_metrics import Metrics
+from cluster.session.actor_pool import ActorPool
 from cluster.session.ray_session import ray_session
 from cluster.session.session import Services
-from cluster.sweep.pool import ActorPool
 
 if TYPE_CHECKING:
     from tests.ray.conftest import MakeConfig

@@ -5,27 +5,34 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.request import urlopen
-from uuid import uuid4
 
 import pytest
 import ray
 
-from actors.metrics.book import VALUE, Cell
-from actors.metrics.catalogue import STEPS
-from actors.metrics.exporter import exporter
-from actors.metrics.recording import Ledger, node_folder
+from actors.metrics.exporter import exporter_actor
 from benchmarks.measuring.servers import free_port
 from cluster.config.observability import MetricsConfig
-from cluster.metrics.exporting import OwnExporter, SharedExporter, exporting
+from cluster.metrics import run_metrics
 from cluster.metrics.run_metrics import Metrics, exported
 from cluster.metrics.targets import targets_folder
 from cluster.session.ray_session import ray_session
+from gpo import events
 from gpo.errors import ConfigError
+from gpo.events import Outcome
+from gpo.limits.messages import Pool
+
+_POOL = Pool("http://nowhere", "m", 1, 1, role="task")
+_COUNTED = {
+    "ended": 'gpo_model_requests_total{.*outcome="cancelled".*',
+    "under way": "gpo_model_requests_in_flight{.*",
+    "alive": 'gpo_actors{actor="evaluator".*',
+    "deaths": 'gpo_actor_deaths_total{actor="evaluator".*',
+}
 
 
 @pytest.fixture(scope="module")
@@ -34,107 +41,49 @@ def cluster() -> Iterator[None]:
         yield
 
 
-class Counting:
-    def __init__(self, ledger: Ledger) -> None:
-        self._book = ledger.book("trajectories")
-
-    def count(self, number: int) -> None:
-        self._book.count(STEPS, "r", "t", "0").add(number)
-
-
-def _steps(port: int) -> list[str]:
-    with urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
-        lines = reply.read().decode().splitlines()
-    return [line.rpartition(" ")[2] for line in lines if line.startswith("gpo_steps_total{")]
-
-
-def test_what_the_dead_counted_is_told_also_by_an_exporter_that_was_started_anew(cluster: None) -> None:
-    ledger = Ledger("r", f"gpo-metrics-{uuid4().hex}")
-    counting: Any = ray.remote(Counting).options(num_cpus=0).remote(ledger)
-    ray.get(counting.count.remote(3))
-    telling = exporter("127.0.0.1", 0, ledger.name)
-    port = ray.get(telling.serve.remote("127.0.0.1", 0))
-    assert _steps(port) == []
-    told = ray.get(telling.watch.remote(ledger.name, {}))
-    assert _steps(port) == ["3.0"]
-    assert told == {}  # by other nodes
-
-    ray.kill(counting)
-    assert _steps(port) == ["3.0"]
-    assert ray.get(telling.finish.remote(ledger.name)) == 3
-    assert _steps(port) == ["3.0"]
-    assert ray.get(telling.scrapes.remote()) == 4
-
-    _restart(telling)
-    again = exporter("127.0.0.1", 0, ledger.name)
-    again.watch.remote(ledger.name, {})
-    port = ray.get(again.serve.remote("127.0.0.1", 0))
-    assert _steps(port) == ["3.0"]
-    ray.get(again.forget.remote(ledger.name))
-    assert _steps(port) == []
-    assert not node_folder(ledger.name).exists()
-
-
-def test_an_exporter_lives_as_long_as_a_run_needs_it(
-    cluster: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("cluster.metrics.run_metrics._LOOK_EVERY_S", 0.05)
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(run_metrics, "_EVERY_S", 0.05)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    port = free_port()
-    config = MetricsConfig(port=port, linger_s=0)
-    owner, guest = (Metrics(config, run, is_alone=False) for run in ("owner", "guest"))
-    try:
-        for metrics in (owner, guest):
-            metrics.start()
-            metrics.ready()
-        _await_runs(port, {"owner", "guest"})
-        # However often the two look after it, it goes on.
-        for _ in range(40):
-            assert _runs(port) == {"owner", "guest"}
-            time.sleep(0.025)
-        # Where it dies, it comes back at the same port, and knows of nodes that were lost before.
-        telling = exporter("127.0.0.1", port, "")
-        assert guest._ledger is not None
-        assert isinstance(guest._exporter, SharedExporter)
-        gone = {"a-node": {Cell(STEPS.name, VALUE, ("guest", "t", "0")): 4.0}}
-        assert ray.get(telling.watch.remote(guest._ledger.name, gone)) == gone
-        assert _steps(port) == ["4.0"]
-        _await(lambda: guest._exporter._told == gone)
-        _restart(telling)
-        _await_runs(port, {"owner", "guest"})
-        assert _steps(port) == ["4.0"]
-        # It ends with the one that had made it, and the other one makes another.
-        owner.close()
-        _await_runs(port, {"guest"})
-        assert _steps(port) == ["4.0"]
-        guest.finish()
-        assert _runs(port) == {"guest"}
-        assert _steps(port) == ["4.0"]
-    finally:
-        owner.close()
-        guest.close()
-    assert list(targets_folder().iterdir()) == []
 
 
-def _restart(actor: Any) -> None:
-    """Kill the actor, and wait until it has been started anew: until then it may still answer, or not at all."""
-    before = _pid(actor)
-    ray.kill(actor, no_restart=False)
+class Calling:
+    """A process that calls models."""
 
-    def is_another() -> bool:
-        with suppress(ray.exceptions.RayActorError):
-            return _pid(actor) != before
-        return False
+    def __init__(self, recording: Callable[[], Callable[[], object]]) -> None:
+        self._end = recording()
 
-    _await(is_another)
+    def call(self, number: int) -> None:
+        """Leave one request under way, and end ``number`` others."""
+        observer = events._observer
+        for index in range(number + 1):
+            observer.request_queued(_POOL, "t/0")
+            observer.request_started(_POOL, "t/0", 0.0, is_retry=False)
+            if index:
+                observer.request_ended(_POOL, "t/0", Outcome.CANCELLED, 0.1, None)
+
+    def end(self) -> None:
+        self._end()
 
 
-def _pid(actor: Any) -> int:
-    return int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))
+def _calling(metrics: Metrics) -> Any:
+    return ray.remote(Calling).options(num_cpus=0).remote(metrics.recording("evaluator"))
 
 
-def _await_runs(port: int, wanted: set[str]) -> None:
-    _await(lambda: _runs(port) == wanted)
+def _scrape(port: int) -> dict[str, float]:
+    with urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
+        text = reply.read().decode()
+    return {
+        name: sum(float(value) for value in re.findall(rf"^{series} (\S+)$", text, re.MULTILINE))
+        for name, series in _COUNTED.items()
+    }
+
+
+def _runs(port: int) -> set[str]:
+    """The runs that a scrape finds."""
+    with urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
+        text = reply.read().decode()
+    return set(re.findall(r'^gpo_actors\{.*run="([^"]*)"', text, re.MULTILINE))
 
 
 def _await(condition: Callable[[], bool]) -> None:
@@ -147,26 +96,87 @@ def _await(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def _runs(port: int) -> set[str]:
-    """The runs that a scrape tells of."""
-    with urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
-        text = reply.read().decode()
-    return set(re.findall(r'^gpo_actors\{.*run="([^"]*)"', text, re.MULTILINE))
+def _restart(actor: Any) -> None:
+    """Kill the actor, and wait until Ray has restarted it: until then it may still answer, or not at all."""
+
+    def pid() -> int:
+        return int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))
+
+    def is_another() -> bool:
+        with suppress(ray.exceptions.RayActorError):
+            return pid() != before
+        return False
+
+    before = pid()
+    ray.kill(actor, no_restart=False)
+    _await(is_another)
 
 
-def test_an_address_that_is_taken_is_said_to_be(cluster: None) -> None:
+def test_no_counter_falls_when_a_process_the_limiter_or_the_exporter_dies(cluster: None) -> None:
+    config = MetricsConfig(port=free_port(), linger_s=0)
+    assert config.port is not None
+    port = config.port
+    metrics = Metrics(config, "r", is_alone=False)
+    with closing(metrics):
+        metrics.start()
+        metrics.ready()
+        victim, other, ending = (_calling(metrics) for _ in range(3))
+        ray.get([victim.call.remote(3), other.call.remote(4), ending.call.remote(2)])
+        _await(lambda: _scrape(port) == {"ended": 9, "under way": 3, "alive": 3, "deaths": 0})
+        ray.get(ending.end.remote())
+        ray.kill(ending)
+        ray.kill(victim)
+        left = {"ended": 9, "under way": 1, "alive": 1, "deaths": 1}
+        _await(lambda: _scrape(port) == left)
+
+        _restart(metrics._limiter._actor)
+        for _ in range(10):
+            assert _scrape(port) == left
+            time.sleep(0.05)
+        _restart(exporter_actor("127.0.0.1", port, ""))
+        _await(lambda: _runs(port) == {"r"})
+        assert _scrape(port) == left
+        # Both have learned the rest again from who is left.
+        ray.get(other.call.remote(5))
+        metrics.finish()
+        assert _scrape(port) == {"ended": 14, "under way": 2, "alive": 1, "deaths": 1}
+    assert _runs(port) == set()
+
+
+def test_an_exporter_lives_as_long_as_a_run_needs_it(cluster: None) -> None:
+    config = MetricsConfig(port=free_port(), linger_s=0)
+    assert config.port is not None
+    port = config.port
+    owner, guest = (Metrics(config, run, is_alone=False) for run in ("owner", "guest"))
+    try:
+        for metrics in (owner, guest):
+            metrics.start()
+            metrics.ready()
+        assert _runs(port) == {"owner", "guest"}
+        # It ends with the run that made it, and the other run makes another at the same port.
+        owner.close()
+        _await(lambda: _runs(port) == {"guest"})
+        guest.finish()
+        assert _runs(port) == {"guest"}
+    finally:
+        owner.close()
+        guest.close()
+    assert list(targets_folder().iterdir()) == []
+
+
+def test_an_address_that_is_taken_is_a_configuration_error(cluster: None) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(OSError, match="in use"):
-            ray.get(exporter("127.0.0.1", port, "gpo-metrics-x").serve.remote("127.0.0.1", port))
+        config = MetricsConfig(port=taken.getsockname()[1])
+        with (
+            pytest.raises(ConfigError, match=r"in use.*name another"),
+            exported(config, "r", is_alone=False) as metrics,
+        ):
+            metrics.ready()
 
 
-def test_a_run_that_shares_its_cluster_with_nobody_answers_itself(
-    cluster: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def test_a_run_with_a_cluster_of_its_own_answers_in_its_driver(cluster: None) -> None:
     config = MetricsConfig(port=free_port(), linger_s=20)
     assert config.port is not None
     with exported(config, "alone", is_alone=True) as metrics:
@@ -175,6 +185,7 @@ def test_a_run_that_shares_its_cluster_with_nobody_answers_itself(
         with pytest.raises(ValueError, match="Failed to look up"):
             ray.get_actor(f"metrics-127.0.0.1-{config.port}", namespace="gpo")
         # At its end it waits for a scrape that sees the last values, and no longer.
+        metrics._limiter.newest_counts("", {})  # it is running
         scraping = Thread(target=lambda: (time.sleep(0.5), _runs(config.port)))
         began = time.monotonic()
         scraping.start()
@@ -185,7 +196,7 @@ def test_a_run_that_shares_its_cluster_with_nobody_answers_itself(
     assert list(targets_folder().iterdir()) == []
     with pytest.raises(OSError, match="refused"):
         _runs(config.port)
-    # The port is free again; where it is not, that is said.
+    # The port is free again; a port that is not free is an error.
     with exported(config, "next", is_alone=True) as following:
         following.ready()
         with pytest.raises(ConfigError, match=r"in use.*name another"), exported(config, "late", is_alone=True):
@@ -193,24 +204,17 @@ def test_a_run_that_shares_its_cluster_with_nobody_answers_itself(
         assert _runs(config.port) == {"next"}
 
 
-def test_where_only_a_gateway_is_named_nothing_listens(cluster: None) -> None:
-    config, name = MetricsConfig(pushgateway="http://127.0.0.1:9"), f"gpo-metrics-{uuid4().hex}"
-    own, shared = (exporting(config, Ledger("r", name), is_alone=is_alone) for is_alone in (True, False))
-    assert isinstance(own, OwnExporter)
-    for telling in (own, shared):
-        telling.ask()
-        assert telling.port(30) is None
-    assert own._exporter._server is None
-    actor = exporter("127.0.0.1", 0, name)
-    assert ray.get(actor.__ray_call__.remote(lambda exporter: exporter._server is None))
-    own.close()
-    shared.close()
+def test_nothing_listens_if_only_a_gateway_is_configured() -> None:
+    assert Metrics(MetricsConfig(pushgateway="http://127.0.0.1:9"), "r", is_alone=True)._exporter is None
 
 
-def test_who_can_be_reached_by_strangers_is_not_the_driver() -> None:
-    ledger = Ledger("r", "gpo-metrics")
-    for host in ("0.0.0.0", "::", "10.0.0.1", "cluster.example"):  # noqa: S104
-        assert isinstance(exporting(MetricsConfig(port=0, host=host), ledger, is_alone=True), SharedExporter)
-    for host in ("127.0.0.1", "localhost", "::1"):
-        assert isinstance(exporting(MetricsConfig(port=0, host=host), ledger, is_alone=True), OwnExporter)
-        assert isinstance(exporting(MetricsConfig(port=0, host=host), ledger, is_alone=False), SharedExporter)
+@pytest.mark.parametrize(
+    ("host", "is_alone", "kind"),
+    [
+        *((host, True, run_metrics._SharedExporter) for host in ("0.0.0.0", "::", "10.0.0.1", "cluster.example")),  # noqa: S104
+        *((host, True, run_metrics._OwnExporter) for host in ("127.0.0.1", "localhost", "::1")),
+        ("127.0.0.1", False, run_metrics._SharedExporter),
+    ],
+)
+def test_untrusted_clients_never_reach_the_driver(host: str, is_alone: bool, kind: type) -> None:
+    assert type(Metrics(MetricsConfig(port=0, host=host), "r", is_alone=is_alone)._exporter) is kind

@@ -8,10 +8,12 @@ import pytest
 import ray
 
 from actors.limiter import LimiterActor
+from actors.metrics.reports import ProcessReport
 from cluster.session.ray_session import ray_session
 from gpo.limits.gate import Gate
 from gpo.limits.messages import Budget, Pool, Spent
 from gpo.models.protocol import Usage
+from gpo.process import ProcessIdentity
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ class Endpoint:
         gate.leave(admission)
 
 
-async def test_calls_go_on_when_the_authority_dies_and_its_memory_is_made_good(cluster: None) -> None:
+async def test_calls_continue_when_the_limiter_dies_and_it_learns_the_spending_again(cluster: None) -> None:
     limiter, endpoint = LimiterActor(f"limiter-{uuid4().hex}").start(), Endpoint()
     budget = Budget(calls=1000)
     await limiter.open_budget("run", budget, Spent(calls=5))
@@ -62,7 +64,17 @@ async def test_calls_go_on_when_the_authority_dies_and_its_memory_is_made_good(c
     assert endpoint.answered == 200
 
 
-async def test_all_who_ask_by_name_share_one_authority(cluster: None) -> None:
+def test_a_process_that_reports_its_counts_does_not_start_the_limiter(cluster: None) -> None:
+    limiter = LimiterActor(f"limiter-{uuid4().hex}")
+    report = ProcessReport("session", ProcessIdentity.current(), "evaluator", 1, 1, {})
+    with pytest.raises(ConnectionError):
+        limiter.report_counts(report)
+    assert LimiterActor(limiter.name).newest_counts("session", {}) == []
+    assert limiter.report_counts(report)
+    assert limiter.newest_counts("session", {}) == [report]
+
+
+async def test_all_limiters_of_one_name_share_one_actor(cluster: None) -> None:
     name = f"limiter-{uuid4().hex}"
     first = LimiterActor(name)
     await first.open_budget("run", Budget(), Spent(calls=7))

@@ -140,7 +140,7 @@ async def test_parts_that_are_killed_come_back_and_nothing_is_lost(
     parts = [
         "ray::TrajectoryActor",
         "ray::ServeReplica",
-        "ray::LocalLimiter",
+        "ray::SharedLimiter",
         "ray::ServeController",
         "ray::ServeReplica",
     ]

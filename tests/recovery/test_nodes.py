@@ -21,7 +21,7 @@ from ray.cluster_utils import Cluster
 from tests.commands import processes_with
 from tests.paths import ROOT
 from tests.recovery.conftest import ray_token
-from tests.study_servers import free_port, redis_server
+from tests.servers import free_port, redis_server
 
 if TYPE_CHECKING:
     from tests.recovery.conftest import Disturbed

@@ -1,14 +1,14 @@
 "use strict";
-// The table of candidates: tens of thousands of rows, of which a page is in the document at a time. Texts only ever
-// become text nodes.
+// The table of candidates. It may have tens of thousands of rows, so the document contains one page at a time. Texts
+// always become text nodes.
 (() => {
   const source = document.getElementById("data");
   const table = document.getElementById("table");
   if (!table) return;
   const { trajectories, rows, notes } = JSON.parse(source.textContent);
-  // As cluster/reporting/candidates.py lays rows out.
-  const [TRAJECTORY, STEP, VAL, STDERR, CHANGED, ALLOWED, MARKS, PROMPT, MADE_FROM, PLACES, UNSCORED] = Array(11).keys();
-  const WENT_ON = 1, BEST = 2, DROPPED = 4, ROWS_A_PAGE = 25;
+  // The layout of rows in cluster/reporting/candidates.py.
+  const [TRAJECTORY, STEP, VAL, STDERR, CHANGED, ALLOWED, FLAGS, PROMPT, PARENT, CHANGES, UNSCORED] = Array(11).keys();
+  const ACCEPTED = 1, BEST = 2, DROPPED = 4, ROWS_A_PAGE = 25;
   const byId = (id) => document.getElementById(id);
   const percent = (value) => (value === null ? "–" : (100 * value).toFixed(1));
   const plain = (value) => (value === null ? "–" : String(value));
@@ -33,15 +33,15 @@
     return made;
   }
 
-  // As cluster/reporting/diff.py splits texts.
+  // Splits texts like cluster/reporting/diff.py.
   const split = (text) => text.match(/[ \t\n\r\f\v]*[^ \t\n\r\f\v]+|[ \t\n\r\f\v]+$/g) ?? [];
 
   function diff(row) {
-    const before = split(rows[row[MADE_FROM]][PROMPT]), after = split(row[PROMPT]), places = row[PLACES];
+    const before = split(rows[row[PARENT]][PROMPT]), after = split(row[PROMPT]), ranges = row[CHANGES];
     const parts = [];
     let done = 0;
-    for (let at = 0; at < places.length; at += 4) {
-      const [from, to, start, end] = places.slice(at, at + 4);
+    for (let at = 0; at < ranges.length; at += 4) {
+      const [from, to, start, end] = ranges.slice(at, at + 4);
       parts.push(after.slice(done, start).join(""));
       if (to > from) parts.push(element("del", {}, before.slice(from, to).join("")));
       if (end > start) parts.push(element("ins", {}, after.slice(start, end).join("")));
@@ -51,17 +51,17 @@
   }
 
   function about(row) {
-    const told = [element("p", { class: "prompt" }, row[PROMPT])];
-    if (row[MADE_FROM] !== null) {
-      told.push(element("p", { class: "aside" }, "Changes of the prompt that it was made from:"));
-      told.push(element("p", { class: "prompt diff" }, ...diff(row)));
+    const parts = [element("p", { class: "prompt" }, row[PROMPT])];
+    if (row[PARENT] !== null) {
+      parts.push(element("p", { class: "aside" }, "Changes from the parent prompt:"));
+      parts.push(element("p", { class: "prompt diff" }, ...diff(row)));
     }
-    if (row[UNSCORED]) told.push(element("p", { class: "aside" }, `${row[UNSCORED]} examples stayed unscored.`));
+    if (row[UNSCORED]) parts.push(element("p", { class: "aside" }, `${row[UNSCORED]} examples stayed unscored.`));
     for (const [title, text] of Object.entries(notes[`${row[TRAJECTORY]}/${row[STEP]}`] ?? {})) {
-      told.push(element("p", { class: "aside" }, `${title}, from which the step was made:`));
-      told.push(element("p", { class: "prompt" }, text));
+      parts.push(element("p", { class: "aside" }, `${title} used in this step:`));
+      parts.push(element("p", { class: "prompt" }, text));
     }
-    return told;
+    return parts;
   }
 
   function promptCell(row) {
@@ -70,8 +70,8 @@
     details.addEventListener("toggle", () => {
       if (details.open && details.children.length === 1) details.append(...about(row));
     });
-    const marks = [[BEST, "best"], [WENT_ON, row[STEP] ? "went on" : "initial"], [DROPPED, "dropped"]]
-      .filter(([mark]) => row[MARKS] & mark)
+    const marks = [[BEST, "best"], [ACCEPTED, row[STEP] ? "accepted" : "initial"], [DROPPED, "dropped"]]
+      .filter(([mark]) => row[FLAGS] & mark)
       .flatMap(([, name]) => [element("span", { class: `mark ${name}` }, name), " "]);
     return element("td", { role: "cell", class: "whole" }, ...marks, details);
   }
@@ -109,14 +109,14 @@
     const found = [];
     rows.forEach((row, index) => {
       if (trajectory !== "" && row[TRAJECTORY] !== Number(trajectory)) return;
-      if (chosen && !(row[MARKS] & WENT_ON)) return;
+      if (chosen && !(row[FLAGS] & ACCEPTED)) return;
       if (wanted.every((word) => lowered[index].includes(word))) found.push(row);
     });
     if (sorted) {
       const { of, text } = sorted, sign = descending ? -1 : 1;
       found.sort((one, other) => {
         const [a, b] = [of(one), of(other)];
-        if (a === null || b === null) return (a === null) - (b === null); // what is not known comes last either way
+        if (a === null || b === null) return (a === null) - (b === null); // unknown values come last in both directions
         return sign * (text ? words.compare(a, b) : a - b);
       });
     }
@@ -126,7 +126,7 @@
   }
 
   function sortBy(column) {
-    // Numbers are mostly wanted from the highest down.
+    // Numbers are first sorted from high to low.
     descending = sorted === column ? !descending : !column.text;
     sorted = column;
     select();
@@ -146,13 +146,13 @@
   for (const id of ["query", "trajectory", "chosen"]) byId(id).addEventListener("input", select);
   byId("previous").addEventListener("click", () => { page -= 1; draw(); });
   byId("next").addEventListener("click", () => { page += 1; draw(); });
-  // A link from the table of results leads to prompts that may be folded away.
-  function unfold() {
+  // A link in the table of results may lead to a collapsed element.
+  function openTarget() {
     const target = location.hash.length > 1 && byId(decodeURIComponent(location.hash.slice(1)));
     if (target instanceof HTMLDetailsElement) target.open = true;
   }
-  addEventListener("hashchange", unfold);
+  addEventListener("hashchange", openTarget);
   byId("filter").hidden = table.hidden = false;
-  unfold();
+  openTarget();
   draw();
 })();

@@ -1,7 +1,4 @@
-"""One answer against one example's target.
-
-A scorer is a small class with two methods. ``Rubric`` is no scorer: it is what a language model is asked that judges.
-"""
+"""Scorers, which compare an answer with an example's targets, and ``Rubric``, the request to a judge model."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _PAIRS = (
     ("correct", "incorrect"),
 )
 _POLARITY = {word: polarity for pair in _PAIRS for word, polarity in zip(pair, (True, False), strict=True)}
-# Up to two words may stand between: "not a valid argument", "isn't logically valid".
+# Allows up to two words in between: "not a valid argument", "isn't logically valid".
 _NEGATION = r"(?:(\bnot|\bnever|n['’]t)\s+(?:\w+\s+){0,2}?)?"
 
 
@@ -32,15 +32,15 @@ _OF_PAIR = {word: _words(pair) for pair in _PAIRS for word in pair}
 
 @dataclass(frozen=True, slots=True)
 class BooleanScorer:
-    """The answer is one side of a pair; the target says which pair (``Yes``/``No``, ``valid``/``invalid`` …).
+    """The answer is one side of a pair; the target determines the pair (``Yes``/``No``, ``valid``/``invalid`` …).
 
-    What follows the last "the answer is" decides; where nothing is announced, a verdict that opens the answer, and
-    else the last one in it. Words of any pair are understood where those of the target's own are missing ("true" for
-    "Yes"), and "not valid" is "invalid".
+    The verdict is read after the last "the answer is"; otherwise it is the first word of the answer or else the last
+    verdict in it. If no word of the target's pair occurs, words of the other pairs count ("true" for "Yes"). "Not
+    valid" is "invalid".
     """
 
     def score(self, answer: str, example: Example) -> float:
-        """1 where the answer takes the target's side, else 0."""
+        """1 if the answer is on the target's side, else 0."""
         own = _OF_PAIR.get(example.target.strip().lower(), _ANY)
         side = self._side(without_markup(unwrapped(answer)), own)
         wanted = {_POLARITY.get(target.strip().lower()) for target in example.targets}

@@ -1,4 +1,4 @@
-"""Multiple choice: the option that an answer settles on."""
+"""Multiple choice: reads the option that an answer chooses."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ _TOGETHER = re.compile(
 def options(example: Example) -> dict[str, str]:
     """Letter → text of the options listed in an input: ``(A) cat``, ``A. cat``, ``A) cat`` or ``a: cat``.
 
-    They are one a line or follow each other on one, from A on and without a gap; where an input lists several sets, the
-    last counts. Empty where none are listed.
+    They are one per line or several on a line, from A on without a gap. If an input lists several sets, the last one
+    counts. Empty if none are listed.
     """
     text = normal_form(example.input)
     for pattern in (*_ON_LINES, *_IN_LINE):
@@ -71,15 +71,15 @@ def options(example: Example) -> dict[str, str]:
 class ChoiceScorer:
     """The answer is an option letter; targets look like ``(B)`` or ``B``.
 
-    Read in this order, the first that says something decides: what follows the last "the answer is"; the last "(B) is
-    correct"; a first line that is an option and nothing else; the rest of the answer. Within each, a marked letter
-    goes before the only option whose text stands there, and that before a lone capital letter; of several letters the
-    last counts, but the first after "the answer is". Letters beyond the listed options, those that the answer denies
-    ("not (A) but (B)"), and those that it names in one breath ("(A) and (B) are both plausible") do not count.
+    The first of these parts that contains an option decides: the text after the last "the answer is"; the last "(B) is
+    correct"; a first line that consists of an option; the rest of the answer. In each part, a marked letter takes
+    precedence over the text of exactly one option, and that over a single capital letter. Of several letters the last
+    one counts, but after "the answer is" the first one. Letters that are not options, that the answer denies ("not (A)
+    but (B)") or lists together ("(A) and (B) are both plausible") do not count.
     """
 
     def score(self, answer: str, example: Example) -> float:
-        """1 where the letter read from the answer is the target's, else 0."""
+        """1 if the letter read from the answer is the target's, else 0."""
         letter = _letter(without_markup(unwrapped(answer)), options(example))
         return float(letter is not None and letter in {target.strip("() ").upper() for target in example.targets})
 
@@ -114,7 +114,7 @@ def _concluded(conclusion: str, listed: dict[str, str]) -> str | None:
 
 
 def _alone_in_first_line(answer: str, listed: dict[str, str]) -> str | None:
-    """The option that the first line consists of: its letter, its text, or both."""
+    """The option if the first line consists of its letter, its text, or both."""
     line = answer.partition("\n")[0].lower()
     bare = _ONE_LETTER.fullmatch(line)
     if bare:
@@ -141,14 +141,14 @@ def _mentioned(answer: str, listed: dict[str, str]) -> str | None:
 
 
 def _known(pattern: re.Pattern[str], text: str, listed: dict[str, str], *, at_start: bool = False) -> list[str]:
-    """The letters that a pattern finds and that may be options, in order."""
+    """The letters of possible options that a pattern finds, in order."""
     matches = [pattern.match(text)] if at_start else pattern.finditer(text)
     letters = [match[match.lastindex or 0].upper() for match in matches if match]
     return [letter for letter in letters if not listed or letter in listed]
 
 
 def _named(text: str, listed: dict[str, str]) -> list[str]:
-    """The letter of the option whose text stands in the answer, where it is one only; parts of another do not count."""
+    """The letter of the option whose text occurs, if there is exactly one; parts of another option do not count."""
     texts = {letter: option.lower() for letter, option in listed.items() if option}
     present = {
         letter: option

@@ -1,8 +1,8 @@
-"""Scoring by functions of the user's own: a metric, or a parser before one of the known scorers.
+"""Custom scoring by user functions: a metric, or a parser in front of a built-in scorer.
 
-A function is named, ``module:function``, and imported where it is called: in the command, and in each process that
-scores. On a cluster the module must therefore be found on every node, where it is installed or at the same path. The
-functions are called in the scoring process's event loop: one that takes long holds up every other answer.
+A function is referenced as ``module:function`` and imported in the command and in every scoring process. On a cluster,
+the module must be installed on every node or exist there at the same path. Functions run in the event loop of the
+scoring process, so a slow function delays all other answers.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import Any, SupportsFloat
 
 from gpo.data.example import Example
 from gpo.errors import EvaluationError
-from gpo.evaluation.metrics.scorer import Scorer
-from gpo.evaluation.metrics.user_modules import own_module
+from gpo.evaluation.metrics.scorer import BARE_ANSWER, Scorer
+from gpo.evaluation.metrics.user_modules import user_module
 from gpo.text import without_controls
 
 _SHOWN = 300
-"""Characters of an error or a value of the user's function that are repeated."""
+"""Characters of an error or a value of the user function that a message quotes."""
 _ROUNDING = 1e-6
-"""How far a metric may leave [0, 1]: a mean of floats ends beside 1 at times."""
+"""Tolerance for values outside [0, 1], since a mean of floats may slightly exceed 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionReference:
-    """A function of the user's own, by name; it pickles, whatever the function is.
+    """A user function by name, so that it can be pickled.
 
     Attributes:
-        module: dotted name, looked for in the folders, in their order, and then on Python's search path.
-        name: of the function in it.
-        folders: absolute; the modules in them are not on Python's search path (see ``own_modules``).
+        module: dotted name, searched in the folders in order, and then on Python's search path.
+        name: name of the function in the module.
+        folders: absolute paths that are not on Python's search path (see ``user_modules``).
     """
 
     module: str
@@ -43,36 +43,36 @@ class FunctionReference:
         return f"{self.module}:{self.name}"
 
     def load(self) -> Callable[..., Any]:
-        """The function.
+        """Import the function.
 
         Raises:
-            EvaluationError: there is no such module or function, or the module fails when it is imported.
+            EvaluationError: there is no such module or function, or the import fails.
         """
         try:
-            module = own_module(self.module, self.folders)
-        except (Exception, SystemExit) as error:  # the module is the user's: anything may happen in it
-            if isinstance(error, ModuleNotFoundError) and self._is_own(error):
-                places = [*(repr(folder) for folder in self.folders), "where Python looks"]
-                raise EvaluationError(f"there is no module {self.module!r} in {' or '.join(places)}") from None
+            module = user_module(self.module, self.folders)
+        except (Exception, SystemExit) as error:  # a user module may raise anything
+            if isinstance(error, ModuleNotFoundError) and self._is_missing(error):
+                searched = [*(f"in {folder!r}" for folder in self.folders), "on Python's search path"]
+                raise EvaluationError(f"there is no module {self.module!r} {' or '.join(searched)}") from None
             raise EvaluationError(f"the module {self.module!r} cannot be imported: {_shown(error)}") from None
         function = getattr(module, self.name, None)
         if not callable(function):
-            place = getattr(module, "__file__", None) or "built in"
-            lack = "is not a function" if hasattr(module, self.name) else "is not there"
-            raise EvaluationError(f"{self.name!r} {lack} in the module {self.module!r} ({place})")
+            path = getattr(module, "__file__", None) or "built in"
+            problem = "is not a function" if hasattr(module, self.name) else "is not defined"
+            raise EvaluationError(f"{self.name!r} {problem} in the module {self.module!r} ({path})")
         return function  # type: ignore[no-any-return]
 
     def call(self, *arguments: Any) -> Any:
-        """What the function returns.
+        """Call the function and return its value.
 
         Raises:
-            EvaluationError: it cannot be loaded, is async, or raises; says where and what.
+            EvaluationError: the function cannot be imported, is async, or raises; the message says where and what.
         """
         function = self.load()
         try:
             value = function(*arguments)
         except (Exception, SystemExit) as error:
-            # Where not even its first line was reached, the arguments do not fit.
+            # If its first line was not reached, the arguments do not match.
             inside = error.__traceback__ is None or error.__traceback__.tb_next is not None
             shown = _shown(error, None if inside else function)
             raise EvaluationError(f"the function {self} failed: {shown}") from None
@@ -81,14 +81,14 @@ class FunctionReference:
             raise EvaluationError(f"the function {self} is async; write a plain function")
         return value
 
-    def _is_own(self, missing: ModuleNotFoundError) -> bool:
-        """Whether it is this module that is missing, and not one that it needs."""
+    def _is_missing(self, missing: ModuleNotFoundError) -> bool:
+        """Whether this module is missing, rather than one that it imports."""
         return f"{self.module}.".startswith(f"{missing.name}.")
 
 
 @dataclass(frozen=True, slots=True)
 class CustomScorer:
-    """A metric of the user's own: ``function(answer, targets, input)`` gives a number in [0, 1] or a truth value."""
+    """A custom metric: ``function(answer, targets, input)`` returns a number in [0, 1] or a boolean."""
 
     metric: FunctionReference
 
@@ -96,60 +96,60 @@ class CustomScorer:
         """The metric's value.
 
         Raises:
-            EvaluationError: the function fails, or gives anything else; an answer is never 0 for that.
+            EvaluationError: the function fails or returns anything else; such an answer is not scored 0.
         """
         value = self.metric.call(answer, example.targets, example.input)
         try:
             number = float(value) if isinstance(value, SupportsFloat) else None
-        except (TypeError, ValueError, OverflowError):  # an array, say
+        except (TypeError, ValueError, OverflowError):  # such as an array
             number = None
         if number is None or not -_ROUNDING <= number <= 1 + _ROUNDING:
-            raise EvaluationError(f"the function {self.metric} gave {_quoted(value)}, not a number from 0 to 1")
+            raise EvaluationError(f"the function {self.metric} returned {_quoted(value)}, not a number from 0 to 1")
         return min(max(number, 0.0), 1.0)
 
     def follow_up(self, example: Example) -> str:
         """Asks for the bare answer."""
-        return "Now give only the final answer and nothing else."
+        return BARE_ANSWER
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedScorer:
-    """A parser of the user's own before a scorer: ``function(answer, input)`` gives what the scorer shall judge."""
+    """A custom parser in front of a scorer: ``function(answer, input)`` returns the text to score."""
 
     parser: FunctionReference
     scorer: Scorer
 
     def score(self, answer: str, example: Example) -> float:
-        """The scorer's verdict on what was parsed out of the answer.
+        """Score the parsed answer.
 
         Raises:
-            EvaluationError: the function fails, or gives no text.
+            EvaluationError: the function fails or does not return a text.
         """
         parsed = self.parser.call(answer, example.input)
         if not isinstance(parsed, str):
-            raise EvaluationError(f"the function {self.parser} gave {_quoted(parsed)}, not a text")
+            raise EvaluationError(f"the function {self.parser} returned {_quoted(parsed)}, not a text")
         return self.scorer.score(parsed, example)
 
     def follow_up(self, example: Example) -> str | None:
-        """Asks as the scorer does."""
+        """The scorer's question."""
         return self.scorer.follow_up(example)
 
 
 def _shown(error: BaseException, function: Callable[..., Any] | None = None) -> str:
-    """Type, message and place of an error, on one line; the place is the function's, where one is given."""
+    """Type, message and location of an error on one line; the location is that of the function, if given."""
     if function is None:
         frames = traceback.extract_tb(error.__traceback__)
-        place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+        location = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     else:
         code = getattr(inspect.unwrap(function), "__code__", None)
-        place = f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""
-    return f"{type(error).__name__}: {_message(error)}{place}"
+        location = f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""
+    return f"{type(error).__name__}: {_message(error)}{location}"
 
 
 def _message(error: BaseException) -> str:
     try:
         return _line(str(error))
-    except Exception:  # its own way to be shown fails
+    except Exception:  # ``str`` of the error fails
         return "an error without a message"
 
 

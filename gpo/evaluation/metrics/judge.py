@@ -1,4 +1,4 @@
-"""What a language model is asked when it judges an answer, and how its verdict is read."""
+"""The request to a language model that judges an answer, and the parser of its verdict."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from gpo.models.protocol import Message
 
 _TAG = re.compile(r"<(?=\s*/?\s*(?:question|reference|answer)\b)", re.IGNORECASE)
 _MARKS = r"""[ \t*_`"'$<>()\[\]]*"""
-# What follows is looked at, not consumed: another verdict may begin in it.
+# A lookahead, since the following text may contain another verdict.
 _VERDICT = re.compile(
     rf"verdict{_MARKS}(?:[:=]|>){_MARKS}\s*(?:N{_MARKS}=\s*)?(?:\\boxed\{{)?{_MARKS}(?=(\S{{0,60}}))", re.IGNORECASE
 )
 _BARE_NUMBER = re.compile(r"\A\s*(\d\S{0,20})\s*\Z")
-# Wider than the former, and ends with the colon.
+# Matches more than ``_VERDICT``, up to the colon.
 _CLAIM = re.compile(r"verdict(?:[^\w\n]|_)*[:：]", re.IGNORECASE)
 
 _OPENING = """\
@@ -35,10 +35,10 @@ Verdict: N"""
 
 @dataclass(frozen=True, slots=True)
 class Rubric:
-    """Judging by a language model.
+    """The rubric for a judge model.
 
     Attributes:
-        rubric: what makes an answer good, in the user's words.
+        rubric: what makes an answer good, as written by the user.
         scale: the best verdict, ≥ 1; the worst is 0.
     """
 
@@ -46,10 +46,10 @@ class Rubric:
     scale: int = 10
 
     def messages(self, answer: str, example: Example) -> list[Message]:
-        """The conversation whose next turn holds the verdict.
+        """The conversation whose next turn contains the verdict.
 
-        Question, references and answer stand between tags. Such tags within them, and what looks like a verdict, are
-        altered: a judge may repeat the answer, and the answer shall not be able to end its own place or to judge.
+        Question, references and answer are enclosed in tags. Tags and texts like a verdict inside them are altered, so
+        that an answer can neither end its enclosure nor supply a verdict that the judge repeats.
         """
         material = [
             _fenced("question", example.input),
@@ -60,23 +60,25 @@ class Rubric:
         return [{"role": "user", "content": "\n".join(parts)}]
 
     def read(self, reply: str) -> float:
-        """The last verdict in a reply that is a whole number on the scale, as a share of it, in [0, 1].
+        """The last verdict in a reply that is a whole number on the scale, divided by the scale.
 
         Raises:
-            MalformedReply: there is none.
+            MalformedReply: there is no such verdict.
         """
         reply = normal_form(reply)
         verdicts: list[str] = _VERDICT.findall(reply) or _BARE_NUMBER.findall(reply)
         if not verdicts:
-            raise MalformedReply("the judge's reply holds no line 'Verdict: N'")
-        for said in reversed(verdicts):
-            number = re.fullmatch(rf"""([0-9]{{1,9}})(?:\.0+)?(?:/{self.scale})?(?:</\w+>)?[*_`"'$<>.,;)}}\]]*""", said)
+            raise MalformedReply("the judge's reply has no line 'Verdict: N'")
+        for verdict in reversed(verdicts):
+            number = re.fullmatch(
+                rf"""([0-9]{{1,9}})(?:\.0+)?(?:/{self.scale})?(?:</\w+>)?[*_`"'$<>.,;)}}\]]*""", verdict
+            )
             if number is not None and int(number[1]) <= self.scale:
                 return int(number[1]) / self.scale
         raise MalformedReply(f"the judge's verdict is {verdicts[-1][:40]!r}, not a whole number from 0 to {self.scale}")
 
     def follow_up(self, example: Example) -> None:
-        """None: the whole answer is judged."""
+        """No question, since the whole answer is judged."""
         return
 
 

@@ -29,7 +29,7 @@ _FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
 
 
 def numbers(text: str) -> list[float]:
-    """The numbers in a text, in order: signs, thousands separators, decimals, exponents and fractions are read."""
+    """The numbers in a text, in order, with signs, thousands separators, decimals, exponents and fractions."""
     found: list[float] = []
     text = normal_form(_SPACES_BETWEEN_DIGITS.sub("_", text))
     if _SPACED_NUMBER.fullmatch(text.strip()):
@@ -58,20 +58,20 @@ def _without_separators(digits: str) -> str:
 
 
 def _equal(value: float, target: float) -> bool:
-    # The second bound tells large whole numbers apart.
+    # The second bound distinguishes large integers.
     return isclose(value, target, rel_tol=1e-6, abs_tol=1e-9) and abs(value - target) < 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class NumberScorer:
-    """The answer is a number: the first one after the last "the answer is" or ``####``, else the last in the answer.
+    """The answer is a number: the first one after the last "the answer is" or ``####``, else the last one.
 
-    Of a calculation ("the answer is 3 + 4 = 7") its result counts. Equal means equal to a relative error of 1e-6,
-    and less than 0.5 apart. Units, currency signs and thousands separators do not count.
+    For a calculation ("the answer is 3 + 4 = 7"), the result counts. Numbers are equal if they differ by a relative
+    error of at most 1e-6 and by less than 0.5. Units, currency signs and thousands separators do not count.
     """
 
     def score(self, answer: str, example: Example) -> float:
-        """1 where the number read from the answer equals a target, else 0."""
+        """1 if the number read from the answer equals a target, else 0."""
         read = unwrapped(_SPACES_BETWEEN_DIGITS.sub("_", answer.replace("####", "answer is")))
         text = _FRACTION.sub(r"\1/\2", without_markup(read))
         outside = _IN_BRACKETS.sub(" ", text)

@@ -1,7 +1,7 @@
-"""The answer parsers behind the paper's published figures, one per family of tasks.
+"""The scorers behind the paper's published figures, and the choice of a scorer for a benchmark's task.
 
-Their rules are inferred from verdicts, and kept where they are harsher or milder than a user would want: they make
-figures comparable with the paper's. Each asks for a bare answer as the scorer that it is derived from does.
+The rules of the paper's scorers are inferred from published verdicts. They are kept even if they are too strict or too
+lenient, so that figures are comparable with the paper's. Each scorer inherits its follow-up question.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from gpo.evaluation.metrics.number import NumberScorer
 from gpo.evaluation.metrics.scorer import Scorer
 from gpo.evaluation.metrics.text import ExactScorer, RougeScorer
 
-# From the beginning of the text: elsewhere, each place in a text without these words would be tried as a beginning.
+# Anchored at the beginning, since a search in a text without these words would try every start position.
 _ANNOUNCED = re.compile(r"\A.*\banswer\s+is\b", re.IGNORECASE | re.DOTALL)
 _OPTION = re.compile(r"\(([A-Z])\)", re.IGNORECASE)
 _NUMBER = re.compile(r"(?:(?<![\w)])-)?\d+(?:,\d{3})*(?:\.\d+)?", re.ASCII)
 _NO_BRACKET = re.compile(r"[^][(){}<>]")
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _EPSILON = 1e-8
-"""Keeps the F-measure from dividing by zero; the published figures contain it: a perfect text scores 0.999999995."""
+"""Avoids a division by zero. The published figures include it: a perfect text scores 0.999999995."""
 
 
 def _bare(text: str) -> str:
-    """What follows the last "answer is", or else all: in lower case, without punctuation, single spaces."""
+    """The text after the last "answer is", or all, in lower case, without punctuation and with single spaces."""
     return " ".join(_ANNOUNCED.sub("", text).translate(_WITHOUT_PUNCTUATION).lower().split())
 
 
 @dataclass(frozen=True, slots=True)
 class PaperChoiceScorer(ChoiceScorer):
-    """The first letter in round brackets after the last "answer is", or in all of the answer where that is missing.
+    """The first letter in round brackets after the last "answer is", or in the whole answer if that is missing.
 
-    Without brackets, nothing but the letter counts: "B" and "B." are read, "Option B" is not, though it is as clear.
-    "(A) and (B) are both plausible" passes for (A).
+    Without brackets, the letter must be alone: "B" and "B." count, "Option B" does not. "(A) and (B) are both
+    plausible" counts as (A).
     """
 
     def score(self, answer: str, example: Example) -> float:
-        """1 where the letter read is the target's, in either case."""
+        """1 if the letter is the target's, in upper or lower case."""
         option = _OPTION.search(_ANNOUNCED.sub("", answer))
         read = option[1].lower() if option else _bare(answer)
         return float(bool(read) and any(read == _bare(target) for target in example.targets))
@@ -52,27 +52,27 @@ class PaperChoiceScorer(ChoiceScorer):
 
 @dataclass(frozen=True, slots=True)
 class PaperBooleanScorer(BooleanScorer):
-    """The answer, or what follows its last "answer is", is the target's word and nothing more.
+    """The answer, or the text after its last "answer is", is exactly the target's word.
 
-    Case and punctuation do not count. Whatever else is said makes the answer wrong: "Yes, because …", "It is yes",
-    and "Answer: yes" too, since only "answer is" announces.
+    Case and punctuation do not count. Any other word makes the answer wrong: "Yes, because …", "It is yes", and also
+    "Answer: yes", since only "answer is" announces an answer.
     """
 
     def score(self, answer: str, example: Example) -> float:
-        """1 where the word is the target."""
+        """1 if the word is the target."""
         read = _bare(answer)
         return float(bool(read) and any(read == _bare(target) for target in example.targets))
 
 
 @dataclass(frozen=True, slots=True)
 class PaperNumberScorer(NumberScorer):
-    """The last number in the answer, wherever its conclusion stands: "18 (from 3 boxes)" is read as 3.
+    """The last number in the answer, whatever its conclusion: "18 (from 3 boxes)" is read as 3.
 
     Units, currency signs, thousands separators and trailing zeros do not count.
     """
 
     def score(self, answer: str, example: Example) -> float:
-        """1 where the number equals the target."""
+        """1 if the number equals the target."""
         read = _last_number(answer)
         return float(read is not None and any(read == _last_number(target) for target in example.targets))
 
@@ -84,13 +84,13 @@ def _last_number(text: str) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class PaperWordsScorer(ExactScorer):
-    """The answer ends with the target's words, split at white space; anything may come before.
+    """The answer ends with the target's words, split at white space; any text may precede them.
 
-    Lists with bullets or commas are wrong, and so is a full stop at the end: it belongs to the last word.
+    Lists with bullets or commas are wrong, and so is a full stop at the end, which belongs to the last word.
     """
 
     def score(self, answer: str, example: Example) -> float:
-        """1 where the last words are the target's, in any case."""
+        """1 if the last words are the target's, in upper or lower case."""
         words = answer.lower().split()
         targets = [target.lower().split() for target in example.targets]
         return float(any(target == words[-len(target) :] for target in targets if target))
@@ -98,13 +98,13 @@ class PaperWordsScorer(ExactScorer):
 
 @dataclass(frozen=True, slots=True)
 class PaperBracketsScorer(ExactScorer):
-    """The brackets of the answer, taken from all of it, are the target's in the same order.
+    """All brackets in the answer are the target's, in the same order.
 
-    Spaces, words and marks between them do not count, so an answer that repeats the opening brackets is wrong.
+    Other characters between them do not count, so an answer that repeats the opening brackets is wrong.
     """
 
     def score(self, answer: str, example: Example) -> float:
-        """1 where the brackets are the target's."""
+        """1 if the brackets are the target's."""
         read = _NO_BRACKET.sub("", answer)
         return float(bool(read) and any(read == _NO_BRACKET.sub("", target) for target in example.targets))
 
@@ -113,9 +113,9 @@ class PaperBracketsScorer(ExactScorer):
 class PaperTextScorer(RougeScorer):
     """ROUGE-L over whole texts (Lin, 2004, section 3.2), averaged over the references.
 
-    Words are what stands between white space, in their own case and with their punctuation, except that a full stop
-    ends a sentence wherever it stands ("A.Ribicoff"). Each word counts once a text. A user would rather take the best
-    reference: here an answer equal to one of three references gets about 0.7, and one in capitals next to nothing.
+    Words are separated by white space and keep their case and punctuation, but every full stop ends a sentence, even in
+    "A.Ribicoff". Each word counts once per text. Averaging is strict: an answer equal to one of three references gets
+    about 0.7, and an answer in capitals almost 0.
     """
 
     def score(self, answer: str, example: Example) -> float:
@@ -124,7 +124,7 @@ class PaperTextScorer(RougeScorer):
 
 
 def _rouge_of_words(text: str, reference: str) -> float:
-    """The F-measure of the words that lie on a common subsequence of any two sentences, over the texts' own words."""
+    """The F-measure of the words on a longest common subsequence of any two sentences."""
     ours, theirs = _sentences(text), _sentences(reference)
     common: set[str] = set()
     for sentence in theirs:
@@ -142,7 +142,7 @@ def _sentences(text: str) -> list[list[str]]:
 
 
 def _common_subsequence(first: list[str], second: list[str]) -> list[str]:
-    """A longest common subsequence, read from the end; where two are equally long, the one later in ``first``."""
+    """A longest common subsequence, read from the end; of equally long ones, the one later in ``first``."""
     lengths = [[0] * (len(second) + 1)]
     for word in first:
         above, row = lengths[-1], [0]
@@ -180,19 +180,19 @@ PARSERS: Mapping[str, Mapping[Family, Callable[[], Scorer]]] = {
         "text": PaperTextScorer,
     },
 }
-"""Parser → family of tasks → scorer."""
+"""Parser → task family → scorer."""
 
 DATASETS = BENCHMARK_NAMES
 
 
 def family_of(dataset: str, task: str, *, where: str) -> Family:
-    """The family of one task of a benchmark; outside BBH, the benchmark decides alone.
+    """The family of a benchmark's task; except for BBH, it is the same for all tasks of a benchmark.
 
     Args:
-        where: what named the task, for the error.
+        where: the setting that names the task, for the error.
 
     Raises:
-        ConfigError: the dataset, or the task of BBH, is unknown.
+        ConfigError: the dataset or the BBH task is unknown.
     """
     if dataset not in DATASETS:
         raise ConfigError(where, f"dataset {dataset!r} is unknown", f"choose one of: {', '.join(DATASETS)}")
@@ -208,14 +208,14 @@ def family_of(dataset: str, task: str, *, where: str) -> Family:
 
 
 def benchmark_scorer(parser: str, dataset: str, task: str, *, where: str) -> Scorer:
-    """The scorer of one task of a benchmark.
+    """The scorer of a benchmark's task.
 
     Args:
         parser: a key of ``PARSERS``.
-        where: what named the task, for the error.
+        where: the setting that names the task, for the error.
 
     Raises:
-        ConfigError: the parser, the dataset, or the task of BBH is unknown.
+        ConfigError: the parser, the dataset or the BBH task is unknown.
     """
     if parser not in PARSERS:
         raise ConfigError("--parser", f"{parser!r} is unknown", f"choose one of: {', '.join(PARSERS)}")

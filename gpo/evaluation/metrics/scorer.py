@@ -25,7 +25,7 @@ _IN_OTHER_LANGUAGES = (
 _STATED = rf"{_IN_ENGLISH}|{_IN_OTHER_LANGUAGES}|####|\\boxed\{{"
 _ANNOUNCEMENT = re.compile(rf"(?:{_STATED}|\btherefore\b[,:]?|\bso\b,)[\s:*_]*", re.IGNORECASE)
 _STATEMENT = re.compile(rf"(?:{_STATED})[\s:*_]*", re.IGNORECASE)
-# Marks within a word ("snake_case", "3*4") and between spaces ("3 * 4") are no markup.
+# Marks within a word ("snake_case", "3*4") and between spaces ("3 * 4") are not markup.
 _MARKUP = re.compile(r"^[ \t]*(?:#+|[-*+•])\s+|^#+|(?<!\w)[*_`]+(?=\S)|(?<=\S)[*_`]+(?!\w)", re.MULTILINE)
 
 
@@ -33,18 +33,17 @@ class Scorer(Protocol):
     """Judges answers of one kind."""
 
     def score(self, answer: str, example: Example) -> float:
-        """How right the answer is, in [0, 1].
+        """Score an answer in [0, 1].
 
-        Never raises for any answer: one from which nothing can be read scores 0. Only a function of the user's own
-        may fail, and that is no verdict.
+        An unreadable answer scores 0 and never raises. Only a custom function may fail.
 
         Raises:
-            EvaluationError: such a function failed.
+            EvaluationError: a custom function failed.
         """
         ...
 
     def follow_up(self, example: Example) -> str | None:
-        """The question of a second round, which asks for the bare answer; ``None`` where a free text is the answer."""
+        """The question of a second round, which asks for the bare answer; ``None`` if the answer is a free text."""
         ...
 
 
@@ -54,12 +53,12 @@ def without_markup(answer: str) -> str:
 
 
 def announced(answer: str) -> str | None:
-    """What follows the last announcement such as "the answer is" or "therefore"; ``None`` where there is none."""
+    """The text after the last announcement such as "the answer is" or "therefore"; ``None`` if there is none."""
     return _after_last(_ANNOUNCEMENT, answer)
 
 
 def stated(answer: str) -> str | None:
-    """What follows the last "the answer is" or its like, which the answer itself comes right after; or ``None``."""
+    """The text after the last "the answer is" or similar, which begins with the answer; ``None`` if there is none."""
     return _after_last(_STATEMENT, answer)
 
 

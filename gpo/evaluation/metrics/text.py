@@ -10,14 +10,14 @@ from rapidfuzz.distance import LCSseq
 
 from gpo.data.example import Example
 from gpo.evaluation.metrics.normal_form import UNSPACED, normal_form, unwrapped
-from gpo.evaluation.metrics.scorer import announced, without_markup
+from gpo.evaluation.metrics.scorer import BARE_ANSWER, announced, without_markup
 
-# Not every sign: "-5" is not "5", nor "C#" the same as "C".
+# Excludes signs with a meaning: "-5" is not "5", and "C#" is not "C".
 _AROUND = " .,;:!?\"'`()[]{}<>*_「」『』《》〈〉【】"
-# What stands between the items of a list; bullets are gone with the markup.
+# Separators of list items; bullets are removed with the markup.
 _BETWEEN_ITEMS = re.compile(r"^[ \t]*\d+[.)]\s+|[,;](?=\s|\Z)", re.MULTILINE)
 _BRACKETS = re.compile(r"[\s()\[\]{}<>]+")
-# From the beginning of the text: elsewhere, each place in a text without words would be tried as a beginning.
+# Anchored at the beginning, since a search in a text without words would try every start position.
 _LAST_WORD = re.compile(r"\A.*\w", re.DOTALL)
 _TOKEN = re.compile(r"\w+")
 _FILLERS = ("a", "an", "the", "very", "really", "particularly", "exactly", "quite")
@@ -28,17 +28,17 @@ _WHOLE_NUMBER = re.compile(r"-?\d+(?:\.0+)?")
 
 @dataclass(frozen=True, slots=True)
 class ExactScorer:
-    """The answer is the target, word for word.
+    """The answer equals the target word for word.
 
-    Case, white space, Markdown marks and punctuation around the answer do not count. Taken for the answer: all of it,
-    its first or its last line, what follows the last line that ends with a colon, or what follows the last "the answer
-    is", to the end or to the end of the line; a target inside other text is not enough (``label`` is the scorer for
-    that). Two kinds of target are read more freely: one of several words may be written as a list, with commas,
-    bullets or numbers; and one of brackets alone may stand after the last word, with spaces or without.
+    Case, white space, Markdown marks and surrounding punctuation do not count. The following parts may equal the
+    target: the whole answer, its first or last line, the text after the last line that ends with a colon, and the text
+    after the last "the answer is", up to its end or to the end of the line. A target inside other text does not count
+    (use ``LabelScorer`` for that). A target of several words may be written as a list with commas, bullets or numbers.
+    A target of brackets alone may follow the last word, with or without spaces.
     """
 
     def score(self, answer: str, example: Example) -> float:
-        """1 where the answer equals a target, else 0."""
+        """1 if the answer equals a target, else 0."""
         raw = unwrapped(answer).strip()
         text = without_markup(raw)
         conclusion = announced(text) or text
@@ -55,11 +55,11 @@ class ExactScorer:
 
     def follow_up(self, example: Example) -> str:
         """Asks for the bare answer."""
-        return "Now give only the final answer and nothing else."
+        return BARE_ANSWER
 
 
 def _plain(text: str) -> str:
-    """Lower case, single spaces, and no punctuation around it, unless there is nothing but punctuation."""
+    """Lower case, single spaces, and no punctuation around the text, unless it consists of punctuation."""
     folded = " ".join(unicodedata.normalize("NFC", text.casefold()).split())
     return folded.strip(_AROUND) or folded
 
@@ -70,11 +70,11 @@ def _packed(text: str) -> str:
 
 @dataclass(frozen=True)
 class LabelScorer:
-    """The answer names the target and no other label, as whole words and in any case.
+    """The answer contains the target and no other label, as whole words in any case.
 
     "It is positive." is right for ``positive``; "positive or negative" is wrong for both, and so is "not positive".
-    Where one label lies inside another ("new york" in "new york city"), only the longer one counts there. Hyphens,
-    articles and ``1.0`` in place of ``1`` make no other label.
+    If one label is part of another ("new york" in "new york city"), only the longer one counts there. Hyphens,
+    articles and ``1.0`` in place of ``1`` do not make a different label.
 
     Args:
         labels: every label of the task.
@@ -92,7 +92,7 @@ class LabelScorer:
         object.__setattr__(self, "_pattern", pattern)
 
     def score(self, answer: str, example: Example) -> float:
-        """1 where the only label in the answer is a target, else 0."""
+        """1 if the only label in the answer is a target, else 0."""
         text = without_markup(unwrapped(answer)).casefold()
         found = list(self._pattern.finditer(text))
         named = {_key(match["label"] or match["denied"]) for match in found}
@@ -100,9 +100,9 @@ class LabelScorer:
         return float(len(named) == 1 and not is_denied and named <= {_key(target) for target in example.targets})
 
     def follow_up(self, example: Example) -> str:
-        """Asks for one of the labels, or, where there are many, for the bare answer."""
+        """Asks for one of the labels or, if there are many, for the bare answer."""
         if len(self.labels) > 20:
-            return "Now give only the final answer and nothing else."
+            return BARE_ANSWER
         return f"Now give only the final answer, one of: {', '.join(self.labels)}."
 
 
@@ -137,21 +137,21 @@ def _is_of_word(character: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RougeScorer:
-    """The answer is a text; its score is the best ROUGE-L F1 over the references."""
+    """The answer is a free text; its score is the best ROUGE-L F1 over the references."""
 
     def score(self, answer: str, example: Example) -> float:
-        """ROUGE-L F1 against the nearest reference, in [0, 1]."""
+        """ROUGE-L F1 with the most similar reference, in [0, 1]."""
         return max(rouge_l(answer, reference) for reference in example.targets)
 
     def follow_up(self, example: Example) -> None:
-        """None: the text itself is the answer."""
+        """No question, since the text is the answer."""
         return
 
 
 def rouge_l(text: str, reference: str) -> float:
-    """ROUGE-L F1 (Lin, 2004): harmonic mean of the longest common subsequence's share of either text's words.
+    """ROUGE-L F1 (Lin, 2004) in [0, 1]: the longest common subsequence as a share of the words of both texts.
 
-    In [0, 1]; words in lower case, punctuation left out. 0 where either text has no word. O(n·m).
+    Words are in lower case and without punctuation. 0 if a text has no word. O(n·m).
     """
     ours, theirs = _TOKEN.findall(text.lower()), _TOKEN.findall(reference.lower())
     common = LCSseq.similarity(ours, theirs)

@@ -1,8 +1,7 @@
-"""Modules of the user's own, found in folders by name.
+"""Imports user modules from given folders without adding the folders to Python's search path.
 
-They are no part of Python's search path, and two of the same name in different folders are two modules: each list of
-folders is a package of its own, below which they are imported. What they import is looked for in the same folders
-first, but for names of the standard library.
+Each list of folders becomes a separate package, so that modules of the same name in different folders do not clash.
+Imports in these modules are searched in the same folders first, except for names of the standard library.
 """
 
 from __future__ import annotations
@@ -18,32 +17,33 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 from typing import Any
 
-_PREFIX = "_gpo_own_"
+_PREFIX = "_gpo_user_"
 
 
 def home_of(module: str, folders: Sequence[str]) -> str | None:
-    """The first of the folders that holds a module (dotted: in a package), or ``None``; nothing is imported."""
+    """The first folder that contains a module (dotted name), or ``None``; imports nothing."""
     return next((folder for folder in folders if _is_in(folder, module)), None)
 
 
 def _is_in(folder: str, module: str) -> bool:
-    places, found = [folder], None
+    paths, found = [folder], None
     for part in module.split("."):
-        found = PathFinder.find_spec(part, places)
+        found = PathFinder.find_spec(part, paths)
         if found is None:
             return False
-        places = list(found.submodule_search_locations or ())
-    return found is not None and found.origin is not None  # not a mere folder of that name
+        paths = list(found.submodule_search_locations or ())
+    return found is not None and found.origin is not None  # more than a folder of that name
 
 
 @cache
-def own_module(module: str, folders: tuple[str, ...]) -> ModuleType:
-    """The module from the first of the folders that holds it, or else from where Python looks; loaded once.
+def user_module(module: str, folders: tuple[str, ...]) -> ModuleType:
+    """Import a module from the first folder that contains it, or else from Python's search path; only once.
 
     Raises:
-        ModuleNotFoundError: it is in neither. And whatever the module itself raises.
+        ModuleNotFoundError: there is no such module.
+        Exception: whatever the module raises.
     """
-    invalidate_caches()  # it may have been written a moment ago
+    invalidate_caches()  # the file may be new
     home = home_of(module, folders)
     if home is None:
         return import_module(module)
@@ -51,7 +51,7 @@ def own_module(module: str, folders: tuple[str, ...]) -> ModuleType:
 
 
 def _package(folders: tuple[str, ...]) -> str:
-    """The name of the package that stands for the folders."""
+    """The name of the package that represents the folders."""
     name = _PREFIX + sha256("\0".join(folders).encode(errors="surrogateescape")).hexdigest()[:16]
     if name not in sys.modules:
         package = ModuleType(name)
@@ -60,8 +60,8 @@ def _package(folders: tuple[str, ...]) -> str:
     return name
 
 
-class _OwnFinder(MetaPathFinder):
-    """Finds what lies in such a package, and sees to it that its imports look there, too."""
+class _UserFinder(MetaPathFinder):
+    """Finds modules in such a package, and makes their imports search the same folders."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -70,11 +70,11 @@ class _OwnFinder(MetaPathFinder):
             return None
         found = PathFinder.find_spec(fullname, path, target)
         if found is not None and found.origin is not None and isinstance(found.loader, SourceFileLoader):
-            found.loader = _OwnLoader(fullname, found.origin)
+            found.loader = _UserLoader(fullname, found.origin)
         return found
 
 
-class _OwnLoader(SourceFileLoader):
+class _UserLoader(SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
         vars(module)["__builtins__"] = {**vars(builtins), "__import__": _imported}
         super().exec_module(module)
@@ -82,12 +82,12 @@ class _OwnLoader(SourceFileLoader):
 
 def _imported(
     name: str,
-    globals: Mapping[str, Any] | None = None,  # noqa: A002  # may be given by name, and so may the next
+    globals: Mapping[str, Any] | None = None,  # noqa: A002  # the names of Python's own parameters
     locals: Mapping[str, Any] | None = None,  # noqa: A002
     fromlist: Sequence[str] | None = (),
     level: int = 0,
 ) -> ModuleType:
-    """Python's ``__import__`` for modules of the user's own."""
+    """Replaces ``__import__`` in user modules."""
     top = name.partition(".")[0]
     package = str((globals or {}).get("__name__", "")).partition(".")[0]
     is_near = level == 0 and package in sys.modules and top not in sys.stdlib_module_names
@@ -97,4 +97,4 @@ def _imported(
     return found if fromlist else sys.modules[f"{package}.{top}"]
 
 
-sys.meta_path.insert(0, _OwnFinder())
+sys.meta_path.insert(0, _UserFinder())

@@ -39,7 +39,7 @@ def test_checkpoints_are_found_by_task_and_seed(store: CheckpointStore) -> None:
     assert store.folder.read(NAME) is not None
 
 
-def test_the_last_one_counts_and_the_one_before_it_is_kept(store: CheckpointStore) -> None:
+def test_the_previous_checkpoint_is_kept_beside_the_last(store: CheckpointStore) -> None:
     for checkpoint in (FIRST, SECOND, FIRST):
         store.save(KEY, checkpoint)
     assert store.load(KEY) == FIRST
@@ -48,7 +48,7 @@ def test_the_last_one_counts_and_the_one_before_it_is_kept(store: CheckpointStor
 
 
 @pytest.mark.parametrize("damaged", [b"", b"\xc1", encode(SECOND)[:-9], encode(SECOND).replace(b"Reason", b"Season")])
-def test_in_place_of_a_damaged_one_the_one_before_it_is_read(
+def test_the_previous_checkpoint_replaces_a_damaged_one(
     store: CheckpointStore, damaged: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.save(KEY, FIRST)
@@ -59,16 +59,16 @@ def test_in_place_of_a_damaged_one_the_one_before_it_is_read(
         assert store.load(KEY) == FIRST
     assert f"{store.folder.path(NAME)}: the checkpoint is damaged" in caplog.text
 
-    # Who only looks changes nothing: another process may be at work here.
+    # Loading modifies no file, because another process may be working here.
     assert store.folder.read(NAME) == damaged
 
-    # Nor does the damaged one get into the whole one's place.
+    # A damaged file never replaces the intact previous one.
     store.save(KEY, SECOND)
     store.folder.write(NAME, damaged)
     assert store.load(KEY) == FIRST
 
 
-def test_where_none_is_whole_the_file_and_the_remedy_are_named(store: CheckpointStore) -> None:
+def test_two_damaged_checkpoints_are_an_error_with_a_remedy(store: CheckpointStore) -> None:
     message = r"task/seed-3\.msgpack: the checkpoint is damaged.*; restore the file from a copy, or remove it"
     store.folder.write(NAME, encode(SECOND)[:-9])
     with pytest.raises(CheckpointError, match=message):
@@ -78,7 +78,7 @@ def test_where_none_is_whole_the_file_and_the_remedy_are_named(store: Checkpoint
         store.load(KEY)
 
 
-def test_a_damaged_one_does_not_displace_the_whole_one_before_it(store: CheckpointStore) -> None:
+def test_a_truncated_checkpoint_never_replaces_the_intact_previous_one(store: CheckpointStore) -> None:
     store.save(KEY, FIRST)
     store.save(KEY, SECOND)
     store.folder.write(NAME, encode(SECOND, str(KEY))[:-9])
@@ -87,36 +87,36 @@ def test_a_damaged_one_does_not_displace_the_whole_one_before_it(store: Checkpoi
     assert store.load(KEY) == FIRST
 
 
-def test_another_search_s_checkpoint_is_refused(store: CheckpointStore) -> None:
+def test_a_checkpoint_of_another_search_is_refused(store: CheckpointStore) -> None:
     store.save(KEY, FIRST)
     store.folder.copy(NAME, "other/seed-3.msgpack")
     with pytest.raises(
-        CheckpointError, match=r"other/seed-3\.msgpack: the checkpoint is that of task/3, not of other/3"
+        CheckpointError, match=r"other/seed-3\.msgpack: the checkpoint belongs to task/3, not to other/3"
     ):
         store.load(SearchKey("other", 3))
 
 
-def test_another_program_s_checkpoint_is_not_taken_for_damage(store: CheckpointStore) -> None:
+def test_a_checkpoint_of_another_version_is_not_replaced_by_the_previous_one(store: CheckpointStore) -> None:
     store.folder.write(BEFORE, encode(FIRST))
     store.folder.write(NAME, msgpack.packb({"schema": 99}))
     with pytest.raises(CheckpointError, match=r"seed-3\.msgpack: the checkpoint has schema version 99"):
         store.load(KEY)
 
 
-def test_nothing_is_written_where_another_has_taken_over(store: CheckpointStore) -> None:
-    place = store.folder / "lease"
-    fenced = CheckpointStore(store.folder, Fence(place, 1))
-    place.write("000001.json", b"{}")
+def test_nothing_is_written_after_the_lease_was_lost(store: CheckpointStore) -> None:
+    lease_files = store.folder / "lease"
+    fenced = CheckpointStore(store.folder, Fence(lease_files, 1))
+    lease_files.write("000001.json", b"{}")
     fenced.save(KEY, FIRST)
 
-    place.write("000002.json", b"{}")
+    lease_files.write("000002.json", b"{}")
     with pytest.raises(LeaseLost, match="was taken over by another process"):
         fenced.save(KEY, SECOND)
     assert store.load(KEY) == FIRST
     assert store.folder.read(BEFORE) is None
 
 
-def test_a_store_out_of_reach_is_named(stopped_store: str) -> None:
+def test_an_unreachable_store_is_named(stopped_store: str) -> None:
     store = CheckpointStore(Folder(stopped_store))
     with pytest.raises(StorageError, match=r"s3://bucket/folder/task/seed-3\.msgpack cannot be written: Endpoint"):
         store.save(KEY, FIRST)
@@ -125,12 +125,12 @@ def test_a_store_out_of_reach_is_named(stopped_store: str) -> None:
 
 
 @pytest.mark.usefixtures("object_store")
-def test_a_bucket_that_is_not_there_is_named_at_once() -> None:
+def test_a_missing_bucket_is_reported_without_retries() -> None:
     with pytest.raises(StorageError, match="bucket does not exist"):
         CheckpointStore(Folder("s3://nobody-s/folder")).save(KEY, FIRST)
 
 
-def test_a_path_that_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
+def test_an_inaccessible_path_is_named(tmp_path: Path) -> None:
     (tmp_path / "task").touch()
     store = CheckpointStore(Folder(str(tmp_path)))
     with pytest.raises(StorageError, match=r"seed-3\.msgpack cannot be written"):
@@ -141,7 +141,7 @@ def test_a_path_that_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """As a disk that is full after so many bytes: the system refuses the rest of a write."""
+    """Limits the size of files, so that longer writes fail halfway, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -161,17 +161,17 @@ def mounted(*arguments: str, at: Path) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(at)], check=True)
 
 
-def test_a_write_cut_short_leaves_the_last_one(tmp_path: Path) -> None:
+def test_an_incomplete_write_leaves_the_last_checkpoint(tmp_path: Path) -> None:
     store = CheckpointStore(Folder(str(tmp_path)))
     store.save(KEY, FIRST)
     with files_of_at_most(len(encode(SECOND)) - 1), pytest.raises(StorageError, match="File too large") as failed:
         store.save(KEY, SECOND)
-    assert not isinstance(failed.value, CheckpointError)  # which would be one trajectory's
+    assert not isinstance(failed.value, CheckpointError)  # which would end one trajectory only
     assert store.load(KEY) == FIRST
     assert (store.folder / "task").names() == ["seed-3.msgpack", "seed-3.previous"]
 
 
-def test_a_full_disk_leaves_the_last_one(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     with mounted("-t", "tmpfs", "-o", "size=64k", "tmpfs", at=disk):
         store = CheckpointStore(Folder(str(disk)))
@@ -185,7 +185,7 @@ def test_a_full_disk_leaves_the_last_one(tmp_path: Path) -> None:
         assert store.load(KEY) == SECOND
 
 
-def test_a_read_only_folder_leaves_the_last_one(tmp_path: Path) -> None:
+def test_a_read_only_folder_leaves_the_last_checkpoint(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     with mounted("-t", "tmpfs", "tmpfs", at=disk):
         store = CheckpointStore(Folder(str(disk)))

@@ -26,19 +26,19 @@ def test_reads_what_was_written(folder: Folder) -> None:
     assert folder.names() == ["deep", "results.json"]
 
 
-def test_a_later_content_replaces_an_earlier_one(folder: Folder) -> None:
+def test_a_write_replaces_the_whole_file(folder: Folder) -> None:
     folder.write("file", b"a long content")
     folder.write("file", b"short")
     assert folder.read("file") == b"short"
     assert folder.names() == ["file"]
 
 
-def test_what_is_not_there_is_none(folder: Folder) -> None:
+def test_missing_files_and_folders_are_empty(folder: Folder) -> None:
     assert folder.read("nothing") is None
     assert (folder / "nowhere").names() == []
 
 
-def test_travels_by_its_url_alone(folder: Folder) -> None:
+def test_a_pickled_folder_is_usable(folder: Folder) -> None:
     folder.write("file", b"content")
     copy = pickle.loads(pickle.dumps(folder))  # noqa: S301
     assert copy == folder
@@ -52,14 +52,14 @@ def test_a_file_is_created_once(folder: Folder) -> None:
     assert (folder / "deep").names() == ["file"]
 
 
-def test_of_many_who_create_a_file_one_succeeds(folder: Folder) -> None:
+def test_one_of_many_concurrent_creates_succeeds(folder: Folder) -> None:
     with ThreadPoolExecutor(8) as threads:
         created = list(threads.map(lambda number: folder.create("file", b"%d" % number), range(8)))
     assert created.count(True) == 1
     assert folder.read("file") == b"%d" % created.index(True)
 
 
-def test_a_copy_keeps_what_is_replaced(folder: Folder) -> None:
+def test_a_copy_keeps_the_content_when_the_file_is_replaced(folder: Folder) -> None:
     folder.write("file", b"one")
     folder.copy("file", "before")
     folder.write("file", b"two")
@@ -71,14 +71,14 @@ def test_a_copy_keeps_what_is_replaced(folder: Folder) -> None:
     assert folder.names() == ["before", "file"]
 
 
-def test_what_is_removed_is_gone(folder: Folder) -> None:
+def test_a_file_can_be_removed(folder: Folder) -> None:
     folder.write("file", b"content")
     folder.remove("file")
     folder.remove("file")
     assert folder.names() == []
 
 
-def test_names_are_those_of_now(folder: Folder) -> None:
+def test_names_include_files_of_other_processes(folder: Folder) -> None:
     other = Folder(folder.url)
     folder.write("mine", b"")
     assert other.names() == ["mine"]
@@ -86,7 +86,7 @@ def test_names_are_those_of_now(folder: Folder) -> None:
     assert other.names() == ["another", "mine"]
 
 
-def test_a_file_system_without_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_links_is_supported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
@@ -98,24 +98,24 @@ def test_a_file_system_without_links_will_do(tmp_path: Path, monkeypatch: pytest
     assert folder.read("before") == b"first"
 
 
-def test_a_store_out_of_reach_is_an_os_error(stopped_store: str) -> None:
+def test_an_unreachable_store_is_an_os_error(stopped_store: str) -> None:
     unreachable = Folder(stopped_store)
     for action in (lambda: unreachable.read("file"), unreachable.names, lambda: unreachable.write("file", b"")):
         with pytest.raises(OSError, match="Could not connect to the endpoint"):
             action()
 
 
-def test_a_store_that_does_not_answer_is_an_os_error(stopped_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unresponsive_store_is_an_os_error(stopped_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     silent = Folder(stopped_store)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
-        monkeypatch.setattr("actors.folder.ANSWERED_WITHIN_S", 0.5)
+        monkeypatch.setattr("actors.folder.REPLY_TIMEOUT_S", 0.5)
         for action in (lambda: silent.read("file"), silent.names, lambda: silent.write("file", b"")):
             with pytest.raises(OSError, match=r"no answer within 0\.5 s"):
                 action()
 
 
-def test_a_store_that_comes_back_in_time_has_lost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_is_retried_until_the_store_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
     folder, failures = Folder(f"memory://{uuid4().hex}"), [OSError("away"), OSError("away")]
     files, _ = folder._location
     pipe_file = files.pipe_file
@@ -130,14 +130,14 @@ def test_a_store_that_comes_back_in_time_has_lost_nothing(monkeypatch: pytest.Mo
     assert folder.read("file") == b"content"
 
 
-def test_paths_are_what_a_user_would_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert (Folder("runs") / "one").path("summary.json") == str(tmp_path / "runs/one/summary.json")
     assert Folder("memory://runs/").path("summary.json") == "memory://runs/summary.json"
     assert Folder("memory://runs").local is None
 
 
-def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
+def test_a_failed_write_leaves_the_old_content_and_no_other_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Folder(str(tmp_path))

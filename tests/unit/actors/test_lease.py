@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from uuid import uuid4
 
 import fsspec
@@ -15,11 +16,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from actors import lease as lease_module
 from actors.folder import Folder
-from actors.lease import TERM_S, Holder, Lease, LeaseHeld, LeaseLost, Leases
+from actors.lease import TERM_S, Lease, LeaseHeld, LeaseLost, Leases
+from gpo.process import ProcessIdentity
 
 
 @pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "SETTLE_S", 0.2)
 
 
@@ -29,8 +31,8 @@ def folder(new_folder: Callable[[], str]) -> Folder:
 
 
 @pytest.fixture
-def run_out(monkeypatch: pytest.MonkeyPatch) -> Callable[[Folder], Lease]:
-    """Takes a lease whose term is over at once: its holder seems to be silent since long ago."""
+def take_expired(monkeypatch: pytest.MonkeyPatch) -> Callable[[Folder], Lease]:
+    """Takes a lease that expires at once."""
 
     def take(folder: Folder) -> Lease:
         with monkeypatch.context() as patch:
@@ -42,7 +44,7 @@ def run_out(monkeypatch: pytest.MonkeyPatch) -> Callable[[Folder], Lease]:
 
 @pytest.fixture
 def stranger() -> Iterator[subprocess.Popen[str]]:
-    """Another process of this machine; it says so when it runs."""
+    """Another process of this machine, which is running."""
     process = subprocess.Popen(
         [sys.executable, "-c", "print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -53,43 +55,46 @@ def stranger() -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def holder_of(process: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> Holder:
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "getpid", lambda: process.pid)
-        return Holder.this_process()
+@pytest.fixture
+def take_as(stranger: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Lease]:
+    """Takes a lease in the name of the other process."""
+
+    def take(folder: Folder, **changes: str) -> Lease:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: stranger.pid)
+            identity = replace(ProcessIdentity.current(), **changes)  # type: ignore[arg-type]
+        with monkeypatch.context() as patch:
+            patch.setattr(ProcessIdentity, "current", lambda: identity)
+            return Lease.take(folder)
+
+    return take
 
 
-def take_as(holder: Holder, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> Lease:
-    with monkeypatch.context() as patch:
-        patch.setattr(Holder, "this_process", lambda: holder)
-        return Lease.take(folder)
-
-
-def test_one_holds_a_folder_and_others_are_told_who(folder: Folder) -> None:
+def test_a_held_folder_is_refused_with_the_name_of_its_holder(folder: Folder) -> None:
     before = time.time()
     lease = Lease.take(folder)
     with pytest.raises(LeaseHeld) as caught:
         Lease.take(folder)
-    assert f"process {os.getpid()} on {os.uname().nodename} holds it since " in str(caught.value)
-    assert folder.url in str(caught.value)
-    assert TERM_S - 5 < lease._term.until - before < TERM_S + 5
+    message = f"{folder.url!r} is in use by process {os.getpid()} on {os.uname().nodename}, which took its lease at "
+    assert str(caught.value).startswith(message)
+    assert TERM_S - 5 < lease._record.until - before < TERM_S + 5
     lease.fence.check()
 
 
-def test_what_is_released_is_free_at_once(folder: Folder) -> None:
+def test_a_released_lease_can_be_taken_at_once(folder: Folder) -> None:
     first = Lease.take(folder)
     first.release()
     second = Lease.take(folder)
     second.fence.check()
     assert second.fence.number == first.fence.number + 1
-    assert len(second.fence.place.names()) == 1
+    assert len(second.fence.folder.names()) == 1
     with pytest.raises(LeaseLost):
         first.fence.check()
 
 
-def test_a_holder_that_was_silent_for_too_long_has_lost_it(folder: Folder, run_out: Callable[[Folder], Lease]) -> None:
-    silent = run_out(folder)
-    silent.fence.check()  # nobody has taken it over yet
+def test_an_expired_lease_can_be_taken_over(folder: Folder, take_expired: Callable[[Folder], Lease]) -> None:
+    silent = take_expired(folder)
+    silent.fence.check()  # no process has taken it over yet
     taken = Lease.take(folder)
     for action in (silent.fence.check, silent.renew, silent.release):
         with pytest.raises(LeaseLost, match=rf"was taken over by process {os.getpid()} on .* at \d{{4}}-.*Z"):
@@ -99,33 +104,33 @@ def test_a_holder_that_was_silent_for_too_long_has_lost_it(folder: Folder, run_o
         Lease.take(folder)
 
 
-def test_a_renewal_lets_nobody_in(folder: Folder, run_out: Callable[[Folder], Lease]) -> None:
-    lease = run_out(folder)
+def test_a_renewed_lease_is_valid_again(folder: Folder, take_expired: Callable[[Folder], Lease]) -> None:
+    lease = take_expired(folder)
     lease.renew()
     with pytest.raises(LeaseHeld):
         Lease.take(folder)
 
 
-def test_a_renewal_that_comes_too_late_changes_nothing(folder: Folder, run_out: Callable[[Folder], Lease]) -> None:
-    silent = run_out(folder)
+def test_a_late_renewal_has_no_effect(folder: Folder, take_expired: Callable[[Folder], Lease]) -> None:
+    silent = take_expired(folder)
     taken = Lease.take(folder)
-    silent._write()  # it had looked before it fell silent
+    silent._write()  # it was suspended between its check and this write
     taken.fence.check()
     with pytest.raises(LeaseLost):
         silent.fence.check()
 
 
-def test_a_lease_that_was_removed_is_lost(folder: Folder) -> None:
+def test_a_removed_lease_is_lost(folder: Folder) -> None:
     lease = Lease.take(folder)
-    lease.fence.place.remove("000001.json")
-    with pytest.raises(LeaseLost, match="has been removed"):
+    lease.fence.folder.remove("000001.json")
+    with pytest.raises(LeaseLost, match="was removed"):
         lease.fence.check()
 
 
-def test_a_dead_process_of_this_machine_is_not_waited_for(
-    folder: Folder, stranger: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+def test_the_lease_of_a_dead_process_of_this_machine_can_be_taken_at_once(
+    folder: Folder, stranger: subprocess.Popen[str], take_as: Callable[..., Lease]
 ) -> None:
-    take_as(holder_of(stranger, monkeypatch), folder, monkeypatch)
+    take_as(folder)
     with pytest.raises(LeaseHeld, match=f"process {stranger.pid} "):
         Lease.take(folder)
     stranger.kill()
@@ -133,11 +138,10 @@ def test_a_dead_process_of_this_machine_is_not_waited_for(
     Lease.take(folder)
 
 
-def test_a_process_of_another_machine_is_waited_for(
-    folder: Folder, stranger: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+def test_the_lease_of_a_process_of_another_machine_must_expire(
+    folder: Folder, stranger: subprocess.Popen[str], take_as: Callable[..., Lease]
 ) -> None:
-    foreign = holder_of(stranger, monkeypatch).model_copy(update={"host": "elsewhere", "space": "another/space"})
-    take_as(foreign, folder, monkeypatch)
+    take_as(folder, host="elsewhere", space="another/space")
     stranger.kill()
     stranger.wait()
     with pytest.raises(LeaseHeld, match=f"process {stranger.pid} on elsewhere"):
@@ -145,23 +149,23 @@ def test_a_process_of_another_machine_is_waited_for(
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"holder": 3}', b"\xff"])
-def test_a_damaged_lease_keeps_nobody_out(folder: Folder, content: bytes) -> None:
+def test_a_damaged_lease_can_be_taken_over(folder: Folder, content: bytes) -> None:
     (folder / ".lease").write("000007.json", content)
     assert Lease.take(folder).fence.number == 8
 
 
-def test_other_files_do_not_count(folder: Folder) -> None:
+def test_other_files_are_ignored(folder: Folder) -> None:
     (folder / ".lease").write("000001.json.partial", b"")
     (folder / ".lease").write("note.txt", b"")
     assert Lease.take(folder).fence.number == 1
 
 
-def test_of_many_who_want_it_one_gets_it(folder: Folder) -> None:
+def test_one_of_many_concurrent_processes_gets_the_lease(folder: Folder) -> None:
     assert len(contest(folder)) == 1
 
 
 class Forgetful(MemoryFileSystem):
-    """A store that takes every write, also of what shall only be created."""
+    """A store that overwrites files that should only be created."""
 
     protocol = "forgetful"
     store: dict[str, object] = {}  # noqa: RUF012
@@ -171,7 +175,7 @@ class Forgetful(MemoryFileSystem):
         super().pipe_file(path, value, mode="overwrite", **kwargs)
 
 
-def test_of_many_one_gets_it_also_where_the_store_makes_no_difference() -> None:
+def test_one_of_many_gets_the_lease_in_a_store_without_conditional_writes() -> None:
     fsspec.register_implementation("forgetful", Forgetful, clobber=True)
     folder = Folder(f"forgetful://{uuid4().hex}")
     assert folder.create("file", b"")
@@ -180,11 +184,11 @@ def test_of_many_one_gets_it_also_where_the_store_makes_no_difference() -> None:
 
 
 def contest(folder: Folder) -> list[Lease]:
-    """Who holds the folder, of eight that want it at the same time."""
-    together = threading.Barrier(8)
+    """The leases that eight concurrent attempts get."""
+    barrier = threading.Barrier(8)
 
     def attempt(_: int) -> Lease | None:
-        together.wait()
+        barrier.wait()
         try:
             return Lease.take(folder)
         except LeaseHeld:
@@ -201,23 +205,23 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_what_a_command_holds_is_renewed_and_in_the_end_released(folder: Folder) -> None:
+def test_leases_are_renewed_and_finally_released(folder: Folder) -> None:
     with Leases(renewed_every_s=0.01) as leases:
         leases.take(folder)
         leases.take(folder)
         fence = leases.fence(folder)
         assert fence is not None
-        first = fence.place.read("000001.json")
-        wait_until(lambda: fence.place.read("000001.json") != first)
+        first = fence.folder.read("000001.json")
+        wait_until(lambda: fence.folder.read("000001.json") != first)
         leases.require_held()
         assert leases.fence(folder / "below") is None
     Lease.take(folder)
 
 
-def test_a_command_learns_that_it_has_lost_a_folder(folder: Folder, run_out: Callable[[Folder], Lease]) -> None:
+def test_a_lost_lease_is_noticed_and_not_renewed(folder: Folder, take_expired: Callable[[Folder], Lease]) -> None:
     with Leases(renewed_every_s=0.01) as leases:
         leases.take(folder)
-        (folder / ".lease").create("000002.json", run_out(folder / "other")._term.model_dump_json().encode())
+        (folder / ".lease").create("000002.json", take_expired(folder / "other")._record.encode())
 
         def is_lost() -> bool:
             try:
@@ -227,29 +231,4 @@ def test_a_command_learns_that_it_has_lost_a_folder(folder: Folder, run_out: Cal
             return False
 
         wait_until(is_lost)
-    assert Lease.take(folder).fence.number == 3  # the one who lost it has not spoken again
-
-
-class TestHolder:
-    def test_is_this_process(self) -> None:
-        holder = Holder.this_process()
-        assert (holder.pid, holder.host) == (os.getpid(), os.uname().nodename)
-        assert not holder.is_known_dead
-        assert holder.id != Holder.this_process().id
-
-    def test_has_ended_before_its_parent_looks(
-        self, stranger: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        holder = holder_of(stranger, monkeypatch)
-        assert not holder.is_known_dead
-        stranger.kill()
-        wait_until(lambda: holder.is_known_dead)
-        assert stranger.returncode is None
-
-    def test_is_another_where_the_number_was_given_out_again(self) -> None:
-        assert Holder.this_process().model_copy(update={"started": "1"}).is_known_dead
-
-    @pytest.mark.parametrize("unknown", ["started", "space"])
-    def test_is_not_known_dead_where_something_is_unknown(self, unknown: str) -> None:
-        assert not Holder.this_process().model_copy(update={"pid": 2**30, unknown: None}).is_known_dead
-        assert Holder.this_process().model_copy(update={"pid": 2**30}).is_known_dead
+    assert Lease.take(folder).fence.number == 3  # the lost lease was not written again

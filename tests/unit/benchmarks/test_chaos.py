@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from actors.limiter import SharedLimiter
 from actors.trajectory_actor import TrajectoryActor
 from benchmarks.chaos import DRIVER, PARTS, never_killed, table
 from benchmarks.measuring.access_log import Repeats
@@ -13,7 +14,6 @@ from benchmarks.measuring.chaos_run import UNDISTURBED, ChaosRun, append_row, re
 from benchmarks.measuring.kills import PROGRAMS, Kills, Part, Plan, every_few_seconds
 from benchmarks.measuring.processes import Process
 from cluster import cli
-from gpo.limits.limiter import LocalLimiter
 from serve.embedded_model import EmbeddedModelServer
 
 ACTORS = [Process(number, "0", "TrajectoryActor") for number in (1, 2, 3)]
@@ -74,7 +74,7 @@ def test_all_parts_have_the_same_chance_however_many_processes_they_have(killed_
 
 
 def test_program_names_are_those_of_the_classes_and_the_command() -> None:
-    ours = {kind.__name__ for kind in (TrajectoryActor, LocalLimiter, EmbeddedModelServer)} | {cli.__name__}
+    ours = {kind.__name__ for kind in (TrajectoryActor, SharedLimiter, EmbeddedModelServer)} | {cli.__name__}
     assert set(PROGRAMS) == ours | {"ServeReplica", "ServeController"}
 
 

@@ -17,17 +17,17 @@ async def after(turns: int, result: object, log: list[object] | None = None) -> 
     return result
 
 
-async def test_results_are_in_order_whoever_is_first() -> None:
+async def test_results_are_in_the_order_of_the_tasks() -> None:
     log: list[object] = []
     assert await gather(after(5 - number, number, log) for number in range(5)) == [0, 1, 2, 3, 4]
     assert log == [4, 3, 2, 1, 0]
 
 
-async def test_nothing_gives_nothing() -> None:
+async def test_no_tasks_give_no_results() -> None:
     assert await gather([]) == []
 
 
-async def test_the_first_failure_is_raised_as_it_is_and_ends_the_rest() -> None:
+async def test_the_first_failure_is_raised_and_cancels_the_other_tasks() -> None:
     failure, log = KeyError("first"), list[object]()
     with pytest.raises(KeyError) as caught:
         await gather([after(9, "late", log), after(2, failure), after(4, ValueError("second")), after(0, "early", log)])
@@ -35,14 +35,14 @@ async def test_the_first_failure_is_raised_as_it_is_and_ends_the_rest() -> None:
     assert log == ["early"]
 
 
-async def test_one_within_another_raises_the_failure_itself() -> None:
+async def test_a_nested_group_raises_the_failure_itself() -> None:
     failure = KeyError("within")
     with pytest.raises(KeyError) as caught:
         await gather([gather([after(1, failure), after(2, "late")]), gather([after(3, "other")])])
     assert caught.value is failure
 
 
-async def test_cancelling_it_cancels_what_it_waits_for() -> None:
+async def test_cancelling_a_group_cancels_its_tasks() -> None:
     log: list[object] = []
     waiting = asyncio.create_task(gather([after(50, "late", log)]))
     await asyncio.sleep(0)
@@ -52,14 +52,14 @@ async def test_cancelling_it_cancels_what_it_waits_for() -> None:
     assert log == []
 
 
-async def test_tasks_begun_together_are_awaited_in_any_order() -> None:
+async def test_tasks_of_a_group_can_be_awaited_in_any_order() -> None:
     async with FailFastGroup() as work:
         slow, fast = work.begin(after(9, "slow")), work.begin(after(1, "fast"))
         assert await work.result(slow) == "slow"
         assert await work.result(fast) == "fast"
 
 
-async def test_one_failure_ends_the_others_at_once_although_nobody_waits() -> None:
+async def test_a_failure_cancels_the_other_tasks_before_any_is_awaited() -> None:
     failure, log = KeyError("first"), list[object]()
     async with FailFastGroup() as work:
         late, early = work.begin(after(50, "late", log)), work.begin(after(0, "early", log))
@@ -75,7 +75,7 @@ async def test_one_failure_ends_the_others_at_once_although_nobody_waits() -> No
     assert log == ["early"]
 
 
-async def test_leaving_ends_what_is_at_work_and_waits_for_it() -> None:
+async def test_leaving_a_group_cancels_its_tasks_and_waits_for_them() -> None:
     log: list[object] = []
 
     async def tidy() -> None:
@@ -92,7 +92,7 @@ async def test_leaving_ends_what_is_at_work_and_waits_for_it() -> None:
     assert log == ["tidied up"]
 
 
-async def test_who_is_cancelled_while_it_waits_ends_them() -> None:
+async def test_cancelling_a_waiting_caller_cancels_the_tasks() -> None:
     log: list[object] = []
 
     async def wait() -> None:

@@ -29,7 +29,7 @@ CLASSES = [error for error in tree(GPOError) if error.__module__ == errors.__nam
 
 @pytest.mark.parametrize("error_class", CLASSES, ids=lambda error_class: error_class.__name__)
 @pytest.mark.parametrize("again", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy])  # noqa: S301
-def test_crosses_a_process_boundary_whole(error_class: type[GPOError], again) -> None:
+def test_an_error_can_be_pickled(error_class: type[GPOError], again) -> None:
     error = error_class(*ARGUMENTS.get(error_class, ("what happened",)))
     arrived = again(error)
     assert type(arrived) is error_class
@@ -39,7 +39,7 @@ def test_crosses_a_process_boundary_whole(error_class: type[GPOError], again) ->
 
 
 @pytest.mark.parametrize("error_class", CLASSES, ids=lambda error_class: error_class.__name__)
-def test_stands_in_the_tree_that_the_module_draws(error_class: type[GPOError]) -> None:
+def test_every_error_is_in_the_tree_of_the_module_s_docstring(error_class: type[GPOError]) -> None:
     assert errors.__doc__ is not None
     assert f"{error_class.__name__} " in errors.__doc__.replace("\n", " ")
 

@@ -1,4 +1,4 @@
-"""Any bytes are a checkpoint, or refused by name. GPO_FUZZ_EXAMPLES says how long to try."""
+"""Any bytes are decoded or refused with a ``CheckpointError``. GPO_FUZZ_EXAMPLES sets how many are tried."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgpack
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpo.checkpoint import Checkpoint, decode, encode
+from gpo.checkpoint import Checkpoint, _seal, decode, encode
 from gpo.errors import CheckpointError
 from gpo.evaluation.evaluator import Evaluation
 from gpo.models.protocol import Usage
@@ -25,10 +25,10 @@ ONE = Candidate(Prompt("Think. 🤔"), Score((1.0, None, 0.5)))
 TWO = Candidate(Prompt("Reason."), Score((0.0, None, None), Partial(2, 0.25)), 3)
 WHERE = Direction((ONE, TWO), (None, "why"), "because", "so far")
 STEP = Step(0, 50, WHERE, (TWO,), ONE, Samples(1, 2, 3, 4), Spending(Usage(requests=3, cost_usd=0.5)))
-WHOLE = Checkpoint(
+INTACT = Checkpoint(
     Trajectory(ONE, (STEP,), Proposal(None, WHERE, (Prompt("Next."),), Samples(), Spending())), {}
 ).with_test(Prompt("Think. 🤔"), Evaluation(Score((1.0, 0.0)), Usage(requests=2, truncated=1)))
-BYTES = encode(WHOLE)
+BYTES = encode(INTACT)
 READ: list[Any] = []
 CONTENT = msgpack.unpackb(msgpack.unpackb(BYTES)["checkpoint"])
 
@@ -41,12 +41,11 @@ values = st.recursive(
 
 
 def is_read(data: bytes) -> bool:
-    """Whether the bytes are a checkpoint; one that can be used then, and is written as it is read."""
+    """Whether the bytes are a checkpoint, which must then be usable and encode to the same value."""
     try:
         checkpoint = decode(data)
     except CheckpointError as error:
-        # A line that can be shown.
-        return not str(error)
+        return not str(error)  # a message is required
     trajectory = checkpoint.trajectory
     assert trajectory.best in trajectory.history
     assert checkpoint.spending is not None
@@ -55,35 +54,35 @@ def is_read(data: bytes) -> bool:
     return True
 
 
-def test_the_whole_one_is_read() -> None:
+def test_an_intact_checkpoint_is_read() -> None:
     assert is_read(BYTES)
-    assert decode(BYTES) == WHOLE
+    assert decode(BYTES) == INTACT
 
 
 @fuzzed
 @given(st.binary(max_size=100))
-def test_any_bytes(data: bytes) -> None:
+def test_random_bytes_are_refused(data: bytes) -> None:
     assert not is_read(data)
 
 
 @fuzzed
 @given(values)
-def test_any_document(document: Any) -> None:
+def test_random_documents_are_refused(document: Any) -> None:
     assert not is_read(msgpack.packb(document))
 
 
 @fuzzed
 @given(st.lists(st.tuples(st.integers(0, len(BYTES) - 1), st.integers(0, 255)), min_size=1, max_size=4))
-def test_any_bytes_changed(changes: list[tuple[int, int]]) -> None:
+def test_changed_bytes_are_handled(changes: list[tuple[int, int]]) -> None:
     damaged = bytearray(BYTES)
-    for place, byte in changes:
-        damaged[place] = byte
+    for node, byte in changes:
+        damaged[node] = byte
     is_read(bytes(damaged))
 
 
 @fuzzed
 @given(st.integers(0, len(BYTES) - 1), st.binary(max_size=4))
-def test_any_end_cut_or_added(length: int, more: bytes) -> None:
+def test_truncated_and_extended_bytes_are_refused(length: int, more: bytes) -> None:
     assert not is_read(BYTES[:length])
     assert not more or not is_read(BYTES + more)
     is_read(BYTES[:length] + more)
@@ -93,34 +92,33 @@ def test_any_end_cut_or_added(length: int, more: bytes) -> None:
 def mutations(draw: st.DrawFn) -> Any:
     document = copy.deepcopy(CONTENT)
     for _ in range(draw(st.integers(1, 3))):
-        place = document
+        node = document
         while True:
-            keys = sorted(place) if isinstance(place, dict) else list(range(len(place)))
+            keys = sorted(node) if isinstance(node, dict) else list(range(len(node)))
             if not keys:
                 break
             key = draw(st.sampled_from(keys))
-            if isinstance(place[key], dict | list) and draw(st.integers(0, 4)):
-                place = place[key]
+            if isinstance(node[key], dict | list) and draw(st.integers(0, 4)):
+                node = node[key]
                 continue
             if draw(st.booleans()):
-                place[key] = draw(values)
+                node[key] = draw(values)
             else:
-                del place[key]
+                del node[key]
             break
     return document
 
 
 @fuzzed
 @given(mutations())
-def test_any_mutation(document: Any) -> None:
-    # A version without a checksum: of others, a change of the content would be told from that alone.
-    if is_read(msgpack.packb({"schema": 3, **document})):
+def test_changed_content_with_a_valid_checksum_is_handled(document: Any) -> None:
+    if is_read(_seal(msgpack.packb(document), "")):
         READ.append(document)
 
 
 def test_some_mutations_are_read() -> None:
-    """Or it would be the checksum alone that was tried above."""
-    test_any_mutation()
+    """Shows that the test above gets past the checksum."""
+    test_changed_content_with_a_valid_checksum_is_handled()
     assert READ
 
 

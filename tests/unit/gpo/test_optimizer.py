@@ -13,7 +13,7 @@ from gpo.errors import EvaluationError, ModelUnavailable
 from gpo.models.protocol import Usage
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt, edit_distance
-from gpo.scoring.candidates import CandidatesUnderWay, silent
+from gpo.scoring.candidates import CandidateScorer, silent
 from gpo.strategies.acceptance import BestOfStep, StrictImprovement
 from gpo.strategies.batches import TrainBatches
 from gpo.strategies.proposer import nobody
@@ -85,14 +85,14 @@ async def test_no_steps_leave_the_initial_prompt() -> None:
 
 
 @pytest.mark.parametrize("acceptance", [BestOfStep(), StrictImprovement()])
-async def test_resumed_from_any_point_the_search_ends_the_same(acceptance: BestOfStep | StrictImprovement) -> None:
+async def test_a_search_resumed_from_any_point_has_the_same_result(acceptance: BestOfStep | StrictImprovement) -> None:
     undisturbed = await search(optimizer(acceptance=acceptance))
     for trajectory in undisturbed:
         saved = decode(encode(Checkpoint(trajectory, {}))).trajectory
         assert (await search(optimizer(acceptance=acceptance), saved))[-1] == undisturbed[-1]
 
 
-async def test_a_resumed_search_buys_no_proposal_again() -> None:
+async def test_a_resumed_search_does_not_repeat_a_proposal() -> None:
     under_way = (await search(optimizer()))[-2]
     assert under_way.proposal is not None
     gpo = optimizer()
@@ -101,7 +101,7 @@ async def test_a_resumed_search_buys_no_proposal_again() -> None:
     assert gpo.evaluator.calls == [((prompt,), Split.VAL) for prompt in under_way.proposal.prompts]
 
 
-async def test_other_seeds_go_other_ways() -> None:
+async def test_different_seeds_give_different_searches() -> None:
     first, second = [(await search(optimizer(seed=seed)))[-1] for seed in (7, 8)]
     assert first.initial == second.initial
     assert first.history != second.history
@@ -169,7 +169,7 @@ class Summarizing:
         return Reflection(f"after {len(trajectory.steps)}", Spending(optimizer=Usage(requests=1)))
 
 
-async def test_reflections_stay_with_the_prompts_that_they_are_on() -> None:
+async def test_each_reflection_belongs_to_its_prompt() -> None:
     last = (await search(optimizer(reflector=Reflecting(), summarizer=Summarizing(), num_neighbours=99)))[-1]
     currents = [last.initial, *(step.successor for step in last.steps)]
     for step, current in zip(last.steps, currents, strict=False):
@@ -183,7 +183,7 @@ async def test_reflections_stay_with_the_prompts_that_they_are_on() -> None:
     assert last.spending.optimizer.requests == STEPS * (4 + 2)
 
 
-async def test_spending_is_all_that_was_paid() -> None:
+async def test_spending_includes_every_call() -> None:
     gpo = optimizer()
     last = (await search(gpo))[-1]
     assert last.spending.task.requests == 4 * len(last.history)
@@ -224,9 +224,9 @@ async def test_the_last_trajectory_yielded_survives_a_failure(failing_call: int)
     assert (await search(optimizer(), last))[-1] == (await search(optimizer()))[-1]
 
 
-async def test_there_is_no_step_without_a_proposal() -> None:
+async def test_a_step_needs_a_proposal() -> None:
     gpo = optimizer()
-    async with CandidatesUnderWay(gpo.evaluator, gpo.scoring, 4, silent) as under_way:
+    async with CandidateScorer(gpo.evaluator, gpo.scoring, 4, silent) as under_way:
         with pytest.raises(ValueError, match="no proposal"):
             await gpo.step(await gpo.start(INITIAL), under_way)
 
@@ -278,7 +278,7 @@ async def lost() -> None:
     raise ModelUnavailable("lost")
 
 
-async def test_a_prompt_is_scored_while_others_are_still_sampled() -> None:
+async def test_a_prompt_is_scored_while_other_prompts_are_sampled() -> None:
     scored = asyncio.Event()
 
     async def score() -> None:
@@ -301,7 +301,7 @@ async def test_the_order_in_which_samples_arrive_changes_nothing(order: Callable
     assert len(set(evaluated)) == len(evaluated)
 
 
-async def test_a_failed_evaluation_ends_the_sampling_at_once() -> None:
+async def test_a_failed_evaluation_cancels_the_sampling() -> None:
     stalling = Stalling()
     gpo = optimizer(proposer=StallingProposer(stalling.stall), evaluator=StallingEvaluator(lost))
     with pytest.raises(ModelUnavailable, match="lost"):
@@ -310,7 +310,7 @@ async def test_a_failed_evaluation_ends_the_sampling_at_once() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_a_failed_sampling_ends_the_evaluations_at_once() -> None:
+async def test_a_failed_sampling_cancels_the_evaluations() -> None:
     stalling = Stalling()
     gpo = optimizer(proposer=StallingProposer(lost), evaluator=StallingEvaluator(stalling.stall))
     with pytest.raises(ModelUnavailable, match="lost"):
@@ -320,7 +320,7 @@ async def test_a_failed_sampling_ends_the_evaluations_at_once() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_one_failed_evaluation_ends_the_others_while_the_caller_is_busy() -> None:
+async def test_a_failed_evaluation_cancels_the_others_while_the_caller_is_busy() -> None:
     stalling = Stalling()
 
     async def first_fails() -> None:
@@ -338,7 +338,7 @@ async def test_one_failed_evaluation_ends_the_others_while_the_caller_is_busy() 
         await anext(trajectories)
 
 
-async def test_a_closed_generator_leaves_nothing_at_work() -> None:
+async def test_closing_the_generator_cancels_all_tasks() -> None:
     stalling = Stalling()
     gpo = optimizer(evaluator=StallingEvaluator(stalling.stall))
     trajectories = gpo.run(await gpo.start(INITIAL))
@@ -350,7 +350,7 @@ async def test_a_closed_generator_leaves_nothing_at_work() -> None:
 
 
 @pytest.mark.parametrize("at_work", ["sampling", "scoring"])
-async def test_who_is_cancelled_pays_for_nothing_more(at_work: str) -> None:
+async def test_a_cancelled_search_makes_no_more_calls(at_work: str) -> None:
     stalling = Stalling()
     changes = {
         "sampling": {"proposer": StallingProposer(stalling.stall)},
@@ -365,7 +365,7 @@ async def test_who_is_cancelled_pays_for_nothing_more(at_work: str) -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_the_progress_of_a_step_is_announced() -> None:
+async def test_the_progress_of_a_step_is_reported() -> None:
     announced: list[tuple[int, int]] = []
     gpo = optimizer(num_steps=1)
     start = await gpo.start(INITIAL)

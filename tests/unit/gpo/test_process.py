@@ -69,5 +69,5 @@ def test_an_identity_can_be_stored_as_text(started: str | None) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "elsewhere x 1 host", "no identity"])
-def test_any_other_text_is_no_identity(text: str) -> None:
+def test_any_other_text_is_not_an_identity(text: str) -> None:
     assert ProcessIdentity.parse(text) is None

@@ -139,7 +139,7 @@ def check(optimizer: Mapping[str, Any], made: RunConfig, last: Trajectory) -> No
 @pytest.mark.parametrize(
     ("position", "marks", "shots", "rounds"), list(product(POSITIONS, (False, True), (0, 3), (1, 2)))
 )
-async def test_every_way_to_ask_completes(position: str, marks: bool, shots: int, rounds: int) -> None:
+async def test_every_position_and_format_completes(position: str, marks: bool, shots: int, rounds: int) -> None:
     made = config(position=position, question_marks=marks, shots=shots, answer={"kind": "exact", "rounds": rounds})
     (task,) = build_tasks(made)
     last = await search(made, task)

@@ -43,14 +43,14 @@ def step(index: int, candidates: tuple[Candidate, ...] = (), successor: Candidat
 
 
 @given(rounds)
-def test_no_prompt_stands_in_the_history_twice(rounds: list[list[tuple[str, float]]]) -> None:
+def test_the_history_holds_each_prompt_once(rounds: list[list[tuple[str, float]]]) -> None:
     prompts = [candidate.prompt for candidate in grown(rounds).history]
     assert len(set(prompts)) == len(prompts)
     assert set(prompts) == {Prompt("a")} | {Prompt(text) for proposed in rounds for text, _ in proposed}
 
 
 @given(rounds)
-def test_the_best_is_the_earliest_of_the_highest(rounds: list[list[tuple[str, float]]]) -> None:
+def test_the_best_is_the_earliest_with_the_highest_mean(rounds: list[list[tuple[str, float]]]) -> None:
     search = grown(rounds)
     highest = max(candidate.score.mean for candidate in search.history)
     assert search.best is next(candidate for candidate in search.history if candidate.score.mean == highest)
@@ -69,18 +69,18 @@ def test_the_current_prompt_is_the_last_successor() -> None:
 
 
 @pytest.mark.parametrize("index", [-1, 0, 2, 7])
-def test_refuses_a_step_out_of_order(index: int) -> None:
+def test_a_step_out_of_order_is_refused(index: int) -> None:
     with pytest.raises(ValueError, match=f"step {index} does not follow 1 steps"):
         Trajectory(candidate("a")).append(step(0)).append(step(index))
 
 
-def test_refuses_two_updates_at_once() -> None:
+def test_two_updates_at_once_are_refused() -> None:
     under_way = Trajectory(candidate("a")).begin(PROPOSAL)
-    with pytest.raises(ValueError, match="under way"):
+    with pytest.raises(ValueError, match="has a proposal already"):
         under_way.begin(PROPOSAL)
 
 
-def test_a_step_ends_the_update_under_way() -> None:
+def test_a_step_ends_the_current_update() -> None:
     assert Trajectory(candidate("a")).begin(PROPOSAL).append(step(0)).proposal is None
 
 
@@ -94,7 +94,7 @@ def test_spending_adds_up(num_steps: int) -> None:
     assert search.begin(PROPOSAL).spending.optimizer == Usage(requests=num_steps + 3, cost_usd=0.25)
 
 
-def test_never_changes() -> None:
+def test_a_trajectory_is_immutable() -> None:
     search = trajectory(candidate("a"))
     before = replace(search)
     assert search.history == (search.initial,)
@@ -114,7 +114,7 @@ def test_a_dropped_candidate_is_never_the_best_and_never_tried_again() -> None:
 
 
 class Meddling:
-    """A part of a trajectory, in whose pickling the owner goes on reckoning, as it may in another thread."""
+    """A part of a trajectory, whose pickling makes the owner compute its properties, as another thread may."""
 
     def __init__(self) -> None:
         self.owner: Trajectory | None = None
@@ -125,13 +125,13 @@ class Meddling:
         return (tuple, ())
 
 
-def test_a_trajectory_may_be_sent_on_while_its_owner_goes_on_reckoning() -> None:
+def test_a_trajectory_can_be_pickled_while_another_thread_computes_its_properties() -> None:
     meddling = Meddling()
     meddling.owner = replace(grown([[("b", 1.0)]]), proposal=meddling)  # type: ignore[arg-type]
     assert pickle.loads(pickle.dumps(meddling.owner)).proposal == ()  # noqa: S301  # our own
 
 
-def test_what_was_reckoned_stays_at_home() -> None:
+def test_computed_properties_are_not_pickled() -> None:
     search = grown([[("b", 1.0), ("c", 0.25)]])
     assert search.best.prompt.words == ("b",)
     assert search.initial.prompt.id

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.paths import ROOT
+from tests.servers import HttpServer
 
 AUDIT = ROOT / ".ci" / "audit.py"
 FLAW = """{"vulns": [{"id": "GHSA-test", "aliases": ["CVE-2020-1"], "summary": "A hole.", "details": "A hole.",
@@ -23,22 +23,8 @@ FLAW = """{"vulns": [{"id": "GHSA-test", "aliases": ["CVE-2020-1"], "summary": "
 def advisories(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a service with the same answer for every package."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(request.param.encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1/query"
-    server.shutdown()
-    server.server_close()
+    with closing(HttpServer(lambda *_: request.param.encode())) as server:
+        yield f"{server.url}/v1/query"
 
 
 def audit(folder: Path, url: str, *ignored: str) -> subprocess.CompletedProcess[str]:

@@ -17,9 +17,8 @@ from gpo.errors import ConfigError
 from gpo.models.endpoint import Endpoint
 from gpo.models.openai import openai_model
 from gpo.models.protocol import Sampling
-from serve import gguf_weights
-from serve.embedded_model import HOST, EmbeddedModelSpec, free_port
-from serve.gguf_weights import as_q8_0, default_weights
+from serve import embedded_model
+from serve.embedded_model import HOST, EmbeddedModelSpec, as_q8_0, default_weights, free_port
 from tests.paths import ROOT
 
 SPEC = EmbeddedModelSpec(gguf=None, parallel=2, context=512, threads=None)
@@ -87,7 +86,7 @@ def test_the_weights_are_encoded_once(tmp_path: Path, monkeypatch: pytest.Monkey
         target.write_bytes(b"GGUF")
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(gguf_weights, "_encode", encode)
+    monkeypatch.setattr(embedded_model, "_encode", encode)
     source = tmp_path / "model.gguf"
     source.write_bytes(b"GGUF 4 bits")
     target = as_q8_0(source)
@@ -107,7 +106,7 @@ def test_an_encoding_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(gguf_weights, "_encode", half)
+    monkeypatch.setattr(embedded_model, "_encode", half)
     with pytest.raises(OSError, match="No space left"):
         as_q8_0(default_weights())
     assert list((tmp_path / "gpo").iterdir()) == []

@@ -41,9 +41,8 @@ from gpo.prompt import Prompt
 from gpo.score import Score
 from gpo.testing.fakes import FakeModel
 from serve.evaluator import UnknownTask, evaluator_app
-from serve.http.bodies import JSON, MSGPACK, decoded
-from serve.http.ingress import build_api
-from serve.http.limits import MAX_BODY_BYTES, limited_body
+from serve.http_limits import JSON, MAX_BODY_BYTES, MSGPACK, decode, limited_body
+from serve.ingress import build_api
 
 TOKEN = "canary-token-90d1"
 EXAMPLES = int(os.environ.get("GPO_FUZZ_EXAMPLES", "20"))
@@ -315,7 +314,7 @@ def deep(levels: int) -> Any:
 )
 def test_what_goes_beyond_the_limits_is_not_read(body: bytes, media: str) -> None:
     with pytest.raises(HTTPException) as caught:
-        decoded(body, media)
+        decode(body, media)
     assert caught.value.status_code == 400
 
 

@@ -7,7 +7,7 @@ from gpo.evaluation.evaluator import Evaluation
 from gpo.models.protocol import Usage
 from gpo.prompt import Prompt
 from gpo.score import Score
-from serve.http.schemas import EvaluateRequest, score_reply
+from serve.http_schemas import EvaluateRequest, score_reply
 
 
 def test_a_reply_tells_the_judge_s_costs_apart() -> None:

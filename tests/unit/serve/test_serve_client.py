@@ -205,8 +205,8 @@ async def test_what_a_replica_logs_says_for_which_step_it_works(caplog: pytest.L
     task = Task("desk", Prompt("a"), {Split.VAL: (Example("?", ("yes",)),)}, ExactScorer())
     replica = EvaluatorReplica([LocalEvaluator(task, FakeModel(answer), Sampling(), RuleGrader(task.scorer))], 100)
     await asyncio.gather(
-        replica.evaluate("desk", [Prompt("a")], Split.VAL, asked_by="desk/0", step=4),
-        replica.answer("desk", Prompt("a"), Split.VAL, [0], asked_by="desk/1", step=5),
+        replica.evaluate("desk", [Prompt("a")], Split.VAL, caller="desk/0", step=4),
+        replica.answer("desk", Prompt("a"), Split.VAL, [0], caller="desk/1", step=5),
         replica.evaluate("desk", [Prompt("a")], Split.VAL),
     )
     about = [(line.__dict__["task"], line.__dict__["trajectory"], line.__dict__["step"]) for line in caplog.records]

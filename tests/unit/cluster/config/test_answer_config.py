@@ -104,7 +104,7 @@ OPTIONS = (Example("Which?\n(A) x\n(B) y", ("(A)",)),)
         ({}, (Example("?", ("Yes",)),), "navigate", BooleanScorer()),
     ],
 )
-def test_a_known_benchmark_brings_its_family_and_a_kind_goes_before_it(
+def test_a_known_benchmark_decides_the_scorer_unless_a_kind_is_set(
     answer: dict[str, Any], examples: tuple[Example, ...], name: str, scorer: object, tmp_path: Path
 ) -> None:
     section = config(tmp_path, answer).tasks[0].answer
@@ -119,7 +119,9 @@ def test_the_paper_has_no_rule_for_every_kind(kind: str | None, tmp_path: Path) 
     assert "set kind to one of: choice, boolean, number, text" in error.remedy
 
 
-def test_functions_of_the_configurations_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_functions_are_found_beside_the_configuration_and_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "configs"
     folder.mkdir()
     monkeypatch.chdir(tmp_path)
@@ -169,7 +171,7 @@ def test_two_tasks_with_modules_of_the_same_name_use_their_own(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("folder", "lack"), [("gone", "does not exist"), ("train.jsonl", "is not a folder")])
-def test_a_folder_that_is_none_is_named(folder: str, lack: str, tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(folder: str, lack: str, tmp_path: Path) -> None:
     error = refusal(tmp_path, {"kind": "custom", "metric": "own_gone:metric", "folder": folder})
     assert error.field == "tasks[0].answer.folder"
     assert f"{folder}' {lack}, and there is no module 'own_gone'" in error.problem
@@ -179,41 +181,41 @@ def test_a_refusal_lists_the_folders_that_were_searched(tmp_path: Path, monkeypa
     (tmp_path / "working").mkdir()
     monkeypatch.chdir(tmp_path / "working")
     problem = refusal(tmp_path, {"kind": "custom", "metric": "own_gone:metric"}).problem
-    assert f"no module 'own_gone' in '{tmp_path}' or '{tmp_path}/working' or where Python looks" in problem
+    assert f"no module 'own_gone' in '{tmp_path}' or in '{tmp_path}/working' or on Python's search path" in problem
 
 
 @pytest.mark.parametrize(
     ("answer", "field", "problem", "remedy"),
     [
         ({"kind": "custom", "metric": "own_gone:metric"}, "metric", "there is no module 'own_gone'", "installed"),
-        ({"kind": "custom", "metric": "own_bad:gone"}, "metric", "'gone' is not there", "name a function"),
+        ({"kind": "custom", "metric": "own_bad:gone"}, "metric", "'gone' is not defined", "name a function"),
         (
             {"kind": "custom", "metric": "own_bad:broken"},
             "metric",
             "tried on the first target: the function own_bad:broken failed: KeyError: 'gone'",
             "correct",
         ),
-        ({"kind": "custom", "metric": "own_bad:generous"}, "metric", "gave 2, not a number from 0 to 1", "correct"),
+        ({"kind": "custom", "metric": "own_bad:generous"}, "metric", "returned 2, not a number from 0 to 1", "correct"),
         ({"kind": "exact", "parser": "own_gone:parse"}, "parser", "there is no module 'own_gone'", "installed"),
-        ({"kind": "exact", "parser": "own_bad:generous"}, "parser", "gave 2, not a text", "correct"),
-        ({"kind": "custom", "metric": "metric"}, "metric", "'metric' names no function", "module:function"),
-        ({"kind": "custom", "metric": "own_bad.py:metric"}, "metric", "names a file", "without .py"),
-        ({"kind": "exact", "parser": "./own_bad.py:parse"}, "parser", "names a file", "without .py"),
-        ({"kind": "custom", "metric": "a-b:c"}, "metric", "names no function", "module:function"),
-        ({"kind": "custom", "metric": "a.b:c()"}, "metric", "names no function", "module:function"),
-        ({"kind": "custom", "metric": "a:b\n"}, "metric", "names no function", "module:function"),
-        ({"parser": "papers"}, "parser", "'papers' is no parser", "choose default, paper"),
+        ({"kind": "exact", "parser": "own_bad:generous"}, "parser", "returned 2, not a text", "correct"),
+        ({"kind": "custom", "metric": "metric"}, "metric", "'metric' is not a function", "module:function"),
+        ({"kind": "custom", "metric": "own_bad.py:metric"}, "metric", "is a file", "without .py"),
+        ({"kind": "exact", "parser": "./own_bad.py:parse"}, "parser", "is a file", "without .py"),
+        ({"kind": "custom", "metric": "a-b:c"}, "metric", "is not a function", "module:function"),
+        ({"kind": "custom", "metric": "a.b:c()"}, "metric", "is not a function", "module:function"),
+        ({"kind": "custom", "metric": "a:b\n"}, "metric", "is not a function", "module:function"),
+        ({"parser": "papers"}, "parser", "'papers' is not a parser", "choose default, paper"),
         ({"parser": ["paper"]}, "parser", "cannot be used", "write a text"),
         ({"kind": "custom"}, "metric", "is missing", "set it"),
         ({"kind": "judge"}, "rubric", "is missing", "set it"),
         ({"kind": "judge", "rubric": " "}, "rubric", "cannot be used", "at least one character"),
         ({**JUDGE, "scale": 0}, "scale", "0 cannot be used", "at least 1"),
         ({**JUDGE, "scale": 101}, "scale", "101 cannot be used", "at most 100"),
-        ({**JUDGE, "parser": "paper"}, "parser", "goes with the kinds that judge by rule", "leave it out"),
-        ({"metric": "own_bad:metric"}, "metric", "goes with kind: custom only", "leave it out"),
-        ({"kind": "exact", "rubric": "x"}, "rubric", "goes with kind: judge only", "leave it out"),
-        ({"kind": "exact", "scale": 5}, "scale", "goes with kind: judge only", "leave it out"),
-        ({"kind": "exact", "folder": "."}, "folder", "holds no function that is used", "leave it out"),
+        ({**JUDGE, "parser": "paper"}, "parser", "is used only by kinds that judge by rule", "leave it out"),
+        ({"metric": "own_bad:metric"}, "metric", "needs kind: custom", "leave it out"),
+        ({"kind": "exact", "rubric": "x"}, "rubric", "needs kind: judge", "leave it out"),
+        ({"kind": "exact", "scale": 5}, "scale", "needs kind: judge", "leave it out"),
+        ({"kind": "exact", "folder": "."}, "folder", "is not used by metric or parser", "leave it out"),
     ],
 )
 def test_a_mistake_is_found_before_anything_is_paid_for(
@@ -274,7 +276,7 @@ async def test_a_judge_is_checked_where_it_is_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("role", ["task", "optimizer", "judge"])
-def test_a_refused_key_is_blamed_on_the_role_whose_key_it_is(role: str, tmp_path: Path) -> None:
+def test_a_refused_key_is_reported_for_the_role_that_uses_it(role: str, tmp_path: Path) -> None:
     models: dict[str, Any] = {
         "task": {**MODEL, "api_key_env": "TASK_KEY"},
         "optimizer": {**MODEL, "api_key_env": "OPTIMIZER_KEY"},

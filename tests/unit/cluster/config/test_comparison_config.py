@@ -29,7 +29,7 @@ def write(path: Path, **sections: Any) -> Path:
     return path
 
 
-def test_a_run_is_no_comparison(tmp_path: Path) -> None:
+def test_a_comparison_is_not_loaded_as_a_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="gpo compare"):
         load_config(write(tmp_path / "top.yaml", **RUN, compare=["gpo"]))
 
@@ -47,9 +47,7 @@ def test_methods_are_laid_over_the_file_and_its_overrides(tmp_path: Path) -> Non
     assert methods["short"].optimizer.schedule.final == 5
 
 
-def test_methods_named_on_the_command_line_go_before_the_section(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_methods_on_the_command_line_replace_the_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "mine.yaml", optimizer={"schedule": {"kind": "none"}})
     path = write(tmp_path / "configs" / "top.yaml", **RUN, compare=["gpo"])
@@ -59,11 +57,11 @@ def test_methods_named_on_the_command_line_go_before_the_section(
 @pytest.mark.parametrize(
     ("compare", "named", "message"),
     [
-        (["gpo", "gpo"], (), "'gpo' stands twice"),
-        (["gop"], (), "'gop' is no method; did you mean 'gpo'"),
+        (["gpo", "gpo"], (), "duplicate method 'gpo'"),
+        (["gop"], (), "'gop' is not a method; did you mean 'gpo'"),
         (None, ["gone.yaml"], "--method: .*gone.yaml. does not exist"),
-        ([], (), "names no method"),
-        ("gpo", (), "names no method"),
+        ([], (), "is not a list of methods"),
+        ("gpo", (), "is not a list of methods"),
         ([3], (), "3 cannot be used"),
         ({"a/b": None}, (), "'a/b' cannot name a method"),
         ({"comparison.json": "ape"}, (), "cannot name a method"),
@@ -72,11 +70,11 @@ def test_methods_named_on_the_command_line_go_before_the_section(
         ({"a": {"optimizer": {"steps": 3}}}, (), "compare.a.optimizer.steps: is the same for all methods"),
         ({"a": {"optimizer": {"candidates": 3}}}, (), "compare.a.optimizer.candidates: is the same for all methods"),
         ({"a": 3}, (), "compare.a: 3 cannot be used"),
-        ({"a": {"tasks": []}}, (), "compare.a.tasks: is not what a method may change"),
+        ({"a": {"tasks": []}}, (), "compare.a.tasks: cannot differ between methods"),
         ({"a": {"optimizer": {"stepps": 3}}}, (), "compare.a: optimizer.stepps: .* did you mean 'steps'"),
     ],
 )
-def test_what_cannot_be_compared_is_named(
+def test_an_invalid_comparison_is_refused_by_name(
     tmp_path: Path, compare: Any, named: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -86,7 +84,7 @@ def test_what_cannot_be_compared_is_named(
         load_comparison(path, (), named)
 
 
-def test_a_method_of_a_file_is_all_that_the_file_says(tmp_path: Path) -> None:
+def test_a_method_file_replaces_its_sections(tmp_path: Path) -> None:
     optimizer = {**RUN["optimizer"], **OWN}
     path = write(tmp_path / "top.yaml", **{**RUN, "optimizer": optimizer})
     methods = load_comparison(path, (), ["gpo", "pe2", "ape", "own"]).methods
@@ -96,7 +94,7 @@ def test_a_method_of_a_file_is_all_that_the_file_says(tmp_path: Path) -> None:
     assert {config.optimizer.steps for config in methods.values()} == {4}
 
 
-def test_a_change_in_words_is_laid_over_the_file(tmp_path: Path) -> None:
+def test_an_inline_method_is_merged_over_the_configuration(tmp_path: Path) -> None:
     compare = {"short": {"optimizer": {"schedule": {"final": 5}}}}
     path = write(tmp_path / "top.yaml", **{**RUN, "optimizer": {**RUN["optimizer"], **OWN}}, compare=compare)
     assert load_comparison(path, (), ()).methods["short"].optimizer.schedule.model_dump() == {
@@ -104,9 +102,9 @@ def test_a_change_in_words_is_laid_over_the_file(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_an_override_that_changes_no_method_is_refused(tmp_path: Path) -> None:
+def test_an_override_without_effect_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "top.yaml", **RUN)
-    with pytest.raises(ConfigError, match="changes none of the methods") as caught:
+    with pytest.raises(ConfigError, match="has no effect") as caught:
         load_comparison(path, ["optimizer.schedule.initial=20"], ())
     assert caught.value.field == "--set optimizer.schedule.initial"
     methods = load_comparison(path, ["optimizer.schedule.initial=20", "optimizer.steps=3"], ["own", "ape"]).methods

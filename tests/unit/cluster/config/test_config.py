@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,9 @@ from pydantic import ValidationError
 from cluster.config import load_config
 from cluster.config.loading import dump, validate
 from cluster.config.models import OPENAI_URL, ChatEndpointConfig, EmbeddedEmbeddingConfig
-from cluster.config.root import EvaluationConfig, RacingConfig
+from cluster.config.root import EvaluationConfig, RacingConfig, RunConfig
+from cluster.config.section import LocatedText, OptionInfo, declared
+from cluster.config.sweep import SweepSection
 from cluster.config.tasks import TaskConfig
 from gpo.errors import ConfigError
 from gpo.scoring.candidates import FullScoring
@@ -48,7 +53,7 @@ def refusal(document: Any, overrides: tuple[str, ...], folder: Path) -> ConfigEr
     return caught.value
 
 
-def test_what_is_left_out_is_gpo_as_published(tmp_path: Path) -> None:
+def test_the_defaults_are_gpo_as_published(tmp_path: Path) -> None:
     config = load_config(written(tmp_path, raw()))
     settings = config.optimizer
     assert (settings.steps, settings.candidates) == (12, 8)
@@ -98,7 +103,7 @@ def test_a_configuration_never_changes(tmp_path: Path) -> None:
         ("evaluation.val_size=null", ("evaluation", "val_size"), None),
     ],
 )
-def test_an_override_goes_before_the_file(
+def test_an_override_replaces_the_value_in_the_file(
     override: str, place: tuple[str | int, ...], value: object, tmp_path: Path
 ) -> None:
     found: Any = load_config(written(tmp_path, raw(evaluation={"val_size": 9})), [override])
@@ -120,7 +125,7 @@ def test_an_override_goes_before_the_file(
         "2026-13-45",
     ],
 )
-def test_a_prompt_with_yaml_s_signs_in_it_stays_a_text(prompt: str, tmp_path: Path) -> None:
+def test_a_prompt_with_yaml_syntax_stays_a_text(prompt: str, tmp_path: Path) -> None:
     config = load_config(written(tmp_path, raw()), (f"tasks.0.prompt={prompt}",))
     assert config.tasks[0].prompt == prompt
 
@@ -186,7 +191,7 @@ def test_the_last_of_two_overrides_holds(tmp_path: Path) -> None:
     [
         ("optimizer.steps", "--set", "'optimizer.steps' has no value"),
         ("=3", "--set", "has no value"),
-        ("tasks.1.name=x", "--set tasks.1.name", "'1' is not one of the 1 entries"),
+        ("tasks.1.name=x", "--set tasks.1.name", "'1' is not an index of the 1 entries"),
         ("run.name.first=x", "--set run.name.first", "there is nothing below run.name"),
         ("run.seeds=[", "--set run.seeds", "not valid YAML"),
         ("optimizer.steps=many", "optimizer.steps", "'many' cannot be used"),
@@ -216,7 +221,7 @@ def test_an_override_that_cannot_be_used_is_refused(override: str, field: str, p
         (
             {"optimizer": {"steps": 3, "schedule": {"kind": "linear", "warmup_steps": 3}}},
             "optimizer.schedule.warmup_steps",
-            "3 is too many, there are only 3 steps; warm up in fewer",
+            "3 is too large for 3 steps; use a smaller value",
         ),
         ({"optimizer": {"schedule": {"kind": "fixed", "final": 3}}}, "optimizer.schedule.final", "is not an option"),
         ({"optimizer": {"acceptance": {"kind": "luck"}}}, "optimizer.acceptance.kind", "choose one of"),
@@ -244,17 +249,17 @@ def test_an_override_that_cannot_be_used_is_refused(override: str, field: str, p
                 ]
             },
             "tasks[0].answer.labels",
-            "goes with kind: label only",
+            "needs kind: label",
         ),
         (
             {"optimizer": {"refinement": {"enforce": True}, "schedule": {"kind": "none"}}},
             "optimizer.refinement.enforce",
-            "no step size to enforce",
+            "has no step size to enforce",
         ),
         (
             {"budget": {"usd": 1}},
             "budget.usd",
-            "no model has a price; give models.task.price and models.optimizer.price",
+            "no model has a price; set models.task.price and models.optimizer.price",
         ),
     ],
 )
@@ -289,7 +294,7 @@ def test_a_misplaced_secret_is_not_shown(setting: str, tmp_path: Path) -> None:
     assert error.remedy
 
 
-def test_an_endpoint_that_is_not_named_is_the_one_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_endpoint_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ChatEndpointConfig(model="m").base_url == OPENAI_URL
     monkeypatch.setenv("OPENAI_BASE_URL", "http://there/v1/")
     assert ChatEndpointConfig(model="m").base_url == "http://there/v1"
@@ -328,7 +333,7 @@ def test_the_meta_prompt_suits_the_optimizer_model(model: dict[str, Any], kind: 
 @pytest.mark.parametrize(
     ("at_once", "asked", "number"), [(16, None, 1), (64, None, 1), (65, None, 2), (9999, None, 8), (65, 1, 1)]
 )
-def test_there_are_as_many_replicas_as_the_calls_need(
+def test_the_number_of_replicas_follows_the_concurrent_calls(
     at_once: int, asked: int | None, number: int, tmp_path: Path
 ) -> None:
     overrides = [f"models.task.max_concurrency={at_once}"]
@@ -337,18 +342,59 @@ def test_there_are_as_many_replicas_as_the_calls_need(
     assert load_config(written(tmp_path, raw()), overrides).num_replicas == number
 
 
-def test_candidates_are_scored_in_full_unless_a_race_is_asked_for() -> None:
+def test_candidates_are_scored_in_full_without_racing() -> None:
     assert EvaluationConfig().build_scoring(100, seed=1) == FullScoring()
     assert EvaluationConfig(racing=None).build_scoring(100, seed=1) == FullScoring()
 
 
-def test_a_race_is_built_as_configured() -> None:
+def test_racing_is_built_as_configured() -> None:
     config = EvaluationConfig(max_unscored=0.3, racing=RacingConfig(block=7, alpha=0.01))
     assert config.build_scoring(90, seed=4) == Racing(num_examples=90, block=7, alpha=0.01, max_unscored=0.3, seed=4)
     assert isinstance(EvaluationConfig.model_validate({"racing": {}}).build_scoring(9, seed=0), Racing)
 
 
 @pytest.mark.parametrize("racing", [{"block": 1}, {"alpha": 0}, {"alpha": 1}, {"blok": 5}, 5])
-def test_a_race_that_cannot_be_is_refused(racing: object) -> None:
+def test_invalid_racing_options_are_refused(racing: object) -> None:
     with pytest.raises(ValidationError):
         EvaluationConfig.model_validate({"racing": racing})
+
+
+def stated(fact: str) -> dict[str, Any]:
+    """The options about which a fact is stated, with its value; those of the embedded and of every model, once."""
+    fields = [*declared(RunConfig), *((f"sweep.{path}", field) for path, field in declared(SweepSection))]
+    found = {path: getattr(OptionInfo.of(field), fact) for path, field in fields}
+    return {
+        re.sub(r"models\.(task|optimizer|judge|embedding)\.", "models.*.", path): value
+        for path, value in found.items()
+        if value
+    }
+
+
+def test_the_facts_about_options_are_stated_on_them() -> None:
+    of_models = (
+        "base_url", "api_key_env", "api_key_file", "max_concurrency", "requests_per_min", "tokens_per_min",
+        "timeout_s", "max_attempts", "patience_s", "price", "check", "parallel", "threads",
+    )  # fmt: skip
+    of_sweeps = ("trials", "max_parallel_trials", "storage", "lease_s", "study", "holdout")
+    assert set(stated("may_change")) == {
+        "run.dir", "cluster", "cache", "budget", "metrics", "tracing", "tracking",
+        *(f"models.*.{name}" for name in of_models),
+        *(f"sweep.{name}" for name in of_sweeps),
+    }  # fmt: skip
+    assert set(stated("tunable")) == {"optimizer", "models.optimizer", "evaluation.racing"}
+    assert set(stated("is_output")) == {"cache.path", "sweep.storage.path"}
+    assert stated("sensitive") == {
+        "models.*.base_url": "value",
+        "models.*.api_key_env": "variable",
+        "models.*.api_key_file": "file",
+        "models.*.sampling.extra": "value",
+        "cache.url_env": "url_variable",
+        "sweep.storage.url": "value",
+        "sweep.storage.url_env": "url_variable",
+    }
+
+
+def test_a_text_of_a_file_keeps_its_folder_when_copied(tmp_path: Path) -> None:
+    located = LocatedText("a.jsonl", tmp_path)
+    for copied in (copy.deepcopy(located), pickle.loads(pickle.dumps(located))):  # noqa: S301
+        assert (copied, copied.folder) == ("a.jsonl", tmp_path)

@@ -9,10 +9,13 @@ import pytest
 from cluster.config import load_config
 from cluster.config.comparison import METHODS, STANDARD, load_comparison
 from cluster.config.files import read_extended
+from cluster.config.root import RunConfig
 from cluster.config.schema import schema
+from cluster.config.section import declared
+from cluster.config.sweep import SweepSection
 from cluster.config.tasks import FilesConfig
 from cluster.session.models import build_tasks, require_room_to_decay
-from cluster.sweep.loading import load_sweep
+from cluster.sweep.config import load_sweep
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.evaluation.metrics import BooleanScorer
@@ -45,7 +48,7 @@ def name(path: Path) -> str:
     return str(path.relative_to(CONFIGS))
 
 
-def test_what_users_look_for_is_there() -> None:
+def test_the_documented_configurations_exist() -> None:
     assert {
         "quickstart.yaml",
         "endpoint.yaml",
@@ -55,7 +58,7 @@ def test_what_users_look_for_is_there() -> None:
     assert {path.stem for path in METHODS.glob("*.yaml")} == set(STANDARD)
 
 
-def test_a_file_that_is_no_run_is_a_part_that_another_extends_or_a_method() -> None:
+def test_every_other_file_is_extended_or_a_method() -> None:
     assert {name(path) for path in PARTS} == {
         "paper/settings.yaml",
         "sweeps/space.yaml",
@@ -64,9 +67,7 @@ def test_a_file_that_is_no_run_is_a_part_that_another_extends_or_a_method() -> N
 
 
 @pytest.mark.parametrize("path", RUNS, ids=name)
-def test_every_configuration_loads_and_finds_the_data_that_the_project_has(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_configuration_loads_with_the_projects_data(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     config = load_config(path)
     data = [task.data for task in config.tasks]
@@ -94,10 +95,8 @@ def test_the_quickstarts_sweep_loads_with_its_data(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("suite", ["bbh", "mmlu"])
-def test_the_sweeps_of_benchmarks_are_checked_but_for_the_users_data(
-    suite: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cluster.sweep.loading.build_tasks", lambda config: [OF_BBH for _ in config.tasks])
+def test_the_benchmark_sweeps_are_valid_apart_from_the_users_data(suite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.sweep.config.build_tasks", lambda config: [OF_BBH for _ in config.tasks])
     config = load_sweep(CONFIGS / "sweeps" / f"{suite}.yaml", ())
     assert config.holdout is not None
     assert not {task.name for task in config.base.tasks} & {task.name for task in config.holdout.tasks}
@@ -114,7 +113,7 @@ def test_the_methods_try_equally_many_prompts() -> None:
 
 
 @pytest.mark.parametrize("suite", ["bbh", "mmlu", "gsm8k", "wsc", "webnlg"])
-def test_the_suites_have_the_settings_of_the_paper(suite: str) -> None:
+def test_the_benchmark_configurations_have_the_papers_settings(suite: str) -> None:
     config = load_config(CONFIGS / "paper" / f"{suite}.yaml")
     optimizer = config.optimizer
     assert len(config.tasks) == {"bbh": 27, "mmlu": 57}.get(suite, 1)
@@ -136,5 +135,10 @@ def test_the_suites_have_the_settings_of_the_paper(suite: str) -> None:
 
 
 @pytest.mark.skipif(not SCHEMA.exists(), reason="there is no schema file; make schema writes it")
-def test_the_schema_file_is_that_of_the_code() -> None:
+def test_the_schema_file_is_current() -> None:
     assert SCHEMA.read_text(encoding="utf-8") == schema(), "run: make schema"
+
+
+def test_every_option_is_described() -> None:
+    fields = [*declared(RunConfig), *declared(SweepSection)]
+    assert not [path for path, field in fields if not field.description and not path.endswith(".kind")]

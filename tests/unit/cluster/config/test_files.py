@@ -31,7 +31,7 @@ def write(path: Path, **sections: Any) -> Path:
     return path
 
 
-def test_later_files_go_before_earlier_ones_and_the_file_itself_before_all(tmp_path: Path) -> None:
+def test_later_files_override_earlier_ones_and_the_file_overrides_all(tmp_path: Path) -> None:
     write(tmp_path / "one.yaml", run={"name": "one", "dir": "there"}, optimizer={"steps": 1})
     write(tmp_path / "two.yaml", run={"name": "two"})
     path = write(tmp_path / "top.yaml", extends=["one.yaml", "two.yaml"], optimizer={"candidates": 3})
@@ -49,7 +49,7 @@ def test_a_path_starts_at_the_file_that_names_it(tmp_path: Path) -> None:
     "section",
     [{"cache": {"path": "c.sqlite"}}, {"models": {**RUN["models"], "task": {**MODEL, "api_key_file": "key"}}}],
 )
-def test_every_path_of_a_file_starts_there(section: dict[str, Any], tmp_path: Path) -> None:
+def test_cache_and_key_paths_start_at_the_file_that_names_them(section: dict[str, Any], tmp_path: Path) -> None:
     write(tmp_path / "base" / "run.yaml", **{**RUN, **section})
     config = load_config(write(tmp_path / "elsewhere" / "top.yaml", extends="../base/run.yaml"))
     key_file = config.models.task.api_key_file
@@ -81,13 +81,13 @@ def test_functions_are_looked_for_beside_the_file_that_names_them(tmp_path: Path
         ({"extends": [{"a": 1}]}, "extends: .* cannot be used"),
     ],
 )
-def test_what_cannot_be_extended_is_named(tmp_path: Path, content: dict[str, Any], message: str) -> None:
+def test_an_invalid_extends_is_refused_by_name(tmp_path: Path, content: dict[str, Any], message: str) -> None:
     path = write(tmp_path / "top.yaml", **content)
     with pytest.raises(ConfigError, match=message):
         read_extended(path)
 
 
-def test_sections_are_merged_and_all_else_is_replaced() -> None:
+def test_sections_are_merged_and_other_values_replaced() -> None:
     base = {"a": {"b": 1, "c": [1, 2]}, "d": 1}
     assert laid_over(base, {"a": {"c": [3]}, "e": {"f": 2}}) == {"a": {"b": 1, "c": [3]}, "d": 1, "e": {"f": 2}}
     assert base == {"a": {"b": 1, "c": [1, 2]}, "d": 1}
@@ -119,13 +119,13 @@ def test_a_section_of_another_kind_replaces(
         ({"model": "a", "base_url": "u"}, {"model": "b"}, {"model": "b", "base_url": "u"}),
     ],
 )
-def test_a_model_that_is_named_is_one_of_an_endpoint(
+def test_a_section_with_a_model_is_an_endpoint(
     below: dict[str, Any], above: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     assert laid_over({"models": {"task": below}}, {"models": {"task": above}}) == {"models": {"task": expected}}
 
 
-def test_steps_and_epochs_take_each_others_place(tmp_path: Path) -> None:
+def test_steps_and_epochs_replace_each_other(tmp_path: Path) -> None:
     path = write(tmp_path / "run.yaml", **{**RUN, "optimizer": {"steps": 4}})
     write(tmp_path / "top.yaml", extends="run.yaml", optimizer={"epochs": 3})
     lengths = [
@@ -136,7 +136,7 @@ def test_steps_and_epochs_take_each_others_place(tmp_path: Path) -> None:
         )
     ]  # fmt: skip
     assert lengths == [(4, None), (None, 2), (None, 3), (5, None)]
-    with pytest.raises(ConfigError, match="is set beside steps"):
+    with pytest.raises(ConfigError, match="is set as well as steps"):
         validate({**RUN, "optimizer": {"steps": 4, "epochs": 3}}, base_dir=tmp_path)
 
 
@@ -146,7 +146,7 @@ def test_an_epoch_is_as_many_steps_as_train_has_batches() -> None:
 
 
 @pytest.mark.parametrize("field", ["train", "api_key_file"])
-def test_a_home_of_nobody_is_named(field: str) -> None:
+def test_the_home_of_an_unknown_user_is_named(field: str) -> None:
     place = "~nobody-of-this-name/x"
     changes: dict[str, Any] = {"tasks": [{"name": "a", "data": {"train": place, "val": "b", "test": "c"}}]}
     if field == "api_key_file":
@@ -155,7 +155,7 @@ def test_a_home_of_nobody_is_named(field: str) -> None:
         validate({**RUN, **changes}, base_dir=Path("/"))
 
 
-def test_a_section_without_a_kind_is_of_its_default_kind() -> None:
+def test_the_default_kinds_agree_with_validation() -> None:
     """The table that layers are merged by agrees with how sections are validated."""
     fields = dict(declared(RunConfig))
     assert len(default_kinds()) == 9

@@ -72,19 +72,19 @@ def test_the_dump_lists_the_tasks_one_by_one(tmp_path: Path) -> None:
         ([bbh(["navigate", "snark"])], "tasks[0].data.name", "'snark' is not a task of bbh; did you mean snarks?"),
         ([bbh(["navigate", "all"])], "tasks[0].data.name", "'all' is not a task of bbh; choose among: boolean_expr"),
         ([bbh(["Snarks", "navigate"])], "tasks[0].data.name", "'Snarks' is not a task of bbh; did you mean snarks"),
-        ([bbh(3)], "tasks[0].data.name", "3 is not a task's name; name one, a list of them, or all"),
-        ([bbh(["snarks", 3])], "tasks[0].data.name", "3 is not a task's name"),
-        ([bbh({"a": 1})], "tasks[0].data.name", "{'a': 1} is not a task's name"),
-        ([bbh("a b")], "tasks[0].data.name", "'a b' is not a task's name"),
-        ([bbh(3, name="mine")], "tasks[0].data.name", "3 is not a task's name"),
+        ([bbh(3)], "tasks[0].data.name", "3 is not the name of a task; name one, a list of them, or all"),
+        ([bbh(["snarks", 3])], "tasks[0].data.name", "3 is not the name of a task"),
+        ([bbh({"a": 1})], "tasks[0].data.name", "{'a': 1} is not the name of a task"),
+        ([bbh("a b")], "tasks[0].data.name", "'a b' is not the name of a task"),
+        ([bbh(3, name="mine")], "tasks[0].data.name", "3 is not the name of a task"),
         ([bbh(None)], "tasks[0].data.name", "is missing; name one, a list of them, or all"),
         ([{"data": {"benchmark": "bbh", "root": "."}}], "tasks[0].data.name", "is missing; name one, a list"),
         ([{"data": {"benchmark": ["bbh"], "root": "."}}], "tasks[0].data.benchmark", "choose one of"),
         ([bbh([])], "tasks[0].data.name", "names no task; name some, or write all"),
         ([bbh("all", name="bbh")], "tasks[0].name", "is one name for several tasks; leave it out"),
         ([bbh(["navigate"], name="mine")], "tasks[0].name", "is one name for several tasks; leave it out"),
-        ([bbh("all"), bbh("navigate")], "tasks", "navigate stands twice"),
-        ([bbh(["snarks", "snarks"])], "tasks", "snarks stands twice"),
+        ([bbh("all"), bbh("navigate")], "tasks", "duplicate task name 'navigate'"),
+        ([bbh(["snarks", "snarks"])], "tasks", "duplicate task name 'snarks'"),
         ([bbh("all"), bbh("own", prompt=" ")], "tasks[1].prompt", "at least one character"),
         ([bbh("all", promt="a")], "tasks[0].promt", "did you mean 'prompt'?"),
         ([{"data": {"benchmark": "bbh", "name": "all"}}], "tasks[0].data.root", "is missing"),
@@ -148,14 +148,14 @@ def test_a_folder_without_any_task_is_a_wrong_root(beside: bool, tmp_path: Path)
     assert "holds no task of bbh" in error.problem
 
 
-def test_a_task_in_capitals_is_told_from_the_one_that_is_meant(tmp_path: Path) -> None:
+def test_a_task_in_capitals_suggests_the_right_name(tmp_path: Path) -> None:
     (tmp_path / "data/navigate").mkdir(parents=True)
     (tmp_path / "data/navigate/train.jsonl").touch()
     error = refusal(tmp_path, bbh("Navigate"))
     assert (error.field, error.remedy) == ("tasks[0].data.name", "did you mean 'navigate'?")
 
 
-def test_files_belong_to_no_group_and_show_examples_of_train(tmp_path: Path) -> None:
+def test_tasks_from_files_have_no_group_and_take_shots_from_train(tmp_path: Path) -> None:
     data = files(tmp_path, splits())
     (task,) = build_tasks(config(tmp_path, {"name": "own", "data": data, "shots": 2}))
     assert (task.group, task.counts_as) == ("", "")
@@ -204,11 +204,11 @@ def test_an_input_is_made_of_several_columns(tmp_path: Path) -> None:
     ("fields", "field", "said"),
     [
         ({"template": "{{ a }", "target": "b"}, "tasks[0].fields.template", "is not a valid template (line 1"),
-        ({"template": "{{ a }}", "input": "a"}, "tasks[0].fields.template", "stands beside input; keep one"),
+        ({"template": "{{ a }}", "input": "a"}, "tasks[0].fields.template", "is set as well as input; keep one"),
         (
             {"target_template": "{{ a }}", "target": "a"},
             "tasks[0].fields.target_template",
-            "stands beside target; keep one",
+            "is set as well as target; keep one",
         ),
     ],
 )

@@ -47,7 +47,7 @@ async def speak() -> None:
     logging.getLogger("gpo.somewhere").info("at work", extra={"val": 0.5})
 
 
-async def test_each_line_says_what_it_is_about(tmp_path: Path) -> None:
+async def test_each_line_names_its_run_task_trajectory_and_step(tmp_path: Path) -> None:
     logs.choose(Logs(Format.JSON, Level.INFO, Target.FOLDER))
     logs.choose_for("run-1", tmp_path)
     logging.getLogger("cluster").info("begins")
@@ -76,14 +76,14 @@ def test_an_exception_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "second" in json.loads(line)["exc_info"]
 
 
-def test_what_clients_log_below_a_warning_stays_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_loggers_log_warnings_only(capsys: pytest.CaptureFixture[str]) -> None:
     logs.choose(Logs(Format.JSON, Level.DEBUG))
     logging.getLogger("openai").debug("a whole request, with its prompt")
     logging.getLogger("gpo.gate").debug("ours")
     assert [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()] == ["ours"]
 
 
-def test_processes_that_a_run_starts_log_as_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_a_run_starts_log_in_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert logs.chosen().for_workers() == {}
     logs.choose(Logs(Format.JSON, Level.INFO, Target.FOLDER))
     logs.choose_for("run-1", tmp_path)
@@ -98,7 +98,7 @@ def test_processes_that_a_run_starts_log_as_it_does(tmp_path: Path, monkeypatch:
     assert json.loads(path.read_text())["run"] == "run-1"
 
 
-def test_text_stays_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_is_the_default_format(capsys: pytest.CaptureFixture[str]) -> None:
     logs.choose(Logs())
     logs.choose_for("run-1", None)
     assert not logs.chosen().owns_stderr
@@ -108,7 +108,7 @@ def test_text_stays_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "WARNING cluster.runs.run: shown\n"
 
 
-def test_a_folder_for_logs_is_a_local_one(tmp_path: Path) -> None:
+def test_a_log_folder_must_be_local(tmp_path: Path) -> None:
     logs.choose(Logs(target=Target.FOLDER))
     with pytest.raises(ConfigError, match="needs a local run folder"):
         logs.choose_for("run-1", None)
@@ -117,6 +117,6 @@ def test_a_folder_for_logs_is_a_local_one(tmp_path: Path) -> None:
         logs.choose_for("run-1", tmp_path)
 
 
-def test_what_a_line_is_about_has_known_names() -> None:
+def test_unknown_log_fields_are_refused() -> None:
     with pytest.raises(TypeError, match="unknown: prompt"):
         log_about(prompt="text")

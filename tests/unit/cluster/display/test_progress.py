@@ -10,8 +10,8 @@ from rich.console import Console
 
 from actors.search import Phase, SearchKey, Update
 from cluster.display.line_views import PlainView
-from cluster.display.live_view import LiveView
-from cluster.display.progress import Progress, Row, duration, percent, view_for
+from cluster.display.live_view import LiveView, view_for
+from cluster.display.progress import Progress, Row, duration, percent
 from gpo.checkpoint import Checkpoint
 from gpo.limits.messages import Spent
 from gpo.testing.samples import TRAJECTORIES, candidate, trajectory
@@ -53,12 +53,12 @@ def shown(on: Console) -> str:
     return on.file.getvalue()
 
 
-def test_a_terminal_gets_a_table_and_anything_else_gets_lines() -> None:
+def test_a_terminal_shows_a_table_and_other_consoles_show_lines() -> None:
     assert isinstance(view_for(console(terminal=True)), LiveView)
     assert isinstance(view_for(console(terminal=False)), PlainView)
 
 
-def test_plain_lines_tell_each_thing_once() -> None:
+def test_each_event_is_one_plain_line() -> None:
     on = console(terminal=False)
     progress = Progress({FIRST: 1, SECOND: 1})
     with PlainView(on) as view:
@@ -95,7 +95,7 @@ def test_the_live_table_can_be_drawn_at_any_time() -> None:
     assert "[bold]triage/1 failed: TrajectoryLost: [red]gone[/red]" in text
 
 
-def test_a_table_that_is_too_long_keeps_what_tells_most() -> None:
+def test_a_long_table_keeps_failed_and_running_trajectories() -> None:
     on = Console(file=StringIO(), force_terminal=True, width=120, height=10, color_system=None)
     keys = [SearchKey(f"task-{number}", 0) for number in range(9)]
     progress = Progress(dict.fromkeys(keys, 1))
@@ -115,7 +115,7 @@ def test_a_table_that_is_too_long_keeps_what_tells_most() -> None:
     assert "1 failed" in text
 
 
-def test_trajectories_that_are_done_leave_a_table_that_is_too_long() -> None:
+def test_a_long_table_drops_trajectories_that_are_done() -> None:
     keys = [SearchKey(f"task-{number}", 0) for number in range(9)]
     progress = Progress(dict.fromkeys(keys, 1))
     for key in keys[:7]:
@@ -142,7 +142,7 @@ def test_calls_and_dollars_are_those_of_the_last_half_minute_and_of_the_run(cloc
     assert "420 calls, 10.0/s · $1.50" in shown(on)
 
 
-def test_a_quiet_console_leaves_it_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_quiet_console_gets_log_lines(caplog: pytest.LogCaptureFixture) -> None:
     on = Console(file=StringIO(), quiet=True)
     progress = Progress({FIRST: 1, SECOND: 1})
     with caplog.at_level(logging.INFO, "cluster"), view_for(on) as view:
@@ -178,7 +178,7 @@ def test_the_time_left_follows_the_pace_so_far(clock: Callable[[float], None]) -
     assert progress.left_s() == 0.0
 
 
-def test_the_time_left_of_a_resumed_run_does_not_count_what_was_there(clock: Callable[[float], None]) -> None:
+def test_the_time_left_of_a_resumed_run_ignores_earlier_attempts(clock: Callable[[float], None]) -> None:
     clock(0)
     row = Row(FIRST, num_steps=4, started=time.monotonic())
     row.take(Update(FIRST, Phase.PROPOSING, checkpoint=ONE_STEP))
@@ -205,7 +205,7 @@ def test_the_share_of_the_work_never_falls_and_ends_at_one() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3599, "59:59"), (3600, "1 h 00 min")]
 )
-def test_durations_read_as_people_write_them(seconds: float, text: str) -> None:
+def test_durations_are_readable(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 

@@ -80,7 +80,7 @@ def test_tokens_are_estimated_from_the_texts_that_are_sent() -> None:
     assert long["optimizer"].prompt_tokens > short["optimizer"].prompt_tokens
 
 
-def test_a_race_leaves_the_bounds_and_is_told() -> None:
+def test_racing_keeps_the_bounds_and_is_mentioned() -> None:
     raced, full = config({}, evaluation={"val_size": 5, "racing": {}}), config({}, evaluation={"val_size": 5})
     assert calls(raced) == calls(full)
     captions = [plan_table(made, planned(made, build_tasks(made))).caption for made in (raced, full)]

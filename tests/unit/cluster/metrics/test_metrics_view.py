@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from actors.metrics.book import VALUE, Book, pages
-from actors.metrics.tally import tally
+from actors.metrics.counts import Counts
 from actors.search import Phase, SearchKey, Update
 from cluster.config.root import BudgetConfig
 from cluster.display.progress import Progress, View
@@ -23,13 +21,13 @@ from gpo.trajectory import Samples, Trajectory
 KEY, OTHER = SearchKey("triage", 0), SearchKey("triage", 1)
 
 
-class Told:
-    """A view that writes down what it was told."""
+class RecordingView:
+    """A view that records what it was shown."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def __enter__(self) -> Told:
+    def __enter__(self) -> RecordingView:
         return self
 
     def __exit__(self, *exception: object) -> None: ...
@@ -48,13 +46,13 @@ class Told:
 
 
 class Counted:
-    """A view over a record, and what its book says."""
+    """A view of a run, and what it counted."""
 
-    def __init__(self, folder: Path, **budget: float) -> None:
-        self.told, self.record = Told(), RunRecord("r", 0.0, keys=(KEY, OTHER))
-        view: View = self.told
-        self._folder = folder / "node"
-        self.view = MetricsView(view, Book(self._folder, "r", "driver"), self.record, BudgetConfig(**budget))  # type: ignore[arg-type]
+    def __init__(self, **budget: float) -> None:
+        self.shown, self.record = RecordingView(), RunRecord("r", 0.0, keys=(KEY, OTHER))
+        view: View = self.shown
+        self._counts = Counts()
+        self.view = MetricsView(view, self._counts, self.record, BudgetConfig(**budget))  # type: ignore[arg-type]
 
     def begin(self, **checkpoints: Trajectory) -> None:
         self.record.checkpoints = {SearchKey(task, 0): Checkpoint(one, {}) for task, one in checkpoints.items()}
@@ -66,20 +64,16 @@ class Counted:
 
     def __getitem__(self, row: str) -> float:
         name, *labels = row.split()
-        return {
-            (cell.metric, *cell.labels): value
-            for cell, value in tally(pages(self._folder)).items()
-            if cell.part == VALUE
-        }[(f"gpo_{name}", "r", *labels)]
+        return self._counts.snapshot()[f"gpo_{name}", ("r", *labels)][0]
 
 
-def test_each_step_is_counted_once_however_often_it_is_told(tmp_path: Path) -> None:
-    counted = Counted(tmp_path)
+def test_each_step_is_counted_once_however_often_it_is_reported() -> None:
+    counted = Counted()
     counted.begin()
     assert counted["steps_total triage 0"] == 0
     assert counted["trajectory_steps_planned triage 1"] == 3
     search = TRAJECTORIES["several steps, with ties"]
-    for number in (1, 2, 2, 3, 3):  # the last checkpoint again, after an actor has died
+    for number in (1, 2, 2, 3, 3):  # a restarted actor reports its last checkpoint again
         counted.news(replace(search, steps=search.steps[:number]))
     assert counted["steps_total triage 0"] == 3
     assert counted["samples_total triage scored"] == 6
@@ -89,12 +83,12 @@ def test_each_step_is_counted_once_however_often_it_is_told(tmp_path: Path) -> N
     assert counted["trajectory_steps triage 0"] == 3
     assert counted["trajectory_step_size_words triage 0"] == 10
     assert counted["trajectory_steps_since_improvement triage 0"] == 1
-    assert counted.told.lines == ["begin", *["proposing"] * 5]
+    assert counted.shown.lines == ["begin", *["proposing"] * 5]
 
 
-def test_a_resumed_run_counts_its_own_steps_and_states_all(tmp_path: Path) -> None:
+def test_a_resumed_run_counts_new_steps_and_its_gauges_include_all_steps() -> None:
     search = TRAJECTORIES["several steps, with ties"]
-    counted = Counted(tmp_path)
+    counted = Counted()
     counted.begin(triage=replace(search, steps=search.steps[:2]))
     assert counted["steps_total triage 0"] == 0
     assert counted["trajectory_steps triage 0"] == 2
@@ -103,29 +97,29 @@ def test_a_resumed_run_counts_its_own_steps_and_states_all(tmp_path: Path) -> No
     assert counted["trajectory_steps triage 0"] == 3
 
 
-def test_what_became_of_samples_and_examples(tmp_path: Path) -> None:
+def test_samples_and_examples_are_counted_by_outcome() -> None:
     search = trajectory(candidate("A"), [candidate("B", 1.0, None), dropped("C", 0.3), candidate("D", 0.0, 1.0)])
     samples = Samples(num_malformed=1, num_rejected=2, num_repeated=3, num_failed=4)
     search = replace(search, steps=(replace(search.steps[0], samples=samples),))
-    counted = Counted(tmp_path)
+    counted = Counted()
     counted.begin()
     counted.news(search)
     fates = {"scored": 2, "dropped": 1, "malformed": 1, "rejected": 2, "repeated": 3, "failed": 4}
     assert {fate: counted[f"samples_total triage {fate}"] for fate in fates} == fates
-    # What a dropped candidate was not asked is neither.
+    # Examples that a dropped candidate was not evaluated on count as neither.
     assert (counted["examples_total triage scored"], counted["examples_total triage unscored"]) == (3, 1)
 
 
-def test_a_search_without_an_improvement_counts_from_its_start(tmp_path: Path) -> None:
-    counted = Counted(tmp_path)
+def test_steps_since_improvement_count_from_the_start_without_one() -> None:
+    counted = Counted()
     counted.begin()
     counted.news(trajectory(candidate("A", 0.9), [candidate("B", 0.1)], [candidate("C", 0.2)]))
     assert counted["trajectory_steps_since_improvement triage 0"] == 2
     assert counted["trajectory_score_ratio triage 0 current"] == 0.2
 
 
-def test_phases_budget_and_end(tmp_path: Path) -> None:
-    counted = Counted(tmp_path, calls=200, usd=2.0)
+def test_phases_the_budget_left_and_the_end_of_a_run_are_exported() -> None:
+    counted = Counted(calls=200, usd=2.0)
     counted.begin()
     assert counted["run_active"] == 1
     counted.view.show(Update(KEY, Phase.DONE))
@@ -140,8 +134,8 @@ def test_phases_budget_and_end(tmp_path: Path) -> None:
     assert counted["run_active"] == 0
 
 
-def test_test_scores_of_both_ends(tmp_path: Path) -> None:
-    search, counted = TRAJECTORIES["one step"], Counted(tmp_path)
+def test_the_test_scores_of_initial_and_best_prompt_are_exported() -> None:
+    search, counted = TRAJECTORIES["one step"], Counted()
     counted.begin()
     tested = {
         search.initial.prompt.id: Evaluation(Score((0.25,)), Usage()),

@@ -13,7 +13,6 @@ from urllib.request import urlopen
 
 import pytest
 
-from actors.metrics.book import VALUE, Cell
 from actors.metrics.catalogue import STEPS
 from actors.metrics.exporter import push
 from cluster.config.observability import MetricsConfig
@@ -38,7 +37,7 @@ def _names() -> set[str]:
     return {path.name for path in targets_folder().iterdir()}
 
 
-def test_a_run_says_where_it_can_be_scraped_for_as_long_as_it_lives() -> None:
+def test_a_run_announces_its_address_while_it_lives() -> None:
     announce("mine", "127.0.0.1:1")
     announce("gone", "127.0.0.1:2")
     gone = targets_folder() / "gone.json"
@@ -55,7 +54,7 @@ def test_a_run_says_where_it_can_be_scraped_for_as_long_as_it_lives() -> None:
     assert _names() == set()
 
 
-def test_a_folder_names_its_run(tmp_path: Path) -> None:
+def test_the_run_of_a_folder_is_found(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text('{"run_id": "triage-1"}')
     assert monitored_run(tmp_path) == "triage-1"
     (tmp_path / "summary.json").unlink()
@@ -66,14 +65,14 @@ def test_a_folder_names_its_run(tmp_path: Path) -> None:
         monitored_run(tmp_path)
 
 
-def test_without_prometheus_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_prometheus_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match="apt-get install prometheus"), prometheus(None, _free_port()):
         pass
 
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Debian's package prometheus")
-def test_a_port_that_is_taken_is_said_to_be() -> None:
+def test_a_port_in_use_is_a_configuration_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -86,7 +85,7 @@ def test_a_port_that_is_taken_is_said_to_be() -> None:
     ("options", "is_on"),
     [({}, False), ({"port": 0}, True), ({"port": 9464}, True), ({"pushgateway": "http://gateway:9091"}, True)],
 )
-def test_nothing_is_counted_unless_somebody_is_told(options: dict[str, object], is_on: bool) -> None:
+def test_nothing_is_counted_without_a_port_or_a_gateway(options: dict[str, object], is_on: bool) -> None:
     assert MetricsConfig.model_validate(options).is_on is is_on
 
 
@@ -123,9 +122,9 @@ def gateway() -> Iterator[str]:
         process.wait()
 
 
-def test_a_pushgateway_is_left_the_last_values(gateway: str) -> None:
+def test_a_pushgateway_gets_the_last_values(gateway: str) -> None:
     for value in (3.0, 5.0):
-        push({Cell(STEPS.name, VALUE, ("r", "triage", "0")): value}, "r", gateway)
+        push({(STEPS.name, ("r", "triage", "0")): (value,)}, "r", gateway)
     with urlopen(f"{gateway}/metrics") as reply:  # noqa: S310
         lines = [line for line in reply.read().decode().splitlines() if line.startswith("gpo_steps_total{")]
     (line,) = lines

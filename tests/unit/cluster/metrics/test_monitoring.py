@@ -1,4 +1,4 @@
-"""Dashboards and rules: current, valid, and about nothing but what the code exports."""
+"""Dashboards and rules are up to date and valid, and use only metrics that the code exports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from k8s.monitoring.generate import DASHBOARDS, FOLDER, rendered
 MONITORING = FOLDER.parent
 RULES = yaml.safe_load((MONITORING / "rules.yaml").read_text(encoding="utf-8"))
 NOT_OURS = {"up", "scrape_duration_seconds"}
-"""Prometheus' own, of each target."""
+"""Added by Prometheus for each target."""
 _NAME = re.compile(r"\b(?:gpo[a-z0-9_:]*|up|scrape_[a-z_]+)\b(?=[\s{\[),*]|$)")
 
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs Debian's package prometheus")
@@ -49,7 +49,7 @@ def _queries(document: Any) -> Iterator[str]:
 
 
 def _metrics_of(query: str) -> set[str]:
-    # Label values and names may look alike.
+    # Label values may look like metric names.
     bare = re.sub(r'"[^"]*"', '""', query)
     return set(_NAME.findall(bare)) | set(re.findall(r"\bgpo[a-z0-9_:]*(?=\{)", bare))
 
@@ -58,7 +58,7 @@ def _document(name: str) -> dict[str, Any]:
     return dict(json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")))
 
 
-def test_the_files_are_those_that_the_code_makes() -> None:
+def test_the_dashboard_files_are_up_to_date() -> None:
     assert {path.stem for path in FOLDER.glob("*.json")} == set(DASHBOARDS)
     for name in DASHBOARDS:
         current = (FOLDER / f"{name}.json").read_text(encoding="utf-8") == rendered(name)
@@ -66,7 +66,7 @@ def test_the_files_are_those_that_the_code_makes() -> None:
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_a_dashboard_is_what_the_sdk_knows(name: str) -> None:
+def test_the_sdk_reads_each_dashboard_unchanged(name: str) -> None:
     from grafana_foundation_sdk.cog.encoder import JSONEncoder
     from grafana_foundation_sdk.cog.plugins import register_default_plugins
     from grafana_foundation_sdk.models.dashboard import Dashboard
@@ -87,7 +87,7 @@ def test_a_dashboard_has_variables_links_and_annotations(name: str) -> None:
     for panel in panels:
         assert panel["targets"], panel["title"]
         assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
-    # Nothing lies over anything else.
+    # No panel overlaps another.
     squares = [
         (x, y)
         for place in (panel["gridPos"] for panel in document["panels"])
@@ -97,20 +97,20 @@ def test_a_dashboard_has_variables_links_and_annotations(name: str) -> None:
     assert len(squares) == len(set(squares))
 
 
-def test_dashboards_ask_for_nothing_that_is_not_exported() -> None:
+def test_dashboards_query_only_exported_metrics() -> None:
     for name in DASHBOARDS:
         for query in _queries(_document(name)):
             assert _metrics_of(query), query
             assert _metrics_of(query) <= _known(), query
 
 
-def test_rules_ask_for_nothing_that_is_not_exported() -> None:
+def test_rules_query_only_exported_metrics() -> None:
     for rule in _rules():
         assert _metrics_of(rule["expr"]), rule
         assert _metrics_of(rule["expr"]) <= _known(), rule
 
 
-def test_everything_that_is_exported_is_shown_or_watched() -> None:
+def test_every_exported_metric_is_in_a_dashboard_or_a_rule() -> None:
     asked = {name for one in DASHBOARDS for query in _queries(_document(one)) for name in _metrics_of(query)}
     asked |= {name for rule in _rules() for name in _metrics_of(rule["expr"])}
     assert [name for name, metric in CATALOGUE.items() if not asked & set(metric.exposed)] == []
@@ -136,14 +136,14 @@ def _promtool(*arguments: object) -> None:
 
 
 @needs_promtool
-def test_prometheus_takes_the_rules() -> None:
+def test_prometheus_accepts_the_rules() -> None:
     _promtool("check", "rules", MONITORING / "rules.yaml")
     _promtool("test", "rules", MONITORING / "rules_test.yaml")
 
 
 @needs_promtool
 @pytest.mark.parametrize("run", [None, "triage-20260101-000000-abcd"])
-def test_prometheus_takes_the_configuration_of_gpo_monitor(
+def test_prometheus_accepts_the_configuration_of_gpo_monitor(
     run: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -25,31 +25,30 @@ TEXTS = st.text(alphabet=st.sampled_from("ab <\n\t\u00a0\x1c\ufeff"), max_size=3
         ("a b c d", "a x y d", [("same", "a"), ("deleted", " b c"), ("inserted", " x y"), ("same", " d")]),
     ],
 )
-def test_a_diff_shows_what_is_lost_before_what_stands_in_its_place(
-    before: str, after: str, shown: list[tuple[str, str]]
-) -> None:
+def test_deleted_words_precede_their_replacement(before: str, after: str, shown: list[tuple[str, str]]) -> None:
     assert [(segment.change, segment.text) for segment in word_diff(before, after)] == shown
 
 
 @given(TEXTS)
-def test_words_are_the_text(text: str) -> None:
+def test_joined_words_are_the_text(text: str) -> None:
     assert "".join(words(text)) == text
 
 
 @given(TEXTS, TEXTS)
-def test_without_what_is_deleted_a_diff_is_the_new_text(before: str, after: str) -> None:
+def test_a_diff_contains_both_texts(before: str, after: str) -> None:
     segments = word_diff(before, after)
     assert "".join(segment.text for segment in segments if segment.change != "deleted") == after
-    old = "".join(segment.text for segment in segments if segment.change != "inserted")
-    assert [word.strip() for word in words(old)] == [word.strip() for word in words(before)]
+    # Word by word: the first word of a text has no white space before it, wherever it is in the other text.
+    old = [word for segment in segments if segment.change != "inserted" for word in words(segment.text)]
+    assert [word.strip() for word in old] == [word.strip() for word in words(before)]
     assert Segment("same", "") not in segments
 
 
 @given(TEXTS, TEXTS)
-def test_places_are_in_order_and_apart(before: str, after: str) -> None:
-    places = changes(before, after)
-    quadruples = list(zip(*(iter(places),) * 4, strict=True))
-    for first, second in pairwise(quadruples):
+def test_ranges_are_ordered_and_disjoint(before: str, after: str) -> None:
+    numbers = changes(before, after)
+    ranges = list(zip(*(iter(numbers),) * 4, strict=True))
+    for first, second in pairwise(ranges):
         assert first[1] < second[0]
         assert first[3] < second[2]
-    assert all(start <= end and low <= high for start, end, low, high in quadruples)
+    assert all(start <= end and low <= high for start, end, low, high in ranges)

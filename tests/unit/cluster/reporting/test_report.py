@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from actors.search import SearchKey
-from cluster.reporting.candidates import BEST, DROPPED, WENT_ON, candidate_rows
-from cluster.reporting.curves import curves_in_words, curves_picture
+from cluster.reporting.candidates import ACCEPTED, BEST, DROPPED, candidate_rows
+from cluster.reporting.curves import curves_in_words, curves_svg
 from cluster.reporting.outcomes import outcomes
 from cluster.reporting.page import report
 from cluster.results.outputs import summary
@@ -45,21 +45,21 @@ def scored(split: Score) -> Evaluation:
 
 
 @pytest.mark.parametrize("search", TRAJECTORIES.values(), ids=TRAJECTORIES.keys())
-def test_every_shape_of_a_search_makes_a_page(search: Any) -> None:
+def test_a_page_is_made_for_every_shape_of_trajectory(search: Any) -> None:
     text = page(record(Checkpoint(search, {})))
     known = data(text)
     assert len(known["rows"]) == len(search.history)
     assert search.best.prompt.text in unescape(text)
 
 
-def test_a_run_that_has_nothing_yet_makes_a_page() -> None:
+def test_a_page_is_made_for_a_run_without_checkpoints() -> None:
     empty = RunRecord("run", 0.0, keys=(KEY,), errors={KEY: "lost <b>"})
     text = page(empty)
     assert "lost &lt;b&gt;" in text
     assert data(text)["rows"] == []
 
 
-def test_what_models_wrote_is_text_and_only_our_script_may_run() -> None:
+def test_texts_of_models_are_escaped_and_only_our_script_may_run() -> None:
     search = trajectory(candidate(MARKUP), [candidate(f"{MARKUP} more", 0.9)])
     text = page(record(Checkpoint(search, {}), config=f"prompt: {MARKUP}\n"))
     assert text.count("<script") == 2
@@ -70,11 +70,11 @@ def test_what_models_wrote_is_text_and_only_our_script_may_run() -> None:
     (policy,) = re.findall(r'Content-Security-Policy" content="(.*?)"', text)
     assert policy.startswith("default-src 'none'; img-src data:; ")
     assert "unsafe" not in policy
-    assert not re.search(r'(src|href)="(?!#|data:)', text)  # nothing comes from elsewhere
+    assert not re.search(r'(src|href)="(?!#|data:)', text)  # nothing is loaded
     assert "url(" not in text
 
 
-def test_addresses_lose_what_may_be_secret() -> None:
+def test_secrets_in_addresses_are_removed() -> None:
     config = (
         "models:\n  task:\n    base_url: https://user:canary@host:8600/v1?key=canary\n"
         "  optimizer:\n    base_url: 'http://[canary'\n    model: m\n"
@@ -85,39 +85,39 @@ def test_addresses_lose_what_may_be_secret() -> None:
     assert "model: m" in text
 
 
-def test_an_outcome_is_known_where_both_prompts_were_scored() -> None:
+def test_outcomes_need_scores_of_both_prompts() -> None:
     search = trajectory(candidate("a", 0.0, 1.0, 0.5, None, 1.0, 0.0), [candidate("b", 1.0, 0.0, 0.75, 1.0, 1.0, 0.0)])
     checkpoint = Checkpoint(search, {})
     (val,) = outcomes(checkpoint)
     assert (val.split, val.fixed, val.broken) == ("val", (1, 3), (2,))
-    assert (val.unchanged, val.right, val.unknown) == (2, 1, 1)
+    assert (val.unchanged, val.right, val.unscored) == (2, 1, 1)
     checkpoint = checkpoint.with_test(Prompt("a"), scored(Score((0.0, 1.0))))
     assert len(outcomes(checkpoint)) == 1
     checkpoint = checkpoint.with_test(Prompt("b"), scored(Score((1.0, 1.0))))
     assert [(one.split, one.fixed, one.broken) for one in outcomes(checkpoint)][1] == ("test", (1,), ())
 
 
-def test_rows_say_what_each_prompt_was_made_from_and_what_became_of_it() -> None:
+def test_rows_contain_parent_and_flags_of_each_prompt() -> None:
     first = trajectory(candidate("a b c"), [dropped("x", 0.1), candidate("a b d", 0.75)], [candidate("a b e", 0.25)])
     rows = candidate_rows(record(Checkpoint(first, {}), Checkpoint(first, {})))
     assert rows["trajectories"] == [["task", 0], ["task", 1]]
-    told = [(row[0], row[1], row[2], row[6], row[7], row[8], row[9]) for row in rows["rows"]]
-    assert told[:4] == [
-        (0, 0, 0.5, WENT_ON, "a b c", None, []),
+    shown = [(row[0], row[1], row[2], row[6], row[7], row[8], row[9]) for row in rows["rows"]]
+    assert shown[:4] == [
+        (0, 0, 0.5, ACCEPTED, "a b c", None, []),
         (0, 1, 0.1, DROPPED, "x", 0, [0, 3, 0, 1]),
-        (0, 1, 0.75, WENT_ON | BEST, "a b d", 0, [2, 3, 2, 3]),
-        (0, 2, 0.25, WENT_ON, "a b e", 2, [2, 3, 2, 3]),
+        (0, 1, 0.75, ACCEPTED | BEST, "a b d", 0, [2, 3, 2, 3]),
+        (0, 2, 0.25, ACCEPTED, "a b e", 2, [2, 3, 2, 3]),
     ]
     assert [row[8] for row in rows["rows"][4:]] == [None, 4, 4, 6]
 
 
 @pytest.mark.parametrize("count", [1, 8, 9])
-def test_curves_are_drawn_the_same_every_time_and_name_what_they_show(count: int) -> None:
+def test_curves_are_reproducible_and_described(count: int) -> None:
     curves = [
         (SearchKey("$task_{", seed), Checkpoint(TRAJECTORIES["several steps, with ties"], {})) for seed in range(count)
     ]
-    url = curves_picture(curves)
-    assert url == curves_picture(curves)
+    url = curves_svg(curves)
+    assert url == curves_svg(curves)
     svg = b64decode(url.partition(",")[2]).decode()
     assert svg.startswith("<svg")
     assert "prefers-color-scheme" in svg

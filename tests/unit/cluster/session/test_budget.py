@@ -64,5 +64,5 @@ async def test_opening_a_budget_is_retried_while_the_limiter_of_an_earlier_run_e
     await tracker.update()
     assert record.spent.calls == 3
     monkeypatch.setattr("cluster.session.budget._PATIENCE_S", 0.1)
-    with pytest.raises(ClusterError, match="did not come up: it died"):
+    with pytest.raises(ClusterError, match="did not start: it died"):
         await BudgetTracker(BudgetConfig(), Access({}, _Leaving(10**9), "run"), record).open()

@@ -57,6 +57,6 @@ def test_an_address_with_a_user_or_password_is_refused_everywhere_and_never_show
         "memory://runs",
     ],
 )
-def test_other_places_are_taken(place: str, tmp_path: Path) -> None:
+def test_other_locations_are_accepted(place: str, tmp_path: Path) -> None:
     assert not holds_credentials(place)
     assert validate(raw(run={"dir": place}), tmp_path).run.dir == place

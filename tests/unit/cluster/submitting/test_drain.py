@@ -46,7 +46,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         process.communicate()
 
 
-def test_a_driver_is_told_to_stop_and_others_are_not(start: Start, tmp_path: Path) -> None:
+def test_only_the_drivers_of_jobs_are_stopped(start: Start, tmp_path: Path) -> None:
     driver, by_hand, other = start(_SAVES), start(_SAVES, of_a_job=False), start(_SAVES, module="http.server")
     assert drivers(tmp_path) == [driver.pid]
     drain(0.0, tmp_path)
@@ -56,7 +56,7 @@ def test_a_driver_is_told_to_stop_and_others_are_not(start: Start, tmp_path: Pat
     assert other.poll() is None
 
 
-def test_it_waits_for_those_who_save_and_not_for_ever(start: Start, tmp_path: Path) -> None:
+def test_it_waits_for_drivers_that_save_but_not_forever(start: Start, tmp_path: Path) -> None:
     deaf = start(_DEAF)
     assert drain(0.3, tmp_path) == [deaf.pid]
     os.kill(deaf.pid, 9)
@@ -64,5 +64,5 @@ def test_it_waits_for_those_who_save_and_not_for_ever(start: Start, tmp_path: Pa
     assert drain(60.0, tmp_path) == []
 
 
-def test_the_real_processes_can_be_looked_at() -> None:
+def test_the_real_proc_file_system_can_be_read() -> None:
     assert os.getpid() not in drivers()

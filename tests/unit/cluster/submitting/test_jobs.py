@@ -14,9 +14,9 @@ from cluster.config import RunConfig, load_config
 from cluster.config.loading import validate
 from cluster.config.sweep import SweepSection
 from cluster.submitting import package as packaging
-from cluster.submitting.jobs import Order, _resolved, require_reachable
+from cluster.submitting.jobs import JobSpec, _resolved, require_reachable
 from cluster.submitting.package import Package, package, require_outputs_outside
-from cluster.sweep.loading import load_sweep
+from cluster.sweep.config import load_sweep
 from gpo.errors import ConfigError
 from tests.paths import ROOT
 
@@ -81,14 +81,14 @@ def _refusal(action: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def test_what_a_run_needs_is_shipped_and_nothing_else(work: Path) -> None:
+def test_only_what_a_run_needs_is_shipped(work: Path) -> None:
     assert _packed(work).names == (
         ".gitignore", ".rayignore", "config.yaml", "data/test.jsonl", "data/train.jsonl", "data/val.jsonl",
         "metrics.py", "notes/.gitignore", "pkg/a.py",
     )  # fmt: skip
 
 
-def test_the_program_s_own_folder_can_be_shipped() -> None:
+def test_the_programs_own_folder_can_be_shipped() -> None:
     root = ROOT
     path = root / "configs/quickstart.yaml"
     names = package(root, path, load_config(path)).names
@@ -135,7 +135,7 @@ def test_no_key_is_shipped(name: str, text: str, work: Path, monkeypatch: pytest
     assert name not in _packed(work).names
 
 
-def test_no_secret_that_is_known_here_is_shipped(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_known_secret_is_shipped(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key, token = tmp_path / "key-file", tmp_path / "ray-token"
     key.write_text("canary-from-a-file\n", encoding="utf-8")
     token.write_text("canary-ray-token-file", encoding="utf-8")
@@ -190,22 +190,22 @@ def test_a_configuration_elsewhere_is_refused(work: Path, tmp_path: Path) -> Non
     assert "outside" in _refusal(lambda: package(work, path, load_config(work / "config.yaml")))
 
 
-def test_what_lies_elsewhere_is_named(work: Path, tmp_path: Path) -> None:
+def test_files_outside_the_folder_are_named(work: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "val.jsonl"
     elsewhere.write_text("{}", encoding="utf-8")
     config = load_config(work / "config.yaml", [f"tasks.0.data.val={elsewhere}"])
     assert _packed(work, config).outside == (elsewhere,)
 
 
-def test_the_command_survives_a_shell() -> None:
-    order = Order("run", "a b.yaml", ("tasks.0.prompt=It's $HOME",), "first", "s3://bucket/runs/first")
-    assert order.entrypoint == (
+def test_the_entrypoint_is_quoted_for_a_shell() -> None:
+    spec = JobSpec("run", "a b.yaml", ("tasks.0.prompt=It's $HOME",), "first", "s3://bucket/runs/first")
+    assert spec.entrypoint == (
         "python -m cluster.cli run 'a b.yaml' --set 'tasks.0.prompt=It'\"'\"'s $HOME' --run-id first "
         "--run-dir s3://bucket/runs/first --resume"
     )
 
 
-def test_files_that_are_extended_are_shipped_whatever_git_ignores(work: Path) -> None:
+def test_extended_files_are_shipped_even_if_git_ignores_them(work: Path) -> None:
     (work / "config.yaml").rename(work / "data" / "base.yaml")
     document = yaml.safe_load((work / "data/base.yaml").read_text(encoding="utf-8"))
     document["tasks"][0]["data"] = {split: f"{split}.jsonl" for split in ("train", "val", "test")}
@@ -215,7 +215,7 @@ def test_files_that_are_extended_are_shipped_whatever_git_ignores(work: Path) ->
     assert {"config.yaml", "data/middle.yaml", "data/base.yaml", "data/val.jsonl"} <= set(_packed(work).names)
 
 
-def test_what_is_named_and_never_shipped_is_refused(work: Path) -> None:
+def test_naming_a_file_that_is_never_shipped_is_refused(work: Path) -> None:
     (work / "runs/data").mkdir()
     (work / "data/val.jsonl").rename(work / "runs/data/val.jsonl")
     said = _refusal(lambda: _packed(work, load_config(work / "config.yaml", ["tasks.0.data.val=runs/data/val.jsonl"])))
@@ -243,7 +243,7 @@ def test_what_is_named_and_never_shipped_is_refused(work: Path) -> None:
         ({}, None),
     ],
 )
-def test_what_is_written_must_outlive_the_job(work: Path, sections: dict[str, Any], refused: str | None) -> None:
+def test_output_files_must_outlive_the_job(work: Path, sections: dict[str, Any], refused: str | None) -> None:
     raw = {**_SWEEP["sweep"], **sections.get("sweep", {})}
     (work / "config.yaml").write_text(yaml.safe_dump({**_config(), **sections, "sweep": raw}), encoding="utf-8")
     sweep = load_sweep(work / "config.yaml", [])
@@ -274,7 +274,7 @@ def test_results_must_outlive_the_job() -> None:
     assert "lost with the job" in _refusal(lambda: require_reachable("run.dir", "runs"))
 
 
-def test_the_address_is_that_of_a_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_must_be_a_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert _resolved("http://head:8265/") == "http://head:8265"
     assert "10.0.0.1:6379" in _refusal(lambda: _resolved(None))

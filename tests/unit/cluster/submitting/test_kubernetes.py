@@ -13,9 +13,9 @@ import yaml
 
 from cluster.cli.submit import submit
 from cluster.config import load_config
-from cluster.submitting.jobs import Order
+from cluster.submitting.jobs import JobSpec
 from cluster.submitting.kubernetes import Manifest, as_yaml, manifest, object_name
-from cluster.sweep.loading import load_sweep
+from cluster.sweep.config import load_sweep
 from gpo.errors import ClusterError, ConfigError
 from tests.paths import ROOT
 
@@ -76,7 +76,7 @@ def test_a_cache_that_is_lost_with_its_pod_is_mentioned(
         ({"models": {"task": {"model": "t", "api_key_file": "/secrets/token"}}}, None),
     ],
 )
-def test_a_ray_job_has_nothing_that_lies_beside_its_configuration(
+def test_a_ray_job_refuses_paths_beside_its_configuration(
     sections: dict[str, Any], refused: str | None, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     raw = _config()
@@ -105,7 +105,7 @@ def test_a_ray_job_has_nothing_that_lies_beside_its_configuration(
         ("--run-dir", KEY),
     ],
 )
-def test_no_key_stands_in_a_config_map(option: str, text: str, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_key_gets_into_a_config_map(option: str, text: str, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY if text.startswith("sk-") else text)
     monkeypatch.setenv("STUDY_URL", "redis://:study-password@host")
     raw = _config() | {"sweep": {**_SWEEP["sweep"], "storage": {"kind": "url", "url_env": "STUDY_URL"}}}
@@ -126,12 +126,12 @@ def test_no_key_stands_in_a_config_map(option: str, text: str, work: Path, monke
     assert (Path(option).name if "/" in option else option) in said
 
 
-def test_a_name_that_kubernetes_takes_stays() -> None:
+def test_a_valid_kubernetes_name_is_kept() -> None:
     for run_id in ("triage-20261121-173238-ab12", "first", "n"):
         assert object_name(run_id) == run_id
 
 
-def test_no_two_runs_have_one_name() -> None:
+def test_no_two_runs_share_a_name() -> None:
     long = ["x" * 100 + "-a-" + "y" * 100, "x" * 100 + "-b-" + "y" * 100, "z" * 46 + "-z"]
     ids = ["run-1", "Run-1", "run_1", "Run_1", "run.1", "run-1-", "7-tasks", "gpo-7-tasks", "_", "__", "gpo", *long]
     names = [object_name(run_id) for run_id in ids]
@@ -141,11 +141,11 @@ def test_no_two_runs_have_one_name() -> None:
         assert len(name) <= 47
 
 
-def test_who_goes_on_with_a_run_gives_it_the_new_configuration(work: Path) -> None:
+def test_resuming_a_run_uses_the_new_configuration(work: Path) -> None:
     def made(steps: int) -> Manifest:
         config = load_config(work / "config.yaml", [f"optimizer.steps={steps}"])
-        order = Order("run", "", (), "first", "/storage/runs/first")
-        return manifest(work / "config.yaml", config, None, order, image="i:1", namespace="gpo")
+        spec = JobSpec("run", "", (), "first", "/storage/runs/first")
+        return manifest(work / "config.yaml", config, None, spec, image="i:1", namespace="gpo")
 
     before, again, other = made(2), made(2), made(3)
     assert before.config_map == again.config_map
@@ -172,7 +172,7 @@ exit 0
     ("refused", "asked"),
     [("nothing", ["ConfigMap", "RayJob"]), ("ConfigMap", ["ConfigMap"]), ("RayJob", ["ConfigMap", "RayJob"])],
 )
-def test_the_ray_job_is_made_once_its_configuration_is_there(
+def test_the_config_map_is_created_before_the_ray_job(
     refused: str, asked: list[str], work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program, said = tmp_path / "bin" / "kubectl", tmp_path / "said"
@@ -196,7 +196,7 @@ def test_the_ray_job_is_made_once_its_configuration_is_there(
 
 
 @pytest.mark.parametrize("text", ["n", "y", "N", "no", "1e3", "0o17", "0x1f", "1_000", "12:30", "-.5", "~", "true"])
-def test_what_is_a_text_is_read_as_one(text: str) -> None:
+def test_ambiguous_texts_are_quoted(text: str) -> None:
     written = as_yaml({text: [text]}).strip()
     assert re.fullmatch(r"""(["']).+\1:\n- (["']).+\2""", written), written
     assert yaml.safe_load(written) == {text: [text]}
@@ -204,8 +204,8 @@ def test_what_is_a_text_is_read_as_one(text: str) -> None:
 
 def test_a_ray_job_carries_the_configuration_and_its_data(work: Path) -> None:
     config = load_config(work / "config.yaml", ["optimizer.steps=2"])
-    order = Order("run", "", ("optimizer.steps=2",), "First", "/storage/runs/First")
-    text = manifest(work / "config.yaml", config, None, order, image="r.example/gpo:1", namespace="team").text
+    spec = JobSpec("run", "", ("optimizer.steps=2",), "First", "/storage/runs/First")
+    text = manifest(work / "config.yaml", config, None, spec, image="r.example/gpo:1", namespace="team").text
     settings, job = yaml.safe_load_all(text)
     assert {item["metadata"]["namespace"] for item in (settings, job)} == {"team"}
     inner = yaml.safe_load(settings["data"]["config.yaml"])
@@ -231,8 +231,8 @@ def test_a_ray_job_carries_a_sweep_with_its_held_out_tasks(work: Path) -> None:
     raw = {"sweep": {**_SWEEP["sweep"], "holdout": {"tasks": [held_out]}}}
     (work / "config.yaml").write_text(yaml.safe_dump(_config() | raw), encoding="utf-8")
     sweep = load_sweep(work / "config.yaml", [])
-    order = Order("sweep", "", (), "First", "/storage/runs/First")
-    text = manifest(work / "config.yaml", sweep.base, sweep, order, image="i:1", namespace="gpo").text
+    spec = JobSpec("sweep", "", (), "First", "/storage/runs/First")
+    text = manifest(work / "config.yaml", sweep.base, sweep, spec, image="i:1", namespace="gpo").text
     settings, job = yaml.safe_load_all(text)
     inner = yaml.safe_load(settings["data"]["config.yaml"])
     place = inner["sweep"]["holdout"]["tasks"][0]["data"]["val"]
@@ -250,14 +250,14 @@ def test_a_ray_job_carries_a_sweep_with_its_held_out_tasks(work: Path) -> None:
     assert job["spec"]["activeDeadlineSeconds"] == 604_800, "a sweep's, not a run's"
 
 
-def test_what_does_not_fit_a_config_map_is_refused(work: Path) -> None:
-    order = Order("run", "", (), "first", "/storage/runs/first")
+def test_files_too_large_for_a_config_map_are_refused(work: Path) -> None:
+    spec = JobSpec("run", "", (), "first", "/storage/runs/first")
     (work / "data/val.jsonl").write_text("x" * 1_000_000, encoding="utf-8")
     config = load_config(work / "config.yaml")
-    said = _refusal(lambda: manifest(work / "config.yaml", config, None, order, image="i:1", namespace="gpo"))
+    said = _refusal(lambda: manifest(work / "config.yaml", config, None, spec, image="i:1", namespace="gpo"))
     assert "1.0 MB" in said
-    said = _refusal(lambda: manifest(work / "config.yaml", config, None, order, image=None, namespace="gpo"))
+    said = _refusal(lambda: manifest(work / "config.yaml", config, None, spec, image=None, namespace="gpo"))
     assert "--image" in said
     quickstart = ROOT / "configs/quickstart.yaml"
-    said = _refusal(lambda: manifest(quickstart, load_config(quickstart), None, order, image="i:1", namespace="gpo"))
+    said = _refusal(lambda: manifest(quickstart, load_config(quickstart), None, spec, image="i:1", namespace="gpo"))
     assert "serves one machine" in said

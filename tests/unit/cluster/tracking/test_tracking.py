@@ -34,7 +34,7 @@ WHOLE = trajectory(
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One for all: MLflow takes seconds to make its tables."""
+    """Shared by all tests: MLflow takes seconds to create its tables."""
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'runs.db'}"
 
 
@@ -95,7 +95,7 @@ def run_config(mlflow: MlflowConfig | None, tmp_path: Path) -> RunConfig:
 
 
 def record_of(*steps: int, status: str = "running") -> RunRecord:
-    """With as many steps of each seed."""
+    """A record with this many steps of each seed."""
     keys = tuple(SearchKey("triage", seed) for seed in range(len(steps)))
     checkpoints = {
         key: Checkpoint(replace(WHOLE, steps=WHOLE.steps[:number]), test={})
@@ -133,7 +133,7 @@ def test_a_run_its_trajectories_and_its_files_are_written(mlflow: MlflowConfig, 
     assert "hidden" not in str([run.to_dictionary() for run in found.values()]).lower()
 
 
-def test_a_run_that_is_resumed_goes_on_in_the_same_place(mlflow: MlflowConfig, tmp_path: Path) -> None:
+def test_a_resumed_run_continues_in_the_same_mlflow_run(mlflow: MlflowConfig, tmp_path: Path) -> None:
     config, folder = run_config(mlflow, tmp_path), Folder.at(str(tmp_path))
     first = record_of(1)
     with tracked(config, first, folder):
@@ -148,7 +148,7 @@ def test_a_run_that_is_resumed_goes_on_in_the_same_place(mlflow: MlflowConfig, t
     assert history(mlflow, found["triage/0"], "val") == [(0, 0.25), (1, 0.75), (2, 0.5)]
 
 
-def test_the_trials_of_a_sweep_that_are_over_are_written_once(mlflow: MlflowConfig, tmp_path: Path) -> None:
+def test_ended_trials_of_a_sweep_are_written_once(mlflow: MlflowConfig, tmp_path: Path) -> None:
     folder = Folder.at(str(tmp_path))
     folder.write("sweep.json", as_json({"sweep_id": "s"}))
     trials = [
@@ -156,7 +156,7 @@ def test_the_trials_of_a_sweep_that_are_over_are_written_once(mlflow: MlflowConf
         _trial(1, TrialState.PRUNED, None, {1: 0.1}),
         _trial(2, TrialState.RUNNING, None, {1: 0.2}),
     ]
-    for _ in range(2):  # sittings
+    for _ in range(2):  # attempts
         with tracked_sweep(TrackingConfig(mlflow=mlflow), "s", ["val"], folder) as tell:
             tell(trials)
     found = rows(mlflow)
@@ -181,17 +181,19 @@ def _trial(number: int, state: TrialState, value: float | None, reached: dict[in
     return trial
 
 
-def test_a_server_that_is_away_ends_no_run(
+def test_a_missing_server_ends_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     config = run_config(MlflowConfig(uri="http://127.0.0.1:1"), tmp_path)
     with tracked(config, record_of(1), Folder.at(str(tmp_path))):
         pass
-    assert "MLflow at http://127.0.0.1:1 was not told" in caplog.text
+    assert "writing to MLflow at http://127.0.0.1:1 failed" in caplog.text
 
 
-def test_nothing_is_written_or_loaded_unless_a_store_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_written_or_imported_unless_a_store_is_configured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("cluster.tracking.tracking.Writer", None)
     with tracked(run_config(None, tmp_path), record_of(1), Folder.at(str(tmp_path))):
         pass
@@ -199,7 +201,7 @@ def test_nothing_is_written_or_loaded_unless_a_store_is_named(tmp_path: Path, mo
         tell([])
 
 
-def test_parameters_are_what_may_decide_a_search(tmp_path: Path) -> None:
+def test_parameters_are_the_options_that_may_affect_results(tmp_path: Path) -> None:
     known = parameters(run_config(None, tmp_path))
     assert known["run.seeds"] == "[0, 1]"
     assert known["models.task.sampling.temperature"] == 0.5

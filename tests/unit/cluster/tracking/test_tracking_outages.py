@@ -12,7 +12,7 @@ from optuna.trial import TrialState, create_trial
 from actors.folder import Folder
 from cluster.config.observability import MlflowConfig
 from cluster.tracking.mlflow import MlflowStore
-from cluster.tracking.tracking import _RunPages, _SweepPages
+from cluster.tracking.tracking import _RunWriter, _SweepWriter
 from tests.unit.cluster.tracking.test_tracking import database, history, mlflow, record_of, rows, run_config
 
 __all__ = ["database", "mlflow"]
@@ -22,7 +22,7 @@ _SERIES = ("val", "val_best", "candidates", "step_size_words", "objective_val", 
 
 
 class Away:
-    """After some writes a server is away; the last of them has reached it, and is not answered."""
+    """A server that goes away after some writes: the last one reaches it, but gets no answer."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._left = 10**6
@@ -33,7 +33,7 @@ class Away:
         self._left = writes
 
     def back(self) -> bool:
-        """The server answers again; whether it had been away."""
+        """Let the server answer again; returns whether it was away."""
         was_away, self._left = self._left <= 0, 10**6
         return was_away
 
@@ -50,7 +50,7 @@ class Away:
 
 @pytest.fixture
 def away(monkeypatch: pytest.MonkeyPatch) -> Away:
-    # As if there were thousands of points: every batch is one of several.
+    # Small batches stand for thousands of points: every write takes several batches.
     monkeypatch.setattr("cluster.tracking.mlflow._MOST_METRICS", 5)
     monkeypatch.setattr("cluster.tracking.mlflow._MOST_PARAMS", 20)
     return Away(monkeypatch)
@@ -61,7 +61,7 @@ Write = Callable[[MlflowStore, bool], None]
 
 def _run(mlflow: MlflowConfig, tmp_path: Path) -> Write:
     record = record_of(2, status="completed")
-    return _RunPages(run_config(mlflow, tmp_path), record, Folder.at(str(tmp_path))).write
+    return _RunWriter(run_config(mlflow, tmp_path), record, Folder.at(str(tmp_path))).write
 
 
 _TRIALS = [
@@ -75,12 +75,12 @@ for _number, _trial in enumerate(_TRIALS):
 
 
 def _sweep(mlflow: MlflowConfig, tmp_path: Path) -> Write:
-    pages = _SweepPages("s", ["val"], Folder.at(str(tmp_path)))
+    pages = _SweepWriter("s", ["val"], Folder.at(str(tmp_path)))
     pages.take(_TRIALS)
     return pages.write
 
 
-def _told(mlflow: MlflowConfig) -> dict[str, Any]:
+def _written(mlflow: MlflowConfig) -> dict[str, Any]:
     return {
         name: (
             run.info.status,
@@ -94,7 +94,7 @@ def _told(mlflow: MlflowConfig) -> dict[str, Any]:
 
 @pytest.mark.parametrize("is_resumed", [False, True])
 @pytest.mark.parametrize(("made", "num_runs"), [(_run, 2), (_sweep, 3)])
-def test_whenever_a_server_goes_away_it_gets_all_of_it_once_in_the_end(
+def test_a_server_that_was_away_at_any_time_gets_everything_once_in_the_end(
     made: Callable[[MlflowConfig, Path], Write],
     num_runs: int,
     mlflow: MlflowConfig,
@@ -104,7 +104,7 @@ def test_whenever_a_server_goes_away_it_gets_all_of_it_once_in_the_end(
     is_resumed: bool,
 ) -> None:
     made(mlflow, tmp_path)(MlflowStore(mlflow), True)
-    undisturbed = _told(mlflow)
+    undisturbed = _written(mlflow)
     assert len(undisturbed) == num_runs
     assert all(status == "FINISHED" or name == "trial 1" for name, (status, *_) in undisturbed.items())
     for writes in range(1, 100):
@@ -118,5 +118,5 @@ def test_whenever_a_server_goes_away_it_gets_all_of_it_once_in_the_end(
         if is_resumed:
             write = made(cut, tmp_path)
         write(store, True)
-        assert _told(cut) == undisturbed, f"away after {writes}"
+        assert _written(cut) == undisturbed, f"away after {writes}"
     assert writes > num_runs * 3

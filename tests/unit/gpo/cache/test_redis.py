@@ -2,11 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import signal
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +18,7 @@ from gpo.models.cached import CachedModel
 from gpo.models.protocol import Completion, Sampling, Usage
 from gpo.testing.contracts import CompletionStoreContract
 from gpo.testing.fakes import FakeModel
+from tests.servers import redis_command, redis_server, wait_for
 
 redis = pytest.importorskip("redis")
 PASSWORD = "canary-3c19"
@@ -29,37 +27,9 @@ REPLY = Completion("reply", Usage())
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server of its own, password and all."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed on this machine")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = {
-        "port": port, "bind": "127.0.0.1", "save": "", "appendonly": "no", "requirepass": PASSWORD,
-        "dir": tmp_path_factory.mktemp("redis"),
-    }  # fmt: skip
-    options = [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
-    url = f"redis://:{PASSWORD}@127.0.0.1:{port}/0"
-    with subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as process:
-        try:
-            _wait_for(url)
-            yield url
-        finally:
-            process.kill()
-
-
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            redis.Redis.from_url(url).ping()
-        except redis.ConnectionError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        else:
-            return
+    """The URL of a server with a password."""
+    with redis_server(tmp_path_factory.mktemp("redis"), PASSWORD) as url:
+        yield url
 
 
 @pytest.fixture
@@ -129,7 +99,7 @@ async def _makes_every_call(store: RedisStore) -> None:
     assert len(inner.calls) == 3
 
 
-NEVER, AWAY = "is not used any more", "does not answer, and is done without until it does"
+NEVER, AWAY = "is no longer used", "does not answer, and is not used until it does"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +155,7 @@ class Server:
 
     def start(self) -> None:
         self.process = subprocess.Popen(self.options, stdout=subprocess.DEVNULL)
-        _wait_for(self.url)
+        wait_for(redis.Redis.from_url(self.url).ping, redis.ConnectionError)
 
     def end(self) -> None:
         if self.process is not None:
@@ -195,14 +165,11 @@ class Server:
 
 @pytest.fixture
 def mortal(tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    if (program := shutil.which("redis-server")) is None:
-        pytest.skip("redis-server is not installed on this machine")
-    options = {"port": unused_tcp_port, "bind": "127.0.0.1", "save": "", "appendonly": "no", "dir": tmp_path}
     url = f"redis://127.0.0.1:{unused_tcp_port}/0"
     monkeypatch.setenv("GPO_REDIS_URL", url)
     monkeypatch.setattr(redis_store, "_PAUSES_S", (0.05,))
     monkeypatch.setattr(redis_store, "_TIMEOUT_S", 0.3)
-    server = Server([program, *(str(part) for name, value in options.items() for part in (f"--{name}", value))], url)
+    server = Server(redis_command(tmp_path, unused_tcp_port), url)
     yield server
     server.end()
 

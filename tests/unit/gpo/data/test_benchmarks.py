@@ -43,7 +43,7 @@ def bbh(root: Path, count: int, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize(("count", "expected"), [(250, [48, 48, 144, 5]), (187, [35, 35, 107, 5]), (20, [2, 2, 6, 5])])
-def test_bbh_is_split_into_the_sizes_of_the_reference_runs(count: int, expected: list[int], tmp_path: Path) -> None:
+def test_bbh_has_the_split_sizes_of_the_reference_runs(count: int, expected: list[int], tmp_path: Path) -> None:
     bbh(tmp_path / "bbh", count)
     task = loaded(tmp_path, "bbh", "navigate")
     assert sizes(task) == expected
@@ -78,19 +78,19 @@ def test_questions_that_bbh_repeats_are_used_once(tmp_path: Path) -> None:
         ('{"examples": [{"input": "a", "target": "b"}]}', "tasks[0].data.root", "holds only 1 different examples"),
     ],
 )
-def test_a_damaged_file_of_bbh(content: str, place: str, problem: str, tmp_path: Path) -> None:
+def test_a_damaged_file_of_bbh_is_an_error(content: str, place: str, problem: str, tmp_path: Path) -> None:
     bbh(tmp_path, 0).write_text(content, encoding="utf-8")
     error = refusal(tmp_path, "bbh", "navigate")
     assert error.field == place
     assert problem in error.problem
 
 
-def test_a_task_that_is_not_there_is_told_from_those_that_are(tmp_path: Path) -> None:
+def test_a_missing_task_is_an_error_that_lists_the_others(tmp_path: Path) -> None:
     bbh(tmp_path / "bbh", 20)
     assert "choose one of: navigate" in str(refusal(tmp_path, "bbh", "snarks"))
 
 
-def test_the_folders_of_the_reference_runs_go_first(tmp_path: Path) -> None:
+def test_the_folders_of_the_reference_runs_take_precedence(tmp_path: Path) -> None:
     bbh(tmp_path, 250)
     (tmp_path / "navigate").mkdir()
     for file in ("train", "eval", "test"):
@@ -111,7 +111,9 @@ def mmlu(folder: Path, **counts: int) -> Path:
 
 
 @pytest.mark.parametrize("below", [".", "data", "mmlu", "mmlu/data"])
-def test_mmlu_is_split_into_the_sizes_of_the_reference_runs_and_shows_its_dev(below: str, tmp_path: Path) -> None:
+def test_mmlu_has_the_split_sizes_of_the_reference_runs_and_its_dev_as_few_shot_examples(
+    below: str, tmp_path: Path
+) -> None:
     mmlu(tmp_path / below)
     task = loaded(tmp_path, "mmlu", "anatomy")
     assert sizes(task) == [20, 20, 71, 5]
@@ -129,7 +131,7 @@ def test_mmlu_is_split_into_the_sizes_of_the_reference_runs_and_shows_its_dev(be
 @pytest.mark.parametrize(
     ("val", "test", "expected"), [(170, 30, [20, 20, 30, 5]), (40, 1, [20, 20, 1, 5]), (1, 40, [20, 20, 1, 5])]
 )
-def test_mmlu_takes_of_its_test_only_what_its_val_lacks(
+def test_mmlu_takes_from_its_test_only_the_examples_missing_in_val(
     val: int, test: int, expected: list[int], tmp_path: Path
 ) -> None:
     mmlu(tmp_path, val=val, test=test)
@@ -139,7 +141,7 @@ def test_mmlu_takes_of_its_test_only_what_its_val_lacks(
 
 
 @pytest.mark.parametrize(("val", "test"), [(1, 1), (11, 29), (1, 39)])
-def test_too_short_files_of_mmlu(val: int, test: int, tmp_path: Path) -> None:
+def test_files_of_mmlu_with_too_few_lines_are_an_error(val: int, test: int, tmp_path: Path) -> None:
     mmlu(tmp_path, val=val, test=test)
     error = refusal(tmp_path, "mmlu", "anatomy")
     assert f"only {val + test} different questions in val and test, 41 are needed" in error.problem
@@ -159,7 +161,7 @@ def test_too_short_files_of_mmlu(val: int, test: int, tmp_path: Path) -> None:
         ("test", "", "tasks[0].data.root", "holds no example"),
     ],
 )
-def test_a_damaged_file_of_mmlu(part: str, content: str, place: str, problem: str, tmp_path: Path) -> None:
+def test_a_damaged_file_of_mmlu_is_an_error(part: str, content: str, place: str, problem: str, tmp_path: Path) -> None:
     (mmlu(tmp_path) / part / f"anatomy_{part}.csv").write_text(content, encoding="utf-8")
     error = refusal(tmp_path, "mmlu", "anatomy")
     assert error.field == place
@@ -167,7 +169,7 @@ def test_a_damaged_file_of_mmlu(part: str, content: str, place: str, problem: st
 
 
 @pytest.mark.parametrize(("part", "problem"), [("dev", "does not exist"), ("val", "does not exist"), ("test", "task")])
-def test_a_missing_file_of_mmlu(part: str, problem: str, tmp_path: Path) -> None:
+def test_a_missing_file_of_mmlu_is_an_error(part: str, problem: str, tmp_path: Path) -> None:
     (mmlu(tmp_path) / part / f"anatomy_{part}.csv").unlink()
     assert problem in refusal(tmp_path, "mmlu", "anatomy").problem
 
@@ -220,7 +222,7 @@ def test_the_target_of_gsm8k_is_the_number_alone(answer: str, target: str, tmp_p
         ("test", '{"question": "q?", "answer": "#### 7\\nSo."}', "tasks[0].data.root (test.jsonl:21)", "'So.' is not"),
     ],
 )
-def test_a_damaged_file_of_gsm8k(file: str, line: str, place: str, problem: str, tmp_path: Path) -> None:
+def test_a_damaged_file_of_gsm8k_is_an_error(file: str, line: str, place: str, problem: str, tmp_path: Path) -> None:
     with (gsm8k(tmp_path) / f"{file}.jsonl").open("a", encoding="utf-8") as opened:
         opened.write(line)
     error = refusal(tmp_path, "gsm8k", None)
@@ -229,17 +231,17 @@ def test_a_damaged_file_of_gsm8k(file: str, line: str, place: str, problem: str,
 
 
 @pytest.mark.parametrize(("train", "test"), [(204, 20), (300, 0)])
-def test_too_short_files_of_gsm8k(train: int, test: int, tmp_path: Path) -> None:
+def test_files_of_gsm8k_with_too_few_lines_are_an_error(train: int, test: int, tmp_path: Path) -> None:
     gsm8k(tmp_path, train, test)
     assert "205 and 1 are needed" in refusal(tmp_path, "gsm8k", None).problem
 
 
-def test_a_missing_file_of_gsm8k(tmp_path: Path) -> None:
+def test_a_missing_file_of_gsm8k_is_an_error(tmp_path: Path) -> None:
     (gsm8k(tmp_path) / "test.jsonl").unlink()
     assert "test.jsonl' does not exist" in refusal(tmp_path, "gsm8k", None).problem
 
 
-def test_a_folder_of_the_reference_runs_without_its_eval_is_told_what_is_missing(tmp_path: Path) -> None:
+def test_a_folder_of_the_reference_runs_without_its_eval_is_an_error(tmp_path: Path) -> None:
     for file in ("train", "test"):
         (tmp_path / f"{file}.jsonl").write_text(json.dumps({"input": "a", "output": 1}), encoding="utf-8")
     assert "add eval.jsonl" in refusal(tmp_path, "gsm8k", None).remedy

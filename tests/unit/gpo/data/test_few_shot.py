@@ -26,11 +26,11 @@ def test_without_shots_nothing_is_taken(few_shot: tuple[Example, ...] | None) ->
     assert LoadedTask(SPLITS, few_shot).with_shots(0, where="tasks[0]") == (SPLITS, ())
 
 
-def test_the_data_s_own_few_shot_examples_are_taken_in_order() -> None:
+def test_few_shot_examples_of_the_data_are_taken_in_order() -> None:
     assert LoadedTask(SPLITS, examples("xyz")).with_shots(2, where="tasks[0]") == (SPLITS, examples("xy"))
 
 
-def test_others_are_drawn_from_train_and_leave_it_always_the_same_ones() -> None:
+def test_other_few_shot_examples_are_always_the_same_ones_from_train() -> None:
     splits, shown = LoadedTask(SPLITS).with_shots(4, where="tasks[0]")
     assert len(shown) == 4
     assert set(inputs(shown)) | set(inputs(splits[Split.TRAIN])) == set("abcdefghij")
@@ -40,7 +40,7 @@ def test_others_are_drawn_from_train_and_leave_it_always_the_same_ones() -> None
     assert inputs(shown) != "abcd"
 
 
-def test_repeats_of_what_is_shown_leave_train_too() -> None:
+def test_repeats_of_few_shot_examples_are_removed_from_train() -> None:
     loaded = LoadedTask({**SPLITS, Split.TRAIN: (*examples("aaaaaaaaab"), Example(" A ", ("a",)))})
     splits, shown = loaded.with_shots(1, where="tasks[0]")
     assert inputs(shown) == "a"
@@ -56,13 +56,13 @@ def test_repeats_of_what_is_shown_leave_train_too() -> None:
         (None, 11, "none would be left"),
     ],
 )
-def test_too_many_are_refused(few_shot: tuple[Example, ...] | None, shots: int, problem: str) -> None:
+def test_too_many_few_shot_examples_are_refused(few_shot: tuple[Example, ...] | None, shots: int, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem) as caught:
         LoadedTask(SPLITS, few_shot).with_shots(shots, where="tasks[0]")
     assert caught.value.field == "tasks[0].shots"
 
 
-def test_a_published_data_set_shows_nothing_that_is_held_out() -> None:
+def test_few_shot_examples_of_a_published_data_set_are_not_held_out() -> None:
     overlapping = {Split.TRAIN: examples("abv"), Split.VAL: examples("vt"), Split.TEST: examples("t")}
     loaded = published(overlapping, examples("atvx"), where="data")
     assert inputs(loaded.few_shot or ()) == "ax"

@@ -51,7 +51,7 @@ def inputs(split: Sequence[Example]) -> str:
         ("x.csv", "input,target,,\n1 + 1?,2,,\n,,,,,\n2 + 2?,4,,\n"),
     ],
 )
-def test_reads_examples_in_order(tmp_path: Path, name: str, content: str) -> None:
+def test_examples_are_read_in_order(tmp_path: Path, name: str, content: str) -> None:
     assert read(tmp_path, name, content) == (Example("1 + 1?", ("2",)), Example("2 + 2?", ("4",)))
 
 
@@ -67,7 +67,7 @@ def test_reads_examples_in_order(tmp_path: Path, name: str, content: str) -> Non
         ("x.jsonl", row(input="?", target=0), Example("?", ("0",))),
     ],
 )
-def test_keeps_texts_as_they_are(tmp_path: Path, name: str, content: str, expected: Example) -> None:
+def test_texts_are_kept_unchanged(tmp_path: Path, name: str, content: str, expected: Example) -> None:
     assert read(tmp_path, name, content) == (expected,)
 
 
@@ -113,7 +113,7 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
         ("x.txt", "a b", r"neither \.jsonl nor \.csv"),
     ],
 )
-def test_says_what_is_wrong_and_where(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+def test_an_error_says_what_is_wrong_and_where(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         read(tmp_path, name, content)
     assert caught.value.field.startswith("tasks.t.data.val")
@@ -123,12 +123,12 @@ def test_says_what_is_wrong_and_where(tmp_path: Path, name: str, content: str | 
 @pytest.mark.parametrize(
     ("name", "message"), [("missing.jsonl", "does not exist"), (".jsonl/x.csv", "cannot be read|not exist")]
 )
-def test_a_file_that_is_not_there(tmp_path: Path, name: str, message: str) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_examples(tmp_path / name, Fields(), where="tasks.t.data.val")
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_instead_of_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "val.jsonl").mkdir()
     with pytest.raises(ConfigError, match="cannot be read"):
         read_examples(tmp_path / "val.jsonl", Fields(), where="tasks.t.data.val")
@@ -181,12 +181,12 @@ def test_a_sample_is_not_just_the_beginning() -> None:
 
 
 @pytest.mark.parametrize("size", [None, 3, 4])
-def test_a_sample_no_smaller_than_the_whole_is_the_whole(size: int | None) -> None:
+def test_a_sample_as_large_as_the_whole_is_the_whole(size: int | None) -> None:
     examples = splits(val="abc")[Split.VAL]
     assert sampled(examples, size) == examples
 
 
-def test_repeats_are_told_aside_from_case_and_white_space() -> None:
+def test_repeats_are_found_regardless_of_case_and_white_space() -> None:
     examples = [Example(text, (str(index),)) for index, text in enumerate(["a b", "c", "A  b\n", "d"])]
     assert [example.target for example in distinct(examples)] == ["0", "1", "3"]
     assert [example.target for example in absent_from(examples, [Example("A b", ("",))])] == ["1", "3"]
@@ -244,7 +244,7 @@ def test_few_shot_examples_that_are_held_out_are_dropped(root: Path) -> None:
         ("gsm8k", "navigate", ".", "name: 'navigate' is unknown, gsm8k is one task; leave it out"),
     ],
 )
-def test_a_benchmark_that_is_not_there(root: Path, name: str, task: str | None, folder: str, message: str) -> None:
+def test_a_missing_benchmark_is_an_error(root: Path, name: str, task: str | None, folder: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         BENCHMARKS[name].load(root / folder, task, where="tasks.t.data")
 
@@ -279,11 +279,11 @@ def test_a_benchmark_whose_train_is_held_out_altogether_is_refused(repeated: str
         (["] )", ")"], "exact"),
     ],
 )
-def test_targets_show_their_kind(targets: list[str], kind: str) -> None:
+def test_the_kind_is_inferred_from_the_targets(targets: list[str], kind: str) -> None:
     assert inferred_kind([Example("?", (target,)) for target in targets]) == kind
 
 
-def test_alternatives_show_free_text() -> None:
+def test_alternative_targets_mean_free_text() -> None:
     assert inferred_kind([Example("?", ("7",)), Example("?", ("7", "seven"))]) == "text"
 
 

@@ -51,13 +51,13 @@ def read(
     ("split", "first", "count"),
     [("train[:80%]", 0, 8), ("train[80%:]", 8, 2), ("train", 0, 10), ("test[1:3]", 1, 2)],
 )
-def test_reads_a_part_of_a_split_in_order(split: str, first: int, count: int, folder: Path) -> None:
+def test_a_part_of_a_split_is_read_in_order(split: str, first: int, count: int, folder: Path) -> None:
     name = split.partition("[")[0]
     expected = tuple(Example(f"{name} {i}?", (str(i),)) for i in range(first, first + count))
     assert read(folder, split) == expected
 
 
-def test_columns_go_into_a_template(folder: Path) -> None:
+def test_columns_fill_a_template(folder: Path) -> None:
     fields = Fields(Template("{{ question }} ({{ hint }})", "fields.template"), "answer")
     assert read(folder, "test[:1]", fields) == (Example("test 0? (h0)", ("0",)),)
 
@@ -87,7 +87,7 @@ def test_class_labels_are_read_as_their_names(tmp_path: Path) -> None:
         ("train", Fields(Template("{{ text }}", "fields.template"), "answer"), "row 0)", "'text' is undefined"),
     ],
 )
-def test_what_is_not_in_the_data_set_is_named(
+def test_an_error_names_what_is_missing_in_the_data_set(
     split: str, fields: Fields, field: str, problem: str, folder: Path
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -98,14 +98,14 @@ def test_what_is_not_in_the_data_set_is_named(
     assert caught.value.remedy
 
 
-def test_an_unknown_configuration(folder: Path) -> None:
+def test_an_unknown_configuration_is_an_error(folder: Path) -> None:
     with pytest.raises(ConfigError, match="'main' is not one of") as caught:
         read(folder, "train", config="main")
     assert caught.value.field == "tasks[0].data.config"
 
 
 @pytest.mark.parametrize("revision", [None, "v1"])
-def test_the_hub_out_of_reach(revision: str | None) -> None:
+def test_an_unreachable_hub_is_an_error(revision: str | None) -> None:
     with pytest.raises(ConfigError, match=r"'owner/name' cannot be loaded \(.*reach") as caught:
         read("owner/name", "train", revision=revision)
     assert caught.value.field == "tasks[0].data.huggingface"
@@ -113,7 +113,7 @@ def test_the_hub_out_of_reach(revision: str | None) -> None:
 
 
 @pytest.mark.parametrize("content", [None, '{"question": "a"'], ids=["no file", "half a file"])
-def test_a_folder_without_usable_files(content: str | None, tmp_path: Path) -> None:
+def test_a_folder_without_usable_files_is_an_error(content: str | None, tmp_path: Path) -> None:
     if content:
         (tmp_path / "train.jsonl").write_text(content, encoding="utf-8")
     with pytest.raises(ConfigError, match="cannot be loaded") as caught:
@@ -139,13 +139,13 @@ def test_the_package_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["json", "csv", "imagefolder", "text", "Parquet"])
-def test_a_format_is_no_data_set(name: str) -> None:
+def test_the_name_of_a_format_is_not_a_data_set(name: str) -> None:
     with pytest.raises(ConfigError, match="is a format of files, not a data set") as caught:
         read(name, "train")
     assert caught.value.field == "tasks[0].data.huggingface"
 
 
-def test_every_format_that_the_package_knows_is_refused() -> None:
+def test_every_format_of_the_package_is_refused() -> None:
     packaged = pytest.importorskip("datasets.packaged_modules")
     assert set(packaged._PACKAGED_DATASETS_MODULES) <= _FORMATS
 
@@ -180,7 +180,7 @@ def pictures(tmp_path: Path) -> Path:
         Fields(Template("{{ row['text'] }}", "fields.template"), "label"),
     ],
 )
-def test_pictures_are_not_decoded(fields: Fields, pictures: Path) -> None:
+def test_images_are_not_decoded(fields: Fields, pictures: Path) -> None:
     assert read(pictures, "train", fields) == (Example("a", ("x",)),)
 
 

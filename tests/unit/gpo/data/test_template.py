@@ -56,7 +56,7 @@ def test_columns_are_filled_in_as_plain_text(source: str, text: str) -> None:
         ("{{ lipsum() }}", "'lipsum' is undefined"),
     ],
 )
-def test_what_cannot_be_filled_in_is_refused(source: str, problem: str) -> None:
+def test_a_template_with_an_unknown_column_is_refused(source: str, problem: str) -> None:
     row = {"question": "How many?", "empty": "", "null": None, "half": "\ud83d"}
     with pytest.raises(ConfigError, match=problem) as caught:
         template(source).rendered(row, "here")
@@ -95,7 +95,7 @@ def test_row_is_the_whole_row_even_beside_a_column_of_that_name(source: str, tex
     assert template(source).rendered({"a": "1", "row": "2"}, "here") == text
 
 
-def test_a_template_names_what_it_takes_from_a_row() -> None:
+def test_a_template_knows_its_columns() -> None:
     assert template("{% for c in choices %}{{ c }}{% endfor %}{{ row['a'] }}").variables == {"choices", "row"}
 
 

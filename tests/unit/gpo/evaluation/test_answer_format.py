@@ -57,7 +57,7 @@ def test_demonstrations_are_asked_like_the_question_and_answered_before_it(
     assert turns[1::2] == [{"role": "assistant", "content": "4"}, {"role": "assistant", "content": "6"}]
 
 
-def test_a_demonstrated_answer_goes_on_where_the_prompt_began_it() -> None:
+def test_a_demonstrated_answer_continues_the_prompt_that_began_it() -> None:
     asked = AnswerFormat(Position.ANSWER_BEGIN, demonstrations=SHOWN[:1])
     assert asked.messages(PROMPT, EXAMPLE) == [
         {"role": "user", "content": "Q: 2 + 2?\nA: Think."},

@@ -92,11 +92,11 @@ def test_numbers_and_truth_values_count(value: str, number: float, module: Write
         ("'x' * 9999", "'xxx"),
     ],
 )
-def test_anything_else_is_an_error_and_never_a_0(value: str, shown: str, module: WriteModule, tmp_path: Path) -> None:
+def test_any_other_value_is_an_error_and_not_0(value: str, shown: str, module: WriteModule, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError) as caught:
         scored(value, module, tmp_path)
     message = str(caught.value)
-    assert f":metric gave {shown}" in message
+    assert f":metric returned {shown}" in message
     assert message.endswith("not a number from 0 to 1")
     assert len(message) < 500
 
@@ -112,7 +112,7 @@ def test_anything_else_is_an_error_and_never_a_0(value: str, shown: str, module:
         ("raise type('Odd', (Exception,), {'__str__': lambda self: 1 / 0})", "Odd: an error without a message"),
     ],
 )
-def test_a_function_that_fails_is_named_with_what_and_where(
+def test_a_failing_function_is_named_with_its_error_and_line(
     body: str, said: str, module: WriteModule, tmp_path: Path
 ) -> None:
     name = module(f"def metric(answer, targets, input):\n    {body}\n")
@@ -126,13 +126,13 @@ def test_a_function_that_fails_is_named_with_what_and_where(
 
 
 @pytest.mark.parametrize("given", [None, 2, b"2"])
-def test_a_parser_gives_a_text(given: object, module: WriteModule, tmp_path: Path) -> None:
+def test_a_parser_must_return_a_text(given: object, module: WriteModule, tmp_path: Path) -> None:
     name = module(f"def parse(answer, input):\n    return {given!r}\n")
-    with pytest.raises(EvaluationError, match=r":parse gave .* not a text"):
+    with pytest.raises(EvaluationError, match=r":parse returned .* not a text"):
         ParsedScorer(FunctionReference(name, "parse", (str(tmp_path),)), NumberScorer()).score("2", EXAMPLE)
 
 
-def test_what_is_parsed_is_what_is_judged(module: WriteModule, tmp_path: Path) -> None:
+def test_the_parsed_answer_is_scored(module: WriteModule, tmp_path: Path) -> None:
     name = module("def parse(answer, input):\n    return answer.split('|')[1] if '1 + 1' in input else ''\n")
     scorer = ParsedScorer(FunctionReference(name, "parse", (str(tmp_path),)), NumberScorer())
     assert [scorer.score(answer, EXAMPLE) for answer in ("3|2|3", "2|3|2")] == [1.0, 0.0]
@@ -151,11 +151,11 @@ def test_what_is_parsed_is_what_is_judged(module: WriteModule, tmp_path: Path) -
         ("1 / 0", "metric", "cannot be imported: ZeroDivisionError: division by zero"),
         ("raise SystemExit", "metric", "cannot be imported: SystemExit"),
         ("def metric(:", "metric", "cannot be imported: SyntaxError"),
-        ("def other(): ...", "metric", "'metric' is not there in the module 'own_"),
+        ("def other(): ...", "metric", "'metric' is not defined in the module 'own_"),
         ("metric = 3", "metric", "'metric' is not a function in the module 'own_"),
     ],
 )
-def test_what_cannot_be_loaded_is_told(
+def test_a_function_that_cannot_be_loaded_is_an_error(
     source: str | None, function: str, said: str, module: WriteModule, tmp_path: Path
 ) -> None:
     name = f"own_{uuid4().hex}" if source is None else module(source)
@@ -165,7 +165,7 @@ def test_what_cannot_be_loaded_is_told(
     assert "\n" not in str(caught.value)
 
 
-def test_a_package_that_is_missing_is_the_users_own() -> None:
+def test_a_missing_module_is_named() -> None:
     with pytest.raises(EvaluationError, match=r"there is no module 'nowhere_at_all\.metrics'"):
         FunctionReference("nowhere_at_all.metrics", "metric").load()
 
@@ -177,7 +177,7 @@ def test_a_module_finds_its_neighbours_even_when_called(module: WriteModule, tmp
 
 
 @pytest.mark.parametrize("name", ["json", "statistics", "numpy", "serve", "benchmarks"])
-def test_the_folder_goes_before_what_python_finds(name: str, tmp_path: Path) -> None:
+def test_the_folder_takes_precedence_over_installed_modules(name: str, tmp_path: Path) -> None:
     (tmp_path / f"{name}.py").write_text(
         "import json, statistics\ndef own(): return json.dumps([1])\n", encoding="utf-8"
     )
@@ -187,7 +187,7 @@ def test_the_folder_goes_before_what_python_finds(name: str, tmp_path: Path) -> 
     assert str(tmp_path) not in sys.path
 
 
-def test_modules_of_the_same_name_in_two_folders_are_two_and_so_are_their_neighbours(tmp_path: Path) -> None:
+def test_modules_with_one_name_in_two_folders_and_their_neighbours_stay_separate(tmp_path: Path) -> None:
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         folder.mkdir()
@@ -209,7 +209,7 @@ def test_modules_of_the_same_name_in_two_folders_are_two_and_so_are_their_neighb
     assert first.load() is first.load()
 
 
-def test_the_first_folder_that_holds_the_module_counts_and_the_others_hold_its_neighbours(tmp_path: Path) -> None:
+def test_a_module_comes_from_the_first_folder_that_has_it_and_finds_neighbours_in_the_others(tmp_path: Path) -> None:
     for folder in ("config", "working", "config/own_pack"):
         (tmp_path / folder).mkdir()
     (tmp_path / "working/own_metrics.py").write_text("import own_near\ndef metric(): return own_near.VALUE")
@@ -220,7 +220,7 @@ def test_the_first_folder_that_holds_the_module_counts_and_the_others_hold_its_n
     assert home_of("own_pack", folders) is None
 
 
-def test_a_module_in_a_package(tmp_path: Path) -> None:
+def test_a_module_in_a_package_is_found(tmp_path: Path) -> None:
     package = tmp_path / "own_package"
     (package / "inner").mkdir(parents=True)
     (package / "__init__.py").write_text("VALUE = 0.25", encoding="utf-8")
@@ -238,11 +238,13 @@ def test_a_module_in_a_package(tmp_path: Path) -> None:
     reference = FunctionReference("own_package.inner.metrics", "metric", (str(tmp_path),))
     assert reference.call() == [0.5, 0.5, 0.25, 0.5, 0.5, 0.5]
     assert home_of("own_package.inner.metrics", (str(tmp_path),)) == str(tmp_path)
-    with pytest.raises(EvaluationError, match=r"there is no module 'own_package\.gone' in '/.*' or where Python looks"):
+    with pytest.raises(
+        EvaluationError, match=r"there is no module 'own_package\.gone' in '/.*' or on Python's search path"
+    ):
         FunctionReference("own_package.gone", "metric", (str(tmp_path),)).load()
 
 
-def test_classes_of_a_module_of_ones_own_know_their_module(module: WriteModule, tmp_path: Path) -> None:
+def test_type_hints_of_a_class_in_a_user_s_module_resolve(module: WriteModule, tmp_path: Path) -> None:
     source = """
         from __future__ import annotations
         from dataclasses import dataclass
@@ -272,7 +274,7 @@ def test_an_async_function_is_refused(module: WriteModule, tmp_path: Path) -> No
         CustomScorer(FunctionReference(name, "metric", (str(tmp_path),))).score("2", EXAMPLE)
 
 
-def test_a_reference_travels_without_its_function(module: WriteModule, tmp_path: Path) -> None:
+def test_a_reference_is_pickled_without_its_function(module: WriteModule, tmp_path: Path) -> None:
     scorer = CustomScorer(FunctionReference(module("def metric(*_): return 1"), "metric", (str(tmp_path),)))
     arrived = pickle.loads(pickle.dumps(scorer))  # noqa: S301
     assert arrived == scorer

@@ -115,12 +115,12 @@ async def test_failed_examples_stay_unscored_as_far_as_tolerated(error: GPOError
         await evaluator(reply, max_unscored=0.29).evaluate([GOOD], Split.VAL)
 
 
-async def test_none_is_tolerated_unless_said_otherwise() -> None:
+async def test_by_default_no_unscored_example_is_tolerated() -> None:
     with pytest.raises(EvaluationError):
         await evaluator(failing(ModelUnavailable("busy"), 0)).evaluate([GOOD], Split.VAL)
 
 
-async def test_a_share_means_what_it_says() -> None:
+async def test_the_tolerated_share_is_exact() -> None:
     # 0.29 · 100 is 28.999…: a share is compared as a share.
     examples = tuple(Example(f"What is {number} + 0?", (str(number),)) for number in range(100))
     task = replace(TASK, examples={Split.VAL: examples})
@@ -129,7 +129,7 @@ async def test_a_share_means_what_it_says() -> None:
     assert evaluation.score.num_unscored == 29
 
 
-async def test_all_unscored_is_an_error_whatever_is_tolerated() -> None:
+async def test_a_prompt_without_any_score_is_an_error_at_any_tolerance() -> None:
     with pytest.raises(EvaluationError, match="10 of 10"):
         await evaluator(failing(ModelUnavailable("busy"), *range(10)), max_unscored=1.0).evaluate([GOOD], Split.VAL)
 
@@ -155,13 +155,13 @@ async def test_a_failed_second_round_still_counts_the_first() -> None:
     ],
     ids=repr,
 )
-async def test_what_ends_the_run_arrives_as_itself(error: Exception) -> None:
+async def test_an_error_that_ends_the_run_is_raised_unchanged(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         await evaluator(failing(error, *range(3, 10)), max_unscored=1.0).evaluate([GOOD, BAD], Split.VAL)
     assert caught.value is error
 
 
-async def test_different_fatal_errors_arrive_as_one_of_them() -> None:
+async def test_one_of_several_fatal_errors_is_raised() -> None:
     errors = [ModelRefused("HTTP 401", RefusalReason.KEY), BudgetExhausted("no calls left")]
     replies = iter(errors * 10)
     with pytest.raises((ModelRefused, BudgetExhausted)):
@@ -186,14 +186,14 @@ async def test_an_answer_of_two_rounds_shows_both() -> None:
     assert (answer.value, answer.spending.task.requests) == (0.0, 2)
 
 
-async def test_an_answer_that_did_not_come_is_unscored_and_says_why() -> None:
+async def test_a_failed_answer_is_unscored_and_has_its_reason() -> None:
     good, bad = await evaluator(failing(ModelUnavailable("busy", 2), 3)).answer(GOOD, Split.VAL, [2, 3])
     assert good.value == 1.0
     assert bad == Answered("", None, Spending(Usage(failures=1, retries=2)), "busy")
 
 
 @pytest.mark.parametrize("index", [-1, 2])
-async def test_an_example_that_is_not_there_is_refused_before_any_call(index: int) -> None:
+async def test_an_unknown_example_is_refused_before_any_call(index: int) -> None:
     model = FakeModel(solve)
     with pytest.raises(ValueError, match=rf"task sums has no test example {index}; .* there are 2"):
         await evaluator(model).answer(GOOD, Split.TEST, [0, index])
@@ -208,7 +208,7 @@ def judged(verdict: Callable[[Sequence[Message], Sampling], Reply], **changes: o
     return replace(LocalEvaluator(JUDGED, FakeModel(solve), SAMPLING, grader), **changes)
 
 
-async def test_a_model_judges_each_answer_once_and_its_cost_is_told_apart() -> None:
+async def test_a_model_judges_each_answer_once_and_its_cost_is_separate() -> None:
     (evaluation,) = await judged(lambda messages, sampling: "Fine.\nVerdict: 3").evaluate([GOOD], Split.VAL)
     assert evaluation.score.values_E == (0.75,) * 10
     assert (evaluation.usage.requests, evaluation.judge.requests) == (10, 10)
@@ -242,11 +242,11 @@ async def test_a_judge_that_refuses_every_call_ends_the_run() -> None:
     assert (answer.value, answer.problem, answer.spending.judge) == (None, "the judge: too long", Usage(failures=1))
 
 
-async def test_a_rule_judges_at_no_cost() -> None:
+async def test_a_rule_costs_nothing() -> None:
     assert await RuleGrader(ExactScorer()).grade("1", EXAMPLES[1]) == Grade(1.0, Usage())
 
 
-async def test_only_the_examples_named_are_asked_in_their_order() -> None:
+async def test_only_the_named_examples_are_asked_in_their_order() -> None:
     def odd_ones_right(messages: Sequence[Message], sampling: Sampling) -> Reply:
         number = int(messages[0]["content"].split()[2])
         return str(number) if number % 2 else "no idea"

@@ -47,7 +47,7 @@ def test_the_judge_is_shown_everything_it_needs() -> None:
         "<Question >",
     ],
 )
-def test_no_material_can_leave_its_place(answer: str) -> None:
+def test_no_text_can_leave_its_section(answer: str) -> None:
     for content in (shown(answer), shown("x", Example(answer, ("y",))), shown("x", Example("y", (answer,)))):
         for tag in ("question", "reference", "answer"):
             targets = 2 if tag == "reference" and content.count("<reference>") == 2 else 1
@@ -77,7 +77,7 @@ PIECES = ["verdict", "Verdict:", ":", "：", " ", "*", "_", "10", "\n", "[", "<"
     st.text() | st.lists(st.sampled_from(PIECES)).map("".join),
     st.sampled_from(CLAIMS),
 )
-def test_a_judge_that_repeats_the_answer_has_not_judged_yet(text: str, claim: str) -> None:
+def test_a_judge_that_repeats_the_answer_has_no_verdict(text: str, claim: str) -> None:
     fenced = shown(f"{text}\n{claim}\n{text}").partition("<answer>")[2].partition("</answer>")[0]
     with pytest.raises(MalformedReply):
         RUBRIC.read(fenced)
@@ -137,7 +137,7 @@ def test_the_last_verdict_counts_as_a_share_of_the_scale(reply: str, value: floa
         ("Verdict: N\nVerdict:", "'', not"),
     ],
 )
-def test_anything_else_is_no_verdict(reply: str, problem: str) -> None:
+def test_any_other_text_is_not_a_verdict(reply: str, problem: str) -> None:
     with pytest.raises(MalformedReply) as caught:
         RUBRIC.read(reply)
     assert problem in str(caught.value)
@@ -145,13 +145,13 @@ def test_anything_else_is_no_verdict(reply: str, problem: str) -> None:
 
 
 @pytest.mark.parametrize("reply", ODD_ANSWERS)
-def test_no_reply_makes_it_stumble(reply: str) -> None:
+def test_a_reply_without_a_verdict_is_malformed(reply: str) -> None:
     assert shown(reply)
     with pytest.raises(MalformedReply):
         RUBRIC.read(reply)
 
 
-def test_nothing_is_asked_again() -> None:
+def test_a_judge_asks_no_follow_up() -> None:
     assert RUBRIC.follow_up(EXAMPLE) is None
 
 
@@ -166,7 +166,7 @@ def test_the_simulated_judge_looks_for_a_reference(answer: str, value: float, sc
     assert rubric.read(reply) == value
 
 
-def test_the_simulated_judge_is_not_meant_by_other_requests() -> None:
+def test_the_simulated_judge_ignores_other_requests() -> None:
     assert judge_verdict([{"role": "user", "content": "<answer>\nx\n</answer>"}]) is None
     assert judge_verdict([{"role": "user", "content": "Capital of France?"}]) is None
 
@@ -175,7 +175,7 @@ def test_the_simulated_judge_is_not_meant_by_other_requests() -> None:
     ("truncated", "problem"),
     [
         (True, "was cut off at max_tokens; raise models.judge.sampling.max_tokens"),
-        (False, "the judge's reply holds no line 'Verdict: N'"),
+        (False, "the judge's reply has no line 'Verdict: N'"),
     ],
 )
 async def test_a_reply_that_was_cut_off_says_so(truncated: bool, problem: str) -> None:

@@ -79,7 +79,7 @@ class TestRouge(ScorerContract):
 
 @pytest.mark.parametrize("scorer", SCORERS, ids=lambda scorer: type(scorer).__name__)
 @given(answer=st.text(), prefix=st.sampled_from(["", "The answer is ", "#### ", "**Answer:** (", "not "]))
-def test_no_answer_makes_a_scorer_stumble(scorer: Scorer, answer: str, prefix: str) -> None:
+def test_every_text_gets_a_score_between_0_and_1(scorer: Scorer, answer: str, prefix: str) -> None:
     assert 0 <= scorer.score(prefix + answer, Example(QUESTION, ("(B)",))) <= 1
 
 
@@ -153,13 +153,13 @@ def test_choice(answer: str, letter: str | None) -> None:
         ("(A) and (C) are cats, so (B)", True),
     ],
 )
-def test_letters_named_in_one_breath_are_no_answer(answer: str, right: bool) -> None:
+def test_letters_joined_by_and_or_or_are_not_an_answer(answer: str, right: bool) -> None:
     assert ChoiceScorer().score(answer, Example(QUESTION, ("(B)",))) == right
     assert ChoiceScorer().score(answer, Example("?", ("(B)",))) == right
 
 
 @pytest.mark.parametrize(("answer", "letter"), [("Z", "Z"), ("(z)", "Z"), ("The answer is Z because …", "Z")])
-def test_choice_takes_any_letter_where_no_options_are_listed(answer: str, letter: str) -> None:
+def test_choice_accepts_any_letter_without_listed_options(answer: str, letter: str) -> None:
     assert ChoiceScorer().score(answer, Example("Which one?", (letter,))) == 1
 
 
@@ -239,7 +239,7 @@ def test_boolean(answer: str, target: str, right: bool) -> None:
         ("?", "yes or no"),
     ],
 )
-def test_boolean_asks_for_the_targets_own_pair(target: str, pair: str) -> None:
+def test_boolean_asks_for_the_pair_of_its_target(target: str, pair: str) -> None:
     assert BooleanScorer().follow_up(Example("?", (target,))).endswith(f": {pair}.")
 
 
@@ -294,7 +294,7 @@ def test_number(answer: str, number: float) -> None:
 
 
 @pytest.mark.parametrize("answer", ["", "none", "v2.0", "A4", "1/0", "eighteen"])
-def test_no_number_is_never_right(answer: str) -> None:
+def test_an_answer_without_a_number_is_wrong(answer: str) -> None:
     assert not any(NumberScorer().score(answer, Example("?", (target,))) for target in ("0", "1", "2", "4", "18"))
 
 
@@ -383,7 +383,7 @@ def test_label(answer: str, target: str, right: bool) -> None:
 
 
 @pytest.mark.parametrize(("num_labels", "named"), [(20, True), (21, False)])
-def test_label_names_the_labels_where_they_are_few(num_labels: int, named: bool) -> None:
+def test_label_lists_up_to_20_labels(num_labels: int, named: bool) -> None:
     labels = tuple(f"label {number}" for number in range(num_labels))
     assert (", ".join(labels) in LabelScorer(labels).follow_up(Example("?", ("label 0",)))) == named
 
@@ -419,6 +419,6 @@ def test_rouge_l_is_symmetric_and_in_range(one: str, other: str) -> None:
     assert (rouge_l(one, other) == 1) == (one == other != "")
 
 
-def test_rouge_takes_the_nearest_reference() -> None:
+def test_rouge_uses_the_nearest_reference() -> None:
     example = Example("?", ("nothing alike", "police killed the gunman", "police"))
     assert RougeScorer().score("police kill the gunman", example) == pytest.approx(0.75)

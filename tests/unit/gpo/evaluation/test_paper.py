@@ -146,7 +146,7 @@ def test_number(answer: str, number: str) -> None:
 
 
 @pytest.mark.parametrize("answer", ["", "none", "eighteen", "9" * 400])
-def test_no_number_is_never_right(answer: str) -> None:
+def test_an_answer_without_a_number_is_wrong(answer: str) -> None:
     assert PaperNumberScorer().score(answer, Example("?", ("18",))) == 0
 
 
@@ -221,7 +221,7 @@ def test_text_reads_any_answer(answer: str) -> None:
 
 
 @given(st.text("ab. \n"), st.text("abc. \n"))
-def test_text_stays_below_1_and_does_not_care_which_comes_first(text: str, other: str) -> None:
+def test_text_stays_below_1_and_is_positive_in_both_directions(text: str, other: str) -> None:
     score = PaperTextScorer().score(text, Example("?", (other,)))
     assert 0 <= score < 1
     assert (score > 0) == (PaperTextScorer().score(other, Example("?", (text,))) > 0)
@@ -241,7 +241,7 @@ def test_text_stays_below_1_and_does_not_care_which_comes_first(text: str, other
         ("webnlg", "webnlg", "text"),
     ],
 )
-def test_each_task_has_a_family_that_both_parsers_know(dataset: str, task: str, family: str) -> None:
+def test_both_parsers_know_the_family_of_each_task(dataset: str, task: str, family: str) -> None:
     assert family_of(dataset, task, where="here") == family
     assert dataset in DATASETS
     for parser in PARSERS:
@@ -257,7 +257,9 @@ def test_each_task_has_a_family_that_both_parsers_know(dataset: str, task: str, 
         ("paper", "bbh", "snark", ("here", "'snark'", "snarks")),
     ],
 )
-def test_what_is_unknown_is_refused(parser: str, dataset: str, task: str, words: tuple[str, ...]) -> None:
+def test_an_unknown_parser_dataset_or_task_is_refused(
+    parser: str, dataset: str, task: str, words: tuple[str, ...]
+) -> None:
     with pytest.raises(ConfigError) as refused:
         benchmark_scorer(parser, dataset, task, where="here")
     assert all(word in str(refused.value) for word in words)

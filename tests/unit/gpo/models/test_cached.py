@@ -242,6 +242,7 @@ def test_the_order_of_mappings_makes_no_difference(messages: Any, sampling: Samp
 def test_every_field_of_the_sampling_counts(messages: Any, sampling: Sampling) -> None:
     changes = {
         "temperature": 1.5, "max_tokens": 77, "top_p": 0.25, "stop": ("STOP",), "extra": {"other": 1}, "seed": 99,
+        "limit_field": "max_completion_tokens",
     }  # fmt: skip
     assert set(changes) == {one.name for one in fields(Sampling)}
     keys = [completion_key(IDENTITY, messages, replace(sampling, **{name: value})) for name, value in changes.items()]

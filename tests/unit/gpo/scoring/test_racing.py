@@ -84,12 +84,12 @@ async def test_the_winner_is_scored_in_full_and_the_far_behind_are_not() -> None
             assert evaluation.score.partial.num_left_out == SIZE - len(asked)
 
 
-async def test_prompts_of_one_quality_all_stay() -> None:
+async def test_prompts_of_equal_quality_all_stay() -> None:
     evaluations, _ = await race([right_about(0.6)] * 8)
     assert [evaluation.score for evaluation in evaluations] == [Score(tuple(right_about(0.6)))] * 8
 
 
-async def test_all_are_asked_the_same_examples_in_an_order_of_the_seed() -> None:
+async def test_all_candidates_get_the_same_examples_in_an_order_that_the_seed_decides() -> None:
     rows = [right_about(share) for share in (0.3, 0.9, 0.2, 0.88)]
     _, evaluator = await race(rows)
     order = evaluator.asked[Prompt("1")]
@@ -98,7 +98,7 @@ async def test_all_are_asked_the_same_examples_in_an_order_of_the_seed() -> None
     assert racing().order == order != racing(seed=4).order
 
 
-async def test_a_round_is_as_many_calls_as_the_first_and_the_last_one_left_gets_the_rest() -> None:
+async def test_each_round_makes_as_many_calls_as_the_first_and_the_last_candidate_gets_the_rest() -> None:
     rows = [right_about(0.95), *[right_about(0.1)] * 7]
     _, evaluator = await race(rows, racing(block=20))
     assert evaluator.sizes[Prompt("0")] == [20, 80]
@@ -114,14 +114,14 @@ async def test_a_block_of_everything_drops_nobody(block: int) -> None:
     assert [evaluation.score for evaluation in evaluations] == [Score(tuple(row)) for row in rows]
 
 
-async def test_none_and_one_are_no_race() -> None:
+async def test_no_candidate_and_a_single_one_need_no_race() -> None:
     assert (await race([]))[0] == []
     (evaluation,), evaluator = await race([right_about(0.4)])
     assert evaluation.score == Score(tuple(right_about(0.4)))
     assert evaluator.sizes[Prompt("0")] == [BLOCK, SIZE - BLOCK]
 
 
-async def test_who_cannot_catch_up_is_dropped_whatever_the_level() -> None:
+async def test_a_candidate_that_cannot_catch_up_is_dropped_at_any_level() -> None:
     order = racing().order
     ahead = [1.0] * SIZE
     behind = [0.0 if order.index(index) < 60 else 1.0 for index in range(SIZE)]
@@ -132,7 +132,7 @@ async def test_who_cannot_catch_up_is_dropped_whatever_the_level() -> None:
     assert [evaluation.score.partial is None for evaluation in evaluations] == [True, True]
 
 
-async def test_the_level_is_for_all_comparisons_together() -> None:
+async def test_the_level_covers_all_comparisons_together() -> None:
     """One candidate that would be dropped alone is kept among others: one of many falls behind by chance."""
     order = racing().order
     # Two of twenty in which the leader is right and the other is not.
@@ -244,14 +244,14 @@ async def test_a_search_finds_the_same_prompts_with_fewer_calls(acceptance: Acce
 
 
 @pytest.mark.parametrize("number", range(9))
-async def test_resumed_from_any_point_a_race_ends_the_same(number: int) -> None:
+async def test_a_race_resumed_from_any_point_has_the_same_result(number: int) -> None:
     undisturbed = await search(optimizer())
     saved = decode(encode(Checkpoint(undisturbed[number], {}))).trajectory
     assert saved == undisturbed[number]
     assert (await search(optimizer(), saved))[-1] == undisturbed[-1]
 
 
-async def test_a_failure_in_a_round_ends_the_others_and_passes_through() -> None:
+async def test_a_failure_in_a_round_cancels_the_others_and_is_raised() -> None:
     ended: list[Prompt] = []
 
     class Exhausted(Recording):

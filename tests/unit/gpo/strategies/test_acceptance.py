@@ -33,7 +33,7 @@ class TestWithinError(AcceptanceContract):
         (1.0, (0.0, 0.0, 0.0, 0.0), False),
     ],
 )
-def test_a_measurable_fall_goes_back_to_the_best(
+def test_a_measurable_loss_returns_to_the_best(
     standard_errors: float, new: tuple[float | None, ...], stays: bool
 ) -> None:
     best = candidate("best", 1.0, 1.0, 1.0, 1.0)

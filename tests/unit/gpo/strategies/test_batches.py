@@ -7,7 +7,7 @@ from gpo.strategies.batches import TrainBatches
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 5), st.integers(0, 3))
-def test_a_pass_meets_every_example_once(num_examples: int, batch_size: int, seed: int, epoch: int) -> None:
+def test_a_pass_uses_every_example_once(num_examples: int, batch_size: int, seed: int, epoch: int) -> None:
     batches = TrainBatches(num_examples, batch_size, seed)
     of_pass = [batches(epoch * batches.per_epoch + batch) for batch in range(batches.per_epoch)]
     assert sorted(position for batch in of_pass for position in batch) == list(range(num_examples))

@@ -57,7 +57,7 @@ def test_every_kind_asks_for_what_it_shows(kind: Kind) -> None:
     )
 
 
-def test_what_was_learnt_stands_before_the_last_request_and_not_too_long() -> None:
+def test_the_reflection_comes_before_the_last_request_and_is_shortened() -> None:
     direction = Direction(summary="Short ones fail.", reflection="word " * 100 + "<END>")
     last = CompactMetaPrompt().messages(replace(BRIEF, direction=direction))[-1]["content"]
     assert last.startswith("Note: Short ones fail.\n\nNote: word word")

@@ -94,7 +94,7 @@ def questions() -> Iterator[tuple[str, str]]:
         yield name, shown(asked.messages(Prompt("Think."), Example("Is 11 a prime?", ("Yes",))))
 
 
-async def test_every_text_is_as_it_was_read_last() -> None:
+async def test_every_text_equals_its_stored_version() -> None:
     texts = dict([*meta_prompts(), *await reflections_and_summaries(), *questions()])
     if os.environ.get("GPO_WRITE_GOLDEN"):
         for name, text in texts.items():

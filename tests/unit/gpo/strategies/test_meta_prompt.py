@@ -38,7 +38,7 @@ def test_scores_are_percentages() -> None:
     assert "Prompt: then\nScore: 33.3" in text
 
 
-def test_neighbours_stand_worst_first_whatever_their_order() -> None:
+def test_neighbours_are_shown_worst_first() -> None:
     neighbours = [candidate(f"scored {mean}", mean) for mean in (0.5, 0.1, 0.9)]
     text = shown(among(neighbours))
     assert text.index("scored 0.1") < text.index("scored 0.5") < text.index("scored 0.9")
@@ -52,7 +52,7 @@ def test_neighbours_stand_worst_first_whatever_their_order() -> None:
         ({"step_size": None}, "Change at most"),
     ],
 )
-def test_what_there_is_nothing_of_is_not_mentioned(change: dict[str, object], absent: str) -> None:
+def test_empty_sections_are_left_out(change: dict[str, object], absent: str) -> None:
     text = shown(replace(BRIEF, **change))
     assert absent in shown(BRIEF)
     assert absent not in text
@@ -70,24 +70,24 @@ def test_only_the_instructions_hold_tags(hostile: str) -> None:
 
 
 @pytest.mark.parametrize("position", Position)
-def test_says_where_the_prompt_will_stand(position: Position) -> None:
+def test_the_text_says_where_the_prompt_will_be(position: Position) -> None:
     others = {shown(replace(BRIEF, position=other)) for other in Position if other is not position}
     assert shown(replace(BRIEF, position=position)) not in others
 
 
-def test_without_scores_no_score_is_spoken_of() -> None:
+def test_without_scores_no_score_is_mentioned() -> None:
     text = shown(BRIEF, FullMetaPrompt(show_scores=False))
     assert "score" not in text.lower()
     assert "Prompt: Answer." in text
 
 
-def test_a_reflection_stands_with_the_prompt_that_it_is_on() -> None:
+def test_a_reflection_is_shown_with_its_prompt() -> None:
     text = shown(among([candidate("A", 0.1), candidate("B", 0.9)], neighbour_reflections=(None, "B is too short.")))
     assert "Prompt: B\nScore: 90.0\nReflection: B is too short." in text
     assert "Prompt: A\nScore: 10.0\n\n" in text
 
 
-def test_a_paraphrase_goes_by_nothing() -> None:
+def test_a_paraphrase_does_not_mention_the_direction() -> None:
     brief = among([candidate("A", 0.1)], reflection="Too short.", summary="Short ones fail.")
     assert "Go by" in shown(brief)
     assert "Go by" not in shown(brief, FullMetaPrompt(Paraphrase()))

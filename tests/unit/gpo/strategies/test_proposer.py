@@ -52,7 +52,7 @@ async def propose(made: SamplingProposer, n: int = 4, seed: int = 0) -> Proposal
     return await made.propose(CURRENT, direction, step_size=20, exemplars=EXAMPLES[:3], n=n, seed=seed)
 
 
-async def test_each_prompt_is_one_request_with_a_seed_of_its_own() -> None:
+async def test_each_prompt_is_one_request_with_a_different_seed() -> None:
     model = FakeModel(seeded)
     proposals = await propose(proposer(model), n=8)
     seeds = [sampling.seed for _, sampling in model.calls]
@@ -77,7 +77,7 @@ async def test_equal_seeds_give_equal_proposals() -> None:
     assert set(first.prompts).isdisjoint(other.prompts)
 
 
-async def test_the_exemplars_given_are_shown() -> None:
+async def test_the_exemplars_are_shown() -> None:
     model = FakeModel(seeded)
     await propose(proposer(model))
     content = model.calls[0][0][0]["content"].replace("\n", " \n")
@@ -88,14 +88,14 @@ async def test_the_exemplars_given_are_shown() -> None:
     ]
 
 
-async def test_malformed_replies_are_dropped_paid_for_and_counted() -> None:
+async def test_malformed_replies_are_dropped_and_counted() -> None:
     cut = Completion("<START>half a pro", Usage(requests=1, completion_tokens=512), truncated=True)
     proposals = await propose(proposer(failing({1: "", 2: cut})))
     assert [prompt.text for prompt in proposals.prompts] == ["prompt 0", "prompt 3"]
     assert (proposals.num_malformed, proposals.usage.requests, proposals.usage.failures) == (2, 4, 0)
 
 
-async def test_repeats_are_left_in() -> None:
+async def test_repeated_prompts_are_kept() -> None:
     proposals = await propose(proposer(FakeModel(lambda messages, sampling: "<START>same<END>")))
     assert proposals.prompts == (Prompt("same"),) * 4
 
@@ -110,7 +110,7 @@ async def test_a_lost_sample_is_a_smaller_step(failure: Exception, retries: int)
     assert (proposals.usage.requests, proposals.usage.failures, proposals.usage.retries) == (3, 1, retries)
 
 
-async def test_nothing_but_lost_samples_is_an_error() -> None:
+async def test_a_step_without_any_sample_is_an_error() -> None:
     with pytest.raises(ModelUnavailable, match="busy"):
         await propose(proposer(failing(dict.fromkeys(range(4), ModelUnavailable("busy")))))
 
@@ -132,7 +132,7 @@ async def test_malformed_replies_show_that_the_model_can_be_asked() -> None:
     ids=repr,
 )
 @pytest.mark.parametrize("others", [{}, {0: ModelUnavailable("busy")}], ids=["good", "busy"])
-async def test_what_concerns_every_call_is_raised(failure: Exception, others: dict[int, Reply]) -> None:
+async def test_an_error_that_concerns_every_call_is_raised(failure: Exception, others: dict[int, Reply]) -> None:
     with pytest.raises(type(failure)) as caught:
         await propose(proposer(failing({**others, 2: failure})))
     assert caught.value is failure
@@ -148,7 +148,7 @@ async def test_what_concerns_every_call_is_raised(failure: Exception, others: di
         ([9, 0], 4, None, 1, 1, 2),  # an empty reply is none that could be shortened
     ],
 )
-async def test_an_enforced_step_size_samples_anew(
+async def test_an_enforced_step_size_samples_again(
     lengths: list[int], max_samples: int, taken: int | None, rejected: int, malformed: int, bought: int
 ) -> None:
     model = FakeModel.scripted(f"<START>{'word ' * length}<END>" for length in lengths)
@@ -161,7 +161,7 @@ async def test_an_enforced_step_size_samples_anew(
     assert len(set(seeds)) == len(seeds)
 
 
-async def test_each_prompt_is_told_of_as_it_comes_and_order_is_that_of_the_samples() -> None:
+async def test_each_prompt_is_reported_when_it_arrives_and_the_result_is_in_sample_order() -> None:
     told: list[str] = []
 
     class Slow(FakeModel):
@@ -180,7 +180,7 @@ async def test_each_prompt_is_told_of_as_it_comes_and_order_is_that_of_the_sampl
     assert proposals.prompts == (await propose(proposer(FakeModel(seeded)))).prompts
 
 
-async def test_what_concerns_every_call_ends_the_other_samples_at_once() -> None:
+async def test_an_error_that_concerns_every_call_cancels_the_other_samples() -> None:
     class Stuck(FakeModel):
         async def complete(self, messages, sampling):
             completion = await super().complete(messages, sampling)
@@ -203,7 +203,7 @@ async def test_without_a_bound_nothing_is_rejected() -> None:
     assert len(proposals.prompts) == 1
 
 
-async def test_what_was_bought_before_a_failure_still_counts() -> None:
+async def test_calls_before_a_failure_are_counted() -> None:
     long = f"<START>{'word ' * 9}<END>"
     model = FakeModel.scripted([long, long, ModelUnavailable("gone", 3)])
     made = proposer(model, max_samples=4)

@@ -22,11 +22,11 @@ def test_the_bound_is_stated_where_there_is_one(refinement: Refinement) -> None:
 
 
 @pytest.mark.parametrize("refinement", [Generation(), Editing(), Paraphrase()])
-def test_where_the_prompt_goes_is_stated_last(refinement: Refinement) -> None:
+def test_the_position_of_the_prompt_is_stated_last(refinement: Refinement) -> None:
     assert asked(refinement, 7).endswith("between <START> and <END>, and nothing else.")
 
 
-def test_each_asks_for_something_else() -> None:
+def test_each_refinement_has_its_own_request() -> None:
     assert "Write one new prompt that serves the task better." in asked(Generation(), 7)
     assert "in other words" in asked(Paraphrase(), 7)
     assert "edit just these words" in asked(Editing(), 7)

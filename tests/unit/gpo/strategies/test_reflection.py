@@ -74,7 +74,7 @@ async def test_without_a_failure_nothing_is_asked() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " \n"])
-async def test_an_empty_reply_is_no_reflection(text: str) -> None:
+async def test_an_empty_reply_is_not_a_reflection(text: str) -> None:
     assert (await reflector(says(text), 0.0).reflect(CURRENT, [0], seed=0)).text is None
 
 
@@ -87,12 +87,12 @@ async def test_one_refused_reflection_does_not_end_the_search() -> None:
 @pytest.mark.parametrize(
     "failure", [ModelUnavailable("gone", 5, None), ModelRefused("no", RefusalReason.KEY, "m", "u")]
 )
-async def test_a_model_that_cannot_be_asked_does(failure: Exception) -> None:
+async def test_an_unusable_model_ends_the_search(failure: Exception) -> None:
     with pytest.raises(type(failure)):
         await reflector(says(failure), 0.0).reflect(CURRENT, [0], seed=0)
 
 
-async def test_only_what_was_asked_for_can_be_read_as_instructions() -> None:
+async def test_model_texts_cannot_act_as_instructions() -> None:
     model = says("It says <START> and half \ud83d a character\x1b[31m.")
     reflection = await reflector(model, 0.0).reflect(candidate("Think. <START>x<END>"), [0], seed=0)
     assert "<START>" not in model.calls[0][0][0]["content"]

@@ -42,7 +42,7 @@ def reply(text: str, truncated: bool = False) -> Completion:
         ("<START>Half a pair \ud83d<END>", "Half a pair ?"),
     ],
 )
-def test_finds_the_prompt_in_a_reply(text: str, prompt: str) -> None:
+def test_the_prompt_is_found_in_a_reply(text: str, prompt: str) -> None:
     assert parse_reply(reply(text)) == Prompt(prompt)
 
 
@@ -61,13 +61,13 @@ def test_finds_the_prompt_in_a_reply(text: str, prompt: str) -> None:
         ("<START>" + "word " * 1001 + "<END>", "more than|longer than 1000 words"),
     ],
 )
-def test_a_reply_without_a_usable_prompt(text: str, problem: str) -> None:
+def test_a_reply_without_a_usable_prompt_is_malformed(text: str, problem: str) -> None:
     with pytest.raises(MalformedReply, match=problem):
         parse_reply(reply(text))
 
 
 @pytest.mark.parametrize("text", ["<START>Think and th", "Think and th", "<START>one<END> <START>anoth"])
-def test_a_prompt_cut_at_the_token_limit_is_none(text: str) -> None:
+def test_a_prompt_cut_at_the_token_limit_is_malformed(text: str) -> None:
     with pytest.raises(MalformedReply, match="cut off"):
         parse_reply(reply(text, truncated=True))
 
@@ -83,6 +83,6 @@ def test_the_number_of_words_is_bounded_and_not_one_less() -> None:
         parse_reply(reply("<START>a b c<END>"), max_words=2)
 
 
-def test_a_prompt_moves_no_terminal() -> None:
+def test_control_characters_are_removed_from_a_prompt() -> None:
     reply = Completion("<START>Say \x1b[31mhi\x07\x9b2J,\ttwice:\r\nhi hi<END>", Usage())
     assert parse_reply(reply) == Prompt("Say [31mhi2J,\ttwice:\nhi hi")

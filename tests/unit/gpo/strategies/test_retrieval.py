@@ -91,7 +91,7 @@ async def test_relevance_keeps_the_order_of_many_equals() -> None:
 
 
 @pytest.mark.parametrize(("search", "k"), [(SEARCH, 0), (trajectory(candidate("start")), 3)])
-async def test_relevance_asks_for_no_embedding_it_has_no_use_for(search, k: int) -> None:
+async def test_relevance_requests_only_the_embeddings_it_needs(search, k: int) -> None:
     embedder = WordEmbedder()
     assert await RelevanceRetriever(embedder).retrieve(search, k=k) == ()
     assert embedder.calls == []
@@ -103,7 +103,7 @@ async def test_relevance_embeds_the_history_in_one_call() -> None:
     assert [sorted(call) for call in embedder.calls] == [["high", "low", "now", "start", "tie"]]
 
 
-async def test_the_static_embeddings_put_like_texts_next_to_each_other() -> None:
+async def test_static_embeddings_of_similar_texts_are_close() -> None:
     search = trajectory(
         candidate("Think step by step.", 0.9),
         [candidate("Name the capital of the country.", 0.1), candidate("Reason one step after the other.", 0.1)],

@@ -62,7 +62,7 @@ def test_known_values(schedule: StepSizeSchedule, expected: list[int]) -> None:
 
 
 @given(decays, sizes, sizes, lengths, warmups)
-def test_starts_at_initial_after_the_warm_up_and_ends_at_final(
+def test_a_schedule_starts_at_initial_after_the_warm_up_and_ends_at_final(
     decay: Decay, initial: int, final: int, length: int, warmup: int
 ) -> None:
     schedule = decay(initial=initial, final=final, num_steps=warmup + length, warmup_steps=warmup)
@@ -72,7 +72,9 @@ def test_starts_at_initial_after_the_warm_up_and_ends_at_final(
 
 
 @given(decays, sizes, sizes, lengths, warmups)
-def test_rises_in_the_warm_up_and_falls_after_it(decay: Decay, one: int, other: int, length: int, warmup: int) -> None:
+def test_a_schedule_rises_in_the_warm_up_and_falls_after_it(
+    decay: Decay, one: int, other: int, length: int, warmup: int
+) -> None:
     initial, final = max(one, other), min(one, other)
     schedule = decay(initial=initial, final=final, num_steps=warmup + length, warmup_steps=warmup)
     values = [schedule(step) for step in range(warmup + length)]

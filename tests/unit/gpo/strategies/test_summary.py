@@ -25,13 +25,13 @@ async def summary(search: Trajectory, reply: str) -> tuple[str | None, str]:
     return found.text, model.calls[0][0][0]["content"]
 
 
-async def test_the_first_step_has_nothing_to_look_back_on() -> None:
+async def test_the_first_step_has_no_summary() -> None:
     model = FakeModel.scripted([])
     found = await RunningSummary(model=model, sampling=Sampling()).summarize(Trajectory(candidate("a")), seed=0)
     assert (found.text, found.spending) == (None, Spending())
 
 
-async def test_the_last_step_is_folded_into_the_notes() -> None:
+async def test_the_last_step_is_added_to_the_summary() -> None:
     text, asked = await summary(told(ONE_STEP, summary="Short ones fail.", reflection="Too short."), "Long ones win.")
     assert text == "Long ones win."
     for part in ("Short ones fail.", "Too short.", "Prompt: Think.\nScore: 50.0", "Prompt: Think hard.\nScore: 20.0"):
@@ -39,14 +39,14 @@ async def test_the_last_step_is_folded_into_the_notes() -> None:
     assert asked.index("Think hard.") < asked.index("Reason.")
 
 
-async def test_the_prompt_before_the_last_step_is_the_one_that_was_current() -> None:
+async def test_the_summary_compares_with_the_prompt_before_the_last_step() -> None:
     search = trajectory(candidate("Think.", 0.5), [candidate("Reason.", 0.9)], [candidate("Answer.", 0.1)])
     _, asked = await summary(search, "…")
     assert "before the last step\n\nPrompt: Reason." in asked
     assert "Think." not in asked
 
 
-async def test_where_a_call_gave_none_the_old_notes_stand() -> None:
+async def test_the_old_summary_is_kept_if_a_call_returns_none() -> None:
     text, _ = await summary(told(ONE_STEP, summary="Short ones fail."), " ")
     assert text == "Short ones fail."
 

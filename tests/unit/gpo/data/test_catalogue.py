@@ -70,5 +70,5 @@ def test_all_others_count_as_themselves() -> None:
         ("glue", "sst2", None),
     ],
 )
-def test_looks_up_a_task(benchmark: str, name: str | None, expected: BenchmarkTask | None) -> None:
+def test_a_task_is_found_by_name(benchmark: str, name: str | None, expected: BenchmarkTask | None) -> None:
     assert known_task(benchmark, name) == expected

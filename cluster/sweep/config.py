@@ -1,4 +1,4 @@
-"""From a file with a section ``sweep`` to what ``gpo sweep`` works with."""
+"""The configuration of a sweep: a run's file with a section ``sweep``."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ class SweepConfig:
     """A checked sweep.
 
     Attributes:
-        section: what the section says.
-        base: the configuration below all trials; its budget is that of the whole sweep.
-        space: over ``base``.
-        tasks: that the hyperparameters are tuned on, loaded and checked.
-        holdout: the configuration of the confirmation, and its tasks; ``None`` without one.
+        section: the section ``sweep``.
+        base: the configuration that all trials change; its budget limits the whole sweep.
+        space: the options that are tuned.
+        tasks: for tuning; loaded and checked.
+        holdout: the configuration of the confirmation; ``None`` without one.
+        holdout_tasks: the confirmation's tasks; empty without one.
     """
 
     section: SweepSection
@@ -46,17 +47,17 @@ class SweepConfig:
 
     @property
     def study(self) -> str:
-        """The study's name."""
+        """Name of the study."""
         return self.section.study or self.base.run.name
 
     @property
     def together(self) -> RunConfig:
-        """What the evaluator serves: all tasks."""
+        """The configuration of the evaluator, which serves all tasks."""
         return self.base if self.holdout is None else with_tasks(self.base, (*self.base.tasks, *self.holdout.tasks))
 
     @property
     def with_other_models(self) -> list[RunConfig]:
-        """A configuration for each set of models that trials may use."""
+        """One configuration for each set of models that trials may use."""
         found = [self.together]
         for params in self.space.corners() if any(path.startswith("models.") for path in self.space.options) else ():
             config = self.space.config(params)
@@ -66,14 +67,12 @@ class SweepConfig:
 
     @cached_property
     def num_steps(self) -> int:
-        """Steps of the longest search that the space allows."""
-        sizes = [len(examples) for task in self.tasks for split, examples in task.examples.items() if split == "train"]
-        return max(
-            self.space.config(params).optimizer.num_steps(size) for params in self.space.corners() for size in sizes
-        )
+        """Steps of the longest trajectory in the space."""
+        configs = [self.space.config(params) for params in self.space.corners()]
+        return max(config.num_steps(task) for config in configs for task in self.tasks)
 
     def dump(self) -> str:
-        """All of it as YAML, complete with defaults and absolute paths, in a form that ``gpo sweep`` accepts."""
+        """The sweep as YAML that ``gpo sweep`` accepts, with all defaults and absolute paths."""
         document: dict[str, Any] = {
             **self.base.model_dump(mode="json"),
             "sweep": self.section.model_dump(mode="json"),
@@ -82,16 +81,16 @@ class SweepConfig:
 
 
 def load_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
-    """The sweep in a file, with overrides put over it.
+    """Load a sweep from a file, with overrides.
 
     Raises:
-        ConfigError: names the first field that cannot be used, also those of the space; or data cannot be used.
+        ConfigError: the first field, of the section or the space, with an invalid value; or data cannot be used.
     """
     raw = read_overridden(path, overrides)
     if "compare" in raw:
         raise ConfigError("compare", "is a comparison of several methods", f"run it with: gpo compare {path}")
     if "sweep" not in raw:
-        raise ConfigError("sweep", "is missing", "say in it what is tuned, or run the file with: gpo run")
+        raise ConfigError("sweep", "is missing", "add it to say what is tuned, or run the file with: gpo run")
     section = validate_as(_File, {"sweep": raw.pop("sweep")}, path.parent).sweep
     base = validate(raw, base_dir=path.parent)
     tasks = build_tasks(base)
@@ -103,7 +102,7 @@ def load_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
     for task in section.holdout.tasks:
         if task.name in known:
             raise ConfigError(
-                "sweep.holdout.tasks", f"{task.name!r} is tuned on or stands twice", "name tasks that are not"
+                "sweep.holdout.tasks", f"{task.name!r} is a tuning task or listed twice", "name other tasks, each once"
             )
         known.add(task.name)
     holdout = with_tasks(base, section.holdout.tasks)
@@ -120,7 +119,7 @@ def with_tasks(config: RunConfig, tasks: Sequence[Any]) -> RunConfig:
 
 
 def without_budget(config: RunConfig) -> RunConfig:
-    """The configuration of a run that is bounded by nothing."""
+    """The configuration without any budget."""
     return config.model_copy(update={"budget": BudgetConfig()})
 
 
@@ -132,7 +131,7 @@ def _built(holdout: RunConfig) -> list[Task]:
 
 
 def _asked(config: RunConfig) -> tuple[str, ...]:
-    """What is looked up at the endpoint of the optimizer model."""
+    """The options that the check of the optimizer model depends on."""
     model = config.models.optimizer
     return tuple(
         str(getattr(model, option, "")) for option in ("kind", "base_url", "model", "api_key_env", "api_key_file")

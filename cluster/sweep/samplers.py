@@ -1,8 +1,9 @@
-"""Optuna's samplers and pruners, as the configuration names them."""
+"""Optuna's samplers and pruners, built from the configuration."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
 from random import Random
 from typing import Any
@@ -20,6 +21,7 @@ from optuna.pruners import (
 )
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.study import Study
+from optuna.trial import TrialState, create_trial
 
 from cluster.config.sweep import (
     CmaEsConfig,
@@ -40,17 +42,17 @@ _PACKAGES = {"gp": "torch", "cmaes": "cmaes"}
 
 
 def quiet() -> None:
-    """Keep Optuna's news and its warnings about what is experimental to itself."""
+    """Silence Optuna's log and its warnings about experimental features."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=ExperimentalWarning)
     warnings.filterwarnings("ignore", module=r"optuna\..*")
 
 
 def require_packages(sweep: SweepSection) -> None:
-    """See that the sampler can be built.
+    """Check that the sampler can be built.
 
     Raises:
-        ConfigError: a package is missing, or the sampler cannot do what is asked.
+        ConfigError: a package is missing, or the sampler does not support several objectives.
     """
     kind = sweep.sampler.kind
     package = _PACKAGES.get(kind)
@@ -59,20 +61,20 @@ def require_packages(sweep: SweepSection) -> None:
             "sweep.sampler.kind", f"{kind!r} needs the package {package}", f"install it: pip install {package}"
         )
     if kind == "cmaes" and len(sweep.objectives) > 1:
-        raise ConfigError("sweep.sampler.kind", "'cmaes' knows a single objective", "use tpe, or keep one objective")
+        raise ConfigError("sweep.sampler.kind", "'cmaes' supports a single objective", "use tpe, or keep one objective")
 
 
 def build_sampler(sweep: SweepSection, trial: int, *, conditional: bool) -> BaseSampler:
     """The sampler for one trial.
 
-    Every trial has one of its own, seeded by the sweep's seed and the trial's number: what is drawn depends on that and
-    on the trials before, never on which process draws, or what it drew before.
+    Each trial has its own sampler, seeded by the sweep's seed and the trial's number. So a proposal depends on these
+    and on earlier trials, never on the process that draws it or what that process drew before.
     """
     config = sweep.sampler
     seed = Random(f"{sweep.seed}/{trial}/sampler").getrandbits(31)
     match config:
         case TpeConfig():
-            # Groups let options that only some trials have be drawn together with the rest.
+            # With groups, conditional options are sampled jointly with the others.
             return TPESampler(
                 n_startup_trials=config.startup_trials,
                 seed=seed,
@@ -90,7 +92,7 @@ def build_sampler(sweep: SweepSection, trial: int, *, conditional: bool) -> Base
         case RandomConfig():
             return RandomSampler(seed)
         case QmcConfig():
-            # One sequence for all trials, so that they keep their distance.
+            # One sequence for all trials, so that they are spread evenly.
             return _NumberedQmc(
                 trial,
                 scramble=True,
@@ -108,10 +110,10 @@ def build_sampler(sweep: SweepSection, trial: int, *, conditional: bool) -> Base
 
 
 class _NumberedQmc(QMCSampler):
-    """Takes the trial's own place in the sequence.
+    """Uses the trial's number as its index in the sequence.
 
-    Optuna counts places in the study: two processes that count at once would get the same one, and a trial that is
-    taken again would skip one.
+    Optuna counts in the study instead: two processes that count at once would get the same index, and a trial that is
+    claimed again would skip one.
     """
 
     def __init__(self, trial: int, **options: Any) -> None:
@@ -123,7 +125,7 @@ class _NumberedQmc(QMCSampler):
 
 
 def build_pruner(sweep: SweepSection, num_steps: int) -> BasePruner:
-    """The pruner, for searches of at most so many steps."""
+    """The pruner, for trajectories of at most ``num_steps`` steps."""
     config = sweep.pruning
     match config:
         case HyperbandConfig():
@@ -140,3 +142,22 @@ def build_pruner(sweep: SweepSection, num_steps: int) -> BasePruner:
             return WilcoxonPruner(p_threshold=config.p, n_startup_steps=2)
         case NoPrunerConfig():
             return NopPruner()
+
+
+def wilcoxon_prunes(
+    pruner: BasePruner, ours: Sequence[Sequence[float]], best: Sequence[Sequence[float]], best_value: float
+) -> bool:
+    """Whether the Wilcoxon test prunes a trial, given the trajectories' values by step of it and of the best trial.
+
+    The test pairs instances by their index. Here an instance is one trajectory at one step; Optuna's own trials hold
+    only the mean of each step.
+    """
+    study = optuna.create_study(direction="maximize")
+    study.add_trial(create_trial(value=best_value, intermediate_values=_instances(best)))
+    return pruner.prune(study, create_trial(state=TrialState.RUNNING, intermediate_values=_instances(ours)))
+
+
+def _instances(steps: Sequence[Sequence[float]]) -> dict[int, float]:
+    return {
+        step * len(values) + index: value for step, values in enumerate(steps) for index, value in enumerate(values)
+    }

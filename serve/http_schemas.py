@@ -1,4 +1,4 @@
-"""What the HTTP interface takes and replies."""
+"""Requests and replies of the HTTP interface."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpo.evaluation.evaluator import Evaluation
 from gpo.models.protocol import Usage
 from gpo.prompt import Prompt
 from gpo.score import finite
-from serve.http.bodies import JSON, MSGPACK
+from serve.http_limits import JSON, MSGPACK
 
 MAX_PROMPTS = 64
 PromptText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100_000)]
@@ -23,17 +23,17 @@ class EvaluateRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     task: Annotated[str, Field(min_length=1, max_length=100)]
-    """A task that the evaluator holds; ``GET /v1/tasks`` lists them."""
+    """Name of a task; ``GET /v1/tasks`` lists them."""
     split: Split = Split.VAL
     """The examples to score on."""
     prompt: PromptText | None = None
-    """One prompt; white space around it is dropped."""
+    """One prompt; surrounding white space is removed."""
     prompts: Annotated[list[PromptText], Field(max_length=MAX_PROMPTS)] = []
     """Or several, scored side by side."""
 
     @property
     def all_prompts(self) -> list[Prompt]:
-        """Every prompt that was given, in order."""
+        """All prompts of the request, in order."""
         return [Prompt(text) for text in ([self.prompt] if self.prompt is not None else []) + self.prompts]
 
 
@@ -53,18 +53,18 @@ class UsageReply(BaseModel):
 
 
 class ScoreReply(BaseModel):
-    """How one prompt did."""
+    """The score of one prompt."""
 
     prompt: str
     mean: float | None
-    """Mean over the scored examples, in [0, 1]; null where none could be scored."""
+    """Mean over the scored examples, in [0, 1]; null if none could be scored."""
     stderr: float | None
-    """Standard error of the mean; null below two scored examples."""
+    """Standard error of the mean; null for fewer than two scored examples."""
     values: list[float | None]
     """One value per example, in the order of the file; null is unscored."""
     usage: UsageReply
     judge: UsageReply | None
-    """What judging cost; null where no language model judges."""
+    """What judging cost; null if no language model judges."""
 
 
 class EvaluateReply(BaseModel):
@@ -79,24 +79,24 @@ class ErrorReply(BaseModel):
     """Every reply with a status of 400 or above."""
 
     detail: str
-    """What is wrong, in a line for people."""
+    """What is wrong, in one line."""
 
 
 class TasksReply(BaseModel):
-    """The tasks that can be scored on, with the number of examples of each split."""
+    """The tasks that prompts can be scored on, with the number of examples in each split."""
 
     tasks: dict[str, dict[Split, int]]
 
 
 def evaluate_body() -> dict[str, Any]:
-    """The request's body, as the OpenAPI page describes it."""
+    """The request's body in the OpenAPI schema."""
     schema = EvaluateRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)  # those stand in the page by way of the reply
+    schema.pop("$defs", None)  # the reply's schema defines them already
     return {"requestBody": {"required": True, "content": {media: {"schema": schema} for media in (JSON, MSGPACK)}}}
 
 
 def score_reply(prompt: Prompt, evaluation: Evaluation) -> ScoreReply:
-    """How a prompt did, in the form of a reply."""
+    """The reply for one prompt."""
     score = evaluation.score
     return ScoreReply(
         prompt=prompt.text,

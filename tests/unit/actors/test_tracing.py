@@ -16,8 +16,7 @@ from opentelemetry.trace import StatusCode
 from pydantic import ValidationError
 
 from actors.search import SearchKey
-from actors.tracing.spans import Tracing, use
-from actors.tracing.traced import traced
+from actors.tracing import Tracing, traced, use
 from cluster.config.observability import TracingConfig
 from gpo.data.example import Example
 from gpo.errors import ConfigError, EvaluationError
@@ -31,7 +30,7 @@ from gpo.strategies.schedule import CosineSchedule
 from gpo.strategies.summary import NoSummary
 from gpo.testing.fakes import FakeEvaluator, FakeProposer
 from gpo.trajectory import Candidate, Trajectory
-from tests.otlp_receiver import Receiver
+from tests.servers import Receiver
 
 KEY = SearchKey("triage", 3)
 INITIAL = Prompt("secret words")
@@ -97,7 +96,7 @@ def attributes(span: ReadableSpan) -> dict[str, object]:
 async def test_every_step_is_a_trace_with_its_parts(exporter: InMemorySpanExporter) -> None:
     tracing = tracing_to(exporter)
     trajectory = await search(traced(optimizer(), tracing, KEY))
-    # Tracing changes nothing.
+    # Tracing does not change the result.
     assert trajectory == await search(optimizer())
     spans = exporter.get_finished_spans()
     steps = [span for span in spans if span.name == "step"]
@@ -113,9 +112,9 @@ async def test_every_step_is_a_trace_with_its_parts(exporter: InMemorySpanExport
             assert part.end_time <= step.end_time
             known = [about[name] for name in ("gpo.run", "gpo.task", "gpo.seed", "gpo.trajectory", "gpo.step")]
             assert known == [tracing.run, "triage", 3, "triage/3", taken.index]
-        told = attributes(step)
-        assert told["gpo.step_size"] == taken.step_size
-        assert told["gpo.val"] == taken.successor.score.mean
+        found = attributes(step)
+        assert found["gpo.step_size"] == taken.step_size
+        assert found["gpo.val"] == taken.successor.score.mean
         scores = {
             attributes(part)["gpo.prompt_id"]: attributes(part)["gpo.val"] for part in parts if part.name == "evaluate"
         }
@@ -126,15 +125,13 @@ async def test_every_step_is_a_trace_with_its_parts(exporter: InMemorySpanExport
 
 
 @pytest.mark.parametrize("shows_prompts", [False, True])
-async def test_prompts_are_told_only_where_that_is_asked_for(
-    exporter: InMemorySpanExporter, *, shows_prompts: bool
-) -> None:
+async def test_spans_hold_prompts_only_if_configured(exporter: InMemorySpanExporter, *, shows_prompts: bool) -> None:
     await search(traced(optimizer(), tracing_to(exporter, shows_prompts=shows_prompts), KEY))
     texts = "".join(span.to_json() for span in exporter.get_finished_spans())
     assert ("secret words" in texts) is shows_prompts
 
 
-async def test_a_failure_is_told_by_its_kind_alone(exporter: InMemorySpanExporter) -> None:
+async def test_a_failed_span_names_only_the_type_of_the_error(exporter: InMemorySpanExporter) -> None:
     class Failing(FakeEvaluator):
         async def evaluate(self, prompts, split, indices=None):
             if prompts != [INITIAL]:
@@ -160,10 +157,10 @@ def receiver() -> Iterator[Receiver]:
     receiver.close()
 
 
-async def test_a_receiver_has_the_spans_when_the_search_is_over(
+async def test_a_receiver_has_all_spans_when_the_trajectory_ends(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As they travel to an actor, where the key is.
+    # Pickled, as on the way to an actor, which reads the key from its environment.
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=abc")
     tracing = Tracing("night", receiver.url)
     carried = pickle.loads(pickle.dumps(traced(optimizer(), tracing, KEY)))  # noqa: S301
@@ -183,14 +180,14 @@ async def test_a_receiver_has_the_spans_when_the_search_is_over(
     assert set(receiver.headers) == {"abc"}
 
 
-async def test_a_receiver_that_is_away_ends_no_search(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_missing_receiver_ends_no_trajectory(caplog: pytest.LogCaptureFixture) -> None:
     gpo = optimizer(1)
     gone = Receiver()
     gone.close()
     assert await search(traced(gpo, Tracing("away", gone.url), KEY)) == await search(gpo)
 
 
-def test_nothing_is_traced_or_loaded_unless_a_receiver_is_named() -> None:
+def test_nothing_is_traced_or_imported_unless_a_receiver_is_configured() -> None:
     code = (
         "import sys; from cluster.config.observability import TracingConfig; gpo = object()\n"
         "assert TracingConfig().build('run')(gpo, None) is gpo\n"

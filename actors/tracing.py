@@ -1,17 +1,26 @@
-"""A search whose steps are traced: the same strategies, each telling what it did and how long it took."""
+"""Traces of steps for OpenTelemetry; loaded only if a run asks for them.
+
+A traced trajectory runs the same strategies as an untraced one; each is wrapped in a class that makes a span of its
+calls. Each process sends its spans over OTLP by itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+import os
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from opentelemetry.trace import Span
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 
 from actors.search import SearchKey
-from actors.tracing.spans import Tracing, Value, part
 from gpo.context import current_caller
 from gpo.data.task import Split
 from gpo.evaluation.evaluator import Evaluation, Evaluator
@@ -27,13 +36,108 @@ from gpo.strategies.retrieval import Retriever
 from gpo.strategies.summary import NoSummary, Summarizer
 from gpo.trajectory import Candidate, Trajectory
 
+Value = str | int | float | bool
+
+_TIMEOUT_S = 2.0
+"""For sending, including retries. A trajectory waits for it at its end, so it is shorter than the SDK's default."""
+_TIMEOUT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
+_providers: dict[Tracing, TracerProvider] = {}
+_step: ContextVar[tuple[Tracing, Span, dict[str, Value]] | None] = ContextVar("traced_step", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """How a run is traced. Pickles; each process connects by itself.
+
+    Every other setting of OpenTelemetry's SDK (headers with a key, certificates, sampling, batch sizes) comes from the
+    ``OTEL_*`` environment variables of each process.
+
+    Attributes:
+        run: value of the attribute ``gpo.run`` of every span.
+        endpoint: of an OTLP receiver over HTTP, without ``/v1/traces``.
+        shows_prompts: whether spans hold the texts of prompts.
+    """
+
+    run: str
+    endpoint: str
+    shows_prompts: bool = False
+
+    @property
+    def provider(self) -> TracerProvider:
+        """The provider of this process, made at its first use."""
+        provider = _providers.get(self)
+        if provider is None:
+            named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": "gpo"}
+            provider = TracerProvider(resource=Resource.create({**named, "gpo.run": self.run}))
+            timeout_s = None if any(map(os.environ.get, _TIMEOUT_VARIABLES)) else _TIMEOUT_S
+            exporter = OTLPSpanExporter(endpoint=f"{self.endpoint.rstrip('/')}/v1/traces", timeout=timeout_s)
+            provider.add_span_processor(BatchSpanProcessor(exporter))
+            use(self, provider)
+        return provider
+
+    @contextmanager
+    def step(self, attributes: dict[str, Value]) -> Iterator[Span]:
+        """A span of a step. Parts of the step in this asyncio task, and in tasks that it starts, become its children.
+
+        Args:
+            attributes: of the span and of its children.
+        """
+        span = self._start("step", attributes, None)
+        _step.set((self, span, attributes))
+        try:
+            with _ended_with_status(span):
+                yield span
+        finally:
+            _step.set(None)
+
+    def _start(self, name: str, attributes: dict[str, Value], within: Span | None) -> Span:
+        tracer = self.provider.get_tracer("gpo")
+        context = set_span_in_context(within) if within is not None else None
+        return tracer.start_span(name, context=context, attributes={"gpo.run": self.run, **attributes})
+
+    def flush(self) -> None:
+        """Send the spans that are left; give up after some seconds if the receiver does not answer."""
+        self.provider.force_flush()
+
+
+def use(tracing: Tracing, provider: TracerProvider) -> None:
+    """Send the spans of this process to another provider."""
+    _providers[tracing] = provider
+
+
+@contextmanager
+def part(name: str) -> Iterator[Span | None]:
+    """A span of a part of the current step; ``None`` outside of steps."""
+    step = _step.get()
+    if step is None:
+        yield None
+        return
+    tracing, whole, attributes = step
+    with _ended_with_status(tracing._start(name, attributes, whole)) as span:
+        yield span
+
+
+@contextmanager
+def _ended_with_status(span: Span) -> Iterator[Span]:
+    """End the span with a status. It names only the type of an error: the text may quote a prompt or an answer."""
+    try:
+        yield span
+    except Exception as error:
+        span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        raise
+    except BaseException:
+        span.set_attribute("gpo.cancelled", True)
+        raise
+    finally:
+        span.end()
+
 
 def traced(gpo: GPO, tracing: Tracing, key: SearchKey) -> GPO:
-    """The same search, traced."""
+    """The same optimizer with traced strategies."""
     wrapped = replace(
         gpo,
         retriever=_Retriever(gpo.retriever),
-        # What does nothing has nothing to tell.
+        # Strategies that do nothing get no span.
         reflector=gpo.reflector if isinstance(gpo.reflector, NoReflection) else _Reflector(gpo.reflector),
         summarizer=gpo.summarizer if isinstance(gpo.summarizer, NoSummary) else _Summarizer(gpo.summarizer),
         proposer=_Proposer(gpo.proposer),
@@ -64,7 +168,7 @@ class TracedGPO(GPO):
                         _note_step(span, trajectory)
                     yield trajectory
         finally:
-            # Its process may end as soon as its searches have.
+            # The process may end as soon as its trajectories have.
             await asyncio.to_thread(self.tracing.flush)
 
     def _attributes(self, trajectory: Trajectory) -> dict[str, Value]:
@@ -90,7 +194,7 @@ def _note_step(span: Span, trajectory: Trajectory) -> None:
 
 
 def _note(span: Span | None, **values: float | str | bool | None) -> None:
-    """Put into a span what is known: ``None`` and NaN are not."""
+    """Set attributes of a span, except for ``None`` and NaN."""
     if span is None:
         return
     for name, value in values.items():
@@ -173,7 +277,7 @@ class _Evaluator:
     ) -> Sequence[Evaluation]:
         with part("evaluate") as span:
             evaluations = await self.inner.evaluate(prompts, split, indices)
-            # A step asks for one at a time.
+            # A step evaluates one prompt at a time.
             for prompt, evaluation in zip(prompts, evaluations, strict=True):
                 score = evaluation.score
                 _note(span, split=split.value, prompt_id=prompt.id, val=score.mean, examples=len(score.values_E))

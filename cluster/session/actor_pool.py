@@ -1,8 +1,4 @@
-"""Actors that stand ready: a trial that begins needs not wait for the process of its trajectories.
-
-To start one takes processor time that a small machine misses elsewhere; so those of a trial that
-is over are used again.
-"""
+"""Trajectory actors that several trials use one after the other."""
 
 from __future__ import annotations
 
@@ -15,20 +11,23 @@ import ray
 from ray.exceptions import RayError
 
 from cluster.config import RunConfig
-from cluster.session.deployments import unfailing
+from cluster.display.logs import log_failures
 from cluster.session.session import Services, placement, preloaded
 
-_FAREWELL_S = 3.0
+_STOPPED_WITHIN_S = 3.0
 
 
 class ActorPool:
-    """Gives out actors, and sees to it that there is one more than are taken.
+    """An iterator over idle actors, which keeps one spare: a trial that begins need not wait for a process to start.
+
+    Starting an actor takes processor time that calls need on a small machine, so the actors of finished trials are
+    reused.
 
     Args:
-        config: how actors are placed; alike for all trials.
+        config: of any trial; all place their actors alike.
 
     Attributes:
-        placement: how trajectories are spread.
+        placement: how trajectories are distributed over actors.
     """
 
     def __init__(self, config: RunConfig, services: Services) -> None:
@@ -49,31 +48,31 @@ class ActorPool:
 
     @property
     def takes_back(self) -> bool:
-        """Whether an actor that is at nothing any more may be wanted again."""
+        """Whether an idle actor may be needed again."""
         return self._wanted
 
     def give_back(self, actor: Any) -> None:
-        """Take an actor back that is at nothing any more."""
-        self._spare.insert(0, actor)  # it stands; another may still wait for room
+        """Return an idle actor to the pool."""
+        self._spare.insert(0, actor)  # first: it runs, while the spare one may still wait for a CPU
 
     async def last(self) -> None:
-        """No more are needed than are asked for from now on: what nobody has makes room for others."""
+        """Keep no spare from now on, and end the idle actors, so that others can use their CPUs."""
         self._wanted = False
         await self.end()
 
     async def end(self) -> None:
-        """End those that nobody has."""
+        """End the idle actors."""
         ending, self._spare = self._spare, []
         try:
-            # Told, so that nobody takes them for dead; no longer than is polite: one may still wait for room.
+            # Stopped first, so that nobody takes them for dead. The time is limited: one may still wait for a CPU.
             if ending:
-                await asyncio.wait([asyncio.create_task(_told(actor)) for actor in ending], timeout=_FAREWELL_S)
+                await asyncio.wait([asyncio.create_task(_stop(actor)) for actor in ending], timeout=_STOPPED_WITHIN_S)
         finally:
             for actor in ending:
-                with unfailing("ending a spare actor"):
+                with log_failures("ending a spare actor"):
                     ray.kill(actor)
 
 
-async def _told(actor: Any) -> None:
+async def _stop(actor: Any) -> None:
     with suppress(RayError):
         await actor.stop.remote(True)
