@@ -42,6 +42,9 @@ class SamplingConfig(Section):
     """Most tokens that a reply may have."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the probability mass to sample from."""
+    seed: bool = True
+    """Send a seed with each request, so that replies repeat where the endpoint supports it. ``false`` sends none, for
+    endpoints that refuse the field."""
     stop: tuple[str, ...] = ()
     """Strings that end a reply."""
     extra: Annotated[dict[str, JsonValue], OptionInfo(sensitive="value")] = Field(default_factory=dict)

@@ -17,6 +17,7 @@ from gpo.evaluation.metrics import Rubric, Scorer
 from gpo.limits.gate import Gate
 from gpo.limits.limiter import Limiter
 from gpo.limits.messages import Budget, Pool
+from gpo.models.adapting import AdaptingModel
 from gpo.models.cached import CachedModel
 from gpo.models.embedding import CachedEmbedder, StaticEmbedder
 from gpo.models.endpoint import Endpoint
@@ -135,7 +136,11 @@ def chat_model(config: RunConfig, role: ChatRole, access: Access) -> SampledMode
         )
         asked = openai_model(endpoint, gate)
     store = config.cache.build()
-    return SampledModel(CachedModel(asked, store, identity, role) if store else asked, sampling.build())
+    cached = CachedModel(asked, store, identity, role) if store else asked
+    limit_field = model.completion_limit if isinstance(model, ChatEndpointConfig) else "max_tokens"
+    known = frozenset[str]() if sampling.seed else frozenset({"seed"})
+    name = model.model if isinstance(model, ChatEndpointConfig) else "the embedded model"
+    return SampledModel(AdaptingModel(cached, name, limit_field, known), sampling.build())
 
 
 def embedder(config: RunConfig, access: Access) -> Embedder:

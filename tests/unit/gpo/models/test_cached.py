@@ -77,8 +77,9 @@ async def test_what_is_repeatable_is_asked_once(sampling: Sampling, expected: bo
 HIT = Usage(cached=1, cached_tokens=5, cached_usd=0.1)
 
 
-@pytest.mark.parametrize("text", ["", "reply", "\ud83d"])
-@pytest.mark.parametrize("truncated", [False, True])
+@pytest.mark.parametrize(
+    ("text", "truncated"), [("", True), ("reply", False), ("reply", True), ("\ud83d", False), ("\ud83d", True)]
+)
 async def test_a_hit_is_the_reply_and_costs_nothing(text: str, truncated: bool, store: SqliteStore) -> None:
     bought = Completion(
         text, Usage(requests=1, retries=1, prompt_tokens=3, completion_tokens=2, cost_usd=0.1), truncated
@@ -89,6 +90,13 @@ async def test_a_hit_is_the_reply_and_costs_nothing(text: str, truncated: bool, 
     other, unasked = cached(store, lambda *_: "another")
     assert await other.complete(MESSAGES, GREEDY) == Completion(text, HIT, truncated)
     assert (len(inner.calls), len(unasked.calls)) == (1, 0)
+
+
+async def test_an_empty_reply_that_was_not_cut_off_is_requested_again(store: SqliteStore) -> None:
+    model, inner = cached(store, lambda *_: Completion(" ", Usage(requests=1)))
+    for _ in range(2):
+        await model.complete(MESSAGES, GREEDY)
+    assert len(inner.calls) == 2
 
 
 async def test_models_that_share_a_store_do_not_share_replies(store: SqliteStore) -> None:
