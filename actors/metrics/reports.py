@@ -134,10 +134,7 @@ class RunTotals:
             process.has_died |= process.is_dead
 
     def _take(self, report: ProcessReport) -> None:
-        known = self._processes.get(report.process)
-        if known is None:
-            # One assignment: another thread may be reading.
-            self._processes = {**self._processes, report.process: (known := _Process(report.actor))}
+        known = self._processes.setdefault(report.process, _Process(report.actor))
         if report.number > known.number:
             known.number, known.is_over, known.silent_s = report.number, report.is_last, 0.0
         if report.counts is not None and report.changed > known.counted:

@@ -61,7 +61,7 @@ def compare(
     from actors.lease import Leases
     from cluster.comparing.compare import ComparisonFolder, run_comparison
     from cluster.comparing.table import comparison_tables, save_comparison
-    from cluster.display.progress import view_for
+    from cluster.display.live_view import view_for
     from cluster.runs.run_folder import new_run_id
     from cluster.session.session import Session
 

@@ -62,7 +62,7 @@ def run(
 
     prepare_environment(ray_address)
     from actors.lease import Leases
-    from cluster.display.progress import view_for
+    from cluster.display.live_view import view_for
     from cluster.results.table import acceptance_line, results_table, unscored_line, written_files
     from cluster.runs.run import Run
     from cluster.runs.run_folder import new_run_id

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.search import Phase, Update
-from cluster.display.progress import Progress, Row, duration, percent
+from cluster.display.line_views import LogView, PlainView
+from cluster.display.progress import Progress, Row, View, duration, percent
 
 _LINES_AROUND = 5
 """Lines of the terminal that are not rows: heading, totals, the last line and earlier output."""
@@ -142,3 +143,10 @@ def _most_relevant(rows: Sequence[Row], max_rows: int) -> list[Row]:
     moving = [row for row in rows if row.phase is not Phase.DONE or row.error] or rows[-1:]
     kept = {row.key for row in sorted(moving, key=rank)[: max(1, max_rows)]}
     return [row for row in rows if row.key in kept]
+
+
+def view_for(console: Console) -> View:
+    """A live table on a terminal, plain lines elsewhere, and log lines for a quiet console."""
+    if console.quiet:
+        return LogView()
+    return LiveView(console) if console.is_terminal else PlainView(console)

@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import Any
 
 from gpo.context import ContextFilter
 from gpo.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 _OURS = ("gpo", "actors", "serve", "cluster")
 """Loggers whose level the user chooses. Others log warnings only: at lower levels, HTTP clients log whole requests,
@@ -150,3 +154,17 @@ def begin_here() -> None:
     Logs(Format(known["format"]), Level(known["level"]), Target(known["target"]), known["run"], known["folder"]).begin(
         "worker"
     )
+
+
+@contextmanager
+def log_failures(what: str) -> Iterator[None]:
+    """Log an error of the block instead of raising it: failed cleanup must not hide the error that caused it."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("%s failed: %s", what, last_line(error))
+
+
+def last_line(error: Exception) -> str:
+    """The last line of an error's message, or the name of its class."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

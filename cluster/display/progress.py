@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rich.console import Console
-
 from actors.search import Phase, SearchKey, Update
 from gpo.checkpoint import Checkpoint
 from gpo.limits.messages import Spent
@@ -161,13 +159,3 @@ class View(Announcing, Protocol):
     def tick(self) -> None:
         """Show a sign of life; called about once a second."""
         ...
-
-
-def view_for(console: Console) -> View:
-    """A live table on a terminal, plain lines elsewhere, and log lines for a quiet console."""
-    from cluster.display.line_views import LogView, PlainView
-    from cluster.display.live_view import LiveView
-
-    if console.quiet:
-        return LogView()
-    return LiveView(console) if console.is_terminal else PlainView(console)

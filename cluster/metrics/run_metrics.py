@@ -29,11 +29,11 @@ from actors.metrics.recorder import record
 from actors.metrics.reports import RunTotals
 from cluster.config import RunConfig
 from cluster.config.observability import MetricsConfig
+from cluster.display.logs import log_failures
 from cluster.display.progress import View
 from cluster.metrics.targets import announce, withdraw
 from cluster.metrics.view import MetricsView
 from cluster.results.run_record import RunRecord
-from cluster.session.deployments import unfailing
 from gpo.errors import ConfigError
 from serve.http_limits import is_loopback
 
@@ -123,7 +123,7 @@ class Metrics:
         is_well = sys.exception() is None
         self._end_view()
         self._stop_watching()
-        with unfailing("exporting the last metrics"):
+        with log_failures("exporting the last metrics"):
             self._settle()
             if self._config.pushgateway is not None:
                 push(self.numbers(), self._run, self._config.pushgateway)
@@ -135,7 +135,7 @@ class Metrics:
         self._stop_watching()
         withdraw(self._run)
         if self._exporter is not None:
-            with unfailing("removing the metrics"):
+            with log_failures("removing the metrics"):
                 self._exporter.close()
 
     def _listen(self, exporter: _ExporterLink) -> None:

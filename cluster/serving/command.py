@@ -15,7 +15,7 @@ from rich.console import Console
 
 from actors.limiter import LimiterActor
 from cluster.config import RunConfig
-from cluster.display.progress import view_for
+from cluster.display.live_view import view_for
 from cluster.metrics.run_metrics import exported
 from cluster.results.run_record import RunRecord
 from cluster.session.budget import BudgetTracker

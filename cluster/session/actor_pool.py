@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 from cluster.config import RunConfig
-from cluster.session.deployments import unfailing
+from cluster.display.logs import log_failures
 from cluster.session.session import Services, placement, preloaded
 
 _STOPPED_WITHIN_S = 3.0
@@ -69,7 +69,7 @@ class ActorPool:
                 await asyncio.wait([asyncio.create_task(_stop(actor)) for actor in ending], timeout=_STOPPED_WITHIN_S)
         finally:
             for actor in ending:
-                with unfailing("ending a spare actor"):
+                with log_failures("ending a spare actor"):
                     ray.kill(actor)
 
 

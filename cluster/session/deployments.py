@@ -18,6 +18,7 @@ from ray import serve as ray_serve
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
+from cluster.display.logs import last_line, log_failures
 from cluster.session.models import EmbeddedUrls
 from cluster.session.ray_session import EMBEDDED_CPUS, distinct_hosts
 from gpo.errors import ClusterError, ConfigError, ModelUnavailable
@@ -56,7 +57,7 @@ def embedded_models(specs: Sequence[EmbeddedModelSpec]) -> Iterator[EmbeddedUrls
         yield urls
     finally:
         for actor in actors:
-            with unfailing("ending the embedded model"):
+            with log_failures("ending the embedded model"):
                 ray.kill(actor)
 
 
@@ -65,7 +66,7 @@ def _healthy(actor: Any, spec: EmbeddedModelSpec, port: int) -> str:
     try:
         url: str = ray.get(actor.base_url.remote(), timeout=_START_TIMEOUT_S)
     except (ray.exceptions.RayError, TimeoutError) as error:
-        raise ModelUnavailable(f"the embedded model {spec.name} did not start: {_last_line(error)}") from None
+        raise ModelUnavailable(f"the embedded model {spec.name} did not start: {last_line(error)}") from None
     while not _answers(f"http://{HOST}:{port}/health"):
         if time.monotonic() > deadline:
             raise ModelUnavailable(f"the embedded model {spec.name} was not ready within {_START_TIMEOUT_S:.0f} s")
@@ -133,7 +134,7 @@ def deployed(app: ray_serve.Application, name: str, route_prefix: str | None) ->
             (handle,) = ray_serve.run_many([target], wait_for_applications_running=False)
             problem = _problem(name)
         except (RuntimeError, ray.exceptions.RayError) as error:
-            problem = _last_line(error)
+            problem = last_line(error)
         if problem:
             raise ClusterError(
                 f"the evaluator did not start: {problem} See Serve's logs on the cluster, and check that this version "
@@ -141,7 +142,7 @@ def deployed(app: ray_serve.Application, name: str, route_prefix: str | None) ->
             )
         yield handle
     finally:
-        with unfailing("ending the evaluator"):
+        with log_failures("ending the evaluator"):
             ray_serve.delete(name, _blocking=False)
 
 
@@ -154,16 +155,3 @@ def _problem(name: str) -> str:
         if app is not None and app.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
             return app.message.strip().rpartition("\n")[2] or app.status.value
         time.sleep(0.25)
-
-
-@contextmanager
-def unfailing(what: str) -> Iterator[None]:
-    """Log an error of the block instead of raising it: failed cleanup must not hide the error that caused it."""
-    try:
-        yield
-    except Exception as error:
-        log.warning("%s failed: %s", what, _last_line(error))
-
-
-def _last_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]

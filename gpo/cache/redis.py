@@ -1,4 +1,4 @@
-"""Completions on a Redis server: the store of a cluster."""
+"""The completion store of a cluster: a Redis server."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ log = logging.getLogger(__name__)
 DEFAULT_TTL_S = 30 * 86_400.0
 _LEASE_MS = 10_000
 _TIMEOUT_S = 5.0
-_MOST_AT_ONCE = 500
-_MOST_UNKEPT = 2_000
-"""Completions that wait for a server to come back; a few megabytes. The oldest are dropped."""
+_MAX_PIPELINE = 500
+_MAX_DEFERRED = 2_000
+"""Completions to store once the server is back: a few megabytes. The oldest are dropped."""
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Before a server that does not answer is asked once more."""
+"""Waits before a server that does not answer is tried again."""
 
 _Command = tuple[Any, ...]
 _Asked = tuple[_Command, asyncio.Future[Any]]
 
-# The braces keep both keys of a completion on one node of a sharded server.
+# The braces place both keys of a completion on the same node of a sharded server.
 _COMPLETION, _CLAIM = b"gpo:1:{%b}", b"gpo:1:{%b}:claim"
 _FIND = """
 local record = redis.call('GET', KEYS[1])
@@ -55,16 +55,16 @@ class RedisStore:
     """Completions on a server; see ``gpo.cache.store.CompletionStore``. Needs the package ``redis``.
 
     Args:
-        url_env: environment variable with the address. It may hold a password, so it is read where it is used, and
-            neither kept nor shown.
-        ttl_s: seconds that a completion is kept after its last use. The server bounds the size by its own settings.
+        url_env: environment variable with the address. The address may contain a password, so it is read where it is
+            used, and neither stored nor shown.
+        ttl_s: seconds that a completion is stored after its last use. The server's own settings bound the size.
     """
 
     url_env: str
     ttl_s: float = DEFAULT_TTL_S
 
     async def find(self, key: bytes) -> Completion | Missing:
-        """The completion, or what to do; see ``gpo.cache.store.CompletionStore``."""
+        """The completion, or why it is missing; see ``gpo.cache.store.CompletionStore``."""
         link = self._link
         found = await link.ask(_FIND, key, _LEASE_MS, self._ttl_ms)
         if isinstance(found, bytes):
@@ -78,12 +78,12 @@ class RedisStore:
         return Missing.CLAIMED
 
     async def put(self, key: bytes, completion: Completion) -> None:
-        """Keep a completion; see ``gpo.cache.store.CompletionStore``."""
+        """Store a completion; see ``gpo.cache.store.CompletionStore``."""
         self._link.held.discard(key)
         await self._link.ask(_PUT, key, self._ttl_ms, encode(key, completion))
 
     async def release(self, key: bytes) -> None:
-        """Give up a claim; see ``gpo.cache.store.CompletionStore``."""
+        """End a claim; see ``gpo.cache.store.CompletionStore``."""
         self._link.held.discard(key)
         await self._link.ask(_RELEASE, key)
 
@@ -101,17 +101,17 @@ class RedisStore:
 
 @dataclass
 class _Link:
-    """The connection of a process to a server; all that is asked meanwhile goes in one message.
+    """The connection of a process to a server. Commands that arrive while it is busy go out in one pipeline.
 
-    Nobody waits for a server that does not answer: while it is away, whoever asks is told nothing, at once, and what
-    was to be kept is handed in when it is back. It is given up where it can never be used.
+    No call waits for a server that does not answer. While it is away, every lookup misses at once, and completions are
+    stored when it is back. A server that can never be used is given up.
     """
 
     url_env: str
     holder: str = field(default_factory=lambda: uuid4().hex)
     held: set[bytes] = field(default_factory=set[bytes])
     _waiting: list[_Asked] = field(default_factory=list[_Asked])
-    _unkept: deque[_Command] = field(default_factory=lambda: deque[_Command](maxlen=_MOST_UNKEPT))
+    _deferred: deque[_Command] = field(default_factory=lambda: deque[_Command](maxlen=_MAX_DEFERRED))
     _client: Any = None
     _sending: asyncio.Task[None] | None = None
     _renewing: asyncio.Task[None] | None = None
@@ -120,11 +120,11 @@ class _Link:
     _refusals: set[str] = field(default_factory=set[str])
 
     async def ask(self, script: str, key: bytes, *arguments: Any) -> Any:
-        """What the script returns; ``None`` from a server that does not say."""
+        """The script's result; ``None`` if the server does not answer."""
         name = key.hex().encode()
         command = ("EVAL", script, 2, _COMPLETION % name, _CLAIM % name, self.holder, *arguments)
         if self._is_away:
-            self._keep(command)
+            self._defer(command)
             return None
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((command, future))
@@ -133,7 +133,7 @@ class _Link:
         return await future
 
     def hold(self, key: bytes) -> None:
-        """Have the claim last until it is not among those ``held`` any more."""
+        """Renew the claim for as long as it is in ``held``."""
         self.held.add(key)
         if self._renewing is None or self._renewing.done():
             self._renewing = asyncio.create_task(self._renew())
@@ -142,13 +142,13 @@ class _Link:
     def _is_away(self) -> bool:
         return self._given_up or (self._returning is not None and not self._returning.done())
 
-    def _keep(self, command: _Command) -> None:
+    def _defer(self, command: _Command) -> None:
         if command[1] == _PUT and not self._given_up:
-            self._unkept.append(command)
+            self._deferred.append(command)
 
     async def _send(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting[:_MOST_AT_ONCE], self._waiting[_MOST_AT_ONCE:]
+            batch, self._waiting = self._waiting[:_MAX_PIPELINE], self._waiting[_MAX_PIPELINE:]
             answers = await self._answers([command for command, _ in batch])
             for (_, future), answer in zip(batch, answers, strict=True):
                 if not future.done():
@@ -161,14 +161,14 @@ class _Link:
                 for command in commands:
                     pipeline.execute_command(*command)
                 return [self._accepted(answer) for answer in await pipeline.execute(raise_on_error=False)]
-        except Exception as error:  # of the client's many kinds, and those of an address that is none
+        except Exception as error:  # the client has many kinds of errors, and so does an invalid address
             self._lose(error)
         for command in commands:
-            self._keep(command)
+            self._defer(command)
         return [None] * len(commands)
 
     def _accepted(self, answer: Any) -> Any:
-        """An answer; ``None`` where the server refused this one command, as for want of memory."""
+        """An answer; ``None`` if the server refused this command, as when it is out of memory."""
         if not isinstance(answer, Exception):
             return answer
         if (kind := type(answer).__name__) not in self._refusals:
@@ -193,26 +193,26 @@ class _Link:
     def _lose(self, error: Exception) -> None:
         if _is_final(error):
             self._given_up = True
-            self._unkept.clear()
-            self._warn("is not used any more by this process", type(error).__name__)
+            self._deferred.clear()
+            self._warn("is no longer used by this process", type(error).__name__)
         else:
-            self._warn("does not answer, and is done without until it does", type(error).__name__)
+            self._warn("does not answer, and is not used until it does", type(error).__name__)
             self._returning = asyncio.create_task(self._return())
 
     async def _return(self) -> None:
-        """Wait until the server answers, or can be seen never to."""
+        """Wait until the server answers, or it is certain that it never will."""
         for pause_s in chain(_PAUSES_S, repeat(_PAUSES_S[-1])):
             await asyncio.sleep(pause_s)
             try:
                 await self._connected().ping()
-                while self._unkept:
+                while self._deferred:
                     pipeline = self._connected().pipeline(transaction=False)
-                    some = [self._unkept[number] for number in range(min(len(self._unkept), _MOST_AT_ONCE))]
+                    some = [self._deferred[number] for number in range(min(len(self._deferred), _MAX_PIPELINE))]
                     for command in some:
                         pipeline.execute_command(*command)
                     await pipeline.execute(raise_on_error=False)
                     for _ in some:
-                        self._unkept.popleft()
+                        self._deferred.popleft()
             except Exception as error:
                 if _is_final(error):
                     self._lose(error)
@@ -222,10 +222,9 @@ class _Link:
                 break
 
     def _warn(self, what: str, why: str) -> None:
-        # Not an error's text: some quote the address, and with it the password.
+        # Not the error's text, which may quote the address and with it the password.
         log.warning(
-            "the completion cache at $%s %s: %s; calls that were made before may be made again (cache.kind: none goes "
-            "without)",
+            "the completion cache at $%s %s: %s; earlier calls may be repeated (cache.kind: none disables the cache)",
             self.url_env,
             what,
             why,
@@ -233,7 +232,7 @@ class _Link:
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether no waiting helps: not the server's failure, but that of the address, the password or the package."""
+    """Whether waiting cannot help: the address, the password or the package is the problem, not the server."""
     try:
         from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
     except ImportError:

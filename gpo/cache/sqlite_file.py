@@ -1,4 +1,4 @@
-"""Completions in a SQLite file that several processes use at once."""
+"""The SQLite file of a completion store, which several processes use at once."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _APPLICATION_ID = 0x47504F43  # "GPOC", in the file's header
 _VERSION = 1
 _LOCKED_S = 5.0
 _LEASE_S = 10.0
-_USED_AGAIN_S = 60.0
-"""How old the time of the last use may become. With every hit written down, a hit would cost as much as a miss."""
-_KEYS_AT_ONCE = 500
-_PURGED_TO = 0.9
-"""Share of the bound that eviction leaves, so that it does not come with every completion."""
-_LOOKS = 100
-"""How often the size is looked at while the file's worth of completions is written."""
+_USE_ACCURACY_S = 60.0
+"""How inaccurate the time of the last use may be. If every hit were written, hits would cost as much as misses."""
+_MAX_KEYS = 500
+_EVICTION_TARGET = 0.9
+"""Share of the bound that eviction leaves, so that not every completion needs an eviction."""
+_SIZE_CHECKS = 100
+"""How often the size is checked while completions of the bound's size are written."""
 
 _SCHEMA = (
     "CREATE TABLE completions (key BLOB PRIMARY KEY, used REAL NOT NULL, record BLOB NOT NULL)",
@@ -39,7 +39,7 @@ _SCHEMA = (
 
 
 class Action(Enum):
-    """What is asked of the file; see ``gpo.cache.store``."""
+    """What a request does; see ``gpo.cache.store``."""
 
     FIND = "find"
     PUT = "put"
@@ -47,7 +47,7 @@ class Action(Enum):
 
 
 class Request(NamedTuple):
-    """One thing asked; ``completion`` comes with a ``PUT`` alone."""
+    """A request to the file; only ``PUT`` has a completion."""
 
     action: Action
     key: bytes
@@ -55,32 +55,32 @@ class Request(NamedTuple):
 
 
 class UnusableFile(Exception):
-    """There is a file, but not one of ours, or not of this version."""
+    """The file belongs to another program or to another version."""
 
 
 class CompletionFile:
     """An open file, for one thread.
 
     Args:
-        path: of the file, made where there is none, with its folder; only its owner may read it.
-        max_bytes: bound on the file's size, which each process may pass by a hundredth and a transaction's worth; those
-            completions go first whose last use is longest ago.
+        path: path of the file. It and its folder are created if missing; only the owner may read them.
+        max_bytes: bound on the file's size; each process may exceed it by 1 % and one transaction. The least recently
+            used completions are removed first.
 
     Raises:
-        sqlite3.Error, OSError: damaged, locked, read-only, full. Likewise from every method; the file is to be closed
-            then.
-        UnusableFile: another program's, or of another version.
+        sqlite3.Error, OSError: the file is damaged, locked, read-only or full. Every method may raise these; close the
+            file then.
+        UnusableFile: the file belongs to another program or to another version.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        # More than one of a process may have the file open.
+        # A process may have the file open more than once.
         self._holder = f"{uuid4().hex} {ProcessIdentity.current().encode()}"
         self._held: set[bytes] = set()
         self._renewed = 0.0
-        self._added_bytes = max_bytes  # since the size was looked at: the bound may be lower than it was
+        self._added_bytes = max_bytes  # since the last size check; the first request needs one
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # SQLite gives its further files the rights that this one has.
+        # SQLite gives its other files the same permissions.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         self._sql = sqlite3.connect(path, timeout=_LOCKED_S, isolation_level=None, check_same_thread=False)
         try:
@@ -92,7 +92,7 @@ class CompletionFile:
     def _prepare(self) -> None:
         if self._is_new():
             self._sql.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        # Others who open a new file at the same moment hold a lock that SQLite does not wait for here.
+        # Another process that opens a new file at the same moment holds a lock that SQLite does not wait for here.
         deadline = time.monotonic() + _LOCKED_S
         while True:
             try:
@@ -112,19 +112,19 @@ class CompletionFile:
         if self._number("SELECT count(*) FROM sqlite_master") == 0:
             return True
         if self._number("PRAGMA application_id") != _APPLICATION_ID:
-            raise UnusableFile("the file is another program's")
+            raise UnusableFile("the file belongs to another program")
         if (version := self._number("PRAGMA user_version")) != _VERSION:
-            raise UnusableFile(f"the file is of version {version}, not {_VERSION}")
+            raise UnusableFile(f"the file has version {version}, not {_VERSION}")
         return False
 
     def close(self) -> None:
-        """Close the file; claims that are held run out by themselves."""
+        """Close the file; the claims that it holds expire."""
         self._sql.close()
 
     def serve(self, requests: Sequence[Request]) -> list[Completion | Missing | None]:
-        """Do what is asked, in order and in one transaction; something for each ``FIND``, ``None`` for the others."""
+        """Serve requests in order, in one transaction; the answer to each ``FIND``, and ``None`` for the others."""
         now = time.time()
-        # What is written here, too, is looked up when it is its turn.
+        # Keys that this batch also writes are looked up in their turn.
         written = {request.key for request in requests if request.action is not Action.FIND}
         wanted = [request.key for request in requests if request.action is Action.FIND and request.key not in written]
         kept = {key: (used, record) for key, used, record in self._rows(wanted)}
@@ -136,7 +136,7 @@ class CompletionFile:
             if action is Action.FIND and key in kept:
                 used, record = kept[key]
                 served[index] = decode(key, record)
-                if now - used > _USED_AGAIN_S:
+                if now - used > _USE_ACCURACY_S:
                     used_again.append(key)
             elif action is Action.FIND and key in claimed:
                 served[index] = Missing.ELSEWHERE
@@ -149,13 +149,13 @@ class CompletionFile:
                 )
                 for index in rest:
                     served[index] = self._written(requests[index], now)
-        if self._added_bytes > self._max_bytes // _LOOKS:
+        if self._added_bytes > self._max_bytes // _SIZE_CHECKS:
             self._evict()
             self._added_bytes = 0
         return served
 
     def renew(self) -> None:
-        """Have the claims that are held last for some seconds more; to be called at least every few seconds."""
+        """Extend the claims that this object holds; call it at least every few seconds."""
         now = time.time()
         if self._held and not 0 <= now - self._renewed < _LEASE_S / 4:
             with self._transaction():
@@ -165,14 +165,14 @@ class CompletionFile:
     def _written(self, request: Request, now: float) -> Completion | Missing | None:
         action, key, completion = request
         if action is Action.FIND:
-            # Another process may have made it since we looked.
+            # Another process may have stored it meanwhile.
             for _, _, record in self._rows([key]):
                 if (found := decode(key, record)) is not None:
                     return found
             return self._claim(key, now)
         if completion is not None:
             record = encode(key, completion)
-            if len(record) <= self._max_bytes // 10:  # a single one shall not drive out all the others
+            if len(record) <= self._max_bytes // 10:  # a single completion must not evict all others
                 self._sql.execute("INSERT OR REPLACE INTO completions VALUES (?, ?, ?)", (key, now, record))
                 self._added_bytes += len(record)
         self._held.discard(key)
@@ -187,7 +187,7 @@ class CompletionFile:
         )
         if done.rowcount == 0:
             ((holder,),) = self._sql.execute("SELECT holder FROM claims WHERE key = ?", (key,)).fetchall()
-            if not _is_gone(holder):
+            if not _has_ended(holder):
                 return Missing.ELSEWHERE
             self._sql.execute(
                 "UPDATE claims SET holder = ?, expires = ? WHERE key = ?", (self._holder, now + _LEASE_S, key)
@@ -202,18 +202,18 @@ class CompletionFile:
             yield from self._sql.execute(query, some)
 
     def _claimed(self, keys: Sequence[bytes], now: float) -> set[bytes]:
-        """Those that somebody is making who is alive, as far as one can tell."""
+        """The keys whose claim is held by a process that has not certainly ended."""
         found: dict[bytes, str] = {}
         for some in _chunks(keys):
             marks = ",".join("?" * len(some))
             query = f"SELECT key, holder FROM claims WHERE expires >= ? AND key IN ({marks})"  # noqa: S608  # question marks
             found.update(self._sql.execute(query, (now, *some)))
-        gone = {holder for holder in set(found.values()) if _is_gone(holder)}
-        return {key for key, holder in found.items() if holder not in gone}
+        ended = {holder for holder in set(found.values()) if _has_ended(holder)}
+        return {key for key, holder in found.items() if holder not in ended}
 
     def _evict(self) -> None:
         if self._used_bytes() > self._max_bytes:
-            while self._used_bytes() > _PURGED_TO * self._max_bytes:
+            while self._used_bytes() > _EVICTION_TARGET * self._max_bytes:
                 oldest = "SELECT key FROM completions ORDER BY used LIMIT 50"
                 done = self._sql.execute(f"DELETE FROM completions WHERE key IN ({oldest})")  # noqa: S608
                 if done.rowcount == 0:
@@ -245,12 +245,12 @@ class CompletionFile:
         self._sql.execute("COMMIT")
 
 
-def _is_gone(holder: str) -> bool:
+def _has_ended(holder: str) -> bool:
     process = ProcessIdentity.parse(holder.partition(" ")[2])
     return process is not None and process.has_certainly_ended
 
 
 def _chunks(keys: Iterable[bytes]) -> Iterator[list[bytes]]:
     rest = iter(keys)
-    while some := list(islice(rest, _KEYS_AT_ONCE)):
+    while some := list(islice(rest, _MAX_KEYS)):
         yield some

@@ -1,4 +1,4 @@
-"""Where completions are kept, and who makes the one that is missing."""
+"""The protocol of completion stores, and the form of their records."""
 
 from __future__ import annotations
 
@@ -14,37 +14,34 @@ from gpo.models.protocol import Completion, Usage
 
 
 class Missing(Enum):
-    """Why there is no completion, and what to do about it."""
+    """Why there is no completion, and what to do."""
 
     CLAIMED = "claimed"
-    """Nobody has made it: the one who asked is to make it, and to ``put`` or ``release`` it."""
+    """The caller now holds the claim: it must make the completion, and then ``put`` it or ``release`` the claim."""
     ELSEWHERE = "elsewhere"
-    """Another process, or another part of this one, is making it: ask again after a while."""
+    """Another caller, in this or another process, makes the completion: try again later."""
 
 
 class CompletionStore(Protocol):
-    """Completions by key, shared by processes.
+    """Completions by key, shared by processes. A store pickles; each process opens its own connection or file.
 
-    It holds copies of what could be bought again, so nothing here raises: a store that fails says so once in the log,
-    and as long as it fails, for this process everything is missing. A value that was damaged is missing.
-
-    A store is a value that travels by pickling; what it opens is opened in the process that asks.
+    No method raises, since every completion can be made again. A store that fails logs one warning, and while it fails,
+    everything is missing for this process. Damaged values are missing, too.
     """
 
     async def find(self, key: bytes) -> Completion | Missing:
-        """The completion, without what it cost; or what to do, for a key that nobody else is told to make meanwhile.
+        """The completion, or why it is missing. Only one caller at a time holds the claim on a key.
 
-        A claim lasts for as long as the process lives that made it, and, where its death cannot be seen, some seconds
-        more.
+        A claim ends with its holder's process; if the end of that process cannot be observed, some seconds later.
         """
         ...
 
     async def put(self, key: bytes, completion: Completion) -> None:
-        """Keep a completion and give up the claim on it, now or within moments."""
+        """Store a completion and end the claim on it, now or soon."""
         ...
 
     async def release(self, key: bytes) -> None:
-        """Give up the claim without a completion; the next one who asks is told to make it."""
+        """End the claim without a completion; the next caller gets the claim."""
         ...
 
 
@@ -52,26 +49,22 @@ _CHECKSUM_BYTES = 12
 
 
 def encode(key: bytes, completion: Completion) -> bytes:
-    """Text, ending, tokens and cost."""
+    """A record with text, truncation, tokens and cost, and a checksum."""
     usage = completion.usage
     fields = [completion.text, completion.truncated, usage.prompt_tokens, usage.completion_tokens, usage.cost_usd]
-    # A model may reply with half a surrogate pair.
+    # Replies may contain unpaired surrogates.
     content: bytes = msgpack.packb(fields, unicode_errors="surrogatepass")
     return _checksum(key, content) + content
 
 
 def decode(key: bytes, record: bytes) -> Completion | None:
-    """The completion, with what it took when it was made.
-
-    ``None`` where the bytes are damaged, of another form, or belong to another key. Earlier ones say nothing of what
-    they took.
-    """
+    """The completion, with its original cost; ``None`` if the record is damaged or belongs to another key."""
     content = record[_CHECKSUM_BYTES:]
     if record[:_CHECKSUM_BYTES] != _checksum(key, content):
         return None
     try:
-        text, truncated, *took = msgpack.unpackb(content, unicode_errors="surrogatepass")
-        sent, generated, usd = took or (0, 0, 0.0)
+        text, truncated, *cost = msgpack.unpackb(content, unicode_errors="surrogatepass")
+        sent, generated, usd = cost or (0, 0, 0.0)  # old records have no cost
     except (ValueError, TypeError):
         return None
     return Completion(text, Usage(prompt_tokens=sent, completion_tokens=generated, cost_usd=usd), truncated)
@@ -82,6 +75,6 @@ def _checksum(key: bytes, content: bytes) -> bytes:
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/gpo``, or ``~/.cache/gpo``; it may not exist yet."""
+    """``$XDG_CACHE_HOME/gpo`` or ``~/.cache/gpo``; may not exist yet."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "gpo"

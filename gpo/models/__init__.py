@@ -1,1 +1,4 @@
-"""Chat and embedding models, and the decorators around a call."""
+"""Chat and embedding models.
+
+A call goes through ``CachedModel(RetryingModel(LimitedModel(OpenAIModel(Endpoint(...)))))``; each layer is a model.
+"""

@@ -1,4 +1,4 @@
-"""The body of an HTTP reply, read no further than a bound: a reply without end must not fill the memory."""
+"""Reading the body of an HTTP reply up to a bound, so that an endless reply cannot fill the memory."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import AsyncIterable, AsyncIterator
 import httpx2
 
 MAX_REPLY_BYTES = 8_000_000
-"""Bound on a reply's body, packed and unpacked: some hundred times the longest that makes sense."""
+"""Bound on a reply's body, both compressed and decompressed; about 100 times the longest plausible reply."""
 
-PACKINGS = "gzip, deflate"
-"""What is asked for, and understood."""
+ACCEPTED_ENCODINGS = "gzip, deflate"
 
-_PLAIN, _PACKED = ("", "identity"), ("gzip", "x-gzip", "deflate")
+_PLAIN, _COMPRESSED = ("", "identity"), ("gzip", "x-gzip", "deflate")
+_TOO_LARGE = f"the reply is larger than {MAX_REPLY_BYTES // 1_000_000} MB"
 
 
 class ReplyTooLarge(httpx2.NetworkError):
@@ -21,74 +21,71 @@ class ReplyTooLarge(httpx2.NetworkError):
 
 
 class ReplyUnreadable(httpx2.NetworkError):
-    """A reply's body is packed in a way that was not asked for, or is damaged."""
+    """A reply's body is damaged, or compressed in a way that the request does not accept."""
 
 
-async def read_bounded(chunks: AsyncIterable[bytes], packing: str, *, cut: bool) -> bytes:
-    """The whole body, unpacked.
+async def read_bounded(chunks: AsyncIterable[bytes], encoding: str, *, truncate: bool) -> bytes:
+    """The decompressed body. No more than ``MAX_REPLY_BYTES`` of it are ever in memory.
 
     Args:
-        packing: the value of ``Content-Encoding``.
-        cut: give what fits where there is more, rather than fail: of an error's page, the beginning will do.
+        encoding: the value of ``Content-Encoding``.
+        truncate: return the beginning of a larger body instead of raising; enough for an error's page.
 
     Raises:
-        ReplyTooLarge: there is more; no more than the bound was held in memory, packed or unpacked.
-        ReplyUnreadable: it cannot be unpacked.
+        ReplyTooLarge: the body is larger.
+        ReplyUnreadable: the body cannot be decompressed.
     """
     body = bytearray()
     async for chunk in chunks:
         body += chunk
         if len(body) > MAX_REPLY_BYTES:
-            if not cut:
+            if not truncate:
                 raise ReplyTooLarge(_TOO_LARGE)
             del body[MAX_REPLY_BYTES:]
             break
-    return _unpacked(bytes(body), packing.strip().lower(), cut=cut)
+    return _decompressed(bytes(body), encoding.strip().lower(), truncate=truncate)
 
 
-_TOO_LARGE = f"the reply is larger than {MAX_REPLY_BYTES // 1_000_000} MB"
-
-
-def _unpacked(body: bytes, packing: str, *, cut: bool) -> bytes:
-    if packing in _PLAIN:
+def _decompressed(body: bytes, encoding: str, *, truncate: bool) -> bytes:
+    if encoding in _PLAIN:
         return body
-    if packing not in _PACKED:
-        raise ReplyUnreadable(f"the reply is packed as {packing[:40]!r}, which was not asked for")
+    if encoding not in _COMPRESSED:
+        raise ReplyUnreadable(f"the reply is compressed as {encoding[:40]!r}, which the request does not accept")
     try:
-        unpacked = _inflated(body, zlib.MAX_WBITS | 32)
+        content = _inflated(body, zlib.MAX_WBITS | 32)
     except zlib.error as error:
-        if packing != "deflate":
-            raise ReplyUnreadable(f"the reply cannot be unpacked ({error})") from None
-        try:  # some servers mean by that the bare stream
-            unpacked = _inflated(body, -zlib.MAX_WBITS)
+        if encoding != "deflate":
+            raise ReplyUnreadable(f"the reply cannot be decompressed ({error})") from None
+        try:  # some servers send the bare stream
+            content = _inflated(body, -zlib.MAX_WBITS)
         except zlib.error:
-            raise ReplyUnreadable(f"the reply cannot be unpacked ({error})") from None
-    if len(unpacked) > MAX_REPLY_BYTES and not cut:
+            raise ReplyUnreadable(f"the reply cannot be decompressed ({error})") from None
+    if len(content) > MAX_REPLY_BYTES and not truncate:
         raise ReplyTooLarge(_TOO_LARGE)
-    return unpacked[:MAX_REPLY_BYTES]
+    return content[:MAX_REPLY_BYTES]
 
 
 def _inflated(body: bytes, form: int) -> bytes:
-    """The first bytes, one more than the bound at most."""
+    """The first bytes: at most one more than the bound."""
     stream = zlib.decompressobj(form)
-    unpacked = stream.decompress(body, MAX_REPLY_BYTES + 1)
-    if not stream.eof and len(unpacked) <= MAX_REPLY_BYTES:
-        raise zlib.error("it is cut")
-    return unpacked
+    content = stream.decompress(body, MAX_REPLY_BYTES + 1)
+    if not stream.eof and len(content) <= MAX_REPLY_BYTES:
+        raise zlib.error("it is incomplete")
+    return content
 
 
 async def bound_reply(response: httpx2.Response) -> None:
-    """A hook of an ``httpx2`` client whose transport is not ours: bounds what it will read, as UTF-8."""
-    # It would unpack each piece whole, however much a piece of packed zeros holds.
+    """Response hook for an ``httpx2`` client with its own transport: bounds the body, and reads it as UTF-8."""
+    # The client would decompress each chunk completely, however large the result is.
     if response.headers.get("content-encoding", "").lower() not in _PLAIN:
-        raise ReplyUnreadable("the reply is packed, which was not asked for")
+        raise ReplyUnreadable("the reply is compressed, which the request does not accept")
     response.stream = _Bounded(as_utf8(response).stream)
 
 
 def as_utf8(response: httpx2.Response) -> httpx2.Response:
-    """The response, whose text is read as UTF-8, like JSON, whatever charset it names.
+    """The response, with its text read as UTF-8, as JSON is, whatever charset the server names.
 
-    The name is the server's: some are Python's codecs for other things than text, and fail in ways of their own.
+    Some names are those of Python codecs that do not decode text, and fail in unexpected ways.
     """
     response.encoding = "utf-8"
     return response

@@ -1,4 +1,4 @@
-"""A chat model that asks nothing twice."""
+"""A chat model that sends no repeatable request twice."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from gpo.events import observer
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage
 from gpo.process import PicklesFieldsOnly
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.25
+_MIN_POLL_S, _MAX_POLL_S = 0.01, 0.25
 
 
 def is_repeatable(sampling: Sampling) -> bool:
-    """Whether the same request is meant to get the same reply: at temperature 0, or with a seed."""
+    """Whether equal requests should get equal replies: at temperature 0, or with a seed."""
     return sampling.temperature == 0 or sampling.seed is not None
 
 
 def completion_key(identity: Mapping[str, Any], messages: Sequence[Message], sampling: Sampling) -> bytes:
-    """Twenty bytes that depend on everything that the reply depends on, and not on the order of any mapping's keys."""
+    """A key of 20 bytes that depends on everything the reply depends on, but not on the order of mappings."""
     request = {
         "model": identity,
         "messages": messages,
@@ -37,24 +37,23 @@ def completion_key(identity: Mapping[str, Any], messages: Sequence[Message], sam
         "extra": sampling.extra,
         "seed": sampling.seed,
     }
-    # In ASCII, so that half a surrogate pair from a model has a key as well.
+    # In ASCII, so that unpaired surrogates, which models do generate, have a key as well.
     content = json.dumps(request, sort_keys=True, separators=(",", ":"), default=dict)
     return blake2b(content.encode("ascii"), digest_size=20).digest()
 
 
 @dataclass(frozen=True)
 class CachedModel(PicklesFieldsOnly):
-    """A chat model before which a store stands; see ``gpo.models.protocol.ChatModel``.
+    """A chat model that stores replies to repeatable requests.
 
-    What is repeatable is asked once: later calls get the stored reply, and calls at the same time one and the same.
-    The first of them that goes on has the usage of the call, every other one ``cached=1``. A failure is raised to all
-    who wait, and is not stored. The call is cancelled when nobody waits any more.
+    Later calls get the stored reply, and simultaneous equal calls share one request. The first of them to continue
+    reports the usage of the request; all others report ``cached=1``. A failure is raised in all of them and is not
+    stored. The request is cancelled once no call waits for it.
 
     Args:
-        model: what is asked where the store has no reply.
-        store: where replies are kept.
-        identity: what tells the model from all others that share the store, such as address and name; JSON values.
-        role: what the model is called for, for those who count.
+        model: answers what is not in the store.
+        identity: distinguishes the model from all others in the store, such as by address and name; JSON values.
+        role: what the model is called for, for events.
     """
 
     model: ChatModel
@@ -74,7 +73,7 @@ class CachedModel(PicklesFieldsOnly):
         try:
             reply = await asyncio.shield(flight.task)
         except ModelUnavailable as failure:
-            # Each of them has lost its call; the attempts at it were made once.
+            # Every call has failed, but the requests were sent once.
             raise ModelUnavailable(str(failure), failure.retries if flight.is_first() else 0) from None
         finally:
             flight.waiting -= 1
@@ -88,10 +87,10 @@ class CachedModel(PicklesFieldsOnly):
         return reply
 
     async def _fetched(self, key: bytes, messages: Sequence[Message], sampling: Sampling) -> Completion:
-        pause_s = _FIRST_PAUSE_S
+        poll_s = _MIN_POLL_S
         while (found := await self.store.find(key)) is Missing.ELSEWHERE:
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            await asyncio.sleep(poll_s)
+            poll_s = min(2 * poll_s, _MAX_POLL_S)
         if isinstance(found, Completion):
             return _hit(found)
         try:
@@ -109,21 +108,20 @@ class CachedModel(PicklesFieldsOnly):
 
 @dataclass(slots=True)
 class _Flight:
-    """A call under way, and how many wait for it."""
+    """A request in flight, and the number of calls that wait for it."""
 
     task: asyncio.Task[Completion]
     waiting: int = 0
-    _was_asked: bool = False
+    _is_accounted: bool = False
 
     def is_first(self) -> bool:
-        """Whether this is asked for the first time: one of those who wait accounts for the call."""
-        was_asked, self._was_asked = self._was_asked, True
-        return not was_asked
+        """True for the first of the calls, which accounts for the request; False for all others."""
+        is_accounted, self._is_accounted = self._is_accounted, True
+        return not is_accounted
 
 
 def _hit(reply: Completion) -> Completion:
-    took = reply.usage
-    tokens = took.prompt_tokens + took.completion_tokens + took.cached_tokens
-    return Completion(
-        reply.text, Usage(cached=1, cached_tokens=tokens, cached_usd=took.cost_usd + took.cached_usd), reply.truncated
-    )
+    cost = reply.usage
+    tokens = cost.prompt_tokens + cost.completion_tokens + cost.cached_tokens
+    usage = Usage(cached=1, cached_tokens=tokens, cached_usd=cost.cost_usd + cost.cached_usd)
+    return Completion(reply.text, usage, reply.truncated)

@@ -19,7 +19,7 @@ from openai import RequestOptions
 from pydantic import ValidationError
 
 from gpo.errors import ConfigError, GPOError, ModelRefused, ModelUnavailable, RefusalReason
-from gpo.models.bodies import PACKINGS, ReplyTooLarge, bound_reply
+from gpo.models.bodies import ACCEPTED_ENCODINGS, ReplyTooLarge, bound_reply
 from gpo.models.redaction import Redaction
 from gpo.models.replies import Price, Reply
 from gpo.models.transport import AiohttpTransport, is_proxied
@@ -162,8 +162,8 @@ class Endpoint(PicklesFieldsOnly):
             api_key=self.key.read(),
             max_retries=0,  # see gpo.models.retrying
             timeout=self.timeout_s,
-            # The stock transport does not bound the size of what it unpacks.
-            default_headers={"Accept-Encoding": "identity" if proxied else PACKINGS},
+            # The stock transport does not bound the size of what it decompresses.
+            default_headers={"Accept-Encoding": "identity" if proxied else ACCEPTED_ENCODINGS},
             http_client=openai.DefaultAsyncHttpxClient(
                 limits=limits,
                 timeout=self.timeout_s,

@@ -1,4 +1,4 @@
-"""Taking a secret out of what others say."""
+"""Removing a secret from texts of models and endpoints."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ MASK = "***"
 
 _SHORTEST_IN_MESSAGES = 6
 _SHORTEST_IN_REPLIES = 12
-"""A shorter secret is a word like any other: taking it out would change what is said."""
+"""Shorter secrets may be ordinary words, which must not disappear from texts."""
 
 
 _ESCAPED = re.compile(r"[\\%&]")
 
 
 class Redaction:
-    r"""Masks a secret wherever it stands: as it is, or as JSON, Python, HTML or a URL would write it.
+    r"""Masks a secret wherever it occurs: unchanged, or escaped as in JSON, Python, HTML or a URL.
 
-    Each writes its characters in a way of its own (``\/`` in PHP's JSON, ``\u002B`` in .NET's), and one may quote
-    another; so each character is known in every form by itself.
+    Programs escape different characters (``\/`` in PHP's JSON, ``\u002B`` in .NET's), and one may quote another. So
+    each character matches in every form.
 
     Args:
         secret: printable ASCII.
@@ -39,38 +39,38 @@ class Redaction:
         self._in_replies = re.compile(pattern) if len(secret) >= _SHORTEST_IN_REPLIES else None
 
     def message(self, text: str) -> str:
-        """An error message without the secret."""
+        """Mask the secret in an error message."""
         return self._masked(text, self._in_messages)
 
     def reply(self, text: str) -> str:
-        """What a model said without the secret; a secret that may be a mere word, of below 12 characters, stays.
+        """Mask the secret in a model's reply; a secret below 12 characters stays, since it may be an ordinary word.
 
         Args:
-            text: decoded. Masked in the bytes of a body, a secret could take a quotation mark of JSON's along.
+            text: decoded. In the bytes of a body, the match could include a quotation mark of the JSON.
         """
         return self._masked(text, self._in_replies)
 
     def _masked(self, text: str, pattern: re.Pattern[str] | None) -> str:
         if pattern is None:
             return text
-        # Most texts escape nothing, and this takes a fiftieth of the time.
+        # Most texts contain no escapes, and replacing is 50 times faster than the pattern.
         return pattern.sub(MASK, text) if _ESCAPED.search(text) else text.replace(self._secret, MASK)
 
 
 def _written(character: str) -> str:
-    """A pattern of all forms of a character that is no backslash."""
+    """A pattern for all forms of a character other than a backslash."""
     forms = f"{re.escape(character)}|u{_hexadecimal(character, 4)}|{_encoded(character)}"
     return f"(?:{forms}|{_ROW}(?:{forms}))"
 
 
 def _backslashes() -> str:
-    """Likewise of a row of backslashes, of which nobody knows how many it was."""
+    """A pattern for a row of backslashes, whose original number is unknown."""
     code, encoded = f"u{_hexadecimal(_BACKSLASH, 4)}", _encoded(_BACKSLASH)
     return rf"(?:{_ROW}(?:{code})?+|{encoded}){{1,8}}+"
 
 
 def _encoded(character: str) -> str:
-    """A pattern of what a URL or HTML makes of a character, once or more."""
+    """A pattern for a character that a URL or HTML escapes, once or repeatedly."""
     code = _hexadecimal(character, 2)
     entities = "|".join([f"#0*+{ord(character)};", f"#[xX]0*+{code};", *_names()[character]])
     return f"%(?:25)*{code}|&(?:amp;)*(?:{entities})"
@@ -93,4 +93,4 @@ def _hexadecimal(character: str, digits: int) -> str:
 
 _BACKSLASH = "\\"
 _ROW = r"\\{1,16}+"
-"""Before a character: JSON within JSON doubles them each time. Without a bound, a long row would take ages."""
+"""Backslashes before a character: JSON within JSON doubles them. Without a bound, a long row would take too long."""

@@ -1,7 +1,7 @@
-"""Carries the requests of an ``httpx2`` client over aiohttp, which takes less of the processor's time.
+"""A transport that sends the requests of an ``httpx2`` client with aiohttp, which needs less CPU time.
 
-The ``openai`` package has such a transport too, but lets some of aiohttp's errors through, which hold the key, and
-leaves it to its user to close connections. ``python -m benchmarks.client`` compares what they cost.
+The ``openai`` package has such a transport too, but it passes on some of aiohttp's errors, which contain the key, and
+requires its user to close connections. ``python -m benchmarks.client`` compares their costs.
 """
 
 from __future__ import annotations
@@ -18,23 +18,22 @@ import httpx2
 from gpo.models.bodies import as_utf8, read_bounded
 
 _KEEP_ALIVE_S = 4.0
-"""Shorter than the 5 s after which many servers close an idle connection, so that none is closed while it is taken."""
+"""Shorter than the 5 s after which many servers close idle connections, so that none is closed while it is reused."""
 
 _HEADER_BYTES = 65536
-"""Longest header line that is understood; some gateways send more than aiohttp's usual 8 KB."""
+"""Longest header line; some gateways send more than aiohttp's default of 8 KB."""
 
-
-_OF_PACKED_BODY = (b"content-encoding", b"content-length", b"transfer-encoding")
+_COMPRESSED_BODY_HEADERS = (b"content-encoding", b"content-length", b"transfer-encoding")
 
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):
-    """One pool of connections, which opens with the first request and closes with the event loop at the latest.
+    """A pool of connections, which opens with the first request and closes with the event loop at the latest.
 
-    It knows no proxies and sets no time limit: whoever sends a request bounds it. A request that is cancelled ends at
-    once, with its connection. In another event loop, the next request opens another pool.
+    It supports no proxies and sets no time limit, which is the caller's task. Cancelling a request closes its
+    connection. In another event loop, the next request opens another pool.
 
     Args:
-        max_connections: at once; further requests wait for one.
+        max_connections: at once; further requests wait.
     """
 
     def __init__(self, max_connections: int) -> None:
@@ -42,17 +41,17 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """The whole reply, whatever its status; bodies are read at once, unpacked, and no further than a bound.
+        """The reply with its whole body, decompressed, whatever its status.
 
         Raises:
-            ReplyTooLarge: the body of what calls itself a success is larger than that.
-            httpx2.NetworkError: no connection, it broke, or what came is not HTTP. Says so without the request's
-                headers, and is not chained to aiohttp's error, which holds them.
+            ReplyTooLarge: the body of a successful reply exceeds the bound.
+            httpx2.NetworkError: the connection failed, or the reply is not HTTP. The error does not contain the
+                request's headers, and is not chained to aiohttp's error, which does.
         """
         if self._loop is not asyncio.get_running_loop():
             await self._open()
         url = request.url
-        # Without the user and password that a URL may hold: they are in a header by now.
+        # Without a user and password in the URL; the client has put them into a header.
         target = f"{url.scheme}://{url.netloc.decode()}{url.raw_path.decode()}"
         try:
             async with self._session.request(
@@ -62,17 +61,17 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 data=await request.aread() or None,
                 allow_redirects=False,
             ) as reply:
-                packing = reply.headers.get("Content-Encoding", "")
-                body = await read_bounded(reply.content.iter_any(), packing, cut=reply.status >= 400)
+                encoding = reply.headers.get("Content-Encoding", "")
+                body = await read_bounded(reply.content.iter_any(), encoding, truncate=reply.status >= 400)
         except aiohttp.ClientConnectorError as error:
             raise httpx2.ConnectError(str(error), request=request) from None
         except (aiohttp.ClientError, OSError) as error:
             raise httpx2.NetworkError(str(error) or type(error).__name__, request=request) from None
-        headers = [(name, value) for name, value in reply.raw_headers if name.lower() not in _OF_PACKED_BODY]
+        headers = [(name, value) for name, value in reply.raw_headers if name.lower() not in _COMPRESSED_BODY_HEADERS]
         return as_utf8(httpx2.Response(reply.status, headers=headers, content=body, request=request))
 
     async def _open(self) -> None:
-        # No other task runs in between: a session opens without waiting.
+        # Opening a session does not wait, so no other task runs meanwhile.
         self._lifetime = _session(self._max_connections)
         self._session = await anext(self._lifetime)
         self._loop = asyncio.get_running_loop()
@@ -84,9 +83,9 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             await self._lifetime.aclose()
 
 
-# Nobody closes the clients that models hold, and aiohttp complains of every session that is dropped open. So a session
-# lives in a generator: an event loop that ends closes those it has begun. A transport that is dropped before has its
-# generator closed by a finalizer, which also keeps the session from being collected along with it.
+# Nothing closes the clients of models, and aiohttp warns about every session that is garbage-collected while open. So a
+# session lives in an asynchronous generator, which the event loop closes when it ends. If the transport is collected
+# before, a finalizer closes the generator; its reference also prevents that the session is collected first.
 
 
 async def _session(max_connections: int) -> AsyncGenerator[aiohttp.ClientSession]:
@@ -94,7 +93,7 @@ async def _session(max_connections: int) -> AsyncGenerator[aiohttp.ClientSession
     tls.set_alpn_protocols(["http/1.1"])
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=_KEEP_ALIVE_S, ssl=tls),
-        # The client above keeps cookies; bodies are unpacked by us, who bound what comes out.
+        # The httpx2 client keeps cookies; ``read_bounded`` decompresses.
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),

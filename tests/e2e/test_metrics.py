@@ -125,9 +125,9 @@ def test_no_counter_falls_and_a_second_is_missing_at_most_if_processes_are_kille
     with Scraper(tmp_path, "/") as scraper:
         command = gpo.start("run", config, "--run-dir", "results", cwd=tmp_path, env=home(tmp_path))
         until(lambda: scraper.sums("gpo_steps_total").total() >= 2, "some steps are taken and exported")
-        hosts, (replica, *_) = _processes(command, "TrajectoryActor"), _processes(command, "ServeReplica:")
-        assert len(hosts) == 2
-        for number in (*hosts, replica):
+        actors, (replica, *_) = _processes(command, "TrajectoryActor"), _processes(command, "ServeReplica:")
+        assert len(actors) == 2
+        for number in (*actors, replica):
             os.kill(number, signal.SIGKILL)
         killed_s = monotonic()
         endpoint.behaviour = FAULTY

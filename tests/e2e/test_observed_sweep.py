@@ -87,9 +87,9 @@ def watched(
 
 def test_every_panel_for_sweeps_has_data(watched: Watched) -> None:
     prometheus, document = watched.prometheus, watched.document
-    told = {(state,): count for state, count in document["trials"].items() if state != "wanted"}
-    assert prometheus.ask("sum by (state) (gpo_trials)") == told
-    assert sum(told.values()) == TRIALS
+    exported = {(state,): count for state, count in document["trials"].items() if state != "wanted"}
+    assert prometheus.ask("sum by (state) (gpo_trials)") == exported
+    assert sum(exported.values()) == TRIALS
     assert prometheus.one("gpo_sweep_best_objective") == pytest.approx(document["best"]["val"], abs=1e-4)
     # The endpoint may have answered the requests that were cancelled when a population was given up.
     outcomes = prometheus.ask("sum by (outcome) (gpo_model_requests_total)")

@@ -112,9 +112,9 @@ async def test_every_step_is_a_trace_with_its_parts(exporter: InMemorySpanExport
             assert part.end_time <= step.end_time
             known = [about[name] for name in ("gpo.run", "gpo.task", "gpo.seed", "gpo.trajectory", "gpo.step")]
             assert known == [tracing.run, "triage", 3, "triage/3", taken.index]
-        told = attributes(step)
-        assert told["gpo.step_size"] == taken.step_size
-        assert told["gpo.val"] == taken.successor.score.mean
+        found = attributes(step)
+        assert found["gpo.step_size"] == taken.step_size
+        assert found["gpo.val"] == taken.successor.score.mean
         scores = {
             attributes(part)["gpo.prompt_id"]: attributes(part)["gpo.val"] for part in parts if part.name == "evaluate"
         }

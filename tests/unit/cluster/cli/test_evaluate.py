@@ -228,7 +228,7 @@ def test_a_damaged_cache_is_reported_once_and_costs_only_calls(
     first, second = evaluate(), evaluate()
     assert (first.code, second.code) == (0, 0), first.stderr
     assert (", 20 calls, " in first.stdout, ", 20 calls, " in second.stdout) == (True, True)
-    assert (first.stderr + second.stderr).count("is not used any more by this process") == 1
+    assert (first.stderr + second.stderr).count("is no longer used by this process") == 1
     assert _num_calls(endpoint) == 40
 
 

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from actors.search import Phase, SearchKey, Update
 from cluster.display.line_views import PlainView
-from cluster.display.live_view import LiveView
-from cluster.display.progress import Progress, Row, duration, percent, view_for
+from cluster.display.live_view import LiveView, view_for
+from cluster.display.progress import Progress, Row, duration, percent
 from gpo.checkpoint import Checkpoint
 from gpo.limits.messages import Spent
 from gpo.testing.samples import TRAJECTORIES, candidate, trajectory

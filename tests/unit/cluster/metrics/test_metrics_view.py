@@ -21,13 +21,13 @@ from gpo.trajectory import Samples, Trajectory
 KEY, OTHER = SearchKey("triage", 0), SearchKey("triage", 1)
 
 
-class Told:
+class RecordingView:
     """A view that records what it was shown."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def __enter__(self) -> Told:
+    def __enter__(self) -> RecordingView:
         return self
 
     def __exit__(self, *exception: object) -> None: ...
@@ -49,8 +49,8 @@ class Counted:
     """A view of a run, and what it counted."""
 
     def __init__(self, **budget: float) -> None:
-        self.told, self.record = Told(), RunRecord("r", 0.0, keys=(KEY, OTHER))
-        view: View = self.told
+        self.shown, self.record = RecordingView(), RunRecord("r", 0.0, keys=(KEY, OTHER))
+        view: View = self.shown
         self._counts = Counts()
         self.view = MetricsView(view, self._counts, self.record, BudgetConfig(**budget))  # type: ignore[arg-type]
 
@@ -83,7 +83,7 @@ def test_each_step_is_counted_once_however_often_it_is_reported() -> None:
     assert counted["trajectory_steps triage 0"] == 3
     assert counted["trajectory_step_size_words triage 0"] == 10
     assert counted["trajectory_steps_since_improvement triage 0"] == 1
-    assert counted.told.lines == ["begin", *["proposing"] * 5]
+    assert counted.shown.lines == ["begin", *["proposing"] * 5]
 
 
 def test_a_resumed_run_counts_new_steps_and_its_gauges_include_all_steps() -> None:

@@ -80,7 +80,7 @@ def _sweep(mlflow: MlflowConfig, tmp_path: Path) -> Write:
     return pages.write
 
 
-def _told(mlflow: MlflowConfig) -> dict[str, Any]:
+def _written(mlflow: MlflowConfig) -> dict[str, Any]:
     return {
         name: (
             run.info.status,
@@ -104,7 +104,7 @@ def test_a_server_that_was_away_at_any_time_gets_everything_once_in_the_end(
     is_resumed: bool,
 ) -> None:
     made(mlflow, tmp_path)(MlflowStore(mlflow), True)
-    undisturbed = _told(mlflow)
+    undisturbed = _written(mlflow)
     assert len(undisturbed) == num_runs
     assert all(status == "FINISHED" or name == "trial 1" for name, (status, *_) in undisturbed.items())
     for writes in range(1, 100):
@@ -118,5 +118,5 @@ def test_a_server_that_was_away_at_any_time_gets_everything_once_in_the_end(
         if is_resumed:
             write = made(cut, tmp_path)
         write(store, True)
-        assert _told(cut) == undisturbed, f"away after {writes}"
+        assert _written(cut) == undisturbed, f"away after {writes}"
     assert writes > num_runs * 3

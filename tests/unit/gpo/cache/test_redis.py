@@ -99,7 +99,7 @@ async def _makes_every_call(store: RedisStore) -> None:
     assert len(inner.calls) == 3
 
 
-NEVER, AWAY = "is not used any more", "does not answer, and is done without until it does"
+NEVER, AWAY = "is no longer used", "does not answer, and is not used until it does"
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ async def test_the_file_of_another_program_is_left_alone(tmp_path: Path, caplog:
     with sqlite3.connect(path) as file:
         file.execute("CREATE TABLE photos (name TEXT)")
     content = path.read_bytes()
-    assert "another program's" in await keeps_nothing(SqliteStore(path), caplog)
+    assert "another program" in await keeps_nothing(SqliteStore(path), caplog)
     assert path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [path]  # noqa: ASYNC240
 
@@ -164,11 +164,11 @@ def test_a_full_disk_is_done_without(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "Missing.CLAIMED\n"), done.stderr
     (line,) = done.stderr.splitlines()
-    assert "is not used any more" in line
+    assert "is no longer used" in line
 
 
 async def test_the_size_is_bounded_and_what_is_used_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_file, "_USED_AGAIN_S", -1.0)
+    monkeypatch.setattr(sqlite_file, "_USE_ACCURACY_S", -1.0)
     store = SqliteStore(tmp_path / "completions.sqlite", max_bytes=1_000_000)
     keys = [number.to_bytes(20, "big") for number in range(2000)]
     for number, key in enumerate(keys):
@@ -294,7 +294,7 @@ async def test_the_claim_of_a_process_that_was_killed_is_free_at_once(tmp_path: 
 async def test_what_is_put_while_nothing_else_is_done_is_written_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpo.cache.sqlite._GATHERED_S", 60.0)
+    monkeypatch.setattr("gpo.cache.sqlite._MAX_COLLECTING_S", 60.0)
     store = SqliteStore(tmp_path / "completions.sqlite")
     await store.find(b"key")
     await store.put(b"key", reply("kept"))

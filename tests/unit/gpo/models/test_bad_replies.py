@@ -194,7 +194,7 @@ async def test_a_packing_that_nobody_asked_for_is_unavailable(monkeypatch: pytes
         async with sending(OK + b"Content-Encoding: " + head + b"\r\n", b"{}") as url:
             if proxied:
                 monkeypatch.setenv("HTTP_PROXY", url.removesuffix("/v1"))
-            with pytest.raises(ModelUnavailable, match="packed"):
+            with pytest.raises(ModelUnavailable, match="compressed"):
                 await complete(url, max_attempts=1)
 
 
