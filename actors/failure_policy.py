@@ -75,73 +75,8 @@ class Remedy(StrEnum):
     """The other trajectories continue."""
 
 
-<<<<<<< HEAD
-@dataclass(frozen=True, slots=True)
-class RestartActor:
-    """Replace the actor after ``wait_s`` seconds, for all trajectories that share it."""
-
-    wait_s: float
-
-    def __str__(self) -> str:
-        return f"restarting its actor in {self.wait_s:g} s" if self.wait_s else "restarting its actor"
-
-
-@dataclass(frozen=True, slots=True)
-class Isolate:
-    """Restart this trajectory alone in a separate actor."""
-
-    def __str__(self) -> str:
-        return "moving it to a separate actor"
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """End this trajectory; the others continue."""
-
-    error: BaseException
-
-    def __str__(self) -> str:
-        return "giving it up"
-
-
-@dataclass(frozen=True, slots=True)
-class EndRun:
-    """End all trajectories, because each would meet the same error."""
-
-    error: BaseException
-
-    def __str__(self) -> str:
-        return "ending the run"
-
-
-Decision = AskAgain | RestartActor | Isolate | GiveUp | EndRun
-
-
-def on_error(error: BaseException) -> Fault | GiveUp | EndRun:
-    """Classify an exception that a search raised."""
-    match error:
-        case OutOfReach():
-            return Fault.LIMITER if error.part is Part.LIMITER else Fault.EVALUATOR
-        case BudgetExhausted():
-            return EndRun(error)
-        case ModelRefused() if error.reason.concerns_every_call:
-            # The endpoint would refuse every other search, too: stop before they pay for more steps.
-            return EndRun(error)
-        case StorageError() if not isinstance(error, CheckpointError):
-            # If one trajectory cannot be saved, none can. A damaged checkpoint concerns one trajectory.
-            return EndRun(error)
-        case _:
-            return GiveUp(error)
-
-
-def on_fault(
-    fault: Fault, times: int, budgets: Budgets, *, is_alone: bool, name: str = "the trajectory"
-) -> AskAgain | RestartActor | Isolate | GiveUp:
-    """Decide what to do about a fault.
-=======
 def remedy_for(fault: Fault, times: int, budgets: Budgets, *, is_alone: bool) -> tuple[Remedy, float]:
     """What to do about a fault, and how many seconds to wait before.
->>>>>>> main
 
     Args:
         times: how often this fault has happened in a row, this time included; ≥ 1.
@@ -179,7 +114,7 @@ def ends_run(error: BaseException) -> bool:
             return True
         case ModelRefused():
             # The endpoint would refuse every other search, too: stop before they pay for more steps.
-            return error.reason is not RefusalReason.REQUEST
+            return error.reason.concerns_every_call
         case StorageError():
             # If one trajectory cannot be saved, none can. A damaged checkpoint concerns one trajectory.
             return not isinstance(error, CheckpointError)

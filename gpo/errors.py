@@ -6,7 +6,8 @@
     │   ├── ModelUnavailable     transient; was retried with jittered backoff
     │   ├── ModelRefused         final: key, model name, context length, content filter; never retried
     │   └── MalformedReply       the reply does not contain what was asked for
-    ├── EvaluationError      too many examples of an evaluation are unscored, or the user's metric failed
+    ├── EvaluationError      the user's metric failed
+    │   └── PromptUnscored       too many examples of one prompt are unscored
     ├── BudgetExhausted      a budget of calls, tokens, money or time is used up
     ├── ClusterError         Ray or Serve cannot start a part of the program
     │   └── OutOfReach           a part that was running does not answer any more
@@ -146,7 +147,27 @@ class MalformedReply(ModelError):
 
 
 class EvaluationError(GPOError):
-    """More examples are unscored than the configuration tolerates, or a function of the user failed."""
+    """Prompts cannot be scored: a function of the user failed, or see ``PromptUnscored``."""
+
+
+class PromptUnscored(EvaluationError):
+    """More examples of one prompt are unscored than the configuration tolerates.
+
+    In a step, the candidate is dropped and the search continues, unless no endpoint answered for any of them.
+
+    Args:
+        message: how many, and the first failure.
+        is_refused: whether the endpoint refused requests with this prompt, rather than being unavailable.
+        spending: what the evaluation cost, a ``gpo.trajectory.Spending``.
+    """
+
+    def __init__(self, message: str, is_refused: bool, spending: object = None) -> None:
+        super().__init__(message, is_refused, spending)
+        self.is_refused = is_refused
+        self.spending = spending
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class BudgetExhausted(GPOError):

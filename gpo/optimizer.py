@@ -6,6 +6,7 @@ for new prompts within a decaying step size, scores them on the ``val`` split, a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -13,9 +14,10 @@ from random import Random
 from gpo.concurrency import gather
 from gpo.data.example import Example
 from gpo.data.task import Split
-from gpo.evaluation.evaluator import Evaluator
+from gpo.errors import PromptUnscored
+from gpo.evaluation.evaluator import Evaluation, Evaluator
 from gpo.prompt import Prompt, edit_distance
-from gpo.scoring.candidates import Announce, CandidateScorer, CandidateScoring, FullScoring, silent
+from gpo.scoring.candidates import Announce, CandidateScorer, CandidateScoring, FullScoring, Outcome, silent
 from gpo.strategies.acceptance import Acceptance
 from gpo.strategies.batches import TrainBatches
 from gpo.strategies.proposer import Arrived, Proposer, nobody
@@ -24,6 +26,8 @@ from gpo.strategies.retrieval import Retriever
 from gpo.strategies.schedule import StepSizeSchedule
 from gpo.strategies.summary import Summarizer
 from gpo.trajectory import Candidate, Direction, Proposal, Samples, Spending, Step, Trajectory
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,11 +149,14 @@ class GPO:
             raise ValueError("there is no proposal to score")
 
         # Only the val split steers the search.
-        evaluations = await scorer.evaluations(proposal.prompts)
+        outcomes = dict(zip(proposal.prompts, await scorer.outcomes(proposal.prompts), strict=True))
         candidates = tuple(
-            Candidate(prompt, evaluation.score, edit_distance(current.prompt, prompt))
-            for prompt, evaluation in zip(proposal.prompts, evaluations, strict=True)
+            Candidate(prompt, outcome.score, edit_distance(current.prompt, prompt))
+            for prompt, outcome in outcomes.items()
+            if isinstance(outcome, Evaluation)
         )
+        for failure in (outcome for outcome in outcomes.values() if isinstance(outcome, PromptUnscored)):
+            log.warning("a candidate is dropped: %s", failure)
         return Step(
             index=len(trajectory.steps),
             step_size=proposal.step_size,
@@ -157,10 +164,15 @@ class GPO:
             candidates=candidates,
             successor=self.acceptance.choose(trajectory, candidates),
             samples=proposal.samples,
-            spending=sum((evaluation.spending for evaluation in evaluations), start=proposal.spending),
+            spending=sum((_spent(outcome) for outcome in outcomes.values()), start=proposal.spending),
+            unscored=tuple(prompt for prompt, outcome in outcomes.items() if isinstance(outcome, PromptUnscored)),
         )
 
     def _seed(self, index: int, purpose: str) -> int:
         # Derived from the step's index, not from a running generator, so that a resumed search draws the same numbers.
         # All endpoints accept at least signed 32-bit seeds.
         return Random(f"{self.seed}/{index}/{purpose}").getrandbits(31)
+
+
+def _spent(outcome: Outcome) -> Spending:
+    return outcome.spending if isinstance(outcome.spending, Spending) else Spending()

@@ -115,6 +115,7 @@ class Step:
         candidates: the scored prompts of the proposal, in order; may be empty.
         successor: the current prompt after the step.
         spending: what proposing and evaluating cost.
+        unscored: prompts of the proposal that could not be scored, in order.
     """
 
     index: int
@@ -124,6 +125,7 @@ class Step:
     successor: Candidate
     samples: Samples
     spending: Spending
+    unscored: tuple[Prompt, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -171,8 +173,9 @@ class Trajectory(PicklesFieldsOnly):
         return steps + self.proposal.spending if self.proposal else steps
 
     def unseen(self, prompts: Iterable[Prompt]) -> tuple[Prompt, ...]:
-        """The prompts that were never scored in this search, in order and without duplicates."""
+        """The prompts that were never evaluated in this search, in order and without duplicates."""
         seen = {candidate.prompt for candidate in self.history}
+        seen.update(prompt for step in self.steps for prompt in step.unscored)
         return tuple(prompt for prompt in dict.fromkeys(prompts) if prompt not in seen)
 
     def begin(self, proposal: Proposal) -> Trajectory:

@@ -76,6 +76,7 @@ def samples(steps: Sequence[Step]) -> dict[str, Any]:
         "rejected": rejected,
         "repeated": sum(step.samples.num_repeated for step in steps),
         "failed": sum(step.samples.num_failed for step in steps),
+        "unscored": sum(len(step.unscored) for step in steps),
         "acceptance_rate": _rounded(kept / judged) if judged else None,
     }
 
@@ -131,6 +132,7 @@ def step_line(key: SearchKey, step: Step) -> dict[str, Any]:
         "rejected": step.samples.num_rejected,
         "repeated": step.samples.num_repeated,
         "failed": step.samples.num_failed,
+        "unscored": [prompt.text for prompt in step.unscored],
         "successor": step.successor.prompt.text,
         "llm": {role: asdict(usage) for role, usage in by_role(step.spending).items()},
     }

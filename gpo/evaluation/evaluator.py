@@ -9,7 +9,7 @@ from typing import Protocol
 from gpo.concurrency import gather
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
-from gpo.errors import EvaluationError, ModelRefused, ModelUnavailable
+from gpo.errors import ModelRefused, ModelUnavailable, PromptUnscored
 from gpo.evaluation.grading import Grader
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage
 from gpo.prompt import Prompt
@@ -40,12 +40,14 @@ class Answered:
         value: the verdict in [0, 1]; ``None`` is unscored.
         spending: what answer and verdict cost.
         problem: what went wrong where there is no verdict; empty otherwise.
+        is_refused: whether the endpoint refused the request, rather than being unavailable.
     """
 
     text: str
     value: float | None
     spending: Spending
     problem: str = ""
+    is_refused: bool = False
 
 
 class Evaluator(Protocol):
@@ -62,7 +64,8 @@ class Evaluator(Protocol):
 
         Raises:
             ValueError: there is no example at an index.
-            EvaluationError: too many examples stayed unscored, or a function of the user's own failed.
+            PromptUnscored: too many examples stayed unscored.
+            EvaluationError: a function of the user's own failed.
             ModelRefused: the endpoint refuses every call (key, model name).
         """
         ...
@@ -130,10 +133,14 @@ class LocalEvaluator:
         size = len(self.task.examples[split])
         if (is_whole and not score.scored) or (size and score.num_unscored / size > self.max_unscored):
             problem = next((answer.problem for answer in answers if answer.problem), "the split is empty")
-            raise EvaluationError(
+            is_refused = all(answer.is_refused for answer in answers if answer.problem)
+            spent = sum((answer.spending for answer in answers), start=Spending())
+            raise PromptUnscored(
                 f"{score.num_unscored} of {size} {split} examples of task {self.task.name} stayed "
                 f"unscored; evaluation.max_unscored tolerates a share of {self.max_unscored:g}, and never all; "
-                f"the first failure: {problem}"
+                f"the first failure: {problem}",
+                is_refused,
+                spent,
             )
         spending = sum((answer.spending for answer in answers), start=Spending())
         return Evaluation(score, spending.task, spending.judge)
@@ -151,7 +158,7 @@ class LocalEvaluator:
         except ModelRefused as refusal:
             if refusal.reason.concerns_every_call:
                 raise
-            return Answered(text, None, Spending(task=usage + Usage(failures=1)), str(refusal))
+            return Answered(text, None, Spending(task=usage + Usage(failures=1)), str(refusal), is_refused=True)
         except ModelUnavailable as failure:
             failed = Usage(failures=1, retries=failure.retries)
             return Answered(text, None, Spending(task=usage + failed), str(failure))

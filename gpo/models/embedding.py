@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gpo.errors import ModelRefused, RefusalReason
 from gpo.models.protocol import EmbeddingModel
 
 _MAX_BATCH_SIZE = 64
@@ -20,14 +21,23 @@ class CachedEmbedder:
 
     model: EmbeddingModel
     _vectors: dict[str, Sequence[float]] = field(default_factory=dict[str, Sequence[float]], repr=False, compare=False)
+    _accepted_sizes: list[int] = field(default_factory=lambda: [_MAX_BATCH_SIZE], repr=False, compare=False)
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         """One vector per text; see ``gpo.models.protocol.Embedder``."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._vectors]
-        for start in range(0, len(missing), _MAX_BATCH_SIZE):
-            batch = missing[start : start + _MAX_BATCH_SIZE]
-            embeddings = await self.model.embed_batch(batch)
+        while missing:
+            size = min(_MAX_BATCH_SIZE, *self._accepted_sizes)
+            batch = missing[:size]
+            try:
+                embeddings = await self.model.embed_batch(batch)
+            except ModelRefused as refusal:
+                if refusal.reason is not RefusalReason.REQUEST or len(batch) == 1:
+                    raise
+                self._accepted_sizes.append(max(1, len(batch) // 2))  # some endpoints accept only a few texts at once
+                continue
             self._vectors.update(zip(batch, embeddings.vectors, strict=True))
+            missing = missing[size:]
         return [self._vectors[text] for text in texts]
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from gpo.concurrency import FailFastGroup
 from gpo.data.task import Split
+from gpo.errors import PromptUnscored
 from gpo.evaluation.evaluator import Evaluation, Evaluator
 from gpo.prompt import Prompt
 
@@ -16,6 +17,10 @@ _T = TypeVar("_T")
 
 Announce = Callable[[int, int], object]
 """Called with the number of prompts that have their final score, and the (maximal) number of prompts in the step."""
+
+
+Outcome = Evaluation | PromptUnscored
+"""The final evaluation of a candidate, or why it cannot be scored."""
 
 
 def silent(evaluated: int, to_evaluate: int) -> None:
@@ -38,8 +43,8 @@ class CandidateScoring(Protocol):
         prompts: Sequence[Prompt],
         begun: Sequence[Evaluation],
         settled: Callable[[], object],
-    ) -> Sequence[Evaluation]:
-        """Return the final evaluations in the order of the prompts, including everything spent since ``begun``.
+    ) -> Sequence[Outcome]:
+        """Return the outcomes in the order of the prompts, including everything spent since ``begun``.
 
         Call ``settled`` once for each prompt whose score becomes final. Raises what the evaluator raises.
         """
@@ -61,7 +66,7 @@ class FullScoring:
         prompts: Sequence[Prompt],
         begun: Sequence[Evaluation],
         settled: Callable[[], object],
-    ) -> Sequence[Evaluation]:
+    ) -> Sequence[Outcome]:
         return begun
 
 
@@ -79,7 +84,7 @@ class CandidateScorer:
         self._evaluator, self._scoring = evaluator, scoring
         self._num_settled, self._expected, self._announce = 0, expected, announce
         self._work = FailFastGroup()
-        self._begun: dict[Prompt, asyncio.Task[Evaluation]] = {}
+        self._begun: dict[Prompt, asyncio.Task[Outcome]] = {}
 
     async def __aenter__(self) -> Self:
         await self._work.__aenter__()
@@ -91,20 +96,38 @@ class CandidateScorer:
     def begin(self, prompt: Prompt) -> None:
         """Start to score a prompt, unless it has started before."""
         if prompt not in self._begun:
-            self._begun[prompt] = self._work.begin(self._scoring.begin(self._evaluator, prompt, self._settled))
+            self._begun[prompt] = self._work.begin(self._attempt(prompt))
 
     async def run_alongside(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine concurrently with the scoring; a failure of either cancels both."""
         return await self._work.result(self._work.begin(coroutine))
 
-    async def evaluations(self, prompts: Sequence[Prompt]) -> Sequence[Evaluation]:
-        """Return the final evaluation of each prompt in order; start those that have not started."""
+    async def _attempt(self, prompt: Prompt) -> Outcome:
+        try:
+            return await self._scoring.begin(self._evaluator, prompt, self._settled)
+        except PromptUnscored as failure:
+            self._settled()
+            return failure
+
+    async def outcomes(self, prompts: Sequence[Prompt]) -> Sequence[Outcome]:
+        """Return the outcome for each prompt in order; start those that have not started.
+
+        Raises:
+            PromptUnscored: no prompt could be scored, and the endpoint did not refuse them: it is unavailable.
+        """
         self._expected = len(prompts)
         self._announce(self._num_settled, self._expected)
         for prompt in prompts:
             self.begin(prompt)
         begun = [await self._work.result(self._begun[prompt]) for prompt in prompts]
-        return await self._scoring.finish(self._evaluator, prompts, begun, self._settled)
+        scored = {prompt: one for prompt, one in zip(prompts, begun, strict=True) if isinstance(one, Evaluation)}
+        finished = await self._scoring.finish(self._evaluator, list(scored), list(scored.values()), self._settled)
+        final = dict(zip(scored, finished, strict=True))
+        outcomes = [final.get(prompt, one) for prompt, one in zip(prompts, begun, strict=True)]
+        failures = [outcome for outcome in outcomes if isinstance(outcome, PromptUnscored)]
+        if failures and len(failures) == len(outcomes) and not all(failure.is_refused for failure in failures):
+            raise failures[0]
+        return outcomes
 
     def _settled(self) -> None:
         self._num_settled += 1

@@ -14,10 +14,11 @@ from statistics import fmean, stdev
 
 from gpo.concurrency import gather
 from gpo.data.task import Split
-from gpo.errors import EvaluationError
+from gpo.errors import PromptUnscored
 from gpo.evaluation.evaluator import Evaluation, Evaluator
 from gpo.prompt import Prompt
 from gpo.score import Partial, Score
+from gpo.scoring.candidates import Outcome
 from gpo.trajectory import Spending
 
 
@@ -68,16 +69,21 @@ class Racing:
         prompts: Sequence[Prompt],
         begun: Sequence[Evaluation],
         settled: Callable[[], object],
-    ) -> Sequence[Evaluation]:
+    ) -> Sequence[Outcome]:
         order_E = self.order
         runners = [_Runner(prompt) for prompt in prompts]
         left, answered, asked = runners, 0, min(self.block, self.num_examples)
-        blocks = begun
+        blocks: Sequence[Outcome] = begun
         while left:
-            for runner, evaluation in zip(left, blocks, strict=True):
-                runner.take(evaluation)
+            for runner, block in zip(left, blocks, strict=True):
+                runner.take(block)
                 self._check(runner)
+                if runner.failure is not None:
+                    settled()
+            left = [runner for runner in left if runner.failure is None]
             answered += asked
+            if not left:
+                break
             if answered == self.num_examples:
                 break
             remaining = self._remaining(left)
@@ -88,12 +94,11 @@ class Racing:
             size = ceil(self.block * len(prompts) / len(left)) if len(left) > 1 else self.num_examples
             asked = min(size, self.num_examples - answered)
             indices = order_E[answered : answered + asked]
-            rows = await gather(evaluator.evaluate([runner.prompt], Split.VAL, indices) for runner in left)
-            blocks = [evaluation for row in rows for evaluation in row]
+            blocks = await gather(_outcome(evaluator, runner.prompt, indices) for runner in left)
         for _ in left:
             settled()
         winner = max(left, key=_Runner.mean, default=None)
-        return [runner.evaluation(order_E, winner) for runner in runners]
+        return [runner.failure or runner.evaluation(order_E, winner) for runner in runners]
 
     @property
     def order(self) -> list[int]:
@@ -131,13 +136,25 @@ class Racing:
         return float(stdtr(len(leads) - 1, -fmean(leads) / stderr))
 
     def _check(self, runner: _Runner) -> None:
+        if runner.failure is not None:
+            return
         unscored = runner.values.count(None)
         if unscored / self.num_examples > self.max_unscored or unscored == self.num_examples:
-            raise EvaluationError(
+            runner.failure = PromptUnscored(
                 f"{unscored} of {self.num_examples} val examples stayed unscored with one prompt; "
                 f"evaluation.max_unscored tolerates a share of {self.max_unscored:g}, and never all; "
-                f"look at the endpoint's errors, or raise it"
+                f"look at the endpoint's errors, or raise it",
+                False,
+                runner.spending,
             )
+
+
+async def _outcome(evaluator: Evaluator, prompt: Prompt, indices: Sequence[int]) -> Outcome:
+    try:
+        (evaluation,) = await evaluator.evaluate([prompt], Split.VAL, indices)
+    except PromptUnscored as failure:
+        return failure
+    return evaluation
 
 
 @dataclass(slots=True)
@@ -147,11 +164,15 @@ class _Runner:
     prompt: Prompt
     values: list[float | None] = field(default_factory=list[float | None])
     spending: Spending = field(default_factory=Spending)
+    failure: PromptUnscored | None = None
 
-    def take(self, evaluation: Evaluation) -> None:
-        """Add the results of a block."""
-        self.values += evaluation.score.values_E
-        self.spending += evaluation.spending
+    def take(self, block: Outcome) -> None:
+        """Append the outcome of a block."""
+        if isinstance(block, PromptUnscored):
+            self.failure = block
+            return
+        self.values += block.score.values_E
+        self.spending += block.spending
 
     def scored(self) -> list[float]:
         """The known values."""
