@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite, nan, sqrt
 
@@ -28,6 +28,24 @@ class Partial:
     mean: float
 
 
+@dataclass(frozen=True, slots=True)
+class Flaws:
+    """How many answers say nothing. They score 0, but the reason may be a setting rather than the prompt.
+
+    Attributes:
+        empty: answers without text.
+        cut: answers that score 0 or are empty, and end at ``max_tokens``.
+        unreadable: answers in which the scorer finds nothing of its kind: no label, no option, no number.
+    """
+
+    empty: int = 0
+    cut: int = 0
+    unreadable: int = 0
+
+    def __add__(self, other: Flaws) -> Flaws:
+        return Flaws(self.empty + other.empty, self.cut + other.cut, self.unreadable + other.unreadable)
+
+
 @dataclass(frozen=True)
 class Score(PicklesFieldsOnly):
     """The values of one prompt, one in [0, 1] per example.
@@ -39,6 +57,7 @@ class Score(PicklesFieldsOnly):
 
     values_E: tuple[float | None, ...]
     partial: Partial | None = None
+    flaws: Flaws = field(default_factory=Flaws)
 
     @cached_property
     def scored(self) -> tuple[float, ...]:

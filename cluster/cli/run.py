@@ -64,6 +64,7 @@ def run(
     from actors.lease import Leases
     from cluster.display.live_view import view_for
     from cluster.results.table import acceptance_line, results_table, unscored_line, written_files
+    from cluster.results.warnings import run_warnings
     from cluster.runs.run import Run
     from cluster.runs.run_folder import new_run_id
     from cluster.session.session import Session
@@ -88,6 +89,8 @@ def run(
     out.print(results_table(record))
     for line in filter(None, (acceptance_line(record), unscored_line(record), *written_files(folder))):
         show(line)
+    for warning in run_warnings(record):
+        say(f"Warning: {warning}.")
     # A local folder holds the run's own configuration, --set options included.
     typed = [folder.path("config.yaml")] if folder.local else [str(config_path), *repeated("--set", overrides or [])]
     command = resume_command("run", folder, typed, address)

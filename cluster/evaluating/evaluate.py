@@ -16,6 +16,7 @@ from cluster.config.models import EmbeddedChatConfig
 from cluster.display.progress import percent
 from cluster.evaluating.score import write_output
 from cluster.results.outputs import as_json
+from cluster.results.warnings import score_warnings
 from cluster.session.interrupts import run_interruptibly
 from cluster.session.models import Access, EmbeddedUrls, build_evaluators, embedded_spec
 from cluster.session.preflight import check_models, explained_refusal
@@ -119,6 +120,8 @@ def report_evaluation(evaluated: Evaluated, console: Console, output: Path | Non
         highlight=False,
         soft_wrap=True,
     )
+    for warning in score_warnings(score, f"this prompt on {evaluated.split}"):
+        console.print(f"Warning: {warning}.", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if output is None:
         return
     document = {
@@ -128,6 +131,7 @@ def report_evaluation(evaluated: Evaluated, console: Console, output: Path | Non
         "mean": finite(score.mean),
         "stderr": finite(score.stderr),
         "values": list(score.values_E),
+        "flaws": asdict(score.flaws),
         "usage": asdict(usage),
         "judge": asdict(judge) if is_judged else None,
     }

@@ -10,6 +10,7 @@ from typing import Any
 from actors.search import SearchKey
 from cluster.results.averages import averages
 from cluster.results.run_record import RunRecord, by_role
+from cluster.results.warnings import run_warnings
 from gpo.checkpoint import Checkpoint
 from gpo.score import finite
 from gpo.trajectory import Candidate, Step
@@ -31,6 +32,7 @@ def summary(record: RunRecord, iso: Mapping[str, str | None]) -> dict[str, Any]:
         "trajectories": [_trajectory(record, key) for key in record.keys],
         "averages": averages(record.families, record.checkpoints),
         "llm": {role: asdict(usage) for role, usage in record.usage_by_role().items()},
+        "warnings": run_warnings(record),
     }
 
 

@@ -11,9 +11,10 @@ from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.errors import ModelRefused, ModelUnavailable, PromptUnscored
 from gpo.evaluation.grading import Grader
+from gpo.evaluation.metrics.scorer import can_read
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage
 from gpo.prompt import Prompt
-from gpo.score import Score
+from gpo.score import Flaws, Score
 from gpo.trajectory import Spending
 
 
@@ -41,6 +42,7 @@ class Answered:
         spending: what answer and verdict cost.
         problem: what went wrong where there is no verdict; empty otherwise.
         is_refused: whether the endpoint refused the request, rather than being unavailable.
+        flaws: what the answer lacks.
     """
 
     text: str
@@ -48,6 +50,7 @@ class Answered:
     spending: Spending
     problem: str = ""
     is_refused: bool = False
+    flaws: Flaws = field(default_factory=Flaws)
 
 
 class Evaluator(Protocol):
@@ -129,7 +132,8 @@ class LocalEvaluator:
         return [examples[index] for index in indices]
 
     def _evaluation(self, split: Split, answers: Sequence[Answered], *, is_whole: bool) -> Evaluation:
-        score = Score(tuple(answer.value for answer in answers))
+        flaws = sum((answer.flaws for answer in answers), start=Flaws())
+        score = Score(tuple(answer.value for answer in answers), flaws=flaws)
         size = len(self.task.examples[split])
         if (is_whole and not score.scored) or (size and score.num_unscored / size > self.max_unscored):
             problem = next((answer.problem for answer in answers if answer.problem), "the split is empty")
@@ -163,7 +167,16 @@ class LocalEvaluator:
             failed = Usage(failures=1, retries=failure.retries)
             return Answered(text, None, Spending(task=usage + failed), str(failure))
         grade = await self.grader.grade(reply.answer, example)
-        return Answered(text, grade.value, Spending(task=usage, judge=grade.usage), grade.problem)
+        spending = Spending(task=usage, judge=grade.usage)
+        return Answered(text, grade.value, spending, grade.problem, flaws=self._flaws(reply, example, grade.value))
+
+    def _flaws(self, reply: Completion, example: Example, value: float | None) -> Flaws:
+        is_empty = not reply.answer.strip()
+        if reply.truncated and (is_empty or value == 0):
+            return Flaws(cut=1)
+        if is_empty:
+            return Flaws(empty=1)
+        return Flaws(unreadable=int(not can_read(self.task.scorer, reply.answer, example)))
 
 
 def _follow_up(reply: Completion, question: str) -> list[Message]:

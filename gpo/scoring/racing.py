@@ -17,7 +17,7 @@ from gpo.data.task import Split
 from gpo.errors import PromptUnscored
 from gpo.evaluation.evaluator import Evaluation, Evaluator
 from gpo.prompt import Prompt
-from gpo.score import Partial, Score
+from gpo.score import Flaws, Partial, Score
 from gpo.scoring.candidates import Outcome
 from gpo.trajectory import Spending
 
@@ -165,6 +165,7 @@ class _Runner:
     values: list[float | None] = field(default_factory=list[float | None])
     spending: Spending = field(default_factory=Spending)
     failure: PromptUnscored | None = None
+    flaws: Flaws = field(default_factory=Flaws)
 
     def take(self, block: Outcome) -> None:
         """Append the outcome of a block."""
@@ -173,6 +174,7 @@ class _Runner:
             return
         self.values += block.score.values_E
         self.spending += block.spending
+        self.flaws += block.score.flaws
 
     def scored(self) -> list[float]:
         """The known values."""
@@ -205,7 +207,7 @@ class _Runner:
             values_E[position] = value
         num_left_out = len(order_E) - len(self.values)
         partial = Partial(num_left_out, self._estimate(winner)) if num_left_out and winner is not None else None
-        return Evaluation(Score(tuple(values_E), partial), self.spending.task, self.spending.judge)
+        return Evaluation(Score(tuple(values_E), partial, self.flaws), self.spending.task, self.spending.judge)
 
     def _estimate(self, winner: _Runner) -> float:
         """Estimate the mean over all examples: the winner's mean less its lead on the common examples.

@@ -39,10 +39,17 @@ class BooleanScorer:
     valid" is "invalid".
     """
 
+    def can_read(self, answer: str, example: Example) -> bool:
+        """Whether the answer is on any side."""
+        return self._read(answer, example) is not None
+
+    def _read(self, answer: str, example: Example) -> bool | None:
+        own = _OF_PAIR.get(example.target.strip().lower(), _ANY)
+        return self._side(without_markup(unwrapped(answer)), own)
+
     def score(self, answer: str, example: Example) -> float:
         """1 if the answer is on the target's side, else 0."""
-        own = _OF_PAIR.get(example.target.strip().lower(), _ANY)
-        side = self._side(without_markup(unwrapped(answer)), own)
+        side = self._read(answer, example)
         wanted = {_POLARITY.get(target.strip().lower()) for target in example.targets}
         return float(side is not None and side in wanted)
 

@@ -78,6 +78,10 @@ class ChoiceScorer:
     but (B)") or lists together ("(A) and (B) are both plausible") do not count.
     """
 
+    def can_read(self, answer: str, example: Example) -> bool:
+        """Whether the answer settles on an option."""
+        return _letter(without_markup(unwrapped(answer)), options(example)) is not None
+
     def score(self, answer: str, example: Example) -> float:
         """1 if the letter read from the answer is the target's, else 0."""
         letter = _letter(without_markup(unwrapped(answer)), options(example))

@@ -70,6 +70,10 @@ class NumberScorer:
     error of at most 1e-6 and by less than 0.5. Units, currency signs and thousands separators do not count.
     """
 
+    def can_read(self, answer: str, example: Example) -> bool:
+        """Whether there is a number in the answer."""
+        return bool(numbers(unwrapped(answer)))
+
     def score(self, answer: str, example: Example) -> float:
         """1 if the number read from the answer equals a target, else 0."""
         read = unwrapped(_SPACES_BETWEEN_DIGITS.sub("_", answer.replace("####", "answer is")))

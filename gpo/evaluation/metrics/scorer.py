@@ -47,6 +47,12 @@ class Scorer(Protocol):
         ...
 
 
+def can_read(scorer: object, answer: str, example: Example) -> bool:
+    """Whether the scorer finds anything of its kind in the answer; scorers without ``can_read`` read every answer."""
+    reads = getattr(scorer, "can_read", None)
+    return reads is None or bool(reads(answer, example))
+
+
 def without_markup(answer: str) -> str:
     """The answer without Markdown's emphasis, code, heading and bullet marks."""
     return _MARKUP.sub("", answer).strip()

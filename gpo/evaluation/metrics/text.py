@@ -93,11 +93,17 @@ class LabelScorer:
 
     def score(self, answer: str, example: Example) -> float:
         """1 if the only label in the answer is a target, else 0."""
-        text = without_markup(unwrapped(answer)).casefold()
-        found = list(self._pattern.finditer(text))
+        found = self._found(answer)
         named = {_key(match["label"] or match["denied"]) for match in found}
         is_denied = any(match["denied"] for match in found)
         return float(len(named) == 1 and not is_denied and named <= {_key(target) for target in example.targets})
+
+    def can_read(self, answer: str, example: Example) -> bool:
+        """Whether there is a label in the answer."""
+        return bool(self._found(answer))
+
+    def _found(self, answer: str) -> list[re.Match[str]]:
+        return list(self._pattern.finditer(without_markup(unwrapped(answer)).casefold()))
 
     def follow_up(self, example: Example) -> str:
         """Asks for one of the labels or, if there are many, for the bare answer."""

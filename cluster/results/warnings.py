@@ -1,0 +1,48 @@
+"""Scores that may show a wrong setting rather than a bad prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cluster.results.run_record import RunRecord
+from gpo.score import Score
+
+_WORTH_SAYING = 0.2
+"""The share of a prompt's answers from which on the user is told."""
+
+
+def score_warnings(score: Score, what: str) -> Iterator[str]:
+    """A sentence for each flaw that more than a fifth of a prompt's answers have, with the option to change.
+
+    Args:
+        what: names the prompt and the split, such as ``the initial prompt on val``.
+    """
+    asked = len(score.scored)
+    remedies = {
+        "cut off at max_tokens": (score.flaws.cut, "raise models.task.sampling.max_tokens"),
+        "empty": (
+            score.flaws.empty,
+            "a model that thinks may need more models.task.sampling.max_tokens, or a setting that turns thinking off",
+        ),
+        "without anything that answer.kind can read": (
+            score.flaws.unreadable,
+            "let the prompt name the form of the answer, or change tasks[].answer.kind or answer.parser",
+        ),
+    }
+    for flaw, (number, remedy) in remedies.items():
+        if asked and number / asked > _WORTH_SAYING:
+            yield f"{number} of {asked} answers to {what} are {flaw} and score 0; {remedy}"
+
+
+def run_warnings(record: RunRecord) -> list[str]:
+    """The warnings about the best prompt of each trajectory, on ``val`` and ``test``."""
+    warnings: list[str] = []
+    for key in record.keys:
+        checkpoint = record.checkpoints.get(key)
+        if checkpoint is None:
+            continue
+        best = checkpoint.trajectory.best
+        warnings += score_warnings(best.score, f"the best prompt of {key} on val")
+        if (test := checkpoint.test.get(best.prompt.id)) is not None:
+            warnings += score_warnings(test.score, f"the best prompt of {key} on test")
+    return warnings
