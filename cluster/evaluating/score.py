@@ -16,19 +16,6 @@ from gpo.data.files import cell_texts, read_json_lines
 from gpo.errors import ConfigError
 from gpo.evaluation.metrics.paper import PARSERS, benchmark_scorer, family_of
 
-
-def write_output(output: Path, content: bytes) -> None:
-    """Write a result file.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
-    try:
-        output.write_bytes(content)
-    except OSError as error:
-        raise ConfigError("--output", f"{str(output)!r} cannot be written ({error.strerror})", "name another") from None
-
-
 _TEXT_TOLERANCE = 0.02
 _TOLERANCE = 1e-6
 
@@ -49,6 +36,18 @@ def require_writable(output: Path) -> None:
     else:
         return
     raise ConfigError("--output", f"{str(output)!r} {problem}", "name another")
+
+
+def write_output(output: Path, content: bytes) -> None:
+    """Write a result file.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        output.write_bytes(content)
+    except OSError as error:
+        raise ConfigError("--output", f"{str(output)!r} cannot be written ({error.strerror})", "name another") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
     return Folder(str(tmp_path / "0003"))
 
 
-async def test_who_comes_later_waits_for_its_turn(place: Folder) -> None:
+async def test_a_later_holder_waits_for_the_lease(place: Folder) -> None:
     order: list[str] = []
 
     async def work(name: str, begun: asyncio.Event, go_on: asyncio.Event) -> None:
@@ -43,7 +43,7 @@ async def test_who_comes_later_waits_for_its_turn(place: Folder) -> None:
     assert order == ["first begins", "first ends", "second begins", "second ends"]
 
 
-async def test_nobody_waits_for_ever(place: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_for_a_renewed_lease_times_out(place: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TERM_S", "RENEWED_EVERY_S"):
         monkeypatch.setattr(module, name, 0.05)
     Lease.take(place)
@@ -52,7 +52,7 @@ async def test_nobody_waits_for_ever(place: Folder, monkeypatch: pytest.MonkeyPa
             pass
 
 
-async def test_who_was_overtaken_writes_nothing_more(place: Folder) -> None:
+async def test_a_process_that_lost_the_lease_writes_nothing_more(place: Folder) -> None:
     key = SearchKey("task", 0)
     async with leased_folder(place) as folder:
         folder.checkpoints.save(key, CHECKPOINT)

@@ -81,23 +81,23 @@ def test_a_new_run_leaves_its_configuration_and_an_empty_summary(tmp_path: Path)
     ]
 
 
-def test_a_run_goes_on_from_what_it_has(begun: Path) -> None:
+def test_a_resumed_run_has_its_id_and_checkpoints(begun: Path) -> None:
     record = opened(begun, resume=True, run_id="another")
     assert record.run_id == "run-1"
     assert record.checkpoints == {KEYS[0]: CHECKPOINT}
 
 
-def test_resuming_where_nothing_is_begins(tmp_path: Path) -> None:
+def test_resuming_in_an_empty_folder_starts_a_run(tmp_path: Path) -> None:
     assert opened(tmp_path / "run", resume=True).checkpoints == {}
 
 
-def test_a_run_is_not_begun_over_another(begun: Path) -> None:
+def test_a_new_run_in_the_folder_of_another_is_refused(begun: Path) -> None:
     with pytest.raises(ConfigError, match="holds a run already; add --resume"):
         opened(begun)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"started_at": "yesterday"}', '{"wall_s": "long"}', "\udcff"])
-def test_a_damaged_summary_costs_nothing_but_the_times(begun: Path, content: str) -> None:
+def test_a_damaged_summary_loses_only_the_times(begun: Path, content: str) -> None:
     (begun / "summary.json").write_bytes(content.encode(errors="surrogateescape"))
     record = opened(begun, resume=True)
     assert record.checkpoints == {KEYS[0]: CHECKPOINT}
@@ -105,7 +105,7 @@ def test_a_damaged_summary_costs_nothing_but_the_times(begun: Path, content: str
 
 
 @pytest.mark.parametrize("resume", [True, False])
-def test_checkpoints_without_their_configuration_are_not_gone_on_with(begun: Path, *, resume: bool) -> None:
+def test_checkpoints_without_their_configuration_are_refused(begun: Path, *, resume: bool) -> None:
     (begun / "config.yaml").unlink()
     with pytest.raises(ConfigError, match="holds checkpoints, but there is no 'config"):
         opened(begun, resume=resume)
@@ -138,7 +138,7 @@ def test_other_data_are_refused(begun: Path) -> None:
     assert caught.value.field == "tasks[0].data"
 
 
-def test_where_and_how_fast_it_runs_may_change(begun: Path) -> None:
+def test_options_that_do_not_affect_results_may_change(begun: Path) -> None:
     model = {"base_url": "http://127.0.0.1:10/v1", "model": "a-model", "max_concurrency": 3, "timeout_s": 5}
     opened(begun, resume=True, models={"task": model, "optimizer": model}, cluster={"evaluator_replicas": 2})
 
@@ -158,7 +158,7 @@ def test_a_file_that_cannot_be_written_is_named(begun: Path) -> None:
     assert json.loads((begun / "summary.json").read_text())["status"] == "completed"
 
 
-def test_one_process_works_in_a_folder(new_folder: Callable[[], str]) -> None:
+def test_a_second_process_is_refused_until_the_first_ends(new_folder: Callable[[], str]) -> None:
     folder = new_folder()
     with Leases() as mine, Leases() as others:
         opened(folder, leases=mine)
@@ -170,7 +170,7 @@ def test_one_process_works_in_a_folder(new_folder: Callable[[], str]) -> None:
         assert opened(folder, resume=True, leases=later).run_id == "run-1"
 
 
-def test_a_process_on_a_machine_that_was_lost_is_waited_for(
+def test_the_lease_of_a_lost_machine_is_awaited(
     begun: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("cluster.runs.run_folder._PAUSE_S", 0.01)
@@ -184,9 +184,7 @@ def test_a_process_on_a_machine_that_was_lost_is_waited_for(
     assert "on elsewhere, which took its lease at" in caplog.text
 
 
-def test_a_process_on_another_machine_that_is_alive_is_not_waited_for(
-    begun: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lease_that_another_machine_renews_is_refused(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(ProcessIdentity, "current", lambda: FAR_AWAY)
         lease = Lease.take(Folder(str(begun)))
@@ -198,7 +196,7 @@ def test_a_process_on_another_machine_that_is_alive_is_not_waited_for(
         opened(begun, resume=True, leases=leases)
 
 
-def test_what_is_refused_leaves_no_trace(begun: Path) -> None:
+def test_a_refused_run_changes_nothing(begun: Path) -> None:
     before = sorted(begun.rglob("*"))
     with Leases() as leases:
         with pytest.raises(ConfigError, match="holds a run already"):
@@ -208,7 +206,7 @@ def test_what_is_refused_leaves_no_trace(begun: Path) -> None:
     assert sorted(begun.rglob("*")) == before
 
 
-def test_a_run_that_was_taken_over_is_left_alone(new_folder: Callable[[], str]) -> None:
+def test_nothing_is_written_after_a_takeover(new_folder: Callable[[], str]) -> None:
     folder = Folder.at(new_folder())
     with Leases() as leases:
         record = opened(folder.url, leases=leases)
@@ -230,7 +228,7 @@ def test_a_run_that_was_taken_over_is_left_alone(new_folder: Callable[[], str]) 
         assert place.checkpoints.load(KEYS[0]) is None
 
 
-def test_a_comparison_and_each_of_its_runs_are_one_process_s(new_folder: Callable[[], str]) -> None:
+def test_a_comparison_holds_the_leases_of_all_its_runs(new_folder: Callable[[], str]) -> None:
     folder, methods = Folder.at(new_folder()), {"one": config(), "two": config()}
     with Leases() as mine, Leases() as others:
         ComparisonFolder(folder, mine).open(methods, DATA, run_id="run-1", resume=False)
@@ -243,18 +241,18 @@ def test_a_comparison_and_each_of_its_runs_are_one_process_s(new_folder: Callabl
     assert resumed.run_id == "run-1"
 
 
-def test_a_store_out_of_reach_is_refused(stopped_store: str) -> None:
+def test_a_store_that_cannot_be_reached_is_refused(stopped_store: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot be read .*Could not connect to the endpoint") as caught:
         opened(stopped_store)
     assert caught.value.field == "--run-dir"
 
 
-def test_a_kind_of_storage_that_is_not_installed_is_named() -> None:
+def test_a_missing_storage_package_is_named() -> None:
     with pytest.raises(ConfigError, match=r"gs://bucket/run' cannot be read .*gcsfs.*; install that package"):
         opened("gs://bucket/run")
 
 
-def test_the_newest_run_of_a_name_is_the_one_to_resume(tmp_path: Path) -> None:
+def test_the_latest_run_of_a_name_is_found(tmp_path: Path) -> None:
     for name in ("a-20260101-000000-0000", "a-20260102-000000-0000", "a-b-20260103-000000-0000", "a-x"):
         (tmp_path / name).mkdir()
     newest = latest_run(Folder.at(str(tmp_path)), "a")
