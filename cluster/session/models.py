@@ -9,7 +9,7 @@ from typing import Literal
 
 from cluster.config import RunConfig
 from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, EmbeddedEmbeddingConfig, EndpointConfig
-from gpo.data.task import Split, Task
+from gpo.data.task import Task
 from gpo.errors import ConfigError
 from gpo.evaluation.evaluator import LocalEvaluator
 from gpo.evaluation.grading import Grader, ModelGrader, RuleGrader
@@ -62,18 +62,18 @@ def build_tasks(config: RunConfig) -> list[Task]:
     """
     sizes = config.evaluation
     tasks = [task.build(f"tasks[{index}]", sizes.val_size, sizes.test_size) for index, task in enumerate(config.tasks)]
-    require_room_to_decay(config, tasks)
+    require_warm_up_fits(config, tasks)
     return tasks
 
 
-def require_room_to_decay(config: RunConfig, tasks: Sequence[Task]) -> None:
+def require_warm_up_fits(config: RunConfig, tasks: Sequence[Task]) -> None:
     """Refuse a warm-up that is as long as a task's whole search.
 
     Raises:
         ConfigError: the first task that takes too few steps.
     """
     for task in tasks:
-        num_steps = config.optimizer.num_steps(len(task.examples[Split.TRAIN]))
+        num_steps = config.num_steps(task)
         if not config.optimizer.warm_up_fits(num_steps):
             raise ConfigError(
                 "optimizer.schedule.warmup_steps",
