@@ -1,4 +1,4 @@
-"""What a trajectory is busy with; on its own, so that whoever only names it loads nothing else."""
+"""What an actor runs and reports. A separate module, so that importing it loads nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpo.prompt import Prompt
 
 
 class Phase(StrEnum):
-    """What a trajectory is busy with."""
+    """What a trajectory is doing."""
 
     INITIAL = "initial prompt"
     PROPOSING = "proposing"
@@ -22,7 +22,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class SearchKey:
-    """Names a trajectory within a run."""
+    """Identifies a trajectory within a run."""
 
     task: str
     seed: int
@@ -33,11 +33,11 @@ class SearchKey:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What an actor needs to carry one trajectory to its end. Pickles: no connection in it is open yet.
+    """All that an actor needs to run one trajectory. Pickles, because none of its connections is open yet.
 
     Attributes:
-        is_tested: whether initial and best prompt are scored on ``test`` at its end.
-        population: tells trajectories of one task and seed apart that run side by side, when calls are shared out.
+        is_tested: whether the initial and the best prompt are scored on ``test`` in the end.
+        population: distinguishes concurrent trajectories of the same task and seed when the limiter shares calls.
     """
 
     key: SearchKey
@@ -48,21 +48,21 @@ class Search:
 
     @property
     def caller(self) -> str:
-        """For whom its calls are made."""
+        """The caller that its model calls are attributed to."""
         return f"{self.population}/{self.key}".removeprefix("/")
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """News of one trajectory.
+    """What a trajectory reports.
 
     Attributes:
-        key: which.
         phase: what it does from now on.
-        evaluated, to_evaluate: prompts of the step, or of the phase outside of steps, whose score is final, and all of
-            them; at most so many, while some are still proposed. 0 of 0 where none is known yet.
-        checkpoint: what was saved just now; ``None`` where nothing new was.
-        error: why it came to its end early.
+        evaluated: prompts of the current step or phase whose score is final.
+        to_evaluate: all prompts of the current step or phase, an upper bound while some are still being proposed; 0
+            if none is known yet.
+        checkpoint: what was just saved, if anything.
+        error: why the trajectory ended early, if it did.
     """
 
     key: SearchKey

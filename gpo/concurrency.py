@@ -1,4 +1,4 @@
-"""Awaiting several things at once."""
+"""Awaiting several coroutines concurrently, ending all of them when one fails."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _T = TypeVar("_T")
 
 
 async def gather(coroutines: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
-    """The results, in order; the first failure cancels the rest and is raised as it is.
+    """The results, in order. The first failure cancels the rest and is raised itself, not in a group.
 
-    Unlike ``asyncio.gather``, nothing goes on in the background after a failure: what is left would still be paid for.
+    Unlike with ``asyncio.gather``, nothing continues in the background after a failure, where it would cost money.
     """
     try:
         async with asyncio.TaskGroup() as group:
@@ -23,15 +23,15 @@ async def gather(coroutines: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
 
 
 class FailFastGroup:
-    """Tasks that may be begun one after the other and awaited at any time, and that stand and fall together.
+    """A group of tasks that is cancelled as a whole when one of them fails.
 
-    The first failure cancels the others at once, whether or not anybody waits. Leaving the ``async with`` block cancels
-    what is still at work, and waits until it has ended. Unlike an ``asyncio.TaskGroup``, it may be held by an
-    asynchronous generator: it never cancels the task that happens to iterate.
+    Tasks can be added and awaited at any time. The first failure cancels the others at once, even if nothing awaits
+    them. Leaving the ``async with`` block cancels the tasks that are still running and waits for their end. Unlike an
+    ``asyncio.TaskGroup``, the group can be used in an asynchronous generator: it never cancels the task that iterates.
     """
 
     def __init__(self) -> None:
-        self._at_work: set[asyncio.Task[Any]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
         self._failure: BaseException | None = None
 
     async def __aenter__(self) -> Self:
@@ -43,33 +43,33 @@ class FailFastGroup:
             await asyncio.wait(ending)
 
     def begin(self, coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        """Start a task; after a failure it is cancelled before its first step."""
+        """Start a task. If another task has failed already, it is cancelled before its first step."""
         task = asyncio.create_task(coroutine)
-        self._at_work.add(task)
-        task.add_done_callback(self._ended)
+        self._running.add(task)
+        task.add_done_callback(self._on_done)
         if self._failure is not None:
             task.cancel()
         return task
 
     async def result(self, task: asyncio.Task[_T]) -> _T:
-        """What the task returns.
+        """The result of a task.
 
         Raises:
-            BaseException: the first failure of any of the tasks, as it is.
+            BaseException: the first failure of any task of the group.
         """
         await asyncio.wait([task])
         if self._failure is not None:
             raise self._failure
         return task.result()
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._at_work.discard(task)
+    def _on_done(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
         if not task.cancelled() and (failure := task.exception()) is not None and self._failure is None:
             self._failure = failure
             self._cancel()
 
     def _cancel(self) -> list[asyncio.Task[Any]]:
-        ending = list(self._at_work)
+        ending = list(self._running)
         for task in ending:
             task.cancel()
         return ending

@@ -1,24 +1,24 @@
-"""What can fail, as a tree.
+"""All errors of the project.
 
     GPOError
-    ├── ConfigError          the user's configuration or data; names field, value and remedy
-    ├── ModelError           one call to a language model
-    │   ├── ModelUnavailable     transient: retried with jittered backoff
+    ├── ConfigError          a setting or data file is unusable; names the field, the value and the remedy
+    ├── ModelError           a call to a language model failed
+    │   ├── ModelUnavailable     transient; was retried with jittered backoff
     │   ├── ModelRefused         final: key, model name, context length, content filter; never retried
-    │   └── MalformedReply       a reply arrived, but what was asked for is not in it
-    ├── EvaluationError      too many examples of one evaluation stayed unscored, or none can be judged
-    ├── BudgetExhausted      the run may not spend more
+    │   └── MalformedReply       the reply does not contain what was asked for
+    ├── EvaluationError      too many examples of an evaluation are unscored, or the user's metric failed
+    ├── BudgetExhausted      a budget of calls, tokens, money or time is used up
     ├── ClusterError         Ray or Serve cannot start a part of the program
-    │   └── OutOfReach           a part that had stood does not answer any more
-    ├── StorageError         the run's folder cannot be read or written
+    │   └── OutOfReach           a part that was running does not answer any more
+    ├── StorageError         a file of the run cannot be read or written
     │   ├── CheckpointError      a checkpoint is damaged (``gpo.checkpoint.DamagedCheckpoint``) or of another version
-    │   └── LeaseHeld, LeaseLost another process works there (``actors.lease``)
-    └── TrajectoryLost       one trajectory could not be carried to its end
+    │   └── LeaseHeld, LeaseLost another process works in the folder (``actors.lease``)
+    └── TrajectoryLost       a trajectory failed for good
 
-To add one: derive from the nearest parent, say in the docstring who raises it and who handles it, and hand every
-constructor argument *positionally* to ``super().__init__``. An exception crosses process boundaries by pickling
-``args``; one with keyword-only arguments arrives as an unreadable wrapper. A message says what happened, with the
-value, then what to do.
+To add an error, derive it from the nearest parent and say in its docstring what raises it and what handles it. Pass
+every constructor argument *positionally* to ``super().__init__``: exceptions cross process boundaries by pickling
+``args``, and an exception with keyword-only arguments arrives as an unreadable wrapper. A message says what happened,
+with the value, then what to do.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from enum import StrEnum
 
 
 class GPOError(Exception):
-    """Anything this project raises on purpose."""
+    """The base of all errors that this project raises on purpose."""
 
 
 class ConfigError(GPOError):
-    """A setting or a data file that cannot be used, found before any language model is called.
+    """A setting or a data file cannot be used. Raised before any language model is called.
 
     Args:
-        field: where it stands, as the user writes it: ``optimizer.schedule.initial``, ``--task``, ``val.jsonl:3``.
+        field: its location, as the user writes it: ``optimizer.schedule.initial``, ``--task``, ``val.jsonl:3``.
         problem: the value and what is wrong with it.
         remedy: what to do about it, as an instruction.
     """
@@ -54,12 +54,15 @@ class ModelError(GPOError):
 
 
 class ModelUnavailable(ModelError):
-    """Transient: no connection, a time-out, HTTP 408, 409, 429 or 5xx, a body that is no completion.
+    """A transient failure: no connection, a timeout, HTTP 408, 409, 429 or 5xx, a body that is not a completion.
 
-    Raised once the bounded retries of the model client are used up. ``retries`` says how many there were,
-    ``retry_after_s`` how long the endpoint asked to wait, in seconds, ``too_many`` whether it said that there were too
-    many calls, and nothing else, ``is_away`` whether the call did not reach any endpoint, so that the failure tells
-    nothing about the call.
+    Raised once the retries of the model client are used up.
+
+    Args:
+        retries: how many retries there were.
+        retry_after_s: how long the endpoint asked to wait, in seconds.
+        too_many: whether the endpoint only said that there were too many calls.
+        is_away: whether the call reached no endpoint, so that the failure says nothing about the call.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class ModelUnavailable(ModelError):
 
 
 class RefusalReason(StrEnum):
-    """Why an endpoint said a final no."""
+    """Why an endpoint refused a call for good."""
 
     KEY = "key"
     """The API key is wrong or may not use this model (HTTP 401, 403), or the account has no quota left."""
@@ -92,15 +95,16 @@ class RefusalReason(StrEnum):
 
 
 class ModelRefused(ModelError):
-    """A final no from the endpoint; the same call would be refused again.
+    """The endpoint refused a call for good; the same call would be refused again.
 
-    ``KEY`` and ``MODEL`` concern every call and end the run; ``REQUEST`` concerns one and leaves it unscored.
+    ``KEY`` and ``MODEL`` concern every call and end the run. ``REQUEST`` concerns one call, whose example stays
+    unscored.
 
     Args:
         message: what the endpoint said.
-        reason: what it is about.
-        model: the model that was asked, and ``base_url`` where.
-        key_location: what names the key that was sent: a file, or a variable; never the key.
+        reason: what the refusal concerns.
+        model: the model that was called, at ``base_url``.
+        key_location: the file or environment variable of the key that was sent; never the key.
     """
 
     def __init__(
@@ -117,39 +121,39 @@ class ModelRefused(ModelError):
 
 
 class MalformedReply(ModelError):
-    """The model replied, but what was asked for is not in the reply.
+    """The model replied, but the reply does not contain what was asked for.
 
-    A reply without a usable prompt is dropped and counted; an answer that the judge gave no verdict on stays unscored.
+    A reply without a usable prompt is dropped and counted. An answer without a verdict of the judge stays unscored.
     """
 
 
 class EvaluationError(GPOError):
-    """More examples stayed unscored than the configuration tolerates, or a function of the user's own failed."""
+    """More examples are unscored than the configuration tolerates, or a function of the user failed."""
 
 
 class BudgetExhausted(GPOError):
-    """A budget of calls, tokens, money or time is used up. Ends the run; what is done is saved."""
+    """A budget of calls, tokens, money or time is used up. Ends the run, whose results so far are saved."""
 
 
 class ClusterError(GPOError):
-    """Ray or Serve cannot start a part of the program; what stood before still stands."""
+    """Ray or Serve cannot start a part of the program. Parts that were running before are not affected."""
 
 
 class Part(StrEnum):
-    """A part of the program that others ask."""
+    """A part of the program that other parts call."""
 
     EVALUATOR = "evaluator"
     LIMITER = "limiter"
 
 
 class OutOfReach(ClusterError):
-    """A part of the program did not answer in all the time that it was given to come back.
+    """A part of the program did not answer, and did not come back in time.
 
-    Raised by those who ask it, in a trajectory's actor or a replica; the supervisor asks for the trajectory again.
+    Raised by its callers, in a trajectory's actor or a replica. The supervisor then resumes the trajectory.
 
     Args:
-        part: which.
-        problem: what was met last.
+        part: the part that was called.
+        problem: the last error.
     """
 
     def __init__(self, part: Part, problem: str) -> None:
@@ -162,12 +166,12 @@ class OutOfReach(ClusterError):
 
 
 class StorageError(GPOError):
-    """A file of the run cannot be read or written: no space, no permission, an object store out of reach."""
+    """A file of the run cannot be read or written: no space, no permission, an unreachable object store."""
 
 
 class CheckpointError(StorageError):
-    """A checkpoint is damaged, or of another schema version."""
+    """A checkpoint is damaged, of another schema version, or of another search."""
 
 
 class TrajectoryLost(GPOError):
-    """A trajectory failed for good; what it had reached is in its last checkpoint."""
+    """A trajectory failed for good; its last checkpoint remains."""

@@ -1,7 +1,7 @@
-"""Gradient-inspired Prompt Optimization (arXiv:2402.17564): the loop.
+"""Gradient-inspired Prompt Optimization (arXiv:2402.17564).
 
-A prompt is treated as a parameter. Each step retrieves past prompts as the update direction, has the optimizer model
-write new prompts within a step size that decays, scores them on the ``val`` split, and moves on.
+A prompt is treated as a parameter. Each step retrieves past prompts as the update direction, asks the optimizer model
+for new prompts within a decaying step size, scores them on the ``val`` split, and chooses the next current prompt.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from gpo.trajectory import Candidate, Direction, Proposal, Samples, Spending, St
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GPO:
-    """One optimizer for one task.
+    """The optimizer of one task.
 
     Attributes:
-        num_steps: updates in a whole search, ≥ 0.
-        num_candidates: prompts asked for in a step, ≥ 1.
+        num_steps: updates in a search, ≥ 0.
+        num_candidates: prompts requested per step, ≥ 1.
         num_neighbours: past prompts shown to the optimizer model, ≥ 0.
-        train: the train split, of which ``batches`` gives each step a part.
-        num_exemplars: examples of a step's batch that show the optimizer model the task, ≥ 0.
-        scoring: how a step's candidates are scored.
-        seed: decides everything random. With equal seeds and deterministic models, two searches are equal, whether
-            or not they were interrupted and resumed.
+        train: the train split; ``batches`` selects a batch of it for each step.
+        num_exemplars: examples of the step's batch shown to the optimizer model, ≥ 0.
+        scoring: how the candidates of a step are scored.
+        seed: determines all random choices. With equal seeds and deterministic models, two searches are equal, even if
+            they were interrupted and resumed.
     """
 
     retriever: Retriever
@@ -58,27 +58,27 @@ class GPO:
     scoring: CandidateScoring = field(default_factory=FullScoring)
 
     async def start(self, prompt: Prompt) -> Trajectory:
-        """A search that has only scored its initial prompt."""
+        """Score the initial prompt and return a trajectory without steps."""
         (evaluation,) = await self.evaluator.evaluate([prompt], Split.VAL)
         return Trajectory(Candidate(prompt, evaluation.score), initial_spending=evaluation.spending)
 
     async def run(self, trajectory: Trajectory, announce: Announce = silent) -> AsyncGenerator[Trajectory, None]:
-        """Yield the trajectory after each change worth saving; resume by passing a saved one back in.
+        """Yield the trajectory after each change that is worth saving; pass a saved one to resume it.
 
-        Every update yields twice: once its proposal is bought, and once its step is taken. The last trajectory that
-        is yielded has ``num_steps`` steps; one that has them already yields nothing. Who stops early closes the
-        generator: scoring goes on while it waits for its caller.
+        Every update yields twice: once its prompts are proposed, and once its step is complete. The last trajectory
+        has ``num_steps`` steps; a trajectory that has them already yields nothing. Close the generator to stop early:
+        scoring continues in the background while the generator is suspended.
 
         Args:
-            announce: told how far the scoring of a step is.
+            announce: called with the progress of scoring a step.
 
         Raises:
-            ModelError, EvaluationError: what could not be done; the last trajectory yielded is still good.
+            ModelError, EvaluationError: the step failed; the last yielded trajectory remains valid.
         """
         while len(trajectory.steps) < self.num_steps:
             async with CandidateScorer(self.evaluator, self.scoring, self.num_candidates, announce) as candidates:
                 if trajectory.proposal is None:
-                    # A prompt is scored from the moment it is there, while others are still being sampled.
+                    # Each prompt is scored as soon as it arrives, while others are still being sampled.
                     proposal = await candidates.run_alongside(self.propose(trajectory, candidates.begin))
                     trajectory = trajectory.begin(proposal)
                     yield trajectory
@@ -86,11 +86,11 @@ class GPO:
             yield trajectory
 
     async def propose(self, trajectory: Trajectory, arrived: Arrived = nobody) -> Proposal:
-        """Buy the next step's prompts; ``arrived`` is told of those that are new, some perhaps more than once."""
+        """Ask for the prompts of the next step. ``arrived`` is called with each new prompt, perhaps more than once."""
         index, current = len(trajectory.steps), trajectory.current
         batch = self.batches(index)
 
-        # Update direction: what the trajectory, and failures on train, tell the optimizer model.
+        # Update direction: what the optimizer model is shown of the trajectory and of failures on train.
         direction, spent = await self._direction(trajectory, batch, index)
 
         # Update method: rewrite the current prompt within a decaying step size.
@@ -106,7 +106,7 @@ class GPO:
             arrived=lambda prompt: [arrived(fresh) for fresh in trajectory.unseen([prompt])],
         )
 
-        # No prompt is paid for twice.
+        # No prompt is scored twice.
         fresh = trajectory.unseen(proposals.prompts)
         return Proposal(
             step_size=step_size,
@@ -138,14 +138,14 @@ class GPO:
         )
         return direction, summary.spending + reflection.spending
 
-    async def step(self, trajectory: Trajectory, under_way: CandidateScorer) -> Step:
-        """Have the proposal under way scored and choose who goes on."""
+    async def step(self, trajectory: Trajectory, scorer: CandidateScorer) -> Step:
+        """Score the current proposal and choose the next current prompt."""
         proposal, current = trajectory.proposal, trajectory.current
         if proposal is None:
             raise ValueError("there is no proposal to score")
 
         # Only the val split steers the search.
-        evaluations = await under_way.evaluations(proposal.prompts)
+        evaluations = await scorer.evaluations(proposal.prompts)
         candidates = tuple(
             Candidate(prompt, evaluation.score, edit_distance(current.prompt, prompt))
             for prompt, evaluation in zip(proposal.prompts, evaluations, strict=True)
@@ -161,6 +161,6 @@ class GPO:
         )
 
     def _seed(self, index: int, purpose: str) -> int:
-        # From the step's index, not from a running generator: a resumed search draws the same numbers. Endpoints take
-        # a signed 32-bit seed at the least.
+        # Derived from the step's index, not from a running generator, so that a resumed search draws the same numbers.
+        # All endpoints accept at least signed 32-bit seeds.
         return Random(f"{self.seed}/{index}/{purpose}").getrandbits(31)

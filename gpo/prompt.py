@@ -1,4 +1,4 @@
-"""A prompt, and how far one prompt is from another."""
+"""A prompt, and the distance between prompts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gpo.process import PicklesFieldsOnly
 
 @dataclass(frozen=True)
 class Prompt(PicklesFieldsOnly):
-    """The text that is optimized: an instruction, as the task model will read it."""
+    """The text that is optimized: an instruction to the task model."""
 
     text: str
 
     @cached_property
     def id(self) -> str:
-        """Twelve hexadecimal digits that depend on the text alone; what logs show in place of the text."""
+        """Twelve hexadecimal digits computed from the text; logs show them instead of the text."""
         return blake2b(self.text.encode(), digest_size=6).hexdigest()
 
     @cached_property
@@ -29,7 +29,7 @@ class Prompt(PicklesFieldsOnly):
 
 
 def edit_distance(before: Prompt, after: Prompt) -> int:
-    """Words inserted, deleted or replaced between two prompts (Levenshtein over words; symmetric, 0 for equal words).
+    """The number of words inserted, deleted or replaced between two prompts (Levenshtein distance; symmetric).
 
     The paper bounds this number by the step size. White space does not count. O(n·m) in the numbers of words.
     """

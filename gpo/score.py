@@ -1,4 +1,4 @@
-"""How good a prompt is on a split."""
+"""The score of a prompt on a split."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from gpo.process import PicklesFieldsOnly
 
 
 def finite(value: float) -> float | None:
-    """The value, or ``None`` for NaN, which JSON does not know."""
+    """The value, or ``None`` if it is NaN or infinite, which JSON cannot represent."""
     return value if isfinite(value) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """Says that some examples were never asked, because the prompt had fallen too far behind others.
+    """Marks a score without some examples, because the prompt had fallen too far behind other candidates.
 
     Attributes:
-        num_left_out: how many, ≥ 1.
-        mean: what the mean over all examples would be, as far as the others' scores tell, in [0, 1]. The plain mean
-            would also say how hard the examples were that happened to be asked.
+        num_left_out: examples that were not evaluated, ≥ 1.
+        mean: an estimate of the mean over all examples, from the scores of other candidates, in [0, 1]. The plain mean
+            would depend on how hard the evaluated examples are.
     """
 
     num_left_out: int
@@ -30,11 +30,11 @@ class Partial:
 
 @dataclass(frozen=True)
 class Score(PicklesFieldsOnly):
-    """The verdicts on one prompt, one value in [0, 1] per example.
+    """The values of one prompt, one in [0, 1] per example.
 
-    ``values_E`` is in the order of the examples. ``None`` is *unscored*: the call failed, and nothing is known; it
-    counts neither for nor against the prompt. Where the score is ``partial``, examples that were left out are ``None``
-    too; such a prompt is never chosen.
+    ``values_E`` is in the order of the examples. ``None`` means unscored: the call failed, and the example counts
+    neither for nor against the prompt. If the score is ``partial``, examples that were left out are ``None`` as well,
+    and the prompt is never chosen.
     """
 
     values_E: tuple[float | None, ...]
@@ -42,32 +42,32 @@ class Score(PicklesFieldsOnly):
 
     @cached_property
     def scored(self) -> tuple[float, ...]:
-        """The values that are known."""
+        """The values of the scored examples."""
         return tuple(value for value in self.values_E if value is not None)
 
     @property
     def num_examples(self) -> int:
-        """How many examples were to be scored."""
+        """The number of examples, scored or not."""
         return len(self.values_E)
 
     @property
     def num_unscored(self) -> int:
-        """How many of them could not be; those that were left out do not count."""
+        """The number of examples whose call failed; examples that were left out do not count."""
         return len(self.values_E) - len(self.scored) - (self.partial.num_left_out if self.partial else 0)
 
     @cached_property
     def mean(self) -> float:
-        """Mean over the scored examples, in [0, 1]; NaN when there is none. An estimate where the score is partial."""
+        """Mean over the scored examples, in [0, 1]; NaN if there are none. An estimate if the score is partial."""
         return self.partial.mean if self.partial else self.mean_of_scored
 
     @cached_property
     def mean_of_scored(self) -> float:
-        """Mean over the scored examples, be they all or a part; NaN when there is none."""
+        """Mean over the scored examples, even if the score is partial; NaN if there are none."""
         return sum(self.scored) / len(self.scored) if self.scored else nan
 
     @cached_property
     def stderr(self) -> float:
-        """Standard error of their mean, from the sample standard deviation; NaN below two scored examples."""
+        """Standard error of ``mean_of_scored``, from the sample standard deviation; NaN below two scored examples."""
         n = len(self.scored)
         if n < 2:
             return nan

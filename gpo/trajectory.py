@@ -1,6 +1,6 @@
-"""The state of one search, as a value: what was tried, in order, and what it scored.
+"""The state of one search: the candidates so far, in order, and their scores.
 
-A ``Trajectory`` never changes; an update makes a new one. Whoever holds it can save, resume, plot or compare it.
+A ``Trajectory`` is immutable: each update creates a new one. It can be saved, resumed, plotted and compared.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from gpo.score import Score
 class Candidate:
     """A scored prompt.
 
-    ``edit_distance`` is the measured number of words by which it differs from the prompt it was made from; 0 for the
-    initial prompt. ``score`` is on the ``val`` split; it is partial where the candidate was dropped on the way.
+    Attributes:
+        score: on the ``val`` split; partial if the candidate was dropped early.
+        edit_distance: words by which it differs from the prompt it was made from; 0 for the initial prompt.
     """
 
     prompt: Prompt
@@ -29,19 +30,19 @@ class Candidate:
 
     @property
     def is_dropped(self) -> bool:
-        """Whether it was given up before it had answered every example; it is never chosen then."""
+        """Whether its scoring ended before every example was scored. A dropped candidate is never chosen."""
         return self.score.partial is not None
 
 
 def best_of(candidates: Iterable[Candidate]) -> Candidate | None:
-    """The candidate with the highest mean, of those that were not dropped; the first of equals."""
+    """The candidate with the highest mean that was not dropped; the first one of equals."""
     complete = [candidate for candidate in candidates if not candidate.is_dropped]
     return max(complete, key=lambda candidate: candidate.score.mean, default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What calls cost, by the role of the model that was called."""
+    """What calls cost, by the role of the called model."""
 
     task: Usage = field(default_factory=Usage)
     optimizer: Usage = field(default_factory=Usage)
@@ -53,13 +54,13 @@ class Spending:
 
 @dataclass(frozen=True, slots=True)
 class Direction:
-    """The update direction: what the search so far tells the optimizer model.
+    """The update direction: what the optimizer model is shown of the search so far.
 
     Attributes:
         neighbours: past prompts with their scores, most relevant last.
-        neighbour_reflections: the reflection on each of them, in their order; ``None`` for one that never was current.
-        reflection: why the current prompt fails on train examples, in the optimizer model's words; ``None`` without.
-        summary: what the steps so far have taught, likewise.
+        neighbour_reflections: the reflection on each neighbour, in the same order; ``None`` if it was never current.
+        reflection: the optimizer model's text on why the current prompt fails on train examples, if asked for.
+        summary: the optimizer model's text on what the steps so far show, if asked for.
     """
 
     neighbours: tuple[Candidate, ...] = ()
@@ -70,13 +71,13 @@ class Direction:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """What became of the replies that a step bought for new prompts; every reply is one of the four, or a candidate.
+    """Counts of the replies of a step that gave no candidate, by reason.
 
     Attributes:
-        num_malformed: held no prompt.
-        num_rejected: held a prompt beyond an enforced step size.
-        num_repeated: held a prompt that was scored before, or that another reply of the step held.
-        num_failed: never came: their calls were given up.
+        num_malformed: contained no prompt.
+        num_rejected: contained a prompt that exceeds an enforced step size.
+        num_repeated: contained a prompt that was scored before, or that is in another reply of the step.
+        num_failed: calls that failed.
     """
 
     num_malformed: int = 0
@@ -87,13 +88,13 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """New prompts, bought from the optimizer model and not yet evaluated.
+    """New prompts from the optimizer model, paid for and not yet evaluated.
 
     Attributes:
-        step_size: words that may change; ``None`` is no bound.
+        step_size: words that may change; ``None`` for no bound.
         direction: what the prompts were made from.
-        prompts: unseen and distinct; may be empty.
-        samples: what became of the other replies.
+        prompts: distinct and never scored before; may be empty.
+        samples: counts of the other replies.
         spending: what the proposal cost.
     """
 
@@ -111,7 +112,7 @@ class Step:
     Attributes:
         index: 0 for the first.
         step_size, direction, samples: as in ``Proposal``.
-        candidates: the proposal's prompts, scored, in order; may be empty.
+        candidates: the scored prompts of the proposal, in order; may be empty.
         successor: the current prompt after the step.
         spending: what proposing and evaluating cost.
     """
@@ -129,8 +130,8 @@ class Step:
 class Trajectory(PicklesFieldsOnly):
     """One search from an initial prompt.
 
-    ``proposal`` is the update under way: its prompts are paid for, their scores are not known yet. Saved with the
-    trajectory, it lets a resumed search go on without buying them again.
+    ``proposal`` belongs to the current update: its prompts are paid for, but not scored yet. It is saved with the
+    trajectory, so that a resumed search does not pay for the prompts again.
     """
 
     initial: Candidate
@@ -145,17 +146,17 @@ class Trajectory(PicklesFieldsOnly):
 
     @cached_property
     def history(self) -> tuple[Candidate, ...]:
-        """Every scored prompt, oldest first, the initial one included; no prompt stands in it twice."""
+        """Every scored prompt once, oldest first, including the initial one."""
         return (self.initial, *(candidate for step in self.steps for candidate in step.candidates))
 
     @cached_property
     def best(self) -> Candidate:
-        """The candidate with the highest mean, of those that were not dropped; the earliest of equals."""
+        """The candidate with the highest mean that was not dropped; the earliest one of equals."""
         return best_of(self.history) or self.initial
 
     @cached_property
     def reflections(self) -> dict[Prompt, str]:
-        """Every prompt that was current and reflected on, with the last reflection on it."""
+        """Prompt → the last reflection on it, for every prompt that was current and reflected on."""
         currents = (self.initial, *(step.successor for step in self.steps))
         return {
             current.prompt: step.direction.reflection
@@ -165,19 +166,19 @@ class Trajectory(PicklesFieldsOnly):
 
     @property
     def spending(self) -> Spending:
-        """What the search cost so far, the update under way included."""
+        """What the search cost so far, including the current update."""
         steps = sum((step.spending for step in self.steps), start=self.initial_spending)
         return steps + self.proposal.spending if self.proposal else steps
 
     def unseen(self, prompts: Iterable[Prompt]) -> tuple[Prompt, ...]:
-        """The prompts that were never scored in this search, each once, in order."""
+        """The prompts that were never scored in this search, in order and without duplicates."""
         seen = {candidate.prompt for candidate in self.history}
         return tuple(prompt for prompt in dict.fromkeys(prompts) if prompt not in seen)
 
     def begin(self, proposal: Proposal) -> Trajectory:
-        """The trajectory with a proposal that waits for its scores."""
+        """The trajectory with a proposal that is not scored yet."""
         if self.proposal is not None:
-            raise ValueError("an update is under way already")
+            raise ValueError("the trajectory has a proposal already")
         return replace(self, proposal=proposal)
 
     def append(self, step: Step) -> Trajectory:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Config = Annotated[
     Path,
     typer.Argument(
-        metavar="CONFIG", help="YAML file with the configuration; configs/README.md explains it.", show_default=False
+        metavar="CONFIG", help="YAML file with the configuration; the folder configs has examples.", show_default=False
     ),
 ]
 Overrides = Annotated[

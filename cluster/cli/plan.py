@@ -9,7 +9,6 @@ import typer
 
 from cluster.cli.options import Config, Overrides
 from cluster.cli.terminal import OK, out, say
-from gpo.errors import ConfigError
 
 
 def plan(
@@ -28,7 +27,7 @@ def plan(
     """
     from cluster.config.loading import read_overridden, validated
     from cluster.evaluating.plan import CHARACTERS_PER_TOKEN, plan_document, plan_table, planned
-    from cluster.evaluating.score import require_writable
+    from cluster.evaluating.score import require_writable, write_output
     from cluster.results.outputs import as_json
     from cluster.session.models import build_tasks
 
@@ -51,9 +50,5 @@ def plan(
         f"Tokens sent are estimated at {CHARACTERS_PER_TOKEN} characters each."
     )
     if output is not None:
-        try:
-            output.write_bytes(as_json(plan_document(config, plans)))
-        except OSError as error:
-            problem = f"{str(output)!r} cannot be written ({error.strerror})"
-            raise ConfigError("--output", problem, "name another") from None
+        write_output(output, as_json(plan_document(config, plans)))
     return OK

@@ -34,7 +34,6 @@ class NoScheduleConfig(Section):
 
     def build(self, num_steps: int) -> StepSizeSchedule:
         """The schedule over ``num_steps`` steps."""
-        del num_steps
         return NoBound()
 
 
@@ -49,7 +48,6 @@ class FixedScheduleConfig(Section):
 
     def build(self, num_steps: int) -> StepSizeSchedule:
         """The schedule over ``num_steps`` steps."""
-        del num_steps
         return FixedSchedule(size=self.initial, warmup_steps=self.warmup_steps)
 
 
@@ -105,60 +103,17 @@ class RetrievalConfig(Section):
     k: NonNegativeInt = 3
     """How many past prompts to show."""
 
-    def build_summarizer(self, model: ChatModel, sampling: Sampling, *, show_scores: bool) -> Summarizer:
-        """No summary: past prompts are shown instead."""
-        del model, sampling, show_scores
-        return NoSummary()
-
-    def build_retriever(self, embedder: Embedder) -> Retriever:
-        """The retriever."""
-        retrievers: dict[str, Retriever] = {
-            "recency": RecencyRetriever(),
-            "importance": ImportanceRetriever(),
-            "relevance": RelevanceRetriever(embedder),
-        }
-        return retrievers[self.by]
-
 
 class NoTrajectoryConfig(Section):
     """Show the optimizer model the current prompt only."""
 
     kind: Literal["none"]
 
-    @property
-    def k(self) -> int:
-        """No past prompt is shown."""
-        return 0
-
-    def build_summarizer(self, model: ChatModel, sampling: Sampling, *, show_scores: bool) -> Summarizer:
-        """No summary."""
-        del model, sampling, show_scores
-        return NoSummary()
-
-    def build_retriever(self, embedder: Embedder) -> Retriever:
-        """Any retriever: it is asked for 0 prompts."""
-        del embedder
-        return RecencyRetriever()
-
 
 class SummaryConfig(Section):
     """Show the optimizer model a summary of the search so far, which it updates in every step."""
 
     kind: Literal["summary"]
-
-    @property
-    def k(self) -> int:
-        """No past prompt is shown."""
-        return 0
-
-    def build_summarizer(self, model: ChatModel, sampling: Sampling, *, show_scores: bool) -> Summarizer:
-        """The summarizer, on the optimizer model."""
-        return RunningSummary(model=model, sampling=sampling, show_scores=show_scores)
-
-    def build_retriever(self, embedder: Embedder) -> Retriever:
-        """Any retriever: it is asked for 0 prompts."""
-        del embedder
-        return RecencyRetriever()
 
 
 class DirectionConfig(Section):
@@ -176,6 +131,26 @@ class DirectionConfig(Section):
         by_kind("retrieval", "summary", "none"),
     ] = RetrievalConfig()
     """What is shown of the trajectory so far."""
+
+    @property
+    def num_neighbours(self) -> int:
+        """How many past prompts are shown."""
+        return self.trajectory.k if isinstance(self.trajectory, RetrievalConfig) else 0
+
+    def build_retriever(self, embedder: Embedder) -> Retriever:
+        """The retriever; any one if no past prompt is shown."""
+        retrievers: dict[str, Retriever] = {
+            "recency": RecencyRetriever(),
+            "importance": ImportanceRetriever(),
+            "relevance": RelevanceRetriever(embedder),
+        }
+        return retrievers[self.trajectory.by if isinstance(self.trajectory, RetrievalConfig) else "recency"]
+
+    def build_summarizer(self, model: ChatModel, sampling: Sampling) -> Summarizer:
+        """The summarizer, on the optimizer model."""
+        if self.trajectory.kind != "summary":
+            return NoSummary()
+        return RunningSummary(model=model, sampling=sampling, show_scores=self.form != "prompt")
 
     def build_reflector(
         self, model: ChatModel, sampling: Sampling, answerer: Answerer, examples: Sequence[Example]

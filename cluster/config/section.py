@@ -161,6 +161,10 @@ class LocatedText(str):
 
     folder: Path
 
+    def __reduce__(self) -> tuple[type[LocatedText], tuple[str, Path]]:
+        """Pickle and copy the folder, too."""
+        return LocatedText, (str(self), self.folder)
+
 
 def absolute(value: Any, info: ValidationInfo) -> Any:
     """A path as an absolute one; relative paths start at the folder of the file that names them."""

@@ -160,27 +160,26 @@ SamplerConfig = Annotated[
 ]
 
 
-class SuccessiveHalvingConfig(Section):
-    """At geometrically spaced steps, only the best of the trials that reached that step continue."""
-
-    kind: Literal["successive_halving"] = "successive_halving"
+class _HalvingConfig(Section):
     min_steps: PositiveInt = 2
     """Steps that every trial takes."""
     reduction: Annotated[int, Field(ge=2)] = 3
     """One of this many trials continues, until this many times the steps."""
 
 
-class HyperbandConfig(Section):
+class SuccessiveHalvingConfig(_HalvingConfig):
+    """At geometrically spaced steps, only the best of the trials that reached that step continue."""
+
+    kind: Literal["successive_halving"] = "successive_halving"
+
+
+class HyperbandConfig(_HalvingConfig):
     """Successive halving in several brackets that start at different steps.
 
     The sampler learns within each bracket, so this needs many trials.
     """
 
     kind: Literal["hyperband"]
-    min_steps: PositiveInt = 2
-    """Steps that every trial takes."""
-    reduction: Annotated[int, Field(ge=2)] = 3
-    """One of this many trials continues, until this many times the steps."""
 
 
 class MedianConfig(Section):

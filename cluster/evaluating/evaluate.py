@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +14,8 @@ from rich.console import Console
 from cluster.config import RunConfig
 from cluster.config.models import EmbeddedChatConfig
 from cluster.display.progress import percent
+from cluster.evaluating.score import write_output
+from cluster.results.outputs import as_json
 from cluster.session.interrupts import run_interruptibly
 from cluster.session.models import Access, EmbeddedUrls, build_evaluators, embedded_spec
 from cluster.session.preflight import check_models, explained_refusal
@@ -130,10 +131,7 @@ def report_evaluation(evaluated: Evaluated, console: Console, output: Path | Non
         "usage": asdict(usage),
         "judge": asdict(judge) if is_judged else None,
     }
-    try:
-        output.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError("--output", f"{str(output)!r} cannot be written ({error.strerror})", "name another") from None
+    write_output(output, as_json(document))
 
 
 def _cost(usage: Usage) -> str:

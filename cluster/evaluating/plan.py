@@ -105,7 +105,7 @@ def _meta_prompt_tokens(config: RunConfig, task: Task, steps: int) -> float:
     """Tokens of one meta-prompt with all its prompts and exemplars, all as long as the initial prompt."""
     settings = config.optimizer
     candidate = Candidate(Prompt(task.initial.text), Score((0.5,)))
-    past = (candidate,) * min(settings.direction.trajectory.k, max(0, steps - 1) * settings.candidates)
+    past = (candidate,) * min(settings.direction.num_neighbours, max(0, steps - 1) * settings.candidates)
     brief = Brief(
         candidate,
         Direction(past, (None,) * len(past)),

@@ -38,6 +38,18 @@ def require_writable(output: Path) -> None:
     raise ConfigError("--output", f"{str(output)!r} {problem}", "name another")
 
 
+def write_output(output: Path, content: bytes) -> None:
+    """Write a result file.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        output.write_bytes(content)
+    except OSError as error:
+        raise ConfigError("--output", f"{str(output)!r} cannot be written ({error.strerror})", "name another") from None
+
+
 @dataclass(frozen=True, slots=True)
 class ScoredAnswer:
     """A line of the file with its score.
@@ -92,7 +104,7 @@ def write_scored(scored: Sequence[ScoredAnswer], output: Path | None) -> None:
     Raises:
         ConfigError: it cannot be written.
     """
-    content = "".join(_line({**answer.row, "score": answer.score}) for answer in scored).encode()
+    content = b"".join(_line({**answer.row, "score": answer.score}) for answer in scored)
     try:
         if output is None:
             sys.stdout.buffer.write(content)
@@ -157,15 +169,8 @@ def _reference(row: Mapping[str, Any], where: str) -> float | None:
     return float(value)
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    text = json.dumps(row, ensure_ascii=False)
-    # A lone surrogate cannot be encoded in UTF-8, but its JSON escape can.
-    return (text if _encodable(text) else json.dumps(row)) + "\n"
-
-
-def _encodable(text: str) -> bool:
+def _line(row: Mapping[str, Any]) -> bytes:
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # a lone surrogate cannot be encoded in UTF-8, but its JSON escape can
+        return json.dumps(row).encode() + b"\n"

@@ -48,12 +48,12 @@ def build_gpo(
         model: the optimizer model.
     """
     settings, train = config.optimizer, task.examples[Split.TRAIN]
-    direction, trajectory = settings.direction, settings.direction.trajectory
+    direction = settings.direction
     num_steps = settings.num_steps(len(train))
     return GPO(
-        retriever=trajectory.build_retriever(embedding),
+        retriever=direction.build_retriever(embedding),
         reflector=direction.build_reflector(model.model, model.sampling, evaluator, train),
-        summarizer=trajectory.build_summarizer(model.model, model.sampling, show_scores=direction.form != "prompt"),
+        summarizer=direction.build_summarizer(model.model, model.sampling),
         schedule=settings.schedule.build(num_steps),
         proposer=SamplingProposer(
             model=model.model,
@@ -66,7 +66,7 @@ def build_gpo(
         acceptance=settings.acceptance.build(),
         num_steps=num_steps,
         num_candidates=settings.candidates,
-        num_neighbours=trajectory.k,
+        num_neighbours=direction.num_neighbours,
         train=train,
         batches=TrainBatches(len(train), settings.batch_size, seed),
         num_exemplars=config.meta_prompt.exemplars,

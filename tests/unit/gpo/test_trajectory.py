@@ -76,7 +76,7 @@ def test_a_step_out_of_order_is_refused(index: int) -> None:
 
 def test_two_updates_at_once_are_refused() -> None:
     under_way = Trajectory(candidate("a")).begin(PROPOSAL)
-    with pytest.raises(ValueError, match="under way"):
+    with pytest.raises(ValueError, match="has a proposal already"):
         under_way.begin(PROPOSAL)
 
 
@@ -114,7 +114,7 @@ def test_a_dropped_candidate_is_never_the_best_and_never_tried_again() -> None:
 
 
 class Meddling:
-    """A part of a trajectory, in whose pickling the owner goes on reckoning, as it may in another thread."""
+    """A part of a trajectory, whose pickling makes the owner compute its properties, as another thread may."""
 
     def __init__(self) -> None:
         self.owner: Trajectory | None = None

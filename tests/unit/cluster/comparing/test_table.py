@@ -61,7 +61,7 @@ def printed(made: Comparison, width: int) -> str:
     return str(console.file.getvalue())
 
 
-def test_means_over_fewer_seeds_say_so() -> None:
+def test_means_over_fewer_seeds_are_marked() -> None:
     made = comparison(method("whole", WHOLE), method("part", PART))
     markdown = comparison_markdown(made)
     assert "| whole | 50.0±0.0 | 50.0±5.8 |" in markdown
@@ -79,7 +79,7 @@ def test_the_best_method_comes_first_and_one_without_scores_last() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_no_number_is_folded(width: int) -> None:
+def test_numbers_are_never_wrapped(width: int) -> None:
     made = comparison(*(method(f"method-{number}", WHOLE) for number in range(9)))
     text = printed(made, width)
     assert text.count("50.0±5.8") == 9 + 9 * 3
@@ -87,7 +87,7 @@ def test_no_number_is_folded(width: int) -> None:
     assert all(f"method-{number}" in text for number in range(9))
 
 
-def test_no_name_is_taken_for_markup() -> None:
+def test_names_are_never_markup() -> None:
     assert "sim-[red]compare" in printed(comparison(method("whole", WHOLE)), 120)
 
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,9 @@ from pydantic import ValidationError
 from cluster.config import load_config
 from cluster.config.loading import dump, validate
 from cluster.config.models import OPENAI_URL, ChatEndpointConfig, EmbeddedEmbeddingConfig
-from cluster.config.root import EvaluationConfig, RacingConfig
+from cluster.config.root import EvaluationConfig, RacingConfig, RunConfig
+from cluster.config.section import LocatedText, OptionInfo, declared
+from cluster.config.sweep import SweepSection
 from cluster.config.tasks import TaskConfig
 from gpo.errors import ConfigError
 from gpo.scoring.candidates import FullScoring
@@ -352,3 +357,44 @@ def test_racing_is_built_as_configured() -> None:
 def test_invalid_racing_options_are_refused(racing: object) -> None:
     with pytest.raises(ValidationError):
         EvaluationConfig.model_validate({"racing": racing})
+
+
+def stated(fact: str) -> dict[str, Any]:
+    """The options about which a fact is stated, with its value; those of the embedded and of every model, once."""
+    fields = [*declared(RunConfig), *((f"sweep.{path}", field) for path, field in declared(SweepSection))]
+    found = {path: getattr(OptionInfo.of(field), fact) for path, field in fields}
+    return {
+        re.sub(r"models\.(task|optimizer|judge|embedding)\.", "models.*.", path): value
+        for path, value in found.items()
+        if value
+    }
+
+
+def test_the_facts_about_options_are_stated_on_them() -> None:
+    of_models = (
+        "base_url", "api_key_env", "api_key_file", "max_concurrency", "requests_per_min", "tokens_per_min",
+        "timeout_s", "max_attempts", "patience_s", "price", "check", "parallel", "threads",
+    )  # fmt: skip
+    of_sweeps = ("trials", "max_parallel_trials", "storage", "lease_s", "study", "holdout")
+    assert set(stated("may_change")) == {
+        "run.dir", "cluster", "cache", "budget", "metrics", "tracing", "tracking",
+        *(f"models.*.{name}" for name in of_models),
+        *(f"sweep.{name}" for name in of_sweeps),
+    }  # fmt: skip
+    assert set(stated("tunable")) == {"optimizer", "models.optimizer", "evaluation.racing"}
+    assert set(stated("is_output")) == {"cache.path", "sweep.storage.path"}
+    assert stated("sensitive") == {
+        "models.*.base_url": "value",
+        "models.*.api_key_env": "variable",
+        "models.*.api_key_file": "file",
+        "models.*.sampling.extra": "value",
+        "cache.url_env": "url_variable",
+        "sweep.storage.url": "value",
+        "sweep.storage.url_env": "url_variable",
+    }
+
+
+def test_a_text_of_a_file_keeps_its_folder_when_copied(tmp_path: Path) -> None:
+    located = LocatedText("a.jsonl", tmp_path)
+    for copied in (copy.deepcopy(located), pickle.loads(pickle.dumps(located))):  # noqa: S301
+        assert (copied, copied.folder) == ("a.jsonl", tmp_path)

@@ -23,7 +23,7 @@ def task(name: str, group: str = "", counts_as: str = "") -> Task:
 
 
 def end(val: float, test: float | None) -> Checkpoint:
-    """A search that began at 0 and ended at these scores."""
+    """A trajectory that started at 0 and ended at these scores."""
     search = trajectory(candidate("before", 0.0), [candidate("after", val)])
     tests = {} if test is None else {search.best.prompt.id: Evaluation(Score((test,)), Usage())}
     return Checkpoint(search, tests)
@@ -49,7 +49,7 @@ def test_families_come_in_the_order_of_their_tasks_and_all_tasks_last() -> None:
     ]
 
 
-def test_a_family_that_is_all_there_is_stands_once() -> None:
+def test_a_single_family_is_shown_once() -> None:
     assert [family.name for family in families_of([task("a", "X"), task("b", "X")])] == ["all tasks"]
 
 
@@ -68,7 +68,7 @@ def test_seeds_without_a_score_on_every_task_do_not_count() -> None:
     assert family_spread(alone("c"), ends, which="best", split="val") is None
 
 
-def test_a_standard_error_takes_two() -> None:
+def test_a_standard_error_needs_two_seeds() -> None:
     assert Spread({0: 0.5}).stderr is None
     assert Spread({0: 0.1, 1: 0.2, 5: 0.6}).stderr == pytest.approx(math.sqrt(0.07) / math.sqrt(3))
 

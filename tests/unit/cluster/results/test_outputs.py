@@ -21,7 +21,7 @@ def record(checkpoint: Checkpoint) -> RunRecord:
     return RunRecord("run", 0.0, keys=(KEY,), checkpoints={KEY: checkpoint})
 
 
-def test_the_judge_s_costs_are_told_where_a_model_judged() -> None:
+def test_judge_usage_is_listed_only_where_a_model_judged() -> None:
     iso = {"started_at": None, "finished_at": None}
     assert set(summary(record(CHECKPOINT), iso)["llm"]) == {"task", "optimizer"}
     judge = Usage(requests=3, cost_usd=0.5)
@@ -30,11 +30,11 @@ def test_the_judge_s_costs_are_told_where_a_model_judged() -> None:
     assert judged.usage_by_role()["task"] == CHECKPOINT.spending.task + Usage(requests=1)
 
 
-def test_a_dropped_candidate_is_told_as_dropped() -> None:
+def test_a_dropped_candidate_is_marked() -> None:
     checkpoint = Checkpoint(TRAJECTORIES["candidates that were dropped"], {})
     first, second = step_lines(record(checkpoint))
-    told = [(line["prompt"], line["val"], line["dropped"], line["left_out"]) for line in first["candidates"]]
-    assert told == [("Think.", 1.0, True, 1), ("Reason.", 0.75, False, 0), ("Guess.", 0.0, True, 1)]
+    rows = [(line["prompt"], line["val"], line["dropped"], line["left_out"]) for line in first["candidates"]]
+    assert rows == [("Think.", 1.0, True, 1), ("Reason.", 0.75, False, 0), ("Guess.", 0.0, True, 1)]
     assert [line["unscored"] for line in first["candidates"]] == [0, 0, 0]
     assert (first["successor"], second["successor"]) == ("Reason.", "Reason.")
     (row,) = summary(record(checkpoint), {"started_at": None, "finished_at": None})["trajectories"]
@@ -42,7 +42,7 @@ def test_a_dropped_candidate_is_told_as_dropped() -> None:
     assert (row["samples"]["candidates"], row["samples"]["dropped"]) == (4, 3)
 
 
-def test_a_run_says_how_many_answers_stayed_unscored() -> None:
+def test_unscored_answers_are_counted() -> None:
     assert unscored_line(record(CHECKPOINT)) is None
     search = trajectory(candidate("Think.", 0.5, None, 1.0), [candidate("Reason.", None, None, 1.0)])
     tested = Checkpoint(search, {}).with_test(Prompt("Think."), Evaluation(Score((1.0, None)), Usage()))

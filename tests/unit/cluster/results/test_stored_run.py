@@ -49,7 +49,7 @@ def save_summary(folder: Folder, record: RunRecord) -> None:
 
 
 def stored(url: str, status: Status = "running", config: str = CONFIG, wall_s: float = 60.0) -> Folder:
-    """A run of three trajectories, of which one has taken a step, and one has only begun."""
+    """A run of three trajectories: one has taken a step, one has only its initial prompt, one has nothing."""
     folder = Folder.at(url)
     record = RunRecord("run-1", time.time() - 100, keys=KEYS, status=status, config=config, wall_s=wall_s)
     store = CheckpointStore(folder / "trajectories")
@@ -74,17 +74,17 @@ def printed(on: Console) -> str:
     return on.file.getvalue()
 
 
-def test_a_run_is_read_as_far_as_it_is(folder: Folder) -> None:
+def test_a_running_run_is_read(folder: Folder) -> None:
     run = RunReader(folder).read()
     assert (run.record.run_id, run.record.status, run.record.keys) == ("run-1", "running", KEYS)
     assert set(run.record.checkpoints) == set(KEYS[:2])
     assert run.record.num_steps == dict.fromkeys(KEYS, 2)
     assert abs(time.time() - run.changed_at) < 60
-    # More than summary.json says, which was written before any step.
+    # Newer than summary.json, which was written before any step.
     assert [row["steps"] for row in run.document()["trajectories"]] == [1, 0, 0]
 
 
-def test_reading_again_reads_what_has_changed(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_again_loads_only_changed_checkpoints(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, loaded = RunReader(folder), []
     load = CheckpointStore.load
 
@@ -100,7 +100,7 @@ def test_reading_again_reads_what_has_changed(folder: Folder, monkeypatch: pytes
     assert loaded == [*KEYS[:2], KEYS[1]]
 
 
-def test_a_damaged_checkpoint_is_its_trajectory_s_error(folder: Folder) -> None:
+def test_a_damaged_checkpoint_becomes_its_trajectorys_error(folder: Folder) -> None:
     folder.write("trajectories/desk/seed-0.msgpack", b"\x81")
     run = RunReader(folder).read()
     assert set(run.record.checkpoints) == {KEYS[1]}
@@ -108,27 +108,27 @@ def test_a_damaged_checkpoint_is_its_trajectory_s_error(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"trajectories": [3]}', b'{"status": "odd", "spent": 3}'])
-def test_without_its_summary_a_run_is_told_by_its_checkpoints(folder: Folder, content: bytes) -> None:
+def test_without_a_summary_a_run_is_read_from_its_checkpoints(folder: Folder, content: bytes) -> None:
     folder.write("summary.json", content)
     run = RunReader(folder).read()
     assert (run.record.keys, run.record.status) == (KEYS[:2], "pending")
     assert len(run.record.checkpoints[KEYS[0]].trajectory.steps) == 1
 
 
-def test_the_steps_to_take_are_not_known_where_data_decide(tmp_path: Path) -> None:
+def test_steps_are_unknown_where_they_depend_on_data(tmp_path: Path) -> None:
     run = RunReader(stored(str(tmp_path), config="optimizer: {steps: null, epochs: 3}\n")).read()
     status = run_status(run, time.time())
     assert (status.of_steps, status.left_s, status.steps) == (None, None, 1)
 
 
-@pytest.mark.parametrize("place", ["", "nothing"])
-def test_where_no_run_is_none_is_made_up(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("name", ["", "nothing"])
+def test_a_folder_without_a_run_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="holds no run"):
-        RunReader(Folder.at(str(tmp_path / place))).read()
+        RunReader(Folder.at(str(tmp_path / name))).read()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_status_tells_progress_scores_and_age(folder: Folder) -> None:
+def test_a_status_has_progress_scores_and_age(folder: Folder) -> None:
     run = RunReader(folder).read()
     status = run_status(run, run.changed_at + 7)
     assert (status.state, status.steps, status.of_steps) == ("running", 1, 6)
@@ -141,7 +141,7 @@ def test_a_status_tells_progress_scores_and_age(folder: Folder) -> None:
     assert "step 1 of 6" in status_lines(status)[0]
 
 
-def test_a_run_that_shows_no_sign_of_life_is_silent(folder: Folder) -> None:
+def test_a_run_without_changes_is_silent(folder: Folder) -> None:
     run = RunReader(folder).read()
     status = run_status(run, run.changed_at + SILENT_AFTER_S + 1)
     assert (status.state, status.is_well, status.is_under_way) == ("silent", False, False)
@@ -158,7 +158,7 @@ def test_a_trajectory_is_done_with_its_steps_and_test_scores(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("state", "code"), [("completed", 0), ("running", 0), ("failed", 1), ("interrupted", 1)])
-def test_exit_codes_say_whether_all_is_well(tmp_path: Path, state: Status, code: int) -> None:
+def test_exit_codes_follow_the_state(tmp_path: Path, state: Status, code: int) -> None:
     stored(str(tmp_path), status=state)
     assert status(str(tmp_path), as_json=True) == code
 
@@ -178,8 +178,8 @@ def test_watching_ends_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     on = console()
     last = follow_status(RunReader(folder), on, as_document=True, every_s=3.0)
     assert last.state == "completed"
-    told: list[dict[str, Any]] = [json.loads(line) for line in printed(on).splitlines()]
-    assert [(one["state"], one["steps"]) for one in told] == [("running", 1), ("running", 2), ("completed", 2)]
+    documents: list[dict[str, Any]] = [json.loads(line) for line in printed(on).splitlines()]
+    assert [(one["state"], one["steps"]) for one in documents] == [("running", 1), ("running", 2), ("completed", 2)]
     assert looks == [3.0] * 3
 
 
@@ -194,14 +194,14 @@ def test_a_status_is_shown_on_any_console(folder: Folder, terminal: bool) -> Non
     assert follow_status(RunReader(folder), on, as_document=False, every_s=1.0).state == "failed"
 
 
-def test_a_report_is_made_while_a_run_works(folder: Folder) -> None:
+def test_a_report_can_be_written_during_a_run(folder: Folder) -> None:
     assert report(folder.url) == 0
     page = (folder.read("report.html") or b"").decode()
     assert "run-1" in page
     assert "steps: 2" in page
 
 
-def test_files_that_are_being_written_are_no_sign(tmp_path: Path) -> None:
+def test_partial_files_do_not_count_as_changes(tmp_path: Path) -> None:
     folder = stored(str(tmp_path))
     partial = tmp_path / ".summary.json.1.partial"
     partial.touch()
@@ -224,7 +224,7 @@ def test_files_that_are_being_written_are_no_sign(tmp_path: Path) -> None:
         "\x00",
     ],
 )
-def test_a_status_is_told_whatever_the_configuration_holds(config: str, tmp_path: Path) -> None:
+def test_a_status_survives_any_configuration_file(config: str, tmp_path: Path) -> None:
     folder = stored(str(tmp_path / "run"), config=config)
     assert RunReader(folder).read().record.num_steps == {}
     for as_document in (False, True):
@@ -250,7 +250,7 @@ SPENT = {"calls": 3, "tokens": 40, "usd": 0.5}
     ],
     ids=lambda part: repr(part)[:30],
 )
-def test_a_status_is_told_whatever_the_summary_holds(name: str, value: object, tmp_path: Path) -> None:
+def test_a_status_survives_any_summary_file(name: str, value: object, tmp_path: Path) -> None:
     folder = stored(str(tmp_path / "run"))
     document = json.loads(folder.read("summary.json") or b"")
     folder.write("summary.json", json.dumps({**document, "spent": SPENT, name: value}).encode())
@@ -258,7 +258,7 @@ def test_a_status_is_told_whatever_the_summary_holds(name: str, value: object, t
         on = console()
         print_status(RunReader(folder), on, as_document)
         assert "desk" in printed(on)
-    # And so does whoever resumes it.
+    # Resuming survives it, too.
     record = RunRecord("run-2", 0.0, keys=KEYS)
     RunFolder(folder)._restore(record)
     assert set(record.checkpoints) == set(KEYS[:2])
@@ -266,7 +266,7 @@ def test_a_status_is_told_whatever_the_summary_holds(name: str, value: object, t
     assert record.reported.calls in (0, 3)
 
 
-def test_nothing_that_a_folder_holds_moves_the_terminal(tmp_path: Path) -> None:
+def test_control_characters_from_a_folder_are_removed(tmp_path: Path) -> None:
     title, clear = "\x1b]0;pwned\x07", "\x1b[2J\x9b2J"
     folder = stored(str(tmp_path / "run"), status="failed")
     document = json.loads(folder.read("summary.json") or b"")

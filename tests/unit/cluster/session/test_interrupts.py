@@ -12,7 +12,7 @@ from cluster.session.interrupts import run_interruptibly, stoppable
 pytestmark = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
 
-def test_a_signal_ends_what_waits(number: signal.Signals) -> None:
+def test_a_signal_interrupts_waiting(number: signal.Signals) -> None:
     def wait() -> None:
         os.kill(os.getpid(), number)
         time.sleep(10)
@@ -21,7 +21,7 @@ def test_a_signal_ends_what_waits(number: signal.Signals) -> None:
         wait()
 
 
-def test_a_signal_that_comes_twice_lets_the_end_go_on(number: signal.Signals) -> None:
+def test_a_repeated_signal_does_not_interrupt_the_cleanup(number: signal.Signals) -> None:
     tidied = False
 
     def wait() -> None:
@@ -39,14 +39,14 @@ def test_a_signal_that_comes_twice_lets_the_end_go_on(number: signal.Signals) ->
     assert tidied
 
 
-def test_afterwards_a_signal_does_what_it_did_before(number: signal.Signals) -> None:
+def test_signal_handlers_are_restored(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with stoppable():
         assert signal.getsignal(number) != before
     assert signal.getsignal(number) == before
 
 
-def test_a_signal_lets_a_coroutine_tidy_up(number: signal.Signals) -> None:
+def test_a_signal_lets_a_coroutine_clean_up(number: signal.Signals) -> None:
     tidied = False
 
     async def work() -> None:
@@ -71,14 +71,14 @@ def test_a_signal_lets_a_coroutine_tidy_up(number: signal.Signals) -> None:
     assert tidied
 
 
-def test_without_a_signal_the_result_comes_back(number: signal.Signals) -> None:
+def test_without_a_signal_the_result_is_returned(number: signal.Signals) -> None:
     async def work() -> int:
         return int(number)
 
     assert run_interruptibly(work()) == number
 
 
-def test_a_cancellation_of_its_own_is_none_by_signal(number: signal.Signals) -> None:
+def test_a_cancellation_from_inside_is_not_an_interrupt(number: signal.Signals) -> None:
     async def work() -> None:
         raise asyncio.CancelledError(number)
 

@@ -1,4 +1,4 @@
-"""What the check before a run makes of endpoints that answer oddly."""
+"""The check before a run, against endpoints that answer unexpectedly."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def listing(body: bytes, status: int = 200) -> AsyncIterator[str]:
-    """The base URL of an endpoint whose list of models is this."""
+    """The base URL of an endpoint with this list of models."""
 
     async def reply(_: web.Request) -> web.Response:
         return web.Response(body=body, status=status, content_type="application/json")
@@ -51,7 +51,7 @@ def config(base_url: str) -> RunConfig:
 
 
 @pytest.mark.parametrize("data", [[{"id": KEY}], [{"id": f"a {KEY}\x1b[31m"}, {"id": 3}, {"id": None}]])
-async def test_names_of_models_show_no_key_and_move_no_terminal(data: Any) -> None:
+async def test_listed_model_names_are_redacted_and_without_control_characters(data: Any) -> None:
     async with listing(json.dumps({"data": data}).encode()) as url:
         with pytest.raises(ConfigError, match="'m' is unknown") as caught:
             await check_models(config(url))
@@ -64,19 +64,19 @@ async def test_names_of_models_show_no_key_and_move_no_terminal(data: Any) -> No
     "body",
     [b"", b"<html>", b"[]", b"3", b'{"data": 3}', b'{"data": [3]}', b'{"data": [{}]}', b'{"data": null}', b"[" * 9999],
 )
-async def test_what_is_no_list_of_models_is_passed_over(body: bytes) -> None:
+async def test_a_reply_without_a_list_of_models_passes(body: bytes) -> None:
     async with listing(body) as url:
         await check_models(config(url))
 
 
-async def test_a_list_without_end_is_not_read() -> None:
+async def test_an_endless_list_is_not_read() -> None:
     async with listing(b" " * 20_000_000) as url:
         with pytest.raises(ConfigError, match="larger than 8 MB"):
             await check_models(config(url))
 
 
 @pytest.mark.parametrize("status", [401, 500])
-async def test_what_the_endpoint_says_is_not_repeated(status: int) -> None:
+async def test_text_from_the_endpoint_is_not_repeated(status: int) -> None:
     async with listing(json.dumps({"error": {"message": KEY}}).encode(), status) as url:
         with pytest.raises(ConfigError) as caught:
             await check_models(config(url))

@@ -31,7 +31,7 @@ def saved(folder: Path, **sweep: Any) -> tuple[Process, dict[str, Any]]:
     return process, save_sweep(process.config, process.study, RECORD, sweep_folder, with_report=True)
 
 
-def test_the_figures_say_what_became_of_every_trial(tmp_path: Path) -> None:
+def test_the_document_covers_every_trial(tmp_path: Path) -> None:
     _, document = saved(tmp_path, pruner={"kind": "median", "startup_trials": 2})
     counts = document["trials"]
     assert (counts["wanted"], counts["complete"], counts["pruned"], counts["waiting"]) == (6, 4, 1, 1)
@@ -44,7 +44,7 @@ def test_the_figures_say_what_became_of_every_trial(tmp_path: Path) -> None:
     assert "the paper's setting" in str([str(cell) for cell in sweep_table(document).columns[-1].cells])
 
 
-def test_the_best_configuration_is_one_that_run_accepts(tmp_path: Path) -> None:
+def test_gpo_run_accepts_the_best_configuration(tmp_path: Path) -> None:
     process, document = saved(tmp_path, pruner={"kind": "none"})
     config = load_config(tmp_path / "best_config.yaml")
     assert config == process.config.space.config(document["best"]["params"])
@@ -82,7 +82,7 @@ def test_a_folder_holds_one_sweep(tmp_path: Path) -> None:
         SweepFolder.open(folder, process.config, sweep_id="new", resume=True)
 
 
-def test_the_plan_takes_every_trial_at_its_dearest(tmp_path: Path) -> None:
+def test_the_plan_takes_the_most_expensive_corner_for_every_trial(tmp_path: Path) -> None:
     from cluster.sweep.config import load_sweep
 
     space = {"optimizer.candidates": {"choices": [2, 4]}, INITIAL: {"low": 5, "high": 9}}

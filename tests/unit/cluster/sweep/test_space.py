@@ -49,7 +49,7 @@ SCHEDULES = of(
 )
 
 
-def test_values_are_put_where_their_paths_say() -> None:
+def test_values_are_set_at_their_paths() -> None:
     config = SCHEDULES.config({KIND: "linear", INITIAL: 7, FINAL: 3})
     assert (config.optimizer.schedule.kind, config.optimizer.schedule.initial) == ("linear", 7)
     assert config.optimizer.candidates == 2
@@ -58,18 +58,18 @@ def test_values_are_put_where_their_paths_say() -> None:
     assert tuned.models.task == SCHEDULES.base.models.task
 
 
-def test_another_kind_takes_none_of_the_options_of_the_one_below() -> None:
+def test_another_kind_drops_the_options_of_the_base_kind() -> None:
     assert SCHEDULES.config({KIND: "fixed"}).optimizer.schedule.initial == 50
     assert SCHEDULES.config({KIND: "cosine"}).optimizer.schedule.initial == 30
 
 
-def test_an_option_comes_behind_those_that_it_refers_to() -> None:
+def test_an_option_comes_after_those_that_it_refers_to() -> None:
     assert SCHEDULES.order.index(FINAL) > SCHEDULES.order.index(INITIAL)
     assert SCHEDULES.order.index(FINAL) > SCHEDULES.order.index(KIND)
 
 
 @pytest.mark.parametrize("sampler", [optuna.samplers.RandomSampler(seed=1), optuna.samplers.TPESampler(seed=1)])
-def test_no_draw_breaks_a_bound_or_a_condition(sampler: optuna.samplers.BaseSampler) -> None:
+def test_draws_respect_bounds_and_conditions(sampler: optuna.samplers.BaseSampler) -> None:
     study = optuna.create_study(sampler=sampler, direction="maximize")
     seen: set[object] = set()
     for _ in range(60):
@@ -83,14 +83,14 @@ def test_no_draw_breaks_a_bound_or_a_condition(sampler: optuna.samplers.BaseSamp
     assert seen == {"cosine", "linear", "fixed"}
 
 
-def test_a_lower_bound_leaves_the_steps_where_they_are() -> None:
+def test_a_lower_bound_keeps_the_grid_of_steps() -> None:
     by_two = of({INITIAL: {"choices": [3, 5]}, FINAL: {"low": 2, "high": 8, "step": 2, "at_least": INITIAL}})
     assert {(corner[INITIAL], corner[FINAL]) for corner in by_two._corners({}, by_two.order)} == {
         (3, 4), (3, 8), (5, 6), (5, 8),
     }  # fmt: skip
 
 
-def test_what_was_suggested_is_suggested_again() -> None:
+def test_a_suggestion_is_repeatable() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
     trial = study.ask()
     params = SCHEDULES.suggested(trial)
@@ -99,7 +99,7 @@ def test_what_was_suggested_is_suggested_again() -> None:
     assert SCHEDULES.suggested(again) == params
 
 
-def test_the_papers_setting_is_taken_where_the_space_has_it() -> None:
+def test_the_papers_setting_is_used_where_the_space_has_it() -> None:
     assert SCHEDULES.paper == {KIND: "cosine", INITIAL: 50, FINAL: 10}
 
 
@@ -115,11 +115,11 @@ def test_the_papers_setting_is_taken_where_the_space_has_it() -> None:
         (TEMPERATURE, {"low": 0.2, "high": 2.0}, 1.0),
     ],
 )
-def test_else_it_is_what_of_the_space_is_nearest(path: str, option: dict[str, Any], nearest: object) -> None:
+def test_otherwise_the_nearest_value_in_the_space_is_used(path: str, option: dict[str, Any], nearest: object) -> None:
     assert of({path: option}).paper == {path: nearest}
 
 
-def test_corners_are_all_combinations_that_can_occur() -> None:
+def test_corners_are_all_possible_combinations() -> None:
     corners = list(SCHEDULES.corners())
     assert {KIND: "fixed", INITIAL: 5} in corners
     assert {KIND: "linear", INITIAL: 5, FINAL: 5} in corners
@@ -159,9 +159,7 @@ def test_corners_are_all_combinations_that_can_occur() -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_tuned_is_named_before_anything_is_paid_for(
-    options: dict[str, dict[str, Any]], field: str, said: str
-) -> None:
+def test_an_invalid_space_is_refused_before_any_call(options: dict[str, dict[str, Any]], field: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         of(options).check([])
     assert caught.value.field.startswith(field)
@@ -173,7 +171,7 @@ def write(path: Path, **sections: Any) -> Path:
     return path
 
 
-def test_a_sweep_is_no_run_and_a_run_no_sweep(tmp_path: Path) -> None:
+def test_a_sweep_and_a_run_refuse_each_others_files(tmp_path: Path) -> None:
     sweep = {"space": {INITIAL: {"low": 5, "high": 9}}}
     with pytest.raises(ConfigError, match="gpo sweep"):
         load_config(write(tmp_path / "sweep.yaml", sweep=sweep))
@@ -181,7 +179,7 @@ def test_a_sweep_is_no_run_and_a_run_no_sweep(tmp_path: Path) -> None:
         load_sweep(write(tmp_path / "run.yaml"), ())
 
 
-def test_a_sweep_is_loaded_with_what_is_put_over_it_and_dumped_so_that_it_loads_again(tmp_path: Path) -> None:
+def test_a_sweep_loads_with_overrides_and_its_dump_loads_again(tmp_path: Path) -> None:
     held_out = {**RAW["tasks"][0], "name": "other"}
     path = write(
         tmp_path / "sweep.yaml",
@@ -237,7 +235,7 @@ def test_a_sweep_is_loaded_with_what_is_put_over_it_and_dumped_so_that_it_loads_
         ),
     ],
 )
-def test_a_mistake_in_the_section_names_its_place(sweep: dict[str, Any], field: str, said: str, tmp_path: Path) -> None:
+def test_a_mistake_in_the_section_names_its_field(sweep: dict[str, Any], field: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_sweep(write(tmp_path / "sweep.yaml", sweep=sweep), ())
     assert field in caught.value.field
@@ -252,7 +250,7 @@ def test_whole_numbers_stay_whole() -> None:
     assert Choices(choices=(True, None, 1, "x")).choices == (True, None, 1, "x")
 
 
-def test_paths_of_held_out_tasks_start_at_the_file_that_names_them(tmp_path: Path) -> None:
+def test_paths_of_held_out_tasks_are_relative_to_their_file(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     for split in ("train", "val", "test"):
         (tmp_path / "below" / f"{split}.jsonl").write_bytes((TRIAGE / f"{split}.jsonl").read_bytes())

@@ -22,7 +22,6 @@ from optuna.trial import TrialState
 from actors.folder import Folder
 from cluster.config.sweep import JournalStorageConfig
 from cluster.sweep.config import SweepConfig, load_sweep
-from cluster.sweep.confirmation import confirmation_key
 from cluster.sweep.samplers import require_packages
 from cluster.sweep.storage import open_storage
 from cluster.sweep.study import Claim, SharedStudy, best_trial, pareto_front, values_by_step
@@ -69,7 +68,7 @@ def sweep_file(folder: Path, **sweep: Any) -> Path:
 
 
 class Process:
-    """What one process of a sweep has of its study; several may stand in one test."""
+    """A sweep's study in one process; a test may use several."""
 
     def __init__(self, folder: Path, **sweep: Any) -> None:
         self.config: SweepConfig = load_sweep(sweep_file(folder, **sweep), ())
@@ -88,20 +87,20 @@ class Process:
         self.study.tell(claim, "complete", [val], {})
 
     def fail_at(self, patch: pytest.MonkeyPatch, write: int, *, arrives: bool) -> None:
-        """Have the storage fail once, when it is told something of a trial for the so-manieth time."""
-        told, so_far = self.storage.set_trial_user_attr, [0]
+        """Let the storage fail once, at the given write of a trial attribute, before or after it is stored."""
+        write_attr, so_far = self.storage.set_trial_user_attr, [0]
 
         def fail(*arguments: Any, **named: Any) -> None:
             so_far[0] += 1
             if so_far[0] != write or arrives:
-                told(*arguments, **named)
+                write_attr(*arguments, **named)
             if so_far[0] == write:
                 raise StorageInternalError("away")
 
         patch.setattr(self.storage, "set_trial_user_attr", fail)
 
-    def pretend_elsewhere(self) -> None:
-        """Give a sign of life as a process of another machine would."""
+    def beat_from_another_machine(self) -> None:
+        """Write a heartbeat as a process of another machine."""
         self.study.processes.beat(Spent())
         name = f"process:{self.study.processes.me}"
         row = self.study.study.user_attrs[name]
@@ -130,7 +129,7 @@ def two(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Process, Proces
     return Process(tmp_path, **sweep), Process(tmp_path, **sweep)
 
 
-def test_all_trials_wait_from_the_beginning_and_the_first_is_the_papers(two: tuple[Process, Process]) -> None:
+def test_all_trials_are_enqueued_and_the_first_is_the_papers_setting(two: tuple[Process, Process]) -> None:
     one, other = two
     assert [trial.number for trial in other.study.trials()] == list(range(TRIALS))
     first, second = one.claim(), other.claim()
@@ -141,7 +140,7 @@ def test_all_trials_wait_from_the_beginning_and_the_first_is_the_papers(two: tup
 
 @pytest.mark.parametrize("arrives", [True, False])
 @pytest.mark.parametrize("write", [1, 2])
-def test_a_claim_that_the_storage_cut_off_can_be_made_again(
+def test_a_claim_can_be_repeated_after_a_storage_error(
     two: tuple[Process, Process], monkeypatch: pytest.MonkeyPatch, *, write: int, arrives: bool
 ) -> None:
     one, other = two
@@ -150,7 +149,7 @@ def test_a_claim_that_the_storage_cut_off_can_be_made_again(
         with pytest.raises(StorageError):
             one.study.claim()
     again = one.claim()
-    if (write, arrives) == (1, False):  # nobody's now, until its lease is over
+    if (write, arrives) == (1, False):  # no process owns the trial until its lease is over
         assert again.number == 1
         for process in two:
             process.study.abandoned()
@@ -163,7 +162,7 @@ def test_a_claim_that_the_storage_cut_off_can_be_made_again(
 
 
 @pytest.mark.parametrize("arrives", [True, False])
-def test_a_bid_whose_answer_was_lost_can_be_made_again(
+def test_a_bid_can_be_repeated_after_a_storage_error(
     two: tuple[Process, Process], monkeypatch: pytest.MonkeyPatch, *, arrives: bool
 ) -> None:
     dead, heir = two
@@ -175,10 +174,10 @@ def test_a_bid_whose_answer_was_lost_can_be_made_again(
             heir.study.bid(0)
     assert heir.study.bid(0)
     assert heir.study.won(0) is not None
-    assert not heir.study.bid(0)  # it has it
+    assert not heir.study.bid(0)  # it owns the trial
 
 
-def test_a_trial_waits_once_for_a_model_that_is_away(two: tuple[Process, Process]) -> None:
+def test_a_trial_waits_once_for_an_unavailable_model(two: tuple[Process, Process]) -> None:
     one, other = two
     claim = one.claim()
     assert [one.study.was_away(claim) for _ in range(2)] == [False, False]
@@ -187,7 +186,7 @@ def test_a_trial_waits_once_for_a_model_that_is_away(two: tuple[Process, Process
     assert (again.number, other.study.was_away(again)) == (claim.number, True)
 
 
-def test_a_trial_that_was_put_down_can_be_claimed_again(two: tuple[Process, Process]) -> None:
+def test_a_dropped_trial_can_be_claimed_again(two: tuple[Process, Process]) -> None:
     one, _ = two
     claim = one.claim()
     one.study.drop(claim)
@@ -195,7 +194,7 @@ def test_a_trial_that_was_put_down_can_be_claimed_again(two: tuple[Process, Proc
     assert one.claim().number == claim.number + 1
 
 
-def test_two_processes_share_the_trials_and_make_no_more(two: tuple[Process, Process]) -> None:
+def test_two_processes_share_the_trials(two: tuple[Process, Process]) -> None:
     claims: list[int] = []
     while True:
         taken = [claim for process in two if (claim := process.study.claim()) is not None]
@@ -209,7 +208,7 @@ def test_two_processes_share_the_trials_and_make_no_more(two: tuple[Process, Pro
     assert len(two[1].study.study.trials) == TRIALS
 
 
-def test_what_is_released_waits_with_its_proposal_and_folder(two: tuple[Process, Process]) -> None:
+def test_a_released_trial_keeps_its_proposal_and_folder(two: tuple[Process, Process]) -> None:
     one, other = two
     claim = one.claim()
     one.study.report(claim, 1, [0.25, 0.75])
@@ -217,21 +216,21 @@ def test_what_is_released_waits_with_its_proposal_and_folder(two: tuple[Process,
     again = other.claim()
     assert (again.number, again.params, again.folder) == (claim.number, claim.params, claim.folder)
     assert not one.study.owns(claim)
-    other.study.report(again, 1, [0.25, 0.75])  # told twice, kept once
+    other.study.report(again, 1, [0.25, 0.75])  # reported twice, stored once
     other.study.report(again, 2, [0.5, 1.0])
     trial = other.study.trials()[0]
     assert trial.intermediate_values == {1: 0.5, 2: 0.75}
     assert values_by_step(trial) == [[0.25, 0.75], [0.5, 1.0]]
 
 
-def test_a_trial_is_taken_over_once_its_process_has_been_silent_for_the_lease(two: tuple[Process, Process]) -> None:
+def test_a_trial_is_taken_over_after_a_lease_without_heartbeat(two: tuple[Process, Process]) -> None:
     one, other = two
     claim = one.claim()
-    one.pretend_elsewhere()
+    one.beat_from_another_machine()
     assert other.study.abandoned() == []
     other.clock = 999.0
-    one.pretend_elsewhere()
-    assert other.study.abandoned() == []  # it gave a sign in the meantime
+    one.beat_from_another_machine()
+    assert other.study.abandoned() == []  # there was a heartbeat in the meantime
     other.clock = 1998.0
     assert other.study.abandoned() == []
     assert not other.study.bid(claim.number)
@@ -245,18 +244,18 @@ def test_a_trial_is_taken_over_once_its_process_has_been_silent_for_the_lease(tw
     assert not one.study.bid(claim.number)
 
 
-def test_of_two_that_bid_for_a_dead_ones_trial_one_gets_it(tmp_path: Path) -> None:
+def test_one_of_two_bidders_wins_a_dead_process_trial(tmp_path: Path) -> None:
     dead, one, other = (Process(tmp_path) for _ in range(3))
     claim = dead.claim()
     dead.study.processes.beat(Spent(), ended=True)
     assert one.study.bid(claim.number)
-    # It looked before the first had written, and writes after it.
+    # The other read before the first wrote, and writes after it.
     other.storage.set_trial_user_attr(claim.trial._trial_id, "process", other.study.processes.me)
     settled = [process.study.won(claim.number) for process in (one, other)]
     assert [one is not None for one in settled] == [False, True]
 
 
-def test_a_process_that_is_not_there_any_more_is_dead_at_once(tmp_path: Path) -> None:
+def test_a_killed_local_process_is_dead_at_once(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from tests.unit.cluster.sweep.test_study import Process; "
         "Process(Path(sys.argv[1])).claim(); os.kill(os.getpid(), 9)"
@@ -270,7 +269,7 @@ def test_a_process_that_is_not_there_any_more_is_dead_at_once(tmp_path: Path) ->
     assert process.study.won(0) is not None
 
 
-def test_another_configuration_may_not_join_and_more_trials_may(tmp_path: Path) -> None:
+def test_joining_a_study_needs_its_configuration_but_may_add_trials(tmp_path: Path) -> None:
     Process(tmp_path)
     with pytest.raises(ConfigError, match="sampler"):
         Process(tmp_path, sampler={"kind": "random"})
@@ -280,7 +279,7 @@ def test_another_configuration_may_not_join_and_more_trials_may(tmp_path: Path) 
     assert len(Process(tmp_path, trials=4).study.trials()) == 4
 
 
-def test_a_journal_whose_last_line_was_cut_off_is_mended(tmp_path: Path) -> None:
+def test_a_journal_with_an_incomplete_last_line_is_repaired(tmp_path: Path) -> None:
     process = Process(tmp_path)
     process.complete(process.claim(), 0.5)
     with (tmp_path / "study.journal").open("ab") as journal:
@@ -300,7 +299,7 @@ def proposals(process: Process, order: Sequence[float]) -> list[tuple[object, ..
 
 
 @pytest.mark.parametrize("kind", ["tpe", "random", "qmc"])
-def test_a_sweep_can_be_repeated_and_goes_on_as_if_it_had_not_stopped(kind: str, tmp_path: Path) -> None:
+def test_a_resumed_sweep_proposes_what_an_uninterrupted_one_does(kind: str, tmp_path: Path) -> None:
     values = [Random(index).random() for index in range(TRIALS)]
     sampler = {"kind": kind, **({"startup_trials": 4} if kind == "tpe" else {})}
     whole = proposals(Process(tmp_path / "whole", sampler=sampler), values)
@@ -312,13 +311,13 @@ def test_a_sweep_can_be_repeated_and_goes_on_as_if_it_had_not_stopped(kind: str,
     assert other[1:] != whole[1:]
 
 
-def test_two_processes_that_draw_at_once_get_two_places_of_the_sequence(tmp_path: Path) -> None:
+def test_two_processes_get_different_points_of_the_qmc_sequence(tmp_path: Path) -> None:
     one, other = (Process(tmp_path, sampler={"kind": "qmc"}) for _ in range(2))
     proposals(one, [0.5, 0.25, 0.75])
     study = one.study.study._study_id
     before = one.storage.get_study_system_attrs(study)
     first = one.claim()
-    for name, value in before.items():  # as the other sees it that has looked already
+    for name, value in before.items():  # as the other process has read it already
         one.storage.set_study_system_attr(study, name, value)
     assert other.claim().params != first.params
 
@@ -339,7 +338,7 @@ def test_a_sampler_without_its_package_says_what_to_install(
 
 
 def pruned_at(process: Process, curve: Sequence[Sequence[float]]) -> int | None:
-    """Run one trial with these values after its steps; the step at which it was given up."""
+    """Run one trial with these values after its steps; returns the step at which it was pruned."""
     claim = process.claim()
     for step, values in enumerate(curve, start=1):
         if process.study.report(claim, step, values):
@@ -363,7 +362,7 @@ BAD = [[0.1 + 0.01 * step] * 4 for step in range(9)]
         ({"kind": "wilcoxon", "p": 0.05, "min_steps": 3}, 3),
     ],
 )
-def test_what_falls_behind_is_given_up(pruner: dict[str, Any], step: int | None, tmp_path: Path) -> None:
+def test_a_pruner_stops_bad_trials(pruner: dict[str, Any], step: int | None, tmp_path: Path) -> None:
     process = Process(tmp_path, pruner=pruner)
     assert [pruned_at(process, GOOD) for _ in range(3)].count(None) >= 1
     fates = [pruned_at(process, BAD) for _ in range(4)]
@@ -387,7 +386,7 @@ def test_several_objectives_give_a_front_and_the_best_by_val(tmp_path: Path) -> 
     assert process.study.study.metric_names == ["val", "tokens"]
 
 
-def test_the_confirmation_is_one_processs(tmp_path: Path) -> None:
+def test_one_process_confirms(tmp_path: Path) -> None:
     one, other = Process(tmp_path), Process(tmp_path)
     assert one.study.bid_to_confirm()
     assert one.study.owns_confirmation()
@@ -396,7 +395,7 @@ def test_the_confirmation_is_one_processs(tmp_path: Path) -> None:
     assert other.study.confirmation == {"trial": 3}
 
 
-def test_what_others_spent_is_known(tmp_path: Path) -> None:
+def test_spending_of_other_processes_is_shared(tmp_path: Path) -> None:
     one, other = Process(tmp_path), Process(tmp_path)
     one.study.processes.beat(Spent(3, 40, 0.5))
     one.study.processes.beat(Spent(4, 50, 0.75), ended=True)
@@ -404,9 +403,7 @@ def test_what_others_spent_is_known(tmp_path: Path) -> None:
     assert one.study.processes.others_spent() == Spent()
 
 
-def test_a_storage_out_of_reach_is_a_mistake_in_the_configuration(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_storage_that_cannot_be_reached_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for url in ("sqlite:////nowhere/at/all.db", "redis://127.0.0.1:9/0", "nonsense://x"):
         with pytest.raises(ConfigError, match=r"sweep\.storage\.url"):
             Process(tmp_path, storage=url)
@@ -423,7 +420,7 @@ def test_a_storage_out_of_reach_is_a_mistake_in_the_configuration(
 @pytest.mark.parametrize(
     ("url", "package"), [("redis://127.0.0.1:9/0", "redis"), ("postgresql://me@127.0.0.1:9/db", "psycopg[binary]")]
 )
-def test_a_package_that_is_missing_is_named(
+def test_a_missing_storage_package_is_named(
     url: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cluster.sweep.storage.find_spec", lambda _: None)
@@ -431,28 +428,8 @@ def test_a_package_that_is_missing_is_named(
         Process(tmp_path, storage=url)
 
 
-def test_the_study_opens_as_any_study(tmp_path: Path) -> None:
+def test_optuna_opens_the_study(tmp_path: Path) -> None:
     process = Process(tmp_path, storage=f"sqlite:///{tmp_path}/study.db")
     proposals(process, [0.1, 0.2])
     study = optuna.load_study(study_name="tuned", storage=f"sqlite:///{tmp_path}/study.db")
     assert study.best_value == 0.2
-
-
-def test_another_setting_or_other_held_out_tasks_are_confirmed_anew(tmp_path: Path) -> None:
-    def held_out(**changes: Any) -> SweepConfig:
-        data = {split: str(TRIAGE / f"{split}.jsonl") for split in ("train", "val", "test")}
-        task = {"name": "desks", "data": data, "fields": {"input": "text", "target": "label"}}
-        return load_sweep(sweep_file(tmp_path, holdout={"tasks": [task], "seeds": [0, 1], **changes}), ())
-
-    setting = {INITIAL: 7, BY: "recency"}
-    keys = {
-        confirmation_key(config, params)
-        for config, params in (
-            (held_out(), setting),
-            (held_out(), {**setting, INITIAL: 8}),
-            (held_out(alpha=0.1), setting),
-            (held_out(seeds=[0]), setting),
-        )
-    }
-    assert len(keys) == 4
-    assert confirmation_key(held_out(), dict(reversed(setting.items()))) in keys
