@@ -86,7 +86,7 @@ class GPO:
             yield trajectory
 
     async def propose(self, trajectory: Trajectory, on_prompt: OnPrompt = ignore_prompt) -> Proposal:
-        """Ask for the prompts of the next step. ``on_prompt`` is called with each new prompt, perhaps more than once."""
+        """Ask for the prompts of the next step; ``on_prompt`` is called with each new prompt, perhaps repeatedly."""
         index, current = len(trajectory.steps), trajectory.current
         batch = self.batches(index)
 
