@@ -19,7 +19,6 @@ from enum import StrEnum
 from gpo.errors import (
     BudgetExhausted,
     CheckpointError,
-    GPOError,
     ModelRefused,
     OutOfReach,
     Part,
@@ -41,11 +40,6 @@ class Fault(StrEnum):
     """The actor may still be alive."""
     EVALUATOR = "the evaluator could not be reached"
     LIMITER = "the limiter could not be reached"
-
-    @property
-    def concerns_actor(self) -> bool:
-        """Whether a separate actor could help."""
-        return self in (Fault.CRASH, Fault.NODE_LOSS, Fault.NO_CONTACT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,97 +65,59 @@ class Budgets:
         }[fault]
 
 
-@dataclass(frozen=True, slots=True)
-class AskAgain:
-    """Ask the same actor again after ``wait_s`` seconds."""
+class Remedy(StrEnum):
+    """What to do about a fault."""
 
-    wait_s: float
-
-    def __str__(self) -> str:
-        return f"asking again in {self.wait_s:g} s"
-
-
-@dataclass(frozen=True, slots=True)
-class RestartActor:
-    """Replace the actor after ``wait_s`` seconds, for all trajectories that share it."""
-
-    wait_s: float
-
-    def __str__(self) -> str:
-        return f"restarting its actor in {self.wait_s:g} s" if self.wait_s else "restarting its actor"
+    ASK_AGAIN = "asking its actor again"
+    RESTART = "restarting its actor"
+    """For all trajectories that share the actor."""
+    ISOLATE = "moving it to a separate actor"
+    GIVE_UP = "giving it up"
+    """The other trajectories continue."""
 
 
-@dataclass(frozen=True, slots=True)
-class Isolate:
-    """Restart this trajectory alone in a separate actor."""
-
-    def __str__(self) -> str:
-        return "moving it to a separate actor"
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """End this trajectory; the others continue."""
-
-    error: BaseException
-
-    def __str__(self) -> str:
-        return "giving it up"
-
-
-@dataclass(frozen=True, slots=True)
-class EndRun:
-    """End all trajectories, because each would meet the same error."""
-
-    error: BaseException
-
-    def __str__(self) -> str:
-        return "ending the run"
-
-
-Decision = AskAgain | RestartActor | Isolate | GiveUp | EndRun
-
-
-def on_error(error: BaseException) -> Fault | GiveUp | EndRun:
-    """Classify an exception that a search raised."""
-    match error:
-        case OutOfReach():
-            return Fault.LIMITER if error.part is Part.LIMITER else Fault.EVALUATOR
-        case BudgetExhausted():
-            return EndRun(error)
-        case ModelRefused() if error.reason is not RefusalReason.REQUEST:
-            # The endpoint would refuse every other search, too: stop before they pay for more steps.
-            return EndRun(error)
-        case StorageError() if not isinstance(error, CheckpointError):
-            # If one trajectory cannot be saved, none can. A damaged checkpoint concerns one trajectory.
-            return EndRun(error)
-        case _:
-            return GiveUp(error)
-
-
-def on_fault(
-    fault: Fault, times: int, budgets: Budgets, *, is_alone: bool, name: str = "the trajectory"
-) -> AskAgain | RestartActor | Isolate | GiveUp:
-    """Decide what to do about a fault.
+def remedy_for(fault: Fault, times: int, budgets: Budgets, *, is_alone: bool) -> tuple[Remedy, float]:
+    """What to do about a fault, and how many seconds to wait before.
 
     Args:
         times: how often this fault has happened in a row, this time included; ≥ 1.
         is_alone: whether no other trajectory shares the actor.
-        name: names the trajectory in the error.
     """
     wait_s = min(_LONGEST_WAIT_S, float(2 ** (times - 1)))
     if times <= budgets.of(fault):
         if fault in (Fault.CRASH, Fault.NODE_LOSS):
             # Starting an actor takes seconds anyway, so the first restart does not wait.
-            return RestartActor(wait_s if times > 1 else 0.0)
-        return AskAgain(wait_s)
-    if fault.concerns_actor and not is_alone:
-        return Isolate()
-    return GiveUp(_lost(fault, times, name))
+            return Remedy.RESTART, wait_s if times > 1 else 0.0
+        return Remedy.ASK_AGAIN, wait_s
+    concerns_actor = fault in (Fault.CRASH, Fault.NODE_LOSS, Fault.NO_CONTACT)
+    return (Remedy.ISOLATE if concerns_actor and not is_alone else Remedy.GIVE_UP), 0.0
 
 
-def _lost(fault: Fault, times: int, name: str) -> GPOError:
-    remedy = "resume the run to continue from the last checkpoint"
+def lost(name: str, fault: Fault, times: int) -> TrajectoryLost:
+    """The error of a trajectory that is given up."""
+    advice = "resume the run to continue from the last checkpoint"
     if fault is Fault.CRASH:
-        remedy += ", or raise cluster.actor_restarts"
-    return TrajectoryLost(f"{name}: {fault} {times} times without progress in between; {remedy}")
+        advice += ", or raise cluster.actor_restarts"
+    return TrajectoryLost(f"trajectory {name}: {fault} {times} times without progress in between; {advice}")
+
+
+def fault_of(error: BaseException) -> Fault | None:
+    """The outside fault that an exception of a search reports, if any."""
+    if isinstance(error, OutOfReach):
+        return Fault.LIMITER if error.part is Part.LIMITER else Fault.EVALUATOR
+    return None
+
+
+def ends_run(error: BaseException) -> bool:
+    """Whether every search would meet the same error; if not, the error ends its trajectory alone."""
+    match error:
+        case BudgetExhausted():
+            return True
+        case ModelRefused():
+            # The endpoint would refuse every other search, too: stop before they pay for more steps.
+            return error.reason is not RefusalReason.REQUEST
+        case StorageError():
+            # If one trajectory cannot be saved, none can. A damaged checkpoint concerns one trajectory.
+            return not isinstance(error, CheckpointError)
+        case _:
+            return False

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from actors.checkpoints import CheckpointStore
-from actors.failure_policy import Budgets, Fault, on_error
+from actors.failure_policy import Budgets, Fault, fault_of
 from actors.search import Search, SearchKey, Update
 from actors.slots import ActorSlot, Placement, SpareActors, shards
 from actors.supervisor_state import (
@@ -156,9 +156,8 @@ class Supervisor:
                 self._handle(Reported(update))
         except RayTaskError as failure:
             error = raised_by(failure)
-            outcome = on_error(error)
-            if isinstance(outcome, Fault):
-                self._handle(Faulted(key, outcome, str(error), await self._saved(key)))
+            if (fault := fault_of(error)) is not None:
+                self._handle(Faulted(key, fault, str(error), await self._saved(key)))
             else:
                 if not isinstance(error, GPOError):  # a defect of this program: log where it was raised
                     log.error("trajectory %s failed: %s", key, failure)

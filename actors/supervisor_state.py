@@ -14,17 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from actors.failure_policy import (
-    AskAgain,
-    Budgets,
-    EndRun,
-    Fault,
-    GiveUp,
-    Isolate,
-    RestartActor,
-    on_error,
-    on_fault,
-)
+from actors.failure_policy import Budgets, Fault, Remedy, ends_run, lost, remedy_for
 from actors.search import Phase, SearchKey, Update
 from gpo.checkpoint import Checkpoint
 
@@ -216,11 +206,7 @@ def step(state: SupervisorState, event: Event) -> Transition:
             state = _with_progress(state, event.key, update.checkpoint)
             return _finished(state, update) if update.phase is Phase.DONE else (state, [Report(update)])
         case Failed(key, error):
-            match on_error(error):
-                case EndRun():
-                    return state, [End(error)]
-                case _:
-                    return _given_up(state, key, error)
+            return (state, [End(error)]) if ends_run(error) else _given_up(state, key, error)
         case Faulted():
             return _on_fault(state, event)
         case WaitOver(key):
@@ -233,22 +219,20 @@ def _on_fault(state: SupervisorState, event: Faulted) -> Transition:
     state = _with_progress(state, key, event.saved)
     trajectory = state.trajectories[key]
     times = trajectory.faults.get(fault, 0) + 1
-    decision = on_fault(fault, times, state.budgets, is_alone=trajectory.is_alone, name=f"trajectory {key}")
-    state = _with_trajectory(state, key, replace(trajectory, faults={**trajectory.faults, fault: times}))
-    actions: list[Action] = [Warn(f"trajectory {key}: {fault}; {decision}: {event.message}")]
-    match decision:
-        case AskAgain(wait_s):
-            actions.append(Wait(key, wait_s))
-        case RestartActor(wait_s):
-            state = _with_trajectory(state, key, replace(state.trajectories[key], restarts_actor=True))
-            actions.append(Wait(key, wait_s))
-        case Isolate():
-            state, isolating = _isolated(state, key)
-            actions += isolating
-        case GiveUp(error):
-            state, ending = _given_up(state, key, error)
-            actions += ending
-    return state, actions
+    remedy, wait_s = remedy_for(fault, times, state.budgets, is_alone=trajectory.is_alone)
+    trajectory = replace(
+        trajectory, faults={**trajectory.faults, fault: times}, restarts_actor=remedy is Remedy.RESTART
+    )
+    state, actions = _with_trajectory(state, key, trajectory), list[Action]()
+    match remedy:
+        case Remedy.ASK_AGAIN | Remedy.RESTART:
+            actions = [Wait(key, wait_s)]
+        case Remedy.ISOLATE:
+            state, actions = _isolated(state, key)
+        case Remedy.GIVE_UP:
+            state, actions = _given_up(state, key, lost(str(key), fault, times))
+    when = f" in {wait_s:g} s" if wait_s else ""
+    return state, [Warn(f"trajectory {key}: {fault}; {remedy}{when}: {event.message}"), *actions]
 
 
 def _on_wait_over(state: SupervisorState, key: SearchKey) -> Transition:

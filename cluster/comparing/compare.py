@@ -15,7 +15,7 @@ from cluster.comparing.table import save_comparison
 from cluster.config import RunConfig
 from cluster.display.progress import View
 from cluster.runs.run import Run
-from cluster.runs.run_folder import RunFolder, take_lease
+from cluster.runs.run_folder import RunFolder, read_file, take_lease
 from cluster.session.session import Session
 from gpo.data.task import Task
 from gpo.errors import ConfigError
@@ -70,13 +70,8 @@ class ComparisonFolder:
 
     def _stored(self, methods: Mapping[str, RunConfig], *, resume: bool) -> _Stored | None:
         """The comparison that is here, if it may be resumed with these methods; ``None`` where none is here."""
-        try:
-            content, run = self.folder.read("comparison.json"), self.folder.read("config.yaml")
-        except (OSError, ValueError, ImportError) as error:
-            raise ConfigError(
-                "--run-dir", f"{self.folder.url!r} cannot be read ({error})", "name a folder or fsspec URL"
-            ) from None
-        if run is not None:
+        content = read_file(self.folder, "comparison.json")
+        if read_file(self.folder, "config.yaml") is not None:
             raise ConfigError("--run-dir", f"{self.folder.url!r} holds a run, not a comparison", "name another folder")
         if content is None:
             return None

@@ -14,7 +14,7 @@ from cluster.comparing.comparison import Comparison, MethodRun, comparison_docum
 from cluster.display.progress import duration, percent
 from cluster.results.averages import ALL, Spread, alone, family_spread
 from cluster.results.outputs import as_json
-from gpo.errors import StorageError
+from cluster.runs.run_folder import write_file
 
 _FILES = {"comparison.md": "table", "comparison.json": "figures"}
 _NAME_WIDTH = 24
@@ -89,10 +89,7 @@ def save_comparison(comparison: Comparison, folder: Folder) -> list[str]:
         "comparison.md": comparison_markdown(comparison).encode(),
     }
     for name, content in contents.items():
-        try:
-            folder.write(name, content)
-        except (OSError, ImportError, ValueError) as error:
-            raise StorageError(f"{folder.path(name)} cannot be written: {error}") from None
+        write_file(folder, name, content)
     return [f"{what + ':':<9} {folder.path(name)}" for name, what in _FILES.items()]
 
 

@@ -130,7 +130,7 @@ class RunFolder:
             )
 
     def _stored_config(self) -> RunConfig | None:
-        content = self._read("config.yaml")
+        content = read_file(self.folder, "config.yaml")
         if content is None:
             return None
         try:
@@ -151,7 +151,7 @@ class RunFolder:
                 f"the run in {self.folder.url!r} has {_shown(old)}, not {_shown(new)}",
                 "resume with its own configuration",
             )
-        known = json_object(self._read("data.json"))
+        known = json_object(read_file(self.folder, "data.json"))
         for index, (task, fingerprint) in enumerate(fingerprints.items()):
             if known.get(task, fingerprint) != fingerprint:
                 raise ConfigError(
@@ -162,7 +162,7 @@ class RunFolder:
 
     def _restore(self, record: RunRecord) -> None:
         """Continue where the last attempt stopped: ``summary.json`` for time and cost, checkpoints for all else."""
-        known = json_object(self._read("summary.json"))
+        known = json_object(read_file(self.folder, "summary.json"))
         record.run_id = without_controls(str(known.get("run_id") or record.run_id))
         if not restore_totals(record, known):
             where = self.folder.path("summary.json")
@@ -212,27 +212,45 @@ class RunFolder:
     def _write(self, name: str, content: bytes) -> None:
         try:
             self._require_held()
-            self.folder.write(name, content)
         except (OSError, ImportError, ValueError) as error:
             raise StorageError(f"{self.folder.path(name)} cannot be written: {error}") from None
+        write_file(self.folder, name, content)
 
     def _require_held(self) -> None:
         if self.leases is not None and (fence := self.leases.fence(self.folder)):
             self.folder.with_retries(fence.check)
 
-    def _read(self, name: str) -> bytes | None:
-        try:
-            return self.folder.read(name)
-        except ImportError as error:  # names the package that fsspec needs
-            raise ConfigError(
-                "--run-dir",
-                f"{self.folder.url!r} cannot be read ({error})",
-                "install that package (the extra 's3' brings what s3:// needs), or name another folder",
-            ) from None
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                "--run-dir", f"{self.folder.url!r} cannot be read ({error})", "name a folder or fsspec URL"
-            ) from None
+
+def read_file(folder: Folder, name: str) -> bytes | None:
+    """Read a file in the folder that ``--run-dir`` names; ``None`` where there is no such file.
+
+    Raises:
+        ConfigError: the folder cannot be read.
+    """
+    try:
+        return folder.read(name)
+    except ImportError as error:  # names the package that fsspec needs
+        raise ConfigError(
+            "--run-dir",
+            f"{folder.url!r} cannot be read ({error})",
+            "install that package (the extra 's3' brings what s3:// needs), or name another folder",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            "--run-dir", f"{folder.url!r} cannot be read ({error})", "name a folder or fsspec URL"
+        ) from None
+
+
+def write_file(folder: Folder, name: str, content: bytes) -> None:
+    """Write a file of results.
+
+    Raises:
+        StorageError: it could not be written.
+    """
+    try:
+        folder.write(name, content)
+    except (OSError, ImportError, ValueError) as error:
+        raise StorageError(f"{folder.path(name)} cannot be written: {error}") from None
 
 
 def take_lease(leases: Leases, folder: Folder) -> None:

@@ -1,15 +1,15 @@
-"""A sweep's folder: whether a sweep may start, be joined or resumed there, and the files that it leaves."""
+"""A sweep's folder: whether a sweep may start there, or be resumed or joined."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import BaseModel, ValidationError
 
 from actors.folder import Folder
+from cluster.runs.run_folder import read_file, write_file
 from cluster.sweep.config import SweepConfig
 from gpo.errors import ConfigError, StorageError
 
@@ -41,22 +41,15 @@ class SweepFolder:
         Raises:
             ConfigError: a sweep is there and ``resume`` is false; the folder holds something else, or cannot be used.
         """
-        try:
-            known, config_file = folder.read("sweep.json"), folder.read("config.yaml")
-            others = [name for name in ("summary.json", "comparison.json") if folder.read(name) is not None]
-        except (OSError, ValueError, ImportError) as error:
-            raise ConfigError(
-                "--run-dir", f"{folder.url!r} cannot be read ({error})", "name a folder or fsspec URL"
-            ) from None
-        if others:
+        if any(read_file(folder, name) is not None for name in ("summary.json", "comparison.json")):
             raise ConfigError("--run-dir", f"{folder.url!r} holds a run, not a sweep", "name another folder")
-        if config_file is not None and not resume:
+        if read_file(folder, "config.yaml") is not None and not resume:
             raise ConfigError(
                 "--run-dir",
                 f"{folder.url!r} holds a sweep already",
                 "add --resume to resume it or to join the processes that work on it, or name another folder",
             )
-        stored = _stored(known)
+        stored = _stored(read_file(folder, "sweep.json"))
         opened = cls(
             folder,
             stored.sweep_id if stored else sweep_id,
@@ -64,7 +57,7 @@ class SweepFolder:
             stored.wall_s if stored else 0.0,
         )
         try:
-            opened.write({"config.yaml": config.dump().encode()})
+            write_file(folder, "config.yaml", config.dump().encode())
         except StorageError as error:
             raise ConfigError("--run-dir", str(error), "name another folder") from None
         return opened
@@ -72,18 +65,6 @@ class SweepFolder:
     def trial_url(self, number: int) -> str:
         """URL of a trial's folder."""
         return (self.folder / "trials" / f"{number:04d}").url
-
-    def write(self, contents: Mapping[str, bytes]) -> None:
-        """Replace files of the sweep.
-
-        Raises:
-            StorageError: a file could not be written.
-        """
-        for name, content in contents.items():
-            try:
-                self.folder.write(name, content)
-            except (OSError, ImportError, ValueError) as error:
-                raise StorageError(f"{self.folder.path(name)} cannot be written: {error}") from None
 
 
 def _stored(content: bytes | None) -> _Stored | None:

@@ -21,6 +21,7 @@ from actors.folder import Folder
 from cluster.config.loading import dump
 from cluster.display.progress import percent
 from cluster.results.outputs import as_json
+from cluster.runs.run_folder import write_file
 from cluster.sweep.config import SweepConfig, without_budget
 from cluster.sweep.folder import SweepFolder
 from cluster.sweep.metrics import STATES
@@ -104,11 +105,11 @@ def save_sweep(
         StorageError: a file could not be written, or the study cannot be read.
     """
     document = sweep_document(config, study, record, folder.folder)
-    folder.write({"sweep.json": as_json(document)})
+    write_file(folder.folder, "sweep.json", as_json(document))
     if document["best"] is not None:
-        folder.write({"best_config.yaml": best_config(config, document["best"]).encode()})
+        write_file(folder.folder, "best_config.yaml", best_config(config, document["best"]).encode())
     if with_report:
-        folder.write({"report.html": sweep_report(study.study, document).encode()})
+        write_file(folder.folder, "report.html", sweep_report(study.study, document).encode())
     return document
 
 

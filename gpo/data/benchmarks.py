@@ -1,8 +1,8 @@
-"""The benchmarks, as the reference runs store them and as their authors publish them.
+"""Loads the benchmarks in the layout of the reference runs and in that of their authors' releases.
 
-In the layout of the reference runs, a benchmark's folder holds ``train.jsonl``, ``eval.jsonl`` (our ``val``),
-``test.jsonl`` and perhaps ``few_shot_examples.jsonl``; one of several tasks has a folder of such files per task:
-``bbh/navigate/train.jsonl``. Where both layouts are found, this one is read.
+In the layout of the reference runs, a benchmark's folder contains ``train.jsonl``, ``eval.jsonl`` (our ``val``),
+``test.jsonl`` and optionally ``few_shot_examples.jsonl``; a benchmark of several tasks has a folder with these files
+for each task, such as ``bbh/navigate/train.jsonl``. If both layouts are present, this one is used.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ _FEW_SHOT = "few_shot_examples.jsonl"
 
 
 class Release(Protocol):
-    """Knows the files of a benchmark's public release."""
+    """Reads the files of a benchmark's public release."""
 
     def tasks(self, folder: Path) -> Collection[str]:
-        """The tasks whose files lie in a folder that exists, in alphabetical order; none where it holds none."""
+        """The tasks with files in an existing folder, in alphabetical order."""
         ...
 
     def load(self, folder: Path, task: str, *, where: str) -> LoadedTask:
-        """The examples of one of those tasks, split by the same rule each time.
+        """Load the examples of a task; the splits are always the same.
 
         Args:
-            where: the setting that named the folder, for errors.
+            where: the setting that names the folder, for errors.
 
         Raises:
-            ConfigError: a file is missing, damaged or too short; names the line where it can.
+            ConfigError: a file is missing, damaged or too short; the message names the line if possible.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """How one benchmark stores its examples.
+    """How a benchmark stores its examples.
 
     Attributes:
-        fields: the columns, in the layout of the reference runs.
-        has_tasks: whether it has a folder per task there.
-        release: knows the published files; ``None`` where only the other layout is read.
+        fields: the columns in the layout of the reference runs.
+        has_tasks: whether that layout has a folder per task.
+        release: reads the published files; ``None`` if only the layout of the reference runs is supported.
     """
 
     name: str
@@ -62,15 +62,15 @@ class Benchmark:
     release: Release | None = None
 
     def load(self, root: Path, task: str | None, *, where: str) -> LoadedTask:
-        """The examples of one task, repeats removed (see ``published``).
+        """Load the examples of a task without repeats (see ``published``).
 
         Args:
-            root: the benchmark's folder, or the folder that holds it.
-            task: which of its tasks; ``None`` where the benchmark is a single one.
+            root: the benchmark's folder or its parent.
+            task: name of the task; ``None`` if the benchmark has only one.
             where: the section ``data``, for errors.
 
         Raises:
-            ConfigError: the task's name is missing or unknown, its files are not there, or ``val`` repeats ``test``.
+            ConfigError: the task's name is missing or unknown, its files do not exist, or ``val`` repeats ``test``.
         """
         folder = root / self.name if (root / self.name).is_dir() else root
         if not folder.is_dir():
@@ -78,26 +78,26 @@ class Benchmark:
         published_tasks = self.release.tasks(folder) if self.release else ()
         if not self.has_tasks:
             if task not in (None, self.name):
-                raise ConfigError(f"{where}.name", f"{task!r} is unknown, {self.name} is one task", "leave it out")
+                raise ConfigError(f"{where}.name", f"{task!r} is unknown: {self.name} has one task", "leave it out")
             if self.release and published_tasks:
                 return self.release.load(folder, self.name, where=f"{where}.root")
             return self._load(folder, f"{where}.root")
         folders = {path.name for path in folder.iterdir() if (path / _FILES[Split.TRAIN]).is_file()}
-        folders -= BENCHMARKS.keys()  # one of these is a neighbour, not a task
+        folders -= BENCHMARKS.keys()  # these are other benchmarks, not tasks
         if task in folders:
             return self._load(folder / task, f"{where}.root")
         if self.release and task and task in published_tasks:
             return self.release.load(folder, task, where=f"{where}.root")
-        there = sorted({*folders, *published_tasks})
-        if not there:
+        available = sorted({*folders, *published_tasks})
+        if not available:
             raise ConfigError(
-                f"{where}.root", f"{str(folder)!r} holds no task of {self.name}", "name the folder with the files"
+                f"{where}.root", f"{str(folder)!r} contains no task of {self.name}", "name the folder with the files"
             )
-        near = get_close_matches((task or "").lower(), there, n=1)
+        near = get_close_matches((task or "").lower(), available, n=1)
         raise ConfigError(
             f"{where}.name",
             f"{task!r} is not a task of {self.name} in {str(folder)!r}",
-            f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(there)}",
+            f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(available)}",
         )
 
     def _load(self, folder: Path, where: str) -> LoadedTask:
@@ -112,11 +112,11 @@ _FEWEST = 20
 
 
 class BBHRelease:
-    """Makes the splits itself, in the sizes of the reference runs (48, 48 and 144 of 250).
+    """The release of BBH, which has no splits; they get the sizes of the reference runs (48, 48 and 144 of 250).
 
-    Repeated questions leave first. Of the rest, shuffled with a fixed seed, ten are set aside: five few-shot examples,
-    and five more that the reference runs used up for the form of the answer. Of what remains a fifth each, rounded
-    down, is ``train`` and ``val``; all others are ``test``.
+    Repeated questions are removed and the rest is shuffled with a fixed seed. The first ten are set aside: five
+    few-shot examples, and five that the reference runs used for the answer format. A fifth of the remaining ones,
+    rounded down, is ``train``, another fifth is ``val``, and all others are ``test``.
     """
 
     def tasks(self, folder: Path) -> Collection[str]:
@@ -127,7 +127,7 @@ class BBHRelease:
         mixed = shuffled(distinct(_bbh_examples(path, where)))
         if len(mixed) < _FEWEST:
             raise ConfigError(
-                where, f"{str(path)!r} holds only {len(mixed)} different examples", "put the published file there"
+                where, f"{str(path)!r} contains only {len(mixed)} different examples", "put the published file there"
             )
         used = mixed[_SET_ASIDE:]
         fifth = len(used) // 5
@@ -142,7 +142,7 @@ def _bbh_examples(path: Path, where: str) -> list[Example]:
         raise ConfigError(
             f"{where} ({path.name}:{error.lineno})", f"not valid JSON ({error.msg})", "put the published file there"
         ) from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists without end
+    except (ValueError, RecursionError) as error:  # huge numbers, deeply nested lists
         reason = str(error).partition(";")[0]
         raise ConfigError(
             f"{where} ({path.name})", f"not valid JSON ({reason})", "put the published file there"
@@ -163,14 +163,14 @@ _NUMBER = re.compile(r"####\s*(-?[0-9](?:[0-9,]*[0-9])?(?:\.[0-9]+)?)\s*")
 
 
 class GSM8KRelease:
-    """``test`` is the published one.
+    """The release of GSM8K with its published ``test``.
 
-    Of the published ``train``, shuffled with a fixed seed, the first 5 are few-shot examples, the next 100 ``train``
-    and the next 100 ``val``. The target is the number alone, without thousands separators.
+    The published ``train`` is shuffled with a fixed seed; the first 5 are few-shot examples, the next 100 ``train`` and
+    the next 100 ``val``. The target is the number alone, without thousands separators.
     """
 
     def tasks(self, folder: Path) -> Collection[str]:
-        # The reference runs' folder has files of these names, too, and eval.jsonl beside them.
+        # The folder of the reference runs has files of the same names, and also eval.jsonl.
         is_release = (folder / "train.jsonl").is_file() and not (folder / "eval.jsonl").is_file()
         return ["gsm8k"] if is_release else []
 
@@ -180,11 +180,9 @@ class GSM8KRelease:
         mixed = shuffled(absent_from(distinct(given), test))
         needed = _GSM8K_FEW_SHOT + _GSM8K_TRAIN + _GSM8K_VAL
         if not test or len(mixed) < needed:
-            found = (
-                f"{len(mixed)} questions in train.jsonl that test.jsonl does not have, and {len(test)} in test.jsonl"
-            )
+            found = f"{len(mixed)} questions in train.jsonl that are not in test.jsonl, and {len(test)} in test.jsonl"
             raise ConfigError(
-                where, f"{str(folder)!r} holds {found}; {needed} and 1 are needed", "put the published files there"
+                where, f"{str(folder)!r} contains {found}; {needed} and 1 are needed", "put the published files there"
             )
         few_shot, rest = mixed[:_GSM8K_FEW_SHOT], mixed[_GSM8K_FEW_SHOT:needed]
         return published(
@@ -221,11 +219,11 @@ _MMLU_TRAIN, _MMLU_VAL = 20, 20
 
 
 class MMLURelease:
-    """Makes ``train`` and ``val`` in the sizes of the reference runs, 20 each, so that an epoch has as many steps.
+    """The release of MMLU; ``train`` and ``val`` get the sizes of the reference runs (20 each).
 
-    The few-shot examples are those of the published ``dev``. ``train`` and ``val`` are drawn, always alike, from the
-    published ``val``, without what the published ``test`` repeats; where that gives fewer than 40, from ``test`` as
-    well. ``test`` is the published one without those: most of the subjects have fewer than 40 in ``val``.
+    The few-shot examples are those of the published ``dev``. ``train`` and ``val`` are a fixed random sample of the
+    published ``val`` without questions that are in the published ``test``. If these are fewer than 40, as in most
+    subjects, the rest is taken from ``test``. ``test`` is the published one without these.
     """
 
     def tasks(self, folder: Path) -> Collection[str]:
@@ -255,14 +253,14 @@ def _data(folder: Path) -> Path:
 
 
 def _mmlu_examples(path: Path, where: str) -> tuple[Example, ...]:
-    # Not strict: where quotes are left open, the columns or the answer come out wrong anyway.
+    # Not strict: with an unclosed quote, the number of columns or the answer is wrong and reported.
     reader = csv.reader(io.StringIO(read_text(path, where)))
     try:
         examples = tuple(_mmlu_example(row, f"{where} ({path.name}:{reader.line_num})") for row in reader if row)
     except csv.Error as error:
         raise ConfigError(f"{where} ({path.name}:{reader.line_num})", f"not valid CSV ({error})", _REMEDY) from None
     if not examples:
-        raise ConfigError(where, f"{str(path)!r} holds no example", _REMEDY)
+        raise ConfigError(where, f"{str(path)!r} contains no example", _REMEDY)
     return examples
 
 
@@ -275,7 +273,7 @@ def _mmlu_example(row: list[str], where: str) -> Example:
     letter = answer.strip()
     if len(letter) != 1 or letter not in _LETTERS:
         shown = answer if len(answer) <= 40 else f"{answer[:40]}…"
-        raise ConfigError(where, f"the answer {shown!r} is none of A, B, C and D", _REMEDY)
+        raise ConfigError(where, f"the answer {shown!r} is not A, B, C or D", _REMEDY)
     lines = [question, *(f"({name}) {option}" for name, option in zip(_LETTERS, options, strict=True))]
     return Example("\n".join(lines), (f"({letter})",))
 

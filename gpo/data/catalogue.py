@@ -1,4 +1,4 @@
-"""What is known of the five benchmarks: their tasks, and how each is judged and reported. Facts; no file is read."""
+"""Facts about the five benchmarks: their tasks, and how each task is scored and reported. Reads no file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Family = Literal["choice", "boolean", "number", "words", "brackets", "text"]
-"""What a right answer is: an option's letter; yes or no; a number; words in order; closing brackets; free text."""
+"""The kind of right answer: an option's letter, yes or no, a number, ordered words, closing brackets, or free text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,10 +15,11 @@ class BenchmarkTask:
     """One task of a benchmark.
 
     Attributes:
-        benchmark: in lower case, as in a configuration; ``name`` likewise: the folder of its files.
-        family: what a right answer is.
+        benchmark: in lower case, as in a configuration.
+        name: in lower case; also the folder of its files.
+        family: the kind of right answer.
         group: the heading under which its score is reported.
-        counts_as: what it is in averages; tasks with the same value are averaged first and count as one.
+        counts_as: unit in averages; tasks with the same value are averaged first and count as one.
     """
 
     benchmark: str
@@ -29,7 +30,7 @@ class BenchmarkTask:
 
 
 _ALGORITHMIC, _NLP = "BBH algorithmic", "BBH NLP"
-# After table 2 of Suzgun et al. (2022): 11 algorithmic tasks in 15 folders, 12 NLP tasks.
+# From table 2 of Suzgun et al. (2022): 11 algorithmic tasks in 15 folders, 12 NLP tasks.
 _BBH: Mapping[str, tuple[Family, str]] = {
     "boolean_expressions": ("boolean", _ALGORITHMIC),
     "causal_judgement": ("boolean", _NLP),
@@ -61,8 +62,8 @@ _BBH: Mapping[str, tuple[Family, str]] = {
 }
 _IN_THREE_SIZES = ("logical_deduction", "tracking_shuffled_objects")
 
-# After categories.py of the authors' evaluation code (github.com/hendrycks/test), by which MMLU is usually reported.
-# The paper's own table (Hendrycks et al., 2021, appendix B) has anatomy under STEM.
+# From categories.py of the authors' evaluation code (github.com/hendrycks/test), by which MMLU is usually reported.
+# The table in the MMLU paper (Hendrycks et al., 2021, appendix B) has anatomy under STEM.
 _MMLU: Mapping[str, tuple[str, ...]] = {
     "MMLU STEM": (
         "abstract_algebra",
@@ -154,11 +155,11 @@ BENCHMARK_NAMES = tuple(dict.fromkeys(task.benchmark for task in _TASKS.values()
 
 
 def known_task(benchmark: str, name: str | None) -> BenchmarkTask | None:
-    """The entry of a task, or ``None`` where it is not known; a benchmark that is one task needs no name."""
+    """The entry of a task, or ``None`` if it is unknown; a benchmark with one task needs no name."""
     return _TASKS.get((benchmark, benchmark if name is None else name))
 
 
 def tasks_of(benchmark: str) -> tuple[BenchmarkTask, ...]:
-    """Every task of a benchmark, in alphabetical order; none where the benchmark is not known."""
+    """All tasks of a benchmark in alphabetical order; empty if the benchmark is unknown."""
     found = (task for task in _TASKS.values() if task.benchmark == benchmark)
     return tuple(sorted(found, key=lambda task: task.name))

@@ -1,4 +1,4 @@
-"""One labelled example of a task."""
+"""One labelled example of a task, and the kind of answer that examples have."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _VERDICTS = {"yes", "no", "true", "false", "valid", "invalid"}
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """An input and the answers that count as right.
+    """An input and its right answers.
 
-    ``targets`` has at least one entry; several are alternatives (the references of a text generation task).
+    ``targets`` has at least one entry; several are alternatives, such as the references of a text generation task.
     """
 
     input: str
@@ -23,14 +23,15 @@ class Example:
 
     @property
     def target(self) -> str:
-        """The first of the right answers."""
+        """The first right answer."""
         return self.targets[0]
 
 
 def inferred_kind(examples: Sequence[Example]) -> str:
-    """The kind of answer that the targets show: ``choice``, ``boolean``, ``number``, ``text`` or ``exact``.
+    """Infer the kind of answer from the targets: ``choice``, ``boolean``, ``number``, ``text`` or ``exact``.
 
-    A few faulty targets do not hide multiple choice: two tasks of BBH have one each that is an option's text.
+    Up to 5 % of the targets may deviate from multiple choice, since two BBH tasks have a target that is an option's
+    text.
     """
     targets = [target.strip() for example in examples for target in example.targets]
     if any(len(example.targets) > 1 for example in examples):

@@ -1,4 +1,4 @@
-"""From a row, a mapping of columns to values, to an example."""
+"""Reads examples from JSON Lines and CSV files."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from gpo.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """What an example's input and its target are: each a column, or a text made of several."""
+    """The sources of an example's input and target: each is a column or a template."""
 
     input: str | Template = "input"
     target: str | Template = "target"
 
 
 def example_of(row: Mapping[str, Any], fields: Fields, where: str) -> Example:
-    """The example in a row.
+    """Make an example from a row, a mapping of columns to values.
 
     A target may be a text, a number, a boolean, or a list of alternatives.
 
     Args:
-        where: the row's place, for errors.
+        where: location of the row, for errors.
 
     Raises:
-        ConfigError: a column is missing, empty, or holds something else.
+        ConfigError: a column is missing, empty, or has a value of another type.
     """
     text, *more = _texts(row, fields.input, "input", where)
     if more:
@@ -53,51 +53,52 @@ def _texts(row: Mapping[str, Any], source: str | Template, role: str, where: str
 
 
 def cell_texts(value: Any, column: str, where: str) -> list[str]:
-    """The texts of a cell that holds a text, a number, a boolean, or a list of alternatives; at least one.
+    """The texts of a cell with a text, a number, a boolean, or a list of alternatives; at least one.
 
     Args:
-        column: the cell's column, and ``where`` its place, for errors.
+        column, where: column and location of the cell, for errors.
 
     Raises:
-        ConfigError: it is empty, or holds something else.
+        ConfigError: the cell is empty or has a value of another type.
     """
     alternatives = value if isinstance(value, list) else [value]
     if not alternatives or any(item is None or not str(item).strip() for item in alternatives):
-        raise ConfigError(where, f"column {column!r} is empty", "fill it in, or take the example out")
+        raise ConfigError(where, f"column {column!r} is empty", "fill it in, or remove the example")
     if not all(isinstance(item, str | int | float) for item in alternatives):
-        raise ConfigError(where, f"column {column!r} holds an object or a nested list", "make it a plain value")
+        raise ConfigError(where, f"column {column!r} contains an object or a nested list", "make it a plain value")
     texts = [str(item) for item in alternatives]
     if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
-        raise ConfigError(where, f"column {column!r} holds half a character (a lone surrogate)", "write it out in full")
+        raise ConfigError(where, f"column {column!r} contains a lone surrogate", "write the whole character")
     return texts
 
 
 def read_examples(path: Path, fields: Fields, *, where: str) -> tuple[Example, ...]:
-    """The examples of a ``.jsonl`` or ``.csv`` file (UTF-8), in order; blank lines are skipped.
+    """Read the examples of a ``.jsonl`` or ``.csv`` file (UTF-8) in order; blank lines are skipped.
 
-    A target may be a text, a number, a boolean, or a list of alternatives. Line ends within a quoted CSV cell are kept.
+    A target may be a text, a number, a boolean, or a list of alternatives. Line ends in a quoted CSV cell are kept.
 
     Args:
-        where: the setting that named the file, for errors.
+        where: the setting that names the file, for errors.
 
     Raises:
-        ConfigError: no such file, another format, half a line, a missing column or value, or no example at all.
+        ConfigError: the file does not exist, has another format, an incomplete line, a missing column or value, or no
+            example.
     """
     rows = _rows(path, where)
     examples = tuple(example_of(row, fields, f"{where} ({path.name}:{line})") for line, row in rows)
     if not examples:
-        raise ConfigError(where, f"{str(path)!r} holds no example", "every split needs at least one")
+        raise ConfigError(where, f"{str(path)!r} contains no example", "every split needs at least one")
     return examples
 
 
 def read_json_lines(path: Path, *, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The objects of a JSON Lines file (UTF-8) with their line numbers, in order; blank lines are skipped.
+    """Read the objects of a JSON Lines file (UTF-8) with their line numbers, in order; blank lines are skipped.
 
     Args:
-        where: the setting that named the file, for errors.
+        where: the setting that names the file, for errors.
 
     Raises:
-        ConfigError: no such file, half a line, or a line that is no object.
+        ConfigError: the file does not exist, has an incomplete line, or a line that is not an object.
     """
     return _json_lines(read_text(path, where), f"{where} ({path.name}")
 
@@ -110,10 +111,10 @@ def _rows(path: Path, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def read_text(path: Path, where: str) -> str:
-    """The content of a text file (UTF-8, a byte order mark is dropped).
+    """Read a text file (UTF-8; a byte order mark is removed).
 
     Raises:
-        ConfigError: no such file, not readable, or another encoding.
+        ConfigError: the file does not exist, is not readable, or has another encoding.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -126,13 +127,13 @@ def read_text(path: Path, where: str) -> str:
 
 
 def _json_lines(text: str, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    # Not splitlines: JSON texts may hold other separators (U+2028, form feed) as they are.
+    # Not splitlines: JSON strings may contain other line separators (U+2028, form feed).
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists without end
+        except (ValueError, RecursionError) as error:  # huge numbers, deeply nested lists
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error).partition(";")[0]
             raise ConfigError(
                 f"{where}:{number})", f"not valid JSON ({reason})", "put one complete JSON object on each line"
@@ -145,27 +146,27 @@ def _json_lines(text: str, where: str) -> Iterator[tuple[int, Mapping[str, Any]]
 
 
 def _csv(text: str, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    # Strict, since a quote that is never closed would swallow the rest of the file.
+    # Strict, since an unclosed quote would otherwise include the rest of the file.
     reader = csv.DictReader(io.StringIO(text), strict=True)
     try:
         headings = [heading for heading in reader.fieldnames or () if heading.strip()]
         for heading in headings:
             if headings.count(heading) > 1:
-                raise ConfigError(f"{where}:1)", f"two columns are called {heading!r}", "give each its own heading")
+                raise ConfigError(f"{where}:1)", f"two columns are named {heading!r}", "use unique headings")
         for row in reader:
             cells: dict[str | None, Any] = dict(row)
-            more = cells.pop(None, [])  # what has no heading
+            more = cells.pop(None, [])  # cells without a heading
             if not any((cell or "").strip() for cell in (*cells.values(), *more)):
                 continue
             if more:
                 raise ConfigError(
                     f"{where}:{reader.line_num})",
-                    f"there are {len(cells) + len(more)} cells below {len(cells)} headings",
-                    "put quotes around a cell that holds a comma",
+                    f"there are {len(cells) + len(more)} cells for {len(cells)} headings",
+                    "put quotes around a cell that contains a comma",
                 )
             yield reader.line_num, row
     except csv.Error as error:
-        # The number of lines is that of the last good row.
+        # ``line_num`` is that of the last valid row.
         raise ConfigError(
             f"{where}:{reader.line_num + 1})",
             f"not valid CSV ({error})",

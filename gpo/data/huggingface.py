@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face Hub, through the optional package ``datasets``."""
+"""Reads data sets of the Hugging Face Hub with the optional package ``datasets``."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class HubDataset:
 
     Attributes:
         id: ``owner/name`` on the Hub, or the absolute path of a folder of Parquet, JSON Lines or CSV files.
-        config: which of its configurations; ``None`` where it has one.
-        revision: branch, tag or commit; ``None`` for the newest.
+        config: name of the configuration; ``None`` if the data set has only one.
+        revision: branch, tag or commit; ``None`` is the newest.
     """
 
     id: str
@@ -31,36 +31,36 @@ class HubDataset:
     revision: str | None = None
 
     def read(self, split: str, fields: Fields, *, where: str, at: str) -> tuple[Example, ...]:
-        """The examples of a split, in order; class labels are read as their names.
+        """Read the examples of a split in order; class labels become their names.
 
-        What was downloaded once is taken from the cache of ``datasets``. Code that comes with a data set is never run.
+        Downloads are cached by ``datasets``. Code in a data set is never run.
 
         Args:
-            split: its name, or a part such as ``train[:80%]``.
-            where: the section ``data``, for errors; ``at`` is the option in it that names the split.
+            split: name of the split, or a part such as ``train[:80%]``.
+            where, at: the section ``data`` and the option in it that names the split, for errors.
 
         Raises:
-            ConfigError: the package is not installed; the name means something else to it; the Hub is out of reach;
-                there is no such data set, configuration or split; a column is missing, empty or cannot be decoded; or
-                there is no example at all.
+            ConfigError: the package is not installed; ``datasets`` reads the name as something else; the Hub is not
+                reachable; the data set, configuration or split does not exist; a column is missing, empty or cannot be
+                decoded; or there is no example.
         """
-        self._refuse_what_is_no_name(f"{where}.huggingface")
+        self._require_hub_name(f"{where}.huggingface")
         rows = self._rows(split, fields, where, at)
-        place = f"{where}.{at} ({self.id} {split}"
-        examples = tuple(example_of(row, fields, f"{place}: row {index})") for index, row in enumerate(rows))
+        location = f"{where}.{at} ({self.id} {split}"
+        examples = tuple(example_of(row, fields, f"{location}: row {index})") for index, row in enumerate(rows))
         if not examples:
-            raise ConfigError(f"{where}.{at}", f"{split!r} of {self.id!r} holds no example", "name another split")
+            raise ConfigError(f"{where}.{at}", f"{split!r} of {self.id!r} contains no example", "name another split")
         return examples
 
-    def _refuse_what_is_no_name(self, field: str) -> None:
-        """What ``datasets`` would read in place of a data set of the Hub, without a word."""
+    def _require_hub_name(self, field: str) -> None:
+        """Refuse names that ``datasets`` would silently read as something else than a data set of the Hub."""
         if self.id.lower() in _FORMATS:
             raise ConfigError(
                 field,
                 f"{self.id!r} is a format of files, not a data set",
                 "name a data set, or write ./name for a folder",
             )
-        if not os.path.isabs(self.id) and os.path.exists(self.id):  # noqa: PTH110, PTH117  # false for a name too long
+        if not os.path.isabs(self.id) and os.path.exists(self.id):  # noqa: PTH110, PTH117  # false for names that are too long
             raise ConfigError(
                 field,
                 f"{self.id!r} is the name of a folder or file in the working directory, which would be read instead",
@@ -82,12 +82,12 @@ class HubDataset:
             table = _needed(datasets.load_dataset(self.id, self.config, split=split, revision=self.revision), fields)
             labels = {name: label for name, label in table.features.items() if isinstance(label, datasets.ClassLabel)}
             for row in table:
-                # Unlabelled examples are marked by -1.
+                # Unlabelled examples have the label -1.
                 named = {
                     name: label.int2str(row[name]) if _is_label(row[name]) else None for name, label in labels.items()
                 }
                 yield {**row, **named}
-        # Besides its own errors come those of the network, of the file system and of file formats.
+        # Errors may also come from the network, the file system and file formats.
         except Exception as error:
             raise self._explained(error, split, where, at) from None
 
@@ -108,7 +108,7 @@ class HubDataset:
         )
 
 
-# A plain ValueError says either; its words alone tell which.
+# Both are a plain ValueError, so only the message distinguishes them.
 _ABOUT_SPLIT = ("Unknown split", "Bad split", "Unrecognized instruction", "Instruction ")
 _ABOUT_CONFIG = ("BuilderConfig", "Config name")
 
@@ -120,11 +120,11 @@ _FORMATS = frozenset(
         *("pdb", "pdffolder", "spark", "sql", "text", "tsfile", "videofolder", "vortex", "webdataset", "xml"),
     )
 )
-"""What ``datasets`` takes for a reader of files, where it is given as the name of a data set."""
+"""Names that ``datasets`` treats as a file format rather than a data set."""
 
 
 def _needed(table: Dataset, fields: Fields) -> Dataset:
-    """The table, so that pictures, sound and other media in it are not decoded: a text is made of none."""
+    """The table with only the needed columns and without decoding of images, audio and other media."""
     named = {name for source in (fields.input, fields.target) for name in _columns(source)}
     if ROW not in named and named <= set(table.column_names):
         table = table.select_columns(sorted(named))

@@ -1,4 +1,4 @@
-"""Rules that the splits of a task obey."""
+"""The splits of a task: no overlaps, samples, few-shot examples."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def _key(example: Example) -> str:
 
 
 def require_disjoint(splits: Mapping[Name, tuple[Example, ...]], *, where: str) -> None:
-    """Refuse an input that stands in two splits (case and white space aside): its score would not be held out.
+    """Require that no input is in two splits, ignoring case and white space; its score would not be held out.
 
     Args:
-        splits: by name; few-shot examples may be among them.
-        where: the setting that named the data, for errors.
+        splits: by name; may include few-shot examples.
+        where: the setting that names the data, for errors.
 
     Raises:
-        ConfigError: names the two splits and the input.
+        ConfigError: an input is in two splits; the message names them.
     """
     for first, second in combinations(splits, 2):
         seen = {_key(example): example for example in splits[first]}
@@ -41,10 +41,10 @@ def require_disjoint(splits: Mapping[Name, tuple[Example, ...]], *, where: str) 
 
 
 def without_overlap(splits: Splits) -> dict[Split, tuple[Example, ...]]:
-    """The splits without repeats: an input stays in ``test`` first, then ``val``, then ``train``.
+    """Remove repeated inputs: one in several splits is kept in ``test``, else in ``val``.
 
-    ``val`` and ``train`` lose repeats of their own too. Some published benchmarks repeat questions; ``test`` is kept
-    whole, its own repeats included, so that its scores stay comparable.
+    Some published benchmarks repeat questions. ``val`` and ``train`` also lose repeats within the split; ``test`` is
+    not changed, so that its scores stay comparable.
     """
     seen: set[str] = set()
     kept: dict[Split, tuple[Example, ...]] = {}
@@ -59,13 +59,13 @@ def without_overlap(splits: Splits) -> dict[Split, tuple[Example, ...]]:
 
 
 def absent_from(examples: Iterable[Example], others: Iterable[Example]) -> tuple[Example, ...]:
-    """The examples, in order, whose input is not among the others' (case and white space aside)."""
+    """The examples, in order, whose input is not in the others, ignoring case and white space."""
     taken = {_key(other) for other in others}
     return tuple(example for example in examples if _key(example) not in taken)
 
 
 def distinct(examples: Iterable[Example]) -> tuple[Example, ...]:
-    """The examples, in order, without those whose input stood before (case and white space aside)."""
+    """The examples, in order, without repeated inputs, ignoring case and white space."""
     first: dict[str, Example] = {}
     for example in examples:
         first.setdefault(_key(example), example)
@@ -73,14 +73,14 @@ def distinct(examples: Iterable[Example]) -> tuple[Example, ...]:
 
 
 def shuffled(examples: Iterable[Example]) -> tuple[Example, ...]:
-    """The examples in an arbitrary order, always the same one, for a data set that is published without splits."""
+    """The examples in a fixed random order, for a data set that is published without splits."""
     mixed = list(examples)
     Random(0).shuffle(mixed)
     return tuple(mixed)
 
 
 def sampled(examples: tuple[Example, ...], size: int | None) -> tuple[Example, ...]:
-    """At most ``size`` of the examples, in their order; always the same ones, so that all searches share them."""
+    """A fixed random sample of at most ``size`` examples in their order, so that all searches share it."""
     if size is None or size >= len(examples):
         return examples
     chosen = sorted(Random(0).sample(range(len(examples)), size))
@@ -92,25 +92,25 @@ class LoadedTask:
     """The examples of a task.
 
     Attributes:
-        splits: an input stands in one of them only.
-        few_shot: examples that may be shown to the task model, in the order in which they are taken; none of them is
-            in ``val`` or ``test``. ``None`` where the data has none of its own, so that they come from ``train``.
+        splits: every input is in one split only.
+        few_shot: examples to show to the task model, in order of use; none is in ``val`` or ``test``. ``None`` if the
+            data has none, so that they are taken from ``train``.
     """
 
     splits: Splits
     few_shot: tuple[Example, ...] | None = None
 
     def with_shots(self, shots: int, *, where: str) -> tuple[Splits, tuple[Example, ...]]:
-        """The splits, and so many examples to demonstrate with.
+        """The splits and ``shots`` demonstrations.
 
-        Where they come from ``train``, they are drawn from it, always the same ones, and leave it.
+        Demonstrations from ``train`` are a fixed random sample, which is removed from ``train``.
 
         Args:
-            shots: at least 0.
-            where: the task's place, for errors.
+            shots: ≥ 0.
+            where: location of the task, for errors.
 
         Raises:
-            ConfigError: there are fewer, or ``train`` would be left empty.
+            ConfigError: there are fewer examples, or ``train`` would be empty.
         """
         if shots == 0:
             return self.splits, ()
@@ -118,7 +118,7 @@ class LoadedTask:
             if shots > len(self.few_shot):
                 raise ConfigError(
                     f"{where}.shots",
-                    f"{shots} is too many, the data has {len(self.few_shot)} few-shot examples",
+                    f"{shots} is too many: the data has {len(self.few_shot)} few-shot examples",
                     "ask for fewer, or add some to the data",
                 )
             return self.splits, self.few_shot[:shots]
@@ -128,30 +128,30 @@ class LoadedTask:
         if len(shown) < shots or not rest:
             raise ConfigError(
                 f"{where}.shots",
-                f"{shots} is too many, they are taken from the {len(train)} examples of train, and none would be left",
+                f"{shots} is too many: they are taken from train, which has {len(train)} examples and must keep one",
                 "ask for fewer, or name a file for them: data.few_shot",
             )
         return {**self.splits, Split.TRAIN: rest}, shown
 
 
 def published(splits: Splits, few_shot: Sequence[Example] | None, *, where: str) -> LoadedTask:
-    """A published data set without the examples that it repeats.
+    """A published data set without repeated examples.
 
-    ``test`` is kept whole (see ``without_overlap``); few-shot examples that are in ``val`` or ``test`` are dropped.
+    ``test`` is not changed (see ``without_overlap``). Few-shot examples that are in ``val`` or ``test`` are removed.
 
     Args:
-        where: the setting that named the data, for errors.
+        where: the setting that names the data, for errors.
 
     Raises:
-        ConfigError: nothing of ``val`` or of ``train`` is left.
+        ConfigError: ``val`` or ``train`` would be empty.
     """
     kept = without_overlap(splits)
     if not kept[Split.VAL]:
-        raise ConfigError(where, "every example of val is in test too", "replace one of the two")
+        raise ConfigError(where, "every example of val is also in test", "replace one of the two")
     if not kept[Split.TRAIN]:
         raise ConfigError(
             where,
-            "every example of train is in val or test too",
+            "every example of train is also in val or test",
             'name parts that do not overlap, such as "train[:80%]" for train and "train[80%:]" for val, or other files',
         )
     shown = None if few_shot is None else absent_from(few_shot, (*kept[Split.VAL], *kept[Split.TEST]))

@@ -1,4 +1,4 @@
-"""A task: labelled examples in three splits, and how an answer to them is asked for and judged."""
+"""A task: labelled examples in three splits, the format of the conversation, and the scorer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpo.prompt import Prompt
 
 
 class Split(StrEnum):
-    """Only ``VAL`` steers the search; ``TEST`` is scored for the initial and the final prompt, never to choose."""
+    """``VAL`` guides the search; ``TEST`` is scored only for the initial and the final prompt."""
 
     TRAIN = "train"
     VAL = "val"
@@ -22,16 +22,16 @@ class Split(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One thing that a language model shall do well.
+    """A task for a language model.
 
     Attributes:
-        name: letters, digits, ``.``, ``_`` and ``-``; names the task in files, metrics and tables.
+        name: letters, digits, ``.``, ``_`` and ``-``; used in files, metrics and tables.
         initial: the prompt that the search starts from.
-        examples: the examples of each split, in a fixed order; ``VAL`` and ``TEST`` are not empty.
-        answer_format: how prompt and example become a conversation.
-        scorer: judges an answer against the example's target; a rubric has a language model do it.
-        group: the heading under which the score is reported with that of others; empty where there is none.
-        counts_as: what the task is in averages, together with others of the same value; empty where it is itself.
+        examples: the examples of each split in a fixed order; ``VAL`` and ``TEST`` are not empty.
+        answer_format: format of the conversation with the task model.
+        scorer: compares an answer with the example's targets; with a rubric, a language model does so.
+        group: heading under which the score is reported together with others; empty for none.
+        counts_as: unit in averages, shared by tasks with the same value; empty if the task counts alone.
     """
 
     name: str

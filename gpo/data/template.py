@@ -1,4 +1,4 @@
-"""A text made of several columns."""
+"""Templates that make a text from several columns of a row."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from gpo.errors import ConfigError
 
 ROW = "row"
-"""The variable that holds the whole row."""
+"""The variable that contains the whole row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A Jinja template; the columns of a row are its variables, and ``row`` holds them all, whatever their names.
+    """A Jinja template. Its variables are the columns of a row, and ``row`` for the whole row.
 
-    A column that is itself called ``row`` is therefore ``row.row``. The template is rendered in a sandbox, as plain
-    text: nothing is escaped. Of Jinja's filters all but ``random`` are there, of its functions none, so that a row
-    always gives the same text. A column that is missing or null is an error.
+    A column named ``row`` is therefore ``row.row``. The template is rendered in a sandbox as plain text, without
+    escaping. It has all of Jinja's filters except ``random`` and none of its functions, so that equal rows give equal
+    texts. A missing or null column is an error.
 
     Attributes:
-        source: its text.
-        field: the setting that holds it, for errors: ``fields.template``.
+        source: text of the template.
+        field: the setting with the template, for errors, such as ``fields.template``.
     """
 
     source: str
     field: str
 
     def check(self) -> None:
-        """Compile it.
+        """Compile the template.
 
         Raises:
-            ConfigError: its syntax is wrong, or it is too much for the compiler.
+            ConfigError: the syntax is invalid, or the template is too large for the compiler.
         """
         try:
             _compiled(self.source)
@@ -45,7 +45,7 @@ class Template:
             raise ConfigError(
                 self.field, f"is not a valid template (line {error.lineno}: {error.message})", "correct that line"
             ) from None
-        # Jinja writes a program of Python, which may be too deep or break Python's rules.
+        # Jinja compiles to Python code, which may be nested too deeply or be invalid.
         except (jinja2.TemplateError, ArithmeticError, MemoryError, RecursionError, SyntaxError, ValueError) as error:
             reason = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
             raise ConfigError(
@@ -56,27 +56,27 @@ class Template:
 
     @property
     def variables(self) -> frozenset[str]:
-        """The names that it takes from a row: columns, and ``row``.
+        """The names that the template uses: columns, and ``row``.
 
         Raises:
-            ConfigError: its syntax is wrong.
+            ConfigError: the syntax is invalid.
         """
         self.check()
         return frozenset(jinja2.meta.find_undeclared_variables(_ENVIRONMENT.parse(self.source)))
 
     def rendered(self, row: Mapping[str, Any], where: str) -> str:
-        """The text for a row.
+        """Render the template for a row.
 
         Args:
-            where: the row's place, for errors.
+            where: location of the row, for errors.
 
         Raises:
-            ConfigError: its syntax is wrong, a column that it names is missing or null, or there is no text.
+            ConfigError: the syntax is invalid, a column is missing or null, or the text is empty.
         """
         self.check()
         try:
             text = _compiled(self.source).render({**row, ROW: row})
-        # Whatever a template does wrong comes as an exception of Python's own: a sum of texts, an index too large.
+        # Errors in a template raise any Python exception, such as a TypeError or IndexError.
         except Exception as error:
             columns = ", ".join(str(name) for name in row)
             raise ConfigError(
@@ -85,25 +85,25 @@ class Template:
                 f"correct {self.field}, or the row",
             ) from None
         if not text.strip():
-            raise ConfigError(where, "the template leaves nothing but white space", f"correct {self.field}, or the row")
+            raise ConfigError(where, "the template gives only white space", f"correct {self.field}, or the row")
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise ConfigError(where, "a column holds half a character (a lone surrogate)", "write it out in full")
+            raise ConfigError(where, "a column contains a lone surrogate", "write the whole character")
         return text
 
 
 def _printed(value: Any) -> Any:
     if value is None:
-        raise jinja2.UndefinedError("a column that it shows is null")
+        raise jinja2.UndefinedError("a column in it is null")
     if isinstance(value, jinja2.Undefined):
-        return value  # says which
+        return value  # its own error names the column
     if callable(value):
-        raise jinja2.UndefinedError("it shows a function in place of what the function gives; write () after its name")
+        raise jinja2.UndefinedError("it contains a function instead of its result; write () after the name")
     if isinstance(value, Iterator):
-        raise jinja2.UndefinedError("it shows an unfinished list; end it with | list or | join")
+        raise jinja2.UndefinedError("it contains a generator; end it with | list or | join")
     return value
 
 
-# The text goes to a language model, not into HTML.
+# No escaping, since the text goes to a language model, not into HTML.
 _ENVIRONMENT = ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined,
     autoescape=False,

@@ -1,14 +1,14 @@
-"""What every strategy of a kind must do, as test classes.
+"""Contract tests: what every implementation of a protocol must do.
 
-A test module derives a class named ``Test…`` from one of these and says how the strategy is made::
+A test module derives a class named ``Test…`` from one of these and implements ``make``::
 
     class TestRecency(RetrieverContract):
         def make(self) -> Retriever:
             return RecencyRetriever()
 
-They run under pytest, asynchronous ones with ``asyncio_mode = "auto"``, and import nothing of it.
+They run under pytest (asynchronous ones with ``asyncio_mode = "auto"``) without importing it.
 """
-# ruff: noqa: S101 (assertions are what these classes are for)
+# ruff: noqa: S101 (these classes consist of assertions)
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RetrieverContract(ABC):
                 neighbours = await self.make().retrieve(trajectory, k=k)
                 assert len(neighbours) == min(k, len(trajectory.history) - 1)
 
-    async def test_draws_from_the_history_without_the_current_prompt(self) -> None:
+    async def test_selects_from_the_history_without_the_current_prompt(self) -> None:
         for trajectory in TRAJECTORIES.values():
             neighbours = await self.make().retrieve(trajectory, k=100)
             assert set(neighbours) <= set(trajectory.history)
@@ -50,7 +50,7 @@ class RetrieverContract(ABC):
             prompts = [neighbour.prompt for neighbour in await self.make().retrieve(trajectory, k=100)]
             assert len(set(prompts)) == len(prompts)
 
-    async def test_a_larger_k_adds_only_less_relevant_ones(self) -> None:
+    async def test_a_larger_k_adds_only_less_relevant_candidates(self) -> None:
         for trajectory in TRAJECTORIES.values():
             everything = await self.make().retrieve(trajectory, k=100)
             for k in range(1, len(everything) + 1):
@@ -66,7 +66,7 @@ class ScheduleContract(ABC):
     """For ``gpo.strategies.schedule.StepSizeSchedule``.
 
     Attributes:
-        largest: the largest step size that the schedule may give; ``None`` where nothing is bounded.
+        largest: the largest step size of the schedule; ``None`` is no bound.
     """
 
     largest: int | None = None
@@ -95,11 +95,11 @@ class AcceptanceContract(ABC):
     def make(self) -> Acceptance:
         """The acceptance under test."""
 
-    def test_stays_where_there_is_no_candidate(self) -> None:
+    def test_keeps_the_current_prompt_without_candidates(self) -> None:
         for trajectory in TRAJECTORIES.values():
             assert self.make().choose(trajectory, ()) is trajectory.current
 
-    def test_chooses_a_candidate_or_a_prompt_scored_before(self) -> None:
+    def test_chooses_a_candidate_or_an_earlier_prompt(self) -> None:
         for trajectory in TRAJECTORIES.values():
             for values in ((0.0,), (1.0,), (0.3, 0.9, 0.9), (0.9, 0.3, 0.0)):
                 candidates = tuple(candidate(f"new {index}", value) for index, value in enumerate(values))
@@ -122,50 +122,12 @@ class AcceptanceContract(ABC):
 
 
 ODD_ANSWERS = (
-    *(
-        "",
-        " ",
-        "\n",
-        "\x00",
-        "…",
-        "The answer is",
-        "####",
-        "####\n",
-        "\\boxed{",
-        "\\boxed{}",
-        "**",
-        "```\n```",
-        "()",
-        "( )",
-    ),
-    *(
-        "-",
-        "$",
-        "1/0",
-        "1e999",
-        "-1e999/1e999",
-        "9" * 5000,
-        "∞",
-        "٣",
-        "²",
-        "\ud83d",
-        "n't",
-        "not",
-        "(",
-        "[A)",
-        "A" * 5000,
-    ),
-    *(
-        "the answer is the answer is " * 200,
-        "* " * 2000,
-        "'" * 2000,
-        "=" * 2000,
-        "1 " * 2000,
-        "\n" * 2000,
-        "not " * 2000,
-    ),
-)
-"""Answers that a language model may give and that no scorer may stumble over."""
+    "", " ", "\n", "\x00", "…", "The answer is", "####", "####\n", "\\boxed{", "\\boxed{}", "**", "```\n```", "()",
+    "( )", "-", "$", "1/0", "1e999", "-1e999/1e999", "9" * 5000, "∞", "٣", "²", "\ud83d", "n't", "not", "(", "[A)",
+    "A" * 5000, "the answer is the answer is " * 200, "* " * 2000, "'" * 2000, "=" * 2000, "1 " * 2000,
+    "\n" * 2000, "not " * 2000,
+)  # fmt: skip
+"""Unusual answers of language models; no scorer may fail on them."""
 
 
 class ScorerContract(ABC):
@@ -177,7 +139,7 @@ class ScorerContract(ABC):
 
     @abstractmethod
     def example(self) -> Example:
-        """An example of the kind that the scorer judges."""
+        """An example of the kind that the scorer scores."""
 
     def test_reads_any_answer(self) -> None:
         for answer in ODD_ANSWERS:
@@ -190,13 +152,13 @@ class ScorerContract(ABC):
         for target in self.example().targets:
             assert self.make().score(target, self.example()) == 1.0
 
-    def test_asks_again_in_words_or_not_at_all(self) -> None:
+    def test_the_follow_up_is_a_question_or_none(self) -> None:
         question = self.make().follow_up(self.example())
         assert question is None or question.strip()
 
 
 ODD_REPLIES = ("", " ", "\x00", "\ud83d", "{}", "x" * 100_000, "Grüße,\r\n世界")
-"""Replies that a language model may give, half a surrogate pair among them."""
+"""Unusual replies of language models, including a lone surrogate."""
 
 
 class CompletionStoreContract(ABC):
@@ -204,39 +166,39 @@ class CompletionStoreContract(ABC):
 
     @abstractmethod
     def make(self) -> CompletionStore:
-        """The store under test; every one that is made within a test keeps what the others kept."""
+        """The store under test; all stores made in one test share their content."""
 
     @abstractmethod
     def damage(self, key: bytes) -> None:
-        """Alter the bytes that are kept of a completion."""
+        """Damage the stored bytes of a completion."""
 
-    async def test_gives_back_what_was_put(self) -> None:
+    async def test_returns_stored_completions(self) -> None:
         for number, (text, truncated) in enumerate((text, truncated) for text in ODD_REPLIES for truncated in (0, 1)):
             key = number.to_bytes(20, "big")
             assert await self.make().find(key) is Missing.CLAIMED
             await self.make().put(key, Completion(text, Usage(requests=1, prompt_tokens=3), bool(truncated)))
             assert await self.make().find(key) == Completion(text, Usage(prompt_tokens=3), bool(truncated))
 
-    async def test_is_a_value_that_travels(self) -> None:
+    async def test_can_be_pickled(self) -> None:
         await self.make().put(b"key", Completion("reply", Usage()))
         there = pickle.loads(pickle.dumps(self.make()))  # noqa: S301  # our own
         assert await there.find(b"key") == Completion("reply", Usage())
 
-    async def test_one_of_many_is_told_to_make_what_is_missing(self) -> None:
+    async def test_one_of_many_callers_claims_a_missing_completion(self) -> None:
         store = self.make()
         found = await asyncio.gather(*(store.find(b"key") for _ in range(50)))
         assert found.count(Missing.CLAIMED) == 1
         assert found.count(Missing.ELSEWHERE) == 49
         assert await store.find(b"another") is Missing.CLAIMED
 
-    async def test_a_claim_that_is_released_is_for_the_next(self) -> None:
+    async def test_a_released_claim_can_be_claimed_again(self) -> None:
         store = self.make()
         assert await store.find(b"key") is Missing.CLAIMED
         await store.release(b"key")
         assert await store.find(b"key") is Missing.CLAIMED
         assert await store.find(b"key") is Missing.ELSEWHERE
 
-    async def test_nobody_is_left_waiting_for_one_who_gave_up_asking(self) -> None:
+    async def test_a_cancelled_caller_leaves_no_claim(self) -> None:
         store = self.make()
         for pauses in range(6):
             asking = asyncio.create_task(store.find(b"key"))
@@ -247,16 +209,16 @@ class CompletionStoreContract(ABC):
             if not asking.cancelled():
                 await store.release(b"key")
         async with asyncio.timeout(20):
-            while await store.find(b"key") is Missing.ELSEWHERE:  # noqa: ASYNC110  # a store tells nobody
+            while await store.find(b"key") is Missing.ELSEWHERE:  # noqa: ASYNC110  # a store has no events
                 await asyncio.sleep(0.05)
 
-    async def test_the_last_completion_counts(self) -> None:
+    async def test_the_last_stored_completion_counts(self) -> None:
         store = self.make()
         await store.put(b"key", Completion("first", Usage()))
         await store.put(b"key", Completion("second", Usage()))
         assert await store.find(b"key") == Completion("second", Usage())
 
-    async def test_many_at_once(self) -> None:
+    async def test_many_concurrent_calls(self) -> None:
         store = self.make()
         keys = [number.to_bytes(20, "big") for number in range(3000)]
         assert set(await asyncio.gather(*(store.find(key) for key in keys))) == {Missing.CLAIMED}
@@ -264,7 +226,7 @@ class CompletionStoreContract(ABC):
         found = await asyncio.gather(*(store.find(key) for key in keys))
         assert found == [Completion(key.hex(), Usage()) for key in keys]
 
-    async def test_damage_is_noticed_and_made_good(self) -> None:
+    async def test_damage_is_detected_and_repaired(self) -> None:
         store = self.make()
         await store.put(b"key", Completion("reply", Usage()))
         assert await store.find(b"key") == Completion("reply", Usage())

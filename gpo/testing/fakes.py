@@ -1,6 +1,6 @@
-"""Models, evaluators and proposers that need no network: one more implementation of each protocol.
+"""Deterministic fakes of models, evaluators, proposers and embedders, without a network.
 
-All of them are deterministic, and give way to the event loop once a call, as the real ones do.
+Like the real ones, they yield to the event loop in every call.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Reply = str | Completion | Exception
 
 @dataclass
 class FakeModel:
-    """A chat model whose replies a function makes.
+    """A chat model that takes its replies from a function.
 
-    A reply that is a text counts as one request, and its tokens are words.
+    A text reply counts as one request; its tokens are words.
 
     Attributes:
         reply: called with the conversation and the sampling settings.
-        calls: every conversation with its settings, in the order of the calls.
+        calls: conversation and settings of every call, in order.
     """
 
     reply: Callable[[Sequence[Message], Sampling], Reply]
@@ -41,19 +41,19 @@ class FakeModel:
 
     @classmethod
     def scripted(cls, replies: Iterable[Reply]) -> FakeModel:
-        """A model that gives these replies in the order of the calls, and has no more than these."""
+        """A model that returns these replies in order and fails after the last one."""
         script = iter(replies)
 
         def next_reply(_messages: Sequence[Message], _sampling: Sampling) -> Reply:
             try:
                 return next(script)
             except StopIteration:
-                raise AssertionError("the script has no reply left") from None
+                raise AssertionError("the script has no more replies") from None
 
         return cls(next_reply)
 
     async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
-        """What ``reply`` makes of the call; see ``gpo.models.protocol.ChatModel``."""
+        """Reply with ``reply``; see ``gpo.models.protocol.ChatModel``."""
         self.calls.append((tuple(messages), sampling))
         reply = self.reply(messages, sampling)
         await asyncio.sleep(0)
@@ -61,8 +61,8 @@ class FakeModel:
             raise reply
         if isinstance(reply, Completion):
             return reply
-        asked = sum(len(message["content"].split()) for message in messages)
-        return Completion(reply, Usage(requests=1, prompt_tokens=asked, completion_tokens=len(reply.split())))
+        num_words = sum(len(message["content"].split()) for message in messages)
+        return Completion(reply, Usage(requests=1, prompt_tokens=num_words, completion_tokens=len(reply.split())))
 
 
 def _numbered_answer(prompt: Prompt, index: int) -> str:
@@ -71,11 +71,11 @@ def _numbered_answer(prompt: Prompt, index: int) -> str:
 
 @dataclass
 class FakeEvaluator:
-    """An evaluator whose verdicts a function makes: one value per example, and one request for each.
+    """An evaluator that takes its verdicts from a function: one value and one request per example.
 
     Attributes:
         values: called with each prompt.
-        texts: called with a prompt and the index of an example; where its value is ``None``, the answer is empty.
+        texts: called with a prompt and the index of an example; the answer is empty if its value is ``None``.
         calls: the prompts and the split of every call to ``evaluate``, in order.
         answered: the prompt, the split and the indices of every call to ``answer``, in order.
     """
@@ -90,7 +90,7 @@ class FakeEvaluator:
     async def evaluate(
         self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
     ) -> Sequence[Evaluation]:
-        """What ``values`` makes of each prompt; see ``gpo.evaluation.evaluator.Evaluator``."""
+        """Evaluate with ``values``; see ``gpo.evaluation.evaluator.Evaluator``."""
         self.calls.append((tuple(prompts), split))
         await asyncio.sleep(0)
         rows = [self.values(prompt) for prompt in prompts]
@@ -98,7 +98,7 @@ class FakeEvaluator:
         return [Evaluation(score, Usage(requests=score.num_examples)) for score in scores]
 
     async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
-        """What ``texts`` and ``values`` make of the prompt; see ``gpo.evaluation.evaluator.Answerer``."""
+        """Answer with ``texts`` and ``values``; see ``gpo.evaluation.evaluator.Answerer``."""
         self.answered.append((prompt, split, tuple(indices)))
         await asyncio.sleep(0)
         values = self.values(prompt)
@@ -115,7 +115,7 @@ class FakeEvaluator:
 
 @dataclass
 class FakeProposer:
-    """A proposer whose prompts a function makes; one request for each prompt asked for.
+    """A proposer that takes its prompts from a function; one request per requested prompt.
 
     Attributes:
         texts: called with the current candidate, ``n`` and the seed.
@@ -138,7 +138,7 @@ class FakeProposer:
         seed: int,
         arrived: Arrived = nobody,
     ) -> Proposals:
-        """What ``texts`` makes of the call; see ``gpo.strategies.proposer.Proposer``."""
+        """Propose with ``texts``; see ``gpo.strategies.proposer.Proposer``."""
         self.calls.append((step_size, direction, tuple(exemplars)))
         await asyncio.sleep(0)
         prompts = tuple(Prompt(text) for text in self.texts(current, n, seed))
@@ -149,7 +149,7 @@ class FakeProposer:
 
 @dataclass
 class WordEmbedder:
-    """Texts as counts of hashed words: texts that share words are alike.
+    """Embeds texts as counts of hashed words, so that texts with common words are similar.
 
     Attributes:
         dimensions: length of the vectors.
@@ -160,7 +160,7 @@ class WordEmbedder:
     calls: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """One vector per text, zero where it has no word; see ``gpo.models.protocol.Embedder``."""
+        """One vector per text, zero for a text without words; see ``gpo.models.protocol.Embedder``."""
         self.calls.append(tuple(texts))
         await asyncio.sleep(0)
         return [self._vector(text) for text in texts]

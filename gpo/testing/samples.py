@@ -1,4 +1,4 @@
-"""Small trajectories to test with."""
+"""Small trajectories for tests."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from gpo.trajectory import Candidate, Direction, Samples, Spending, Step, Trajec
 
 
 def candidate(text: str, *values: float | None) -> Candidate:
-    """A prompt with one verdict per example; 0.5 on a single one where none is given."""
+    """A prompt with one verdict per example; by default a single verdict of 0.5."""
     return Candidate(Prompt(text), Score(values or (0.5,)))
 
 
 def dropped(text: str, mean: float) -> Candidate:
-    """A prompt that was given up before it was asked the only example."""
+    """A prompt that was dropped before it was scored on its only example."""
     return Candidate(Prompt(text), Score((None,), Partial(num_left_out=1, mean=mean)))
 
 
 def trajectory(initial: Candidate, *steps: Sequence[Candidate]) -> Trajectory:
-    """A search whose steps scored these candidates, and always moved to the best of them."""
+    """A trajectory whose steps scored these candidates and moved to the best one."""
     search = Trajectory(initial)
     for candidates in steps:
         successor = best_of(candidates) or search.current
@@ -51,4 +51,4 @@ TRAJECTORIES: Mapping[str, Trajectory] = {
         [dropped("…", 0.5)],
     ),
 }
-"""Name → trajectory: the shapes that a strategy meets."""
+"""Name → trajectory: all shapes that strategies must handle."""

@@ -1,4 +1,4 @@
-"""What tests of recovery need: a small run without the command around it, and the processes of its parts."""
+"""A small run without its command, and the process IDs of its parts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class MakeConfig(Protocol):
 
 @pytest.fixture(scope="session")
 def make_config() -> MakeConfig:
-    """A configuration of two trajectories, in an actor each, with two replicas and a cache of their own."""
+    """A configuration of two trajectories in separate actors, with two replicas and a new cache."""
 
     def make(folder: Path, base_url: str, **changes: Any) -> RunConfig:
-        place = {"base_url": base_url, "max_concurrency": 8}
+        endpoint = {"base_url": base_url, "max_concurrency": 8}
         config = {
             "run": {"name": folder.name, "seeds": [0, 1]},
-            "models": {"task": {**place, "model": "task-model"}, "optimizer": {**place, "model": "opt-model"}},
+            "models": {"task": {**endpoint, "model": "task-model"}, "optimizer": {**endpoint, "model": "opt-model"}},
             "tasks": [triage_task()],
             "optimizer": {"steps": 3, "candidates": 3},
             "evaluation": {"val_size": 20, "test_size": 30},
@@ -43,7 +43,7 @@ Pids = Callable[[str], list[int]]
 
 @pytest.fixture(scope="session")
 def pids() -> Pids:
-    """The processes of this session's own cluster whose title begins so, the oldest first."""
+    """Finds the processes of this test session's cluster by the start of their title, oldest first."""
     mark = f"RAY_AUTH_TOKEN_PATH={os.environ['RAY_AUTH_TOKEN_PATH']}".encode()
 
     def of(title: str) -> list[int]:

@@ -21,20 +21,20 @@ def _pid(actor: Any) -> int:
     return int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid()), timeout=60))
 
 
-def _free() -> float:
+def _free_cpus() -> float:
     return float(ray.available_resources().get("CPU", 0.0))
 
 
-async def test_actors_that_come_back_are_given_out_before_one_that_waits_for_room_and_make_room_in_the_end(
+async def test_returned_actors_are_reused_first_and_free_their_cpus_in_the_end(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
     config = make_config(tmp_path, "http://127.0.0.1:9", cluster={"actor_cpus": 1.0})
     with ray_session("local", cpus_needed=2):
-        total = _free()
+        total = _free_cpus()
         services = Services({}, cast("Any", None), [], Metrics(MetricsConfig(), "r", is_alone=True))
         pool = ActorPool(config, services)
         taken, pids = [], []
-        for _ in range(int(total)):  # there is no room for the last one that is to stand ready
+        for _ in range(int(total)):  # no CPU is left for the spare actor that the pool starts
             taken.append(next(pool))
             pids.append(_pid(taken[-1]))
         assert len(set(pids)) == total
@@ -47,10 +47,10 @@ async def test_actors_that_come_back_are_given_out_before_one_that_waits_for_roo
 
         await pool.last()
         assert not pool.takes_back
-        pool.give_back(again.pop())  # it was on its way
+        pool.give_back(again.pop())  # returned after the pool was told that no more are needed
         await pool.last()
         async with asyncio.timeout(30):
-            while _free() != 1.0:  # noqa: ASYNC110  # Ray tells nobody
+            while _free_cpus() != 1.0:  # noqa: ASYNC110  # Ray sends no event
                 await asyncio.sleep(0.1)
         await pool.end()
         for actor in again:

@@ -1,4 +1,4 @@
-"""Parts of a run are killed while the rest goes on: real processes, real Serve, calls over HTTP."""
+"""Kills parts of a run while the rest continues: real processes, real Serve, calls over HTTP."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def endpoint() -> Iterator[SimulatedEndpoint]:
 
 
 @contextmanager
-def _standing(config: RunConfig, checkpoints: Path) -> Iterator[tuple[Supervisor, Access]]:
-    """The evaluator of a run, and what carries it."""
+def _prepared(config: RunConfig, checkpoints: Path) -> Iterator[tuple[Supervisor, Access]]:
+    """The supervisor of a run whose evaluator is running, and the access to its models."""
     tasks = build_tasks(config)
     access = Access({}, LimiterActor(), budget_name=config.run.name)
     evaluators = build_evaluators(config, tasks, access)
@@ -75,12 +75,12 @@ def _standing(config: RunConfig, checkpoints: Path) -> Iterator[tuple[Supervisor
 
 
 async def _finals(updates: AsyncGenerator[Update, None]) -> dict[SearchKey, Update]:
-    async with aclosing(updates) as news:
-        return {update.key: update async for update in news if update.phase is Phase.DONE}
+    async with aclosing(updates) as stream:
+        return {update.key: update async for update in stream if update.phase is Phase.DONE}
 
 
-def _essence(checkpoint: Checkpoint | None) -> Any:
-    """All that is found out, without what it cost."""
+def _results(checkpoint: Checkpoint | None) -> Any:
+    """The results of a trajectory without its costs."""
     assert checkpoint is not None
     trajectory = checkpoint.trajectory
     steps = [(step.candidates, step.successor, step.direction) for step in trajectory.steps]
@@ -89,7 +89,7 @@ def _essence(checkpoint: Checkpoint | None) -> Any:
 
 @dataclass
 class Killing:
-    """Kills processes one after the other, each after so many more calls were answered."""
+    """Kills processes one after another, each after ``after`` more calls."""
 
     endpoint: SimulatedEndpoint
     pids: Pids
@@ -97,7 +97,7 @@ class Killing:
     after: int
     killed: list[tuple[str, float]] = field(default_factory=list)
 
-    async def go(self) -> None:
+    async def run(self) -> None:
         seen = 0
         for title in self.titles:
             seen += self.after
@@ -109,13 +109,13 @@ class Killing:
 
 
 def _repeated(calls: Sequence[AccessRecord], killed: Sequence[float]) -> int:
-    """Answered calls that were made again, though no part was killed while they were under way, or just after."""
+    """Calls that were repeated although they were answered, and no part was killed during or just after them."""
     ends = [(kill, kill) for kill in killed]
     return sum(repeats(calls, ends, model).beyond for model in ("task-model", "opt-model"))
 
 
 async def _undisturbed(config: RunConfig, checkpoints: Path) -> dict[SearchKey, Any]:
-    """What the same searches come to in this process."""
+    """The results of the same searches in this process."""
     tasks, access = build_tasks(config), Access({}, LocalLimiter(), budget_name="undisturbed")
     evaluators = {one.task.name: one for one in build_evaluators(config, tasks, access)}
     searches = build_searches(config, tasks, evaluators, access)
@@ -124,11 +124,11 @@ async def _undisturbed(config: RunConfig, checkpoints: Path) -> dict[SearchKey, 
     for search in searches:
         async for update in worker.run(search.key):
             found[search.key] = update
-    return {key: _essence(update.checkpoint) for key, update in found.items()}
+    return {key: _results(update.checkpoint) for key, update in found.items()}
 
 
 @pytest.mark.usefixtures("cluster")
-async def test_parts_that_are_killed_come_back_and_nothing_is_lost(
+async def test_killed_parts_restart_and_nothing_is_lost_or_repeated(
     endpoint: SimulatedEndpoint, make_config: MakeConfig, pids: Pids, tmp_path: Path
 ) -> None:
     endpoint.behaviour = Behaviour()
@@ -146,16 +146,16 @@ async def test_parts_that_are_killed_come_back_and_nothing_is_lost(
     ]
     killing = Killing(endpoint, pids, parts, after=75)
     config = make_config(tmp_path / "killed", endpoint.base_url)
-    with _standing(config, tmp_path / "checkpoints") as (supervisor, access):
+    with _prepared(config, tmp_path / "checkpoints") as (supervisor, access):
         await access.limiter.open_budget(access.budget_name, Budget(), Spent())
         async with asyncio.timeout(120):
-            killer = asyncio.create_task(killing.go())
+            killer = asyncio.create_task(killing.run())
             finals = await _finals(supervisor.run())
             await killer
     _print_gaps(killing, endpoint.requests)
     assert {key: update.error for key, update in finals.items()} == dict.fromkeys(finals)
-    assert {key: _essence(update.checkpoint) for key, update in finals.items()} == undisturbed
-    assert supervisor.faults == {Fault.CRASH: 1}, "the others come back without a trajectory's noticing"
+    assert {key: _results(update.checkpoint) for key, update in finals.items()} == undisturbed
+    assert supervisor.faults == {Fault.CRASH: 1}, "the other parts restart without interrupting a trajectory"
     assert _repeated(endpoint.requests, [kill for _, kill in killing.killed]) == 0
     in_flight = 2 * 8  # as many as each model's concurrency allows, at each kill
     assert num_calls <= len(endpoint.requests) <= num_calls + in_flight * len(parts)
@@ -171,12 +171,12 @@ def _print_gaps(killing: Killing, calls: Sequence[AccessRecord]) -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-async def test_a_search_that_is_given_up_leaves_nobody_who_calls(
+async def test_a_cancelled_run_makes_no_more_calls(
     endpoint: SimulatedEndpoint, make_config: MakeConfig, tmp_path: Path
 ) -> None:
     (tmp_path / "given-up").mkdir()
     config = make_config(tmp_path / "given-up", endpoint.base_url, evaluation={"val_size": 60, "test_size": 1})
-    with _standing(config, tmp_path / "checkpoints") as (supervisor, access):
+    with _prepared(config, tmp_path / "checkpoints") as (supervisor, access):
         await access.limiter.open_budget(access.budget_name, Budget(), Spent())
 
         async def follow() -> None:
@@ -184,17 +184,17 @@ async def test_a_search_that_is_given_up_leaves_nobody_who_calls(
 
         following = asyncio.create_task(follow())
         await _until(lambda: len(endpoint.requests) >= 20)
-        endpoint.behaviour = Behaviour(latency_s=2.0)  # whoever is not told will be caught at a call
+        endpoint.behaviour = Behaviour(latency_s=2.0)  # a caller that was not cancelled still waits for its reply
         await _until(lambda: _in_flight(endpoint) > 0)
         following.cancel()
         with pytest.raises(asyncio.CancelledError):
             await following
-        # The evaluator stands still, so it is not its end that ends its calls.
+        # The evaluator is still running, so its calls were cancelled and did not end with it.
         await asyncio.sleep(0.5)
         ended = len(endpoint.requests)
         assert _in_flight(endpoint) == 0
         await asyncio.sleep(2.5)
-        assert len(endpoint.requests) == ended, "calls were made for a search that nobody follows"
+        assert len(endpoint.requests) == ended, "calls were made for a cancelled search"
         assert endpoint.requests[-1].status == 499
 
 
@@ -209,7 +209,7 @@ async def _until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-async def test_an_embedded_model_that_is_killed_comes_back_at_its_port(pids: Pids) -> None:
+async def test_a_killed_embedded_model_restarts_at_its_port(pids: Pids) -> None:
     spec = EmbeddedModelSpec(None, parallel=2, context=256, threads=1)
     with embedded_models([spec]) as urls:
         endpoint = Endpoint(urls[spec], spec.name, max_concurrency=2)

@@ -24,18 +24,12 @@ from cluster.session.ray_session import ray_session
 from gpo.data.task import Split
 from gpo.errors import ModelRefused, OutOfReach, Part, RefusalReason
 from gpo.evaluation.evaluator import Evaluation, Evaluator
-from gpo.optimizer import GPO
 from gpo.prompt import Prompt
-from gpo.strategies.acceptance import BestOfStep
-from gpo.strategies.batches import TrainBatches
-from gpo.strategies.reflection import NoReflection
-from gpo.strategies.retrieval import RecencyRetriever
-from gpo.strategies.schedule import CosineSchedule
-from gpo.strategies.summary import NoSummary
 from gpo.testing.fakes import FakeEvaluator, FakeProposer
 from gpo.trajectory import Candidate
+from tests.optimizers import fake_optimizer
 
-NUM_STEPS, NUM_CANDIDATES = 3, 2
+NUM_STEPS = 3
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,21 +67,8 @@ def _rewritten(current: Candidate, n: int, seed: int) -> list[str]:
 
 
 def _search(evaluator: Evaluator, task: str = "task", seed: int = 0) -> Search:
-    gpo = GPO(
-        retriever=RecencyRetriever(),
-        reflector=NoReflection(),
-        summarizer=NoSummary(),
-        schedule=CosineSchedule(initial=9, final=3, num_steps=NUM_STEPS),
-        proposer=FakeProposer(_rewritten),
-        evaluator=evaluator,
-        acceptance=BestOfStep(),
-        num_steps=NUM_STEPS,
-        num_candidates=NUM_CANDIDATES,
-        num_neighbours=2,
-        train=(),
-        batches=TrainBatches(1, 1, seed),
-        num_exemplars=0,
-        seed=seed,
+    gpo = fake_optimizer(
+        proposer=FakeProposer(_rewritten), evaluator=evaluator, num_steps=NUM_STEPS, num_neighbours=2, seed=seed
     )
     return Search(SearchKey(task, seed), Prompt("Think."), gpo)
 

@@ -22,14 +22,11 @@ from gpo.data.example import Example
 from gpo.errors import ConfigError, EvaluationError
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt
-from gpo.strategies.acceptance import BestOfStep
 from gpo.strategies.batches import TrainBatches
-from gpo.strategies.reflection import NoReflection, Reflection
-from gpo.strategies.retrieval import RecencyRetriever
-from gpo.strategies.schedule import CosineSchedule
-from gpo.strategies.summary import NoSummary
+from gpo.strategies.reflection import Reflection
 from gpo.testing.fakes import FakeEvaluator, FakeProposer
 from gpo.trajectory import Candidate, Trajectory
+from tests.optimizers import fake_optimizer
 from tests.servers import Receiver
 
 KEY = SearchKey("triage", 3)
@@ -51,14 +48,9 @@ def values(prompt: Prompt) -> list[float]:
 
 def optimizer(num_steps: int = 2) -> GPO:
     train = [Example(f"input {number}", ("answer",)) for number in range(4)]
-    return GPO(
-        retriever=RecencyRetriever(),
-        reflector=NoReflection(),
-        summarizer=NoSummary(),
-        schedule=CosineSchedule(initial=9, final=3, num_steps=num_steps),
+    return fake_optimizer(
         proposer=FakeProposer(rewrite),
         evaluator=FakeEvaluator(values),
-        acceptance=BestOfStep(),
         num_steps=num_steps,
         num_candidates=3,
         num_neighbours=2,

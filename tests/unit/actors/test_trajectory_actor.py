@@ -18,15 +18,9 @@ from actors.trajectory_actor import TrajectoryActor, TrajectoryWorker
 from gpo.checkpoint import Checkpoint
 from gpo.data.task import Split
 from gpo.evaluation.evaluator import Evaluation
-from gpo.optimizer import GPO
 from gpo.prompt import Prompt
-from gpo.strategies.acceptance import BestOfStep
-from gpo.strategies.batches import TrainBatches
-from gpo.strategies.reflection import NoReflection
-from gpo.strategies.retrieval import RecencyRetriever
-from gpo.strategies.schedule import FixedSchedule
-from gpo.strategies.summary import NoSummary
-from gpo.testing.fakes import FakeEvaluator, FakeProposer
+from gpo.testing.fakes import FakeEvaluator
+from tests.optimizers import by_length, fake_optimizer
 
 KEY, OTHER = SearchKey("desk", 0), SearchKey("desk", 1)
 
@@ -88,27 +82,8 @@ class PairedEvaluator(FakeEvaluator):
         return await super().evaluate(prompts, split, indices)
 
 
-def by_length(prompt: Prompt) -> list[float]:
-    return [len(prompt.words) / 10]
-
-
 def worker(store: CheckpointStore, evaluator: FakeEvaluator | None = None) -> TrajectoryWorker:
-    gpo = GPO(
-        retriever=RecencyRetriever(),
-        reflector=NoReflection(),
-        summarizer=NoSummary(),
-        schedule=FixedSchedule(size=5),
-        proposer=FakeProposer(lambda current, n, _: [f"{current.prompt.text} {index}" for index in range(n)]),
-        evaluator=evaluator or FakeEvaluator(by_length),
-        acceptance=BestOfStep(),
-        num_steps=2,
-        num_candidates=2,
-        num_neighbours=1,
-        train=(),
-        batches=TrainBatches(1, 1, seed=0),
-        num_exemplars=0,
-        seed=0,
-    )
+    gpo = fake_optimizer(evaluator=evaluator or FakeEvaluator(by_length))
     return TrajectoryWorker([Search(key, Prompt("Which desk?"), gpo) for key in (KEY, OTHER)], store)
 
 

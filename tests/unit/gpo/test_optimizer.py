@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -17,12 +16,12 @@ from gpo.scoring.candidates import CandidateScorer, silent
 from gpo.strategies.acceptance import BestOfStep, StrictImprovement
 from gpo.strategies.batches import TrainBatches
 from gpo.strategies.proposer import nobody
-from gpo.strategies.reflection import NoReflection, Reflection
+from gpo.strategies.reflection import Reflection
 from gpo.strategies.retrieval import RelevanceRetriever
 from gpo.strategies.schedule import CosineSchedule
-from gpo.strategies.summary import NoSummary
 from gpo.testing.fakes import FakeEvaluator, FakeProposer, WordEmbedder
 from gpo.trajectory import Candidate, Spending, Trajectory
+from tests.optimizers import fake_optimizer
 
 INITIAL = Prompt("Let's think step by step.")
 STEPS = 5
@@ -41,23 +40,20 @@ def values(prompt: Prompt) -> list[float]:
 
 
 def optimizer(**changes: object) -> GPO:
-    made = GPO(
-        retriever=RelevanceRetriever(WordEmbedder()),
-        reflector=NoReflection(),
-        summarizer=NoSummary(),
-        schedule=CosineSchedule(initial=50, final=10, num_steps=STEPS),
-        proposer=FakeProposer(rewrite),
-        evaluator=FakeEvaluator(values),
-        acceptance=BestOfStep(),
-        num_steps=STEPS,
-        num_candidates=4,
-        num_neighbours=3,
-        train=TRAIN,
-        batches=TrainBatches(len(TRAIN), batch_size=4, seed=7),
-        num_exemplars=2,
-        seed=7,
-    )
-    return replace(made, **changes)
+    settings: dict[str, object] = {
+        "retriever": RelevanceRetriever(WordEmbedder()),
+        "schedule": CosineSchedule(initial=50, final=10, num_steps=STEPS),
+        "proposer": FakeProposer(rewrite),
+        "evaluator": FakeEvaluator(values),
+        "num_steps": STEPS,
+        "num_candidates": 4,
+        "num_neighbours": 3,
+        "train": TRAIN,
+        "batches": TrainBatches(len(TRAIN), batch_size=4, seed=7),
+        "num_exemplars": 2,
+        "seed": 7,
+    }
+    return fake_optimizer(**{**settings, **changes})
 
 
 async def search(gpo: GPO, trajectory: Trajectory | None = None) -> list[Trajectory]:

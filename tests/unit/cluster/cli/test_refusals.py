@@ -86,7 +86,7 @@ CASES = {
         ("tasks[0].data.val", "val.jsonl' does not exist", "correct the path"), name="val.jsonl"
     ),
     "an empty split": Case(
-        ("tasks[0].data.test", "test.jsonl' holds no example", "at least one"), name="test.jsonl", text="\n"
+        ("tasks[0].data.test", "test.jsonl' contains no example", "at least one"), name="test.jsonl", text="\n"
     ),
     "half a line": Case(
         ("tasks[0].data.val (val.jsonl:2)", "not valid JSON", "one complete JSON object on each line"),

@@ -145,7 +145,7 @@ def test_a_folder_without_any_task_is_a_wrong_root(beside: bool, tmp_path: Path)
         (tmp_path / "data/gsm8k/train.jsonl").touch()
     error = refusal(tmp_path, bbh("all"))
     assert error.field == "tasks[0].data.root"
-    assert "holds no task of bbh" in error.problem
+    assert "contains no task of bbh" in error.problem
 
 
 def test_a_task_in_capitals_suggests_the_right_name(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_questions_that_bbh_repeats_are_used_once(tmp_path: Path) -> None:
             "tasks[0].data.root (navigate.json: example 2)",
             "there is no column 'target'",
         ),
-        ('{"examples": [{"input": "a", "target": "b"}]}', "tasks[0].data.root", "holds only 1 different examples"),
+        ('{"examples": [{"input": "a", "target": "b"}]}', "tasks[0].data.root", "contains only 1 different examples"),
     ],
 )
 def test_a_damaged_file_of_bbh_is_an_error(content: str, place: str, problem: str, tmp_path: Path) -> None:
@@ -152,13 +152,18 @@ def test_files_of_mmlu_with_too_few_lines_are_an_error(val: int, test: int, tmp_
     [
         ("val", "q,1,2,3,4,A\nq,1,2,3,A\n", "tasks[0].data.root (anatomy_val.csv:2)", "there are 5 columns"),
         ("val", "q,1,2,3,4,A\nq,1,", "tasks[0].data.root (anatomy_val.csv:2)", "there are 3 columns"),
-        ("dev", "q,1,2,3,4,E\n", "tasks[0].data.root (anatomy_dev.csv:1)", "the answer 'E' is none of A, B, C and D"),
-        ("dev", "q,1,2,3,4,AB\n", "tasks[0].data.root (anatomy_dev.csv:1)", "the answer 'AB' is none"),
+        ("dev", "q,1,2,3,4,E\n", "tasks[0].data.root (anatomy_dev.csv:1)", "the answer 'E' is not A, B, C or D"),
+        ("dev", "q,1,2,3,4,AB\n", "tasks[0].data.root (anatomy_dev.csv:1)", "the answer 'AB' is not A, B, C or D"),
         ("test", 'q,1,2,3,4,A\n"q,1,2,3,4,A\n', "tasks[0].data.root (anatomy_test.csv:2)", "there are 1 columns"),
-        ("test", "question,A,B,C,D,answer\n", "tasks[0].data.root (anatomy_test.csv:1)", "the answer 'answer' is none"),
+        (
+            "test",
+            "question,A,B,C,D,answer\n",
+            "tasks[0].data.root (anatomy_test.csv:1)",
+            "the answer 'answer' is not A, B, C or D",
+        ),
         ("test", " ,1,2,3,4,A\n", "tasks[0].data.root (anatomy_test.csv:1)", "the question is empty"),
         ("test", "a" * 200_000 + ",1,2,3,4,A\n", "tasks[0].data.root (anatomy_test.csv:1)", "not valid CSV"),
-        ("test", "", "tasks[0].data.root", "holds no example"),
+        ("test", "", "tasks[0].data.root", "contains no example"),
     ],
 )
 def test_a_damaged_file_of_mmlu_is_an_error(part: str, content: str, place: str, problem: str, tmp_path: Path) -> None:

@@ -51,9 +51,9 @@ def test_repeats_of_few_shot_examples_are_removed_from_train() -> None:
     ("few_shot", "shots", "problem"),
     [
         ((), 1, "the data has 0 few-shot examples"),
-        (examples("xyz"), 4, "4 is too many, the data has 3"),
-        (None, 10, "none would be left"),
-        (None, 11, "none would be left"),
+        (examples("xyz"), 4, "4 is too many: the data has 3"),
+        (None, 10, "must keep one"),
+        (None, 11, "must keep one"),
     ],
 )
 def test_too_many_few_shot_examples_are_refused(few_shot: tuple[Example, ...] | None, shots: int, problem: str) -> None:

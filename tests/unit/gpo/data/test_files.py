@@ -90,22 +90,22 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
         ("x.csv", "input,label\na,b\n", r"x\.csv:2\): there is no column 'target'; the columns are: input, label"),
         ("x.csv", "input,target\na,b\n\nc\n", r"x\.csv:4\): column 'target' is empty"),
         ("x.csv", 'input,target\na,b\n"c,d\ne,f\n', r"x\.csv:3\): not valid CSV"),
-        ("x.csv", "input,target\na,b\nc, and d,e\n", r"x\.csv:3\): there are 3 cells below 2 headings; put quotes"),
-        ("x.csv", "input,target,input\na,b,c\n", r"x\.csv:1\): two columns are called 'input'; give each"),
+        ("x.csv", "input,target\na,b\nc, and d,e\n", r"x\.csv:3\): there are 3 cells for 2 headings; put quotes"),
+        ("x.csv", "input,target,input\na,b,c\n", r"x\.csv:1\): two columns are named 'input'; use unique"),
         ("x.csv", "input,target\n" + "a" * 200_000 + ",b\n", "not valid CSV .*limit"),
-        ("x.csv", "input,target\n", "holds no example"),
-        ("x.csv", "", "holds no example"),
-        ("x.jsonl", "", "holds no example"),
-        ("x.jsonl", BOM + "\n\n", "holds no example"),
+        ("x.csv", "input,target\n", "contains no example"),
+        ("x.csv", "", "contains no example"),
+        ("x.jsonl", "", "contains no example"),
+        ("x.jsonl", BOM + "\n\n", "contains no example"),
         ("x.jsonl", row(input="", target="b"), "column 'input' is empty"),
         ("x.jsonl", row(input=" \n", target="b"), "column 'input' is empty"),
         ("x.jsonl", row(input="a", target=None), "column 'target' is empty"),
         ("x.jsonl", row(input="a", target=[]), "column 'target' is empty"),
         ("x.jsonl", row(input="a", target=["b", ""]), "column 'target' is empty"),
-        ("x.jsonl", row(input="a", target={"b": 1}), "column 'target' holds an object"),
-        ("x.jsonl", row(input="a", target=[["b"]]), "column 'target' holds .* nested list"),
+        ("x.jsonl", row(input="a", target={"b": 1}), "column 'target' contains an object"),
+        ("x.jsonl", row(input="a", target=[["b"]]), "column 'target' contains .* nested list"),
         ("x.jsonl", row(input=["a", "b"], target="c"), "column 'input' is a list"),
-        ("x.jsonl", '{"input": "a", "target": "\\ud83d"}', "column 'target' holds half a character"),
+        ("x.jsonl", '{"input": "a", "target": "\\ud83d"}', "column 'target' contains a lone surrogate"),
         ("x.jsonl", "[" * 100_000, "not valid JSON"),
         ("x.jsonl", '{"input": "a", "target": ' + "1" * 5000 + "}", "not valid JSON"),
         ("x.jsonl", b'{"input": "caf\xe9", "target": "b"}', "is not UTF-8"),
@@ -237,11 +237,11 @@ def test_few_shot_examples_that_are_held_out_are_dropped(root: Path) -> None:
         ("bbh", None, ".", "None is not a task of bbh"),
         ("bbh", "Navigate", ".", "did you mean 'navigate'"),
         ("bbh", "xyz", ".", "choose one of: navigate, snarks"),
-        ("bbh", "navigate", "gsm8k", r"data\.root: .*gsm8k' holds no task of bbh; name the folder"),
+        ("bbh", "navigate", "gsm8k", r"data\.root: .*gsm8k' contains no task of bbh; name the folder"),
         ("bbh", "navigate", "nowhere", r"root: .*nowhere' is not a folder"),
-        ("mmlu", "anatomy", ".", r"data\.root: .* holds no task of mmlu"),
+        ("mmlu", "anatomy", ".", r"data\.root: .* contains no task of mmlu"),
         ("wsc", None, ".", "does not exist"),
-        ("gsm8k", "navigate", ".", "name: 'navigate' is unknown, gsm8k is one task; leave it out"),
+        ("gsm8k", "navigate", ".", "name: 'navigate' is unknown: gsm8k has one task; leave it out"),
     ],
 )
 def test_a_missing_benchmark_is_an_error(root: Path, name: str, task: str | None, folder: str, message: str) -> None:
@@ -252,7 +252,7 @@ def test_a_missing_benchmark_is_an_error(root: Path, name: str, task: str | None
 def test_a_benchmark_whose_val_repeats_test_is_refused(root: Path) -> None:
     folder = root / "gsm8k"
     (folder / "eval.jsonl").write_bytes((folder / "test.jsonl").read_bytes())
-    with pytest.raises(ConfigError, match="every example of val is in test too"):
+    with pytest.raises(ConfigError, match="every example of val is also in test"):
         BENCHMARKS["gsm8k"].load(root, None, where="tasks.t.data")
 
 
@@ -260,7 +260,7 @@ def test_a_benchmark_whose_val_repeats_test_is_refused(root: Path) -> None:
 def test_a_benchmark_whose_train_is_held_out_altogether_is_refused(repeated: str, root: Path) -> None:
     folder = root / "gsm8k"
     (folder / "train.jsonl").write_bytes((folder / f"{repeated}.jsonl").read_bytes())
-    with pytest.raises(ConfigError, match="every example of train is in val or test too") as caught:
+    with pytest.raises(ConfigError, match="every example of train is also in val or test") as caught:
         BENCHMARKS["gsm8k"].load(root, None, where="tasks.t.data")
     assert '"train[:80%]"' in caught.value.remedy
 

@@ -17,13 +17,10 @@ from gpo.score import Score
 from gpo.scoring.candidates import FullScoring
 from gpo.scoring.racing import Racing
 from gpo.strategies.acceptance import Acceptance, BestOfStep, StrictImprovement, WithinError
-from gpo.strategies.batches import TrainBatches
-from gpo.strategies.reflection import NoReflection
 from gpo.strategies.retrieval import ImportanceRetriever
-from gpo.strategies.schedule import FixedSchedule
-from gpo.strategies.summary import NoSummary
 from gpo.testing.fakes import FakeEvaluator, FakeProposer
 from gpo.trajectory import Trajectory
+from tests.optimizers import fake_optimizer
 
 SIZE, BLOCK = 100, 10
 Values = Sequence[float | None]
@@ -200,24 +197,16 @@ async def test_a_round_loses_the_best_no_more_often_than_alpha_says(alpha: float
 
 
 def optimizer(**changes: object) -> GPO:
-    made = GPO(
-        retriever=ImportanceRetriever(),
-        reflector=NoReflection(),
-        summarizer=NoSummary(),
-        schedule=FixedSchedule(size=9),
-        proposer=FakeProposer(lambda current, n, seed: [f"{seed + index}" for index in range(n)]),
-        evaluator=Recording(lambda prompt: right_about(int(prompt.id[:2], 16) / 256)),
-        acceptance=BestOfStep(),
-        num_steps=4,
-        num_candidates=6,
-        num_neighbours=30,
-        train=(),
-        batches=TrainBatches(1, 1, seed=0),
-        num_exemplars=0,
-        seed=0,
-        scoring=racing(),
-    )
-    return replace(made, **changes)
+    settings: dict[str, object] = {
+        "retriever": ImportanceRetriever(),
+        "proposer": FakeProposer(lambda current, n, seed: [f"{seed + index}" for index in range(n)]),
+        "evaluator": Recording(lambda prompt: right_about(int(prompt.id[:2], 16) / 256)),
+        "num_steps": 4,
+        "num_candidates": 6,
+        "num_neighbours": 30,
+        "scoring": racing(),
+    }
+    return fake_optimizer(**{**settings, **changes})
 
 
 async def search(gpo: GPO, start: Trajectory | None = None) -> list[Trajectory]:

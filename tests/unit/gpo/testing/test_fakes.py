@@ -20,7 +20,7 @@ async def test_a_scripted_model_follows_its_script_and_no_further() -> None:
     assert await model.complete(question, Sampling()) is cut
     with pytest.raises(KeyError, match="third"):
         await model.complete(question, Sampling())
-    with pytest.raises(AssertionError, match="no reply left"):
+    with pytest.raises(AssertionError, match="no more replies"):
         await model.complete(question, Sampling(seed=7))
     assert model.calls == [((question[0],), Sampling())] * 3 + [((question[0],), Sampling(seed=7))]
 
