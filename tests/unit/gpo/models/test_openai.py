@@ -67,7 +67,7 @@ def statuses(server: SimulatedEndpoint) -> list[int]:
 
 @asynccontextmanager
 async def replying(handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
-    """The base URL of a server that answers every request in this way."""
+    """The base URL of a server with this handler."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app)
@@ -83,7 +83,7 @@ def choice(**message: Any) -> dict[str, Any]:
     return {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **message}}
 
 
-async def test_a_completion_tells_its_usage_and_price(server: SimulatedEndpoint) -> None:
+async def test_a_completion_has_its_usage_and_cost(server: SimulatedEndpoint) -> None:
     completion = await complete(model(server.base_url, price=Price(prompt=1e6, completion=2e6)))
     (record,) = server.requests
     usage = completion.usage
@@ -93,7 +93,7 @@ async def test_a_completion_tells_its_usage_and_price(server: SimulatedEndpoint)
     assert not completion.truncated
 
 
-async def test_a_reply_that_was_cut_says_so(server: SimulatedEndpoint) -> None:
+async def test_a_truncated_reply_is_marked(server: SimulatedEndpoint) -> None:
     asked: list[Message] = [{"role": "user", "content": "Rewrite this instruction: Think about it carefully."}]
     optimizer = model(server.base_url, name="opt-model")
     async with endpoint_of(optimizer).client:
@@ -117,7 +117,7 @@ async def test_attempts_are_bounded(server: SimulatedEndpoint) -> None:
     assert statuses(server) == [500] * 3
 
 
-async def test_the_endpoint_s_own_waiting_time_is_kept(server: SimulatedEndpoint) -> None:
+async def test_retry_after_is_respected(server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour(limit=0, retry_after_s=0.3)
     started = time.monotonic()
     error = await failure(model(server.base_url, max_attempts=2, max_backoff_s=5.0))
@@ -128,13 +128,13 @@ async def test_the_endpoint_s_own_waiting_time_is_kept(server: SimulatedEndpoint
     assert time.monotonic() - started < 5
 
 
-async def test_a_waiting_time_beyond_the_longest_backoff_is_cut(server: SimulatedEndpoint) -> None:
+async def test_a_retry_after_beyond_the_longest_backoff_is_cut(server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour(limit=0, retry_after_s=3600)
     await asyncio.wait_for(failure(model(server.base_url, max_backoff_s=0.05)), 5)
     assert set(statuses(server)) == {429}
 
 
-async def test_a_call_that_is_one_too_many_is_tried_more_often_than_one_that_fails(server: SimulatedEndpoint) -> None:
+async def test_refusals_for_overload_do_not_count_as_attempts(server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour(limit=0, retry_after_s=0.0)
     waiting = asyncio.create_task(complete(model(server.base_url, patience_s=60)))
     async with asyncio.timeout(5):
@@ -144,7 +144,7 @@ async def test_a_call_that_is_one_too_many_is_tried_more_often_than_one_that_fai
     assert (await waiting).usage.retries >= 10
 
 
-async def test_a_waiting_time_may_be_a_date() -> None:
+async def test_retry_after_may_be_a_date() -> None:
     asked: list[float] = []
 
     async def later(_: web.BaseRequest) -> web.Response:
@@ -168,7 +168,7 @@ async def test_a_waiting_time_may_be_a_date() -> None:
         (Behaviour(fail_next=9, error_status=422), RefusalReason.REQUEST),
     ],
 )
-async def test_a_final_no_is_not_asked_again(
+async def test_a_final_refusal_is_not_retried(
     behaviour: Behaviour, reason: RefusalReason, server: SimulatedEndpoint
 ) -> None:
     server.behaviour = behaviour
@@ -180,7 +180,7 @@ async def test_a_final_no_is_not_asked_again(
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 502, 503])
-async def test_what_may_pass_is_asked_again(status: int, server: SimulatedEndpoint) -> None:
+async def test_transient_failures_are_retried(status: int, server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour(fail_next=1, error_status=status)
     assert (await complete(model(server.base_url))).usage.retries == 1
 
@@ -199,14 +199,14 @@ async def test_an_account_without_quota_is_refused_at_once() -> None:
     assert (error.reason, asked) == (RefusalReason.KEY, 1)
 
 
-async def test_a_server_that_is_not_there_is_unavailable(unused_tcp_port: int) -> None:
+async def test_a_missing_server_is_unavailable(unused_tcp_port: int) -> None:
     error = await failure(model(f"http://127.0.0.1:{unused_tcp_port}/v1"))
     assert isinstance(error, ModelUnavailable)
     assert error.is_away
     assert error.retries > 2, "it is tried for as long as patience lasts"
 
 
-async def test_a_server_that_comes_back_is_asked_on(unused_tcp_port: int) -> None:
+async def test_requests_continue_when_the_server_is_back(unused_tcp_port: int) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port}/v1"
     waiting = asyncio.create_task(complete(model(url, patience_s=60, max_attempts=1)))
     await asyncio.sleep(0.3)
@@ -215,7 +215,7 @@ async def test_a_server_that_comes_back_is_asked_on(unused_tcp_port: int) -> Non
 
 
 @pytest.mark.parametrize(("status", "is_counted"), [(500, True), (408, True), (502, False), (503, False), (504, False)])
-async def test_failures_that_a_gateway_tells_of_do_not_count(
+async def test_failures_reported_by_a_gateway_do_not_count_as_attempts(
     status: int, is_counted: bool, server: SimulatedEndpoint
 ) -> None:
     server.behaviour = Behaviour(fail_next=5, error_status=status)
@@ -227,7 +227,7 @@ async def test_failures_that_a_gateway_tells_of_do_not_count(
         assert (await waiting).usage.retries == 5
 
 
-async def test_a_connection_that_breaks_counts_as_the_call_may_have_broken_it() -> None:
+async def test_a_broken_connection_counts_as_an_attempt() -> None:
     asked = 0
 
     async def broken(request: web.Request) -> web.Response:
@@ -267,7 +267,7 @@ async def test_a_server_that_never_answers_is_unavailable(server: SimulatedEndpo
     ],
 )
 @pytest.mark.parametrize("kind", ["application/json", "text/html"])
-async def test_a_success_that_is_no_completion_is_unavailable(body: str, kind: str) -> None:
+async def test_a_successful_reply_without_a_completion_is_unavailable(body: str, kind: str) -> None:
     asked = 0
 
     async def nonsense(_: web.Request) -> web.Response:
@@ -291,7 +291,7 @@ async def test_a_success_that_is_no_completion_is_unavailable(body: str, kind: s
         {"choices": [choice(content="")], "usage": {"prompt_tokens": None}},
     ],
 )
-async def test_missing_text_and_usage_are_an_empty_reply_that_cost_nothing_known(document: dict[str, Any]) -> None:
+async def test_missing_text_and_usage_count_as_an_empty_reply_of_unknown_cost(document: dict[str, Any]) -> None:
     async def sparse(_: web.Request) -> web.Response:
         return web.json_response(document)
 
@@ -302,19 +302,19 @@ async def test_missing_text_and_usage_are_an_empty_reply_that_cost_nothing_known
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 500])
-async def test_a_server_that_repeats_the_key_does_not_give_it_away(status: int) -> None:
+async def test_a_key_that_the_server_repeats_is_masked(status: int) -> None:
     async def echo(request: web.Request) -> web.Response:
         said = f"bad {request.headers['Authorization']}\n" + "x" * 1000
         return web.json_response({"error": {"message": said}}, status=status)
 
     async with replying(echo) as url:
-        error = await failure(model(url))  # which looks for the key
+        error = await failure(model(url))  # checks that the key is absent
     assert "Bearer ***" in str(error)
     assert "\n" not in str(error)
     assert len(str(error)) < 500
 
 
-async def test_sampling_is_sent_as_it_was_set() -> None:
+async def test_sampling_settings_are_sent_unchanged() -> None:
     bodies: list[dict[str, Any]] = []
 
     async def keep(request: web.Request) -> web.Response:
@@ -330,7 +330,7 @@ async def test_sampling_is_sent_as_it_was_set() -> None:
     assert bodies == [{**asked, **sampling}, asked, {**asked, "max_completion_tokens": 7}]
 
 
-async def test_no_more_requests_are_under_way_than_allowed(server: SimulatedEndpoint) -> None:
+async def test_no_more_requests_are_in_flight_than_allowed(server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour(latency_s=0.02)
     asked = model(server.base_url, max_concurrency=3)
     async with endpoint_of(asked).client:
@@ -338,7 +338,7 @@ async def test_no_more_requests_are_under_way_than_allowed(server: SimulatedEndp
     assert max(record.in_flight for record in server.requests) == 3
 
 
-async def test_an_endpoint_that_was_used_travels_without_key_or_connection(server: SimulatedEndpoint) -> None:
+async def test_a_used_model_pickles_without_key_or_connection(server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour(api_key=KEY)
     used = model(server.base_url)
     await used.complete(ASKED, GREEDY)
@@ -350,14 +350,14 @@ async def test_an_endpoint_that_was_used_travels_without_key_or_connection(serve
     assert (await complete(copy)).text == (await complete(used)).text
 
 
-def test_a_key_file_goes_before_the_variable(tmp_path: Path) -> None:
+def test_a_key_file_takes_precedence_over_the_variable(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("of-the-file\n", encoding="utf-8")
     assert KeySource(file=str(tmp_path / "key")).read() == "of-the-file"
     assert KeySource().read() == KEY
 
 
 @pytest.mark.parametrize("content", [b"sk-canary\nsk-second", "sk-canary…".encode(), b"sk canary", b"sk-canary\xff"])
-def test_what_fits_no_header_is_refused_and_not_shown(content: bytes, tmp_path: Path) -> None:
+def test_a_key_file_with_invalid_characters_is_refused_and_not_shown(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         KeySource(file=str(tmp_path / "key")).read()
@@ -365,16 +365,14 @@ def test_what_fits_no_header_is_refused_and_not_shown(content: bytes, tmp_path: 
     assert "canary" not in str(caught.value)
 
 
-def test_a_variable_that_fits_no_header_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_with_invalid_characters_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary\nsk-second")
     with pytest.raises(ConfigError) as caught:
         KeySource().read()
     assert "canary" not in str(caught.value)
 
 
-def test_a_key_that_is_not_there_is_refused_only_where_it_is_required(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_key_is_refused_only_if_it_is_required(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", " ")
     assert KeySource().read() == NO_KEY
     with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
@@ -402,7 +400,7 @@ async def test_a_text_is_embedded_once(server: SimulatedEndpoint) -> None:
 @pytest.mark.parametrize(
     "body", ["not JSON", "{}", '{"data": []}', '{"data": null}', '{"data": [{}]}', '{"data": [{"embedding": null}]}']
 )
-async def test_a_success_that_holds_no_embedding_is_unavailable(body: str) -> None:
+async def test_a_successful_reply_without_embeddings_is_unavailable(body: str) -> None:
     async def nonsense(_: web.Request) -> web.Response:
         return web.Response(text=body, content_type="application/json")
 
