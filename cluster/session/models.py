@@ -9,7 +9,7 @@ from typing import Literal
 
 from cluster.config import RunConfig
 from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, EmbeddedEmbeddingConfig, EndpointConfig
-from gpo.data.task import Split, Task
+from gpo.data.task import Task
 from gpo.errors import ConfigError
 from gpo.evaluation.evaluator import LocalEvaluator
 from gpo.evaluation.grading import Grader, ModelGrader, RuleGrader
@@ -73,7 +73,7 @@ def check_warm_up(config: RunConfig, tasks: Sequence[Task]) -> None:
         ConfigError: names the first task with too few steps.
     """
     for task in tasks:
-        num_steps = config.optimizer.num_steps(len(task.examples[Split.TRAIN]))
+        num_steps = config.num_steps(task)
         if not config.optimizer.warm_up_fits(num_steps):
             raise ConfigError(
                 "optimizer.schedule.warmup_steps",
