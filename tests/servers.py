@@ -9,7 +9,6 @@ import gzip
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,8 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from benchmarks.measuring.servers import free_port
 
 if TYPE_CHECKING:
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -178,13 +179,6 @@ def _give(folder: Path, owner: str) -> None:
         shutil.chown(folder, owner, owner)
     except LookupError:
         pytest.skip(f"PostgreSQL does not run as root, and there is no user {owner}")
-
-
-def free_port() -> int:
-    """A port on which nothing listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(answers: Callable[[], object], refused: type[Exception]) -> None:

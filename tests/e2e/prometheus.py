@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
+from benchmarks.measuring.servers import free_port
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
@@ -60,9 +60,7 @@ def monitored(gpo: Gpo, folder: Path, until: Until) -> Iterator[Prometheus]:
     """``gpo monitor`` for commands that run with ``home(folder)``; Ctrl-C ends it, and it leaves no process."""
     if shutil.which("prometheus") is None:
         pytest.skip("needs the program prometheus")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = gpo.start("monitor", "--port", port, cwd=folder, env=home(folder))
     until(lambda: _answers(port), "Prometheus answers", timeout_s=30)
     yield Prometheus(port)

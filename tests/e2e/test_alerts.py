@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
+from benchmarks.measuring.servers import free_port
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from tests.paths import ROOT
 
@@ -63,9 +63,7 @@ def _prometheus(folder: Path, targets: Path) -> Iterator[Callable[[], set[str]]]
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("needs the program prometheus")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     targets.mkdir(parents=True)
     found = {"job_name": "gpo", "file_sd_configs": [{"files": [f"{targets}/*.json"], "refresh_interval": "1s"}]}
     config = {

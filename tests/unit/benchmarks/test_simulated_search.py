@@ -111,7 +111,7 @@ class Variant:
         return mean([(await self.search(seed)).best.score.mean for seed in range(SEEDS)])
 
 
-async def test_scores_lead_higher_than_none() -> None:
+async def test_a_search_with_scores_ends_higher_than_one_without() -> None:
     gpo = await Variant().height()
     without = await Variant(WITHOUT_SCORES).height()
     paraphrase = await Variant(FullMetaPrompt(Paraphrase())).height()
@@ -121,18 +121,18 @@ async def test_scores_lead_higher_than_none() -> None:
     assert paraphrase > initial
 
 
-async def test_reflection_and_summary_stand_in_for_a_history() -> None:
+async def test_reflection_and_summary_help_without_a_history() -> None:
     alone = await Variant(num_neighbours=0).height()
     assert await Variant(num_neighbours=0, reflection=True).height() > alone + 0.05
     assert await Variant(num_neighbours=0, summary=True).height() > alone + 0.015
 
 
-async def test_a_compact_meta_prompt_shows_the_way_by_rewritings() -> None:
+async def test_rewritings_in_a_compact_meta_prompt_help() -> None:
     alone = await Variant(CompactMetaPrompt(), num_neighbours=0).height()
     assert await Variant(CompactMetaPrompt()).height() > alone + 0.02
 
 
-async def test_equal_searches_are_equal_and_other_domains_can_be_climbed() -> None:
+async def test_searches_are_reproducible_and_work_in_other_domains() -> None:
     variant = Variant(reflection=True, summary=True, domain="crafts")
     search = await variant.search(seed=1)
     assert search == await variant.search(seed=1) != await variant.search(seed=2)
@@ -140,14 +140,14 @@ async def test_equal_searches_are_equal_and_other_domains_can_be_climbed() -> No
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-async def test_answers_on_val_score_about_what_the_landscape_says(domain: str) -> None:
+async def test_val_scores_match_the_landscape(domain: str) -> None:
     best = (await Variant(domain=domain).search(seed=0)).best.prompt
     for prompt in (task(domain).initial, best):
         (evaluation,) = await evaluator(domain).evaluate([prompt], Split.VAL)
         assert evaluation.score.mean == pytest.approx(quality(prompt.text, domain), abs=0.15)
 
 
-async def test_replies_as_the_endpoint_does() -> None:
+async def test_the_model_without_http_replies_as_the_endpoint_does() -> None:
     behaviour = Behaviour(seed=3, malformed_rate=0.3)
     meta: list[Message] = [{"role": "user", "content": "Rewrite this instruction: Name the label."}]
     ticket: list[Message] = [{"role": "user", "content": f"Name it.\n{task('tickets').examples[Split.VAL][0].input}"}]

@@ -15,6 +15,7 @@ import pytest
 
 from actors.metrics.catalogue import STEPS
 from actors.metrics.exporter import push
+from benchmarks.measuring.servers import free_port
 from cluster.config.observability import MetricsConfig
 from cluster.metrics.monitor import monitored_run, prometheus
 from cluster.metrics.targets import announce, targets_folder, withdraw, withdraw_dead
@@ -25,12 +26,6 @@ from gpo.errors import ConfigError
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _names() -> set[str]:
@@ -67,7 +62,7 @@ def test_the_run_of_a_folder_is_found(tmp_path: Path) -> None:
 
 def test_the_error_without_prometheus_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(ConfigError, match="apt-get install prometheus"), prometheus(None, _free_port()):
+    with pytest.raises(ConfigError, match="apt-get install prometheus"), prometheus(None, free_port()):
         pass
 
 
@@ -109,7 +104,7 @@ def gateway() -> Iterator[str]:
     program = shutil.which("prometheus-pushgateway") or shutil.which("pushgateway")
     if program is None:
         pytest.skip("needs Debian's package prometheus-pushgateway")
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     process = subprocess.Popen([program, f"--web.listen-address={address}"], stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 20
