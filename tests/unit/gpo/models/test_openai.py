@@ -4,8 +4,6 @@ import asyncio
 import json
 import pickle
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -21,17 +19,11 @@ from gpo.models.endpoint import NO_KEY, KeySource
 from gpo.models.protocol import Completion, Message, Sampling
 from gpo.models.replies import Price
 from gpo.models.retrying import RetryingModel
-from tests.unit.gpo.models.remote import endpoint_of, remote_model
+from tests.unit.gpo.models.remote import endpoint_of, remote_model, serving
 
 KEY = "canary-6b1f9e"
 ASKED: list[Message] = [{"role": "user", "content": "Classify.\nwhere is my parcel"}]
 GREEDY = Sampling(temperature=0.0, max_tokens=8)
-
-
-@pytest.fixture
-def server() -> Iterator[SimulatedEndpoint]:
-    with SimulatedEndpoint() as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -63,20 +55,6 @@ async def failure(asked: RetryingModel) -> ModelError:
 
 def statuses(server: SimulatedEndpoint) -> list[int]:
     return [record.status for record in server.requests]
-
-
-@asynccontextmanager
-async def replying(handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
-    """The base URL of a server with this handler."""
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    finally:
-        await runner.cleanup()
 
 
 def choice(**message: Any) -> dict[str, Any]:
@@ -152,7 +130,7 @@ async def test_retry_after_may_be_a_date() -> None:
         when = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)  # in whole seconds
         return web.json_response({"error": {"message": "later"}}, status=503, headers={"Retry-After": when})
 
-    async with replying(later) as url:
+    async with serving(later) as url:
         error = await failure(model(url, max_attempts=2, max_backoff_s=5.0))
     assert isinstance(error, ModelUnavailable)
     assert asked[1] - asked[0] > 0.9
@@ -193,7 +171,7 @@ async def test_an_account_without_quota_is_refused_at_once() -> None:
         asked += 1
         return web.json_response({"error": {"message": "pay first", "code": "insufficient_quota"}}, status=429)
 
-    async with replying(no_quota) as url:
+    async with serving(no_quota) as url:
         error = await failure(model(url))
     assert isinstance(error, ModelRefused)
     assert (error.reason, asked) == (RefusalReason.KEY, 1)
@@ -237,7 +215,7 @@ async def test_a_broken_connection_counts_as_an_attempt() -> None:
         request.transport.close()
         return web.Response()
 
-    async with replying(broken) as url:
+    async with serving(broken) as url:
         error = await failure(model(url, patience_s=60))
     assert isinstance(error, ModelUnavailable)
     assert (asked, error.retries) == (3, 2)
@@ -275,7 +253,7 @@ async def test_a_successful_reply_without_a_completion_is_unavailable(body: str,
         asked += 1
         return web.Response(text=body, content_type=kind)
 
-    async with replying(nonsense) as url:
+    async with serving(nonsense) as url:
         error = await failure(model(url))
     assert isinstance(error, ModelUnavailable)
     assert asked == 3
@@ -295,7 +273,7 @@ async def test_missing_text_and_usage_count_as_an_empty_reply_of_unknown_cost(do
     async def sparse(_: web.Request) -> web.Response:
         return web.json_response(document)
 
-    async with replying(sparse) as url:
+    async with serving(sparse) as url:
         completion = await complete(model(url))
     assert completion.text == ""
     assert (completion.usage.requests, completion.usage.prompt_tokens, completion.usage.completion_tokens) == (1, 0, 0)
@@ -307,7 +285,7 @@ async def test_a_key_that_the_server_repeats_is_masked(status: int) -> None:
         said = f"bad {request.headers['Authorization']}\n" + "x" * 1000
         return web.json_response({"error": {"message": said}}, status=status)
 
-    async with replying(echo) as url:
+    async with serving(echo) as url:
         error = await failure(model(url))  # checks that the key is absent
     assert "Bearer ***" in str(error)
     assert "\n" not in str(error)
@@ -321,7 +299,7 @@ async def test_sampling_settings_are_sent_unchanged() -> None:
         bodies.append(await request.json())
         return web.json_response({"choices": [choice(content="yes")]})
 
-    async with replying(keep) as url:
+    async with serving(keep) as url:
         await complete(model(url), Sampling(0.5, 7, 0.9, ("<END>",), {"min_p": 0.05}, 3))
         await complete(model(url), Sampling())
         await complete(model(url, completion_limit="max_completion_tokens"), Sampling(max_tokens=7))
@@ -404,7 +382,7 @@ async def test_a_successful_reply_without_embeddings_is_unavailable(body: str) -
     async def nonsense(_: web.Request) -> web.Response:
         return web.Response(text=body, content_type="application/json")
 
-    async with replying(nonsense) as url:
+    async with serving(nonsense) as url:
         asked = model(url)
         async with endpoint_of(asked).client:
             with pytest.raises(ModelUnavailable):

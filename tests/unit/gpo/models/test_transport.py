@@ -9,7 +9,7 @@ import logging
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,7 +27,7 @@ from gpo.errors import ModelUnavailable
 from gpo.models.protocol import Completion, Message, Sampling
 from gpo.models.retrying import RetryingModel
 from gpo.models.transport import is_proxied
-from tests.unit.gpo.models.remote import endpoint_of, remote_model
+from tests.unit.gpo.models.remote import endpoint_of, remote_model, serving
 
 KEY = "canary-6b1f9e"
 ASKED: list[Message] = [{"role": "user", "content": "Classify.\nwhere is my parcel"}]
@@ -38,17 +38,8 @@ Raw = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.fixture
-def server() -> Iterator[SimulatedEndpoint]:
-    with SimulatedEndpoint() as running:
-        yield running
 
 
 def model(base_url: str, **settings: Any) -> RetryingModel:
@@ -69,22 +60,6 @@ async def failure(asked: RetryingModel) -> str:
     assert error.__cause__ is None
     assert error.__suppress_context__
     return str(error)
-
-
-@asynccontextmanager
-async def serving(
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]], tls: ssl.SSLContext | None = None, **settings: Any
-) -> AsyncIterator[str]:
-    """The base URL of a server with this handler."""
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(app, shutdown_timeout=0.1, **settings)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
-        yield f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}/v1"
-    finally:
-        await runner.cleanup()
 
 
 @asynccontextmanager
