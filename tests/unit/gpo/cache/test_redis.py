@@ -69,11 +69,11 @@ async def test_unused_completions_expire(client: Any) -> None:
 
 
 async def test_a_claim_is_renewed_during_the_call(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_store, "_LEASE_MS", 200)
+    monkeypatch.setattr(redis_store, "_LEASE_MS", 600)
     store = RedisStore("GPO_REDIS_URL")
     assert await store.find(b"key") is Missing.CLAIMED
     for _ in range(4):
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.25)
         assert await store.find(b"key") is Missing.ELSEWHERE
     (name,) = client.keys("*:claim")
     client.set(name, "another process", px=200)  # which died
