@@ -30,7 +30,7 @@ from gpo.prompt import Prompt
 from gpo.score import finite
 from gpo.scoring.candidates import Announce, silent
 from gpo.strategies.acceptance import Acceptance
-from gpo.strategies.proposer import Arrived, Proposals, Proposer, nobody
+from gpo.strategies.proposer import OnPrompt, Proposals, Proposer, ignore_prompt
 from gpo.strategies.reflection import NoReflection, Reflection, Reflector
 from gpo.strategies.retrieval import Retriever
 from gpo.strategies.summary import NoSummary, Summarizer
@@ -252,9 +252,9 @@ class _Summarizer:
 class _Proposer:
     inner: Proposer
 
-    async def propose(self, *arguments: Any, n: int, arrived: Arrived = nobody, **options: Any) -> Proposals:
+    async def propose(self, *arguments: Any, n: int, on_prompt: OnPrompt = ignore_prompt, **options: Any) -> Proposals:
         with part("propose") as span:
-            proposals = await self.inner.propose(*arguments, n=n, arrived=arrived, **options)
+            proposals = await self.inner.propose(*arguments, n=n, on_prompt=on_prompt, **options)
             _note(
                 span,
                 asked=n,

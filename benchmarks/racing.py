@@ -17,14 +17,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import sqrt
-from random import Random
 from statistics import fmean, stdev
 
-from benchmarks.simulated.domains import DOMAINS
+from benchmarks.simulated.domains import DOMAINS, make_task
 from benchmarks.simulated.hashing import uniform
 from benchmarks.simulated.landscape import quality
-from benchmarks.simulated.models import SimulatedModel, embed
-from gpo.data.example import Example
+from benchmarks.simulated.models import SimulatedEmbedder, SimulatedModel
 from gpo.data.task import Split, Task
 from gpo.evaluation.evaluator import Evaluation, Evaluator, LocalEvaluator
 from gpo.evaluation.grading import RuleGrader
@@ -46,20 +44,15 @@ from gpo.strategies.summary import NoSummary
 from gpo.trajectory import Trajectory
 
 STEPS, CANDIDATES, NEIGHBOURS, SEEDS = 12, 8, 3, 10
-PER_LABEL: Mapping[Split, int] = {Split.TRAIN: 6, Split.VAL: 25}
+PER_LABEL = {"train": 6, "val": 25}
 """Number of examples of each of the four labels."""
-NUM_VAL = 4 * PER_LABEL[Split.VAL]
+NUM_VAL = 4 * PER_LABEL["val"]
 ACCEPTANCES: Mapping[str, Acceptance] = {
     "best_of_step": BestOfStep(),
     "strict_improvement": StrictImprovement(),
     "within_error": WithinError(),
 }
 MODEL = SimulatedModel()
-
-
-class _Embedder:
-    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        return [embed(text) for text in texts]
 
 
 class _Unpaired:
@@ -89,16 +82,8 @@ class _Unpaired:
 
 @cache
 def task(domain: str) -> Task:
-    """A task of the domain with 100 ``val`` examples, all labels equally frequent, in random order."""
-    draw, chosen = Random(f"racing/{domain}"), {split: list[Example]() for split in PER_LABEL}
-    for label in DOMAINS[domain].labels:
-        drawn = iter(draw.sample(DOMAINS[domain].examples(label), sum(PER_LABEL.values())))
-        for split, size in PER_LABEL.items():
-            chosen[split] += [Example(next(drawn), (label,)) for _ in range(size)]
-    for examples in chosen.values():
-        draw.shuffle(examples)
-    splits = {split: tuple(examples) for split, examples in chosen.items()}
-    return Task(domain, Prompt(DOMAINS[domain].initial), splits, LabelScorer(DOMAINS[domain].labels))
+    """A task of the domain with 100 ``val`` examples."""
+    return make_task(domain, f"racing/{domain}", PER_LABEL)
 
 
 def optimizer(domain: str, seed: int, acceptance: Acceptance, *, unpaired: bool) -> GPO:
@@ -107,7 +92,7 @@ def optimizer(domain: str, seed: int, acceptance: Acceptance, *, unpaired: bool)
     paired = LocalEvaluator(task(domain), MODEL, Sampling(temperature=0), RuleGrader(scorer))
     evaluator: Evaluator = _Unpaired(domain) if unpaired else paired
     return GPO(
-        retriever=RelevanceRetriever(_Embedder()),
+        retriever=RelevanceRetriever(SimulatedEmbedder()),
         reflector=NoReflection(),
         summarizer=NoSummary(),
         schedule=CosineSchedule(initial=50, final=10, num_steps=STEPS),

@@ -20,7 +20,7 @@ from gpo.prompt import Prompt, edit_distance
 from gpo.scoring.candidates import Announce, CandidateScorer, CandidateScoring, FullScoring, Outcome, silent
 from gpo.strategies.acceptance import Acceptance
 from gpo.strategies.batches import TrainBatches
-from gpo.strategies.proposer import Arrived, Proposer, nobody
+from gpo.strategies.proposer import OnPrompt, Proposer, ignore_prompt
 from gpo.strategies.reflection import Reflector
 from gpo.strategies.retrieval import Retriever
 from gpo.strategies.schedule import StepSizeSchedule
@@ -89,8 +89,8 @@ class GPO:
                 trajectory = trajectory.append(await self.step(trajectory, candidates))
             yield trajectory
 
-    async def propose(self, trajectory: Trajectory, arrived: Arrived = nobody) -> Proposal:
-        """Ask for the prompts of the next step. ``arrived`` is called with each new prompt, perhaps more than once."""
+    async def propose(self, trajectory: Trajectory, on_prompt: OnPrompt = ignore_prompt) -> Proposal:
+        """Ask for the prompts of the next step; ``on_prompt`` is called with each new prompt, perhaps repeatedly."""
         index, current = len(trajectory.steps), trajectory.current
         batch = self.batches(index)
 
@@ -107,7 +107,7 @@ class GPO:
             exemplars=[self.train[position] for position in shown],
             n=self.num_candidates,
             seed=self._seed(index, "proposals"),
-            arrived=lambda prompt: [arrived(fresh) for fresh in trajectory.unseen([prompt])],
+            on_prompt=lambda prompt: [on_prompt(fresh) for fresh in trajectory.unseen([prompt])],
         )
 
         # No prompt is scored twice.

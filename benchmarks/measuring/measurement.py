@@ -177,5 +177,5 @@ def benchmark_parser(module: str, description: str | None, names: Sequence[str])
     add("--quick", action="store_true", help="one step each: a check that it works; start-up dominates the figures")
     add("--folder", type=Path, help="keep configurations, results, logs and outcomes.jsonl here")
     add("--set", action="append", default=[], dest="settings", metavar="a.b=c", help="an option of every gpo run")
-    add("--write", action="store_true", help="write the tables into the README files")
+    add("--write", action="store_true", help="write the tables into benchmarks/README.md")
     return parser

@@ -15,6 +15,10 @@ from random import Random
 from typing import Any
 
 from benchmarks.simulated.landscape import TICKETS
+from gpo.data.example import Example
+from gpo.data.task import Split, Task
+from gpo.evaluation.metrics import LabelScorer
+from gpo.prompt import Prompt
 
 NUM_PER_LABEL: Mapping[str, int] = {"train": 6, "val": 10, "test": 15}
 """Split → number of examples of each label."""
@@ -162,7 +166,9 @@ DOMAINS: Mapping[str, Domain] = {
 """Name → domain."""
 
 
-def splits(domain: str, seed: int, num_per_label: Mapping[str, int] = NUM_PER_LABEL) -> dict[str, list[dict[str, str]]]:
+def splits(
+    domain: str, seed: int | str, num_per_label: Mapping[str, int] = NUM_PER_LABEL
+) -> dict[str, list[dict[str, str]]]:
     """Split → examples with ``text`` and ``label``, in an order that depends on the seed.
 
     All labels are equally frequent in every split, and no text is in two splits; there are 1,200 texts of each label.
@@ -176,6 +182,15 @@ def splits(domain: str, seed: int, num_per_label: Mapping[str, int] = NUM_PER_LA
     for examples in chosen.values():
         draw.shuffle(examples)
     return chosen
+
+
+def make_task(domain: str, seed: int | str, num_per_label: Mapping[str, int] = NUM_PER_LABEL) -> Task:
+    """The domain as a task whose examples are those of ``splits``."""
+    examples = {
+        Split(split): tuple(Example(row["text"], (row["label"],)) for row in rows)
+        for split, rows in splits(domain, seed, num_per_label).items()
+    }
+    return Task(domain, Prompt(DOMAINS[domain].initial), examples, LabelScorer(DOMAINS[domain].labels))
 
 
 def write_task(folder: Path, domain: str, seed: int, num_per_label: Mapping[str, int] = NUM_PER_LABEL) -> None:

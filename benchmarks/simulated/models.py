@@ -97,6 +97,13 @@ def _coordinates(word: str) -> tuple[tuple[int, int], ...]:
     return tuple((chunk >> 1, 1 if chunk & 1 else -1) for chunk in chunks)
 
 
+class SimulatedEmbedder:
+    """An ``Embedder`` in this process."""
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        return [embed(text) for text in texts]
+
+
 @dataclass(frozen=True, slots=True)
 class SimulatedModel:
     """A ``ChatModel`` in this process that replies as the endpoint does, without HTTP, latency, limits or faults.

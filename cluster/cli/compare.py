@@ -46,7 +46,7 @@ def compare(
     cleanly; **--resume** continues from the checkpoints.
     """
     from cluster.config.comparison import load_comparison
-    from cluster.session.models import build_tasks, require_room_to_decay
+    from cluster.session.models import build_tasks, check_warm_up
     from cluster.session.ray_environment import prepare_environment, resolve_address
 
     loaded = load_comparison(config_path, overrides or [], methods or [])
@@ -54,7 +54,7 @@ def compare(
     ray_address = resolve_address(address)
     tasks = build_tasks(base)
     for config in loaded.methods.values():
-        require_room_to_decay(config, tasks)
+        check_warm_up(config, tasks)
     check_endpoints(base)
 
     prepare_environment(ray_address)

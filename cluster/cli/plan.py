@@ -25,7 +25,7 @@ def plan(
     Loads and checks the configuration and the data, calls no model and starts nothing. Prices come from the option
     **price** of each model.
     """
-    from cluster.config.loading import read_overridden, validated
+    from cluster.config.loading import read_overridden, validate_run_file
     from cluster.evaluating.plan import CHARACTERS_PER_TOKEN, plan_document, plan_table, planned
     from cluster.evaluating.score import require_writable, write_output
     from cluster.results.outputs import as_json
@@ -42,7 +42,7 @@ def plan(
         config, plans = swept.base, planned_sweep(swept)
         say(f"{swept.section.trials} trials, each as expensive as the space allows; pruned trials take less.")
     else:
-        config = validated(raw, config_path)
+        config = validate_run_file(raw, config_path)
         plans = planned(config, build_tasks(config))
     out.print(plan_table(config, plans))
     say(

@@ -123,7 +123,7 @@ def submit(
 
 def _checked(config_path: Path, overrides: list[str], sweep: bool) -> tuple[RunConfig, SweepConfig | None]:
     """The configuration of the run, or of a sweep's trials and the sweep, with data that was loaded and checked."""
-    from cluster.config.loading import read_overridden, validated
+    from cluster.config.loading import read_overridden, validate_run_file
     from cluster.session.models import build_tasks
 
     raw = read_overridden(config_path, overrides)
@@ -134,7 +134,7 @@ def _checked(config_path: Path, overrides: list[str], sweep: bool) -> tuple[RunC
         return swept.base, swept
     if "sweep" in raw:
         raise ConfigError("sweep", "is a search for hyperparameters", "submit it with: --sweep")
-    config = validated(raw, config_path)
+    config = validate_run_file(raw, config_path)
     build_tasks(config)
     return config, None
 

@@ -26,10 +26,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: names the first field that cannot be used, its value, and what to do.
     """
-    return validated(read_overridden(path, overrides), path)
+    return validate_run_file(read_overridden(path, overrides), path)
 
 
-def validated(raw: Mapping[str, Any], path: Path) -> RunConfig:
+def validate_run_file(raw: Mapping[str, Any], path: Path) -> RunConfig:
     """Check the sections of a file that describes one run.
 
     Raises:
@@ -60,10 +60,10 @@ def validate(raw: Mapping[str, Any], base_dir: Path) -> RunConfig:
     Raises:
         ConfigError: as for ``load_config``.
     """
-    return validate_as(RunConfig, raw, base_dir)
+    return validate_section(RunConfig, raw, base_dir)
 
 
-def validate_as(kind: type[_S], raw: Mapping[str, Any], base_dir: Path) -> _S:
+def validate_section(kind: type[_S], raw: Mapping[str, Any], base_dir: Path) -> _S:
     """Check a section of this kind, as ``validate`` does.
 
     Raises:

@@ -69,7 +69,7 @@ def planned(config: RunConfig, tasks: Sequence[Task]) -> list[TaskPlan]:
 def _task_plan(config: RunConfig, task: Task) -> TaskPlan:
     settings = config.optimizer
     train, val, test = (task.examples[split] for split in (Split.TRAIN, Split.VAL, Split.TEST))
-    steps = settings.num_steps(len(train))
+    steps = config.num_steps(task)
     candidates = steps * settings.candidates
     reflects = settings.direction.form == "score_reflection"
     batches = TrainBatches(len(train), settings.batch_size, seed=0)

@@ -49,7 +49,7 @@ def build_gpo(
     """
     settings, train = config.optimizer, task.examples[Split.TRAIN]
     direction = settings.direction
-    num_steps = settings.num_steps(len(train))
+    num_steps = config.num_steps(task)
     return GPO(
         retriever=direction.build_retriever(embedding),
         reflector=direction.build_reflector(model.model, model.sampling, evaluator, train),

@@ -25,13 +25,10 @@ class ActorPool:
 
     Args:
         config: of any trial; all place their actors alike.
-
-    Attributes:
-        placement: how trajectories are distributed over actors.
     """
 
     def __init__(self, config: RunConfig, services: Services) -> None:
-        self.placement, self._spare = placement(config, services.metrics), services.take_actors()
+        self._placement, self._spare = placement(config, services.metrics), services.take_actors()
         self._preload = preloaded(config)
         self._wanted = True
 
@@ -40,10 +37,10 @@ class ActorPool:
 
     def __next__(self) -> Any:
         if not self._spare:
-            self._spare.append(self.placement.start_actor(self._preload))
+            self._spare.append(self._placement.start_actor(self._preload))
         taken = self._spare.pop(0)
         if self._wanted and not self._spare:
-            self._spare.append(self.placement.start_actor(self._preload))
+            self._spare.append(self._placement.start_actor(self._preload))
         return taken
 
     @property

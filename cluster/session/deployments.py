@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.error import URLError
@@ -22,9 +22,7 @@ from cluster.display.logs import last_line, log_failures
 from cluster.session.models import EmbeddedUrls
 from cluster.session.ray_session import EMBEDDED_CPUS, distinct_hosts
 from gpo.errors import ClusterError, ConfigError, ModelUnavailable
-from gpo.evaluation.evaluator import LocalEvaluator
 from serve.embedded_model import HOST, EmbeddedModelServer, EmbeddedModelSpec, free_port
-from serve.evaluator import evaluator_app
 
 log = logging.getLogger(__name__)
 
@@ -86,39 +84,6 @@ def start_serve() -> None:
     """Start Serve without HTTP: an evaluator that only a run calls needs none."""
     ray_serve.start(proxy_location="Disabled")
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # starting Serve sets INFO
-
-
-@contextmanager
-def evaluator(
-    name: str,
-    evaluators: Sequence[LocalEvaluator],
-    *,
-    replicas: int,
-    examples_at_once: int,
-    cpus: float,
-    recording: Callable[[], object] | None = None,
-) -> Iterator[DeploymentHandle[Any]]:
-    """Deploy the evaluator and wait until it answers; it is deleted with the context.
-
-    Args:
-        name: of the Serve application; must be unique on the cluster.
-        evaluators: one per task.
-        replicas: number of processes that score.
-        examples_at_once: examples that each replica works on.
-        cpus: CPUs that Ray reserves for each replica.
-        recording: what counts in each of them.
-    """
-    # Only this run calls it: when the run has ended or was interrupted, calls in flight would be wasted, so none drain.
-    app = evaluator_app(
-        evaluators,
-        replicas=replicas,
-        examples_at_once=examples_at_once,
-        cpus=cpus,
-        drain_s=0,
-        recording=recording,
-    )
-    with deployed(app, name, route_prefix=None) as handle:
-        yield handle
 
 
 @contextmanager

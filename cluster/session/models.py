@@ -1,4 +1,4 @@
-"""From a checked configuration to the objects that do the work."""
+"""Builds tasks, models and evaluators from a checked configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 from cluster.config import RunConfig
 from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, EmbeddedEmbeddingConfig, EndpointConfig
-from gpo.data.task import Split, Task
+from gpo.data.task import Task
 from gpo.errors import ConfigError
 from gpo.evaluation.evaluator import LocalEvaluator
 from gpo.evaluation.grading import Grader, ModelGrader, RuleGrader
@@ -28,24 +28,24 @@ from serve.embedded_model import EmbeddedModelSpec
 ChatRole = Literal["task", "optimizer", "judge"]
 Role = Literal[ChatRole, "embedding"]
 EmbeddedUrls = Mapping[EmbeddedModelSpec, str]
-"""Where each embedded model listens."""
+"""The address of each embedded model's server."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampledModel:
-    """A chat model and how replies are drawn from it."""
+    """A chat model and its sampling settings."""
 
     model: ChatModel
     sampling: Sampling
 
 
 def embedded_spec(config: EmbeddedChatConfig) -> EmbeddedModelSpec:
-    """The server that this model needs."""
+    """The server of an embedded model."""
     return EmbeddedModelSpec(config.gguf, config.parallel, config.context, config.threads)
 
 
 def embedded_specs(config: RunConfig) -> list[EmbeddedModelSpec]:
-    """Every server that a run needs; models with the same settings share one."""
+    """The servers of a run's embedded models; models with the same settings share one."""
     models = [config.models.task, config.models.optimizer, *([config.models.judging] if is_judged(config) else [])]
     return list(dict.fromkeys(embedded_spec(model) for model in models if isinstance(model, EmbeddedChatConfig)))
 
@@ -63,33 +63,33 @@ def build_tasks(config: RunConfig) -> list[Task]:
     """
     sizes = config.evaluation
     tasks = [task.build(f"tasks[{index}]", sizes.val_size, sizes.test_size) for index, task in enumerate(config.tasks)]
-    require_room_to_decay(config, tasks)
+    check_warm_up(config, tasks)
     return tasks
 
 
-def require_room_to_decay(config: RunConfig, tasks: Sequence[Task]) -> None:
-    """Refuse a warm-up that is as long as a task's whole search.
+def check_warm_up(config: RunConfig, tasks: Sequence[Task]) -> None:
+    """Check that the warm-up is shorter than the search on every task.
 
     Raises:
-        ConfigError: the first task that takes too few steps.
+        ConfigError: names the first task with too few steps.
     """
     for task in tasks:
-        num_steps = config.optimizer.num_steps(len(task.examples[Split.TRAIN]))
+        num_steps = config.num_steps(task)
         if not config.optimizer.warm_up_fits(num_steps):
             raise ConfigError(
                 "optimizer.schedule.warmup_steps",
-                f"{config.optimizer.schedule.warmup_steps} is too many, {task.name} takes only {num_steps} steps",
-                "warm up in fewer",
+                f"{config.optimizer.schedule.warmup_steps} is too large, task {task.name} has only {num_steps} steps",
+                "use fewer warm-up steps",
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How the models of a run are reached.
+    """What the models of a run need besides the configuration.
 
     Attributes:
-        urls: of the embedded models.
-        limiter: over limits and budgets.
+        urls: addresses of the embedded models.
+        limiter: grants slots and permits.
         budget_name: the budget that pays for the calls.
     """
 
@@ -99,7 +99,7 @@ class Access:
 
 
 def build_evaluators(config: RunConfig, tasks: Sequence[Task], access: Access) -> list[LocalEvaluator]:
-    """What scores prompts, one per task, over one task model and one judge."""
+    """One evaluator per task; all share one task model and one judge."""
     task_model = chat_model(config, "task", access)
 
     @cache
@@ -118,13 +118,13 @@ def build_evaluators(config: RunConfig, tasks: Sequence[Task], access: Access) -
 
 
 def chat_model(config: RunConfig, role: ChatRole, access: Access) -> SampledModel:
-    """The model of a role, behind the limits and the completion cache."""
+    """The model of a role, with retries, limits and the completion cache."""
     model, gate = _chat_config(config, role), _gate(config, role, access)
     if isinstance(model, ChatEndpointConfig):
         sampling, identity = model.sampling, {"base_url": model.base_url, "model": model.model}
-        if model.completion_limit != "max_tokens":  # servers may not heed it
+        if model.completion_limit != "max_tokens":  # some servers ignore it
             identity["completion_limit"] = model.completion_limit
-        asked = openai_model(model.build(), gate, model.retries, model.completion_limit)
+        remote = openai_model(model.build(), gate, model.retries, model.completion_limit)
     else:
         spec = embedded_spec(model)
         sampling, identity = model.bounded_sampling, spec.identity
@@ -134,9 +134,9 @@ def chat_model(config: RunConfig, role: ChatRole, access: Access) -> SampledMode
             max_concurrency=model.parallel,
             timeout_s=model.timeout_s,
         )
-        asked = openai_model(endpoint, gate)
+        remote = openai_model(endpoint, gate)
     store = config.cache.build()
-    cached = CachedModel(asked, store, identity, role) if store else asked
+    cached = CachedModel(remote, store, identity, role) if store else remote
     limit_field = model.completion_limit if isinstance(model, ChatEndpointConfig) else "max_tokens"
     known = frozenset[str]() if sampling.seed else frozenset({"seed"})
     name = model.model if isinstance(model, ChatEndpointConfig) else "the embedded model"
@@ -144,7 +144,7 @@ def chat_model(config: RunConfig, role: ChatRole, access: Access) -> SampledMode
 
 
 def embedder(config: RunConfig, access: Access) -> Embedder:
-    """What embeds prompts, for retrieval by relevance."""
+    """The embedder of prompts, for retrieval by relevance."""
     embedding = config.models.embedding
     if isinstance(embedding, EmbeddedEmbeddingConfig):
         return StaticEmbedder()
@@ -163,19 +163,19 @@ def _gate(config: RunConfig, role: Role, access: Access) -> Gate:
         "embedding": config.models.embedding,
         **({"judge": config.models.judging} if is_judged(config) or role == "judge" else {}),
     }
-    places = {name: _place(model, access.urls) for name, model in models.items()}
-    url, name, concurrency = places[role]
+    targets = {name: _target(model, access.urls) for name, model in models.items()}
+    url, name, concurrency = targets[role]
     budget = config.budget.build()
     rates = [
         (model.requests_per_min, model.tokens_per_min)
         for other, model in models.items()
-        if isinstance(model, EndpointConfig) and places[other][:2] == (url, name)
+        if isinstance(model, EndpointConfig) and targets[other][:2] == (url, name)
     ]
     pool = Pool(
         endpoint=url,
         model=name,
         concurrency=concurrency,
-        endpoint_concurrency=max(most for where, _, most in places.values() if where == url),
+        endpoint_concurrency=max(limit for other, _, limit in targets.values() if other == url),
         requests_per_min=min((rate for rate, _ in rates if rate is not None), default=None),
         tokens_per_min=min((rate for _, rate in rates if rate is not None), default=None),
         role=role,
@@ -186,14 +186,14 @@ def _gate(config: RunConfig, role: Role, access: Access) -> Gate:
     return Gate(access.limiter, pool)
 
 
-def _place(
+def _target(
     model: EndpointConfig | EmbeddedChatConfig | EmbeddedEmbeddingConfig, urls: EmbeddedUrls
 ) -> tuple[str, str, int]:
-    """Where a model is called, by what name, and how many calls it takes at once."""
+    """A model's URL, its name there, and its limit on requests in flight."""
     if isinstance(model, EndpointConfig):
         return model.base_url, model.model, model.max_concurrency
     if isinstance(model, EmbeddedChatConfig) and embedded_spec(model) in urls:
-        # Its server queues what it cannot decode at once; more than that would only wait there.
+        # More requests than the server decodes together would only wait there.
         spec = embedded_spec(model)
         return urls[spec], spec.name, model.parallel
     return "", "", 0

@@ -110,8 +110,9 @@ class Session:
         stack.enter_context(ray_session(self._address, cpus_needed=cpus))
         importing.join()
         from cluster.metrics.run_metrics import exported
-        from cluster.session.deployments import embedded_models, evaluator, start_serve
+        from cluster.session.deployments import deployed, embedded_models, start_serve
         from serve.client import ServeEvaluator
+        from serve.evaluator import evaluator_app
 
         missing = cpus_missing(cpus)
         shortage = f" (waiting for {missing:g} more CPUs in the cluster)" if missing else ""
@@ -127,16 +128,15 @@ class Session:
         # Actors take seconds to load their modules; they do so while the evaluator starts.
         spread, number = placement(config, metrics), min(self._num_actors, os.cpu_count() or 1)
         actors = [spread.start_actor(preloaded(config)) for _ in range(number)]
-        handle = stack.enter_context(
-            evaluator(
-                self._name,
-                build_evaluators(config, self._tasks, access),
-                replicas=config.num_replicas,
-                examples_at_once=config.examples_at_once,
-                cpus=config.cluster.evaluator_cpus,
-                recording=metrics.recording("evaluator"),
-            )
+        app = evaluator_app(
+            build_evaluators(config, self._tasks, access),
+            replicas=config.num_replicas,
+            examples_at_once=config.examples_at_once,
+            cpus=config.cluster.evaluator_cpus,
+            drain_s=0,  # only this session calls it: calls that are in flight at its end would be wasted
+            recording=metrics.recording("evaluator"),
         )
+        handle = stack.enter_context(deployed(app, self._name, route_prefix=None))
         metrics.ready()
         stack.callback(metrics.finish)
         evaluators = {task.name: ServeEvaluator(handle, task.name) for task in self._tasks}

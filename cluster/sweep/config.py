@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from cluster.config import RunConfig
-from cluster.config.loading import read_overridden, validate, validate_as
+from cluster.config.loading import read_overridden, validate, validate_section
 from cluster.config.root import BudgetConfig
 from cluster.config.section import Section
 from cluster.config.sweep import SweepSection
@@ -91,7 +91,7 @@ def load_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
         raise ConfigError("compare", "is a comparison of several methods", f"run it with: gpo compare {path}")
     if "sweep" not in raw:
         raise ConfigError("sweep", "is missing", "add it to say what is tuned, or run the file with: gpo run")
-    section = validate_as(_File, {"sweep": raw.pop("sweep")}, path.parent).sweep
+    section = validate_section(_File, {"sweep": raw.pop("sweep")}, path.parent).sweep
     base = validate(raw, base_dir=path.parent)
     tasks = build_tasks(base)
     space = Space(raw, base, path.parent, section.space)

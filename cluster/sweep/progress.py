@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,30 +17,6 @@ from rich.text import Text
 from cluster.display.progress import duration, percent
 from cluster.sweep.trial import TrialUpdate
 from gpo.limits.messages import Spent
-
-
-class SweepView(Protocol):
-    """Shows a sweep."""
-
-    def __enter__(self) -> SweepView: ...
-
-    def __exit__(self, *exception: object) -> None: ...
-
-    def status(self, text: str) -> None:
-        """Show what the program is waiting for."""
-        ...
-
-    def trial(self, update: TrialUpdate) -> None:
-        """Show the progress of a trial of this process."""
-        ...
-
-    def confirming(self, name: str, step: int, num_steps: int) -> None:
-        """Show the progress of one setting in the confirmation."""
-        ...
-
-    def spent(self, spent: Spent) -> None:
-        """Show the spending of all processes."""
-        ...
 
 
 @dataclass(slots=True)
@@ -92,15 +68,58 @@ class SweepProgress:
         return f"{self.trials} trials: {', '.join(parts)}{leader}{calls}"
 
 
-class LiveSweepView:
-    """Counts, and a row for each running trial, redrawn a few times a second."""
+class SweepView:
+    """Shows a sweep as plain lines, one for each event."""
 
     def __init__(self, console: Console, progress: SweepProgress) -> None:
-        self._progress, self._started = progress, time.monotonic()
-        self._spinner, self._status = Spinner("dots", ""), ""
+        self._console, self._progress, self._started, self._status = console, progress, time.monotonic(), ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return
+
+    def status(self, text: str) -> None:
+        """Show what the program is waiting for."""
+        if text != self._status:
+            self._status = text
+            self._print(f"{text} …")
+
+    def trial(self, update: TrialUpdate) -> None:
+        """Show the progress of a trial of this process."""
+        self._progress.receive(update)
+        update = self._progress.seen[update.number]
+        if update.outcome is not None:
+            self._print(f"{_line(update)}; {self._progress.line()}")
+        elif update.step:
+            self._print(f"trial {update.number}: step {update.step}/{update.num_steps}, mean val {percent(update.val)}")
+
+    def confirming(self, name: str, step: int, num_steps: int) -> None:
+        """Show the progress of one setting in the confirmation."""
+        self._print(f"confirming: {name}, step {step}/{num_steps}")
+
+    def spent(self, spent: Spent) -> None:
+        """Show the spending of all processes."""
+        self._progress.calls = spent.calls
+
+    def _print(self, text: str) -> None:
+        self._console.print(f"[{self._elapsed}] {text}", markup=False, highlight=False, soft_wrap=True)
+
+    @property
+    def _elapsed(self) -> str:
+        return duration(time.monotonic() - self._started)
+
+
+class LiveSweepView(SweepView):
+    """Shows counts, and a row for each running trial, redrawn a few times a second."""
+
+    def __init__(self, console: Console, progress: SweepProgress) -> None:
+        super().__init__(console, progress)
+        self._spinner = Spinner("dots", "")
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
 
-    def __enter__(self) -> LiveSweepView:
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 
@@ -114,62 +133,21 @@ class LiveSweepView:
         self._status = ""
         self._progress.receive(update)
         if update.outcome is not None:
-            self._live.console.print(Text(_line(self._progress.seen[update.number])))
+            self._console.print(Text(_line(self._progress.seen[update.number])))
 
     def confirming(self, name: str, step: int, num_steps: int) -> None:
         self._status = f"Confirming: {name}, step {step}/{num_steps}"
 
-    def spent(self, spent: Spent) -> None:
-        self._progress.calls = spent.calls
-
     def _render(self) -> RenderableType:
-        elapsed = duration(time.monotonic() - self._started)
         waiting = f" · {self._status} …" if self._status else ""
-        self._spinner.update(text=Text(f"{elapsed} · {self._progress.line()}{waiting}"))
+        self._spinner.update(text=Text(f"{self._elapsed} · {self._progress.line()}{waiting}"))
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in ("Trial", "Step", "val"):
             table.add_column(heading, justify="right")
         running = self._progress.running
-        for update in running[: max(1, self._live.console.height - 6)]:
+        for update in running[: max(1, self._console.height - 6)]:
             table.add_row(str(update.number), f"{update.step}/{update.num_steps or '?'}", percent(update.val))
         return Group(table, self._spinner) if running else self._spinner
-
-
-class PlainSweepView:
-    """A line for each event, for logs and pipes."""
-
-    def __init__(self, console: Console, progress: SweepProgress) -> None:
-        self._console, self._progress, self._started = console, progress, time.monotonic()
-        self._last_status = ""
-
-    def __enter__(self) -> PlainSweepView:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        return
-
-    def status(self, text: str) -> None:
-        if text != self._last_status:
-            self._last_status = text
-            self._print(f"{text} …")
-
-    def trial(self, update: TrialUpdate) -> None:
-        self._progress.receive(update)
-        update = self._progress.seen[update.number]
-        if update.outcome is not None:
-            self._print(f"{_line(update)}; {self._progress.line()}")
-        elif update.step:
-            self._print(f"trial {update.number}: step {update.step}/{update.num_steps}, mean val {percent(update.val)}")
-
-    def confirming(self, name: str, step: int, num_steps: int) -> None:
-        self._print(f"confirming: {name}, step {step}/{num_steps}")
-
-    def spent(self, spent: Spent) -> None:
-        self._progress.calls = spent.calls
-
-    def _print(self, text: str) -> None:
-        elapsed = duration(time.monotonic() - self._started)
-        self._console.print(f"[{elapsed}] {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _line(update: TrialUpdate) -> str:
@@ -179,6 +157,6 @@ def _line(update: TrialUpdate) -> str:
     return f"trial {update.number}: {update.outcome}{where}{val}{error}"
 
 
-def sweep_view(console: Console, progress: SweepProgress) -> LiveSweepView | PlainSweepView:
+def sweep_view(console: Console, progress: SweepProgress) -> SweepView:
     """The view for this console."""
-    return LiveSweepView(console, progress) if console.is_terminal else PlainSweepView(console, progress)
+    return LiveSweepView(console, progress) if console.is_terminal else SweepView(console, progress)

@@ -20,7 +20,7 @@ from cluster.config.loading import validate
 from cluster.config.optimizer import OptimizerConfig
 from cluster.config.section import OptionInfo, declared
 from cluster.config.sweep import Choices, Range, Scalar
-from cluster.session.models import embedded_specs, require_room_to_decay
+from cluster.session.models import check_warm_up, embedded_specs
 from gpo.data.task import Task
 from gpo.errors import ConfigError
 
@@ -134,7 +134,7 @@ class Space:
         specs = set(embedded_specs(self.base))
         for params in self.corners():
             config = self.config(params)
-            require_room_to_decay(config, tasks)
+            check_warm_up(config, tasks)
             if not set(embedded_specs(config)) <= specs:
                 raise ConfigError(
                     "sweep.space", "changes how the embedded model's server is started", "tune other options"

@@ -1,4 +1,4 @@
-"""Scoring prompts: the task model answers every example of a split, a grader judges."""
+"""Scoring prompts: the task model answers the examples of a split, and a grader judges the answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gpo.trajectory import Spending
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A score and what it cost: ``usage`` of the task model, ``judge`` of the model that judged, if one did."""
+    """A score, and what it cost: the ``usage`` of the task model, and that of the ``judge`` if a model judges."""
 
     score: Score
     usage: Usage
@@ -28,19 +28,19 @@ class Evaluation:
 
     @property
     def spending(self) -> Spending:
-        """What it cost, by role."""
+        """The cost by role."""
         return Spending(task=self.usage, judge=self.judge)
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One answer of the task model to one example, judged.
+    """The task model's answer to one example, and its grade.
 
     Attributes:
-        text: the answer; where a second round asked for the bare answer, that follows. Empty where none came.
-        value: the verdict in [0, 1]; ``None`` is unscored.
-        spending: what answer and verdict cost.
-        problem: what went wrong where there is no verdict; empty otherwise.
+        text: the answer, followed by that of the second round if there is one. Empty if the call failed.
+        value: the grade in [0, 1]; ``None`` if unscored.
+        spending: what answer and grade cost.
+        problem: why there is no grade; empty otherwise.
         is_refused: whether the endpoint refused the request, rather than being unavailable.
         flaws: what the answer lacks.
     """
@@ -62,30 +62,30 @@ class Evaluator(Protocol):
         """One evaluation per prompt, in order, on every example of the split.
 
         Args:
-            indices: positions of examples in the split, from 0: only these are asked, and the scores are in their
-                order. Then more may stay unscored than of the whole split, as long as all of it can be within bounds.
+            indices: score only these examples, in this order; positions in the split, from 0. Then more examples may
+                stay unscored, as long as the whole split can still be within ``max_unscored``.
 
         Raises:
-            ValueError: there is no example at an index.
+            ValueError: an index is out of range.
             PromptUnscored: too many examples stayed unscored.
-            EvaluationError: a function of the user's own failed.
+            EvaluationError: a user's function failed.
             ModelRefused: the endpoint refuses every call (key, model name).
         """
         ...
 
 
 class Answerer(Protocol):
-    """Shows what the task model answers on one task."""
+    """Shows the task model's answers on one task."""
 
     async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
-        """One answer per index, in order; failed calls are among them, unscored.
+        """One answer per index, in order; those of failed calls are unscored.
 
         Args:
             indices: positions of examples in the split, from 0.
 
         Raises:
-            ValueError: there is no example at an index.
-            EvaluationError: a function of the user's own failed.
+            ValueError: an index is out of range.
+            EvaluationError: a user's function failed.
             ModelRefused: the endpoint refuses every call (key, model name).
         """
         ...
@@ -93,14 +93,14 @@ class Answerer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LocalEvaluator:
-    """Calls the task model from this process, all examples at once; the model bounds its own concurrency.
+    """An ``Evaluator`` and ``Answerer`` that calls the task model from this process.
 
-    It is an ``Evaluator`` and an ``Answerer``.
+    It starts all calls at once; the model limits its own concurrency.
 
     Args:
-        grader: judges the answers, by the task's scorer.
-        max_unscored: share of the examples in [0, 1] that may stay unscored, because their calls failed for good;
-            never all of them, since a score of nothing has no mean.
+        grader: judges the answers.
+        max_unscored: share of the examples in [0, 1] that may stay unscored because their calls failed. At least one
+            must be scored, since a score without values has no mean.
     """
 
     task: Task
@@ -113,8 +113,8 @@ class LocalEvaluator:
         self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
     ) -> Sequence[Evaluation]:
         examples = self.task.examples[split] if indices is None else self._chosen(split, indices)
-        # Prompt by prompt, so that a server which keeps the last prompts' state sees shared beginnings in a row.
-        # A list within: a generator there would run when all prompts are through, and see the last of them only.
+        # Prompt by prompt, so that a server that caches prefixes sees equal beginnings one after the other.
+        # The inner list is needed: a generator would run later, and see only the last prompt.
         rows = await gather(gather([self._answered(prompt, example) for example in examples]) for prompt in prompts)
         return [self._evaluation(split, row, is_whole=indices is None) for row in rows]
 
@@ -126,8 +126,8 @@ class LocalEvaluator:
         for index in indices:
             if not 0 <= index < len(examples):
                 raise ValueError(
-                    f"task {self.task.name} has no {split} example {index}; they are counted from 0, and there are "
-                    f"{len(examples)}"
+                    f"task {self.task.name} has no {split} example {index}; its {len(examples)} examples are numbered "
+                    "from 0"
                 )
         return [examples[index] for index in indices]
 

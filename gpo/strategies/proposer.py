@@ -44,12 +44,12 @@ class Proposals:
     num_failed: int = 0
 
 
-Arrived = Callable[[Prompt], object]
+OnPrompt = Callable[[Prompt], object]
 """Called with each prompt as soon as it arrives; must not block."""
 
 
-def nobody(prompt: Prompt) -> None:
-    """An ``Arrived`` that does nothing."""
+def ignore_prompt(prompt: Prompt) -> None:
+    """An ``OnPrompt`` that does nothing."""
 
 
 class Proposer(Protocol):
@@ -64,14 +64,14 @@ class Proposer(Protocol):
         exemplars: Sequence[Example],
         n: int,
         seed: int,
-        arrived: Arrived = nobody,
+        on_prompt: OnPrompt = ignore_prompt,
     ) -> Proposals:
         """Sample ``n`` prompts; fewer result if replies contain none.
 
         Args:
             exemplars: train examples that show the task.
             seed: fixes all randomness: with a deterministic model, equal arguments give equal proposals.
-            arrived: called with each prompt in the order of arrival, while others are still being sampled.
+            on_prompt: called with each prompt in the order of arrival, while others are still being sampled.
 
         Raises:
             ModelUnavailable, ModelRefused: the optimizer model could not be called.
@@ -106,7 +106,7 @@ class SamplingProposer:
         exemplars: Sequence[Example],
         n: int,
         seed: int,
-        arrived: Arrived = nobody,
+        on_prompt: OnPrompt = ignore_prompt,
     ) -> Proposals:
         draw = random.Random(seed)
         messages = self.meta_prompt.messages(Brief(current, direction, step_size, exemplars, self.position))
@@ -114,7 +114,7 @@ class SamplingProposer:
         seeds = [draw.getrandbits(31) for _ in range(n)]
         bound = step_size if self.max_samples > 1 else None
         # An error that concerns every call cancels the others immediately.
-        samples = await gather(self._sample(messages, seed, current.prompt, bound, arrived) for seed in seeds)
+        samples = await gather(self._sample(messages, seed, current.prompt, bound, on_prompt) for seed in seeds)
         # Some failed samples make the step smaller; if all failed, the model is unavailable.
         lost = [sample.failure for sample in samples if sample.failure is not None and sample.num_rejected == 0]
         if lost and len(lost) == len(samples):
@@ -128,7 +128,7 @@ class SamplingProposer:
         )
 
     async def _sample(
-        self, messages: Sequence[Message], seed: int, current: Prompt, bound: int | None, arrived: Arrived
+        self, messages: Sequence[Message], seed: int, current: Prompt, bound: int | None, on_prompt: OnPrompt
     ) -> _Sample:
         draw, usage = random.Random(seed), Usage()
         for num_rejected in range(self.max_samples):
@@ -147,7 +147,7 @@ class SamplingProposer:
             except MalformedReply:
                 return _Sample(None, usage, num_rejected, malformed=True)
             if bound is None or edit_distance(current, prompt) <= bound:
-                arrived(prompt)
+                on_prompt(prompt)
                 return _Sample(prompt, usage, num_rejected)
             seed = draw.getrandbits(31)
         return _Sample(None, usage, self.max_samples)

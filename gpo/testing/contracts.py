@@ -1,6 +1,6 @@
 """Contract tests: what every implementation of a protocol must do.
 
-A test module derives a class named ``Test…`` from one of these and implements ``make``::
+A test module derives a class named ``Test…`` from one of these and says what to test::
 
     class TestRecency(RetrieverContract):
         def make(self) -> Retriever:
@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from gpo.cache.store import CompletionStore, Missing
 from gpo.data.example import Example
@@ -130,30 +131,30 @@ ODD_ANSWERS = (
 """Unusual answers of language models; no scorer may fail on them."""
 
 
-class ScorerContract(ABC):
-    """For ``gpo.evaluation.metrics.Scorer``."""
+class ScorerContract:
+    """For ``gpo.evaluation.metrics.Scorer``.
 
-    @abstractmethod
-    def make(self) -> Scorer:
-        """The scorer under test."""
+    Attributes:
+        scorer: the scorer under test.
+        example: an example of the kind that it scores.
+    """
 
-    @abstractmethod
-    def example(self) -> Example:
-        """An example of the kind that the scorer scores."""
+    scorer: ClassVar[Scorer]
+    example: ClassVar[Example]
 
     def test_reads_any_answer(self) -> None:
         for answer in ODD_ANSWERS:
-            assert 0.0 <= self.make().score(answer, self.example()) <= 1.0
+            assert 0.0 <= self.scorer.score(answer, self.example) <= 1.0
 
     def test_an_empty_answer_is_wrong(self) -> None:
-        assert self.make().score("", self.example()) == 0.0
+        assert self.scorer.score("", self.example) == 0.0
 
     def test_every_target_is_right(self) -> None:
-        for target in self.example().targets:
-            assert self.make().score(target, self.example()) == 1.0
+        for target in self.example.targets:
+            assert self.scorer.score(target, self.example) == 1.0
 
     def test_the_follow_up_is_a_question_or_none(self) -> None:
-        question = self.make().follow_up(self.example())
+        question = self.scorer.follow_up(self.example)
         assert question is None or question.strip()
 
 

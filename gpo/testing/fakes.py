@@ -16,7 +16,7 @@ from gpo.evaluation.evaluator import Answered, Evaluation
 from gpo.models.protocol import Completion, Message, Sampling, Usage
 from gpo.prompt import Prompt
 from gpo.score import Score
-from gpo.strategies.proposer import Arrived, Proposals, nobody
+from gpo.strategies.proposer import OnPrompt, Proposals, ignore_prompt
 from gpo.trajectory import Candidate, Direction, Spending
 
 Reply = str | Completion | Exception
@@ -136,14 +136,14 @@ class FakeProposer:
         exemplars: Sequence[Example],
         n: int,
         seed: int,
-        arrived: Arrived = nobody,
+        on_prompt: OnPrompt = ignore_prompt,
     ) -> Proposals:
         """Propose with ``texts``; see ``gpo.strategies.proposer.Proposer``."""
         self.calls.append((step_size, direction, tuple(exemplars)))
         await asyncio.sleep(0)
         prompts = tuple(Prompt(text) for text in self.texts(current, n, seed))
         for prompt in prompts:
-            arrived(prompt)
+            on_prompt(prompt)
         return Proposals(prompts, num_malformed=max(0, n - len(prompts)), usage=Usage(requests=n))
 
 

@@ -41,7 +41,7 @@ def test_a_budget_stops_a_run_and_a_larger_one_resumes_it(
     config = write_config(tmp_path, endpoint.base_url, budget={"calls": 190})
     stopped = gpo("run", config, "--run-dir", "results", cwd=tmp_path)
     assert stopped.code == 1
-    assert "Stopped by budget.calls: 190 model calls were answered; what is done is saved." in stopped.stderr
+    assert "Stopped by budget.calls: 190 model calls were answered; finished work is saved." in stopped.stderr
     summary = _summary(tmp_path / "results")
     assert (summary["status"], summary["spent"]["calls"]) == ("budget_exhausted", 190)
     # The endpoint counts the calls in flight at the end, whether or not a reply was read.

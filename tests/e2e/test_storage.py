@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tests.configs import WriteConfig
     from tests.conftest import ObjectStore, Until
 
+pytestmark = pytest.mark.slow
+
 KEY = SearchKey("triage", 0)
 STEPS, CANDIDATES = 4, 3
 SLOW = Behaviour(latency_s=0.05)
@@ -61,7 +63,6 @@ def paid(endpoint: SimulatedEndpoint, model: str, before: int = 0) -> Counter[st
     return Counter(call.content for call in calls if call.model == model and call.status == 200)
 
 
-@pytest.mark.slow
 def test_a_run_in_an_object_store_outlives_its_process_and_has_one_process_at_a_time(
     endpoint: SimulatedEndpoint, config: Path, gpo: Gpo, until: Until, object_store: ObjectStore
 ) -> None:
@@ -131,7 +132,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-@pytest.mark.slow
 def test_a_run_on_a_full_disk_stops_and_keeps_its_last_checkpoint(
     config: Path, gpo: Gpo, until: Until, small_disk: Path
 ) -> None:

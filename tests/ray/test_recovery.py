@@ -27,7 +27,7 @@ from benchmarks.measuring.access_log import repeats
 from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndpoint
 from cluster.config import RunConfig
 from cluster.runs.searches import build_searches
-from cluster.session.deployments import embedded_models, evaluator, start_serve
+from cluster.session.deployments import deployed, embedded_models, start_serve
 from cluster.session.models import Access, build_evaluators, build_tasks
 from cluster.session.ray_session import ray_session
 from gpo.checkpoint import Checkpoint
@@ -38,6 +38,7 @@ from gpo.models.openai import openai_model
 from gpo.models.protocol import Sampling
 from serve.client import ServeEvaluator
 from serve.embedded_model import EmbeddedModelSpec
+from serve.evaluator import evaluator_app
 
 if TYPE_CHECKING:
     from tests.ray.conftest import MakeConfig, Pids
@@ -65,9 +66,8 @@ def _prepared(config: RunConfig, checkpoints: Path) -> Iterator[tuple[Supervisor
     access = Access({}, LimiterActor(), budget_name=config.run.name)
     evaluators = build_evaluators(config, tasks, access)
     cpus = config.cluster.evaluator_cpus
-    with evaluator(
-        config.run.name, evaluators, replicas=config.num_replicas, examples_at_once=300, cpus=cpus
-    ) as handle:
+    app = evaluator_app(evaluators, replicas=config.num_replicas, examples_at_once=300, cpus=cpus, drain_s=0)
+    with deployed(app, config.run.name, route_prefix=None) as handle:
         asked = {task.name: ServeEvaluator(handle, task.name) for task in tasks}
         searches = build_searches(config, tasks, asked, access)
         spread = Placement(config.trajectories_per_actor, config.cluster.actor_cpus, config.cluster.actor_restarts)

@@ -136,10 +136,12 @@ def test_trajectories_of_an_actor_that_crashes_too_often_are_isolated() -> None:
 
 def test_an_isolated_trajectory_has_full_budgets_and_is_then_lost_alone() -> None:
     run = Stepped([A, B])
+    run.after(Reported(Update(A, Phase.PROPOSING, checkpoint=ONE_STEP)))
     run.restarted(A, B)
     run.faulted(A)
     run.faulted(B)
     assert run.restarted(A) == [ReplaceActor(1), RunTrajectory(A, 1)]
+    run.after(Reported(Update(A, Phase.PROPOSING, checkpoint=ONE_STEP)))  # what it resumed from, which is no progress
     assert error_of(run.faulted(A)) == (
         "TrajectoryLost: trajectory desk/0: its actor died 2 times without progress in between; resume the run to "
         "continue from the last checkpoint, or raise cluster.actor_restarts"
@@ -322,7 +324,8 @@ class Pool:
 
 def _supervisor(*keys: SearchKey, actors: Sequence[Any] = (), pool: Pool | None = None) -> Supervisor:
     store = CheckpointStore(Folder(f"memory://{uuid4().hex}"))
-    return Supervisor([_search(key) for key in keys], store, Placement(1, 0.1, 1), actors, pool=pool)
+    budgets = Budgets(crashes=1, evaluator=1)
+    return Supervisor([_search(key) for key in keys], store, Placement(1, 0.1, 1), actors, budgets, pool)
 
 
 async def _received(supervisor: Supervisor, received: list[Update]) -> None:
@@ -360,13 +363,18 @@ async def test_an_error_that_ends_the_run_is_raised_after_the_updates_before_it(
     assert {"end 0", "end 1"} <= set(slots.log)
 
 
-async def test_progress_that_an_actor_saved_and_did_not_report_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    died = ActorDiedError()
-    scripts: list[Any] = [[died], [BEGUN, died], [ONE_STEP, died], [MORE_STEPS, died], [DONE[A]]]
-    FakeSlots(monkeypatch, {A: scripts})
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [(ActorDiedError(), Fault.CRASH), (_raised(OutOfReach(Part.EVALUATOR, "gone")), Fault.EVALUATOR)],
+)
+async def test_progress_that_an_actor_saved_and_did_not_report_counts(
+    error: RayError, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.failure_policy._LONGEST_WAIT_S", 0.0)
+    FakeSlots(monkeypatch, {A: [[error], [BEGUN, error], [ONE_STEP, error], [MORE_STEPS, error], [DONE[A]]]})
     supervisor = _supervisor(A)
     assert [update async for update in supervisor.run()] == [DONE[A]]
-    assert supervisor.faults == {Fault.CRASH: 4}
+    assert supervisor.faults == {fault: 4}
 
 
 async def test_a_defect_of_the_supervisor_ends_one_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ def test_quality_rises_with_helpful_words_and_falls_with_harmful_ones_and_length
     assert sum(WEIGHTS.values()) == pytest.approx(0)
 
 
-def test_every_domain_has_a_landscape_of_its_own() -> None:
+def test_every_domain_has_a_different_landscape() -> None:
     landscapes = [weights(domain) for domain in DOMAINS]
     assert landscapes[0] == WEIGHTS
     for one, other in combinations(landscapes, 2):
@@ -42,7 +42,7 @@ def test_every_domain_has_a_landscape_of_its_own() -> None:
         assert 0.05 < quality(DOMAINS[domain].initial, domain) < 0.4
 
 
-def test_keywords_tell_domain_and_label() -> None:
+def test_keywords_determine_domain_and_label() -> None:
     labels = [label for domain in DOMAINS.values() for label in domain.labels]
     keywords = [word for domain in DOMAINS.values() for words in domain.keywords.values() for word in words]
     assert all(len(domain.labels) == 4 for domain in DOMAINS.values())
@@ -72,7 +72,7 @@ def test_tasks_are_balanced_disjoint_and_repeatable(domain: str, tmp_path: Path)
         assert [json.loads(line) for line in lines] == rows
 
 
-def test_triage_data_are_what_their_script_writes(tmp_path: Path) -> None:
+def test_the_triage_data_equal_the_output_of_their_script(tmp_path: Path) -> None:
     script = runpy.run_path(str(DATA / "make_triage.py"))
     write_task(tmp_path, "tickets", script["SEED"])
     for split in NUM_PER_LABEL:

@@ -67,7 +67,7 @@ async def test_answers_tickets_with_usage(endpoint: SimulatedEndpoint) -> None:
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (len(text.split()), 2)
 
 
-async def test_optimizer_model_follows_seed_temperature_and_limits(endpoint: SimulatedEndpoint) -> None:
+async def test_the_optimizer_model_follows_seed_temperature_and_limits(endpoint: SimulatedEndpoint) -> None:
     text = META_PROMPT[0]["content"]
 
     async def reply(**settings: Any) -> Any:
@@ -91,7 +91,7 @@ async def test_optimizer_model_follows_seed_temperature_and_limits(endpoint: Sim
     assert not any("<START>" in text for text in malformed)
 
 
-async def test_without_a_seed_the_same_request_is_drawn_anew(endpoint: SimulatedEndpoint) -> None:
+async def test_a_repeated_request_without_a_seed_gets_a_new_reply(endpoint: SimulatedEndpoint) -> None:
     async def replies(**settings: Any) -> list[str]:
         text = META_PROMPT[0]["content"]
         return [(await ask(endpoint, text, "opt-model", **settings)).choices[0].message.content for _ in range(4)]
@@ -102,7 +102,7 @@ async def test_without_a_seed_the_same_request_is_drawn_anew(endpoint: Simulated
 
 
 @pytest.mark.parametrize("encoding", ["float", "base64", None])
-async def test_embeds_in_either_encoding(endpoint: SimulatedEndpoint, encoding: Any) -> None:
+async def test_embeddings_support_both_encodings(endpoint: SimulatedEndpoint, encoding: Any) -> None:
     texts = [INITIAL, GOOD]
     settings = {} if encoding is None else {"encoding_format": encoding}
     async with client(endpoint) as api:
@@ -114,7 +114,7 @@ async def test_embeds_in_either_encoding(endpoint: SimulatedEndpoint, encoding: 
         assert vector == pytest.approx(embed(text), abs=1e-6)
 
 
-async def test_refuses_wrong_keys_unknown_models_and_malformed_bodies() -> None:
+async def test_wrong_keys_unknown_models_and_malformed_bodies_are_refused() -> None:
     with SimulatedEndpoint(Behaviour(api_key="right")) as endpoint:
         async with client(endpoint, "wrong") as api:
             with pytest.raises(openai.AuthenticationError) as wrong:
@@ -144,7 +144,7 @@ async def test_refuses_wrong_keys_unknown_models_and_malformed_bodies() -> None:
         assert [record.status for record in endpoint.requests] == [401, 200, 404, *[400] * len(malformed), 404]
 
 
-async def test_refuses_more_requests_at_once_than_its_limit() -> None:
+async def test_requests_beyond_the_limit_are_refused() -> None:
     with SimulatedEndpoint(Behaviour(latency_s=0.3, limit=2, retry_after_s=1.5)) as endpoint:
         replies = await asyncio.gather(*(ask(endpoint, f"{TICKET} {i}") for i in range(5)), return_exceptions=True)
         refused = [reply for reply in replies if isinstance(reply, openai.RateLimitError)]
@@ -152,10 +152,10 @@ async def test_refuses_more_requests_at_once_than_its_limit() -> None:
         assert {error.response.headers["retry-after"] for error in refused} == {"1.5"}
         assert Counter(record.status for record in endpoint.requests) == {200: 2, 429: 3}
         assert max(record.in_flight for record in endpoint.requests if record.status == 200) == 2
-        await ask(endpoint, TICKET)  # there is room again
+        await ask(endpoint, TICKET)  # the endpoint accepts requests again
 
 
-async def test_injected_errors_pass_on_repetition() -> None:
+async def test_retries_after_injected_errors_succeed() -> None:
     async def attempts_needed(seed: int) -> list[int]:
         with SimulatedEndpoint(Behaviour(error_rate=0.5, seed=seed)) as endpoint:
             async with client(endpoint) as api:
@@ -176,7 +176,7 @@ async def test_injected_errors_pass_on_repetition() -> None:
     assert first != await attempts_needed(1)
 
 
-async def test_fails_for_a_while_and_recovers(endpoint: SimulatedEndpoint) -> None:
+async def test_the_endpoint_fails_for_some_requests_and_recovers(endpoint: SimulatedEndpoint) -> None:
     endpoint.behaviour = replace(endpoint.behaviour, fail_next=2, error_status=503)
     for _ in range(2):
         with pytest.raises(openai.InternalServerError):
@@ -190,7 +190,7 @@ async def test_fails_for_a_while_and_recovers(endpoint: SimulatedEndpoint) -> No
     assert [record.status for record in endpoint.requests] == [503, 503, 200, 503, 200]
 
 
-async def test_a_hanging_request_frees_its_place_when_the_client_leaves() -> None:
+async def test_a_hanging_request_ends_when_its_client_disconnects() -> None:
     with SimulatedEndpoint(Behaviour(hang_rate=1.0, limit=1)) as endpoint:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(ask(endpoint, TICKET), 1.0)
@@ -203,7 +203,7 @@ async def test_a_hanging_request_frees_its_place_when_the_client_leaves() -> Non
         assert [record.status for record in endpoint.requests] == [499, 200]
 
 
-async def test_latency_grows_with_the_reply() -> None:
+async def test_latency_grows_with_the_length_of_the_reply() -> None:
     text = META_PROMPT[0]["content"]
     with SimulatedEndpoint(Behaviour(latency_s=0.05, latency_per_token_s=0.02)) as endpoint:
         await ask(endpoint, text, max_tokens=10)
@@ -232,7 +232,7 @@ def test_an_address_in_use_is_an_error(endpoint: SimulatedEndpoint) -> None:
         pytest.fail("listens on an address in use")
 
 
-def test_runs_as_a_process_until_it_is_told_to_stop(tmp_path: Path) -> None:
+def test_the_process_runs_until_sigterm(tmp_path: Path) -> None:
     log = tmp_path / "access.jsonl"
     command = [sys.executable, "-m", "benchmarks.simulated_endpoint", "--port", "0"]
     options = ["--api-key-env", "SIMULATED_KEY", "--access-log", str(log), "--no-models"]

@@ -51,7 +51,7 @@ def test_edits_scale_with_the_step_size() -> None:
 
 @pytest.mark.parametrize("kind", ["generation", "editing", "paraphrase"])
 @pytest.mark.parametrize("step_size", [1, 10, 50])
-def test_now_and_then_a_bound_is_overstepped(kind: Kind, step_size: int) -> None:
+def test_some_rewritings_exceed_the_bound(kind: Kind, step_size: int) -> None:
     changed = distances(step_size, kind)
     beyond = [distance for distance in changed if distance > step_size]
     assert len(beyond) / len(changed) == pytest.approx(rewriting.OVERSTEPPING, abs=0.03)
@@ -60,7 +60,7 @@ def test_now_and_then_a_bound_is_overstepped(kind: Kind, step_size: int) -> None
     assert max(beyond) <= step_size + most
 
 
-def test_editing_changes_about_half_as_much() -> None:
+def test_editing_changes_about_half_as_many_words() -> None:
     assert mean(distances(None, "editing")) == pytest.approx(mean(distances(None)) / 2, rel=0.25)
     assert max(distances(None, "editing")) <= rewriting.MAX_UNBOUNDED_EDITS / 2
 
@@ -80,7 +80,7 @@ def test_edits_follow_reflections_and_notes() -> None:
     assert gains == {"only": GAIN_OF_ADVICE + 1, "label": GAIN_OF_ADVICE, "poem": -GAIN_OF_ADVICE}
 
 
-def test_a_paraphrase_goes_by_nothing_and_keeps_most_of_its_effect() -> None:
+def test_a_paraphrase_ignores_evidence_and_keeps_most_of_its_effect() -> None:
     evidence = [(HIGH, 70.0), (LOW, 10.0)]
     assert mean_quality(*evidence, kind="paraphrase") == mean_quality(kind="paraphrase")
     assert mean_quality(kind="paraphrase") == pytest.approx(quality(MIXED), abs=0.02)
@@ -91,7 +91,7 @@ def test_a_paraphrase_goes_by_nothing_and_keeps_most_of_its_effect() -> None:
     assert any(words_of(rewrite) & set(NEUTRAL) for rewrite in rewrites)
 
 
-def test_one_word_can_be_rewritten() -> None:
+def test_a_prompt_of_one_word_can_be_rewritten() -> None:
     for kind in ("generation", "editing", "paraphrase"):
         for current in ("", "exactly", "the"):
             rewrites = [rewritten(Assignment(current, kind=kind), Random(seed)) for seed in range(50)]
@@ -109,7 +109,7 @@ def test_reflections_are_short_and_mostly_right(domain: str) -> None:
         assert set(advice.avoid) <= held
         right += [effects.get(word, 0.0) > 0 for word in advice.say]
         right += [effects.get(word, 0.0) < 0 for word in advice.avoid]
-    # What is named at random is right one time in three.
+    # A random word is right in one case of three.
     assert mean(right) == pytest.approx(2 / 3 + 1 / 9, abs=0.06)
 
 
@@ -121,7 +121,7 @@ def test_reflections_depend_on_the_failures() -> None:
     assert len(texts) == 3
 
 
-def test_notes_sum_up_scores_and_reflections() -> None:
+def test_a_summary_uses_scores_and_reflections() -> None:
     notes = SummaryRequest(Advice(), Advice(("single",)), ((INITIAL, 30.0), (f"{INITIAL} exactly", 40.0), (LOW, 10.0)))
     noted = read_advice(summary(notes))
     assert noted.say == ("exactly", "single")
@@ -131,7 +131,7 @@ def test_notes_sum_up_scores_and_reflections() -> None:
     )
 
 
-def test_notes_fade_unless_they_are_confirmed() -> None:
+def test_old_notes_fade_unless_they_are_confirmed() -> None:
     old = Advice(("single", "read", "best", "topic", "word", "label"))
     kept = read_advice(summary(SummaryRequest(old, Advice(), ((INITIAL, 30.0),))))
     assert old.say[: len(kept.say)] == kept.say

@@ -1,4 +1,4 @@
-"""The texts come from the classes that send them, so that a wording which the simulation cannot read fails here."""
+"""The requests come from the classes that send them, so a wording that the simulation cannot read fails here."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def messages(meta_prompt: MetaPrompt, direction: Direction, step_size: int | Non
 @pytest.mark.parametrize("step_size", [None, 1, 17])
 @pytest.mark.parametrize("shown", DIRECTIONS)
 @pytest.mark.parametrize("show_scores", [True, False])
-def test_full_meta_prompts(kind: Kind, step_size: int | None, shown: str, show_scores: bool) -> None:
+def test_full_meta_prompts_are_read(kind: Kind, step_size: int | None, shown: str, show_scores: bool) -> None:
     direction, advice = DIRECTIONS[shown]
     scored = [("Guess.", 10.0), (GOOD, 70.0)] if direction.neighbours else []
     scores = (*scored, (INITIAL, 30.0)) if show_scores else ()
@@ -73,7 +73,7 @@ def test_full_meta_prompts(kind: Kind, step_size: int | None, shown: str, show_s
 
 @pytest.mark.parametrize("kind", REFINEMENTS)
 @pytest.mark.parametrize("shown", DIRECTIONS)
-def test_compact_meta_prompts(kind: Kind, shown: str) -> None:
+def test_compact_meta_prompts_are_read(kind: Kind, shown: str) -> None:
     direction, said = DIRECTIONS[shown]
     path = [("Guess.", 0.0), (GOOD, GAIN_PER_REWRITING), (INITIAL, 2 * GAIN_PER_REWRITING)]
     advice = Advice(said.say, tuple(word for word in said.avoid if word != "guess"))  # reflections on others: not shown
@@ -83,7 +83,7 @@ def test_compact_meta_prompts(kind: Kind, shown: str) -> None:
     )
 
 
-def test_a_prompt_of_several_lines_is_the_whole_of_its_request() -> None:
+def test_a_prompt_of_several_lines_is_read_completely() -> None:
     for meta_prompt in (FullMetaPrompt(), FullMetaPrompt(show_scores=False), CompactMetaPrompt()):
         asked = meta_prompt.messages(Brief(BETTER, Direction((WORSE,), (None,)), 5, EXAMPLES, Position.SYSTEM))
         assignment = read_assignment(asked)
@@ -106,7 +106,7 @@ async def reflection_request(
     return read_request(model.calls[0][0])
 
 
-async def test_requests_for_a_reflection() -> None:
+async def test_requests_for_a_reflection_are_read() -> None:
     assert await reflection_request(GOOD, EXAMPLES) == ReflectionRequest(GOOD, "tickets", 3)
     assert await reflection_request(INITIAL, EXAMPLES[::-1], 1) == ReflectionRequest(INITIAL, "weather", 1)
     assert await reflection_request(INITIAL, [Example("1 + 1 = ?", ("2",))]) == ReflectionRequest(INITIAL, None, 1)
@@ -118,7 +118,7 @@ async def summary_request(search: Trajectory) -> OptimizerRequest | None:
     return read_request(model.calls[0][0])
 
 
-async def test_requests_for_a_summary() -> None:
+async def test_requests_for_a_summary_are_read() -> None:
     search = trajectory(CURRENT, [BETTER, WORSE])
     before = ((INITIAL, 30.0), ("Guess.", 10.0), (GOOD, 70.0))
     assert await summary_request(search) == SummaryRequest(Advice(), Advice(), before)
@@ -127,7 +127,7 @@ async def test_requests_for_a_summary() -> None:
     assert await summary_request(trajectory(CURRENT, [])) == SummaryRequest(Advice(), Advice(), before[:1])
 
 
-def test_questions_to_a_task_model_ask_for_nothing_else() -> None:
+def test_questions_to_a_task_model_are_not_optimizer_requests() -> None:
     prompts = (INITIAL, GOOD, "Rewrite this instruction.", "## What to do\nSay the label.", "## Current prompt")
     for prompt in prompts:
         for position in Position:
@@ -136,7 +136,7 @@ def test_questions_to_a_task_model_ask_for_nothing_else() -> None:
     assert read_request([]) is None
 
 
-def test_advice_survives_being_worded() -> None:
+def test_advice_is_read_from_its_own_words() -> None:
     for advice in (Advice(), Advice(("a",)), Advice((), ("b", "c")), Advice(("a", "d", "e"), ("b",))):
         assert read_advice(f"Once more: {advice.worded()} Done.") == advice
     assert read_advice("It should say more.", "It should say 'a'.", "It should say 'a', 'b'.").say == ("a", "a", "b")

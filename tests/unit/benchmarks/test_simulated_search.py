@@ -1,32 +1,28 @@
-"""What a search gains by what it shows the simulated optimizer model, in the mean over many seeds.
+"""How much each part of a meta-prompt helps a search on the simulated models, as a mean over many seeds.
 
-The differences are several of their standard errors, so that another draw, which any change of wording is, leaves them.
+The differences are several standard errors, so they remain when a change of wording changes the random draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import mean
 
 import pytest
 
-from benchmarks.simulated.domains import DOMAINS, splits
+from benchmarks.simulated.domains import DOMAINS, make_task
 from benchmarks.simulated.landscape import quality
-from benchmarks.simulated.models import SimulatedModel, embed
+from benchmarks.simulated.models import SimulatedEmbedder, SimulatedModel
 from benchmarks.simulated.service import Behaviour
 from benchmarks.simulated_endpoint import SimulatedEndpoint
-from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.evaluation.evaluator import LocalEvaluator
 from gpo.evaluation.grading import RuleGrader
-from gpo.evaluation.metrics import LabelScorer
 from gpo.models.endpoint import Endpoint
 from gpo.models.openai import openai_model
 from gpo.models.protocol import Message, Sampling
 from gpo.optimizer import GPO
-from gpo.prompt import Prompt
 from gpo.strategies.acceptance import BestOfStep
 from gpo.strategies.batches import TrainBatches
 from gpo.strategies.meta_prompt import CompactMetaPrompt, FullMetaPrompt, MetaPrompt
@@ -45,18 +41,9 @@ HOT = Sampling(temperature=1.0)
 MODEL = SimulatedModel()
 
 
-class Embedder:
-    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        return [embed(text) for text in texts]
-
-
 @cache
 def task(domain: str) -> Task:
-    examples = {
-        Split(split): tuple(Example(row["text"], (row["label"],)) for row in rows)
-        for split, rows in splits(domain, seed=130).items()
-    }
-    return Task(domain, Prompt(DOMAINS[domain].initial), examples, LabelScorer(DOMAINS[domain].labels))
+    return make_task(domain, 130)
 
 
 def evaluator(domain: str) -> LocalEvaluator:
@@ -65,7 +52,7 @@ def evaluator(domain: str) -> LocalEvaluator:
 
 @dataclass(frozen=True)
 class Variant:
-    """How a search is told where to go."""
+    """A search with one configuration of its direction and meta-prompt."""
 
     meta_prompt: MetaPrompt = WITH_SCORES
     num_neighbours: int = 7
@@ -77,7 +64,7 @@ class Variant:
         train = task(self.domain).examples[Split.TRAIN]
         reflector = FailureReflector(model=MODEL, sampling=HOT, answerer=evaluator(self.domain), examples=train)
         return GPO(
-            retriever=RelevanceRetriever(Embedder()),
+            retriever=RelevanceRetriever(SimulatedEmbedder()),
             reflector=reflector if self.reflection else NoReflection(),
             summarizer=RunningSummary(model=MODEL, sampling=HOT) if self.summary else NoSummary(),
             schedule=CosineSchedule(initial=50, final=10, num_steps=STEPS),
@@ -87,7 +74,7 @@ class Variant:
                 meta_prompt=self.meta_prompt,
                 position=task(self.domain).answer_format.position,
             ),
-            # The landscape itself, in place of 40 answers a prompt: less noise, and many more searches in a second.
+            # The landscape itself instead of 40 answers per prompt, which has less noise and is much faster.
             evaluator=FakeEvaluator(lambda prompt: [quality(prompt.text, self.domain)]),
             acceptance=BestOfStep(),
             num_steps=STEPS,
@@ -107,11 +94,11 @@ class Variant:
         return trajectory
 
     async def height(self) -> float:
-        """The quality of the best prompt, in the mean over the seeds."""
+        """The mean quality of the best prompts over all seeds."""
         return mean([(await self.search(seed)).best.score.mean for seed in range(SEEDS)])
 
 
-async def test_scores_lead_higher_than_none() -> None:
+async def test_a_search_with_scores_ends_higher_than_one_without() -> None:
     gpo = await Variant().height()
     without = await Variant(WITHOUT_SCORES).height()
     paraphrase = await Variant(FullMetaPrompt(Paraphrase())).height()
@@ -121,18 +108,18 @@ async def test_scores_lead_higher_than_none() -> None:
     assert paraphrase > initial
 
 
-async def test_reflection_and_summary_stand_in_for_a_history() -> None:
+async def test_reflection_and_summary_help_without_a_history() -> None:
     alone = await Variant(num_neighbours=0).height()
     assert await Variant(num_neighbours=0, reflection=True).height() > alone + 0.05
     assert await Variant(num_neighbours=0, summary=True).height() > alone + 0.015
 
 
-async def test_a_compact_meta_prompt_shows_the_way_by_rewritings() -> None:
+async def test_rewritings_in_a_compact_meta_prompt_help() -> None:
     alone = await Variant(CompactMetaPrompt(), num_neighbours=0).height()
     assert await Variant(CompactMetaPrompt()).height() > alone + 0.02
 
 
-async def test_equal_searches_are_equal_and_other_domains_can_be_climbed() -> None:
+async def test_searches_are_reproducible_and_work_in_other_domains() -> None:
     variant = Variant(reflection=True, summary=True, domain="crafts")
     search = await variant.search(seed=1)
     assert search == await variant.search(seed=1) != await variant.search(seed=2)
@@ -140,14 +127,14 @@ async def test_equal_searches_are_equal_and_other_domains_can_be_climbed() -> No
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-async def test_answers_on_val_score_about_what_the_landscape_says(domain: str) -> None:
+async def test_val_scores_match_the_landscape(domain: str) -> None:
     best = (await Variant(domain=domain).search(seed=0)).best.prompt
     for prompt in (task(domain).initial, best):
         (evaluation,) = await evaluator(domain).evaluate([prompt], Split.VAL)
         assert evaluation.score.mean == pytest.approx(quality(prompt.text, domain), abs=0.15)
 
 
-async def test_replies_as_the_endpoint_does() -> None:
+async def test_the_model_without_http_replies_as_the_endpoint_does() -> None:
     behaviour = Behaviour(seed=3, malformed_rate=0.3)
     meta: list[Message] = [{"role": "user", "content": "Rewrite this instruction: Name the label."}]
     ticket: list[Message] = [{"role": "user", "content": f"Name it.\n{task('tickets').examples[Split.VAL][0].input}"}]

@@ -39,7 +39,7 @@ def right(domain: str, prompt: str, answer_format: AnswerFormat, seed: int = 0) 
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_right_as_often_as_the_prompt_is_good(domain: str) -> None:
+def test_the_share_of_right_answers_is_the_prompts_quality(domain: str) -> None:
     initial, effects = DOMAINS[domain].initial, weights(domain)
     good = f"{initial} {' '.join(sorted(effects, key=lambda word: effects[word])[-12:])}"
     bad = f"{initial} {min(effects, key=lambda word: effects[word])}"
@@ -53,7 +53,7 @@ def test_right_as_often_as_the_prompt_is_good(domain: str) -> None:
 @pytest.mark.parametrize("position", Position)
 @pytest.mark.parametrize("marked", [False, True])
 @pytest.mark.parametrize("prompt", [INITIAL, "Sort them:\nbilling (invoice, refund) or account (login).", "Label it."])
-def test_example_and_prompt_are_told_apart_at_every_position(position: Position, marked: bool, prompt: str) -> None:
+def test_example_and_prompt_are_separated_at_every_position(position: Position, marked: bool, prompt: str) -> None:
     for domain, examples in EXAMPLES.items():
         text, label = examples[0].input, examples[0].target
         messages = AnswerFormat(position, question_marks=marked).messages(Prompt(prompt), examples[0])
@@ -61,7 +61,7 @@ def test_example_and_prompt_are_told_apart_at_every_position(position: Position,
 
 
 @pytest.mark.parametrize("position", Position)
-def test_demonstrations_help_a_little_and_are_no_questions(position: Position) -> None:
+def test_demonstrations_help_a_little_and_are_not_questions(position: Position) -> None:
     shown, prompt = EXAMPLES["weather"][-5:], DOMAINS["weather"].initial
     formats = [AnswerFormat(position, demonstrations=tuple(shown[:number])) for number in (0, 2, 4, 5)]
     numbers = [mean(len(right("weather", prompt, form, seed)) for seed in range(10)) for form in formats]
@@ -128,7 +128,7 @@ def test_other_questions_get_one_of_their_options(text: str, answers: set[str]) 
     assert {task_model.answer(user(f"{text}\nVariant {i}."), seed=0) for i in range(60)} == answers
 
 
-def test_embeddings_of_texts_that_share_words_are_alike() -> None:
+def test_embeddings_of_texts_with_common_words_are_similar() -> None:
     def cosine(one: str, other: str) -> float:
         return sum(a * b for a, b in zip(embed(one), embed(other), strict=True))
 

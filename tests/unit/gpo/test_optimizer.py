@@ -15,7 +15,7 @@ from gpo.prompt import Prompt, edit_distance
 from gpo.scoring.candidates import CandidateScorer, silent
 from gpo.strategies.acceptance import BestOfStep, StrictImprovement
 from gpo.strategies.batches import TrainBatches
-from gpo.strategies.proposer import nobody
+from gpo.strategies.proposer import ignore_prompt
 from gpo.strategies.reflection import Reflection
 from gpo.strategies.retrieval import RelevanceRetriever
 from gpo.strategies.schedule import CosineSchedule
@@ -248,10 +248,10 @@ class StallingProposer(FakeProposer):
         super().__init__(rewrite)
         self.last, self.order = last, order
 
-    async def propose(self, current, direction, *, arrived=nobody, **settings):
+    async def propose(self, current, direction, *, on_prompt=ignore_prompt, **settings):
         proposals = await super().propose(current, direction, **settings)
         for text in self.order([prompt.text for prompt in proposals.prompts]):
-            arrived(Prompt(text))
+            on_prompt(Prompt(text))
             await asyncio.sleep(0)
         await self.last()
         return proposals

@@ -1,4 +1,4 @@
-"""The embedded model as it is: its weights, its server, one reply."""
+"""The embedded model: its weights, its server, one reply."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ sys.stdin.read()
 
 @pytest.fixture(scope="module")
 def base_url() -> Iterator[str]:
-    # In a process of its own: the server's threads live as long as their process.
+    # In a separate process, since the server's threads live as long as their process.
     port = free_port()
     server = subprocess.Popen(
         [sys.executable, "-c", _SERVE, str(port)],
@@ -100,7 +100,7 @@ def test_the_weights_are_encoded_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(encoded) == 2
 
 
-def test_an_encoding_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_encoding_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def half(source: Path, target: Path) -> None:
         target.write_bytes(b"GG")
         raise OSError(28, "No space left on device")
@@ -118,7 +118,7 @@ def test_the_default_weights_are_installed_with_the_program() -> None:
 
 
 @pytest.mark.parametrize(("content", "problem"), [(b"PK\x03\x04", "is not a GGUF file"), (None, "cannot be read")])
-def test_a_file_that_is_no_gguf_is_refused(content: bytes | None, problem: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_gguf_is_refused(content: bytes | None, problem: str, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     if content is not None:
         path.write_bytes(content)

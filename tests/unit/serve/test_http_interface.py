@@ -87,7 +87,7 @@ def is_refused_in_the_usual_shape(reply: httpx2.Response) -> bool:
     return reply.status_code >= 400 and list(document) == ["detail"] and isinstance(document["detail"], str)
 
 
-async def test_scores(api: FastAPI) -> None:
+async def test_prompts_are_scored(api: FastAPI) -> None:
     reply = await ask(api, "POST", "/v1/evaluate", json={"task": "triage", "prompt": "Say yes.", "split": "test"})
     assert reply.status_code == 200, reply.text
     assert reply.json()["scores"][0]["values"] == [1.0] * 3
@@ -107,7 +107,9 @@ async def test_scores(api: FastAPI) -> None:
         ("GET", "/health?" + "x" * 9_000, 414),
     ],
 )
-async def test_what_is_not_there_is_refused_in_one_shape(method: str, path: str, status: int, api: FastAPI) -> None:
+async def test_unknown_paths_and_methods_are_refused_in_one_form(
+    method: str, path: str, status: int, api: FastAPI
+) -> None:
     reply = await ask(api, method, path)
     assert (reply.status_code, is_refused_in_the_usual_shape(reply)) == (status, True), reply.text
     assert status != 405 or reply.headers["allow"]
@@ -129,19 +131,19 @@ async def test_too_many_headers_are_refused(headers: dict[str, str], api: FastAP
         ),
     ],
 )
-async def test_without_a_token_a_page_in_a_browser_is_not_let_in(
+async def test_without_a_token_requests_from_browser_pages_are_refused(
     host: str, status: int, api: FastAPI, guarded: FastAPI
 ) -> None:
     reply = await ask(api, "GET", "/v1/tasks", headers={"Host": host})
     assert (reply.status_code, status == 200 or is_refused_in_the_usual_shape(reply)) == (status, True)
     assert (await ask(guarded, "GET", "/v1/tasks", headers={"Host": host, **AS_BEARER})).status_code == 200
-    # What a page may send without asking first, it says of itself.
+    # Headers of requests that pages may send without a preflight.
     for media in ({}, {"Content-Type": "text/plain"}):
         assert (await ask(api, "POST", "/v1/evaluate", content=b"{}", headers=media)).status_code == 415
 
 
 class Failing:
-    """What stands for the handle of an evaluator that fails so often, and then is well."""
+    """A fake handle of an evaluator that fails a number of times before it works."""
 
     def __init__(self, failure: Exception, times: int = 1000) -> None:
         self.failure, self.left, self.num_cancelled = failure, times, 0
@@ -163,7 +165,7 @@ class Failing:
 
 
 def raised(cause: Exception) -> Exception:
-    """As it arrives from a replica."""
+    """The error as a client of the replica gets it."""
     return RayTaskError("evaluate", "traceback", cause).as_instanceof_cause()
 
 
@@ -183,7 +185,7 @@ def raised(cause: Exception) -> Exception:
         (ZeroDivisionError("nobody foresaw it"), 500),
     ],
 )
-async def test_what_can_be_foreseen_is_no_internal_error(
+async def test_foreseen_failures_are_not_internal_errors(
     failure: Exception, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serve.client._WAITS_S", (0.0,))
@@ -200,21 +202,21 @@ async def test_what_can_be_foreseen_is_no_internal_error(
             assert str(status) in described[path][method.lower()]["responses"]
 
 
-async def test_a_request_whose_replica_dies_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_whose_replica_dies_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve.client._WAITS_S", (0.0, 0.0))
     for method, path, body in (("POST", "/v1/evaluate", {"task": "triage", "prompt": "x"}), ("GET", "/v1/tasks", None)):
         failing: Any = Failing(ActorDiedError(), times=2)
         assert (await ask(build_api(failing, None), method, path, json=body)).status_code == 200
 
 
-async def test_head_is_get_without_a_body(api: FastAPI) -> None:
+async def test_head_is_answered_like_get_without_a_body(api: FastAPI) -> None:
     for path in ("/health", "/v1/tasks", "/openapi.json"):
         reply = await ask(api, "HEAD", path)
         assert (reply.status_code, reply.content) == (200, b"")
         assert int(reply.headers["content-length"]) == len((await ask(api, "GET", path)).content)
 
 
-async def test_the_page_needs_nothing_from_elsewhere(api: FastAPI, guarded: FastAPI) -> None:
+async def test_the_page_loads_nothing_from_other_hosts(api: FastAPI, guarded: FastAPI) -> None:
     page = await ask(guarded, "GET", "/docs")
     assert page.status_code == 200
     assert "POST /v1/evaluate" in page.text
@@ -228,7 +230,7 @@ async def test_the_page_needs_nothing_from_elsewhere(api: FastAPI, guarded: Fast
 @pytest.mark.parametrize(
     "given", [None, TOKEN, f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", f"Basic {TOKEN}", "Bearer", ""]
 )
-async def test_without_the_token_nothing_is_read(given: str | None, path: str, guarded: FastAPI) -> None:
+async def test_without_the_token_requests_are_refused(given: str | None, path: str, guarded: FastAPI) -> None:
     headers = {} if given is None else {"Authorization": given}
     body = b"not JSON" if path == "/v1/evaluate" else b""
     reply = await ask(guarded, "POST" if body else "GET", path, content=body, headers=headers)
@@ -236,7 +238,7 @@ async def test_without_the_token_nothing_is_read(given: str | None, path: str, g
     assert TOKEN not in reply.text
 
 
-async def test_with_the_token_it_is(guarded: FastAPI) -> None:
+async def test_with_the_token_requests_are_answered(guarded: FastAPI) -> None:
     reply = await ask(guarded, "POST", "/v1/evaluate", json={"task": "triage", "prompt": "x"}, headers=AS_BEARER)
     assert reply.status_code == 200
 
@@ -256,7 +258,7 @@ async def refusal_of(chunks: AsyncIterator[bytes], headers: dict[str, str] | Non
     return caught.value.status_code
 
 
-async def test_a_body_that_drips_is_given_up() -> None:
+async def test_a_slow_body_is_refused() -> None:
     async def drip() -> AsyncIterator[bytes]:
         while True:
             yield b" "
@@ -265,7 +267,7 @@ async def test_a_body_that_drips_is_given_up() -> None:
     assert await refusal_of(drip()) == 408
 
 
-async def test_a_body_without_end_is_given_up_and_one_that_says_so_is_not_read() -> None:
+async def test_an_endless_body_is_refused_and_an_announced_one_is_not_read() -> None:
     num_read = 0
 
     async def pour() -> AsyncIterator[bytes]:
@@ -302,7 +304,7 @@ def deep(levels: int) -> Any:
         (b"\x91" * 100_000, MSGPACK),
         (msgpack.packb([0] * 2_000), MSGPACK),
         (msgpack.packb({str(number): 0 for number in range(2_000)}), MSGPACK),
-        (b"\xdd\xff\xff\xff\xff", MSGPACK),  # says that 4 billion entries follow
+        (b"\xdd\xff\xff\xff\xff", MSGPACK),  # announces 4 billion entries
         (b"\xdb\xff\xff\xff\xff", MSGPACK),
         (b"\xc6\xff\xff\xff\xff", MSGPACK),
         (msgpack.packb(msgpack.ExtType(5, b"x")), MSGPACK),
@@ -312,20 +314,20 @@ def deep(levels: int) -> Any:
         (msgpack.packb({}) * 2, MSGPACK),
     ],
 )
-def test_what_goes_beyond_the_limits_is_not_read(body: bytes, media: str) -> None:
+def test_bodies_beyond_the_limits_are_refused(body: bytes, media: str) -> None:
     with pytest.raises(HTTPException) as caught:
         decode(body, media)
     assert caught.value.status_code == 400
 
 
-async def test_half_a_character_in_a_field_s_name_is_told_of(api: FastAPI) -> None:
+async def test_an_unpaired_surrogate_in_a_field_name_is_reported(api: FastAPI) -> None:
     reply = await ask(
         api, "POST", "/v1/evaluate", content=b'{"task": "triage", "\\ud83d": 1}', headers={"Content-Type": JSON}
     )
     assert (reply.status_code, is_refused_in_the_usual_shape(reply)) == (422, True)
 
 
-async def test_what_nobody_foresaw_does_not_show_its_text() -> None:
+async def test_an_unforeseen_error_does_not_show_its_text() -> None:
     class Broken:
         class sizes:  # noqa: N801
             @staticmethod
@@ -391,7 +393,7 @@ def test_any_body_is_answered_or_refused(body: bytes, media: str, accept: str, a
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
 @pytest.mark.parametrize("is_guarded", [False, True])
-def test_the_interface_keeps_to_its_openapi_page(
+def test_the_interface_matches_its_openapi_schema(
     is_guarded: bool, mode: GenerationMode, api: FastAPI, guarded: FastAPI
 ) -> None:
     asked = guarded if is_guarded else api

@@ -29,7 +29,7 @@ SCORED = Evaluation(Score((1.0,)), Usage(requests=1))
 
 
 class Response:
-    """A reply of a replica that is still at work."""
+    """A pending reply of a replica."""
 
     def __init__(self, work: asyncio.Future[list[Any]]) -> None:
         self.work, self.cancelled = work, False
@@ -42,7 +42,7 @@ class Response:
 
 
 class Handle:
-    """What stands for the handle of a deployment: it keeps the responses that it gave."""
+    """A fake deployment handle that records its responses."""
 
     def __init__(self) -> None:
         self.responses: list[Response] = []
@@ -56,13 +56,13 @@ class Handle:
 
 
 class Known:
-    """A handle as it arrives in a process."""
+    """A handle as it is unpickled in a process."""
 
     def __init__(self, deployment_id: str) -> None:
         self.deployment_id = deployment_id
 
 
-def test_all_evaluators_of_a_deployment_share_one_handle_in_the_process_where_they_arrive() -> None:
+def test_unpickled_evaluators_of_a_deployment_share_one_handle() -> None:
     sent = [pickle.dumps(ServeEvaluator(cast("Any", Known(name)), "desk")) for name in ("a", "a", "b")]
     first, second, other = (pickle.loads(each) for each in sent)  # noqa: S301  # ours
     assert first.handle is second.handle
@@ -77,7 +77,7 @@ async def asked(handle: Handle, *prompts: str) -> asyncio.Task[Any]:
     return task
 
 
-async def test_a_prompt_is_a_request_and_order_is_kept() -> None:
+async def test_each_prompt_is_one_request_and_the_order_is_kept() -> None:
     handle = Handle()
     task = await asked(handle, "a", "b")
     other = Evaluation(Score((0.0,)), Usage())
@@ -86,7 +86,7 @@ async def test_a_prompt_is_a_request_and_order_is_kept() -> None:
     assert await task == [SCORED, other]
 
 
-async def test_who_goes_away_stops_the_replica() -> None:
+async def test_cancelling_a_request_stops_the_replica() -> None:
     handle = Handle()
     task = await asked(handle, "a", "b")
     task.cancel()
@@ -114,7 +114,7 @@ LOST = [ActorDiedError(), ActorUnavailableError("no answer", None), TaskCancelle
 
 
 @pytest.mark.parametrize("lost", LOST, ids=lambda lost: type(lost).__name__)
-async def test_a_request_whose_replica_is_lost_is_made_again(lost: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_whose_replica_is_lost_is_repeated(lost: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve.client._WAITS_S", (0.0, 0.0))
     handle = Handle()
     task = await asked(handle, "a")
@@ -125,7 +125,7 @@ async def test_a_request_whose_replica_is_lost_is_made_again(lost: Exception, mo
     assert await task == [SCORED]
 
 
-async def test_a_request_is_made_so_often_and_then_the_evaluator_is_out_of_reach(
+async def test_after_bounded_attempts_the_evaluator_is_out_of_reach(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("serve.client._WAITS_S", (0.0, 0.0))
@@ -139,7 +139,7 @@ async def test_a_request_is_made_so_often_and_then_the_evaluator_is_out_of_reach
     assert len(handle.responses) == 3
 
 
-async def test_what_the_evaluator_raises_is_not_asked_for_again() -> None:
+async def test_an_error_of_the_evaluator_is_not_retried() -> None:
     handle = Handle()
     task = await asked(handle, "a")
     cause = EvaluationError("too many")
@@ -149,7 +149,7 @@ async def test_what_the_evaluator_raises_is_not_asked_for_again() -> None:
     assert len(handle.responses) == 1
 
 
-async def test_answers_are_one_request_which_ends_with_its_caller() -> None:
+async def test_answers_are_one_request_that_ends_with_its_caller() -> None:
     handle = Handle()
     evaluator = ServeEvaluator(cast("Any", handle), "desk")
     answered = Answered("yes", 1.0, Spending())
@@ -164,7 +164,7 @@ async def test_answers_are_one_request_which_ends_with_its_caller() -> None:
     assert [response.cancelled for response in handle.responses] == [False, True]
 
 
-async def test_a_replica_answers_for_the_tasks_it_holds() -> None:
+async def test_a_replica_answers_for_its_tasks() -> None:
     task = Task("desk", Prompt("a"), {Split.TRAIN: (Example("?", ("yes",)),)}, ExactScorer())
     model = FakeModel(lambda messages, sampling: "yes")
     replica = EvaluatorReplica([LocalEvaluator(task, model, Sampling(), RuleGrader(task.scorer))], 100)
@@ -174,7 +174,7 @@ async def test_a_replica_answers_for_the_tasks_it_holds() -> None:
         await replica.answer("other", Prompt("a"), Split.TRAIN, [0])
 
 
-async def test_a_block_of_examples_is_one_request_for_each_prompt() -> None:
+async def test_a_block_of_examples_is_one_request_per_prompt() -> None:
     handle = Handle()
     current_caller.set("some/0")
     log_about(step=3)
@@ -187,7 +187,7 @@ async def test_a_block_of_examples_is_one_request_for_each_prompt() -> None:
     assert await task == [SCORED, SCORED]
 
 
-async def test_a_replica_scores_the_examples_it_is_asked() -> None:
+async def test_a_replica_scores_the_requested_examples() -> None:
     examples = tuple(Example(f"? {answer}", (answer,)) for answer in ("yes", "no", "yes"))
     task = Task("desk", Prompt("a"), {Split.VAL: examples}, ExactScorer())
     model = FakeModel(lambda messages, sampling: "yes")
@@ -196,7 +196,7 @@ async def test_a_replica_scores_the_examples_it_is_asked() -> None:
     assert evaluation.score.values_E == (0.0, 1.0)
 
 
-async def test_what_a_replica_logs_says_for_which_step_it_works(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_replicas_log_lines_name_the_step(caplog: pytest.LogCaptureFixture) -> None:
     def answer(messages: object, sampling: Sampling) -> str:
         logging.getLogger("gpo").warning("asked")
         return "yes"

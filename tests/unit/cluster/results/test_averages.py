@@ -23,7 +23,7 @@ def task(name: str, group: str = "", counts_as: str = "") -> Task:
 
 
 def end(val: float, test: float | None) -> Checkpoint:
-    """A search that began at 0 and ended at these scores."""
+    """A trajectory that started at 0 and ended at these scores."""
     search = trajectory(candidate("before", 0.0), [candidate("after", val)])
     tests = {} if test is None else {search.best.prompt.id: Evaluation(Score((test,)), Usage())}
     return Checkpoint(search, tests)

@@ -33,8 +33,8 @@ def test_judge_usage_is_listed_only_where_a_model_judged() -> None:
 def test_a_dropped_candidate_is_marked() -> None:
     checkpoint = Checkpoint(TRAJECTORIES["candidates that were dropped"], {})
     first, second = step_lines(record(checkpoint))
-    told = [(line["prompt"], line["val"], line["dropped"], line["left_out"]) for line in first["candidates"]]
-    assert told == [("Think.", 1.0, True, 1), ("Reason.", 0.75, False, 0), ("Guess.", 0.0, True, 1)]
+    rows = [(line["prompt"], line["val"], line["dropped"], line["left_out"]) for line in first["candidates"]]
+    assert rows == [("Think.", 1.0, True, 1), ("Reason.", 0.75, False, 0), ("Guess.", 0.0, True, 1)]
     assert [line["unscored"] for line in first["candidates"]] == [0, 0, 0]
     assert (first["successor"], second["successor"]) == ("Reason.", "Reason.")
     (row,) = summary(record(checkpoint), {"started_at": None, "finished_at": None})["trajectories"]

@@ -49,7 +49,7 @@ def save_summary(folder: Folder, record: RunRecord) -> None:
 
 
 def stored(url: str, status: Status = "running", config: str = CONFIG, wall_s: float = 60.0) -> Folder:
-    """A run of three trajectories, of which one has taken a step, and one has only begun."""
+    """A run of three trajectories: one has taken a step, one has only its initial prompt, one has nothing."""
     folder = Folder.at(url)
     record = RunRecord("run-1", time.time() - 100, keys=KEYS, status=status, config=config, wall_s=wall_s)
     store = CheckpointStore(folder / "trajectories")
@@ -80,7 +80,7 @@ def test_a_running_run_is_read(folder: Folder) -> None:
     assert set(run.record.checkpoints) == set(KEYS[:2])
     assert run.record.num_steps == dict.fromkeys(KEYS, 2)
     assert abs(time.time() - run.changed_at) < 60
-    # More than summary.json says, which was written before any step.
+    # Newer than summary.json, which was written before any step.
     assert [row["steps"] for row in run.document()["trajectories"]] == [1, 0, 0]
 
 
@@ -121,10 +121,10 @@ def test_steps_are_unknown_where_they_depend_on_data(tmp_path: Path) -> None:
     assert (status.of_steps, status.left_s, status.steps) == (None, None, 1)
 
 
-@pytest.mark.parametrize("place", ["", "nothing"])
-def test_a_folder_without_a_run_is_refused(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("name", ["", "nothing"])
+def test_a_folder_without_a_run_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="holds no run"):
-        RunReader(Folder.at(str(tmp_path / place))).read()
+        RunReader(Folder.at(str(tmp_path / name))).read()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -178,8 +178,8 @@ def test_watching_ends_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     on = console()
     last = follow_status(RunReader(folder), on, as_document=True, every_s=3.0)
     assert last.state == "completed"
-    told: list[dict[str, Any]] = [json.loads(line) for line in printed(on).splitlines()]
-    assert [(one["state"], one["steps"]) for one in told] == [("running", 1), ("running", 2), ("completed", 2)]
+    documents: list[dict[str, Any]] = [json.loads(line) for line in printed(on).splitlines()]
+    assert [(one["state"], one["steps"]) for one in documents] == [("running", 1), ("running", 2), ("completed", 2)]
     assert looks == [3.0] * 3
 
 
@@ -258,7 +258,7 @@ def test_a_status_survives_any_summary_file(name: str, value: object, tmp_path: 
         on = console()
         print_status(RunReader(folder), on, as_document)
         assert "desk" in printed(on)
-    # And so does whoever resumes it.
+    # Resuming survives it, too.
     record = RunRecord("run-2", 0.0, keys=KEYS)
     RunFolder(folder)._restore(record)
     assert set(record.checkpoints) == set(KEYS[:2])

@@ -17,19 +17,19 @@ CHECKPOINT = Checkpoint(TRAJECTORIES["one step"], {})
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
     monkeypatch.setattr(module, "_PAUSE_S", 0.01)
     return Folder(str(tmp_path / "0003"))
 
 
-async def test_a_later_holder_waits_for_the_lease(place: Folder) -> None:
+async def test_a_later_holder_waits_for_the_lease(folder: Folder) -> None:
     order: list[str] = []
 
-    async def work(name: str, begun: asyncio.Event, go_on: asyncio.Event) -> None:
-        async with leased_folder(place):
+    async def work(name: str, started: asyncio.Event, proceed: asyncio.Event) -> None:
+        async with leased_folder(folder):
             order.append(f"{name} begins")
-            begun.set()
-            await go_on.wait()
+            started.set()
+            await proceed.wait()
             order.append(f"{name} ends")
 
     first, second = (asyncio.Event(), asyncio.Event()), (asyncio.Event(), asyncio.Event())
@@ -43,19 +43,19 @@ async def test_a_later_holder_waits_for_the_lease(place: Folder) -> None:
     assert order == ["first begins", "first ends", "second begins", "second ends"]
 
 
-async def test_waiting_for_a_renewed_lease_times_out(place: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_for_a_renewed_lease_times_out(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TERM_S", "RENEWED_EVERY_S"):
         monkeypatch.setattr(module, name, 0.05)
-    Lease.take(place)
+    Lease.take(folder)
     with pytest.raises(LeaseHeld, match="is in use by"):
-        async with leased_folder(place):
+        async with leased_folder(folder):
             pass
 
 
-async def test_a_process_that_lost_the_lease_writes_nothing_more(place: Folder) -> None:
+async def test_a_process_that_lost_the_lease_writes_nothing_more(folder: Folder) -> None:
     key = SearchKey("task", 0)
-    async with leased_folder(place) as folder:
-        folder.checkpoints.save(key, CHECKPOINT)
-        assert (place / ".lease").create("000002.json", b"{}")
+    async with leased_folder(folder) as leased:
+        leased.checkpoints.save(key, CHECKPOINT)
+        assert (folder / ".lease").create("000002.json", b"{}")
         with pytest.raises(LeaseLost):
-            folder.checkpoints.save(key, CHECKPOINT)
+            leased.checkpoints.save(key, CHECKPOINT)

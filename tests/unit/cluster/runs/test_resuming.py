@@ -1,4 +1,4 @@
-"""A search that is stopped at any call, and resumed from its checkpoint: what is paid for again, and what comes out."""
+"""Searches that stop at any call and resume from their checkpoint: their results, and the calls that are repeated."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ CONFIG = validate(
 
 @dataclass
 class StoppingModel:
-    """A model that never answers its call of a certain number, and those after it; the others are counted."""
+    """A model that answers, and counts, only the calls before a given one."""
 
     stop_at: int | None = None
     answered: Counter[bytes] = field(default_factory=Counter[bytes])
@@ -75,7 +75,7 @@ class StoppingModel:
 
 @dataclass
 class DictStore:
-    """Completions that outlive the search which bought them."""
+    """A completion store that outlives a search."""
 
     kept: dict[bytes, Completion] = field(default_factory=dict[bytes, Completion])
 
@@ -86,7 +86,7 @@ class DictStore:
         self.kept[key] = completion
 
     async def release(self, key: bytes) -> None:
-        """Nobody else is there."""
+        """Nothing to do: there is no other process."""
 
 
 async def search(
@@ -96,7 +96,7 @@ async def search(
     stopped: asyncio.Event,
     stop_after: Callable[[Checkpoint], bool] = lambda _: False,
 ) -> Checkpoint | None:
-    """Go on until the end, until a model stops or until after a certain checkpoint; what is saved then."""
+    """Search to the end, or until a model or ``stop_after`` stops it; returns the last checkpoint."""
     evaluator = LocalEvaluator(TASK, task_model, Sampling(temperature=0), RuleGrader(TASK.scorer))
     sampled = SampledModel(optimizer, Sampling(temperature=1.0))
     store = CheckpointStore(folder)
@@ -118,14 +118,14 @@ async def search(
 
 
 def found(checkpoint: Checkpoint | None) -> object:
-    """What a search has found, whatever it cost."""
+    """The result of a search, without its cost."""
     assert checkpoint is not None
     steps = [(step.direction, step.candidates, step.successor, step.step_size) for step in checkpoint.trajectory.steps]
     return steps, {prompt: evaluation.score for prompt, evaluation in checkpoint.test.items()}
 
 
 async def undisturbed() -> tuple[Checkpoint, StoppingModel]:
-    """A search of its own, and what it bought of the optimizer model."""
+    """An uninterrupted search, and its calls of the optimizer model."""
     optimizer = StoppingModel()
     whole = await search(Folder(f"memory://{uuid4().hex}"), optimizer, SimulatedModel(), asyncio.Event())
     assert whole is not None
@@ -134,7 +134,7 @@ async def undisturbed() -> tuple[Checkpoint, StoppingModel]:
     return whole, optimizer
 
 
-async def test_a_search_stopped_at_any_call_of_the_optimizer_model_buys_no_reply_again() -> None:
+async def test_a_search_stopped_at_any_optimizer_call_repeats_no_answered_call() -> None:
     whole, bought = await undisturbed()
     for call in range(1, bought.asked + 1):
         folder, cache = Folder(f"memory://{uuid4().hex}"), DictStore()
@@ -147,9 +147,7 @@ async def test_a_search_stopped_at_any_call_of_the_optimizer_model_buys_no_reply
 
 
 @pytest.mark.parametrize("step", [0, 1, 2])
-async def test_a_search_stopped_between_proposing_and_scoring_buys_no_proposal_again(
-    new_folder: Callable[[], str], step: int
-) -> None:
+async def test_a_search_stopped_before_scoring_repeats_no_proposal(new_folder: Callable[[], str], step: int) -> None:
     """Without a cache, from the checkpoint alone."""
     whole, bought = await undisturbed()
     folder, first, second = Folder(new_folder()), StoppingModel(), StoppingModel()

@@ -1,24 +1,34 @@
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import pytest
+from rich.console import Console
 
 from actors.folder import Folder
 from actors.search import Phase, SearchKey, Update
-from cluster.config import RunConfig
+from cluster.display.line_views import PlainView
 from cluster.results.run_record import RunRecord
 from cluster.runs import run as module
 from cluster.runs.run import Run, ending_recorded
 from cluster.runs.run_folder import RunFolder
+from cluster.session.models import Access
 from gpo.checkpoint import Checkpoint
 from gpo.errors import BudgetExhausted, ModelRefused, RefusalReason, StorageError
+from gpo.evaluation.evaluator import Evaluation
+from gpo.limits.limiter import LocalLimiter
+from gpo.models.protocol import Usage
 from gpo.testing.samples import TRAJECTORIES
-from tests.unit.cluster.runs.test_run_folder import config
+from tests.unit.cluster.runs.test_run_folder import DATA, config
 
 KEY = SearchKey("desk", 0)
+STARTED, STEPPED = (Checkpoint(TRAJECTORIES[name], {}) for name in ("only the initial prompt", "one step"))
 
 
 @pytest.mark.parametrize(
@@ -57,40 +67,95 @@ def test_a_run_with_a_failed_trajectory_has_failed() -> None:
     assert record.status == "failed"
 
 
-class Supervisor:
-    """Reports fixed updates in place of actors."""
+class FakeSupervisor:
+    """Reports fixed updates in place of actors, and then waits for ``pause_s``."""
 
-    reported: Sequence[Update] = ()
+    updates: Sequence[Update] = ()
+    pause_s = 0.0
     closed = False
 
-    def __init__(self, *_: Any, **__: Any) -> None: ...
+    def __init__(self, *_: Any, **__: Any) -> None:
+        type(self).closed = False
 
     async def run(self) -> AsyncGenerator[Update, None]:
         try:
-            for update in self.reported:
+            for update in self.updates:
                 yield update
+            await asyncio.sleep(self.pause_s)
         finally:
             type(self).closed = True
 
 
-async def test_each_update_is_recorded_before_it_is_yielded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started, stepped = (Checkpoint(TRAJECTORIES[name], {}) for name in ("only the initial prompt", "one step"))
-    monkeypatch.setattr(
-        Supervisor, "reported", [Update(KEY, Phase.PROPOSING, checkpoint=one) for one in (started, stepped, stepped)]
-    )
-    monkeypatch.setattr(module, "Supervisor", Supervisor)
+class FakeSession:
+    """A session without Ray."""
+
+    evaluators: Mapping[str, Any] = MappingProxyType({})
+    access = Access({}, LocalLimiter(), "run")
+
+    @property
+    def services(self) -> Any:
+        return self
+
+    metrics = services
+
+    def take_actors(self) -> list[Any]:
+        return []
+
+    def beside(self, view: PlainView, *_: Any) -> PlainView:
+        return view
+
+
+@pytest.fixture(autouse=True)
+def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "Supervisor", FakeSupervisor)
     monkeypatch.setattr(module, "build_searches", lambda *_: [])
     monkeypatch.setattr(module, "placement", lambda *_: None)
-    record = RunRecord("run", 0.0, keys=(KEY,), num_steps={KEY: 2})
-    run = Run(cast("RunConfig", None), [], record, RunFolder(Folder.at(str(tmp_path))))
-    known = []
-    updates = run.updates(cast("Any", _Services()), [])
-    async for _ in updates:
-        lines = (tmp_path / "steps.jsonl").read_text().splitlines() if (tmp_path / "steps.jsonl").exists() else []
-        known.append((record.steps_taken(KEY), len(lines)))
+    updates = [Update(KEY, Phase.PROPOSING, checkpoint=checkpoint) for checkpoint in (STARTED, STEPPED, STEPPED)]
+    monkeypatch.setattr(FakeSupervisor, "updates", updates)
+
+
+def opened(folder: Path, **sections: Any) -> Run:
+    run_folder = RunFolder(Folder.at(str(folder)))
+    settings = config(**{"run": {"seeds": [0]}, **sections})
+    return Run(settings, DATA, run_folder.open(settings, DATA, run_id="run-1", resume=True), run_folder)
+
+
+def steps_in(folder: Path) -> int:
+    return len((folder / "steps.jsonl").read_text().splitlines())
+
+
+async def test_each_update_is_recorded_before_it_is_yielded(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    updates = run.updates(cast("Any", FakeSession()), [])
+    known = [(run.record.steps_taken(KEY), steps_in(tmp_path)) async for _ in updates]
     assert known == [(0, 0), (1, 1), (1, 1)]
-    assert Supervisor.closed
+    assert FakeSupervisor.closed
 
 
-class _Services:
-    evaluators = access = metrics = None
+@pytest.mark.parametrize(
+    ("budget", "pause_s", "status"), [({}, 0.0, "completed"), ({"wall_s": 0.2}, 60.0, "budget_exhausted")]
+)
+def test_a_run_saves_its_results_however_it_ends(
+    budget: dict[str, Any], pause_s: float, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeSupervisor, "pause_s", pause_s)
+    run, out = opened(tmp_path, budget=budget), StringIO()
+    run.execute(cast("Any", FakeSession()), PlainView(Console(file=out, width=200)))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["status"], summary["trajectories"][0]["steps"]) == (status, 1)
+    assert (summary["ended_by"] or "").startswith("budget.wall_s" if budget else "")
+    assert summary["finished_at"] is not None
+    assert steps_in(tmp_path) == 1
+    assert (tmp_path / "report.html").exists()
+    assert "desk/0: step 1" in out.getvalue()
+    assert FakeSupervisor.closed
+
+
+def test_a_complete_run_starts_nothing(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    checkpoint = STEPPED
+    for end in (checkpoint.trajectory.initial, checkpoint.trajectory.best):
+        checkpoint = checkpoint.with_test(end.prompt, Evaluation(end.score, Usage()))
+    run.record.checkpoints[KEY], run.record.num_steps = checkpoint, {KEY: 1}
+    run.execute(cast("Any", None), PlainView(Console(file=StringIO())))  # there is no session to start
+    assert run.record.status == "completed"

@@ -57,12 +57,12 @@ def opened(
     leases: Leases | None = None,
     **sections: Any,
 ) -> RunRecord:
-    place = RunFolder(Folder.at(str(folder)), leases)
-    return place.open(config(**sections), data, run_id=run_id, resume=resume)
+    run_folder = RunFolder(Folder.at(str(folder)), leases)
+    return run_folder.open(config(**sections), data, run_id=run_id, resume=resume)
 
 
 @pytest.fixture
-def begun(tmp_path: Path) -> Path:
+def stepped(tmp_path: Path) -> Path:
     """A run that has taken one step with one seed."""
     folder = tmp_path / "run"
     opened(folder)
@@ -81,8 +81,8 @@ def test_a_new_run_leaves_its_configuration_and_an_empty_summary(tmp_path: Path)
     ]
 
 
-def test_a_resumed_run_has_its_id_and_checkpoints(begun: Path) -> None:
-    record = opened(begun, resume=True, run_id="another")
+def test_a_resumed_run_has_its_id_and_checkpoints(stepped: Path) -> None:
+    record = opened(stepped, resume=True, run_id="another")
     assert record.run_id == "run-1"
     assert record.checkpoints == {KEYS[0]: CHECKPOINT}
 
@@ -91,56 +91,56 @@ def test_resuming_in_an_empty_folder_starts_a_run(tmp_path: Path) -> None:
     assert opened(tmp_path / "run", resume=True).checkpoints == {}
 
 
-def test_a_new_run_in_the_folder_of_another_is_refused(begun: Path) -> None:
+def test_a_new_run_in_the_folder_of_another_is_refused(stepped: Path) -> None:
     with pytest.raises(ConfigError, match="holds a run already; add --resume"):
-        opened(begun)
+        opened(stepped)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"started_at": "yesterday"}', '{"wall_s": "long"}', "\udcff"])
-def test_a_damaged_summary_loses_only_the_times(begun: Path, content: str) -> None:
-    (begun / "summary.json").write_bytes(content.encode(errors="surrogateescape"))
-    record = opened(begun, resume=True)
+def test_a_damaged_summary_loses_only_the_times(stepped: Path, content: str) -> None:
+    (stepped / "summary.json").write_bytes(content.encode(errors="surrogateescape"))
+    record = opened(stepped, resume=True)
     assert record.checkpoints == {KEYS[0]: CHECKPOINT}
     assert record.wall_s == 0
 
 
 @pytest.mark.parametrize("resume", [True, False])
-def test_checkpoints_without_their_configuration_are_refused(begun: Path, *, resume: bool) -> None:
-    (begun / "config.yaml").unlink()
+def test_checkpoints_without_their_configuration_are_refused(stepped: Path, *, resume: bool) -> None:
+    (stepped / "config.yaml").unlink()
     with pytest.raises(ConfigError, match="holds checkpoints, but there is no 'config"):
-        opened(begun, resume=resume)
+        opened(stepped, resume=resume)
 
 
 @pytest.mark.parametrize("content", ["", "text", "{", "a: \0", "run: 3", "tasks: []"])
-def test_a_damaged_configuration_is_named(begun: Path, content: str) -> None:
-    (begun / "config.yaml").write_text(content)
+def test_a_damaged_configuration_is_named(stepped: Path, content: str) -> None:
+    (stepped / "config.yaml").write_text(content)
     with pytest.raises(ConfigError, match=r"config\.yaml' is damaged") as caught:
-        opened(begun, resume=True)
+        opened(stepped, resume=True)
     assert caught.value.field == "--run-dir"
 
 
-def test_a_damaged_checkpoint_is_named(begun: Path) -> None:
-    path = begun / "trajectories" / "desk" / "seed-0.msgpack"
+def test_a_damaged_checkpoint_is_named(stepped: Path) -> None:
+    path = stepped / "trajectories" / "desk" / "seed-0.msgpack"
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(CheckpointError, match=r"seed-0\.msgpack: the checkpoint is damaged"):
-        opened(begun, resume=True)
+        opened(stepped, resume=True)
 
 
-def test_other_settings_are_refused(begun: Path) -> None:
+def test_other_settings_are_refused(stepped: Path) -> None:
     with pytest.raises(ConfigError, match="has 12, not 3; resume with its own configuration") as caught:
-        opened(begun, resume=True, optimizer={"steps": 3})
+        opened(stepped, resume=True, optimizer={"steps": 3})
     assert caught.value.field == "optimizer.steps"
 
 
-def test_other_data_are_refused(begun: Path) -> None:
+def test_other_data_are_refused(stepped: Path) -> None:
     with pytest.raises(ConfigError, match="not those that the run") as caught:
-        opened(begun, resume=True, data=(desk("technical"),))
+        opened(stepped, resume=True, data=(desk("technical"),))
     assert caught.value.field == "tasks[0].data"
 
 
-def test_options_that_do_not_affect_results_may_change(begun: Path) -> None:
+def test_options_that_do_not_affect_results_may_change(stepped: Path) -> None:
     model = {"base_url": "http://127.0.0.1:10/v1", "model": "a-model", "max_concurrency": 3, "timeout_s": 5}
-    opened(begun, resume=True, models={"task": model, "optimizer": model}, cluster={"evaluator_replicas": 2})
+    opened(stepped, resume=True, models={"task": model, "optimizer": model}, cluster={"evaluator_replicas": 2})
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
@@ -150,12 +150,12 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     assert caught.value.field == "--run-dir"
 
 
-def test_a_file_that_cannot_be_written_is_named(begun: Path) -> None:
-    (begun / "report.html").unlink(missing_ok=True)
-    (begun / "report.html").mkdir()
+def test_a_file_that_cannot_be_written_is_named(stepped: Path) -> None:
+    (stepped / "report.html").unlink(missing_ok=True)
+    (stepped / "report.html").mkdir()
     with pytest.raises(StorageError, match=r"report\.html cannot be written"):
-        RunFolder(Folder.at(str(begun))).save(RunRecord("run-1", started_at=0.0, status="completed", keys=KEYS))
-    assert json.loads((begun / "summary.json").read_text())["status"] == "completed"
+        RunFolder(Folder.at(str(stepped))).save(RunRecord("run-1", started_at=0.0, status="completed", keys=KEYS))
+    assert json.loads((stepped / "summary.json").read_text())["status"] == "completed"
 
 
 def test_a_second_process_is_refused_until_the_first_ends(new_folder: Callable[[], str]) -> None:
@@ -171,61 +171,61 @@ def test_a_second_process_is_refused_until_the_first_ends(new_folder: Callable[[
 
 
 def test_the_lease_of_a_lost_machine_is_awaited(
-    begun: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    stepped: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("cluster.runs.run_folder._PAUSE_S", 0.01)
     monkeypatch.setattr("actors.lease.TERM_S", 0.5)
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(ProcessIdentity, "current", lambda: FAR_AWAY)
-        Lease.take(Folder(str(begun)))
+        Lease.take(Folder(str(stepped)))
     with Leases() as leases:
-        opened(begun, resume=True, leases=leases)
+        opened(stepped, resume=True, leases=leases)
         leases.require_held()
     assert "on elsewhere, which took its lease at" in caplog.text
 
 
-def test_a_lease_that_another_machine_renews_is_refused(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_that_another_machine_renews_is_refused(stepped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(ProcessIdentity, "current", lambda: FAR_AWAY)
-        lease = Lease.take(Folder(str(begun)))
+        lease = Lease.take(Folder(str(stepped)))
     monkeypatch.setattr("cluster.runs.run_folder.time.sleep", lambda _: lease.renew())
     with (
         Leases() as leases,
         pytest.raises(ConfigError, match=r"on elsewhere, which took .* wait for its end"),
     ):
-        opened(begun, resume=True, leases=leases)
+        opened(stepped, resume=True, leases=leases)
 
 
-def test_a_refused_run_changes_nothing(begun: Path) -> None:
-    before = sorted(begun.rglob("*"))
+def test_a_refused_run_changes_nothing(stepped: Path) -> None:
+    before = sorted(stepped.rglob("*"))
     with Leases() as leases:
         with pytest.raises(ConfigError, match="holds a run already"):
-            opened(begun, leases=leases)
+            opened(stepped, leases=leases)
         with pytest.raises(ConfigError, match="resume with its own configuration"):
-            opened(begun, resume=True, optimizer={"steps": 3}, leases=leases)
-    assert sorted(begun.rglob("*")) == before
+            opened(stepped, resume=True, optimizer={"steps": 3}, leases=leases)
+    assert sorted(stepped.rglob("*")) == before
 
 
 def test_nothing_is_written_after_a_takeover(new_folder: Callable[[], str]) -> None:
     folder = Folder.at(new_folder())
     with Leases() as leases:
         record = opened(folder.url, leases=leases)
-        place = RunFolder(folder, leases)
+        run_folder = RunFolder(folder, leases)
         (folder / ".lease").create("000002.json", (folder / ".lease").read("000001.json") or b"")
         before = {name: folder.read(name) for name in folder.names() if "." in name[1:]}
         record.status = "completed"
         for action in (
-            lambda: place.save(record),
-            lambda: place.checkpoints.save(KEYS[0], CHECKPOINT),
-            lambda: place.write_summary(place.summary(record)),
+            lambda: run_folder.save(record),
+            lambda: run_folder.checkpoints.save(KEYS[0], CHECKPOINT),
+            lambda: run_folder.write_summary(run_folder.summary(record)),
         ):
             with pytest.raises(LeaseLost, match="was taken over"):
                 action()
         if folder.local:
             with pytest.raises(LeaseLost):
-                place.append_step(KEYS[0], CHECKPOINT.trajectory.steps[0])
+                run_folder.append_step(KEYS[0], CHECKPOINT.trajectory.steps[0])
         assert {name: folder.read(name) for name in folder.names() if "." in name[1:]} == before
-        assert place.checkpoints.load(KEYS[0]) is None
+        assert run_folder.checkpoints.load(KEYS[0]) is None
 
 
 def test_a_comparison_holds_the_leases_of_all_its_runs(new_folder: Callable[[], str]) -> None:

@@ -46,7 +46,7 @@ def test_an_address_with_a_user_or_password_is_refused_everywhere_and_never_show
 
 
 @pytest.mark.parametrize(
-    "place",
+    "location",
     [
         "runs",
         "/data/me@home/a:b@c",
@@ -57,6 +57,6 @@ def test_an_address_with_a_user_or_password_is_refused_everywhere_and_never_show
         "memory://runs",
     ],
 )
-def test_other_locations_are_accepted(place: str, tmp_path: Path) -> None:
-    assert not holds_credentials(place)
-    assert validate(raw(run={"dir": place}), tmp_path).run.dir == place
+def test_other_locations_are_accepted(location: str, tmp_path: Path) -> None:
+    assert not holds_credentials(location)
+    assert validate(raw(run={"dir": location}), tmp_path).run.dir == location

@@ -1,4 +1,4 @@
-"""What the check before a run makes of endpoints that answer oddly."""
+"""The check before a run, against endpoints that answer unexpectedly."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def listing(body: bytes, status: int = 200) -> AsyncIterator[str]:
-    """The base URL of an endpoint whose list of models is this."""
+    """The base URL of an endpoint with this list of models."""
 
     async def reply(_: web.Request) -> web.Response:
         return web.Response(body=body, status=status, content_type="application/json")

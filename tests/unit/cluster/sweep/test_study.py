@@ -88,12 +88,12 @@ class Process:
 
     def fail_at(self, patch: pytest.MonkeyPatch, write: int, *, arrives: bool) -> None:
         """Let the storage fail once, at the given write of a trial attribute, before or after it is stored."""
-        told, so_far = self.storage.set_trial_user_attr, [0]
+        write_attr, so_far = self.storage.set_trial_user_attr, [0]
 
         def fail(*arguments: Any, **named: Any) -> None:
             so_far[0] += 1
             if so_far[0] != write or arrives:
-                told(*arguments, **named)
+                write_attr(*arguments, **named)
             if so_far[0] == write:
                 raise StorageInternalError("away")
 

@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def client(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """What looks at the server from aside; it is empty, and named by the variable."""
+    """A separate client of the empty server that the variable names."""
     monkeypatch.setenv("GPO_REDIS_URL", server)
     with redis.Redis.from_url(server) as connection:
         connection.flushall()
@@ -58,7 +58,7 @@ class TestRedis(CompletionStoreContract):
         monkeypatch.setattr(redis_store, "_LEASE_MS", 1000)
 
 
-async def test_what_is_not_used_is_forgotten(client: Any) -> None:
+async def test_unused_completions_expire(client: Any) -> None:
     store = RedisStore("GPO_REDIS_URL", ttl_s=100.0)
     await store.put(b"key", Completion("reply", Usage()))
     (name,) = client.keys()
@@ -68,12 +68,12 @@ async def test_what_is_not_used_is_forgotten(client: Any) -> None:
     assert 90 < client.ttl(name) <= 100
 
 
-async def test_a_claim_lasts_as_long_as_the_call(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_store, "_LEASE_MS", 200)
+async def test_a_claim_is_renewed_during_the_call(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_store, "_LEASE_MS", 600)
     store = RedisStore("GPO_REDIS_URL")
     assert await store.find(b"key") is Missing.CLAIMED
     for _ in range(4):
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.25)
         assert await store.find(b"key") is Missing.ELSEWHERE
     (name,) = client.keys("*:claim")
     client.set(name, "another process", px=200)  # which died
@@ -81,7 +81,7 @@ async def test_a_claim_lasts_as_long_as_the_call(client: Any, monkeypatch: pytes
     assert await store.find(b"key") is Missing.CLAIMED
 
 
-async def test_the_claim_of_another_is_not_given_up(client: Any) -> None:
+async def test_the_claim_of_another_process_is_not_released(client: Any) -> None:
     store = RedisStore("GPO_REDIS_URL")
     assert await store.find(b"key") is Missing.CLAIMED
     (name,) = client.keys("*:claim")
@@ -113,7 +113,7 @@ NEVER, AWAY = "is no longer used", "does not answer, and is not used until it do
         ("", NEVER),
     ],
 )
-async def test_a_server_that_cannot_be_used_is_done_without_and_its_address_not_told(
+async def test_an_unusable_server_is_ignored_and_its_address_not_shown(
     url: str, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("GPO_REDIS_URL", url)
@@ -124,7 +124,7 @@ async def test_a_server_that_cannot_be_used_is_done_without_and_its_address_not_
     assert PASSWORD not in caplog.text
 
 
-async def test_a_wrong_password_is_done_without(
+async def test_a_server_that_refuses_the_password_is_ignored(
     server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("GPO_REDIS_URL", server.replace(PASSWORD, "wrong"))
@@ -133,7 +133,7 @@ async def test_a_wrong_password_is_done_without(
     assert NEVER in caplog.text
 
 
-async def test_a_full_server_is_done_without(client: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_full_server_is_ignored(client: Any, caplog: pytest.LogCaptureFixture) -> None:
     try:
         client.config_set("maxmemory", 1)
         await _makes_every_call(RedisStore("GPO_REDIS_URL"))
@@ -147,7 +147,7 @@ async def test_a_full_server_is_done_without(client: Any, caplog: pytest.LogCapt
 
 @dataclass
 class Server:
-    """One that can be stopped, and started anew at its port."""
+    """A server that can be stopped, and restarted at its port."""
 
     options: list[str]
     url: str
@@ -175,7 +175,9 @@ def mortal(tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("way", ["not there yet", "ended", "silent"])
-async def test_a_server_that_was_away_is_used_again(way: str, mortal: Server, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_server_is_used_again_when_it_is_back(
+    way: str, mortal: Server, caplog: pytest.LogCaptureFixture
+) -> None:
     store = RedisStore("GPO_REDIS_URL")
     if way != "not there yet":
         mortal.start()
@@ -185,7 +187,7 @@ async def test_a_server_that_was_away_is_used_again(way: str, mortal: Server, ca
         mortal.end() if way == "ended" else mortal.process.send_signal(signal.SIGSTOP)
     assert await store.find(b"key") is Missing.CLAIMED
     assert AWAY in caplog.text
-    async with asyncio.timeout(0.25):  # nobody waits for one that is known to be away
+    async with asyncio.timeout(0.25):  # no call waits while the server is known to be away
         for number in range(100):
             assert await store.find(b"%d" % number) is Missing.CLAIMED
         await store.put(b"made meanwhile", REPLY)
@@ -202,9 +204,7 @@ async def test_a_server_that_was_away_is_used_again(way: str, mortal: Server, ca
     assert await store.find(b"key") == REPLY
 
 
-async def test_what_is_refused_of_one_completion_is_not_held_against_the_others(
-    client: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_refused_command_does_not_affect_others(client: Any, caplog: pytest.LogCaptureFixture) -> None:
     store = RedisStore("GPO_REDIS_URL")
     await store.put(b"well", REPLY)
     client.lpush(f"gpo:1:{{{b'ill'.hex()}}}", "no text")
@@ -228,5 +228,5 @@ async def test_what_is_refused_of_one_completion_is_not_held_against_the_others(
         (ImportError("redis"), True),
     ],
 )
-def test_what_no_waiting_helps_is_told_from_the_rest(error: Exception, is_final: bool) -> None:
+def test_final_errors_are_distinguished_from_transient_ones(error: Exception, is_final: bool) -> None:
     assert redis_store._is_final(error) is is_final

@@ -39,7 +39,7 @@ class TestSqlite(CompletionStoreContract):
 
 
 async def keeps_nothing(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> str:
-    """The one warning of a store that has failed; everybody makes their own calls then."""
+    """The only warning of a store that has failed; every caller makes its own calls then."""
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             assert await store.find(b"key") is Missing.CLAIMED
@@ -51,7 +51,7 @@ async def keeps_nothing(store: SqliteStore, caplog: pytest.LogCaptureFixture) ->
     return record.getMessage()
 
 
-async def test_random_bytes_are_no_store(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_file_of_random_bytes_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "completions.sqlite"
     content = random.Random(0).randbytes(50_000)
     path.write_bytes(content)
@@ -59,7 +59,7 @@ async def test_random_bytes_are_no_store(tmp_path: Path, caplog: pytest.LogCaptu
     assert path.read_bytes() == content
 
 
-async def test_the_file_of_another_program_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_file_of_another_program_is_not_changed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "photos.sqlite"
     with sqlite3.connect(path) as file:
         file.execute("CREATE TABLE photos (name TEXT)")
@@ -69,7 +69,7 @@ async def test_the_file_of_another_program_is_left_alone(tmp_path: Path, caplog:
     assert list(tmp_path.iterdir()) == [path]  # noqa: ASYNC240
 
 
-async def test_a_file_of_another_version_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_file_of_another_version_is_not_changed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "completions.sqlite"
     sqlite_file.CompletionFile(path, 1_000_000).close()
     with sqlite3.connect(path) as file:
@@ -111,7 +111,7 @@ async def test_flipped_bytes_give_no_wrong_answer(tmp_path: Path) -> None:
             assert await store.find(key) in (reply(text), Missing.CLAIMED, Missing.ELSEWHERE)
 
 
-async def test_a_file_that_another_process_locks_is_done_without(
+async def test_a_locked_file_is_ignored(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_file, "_LOCKED_S", 0.2)
@@ -132,17 +132,17 @@ async def test_a_file_that_another_process_locks_is_done_without(
         other.communicate(timeout=10)
 
 
-async def test_a_folder_that_cannot_be_made_is_done_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_folder_that_cannot_be_created_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     await keeps_nothing(SqliteStore(tmp_path / "file" / "completions.sqlite"), caplog)
 
 
-async def test_a_folder_that_is_read_only_is_done_without(caplog: pytest.LogCaptureFixture) -> None:
-    # Nobody may write here, and neither may root.
+async def test_a_read_only_folder_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    # Not even root may write here.
     await keeps_nothing(SqliteStore(Path("/proc/self/completions.sqlite")), caplog)
 
 
-def test_a_full_disk_is_done_without(tmp_path: Path) -> None:
+def test_a_full_disk_is_tolerated(tmp_path: Path) -> None:
     program = """
         import asyncio, resource, sys
         from pathlib import Path
@@ -167,7 +167,7 @@ def test_a_full_disk_is_done_without(tmp_path: Path) -> None:
     assert "is no longer used" in line
 
 
-async def test_the_size_is_bounded_and_what_is_used_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_size_is_bounded_and_used_completions_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_file, "_USE_ACCURACY_S", -1.0)
     store = SqliteStore(tmp_path / "completions.sqlite", max_bytes=1_000_000)
     keys = [number.to_bytes(20, "big") for number in range(2000)]
@@ -195,7 +195,7 @@ async def test_a_lower_bound_shrinks_the_file(tmp_path: Path) -> None:
     assert path.stat().st_size <= 1_000_000
 
 
-async def test_one_completion_does_not_drive_out_all_others(tmp_path: Path) -> None:
+async def test_a_large_completion_does_not_evict_all_others(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "completions.sqlite", max_bytes=1_000_000)
     await store.put(b"small", reply("reply"))
     await store.put(b"large", reply("x" * 2_000_000))
@@ -203,7 +203,7 @@ async def test_one_completion_does_not_drive_out_all_others(tmp_path: Path) -> N
     assert await store.find(b"large") is Missing.CLAIMED
 
 
-async def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
+async def test_only_the_owner_may_read_the_file(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "folder" / "completions.sqlite")
     await store.put(b"key", reply("text of a user"))
     await store.find(b"key")
@@ -239,7 +239,7 @@ WORKER = textwrap.dedent("""
 """)
 
 
-def test_processes_at_once_make_each_call_once(tmp_path: Path) -> None:
+def test_simultaneous_processes_make_each_call_once(tmp_path: Path) -> None:
     log = tmp_path / "calls"
     command = [sys.executable, "-c", WORKER, str(tmp_path / "completions.sqlite"), str(log)]
     workers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
@@ -251,14 +251,14 @@ def test_processes_at_once_make_each_call_once(tmp_path: Path) -> None:
     assert sorted(log.read_text().split()) == sorted(str(number) for number in range(300))
 
 
-async def test_the_claim_of_a_process_that_died_runs_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_claim_of_a_dead_process_expires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "completions.sqlite"
     monkeypatch.setattr(sqlite_file, "_LEASE_S", 0.3)
     other = sqlite_file.CompletionFile(path, 1_000_000)
     find = sqlite_file.Request(sqlite_file.Action.FIND, b"key")
     assert other.serve([find]) == [Missing.CLAIMED]
     store = SqliteStore(path)
-    for _ in range(5):  # alive: it renews
+    for _ in range(5):  # the holder lives and renews the claim
         await asyncio.sleep(0.1)
         other.renew()
         assert await store.find(b"key") is Missing.ELSEWHERE
@@ -277,13 +277,13 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-async def test_the_claim_of_a_process_that_was_killed_is_free_at_once(tmp_path: Path) -> None:
+async def test_the_claim_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
     path = tmp_path / "completions.sqlite"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", CLAIMS_AND_DIES, str(path), cwd=ROOT)
     await asyncio.wait_for(process.wait(), 60)
     with sqlite3.connect(path) as file:
         ((expires,),) = file.execute("SELECT expires FROM claims").fetchall()
-        # Long enough for what follows to say nothing about its running out.
+        # Longer than the rest of the test, so that the claim does not expire.
         file.execute("UPDATE claims SET expires = ?", (expires + 3600,))
     assert await SqliteStore(path).find(b"key") is Missing.CLAIMED
     other = sqlite_file.CompletionFile(path, 1_000_000)
@@ -291,7 +291,7 @@ async def test_the_claim_of_a_process_that_was_killed_is_free_at_once(tmp_path: 
     other.close()
 
 
-async def test_what_is_put_while_nothing_else_is_done_is_written_at_once(
+async def test_a_completion_is_written_at_once_if_the_thread_is_idle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gpo.cache.sqlite._MAX_COLLECTING_S", 60.0)

@@ -11,7 +11,7 @@ import pytest
 
 from gpo.data.example import Example
 from gpo.errors import EvaluationError
-from gpo.evaluation.metrics import CustomScorer, FunctionReference, NumberScorer, ParsedScorer, Scorer
+from gpo.evaluation.metrics import CustomScorer, FunctionReference, NumberScorer, ParsedScorer
 from gpo.evaluation.metrics.user_modules import home_of
 from gpo.testing.contracts import ScorerContract
 
@@ -39,19 +39,13 @@ def scored(value: object, module: WriteModule, folder: Path, answer: str = "2") 
 
 
 class TestMetric(ScorerContract):
-    def make(self) -> Scorer:
-        return CustomScorer(FunctionReference("tests.data.own_scoring", "equal"))
-
-    def example(self) -> Example:
-        return EXAMPLE
+    scorer = CustomScorer(FunctionReference("tests.data.own_scoring", "equal"))
+    example = EXAMPLE
 
 
 class TestParser(ScorerContract):
-    def make(self) -> Scorer:
-        return ParsedScorer(FunctionReference("tests.data.own_scoring", "last_line"), NumberScorer())
-
-    def example(self) -> Example:
-        return Example("1 + 1?", ("2", "2.0"))
+    scorer = ParsedScorer(FunctionReference("tests.data.own_scoring", "last_line"), NumberScorer())
+    example = Example("1 + 1?", ("2", "2.0"))
 
 
 def test_a_metric_is_given_answer_targets_and_input(module: WriteModule, tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ async def test_a_failed_answer_is_unscored_and_has_its_reason() -> None:
 @pytest.mark.parametrize("index", [-1, 2])
 async def test_an_unknown_example_is_refused_before_any_call(index: int) -> None:
     model = FakeModel(solve)
-    with pytest.raises(ValueError, match=rf"task sums has no test example {index}; .* there are 2"):
+    with pytest.raises(ValueError, match=rf"task sums has no test example {index}; its 2 examples"):
         await evaluator(model).answer(GOOD, Split.TEST, [0, index])
     assert model.calls == []
 

@@ -30,51 +30,33 @@ SCORERS: tuple[Scorer, ...] = (
 
 
 class TestChoice(ScorerContract):
-    def make(self) -> Scorer:
-        return ChoiceScorer()
-
-    def example(self) -> Example:
-        return Example(QUESTION, ("(B)", "C"))
+    scorer = ChoiceScorer()
+    example = Example(QUESTION, ("(B)", "C"))
 
 
 class TestBoolean(ScorerContract):
-    def make(self) -> Scorer:
-        return BooleanScorer()
-
-    def example(self) -> Example:
-        return Example("Is 7 a prime?", ("Yes",))
+    scorer = BooleanScorer()
+    example = Example("Is 7 a prime?", ("Yes",))
 
 
 class TestNumber(ScorerContract):
-    def make(self) -> Scorer:
-        return NumberScorer()
-
-    def example(self) -> Example:
-        return Example("1 + 1?", ("2", "2.0", "-1,234.5", "1/3"))
+    scorer = NumberScorer()
+    example = Example("1 + 1?", ("2", "2.0", "-1,234.5", "1/3"))
 
 
 class TestExact(ScorerContract):
-    def make(self) -> Scorer:
-        return ExactScorer()
-
-    def example(self) -> Example:
-        return Example("Close it: ( [", ("] )", "C#", "snake_case", "-5", "** **"))
+    scorer = ExactScorer()
+    example = Example("Close it: ( [", ("] )", "C#", "snake_case", "-5", "** **"))
 
 
 class TestLabel(ScorerContract):
-    def make(self) -> Scorer:
-        return LabelScorer(("billing", "technical", "new york", "new york city"))
-
-    def example(self) -> Example:
-        return Example("My invoice is wrong.", ("billing", "new york", "new york city"))
+    scorer = LabelScorer(("billing", "technical", "new york", "new york city"))
+    example = Example("My invoice is wrong.", ("billing", "new york", "new york city"))
 
 
 class TestRouge(ScorerContract):
-    def make(self) -> Scorer:
-        return RougeScorer()
-
-    def example(self) -> Example:
-        return Example("John | lives in | Paris", ("John lives in Paris.", "Paris is where John lives."))
+    scorer = RougeScorer()
+    example = Example("John | lives in | Paris", ("John lives in Paris.", "Paris is where John lives."))
 
 
 @pytest.mark.parametrize("scorer", SCORERS, ids=lambda scorer: type(scorer).__name__)

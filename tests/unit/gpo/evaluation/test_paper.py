@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from gpo.data.example import Example
 from gpo.errors import ConfigError
-from gpo.evaluation.metrics import Scorer
 from gpo.evaluation.metrics.paper import (
     DATASETS,
     PARSERS,
@@ -30,43 +29,28 @@ VERDICTS = os.environ.get("GPO_VERDICTS")
 
 
 class TestChoice(ScorerContract):
-    def make(self) -> Scorer:
-        return PaperChoiceScorer()
-
-    def example(self) -> Example:
-        return Example("Which animal barks?\n(A) A cat\n(B) The dog", ("(B)", "A", "The dog, of course"))
+    scorer = PaperChoiceScorer()
+    example = Example("Which animal barks?\n(A) A cat\n(B) The dog", ("(B)", "A", "The dog, of course"))
 
 
 class TestBoolean(ScorerContract):
-    def make(self) -> Scorer:
-        return PaperBooleanScorer()
-
-    def example(self) -> Example:
-        return Example("Is 7 a prime?", ("Yes",))
+    scorer = PaperBooleanScorer()
+    example = Example("Is 7 a prime?", ("Yes",))
 
 
 class TestNumber(ScorerContract):
-    def make(self) -> Scorer:
-        return PaperNumberScorer()
-
-    def example(self) -> Example:
-        return Example("1 + 1?", ("2", "2.0", "-1,234.5"))
+    scorer = PaperNumberScorer()
+    example = Example("1 + 1?", ("2", "2.0", "-1,234.5"))
 
 
 class TestWords(ScorerContract):
-    def make(self) -> Scorer:
-        return PaperWordsScorer()
-
-    def example(self) -> Example:
-        return Example("Sort: pear apple", ("apple pear",))
+    scorer = PaperWordsScorer()
+    example = Example("Sort: pear apple", ("apple pear",))
 
 
 class TestBrackets(ScorerContract):
-    def make(self) -> Scorer:
-        return PaperBracketsScorer()
-
-    def example(self) -> Example:
-        return Example("Close it: ( [", ("] )", "> > >"))
+    scorer = PaperBracketsScorer()
+    example = Example("Close it: ( [", ("] )", "> > >"))
 
 
 @pytest.mark.parametrize(

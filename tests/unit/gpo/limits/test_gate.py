@@ -31,7 +31,7 @@ async def admitted(gate: Gate, *sizes: int) -> AsyncIterator[Admission]:
 
 @dataclass
 class Served:
-    """What an endpoint sees."""
+    """An endpoint that records what it sees."""
 
     limit: int = 10**9
     latency_s: float = 0.005
@@ -41,7 +41,7 @@ class Served:
     order: list[str] = field(default_factory=list)
 
     async def call(self, gate: Gate, owner: str = "", tokens: int = 10) -> None:
-        """One call, tried again until it is answered."""
+        """Make one call, repeated until it is answered."""
         current_caller.set(owner)
         while True:
             async with admitted(gate, 40, 10) as admission:
@@ -66,7 +66,7 @@ class Served:
 
 
 class Counted(LocalLimiter):
-    """Counts what it is asked."""
+    """Counts messages."""
 
     asked = 0
 
@@ -80,7 +80,7 @@ class Counted(LocalLimiter):
 
 
 class Flaky(LocalLimiter):
-    """Out of reach now and then, and then without memory."""
+    """Fails a number of times, and has then forgotten everything."""
 
     failures = 0
 
@@ -91,31 +91,31 @@ class Flaky(LocalLimiter):
         return await super().exchange(report, wait_s)
 
 
-async def test_gates_share_the_places_and_use_them_all() -> None:
+async def test_gates_share_the_slots_and_use_them_all() -> None:
     limiter, served = Counted(), Served()
     assert await served.calls([Gate(limiter, POOL) for _ in range(3)], 300) == [None] * 300
     assert served.most == 8
     assert limiter.asked < 60
 
 
-async def test_one_gate_alone_hardly_ever_asks() -> None:
+async def test_a_single_gate_sends_few_messages() -> None:
     limiter, served = Counted(), Served(latency_s=0.001)
     await served.calls([Gate(limiter, POOL)], 2000)
     assert served.most == 8
     assert limiter.asked < 10
 
 
-async def test_what_the_last_calls_cost_is_told_soon_after_them() -> None:
+async def test_the_cost_of_the_last_calls_is_reported_soon() -> None:
     limiter, served = Counted(), Served()
     gates = [Gate(limiter, POOL) for _ in range(3)]
-    for number in (60, 30):  # the second time, all have been idle for a while
+    for number in (60, 30):  # the second time after all were idle
         before = (await limiter.budget_spent("", Budget(), Spent())).calls
         await served.calls(gates, number)
         await asyncio.sleep(2 * SETTLES_S)
         assert (await limiter.budget_spent("", Budget(), Spent())).calls == before + number
 
 
-async def test_a_gate_that_comes_late_gets_its_share() -> None:
+async def test_a_late_gate_gets_its_share() -> None:
     limiter, served = LocalLimiter(), Served(latency_s=0.02)
     first, second = Gate(limiter, POOL), Gate(limiter, POOL)
     early = [asyncio.create_task(served.call(first, "early")) for _ in range(200)]
@@ -127,13 +127,13 @@ async def test_a_gate_that_comes_late_gets_its_share() -> None:
     assert served.most == 8
 
 
-async def test_trajectories_of_one_process_take_turns() -> None:
+async def test_trajectories_in_one_process_take_turns() -> None:
     served, gate = Served(), Gate(LocalLimiter(), replace(POOL, concurrency=1, endpoint_concurrency=1))
     await asyncio.gather(*(served.call(gate, owner) for owner in ("a",) * 30 + ("b",) * 3))
     assert served.order[:7].count("b") == 3
 
 
-async def test_nothing_is_lost_by_cancelling_those_who_wait_or_call() -> None:
+async def test_cancelling_requests_loses_no_slot() -> None:
     served, gate = Served(), Gate(LocalLimiter(), POOL)
     for _ in range(5):
         calls = [asyncio.create_task(served.call(gate)) for _ in range(50)]
@@ -147,7 +147,7 @@ async def test_nothing_is_lost_by_cancelling_those_who_wait_or_call() -> None:
     assert served.most == 8
 
 
-async def test_a_limit_that_nobody_knew_is_found() -> None:
+async def test_an_unknown_limit_is_found() -> None:
     served, gates = Served(limit=5, latency_s=0.005), [Gate(LocalLimiter(), POOL)]
     assert await served.calls(gates, 400) == [None] * 400
     first = served.refused
@@ -155,7 +155,7 @@ async def test_a_limit_that_nobody_knew_is_found() -> None:
     assert served.refused - first < 0.02 * 1000
 
 
-async def test_an_authority_that_was_away_is_found_again() -> None:
+async def test_a_gate_reconnects_to_a_limiter_that_was_unreachable() -> None:
     limiter, served = Flaky(), Served(latency_s=0.02)
     gate = Gate(limiter, POOL)
     calls = asyncio.create_task(served.calls([gate], 200))
@@ -165,7 +165,7 @@ async def test_an_authority_that_was_away_is_found_again() -> None:
     assert served.most == 8
 
 
-async def test_a_budget_of_calls_is_kept_to_the_call() -> None:
+async def test_a_call_budget_is_exact() -> None:
     limiter, served = LocalLimiter(), Served(latency_s=0.001)
     pool = replace(POOL, budget_name="run", has_call_budget=True)
     await limiter.open_budget("run", Budget(calls=100), Spent(calls=15))
@@ -180,7 +180,7 @@ async def test_a_budget_of_calls_is_kept_to_the_call() -> None:
 
 
 @pytest.mark.parametrize("budget", [Budget(tokens=500), Budget(usd=0.5)])
-async def test_budgets_that_show_afterwards_stop_within_what_is_under_way(budget: Budget) -> None:
+async def test_token_and_dollar_budgets_are_exceeded_only_by_calls_in_flight(budget: Budget) -> None:
     limiter, served = LocalLimiter(), Served()
     await limiter.open_budget("run", budget, Spent())
     gate = Gate(limiter, replace(POOL, budget_name="run", has_budget=True))
@@ -191,7 +191,7 @@ async def test_budgets_that_show_afterwards_stop_within_what_is_under_way(budget
     assert Counter(type(result) for result in await served.calls([gate], 9)) == {BudgetExhausted: 9}
 
 
-async def test_rates_are_kept() -> None:
+async def test_rates_are_respected() -> None:
     served, gate = Served(latency_s=0.001), Gate(LocalLimiter(), replace(POOL, requests_per_min=1200))
     loop = asyncio.get_running_loop()
     begun = loop.time()
@@ -199,7 +199,7 @@ async def test_rates_are_kept() -> None:
     assert loop.time() - begun > (40 - 20 - 1) / 20
 
 
-def test_a_gate_travels_and_works_in_one_loop_after_another() -> None:
+def test_a_pool_pickles_and_its_gates_work_in_several_event_loops() -> None:
     gate = Gate(LocalLimiter(), POOL)
     for _ in range(2):
         there = Gate(LocalLimiter(), pickle.loads(pickle.dumps(gate.pool)))  # noqa: S301  # our own
@@ -209,8 +209,8 @@ def test_a_gate_travels_and_works_in_one_loop_after_another() -> None:
 
 @pytest.mark.parametrize("calls", [None, 60])
 @pytest.mark.parametrize("limit", [1, 2, 5])
-async def test_no_call_is_forgotten_whatever_becomes_of_the_others(limit: int, calls: int | None) -> None:
-    """More gates than slots, refusals, failures and callers that give up, under a budget or none."""
+async def test_every_request_ends_under_refusals_failures_and_cancellation(limit: int, calls: int | None) -> None:
+    """More gates than slots, with refusals, failures and cancelled requests, with and without a budget."""
     draw, limiter, served = random.Random(limit), LocalLimiter(), Served(latency_s=0.002)
     await limiter.open_budget("run", Budget(calls=calls), Spent())
     pool = replace(
@@ -248,7 +248,7 @@ async def test_no_call_is_forgotten_whatever_becomes_of_the_others(limit: int, c
     assert served.most <= limit
 
 
-async def test_an_authority_that_does_not_answer_is_out_of_reach(
+async def test_a_limiter_that_does_not_answer_is_out_of_reach(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Silent(LocalLimiter):
@@ -259,17 +259,17 @@ async def test_an_authority_that_does_not_answer_is_out_of_reach(
     monkeypatch.setattr("gpo.limits.gate._REPLY_DELAY_S", -0.95)
     monkeypatch.setattr("gpo.limits.gate._PATIENCE_S", 0.1)
     gate = Gate(Silent(), POOL)
-    for _ in range(2):  # who comes later is turned away in turn, and not for ever
+    for _ in range(2):  # later requests are rejected, too
         with pytest.raises(OutOfReach, match="limiter is out of reach"):
             async with asyncio.timeout(10), admitted(gate):
                 pass
-    # It is said when it is lost, and not each time that it is asked again.
+    # One warning, not one per attempt.
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
         "the limiter is out of reach; trying again: no answer"
     ]
 
 
-def test_one_gate_works_in_one_event_loop_after_another() -> None:
+def test_a_gate_works_in_several_event_loops() -> None:
     gate = Gate(LocalLimiter(), POOL)
     for _ in range(2):
         served = Served()
@@ -281,7 +281,7 @@ def test_one_gate_works_in_one_event_loop_after_another() -> None:
         assert asyncio.run(calls()) == [None] * 40
 
 
-async def test_replies_without_usage_count_as_what_was_expected() -> None:
+async def test_replies_without_usage_count_the_expected_tokens() -> None:
     limiter, served = LocalLimiter(), Served(latency_s=0.001)
     await limiter.open_budget("run", Budget(tokens=200), Spent())
     gate = Gate(limiter, replace(POOL, budget_name="run", has_budget=True))  # 40 characters and 10 tokens: 20 in all

@@ -24,7 +24,7 @@ class Clock:
 
 
 class Holder:
-    """A gate, as far as the limiter sees one."""
+    """A gate as the limiter sees it."""
 
     def __init__(self, limiter: LimiterState, name: str, pool: Pool = POOL) -> None:
         self.limiter, self.report = limiter, Report(name, 0, pool)
@@ -33,15 +33,15 @@ class Holder:
     def slots(self) -> int:
         return self.report.slots
 
-    def tells(self, **changes: object) -> None:
+    def reports(self, **changes: object) -> None:
         once = {"refused": 0, "succeeded": 0, "tokens_beyond": 0.0, "retry_after_s": 0.0}
         self.report = replace(self.report, number=self.report.number + 1, **{**once, **changes})  # type: ignore[arg-type]
         self.limiter.take(self.report)
 
-    def hears(self) -> Grant | None:
+    def receives(self) -> Grant | None:
         grant = self.limiter.grant(self.report.holder)
         if grant is not None:
-            # What is under way beyond the grant goes on.
+            # Surplus requests in flight continue.
             self.report = replace(
                 self.report,
                 epoch=grant.epoch,
@@ -51,104 +51,104 @@ class Holder:
         return grant
 
 
-def test_one_holder_gets_what_it_wants_up_to_the_limit() -> None:
+def test_a_single_holder_gets_its_demand_up_to_the_limit() -> None:
     holder = Holder(LimiterState(Clock()), "a")
-    holder.tells(demand=10)
-    assert holder.hears() == Grant(1, 10)
-    assert holder.hears() is None
-    holder.tells(demand=100)
-    assert holder.hears() == Grant(2, 32)
+    holder.reports(demand=10)
+    assert holder.receives() == Grant(1, 10)
+    assert holder.receives() is None
+    holder.reports(demand=100)
+    assert holder.receives() == Grant(2, 32)
 
 
-def test_a_place_goes_to_another_only_when_it_is_given_back() -> None:
+def test_a_slot_goes_to_another_holder_only_after_its_return() -> None:
     limiter = LimiterState(Clock())
     first, second = Holder(limiter, "a"), Holder(limiter, "b")
-    first.tells(demand=100)
-    first.hears()
-    first.tells(demand=100, in_flight=32)
-    second.tells(demand=100)
-    grant = second.hears()
+    first.reports(demand=100)
+    first.receives()
+    first.reports(demand=100, in_flight=32)
+    second.reports(demand=100)
+    grant = second.receives()
     assert grant is not None
     assert (grant.slots, grant.contended) == (0, True)
-    grant = first.hears()
+    grant = first.receives()
     assert grant is not None
     assert (grant.slots, grant.contended) == (16, True)
-    second.tells(demand=100)
-    assert second.hears() is None
-    first.tells(demand=100, in_flight=20, slots=20)
-    assert second.hears() == Grant(2, 12, contended=True)
-    first.tells(demand=100, in_flight=16, slots=16)
-    assert second.hears() == Grant(3, 16, contended=True)
+    second.reports(demand=100)
+    assert second.receives() is None
+    first.reports(demand=100, in_flight=20, slots=20)
+    assert second.receives() == Grant(2, 12, contended=True)
+    first.reports(demand=100, in_flight=16, slots=16)
+    assert second.receives() == Grant(3, 16, contended=True)
 
 
-def test_a_report_from_before_a_grant_does_not_give_places_back() -> None:
+def test_a_report_from_before_a_grant_returns_no_slots() -> None:
     limiter = LimiterState(Clock())
     first, second = Holder(limiter, "a"), Holder(limiter, "b")
-    first.tells(demand=32)
+    first.reports(demand=32)
     stale = first.report
-    first.hears()
+    first.receives()
     first.limiter.take(replace(stale, number=stale.number + 5, demand=0))
-    second.tells(demand=32)
-    assert second.hears() == Grant(1, 0, contended=False) or second.slots == 0
+    second.reports(demand=32)
+    assert second.receives() == Grant(1, 0, contended=False) or second.slots == 0
 
 
 @pytest.mark.parametrize("dies", [True, False])
-def test_a_holder_whose_process_has_died_before_our_eyes_is_missed_at_once(dies: bool) -> None:
+def test_a_holder_whose_process_ended_is_dropped_at_once(dies: bool) -> None:
     clock = Clock()
     limiter = LimiterState(clock)
     dead, other = Holder(limiter, "a"), Holder(limiter, "b")
     process = ProcessIdentity.current()
-    dead.tells(demand=32, process=replace(process, started="1") if dies else process)
-    dead.hears()
+    dead.reports(demand=32, process=replace(process, started="1") if dies else process)
+    dead.receives()
     clock.now += 1
-    other.tells(demand=32)
-    other.hears()
+    other.reports(demand=32)
+    other.receives()
     assert other.slots == (32 if dies else 0)
 
 
-def test_a_holder_that_is_not_heard_of_is_missed_after_its_lease() -> None:
+def test_a_silent_holder_is_dropped_after_its_lease() -> None:
     clock = Clock()
     limiter = LimiterState(clock)
     dead, other = Holder(limiter, "a"), Holder(limiter, "b")
-    dead.tells(demand=32)
-    dead.hears()
+    dead.reports(demand=32)
+    dead.receives()
     for _ in range(9):
         clock.now += LEASE_S / 10
-        other.tells(demand=32)
-        other.hears()
+        other.reports(demand=32)
+        other.receives()
         assert other.slots == 0
     clock.now += LEASE_S / 5
-    other.tells(demand=32)
-    assert other.hears() is not None
+    other.reports(demand=32)
+    assert other.receives() is not None
     assert other.slots == 32
 
 
-def test_a_new_authority_learns_what_is_held_from_the_reports() -> None:
+def test_a_restarted_limiter_learns_the_held_slots_from_reports() -> None:
     limiter = LimiterState(Clock())
     survivor, other = Holder(limiter, "a"), Holder(limiter, "b")
-    survivor.tells(demand=40, in_flight=30, slots=30, epoch=17)
-    other.tells(demand=40)
-    other.hears()
+    survivor.reports(demand=40, in_flight=30, slots=30, epoch=17)
+    other.reports(demand=40)
+    other.receives()
     assert other.slots == 2
-    grant = survivor.hears()
+    grant = survivor.receives()
     assert grant is not None
     assert (grant.epoch, grant.slots) == (18, 16)
 
 
-def test_one_role_has_its_own_bound_within_the_endpoints() -> None:
+def test_a_role_has_its_own_bound_within_that_of_the_endpoint() -> None:
     limiter = LimiterState(Clock())
     task = Holder(limiter, "a", Pool("e", "model", 32, 32, role="task"))
     optimizer = Holder(limiter, "b", Pool("e", "model", 8, 32, role="optimizer"))
-    optimizer.tells(demand=50)
-    optimizer.hears()
+    optimizer.reports(demand=50)
+    optimizer.receives()
     assert optimizer.slots == 8
-    task.tells(demand=50)
-    task.hears()
+    task.reports(demand=50)
+    task.receives()
     assert task.slots == 24
 
 
-def test_places_are_never_handed_out_twice() -> None:
-    """Thirty holders that report, drop and die at random, with a limit that moves."""
+def test_slots_are_never_granted_twice() -> None:
+    """Thirty holders that report, leave and die at random, while the limit changes."""
     draw, clock = random.Random(7), Clock()
     limiter = LimiterState(clock)
     holders = [Holder(limiter, str(number)) for number in range(30)]
@@ -160,9 +160,9 @@ def test_places_are_never_handed_out_twice() -> None:
             case 0:
                 demand = draw.choice([0, 0, 1, 5, 40])
                 in_flight = min(demand, holder.report.in_flight)
-                # As a gate does: it keeps what it was told, or what is still under way.
+                # Like a gate, it keeps what was granted or is still in flight.
                 told = holder.slots if holder.report.in_flight < holder.slots else 0
-                holder.tells(demand=demand, in_flight=in_flight, slots=max(told, in_flight))
+                holder.reports(demand=demand, in_flight=in_flight, slots=max(told, in_flight))
             case 1:
                 granted = holder.limiter.grant(holder.report.holder) if holder.report.number else None
                 if granted is not None:
@@ -174,16 +174,16 @@ def test_places_are_never_handed_out_twice() -> None:
                     )
             case 2 if draw.random() < 0.05:
                 version = limiter._endpoints[POOL.endpoint].adaptive.version
-                holder.tells(refused=1, refused_version=version, in_flight=max(0, holder.report.in_flight - 1))
+                holder.reports(refused=1, refused_version=version, in_flight=max(0, holder.report.in_flight - 1))
             case _:
-                holder.tells(succeeded=3)
+                holder.reports(succeeded=3)
         in_flight = sum(one.report.in_flight for one in holders)
         most = max(most, in_flight)
         assert in_flight <= 32
     assert most == 32
 
 
-def test_fewer_places_than_holders_go_round() -> None:
+def test_fewer_slots_than_holders_rotate() -> None:
     limiter = LimiterState(Clock())
     holders = [
         Holder(limiter, str(number), replace(POOL, concurrency=2, endpoint_concurrency=2)) for number in range(5)
@@ -193,40 +193,40 @@ def test_fewer_places_than_holders_go_round() -> None:
         for number, holder in enumerate(holders):
             calls = holder.slots
             served[number] += calls
-            holder.tells(demand=10, succeeded=calls, in_flight=0)
-            holder.hears()
+            holder.reports(demand=10, succeeded=calls, in_flight=0)
+            holder.receives()
     assert min(served.values()) > 0.7 * max(served.values())
 
 
 def test_a_refusal_lowers_the_limit_and_success_raises_it_again() -> None:
     limiter = LimiterState(Clock())
     holder = Holder(limiter, "a", replace(POOL, concurrency=64, endpoint_concurrency=64))
-    holder.tells(demand=500)
-    holder.hears()
-    holder.tells(refused=32, in_flight=32, slots=32)
-    grant = holder.hears()
+    holder.reports(demand=500)
+    holder.receives()
+    holder.reports(refused=32, in_flight=32, slots=32)
+    grant = holder.receives()
     assert grant is not None
     assert (holder.slots, grant.version, grant.pause_s) == (32, 1, 0)
-    holder.tells(refused=5, in_flight=32, refused_version=0)
-    assert holder.hears() is None, "these were begun before the limit was lowered"
-    holder.tells(succeeded=32 + 33)
-    holder.hears()
+    holder.reports(refused=5, in_flight=32, refused_version=0)
+    assert holder.receives() is None, "these were begun before the limit was lowered"
+    holder.reports(succeeded=32 + 33)
+    holder.receives()
     assert holder.slots == 34
 
 
-def test_a_refusal_of_everything_is_a_pause() -> None:
+def test_if_everything_is_refused_all_gates_pause() -> None:
     clock = Clock()
     limiter = LimiterState(clock)
     holder = Holder(limiter, "a")
-    holder.tells(demand=1)
-    holder.hears()
-    holder.tells(refused=1, retry_after_s=20.0, in_flight=0)
-    grant = holder.hears()
+    holder.reports(demand=1)
+    holder.receives()
+    holder.reports(refused=1, retry_after_s=20.0, in_flight=0)
+    grant = holder.receives()
     assert grant is not None
     assert grant.pause_s == 20.0
 
 
-def test_the_limit_settles_just_below_what_is_too_many() -> None:
+def test_the_limit_settles_just_below_the_refused_number() -> None:
     adaptive, refused, answered = AdaptiveConcurrency(64), 0, 0
     for _ in range(2000):
         beyond = max(0, adaptive.limit - 32)
@@ -238,7 +238,7 @@ def test_the_limit_settles_just_below_what_is_too_many() -> None:
     assert answered > 0.95 * 2000 * 32
 
 
-def test_the_limit_follows_an_endpoint_that_grows_and_keeps_to_its_bounds() -> None:
+def test_the_limit_follows_a_growing_endpoint_within_its_bounds() -> None:
     adaptive = AdaptiveConcurrency(64)
     for capacity in (8, 40, 1):
         for _ in range(400):
@@ -252,7 +252,7 @@ def test_the_limit_follows_an_endpoint_that_grows_and_keeps_to_its_bounds() -> N
 
 
 @pytest.mark.parametrize("limit", [1, 7, 60, 500, 100_000])
-def test_a_minute_never_has_more_than_its_limit(limit: int) -> None:
+def test_no_minute_exceeds_the_rate(limit: int) -> None:
     draw, now, rate = random.Random(limit), 0.0, MinuteRate(limit, 0.0)
     taken: list[tuple[float, float]] = []
     while now < 400:
@@ -263,11 +263,11 @@ def test_a_minute_never_has_more_than_its_limit(limit: int) -> None:
             taken.append((now, amount))
     for start, _ in taken[::7]:
         assert sum(amount for when, amount in taken if start <= when < start + 60) <= limit
-    # It was there for the taking, but for the pauses.
+    # Apart from the pauses, the whole rate was available.
     assert sum(amount for _, amount in taken) > 0.6 * limit * 400 / 60 - 1
 
 
-def test_rates_hold_for_all_holders_together_and_nobody_gets_it_all() -> None:
+def test_holders_share_a_rate() -> None:
     clock = Clock()
     limiter = LimiterState(clock)
     pool = replace(POOL, requests_per_min=600)
@@ -276,63 +276,63 @@ def test_rates_hold_for_all_holders_together_and_nobody_gets_it_all() -> None:
     for _ in range(3000):
         clock.now += 0.02
         for holder in holders:
-            holder.tells(demand=1000, permits_wanted=1000)
-            grant = holder.hears()
+            holder.reports(demand=1000, permits_wanted=1000)
+            grant = holder.receives()
             granted[holder.report.holder] += grant.permits if grant else 0
     assert 585 <= sum(granted.values()) <= 600
     assert abs(granted["a"] - granted["b"]) < 30
 
 
-def test_tokens_a_minute_are_held_on_average_by_what_was_really_taken() -> None:
+def test_the_token_rate_is_kept_on_average_by_actual_tokens() -> None:
     clock = Clock()
     limiter = LimiterState(clock)
     holder = Holder(limiter, "a", replace(POOL, tokens_per_min=60_000))
     taken = 0
     for _ in range(6000):
         clock.now += 0.05
-        holder.tells(demand=1000, permits_wanted=1000, tokens_each=100.0)
-        grant = holder.hears()
+        holder.reports(demand=1000, permits_wanted=1000, tokens_each=100.0)
+        grant = holder.receives()
         permits = grant.permits if grant else 0
         taken += 300 * permits  # three times what was expected
-        holder.tells(tokens_beyond=200.0 * permits)
+        holder.reports(tokens_beyond=200.0 * permits)
     assert 0.95 * 300_000 <= taken <= 1.02 * 300_000
 
 
-def test_without_limits_that_need_them_there_are_no_permits() -> None:
+def test_no_permits_are_granted_without_a_rate_or_call_budget() -> None:
     holder = Holder(LimiterState(Clock()), "a")
-    holder.tells(demand=5)
-    grant = holder.hears()
+    holder.reports(demand=5)
+    grant = holder.receives()
     assert grant is not None
     assert grant.permits == 0
     assert holder.limiter.next_s("a") == inf
 
 
-def test_no_more_calls_are_answered_than_budgeted_and_failed_ones_come_back() -> None:
+def test_no_more_calls_are_answered_than_budgeted_and_failed_calls_return_permits() -> None:
     limiter = LimiterState(Clock())
     pool = replace(POOL, budget_name="run", has_call_budget=True)
     limiter.account("run").open(Budget(calls=100), Spent(calls=10))
     first, second = Holder(limiter, "a", pool), Holder(limiter, "b", pool)
-    first.tells(demand=60, permits_wanted=60)
-    second.tells(demand=60, permits_wanted=60)
-    grants = first.hears(), second.hears()
+    first.reports(demand=60, permits_wanted=60)
+    second.reports(demand=60, permits_wanted=60)
+    grants = first.receives(), second.receives()
     assert [grant.permits for grant in grants if grant] == [60, 30]
-    second.tells(demand=30, permits_wanted=30, spent=Spent(calls=25, tokens=100), permits_returned=5)
-    grant = second.hears()
+    second.reports(demand=30, permits_wanted=30, spent=Spent(calls=25, tokens=100), permits_returned=5)
+    grant = second.receives()
     assert grant is not None
     assert (grant.permits, grant.exhausted) == (5, "")
-    first.tells(demand=0, spent=Spent(calls=60))
-    second.tells(demand=25, permits_wanted=25, spent=Spent(calls=30), permits_returned=5)
-    grant = second.hears()
+    first.reports(demand=0, spent=Spent(calls=60))
+    second.reports(demand=25, permits_wanted=25, spent=Spent(calls=30), permits_returned=5)
+    grant = second.receives()
     assert grant is not None
     assert grant.exhausted == "budget.calls: 100 model calls were answered"
     assert limiter.account("run").spent.calls == 100
 
 
-def test_a_budget_that_nobody_told_yet_gives_no_permits() -> None:
+def test_an_unknown_budget_grants_no_permits() -> None:
     limiter = LimiterState(Clock())
     holder = Holder(limiter, "a", replace(POOL, budget_name="run", has_call_budget=True))
-    holder.tells(demand=5, permits_wanted=5)
-    grant = holder.hears()
+    holder.reports(demand=5, permits_wanted=5)
+    grant = holder.receives()
     assert grant is not None
     assert grant.permits == 0
 
@@ -340,7 +340,7 @@ def test_a_budget_that_nobody_told_yet_gives_no_permits() -> None:
 @pytest.mark.parametrize(
     ("budget", "said"), [(Budget(tokens=500), "budget.tokens"), (Budget(usd=0.5), "budget.usd"), (Budget(), "")]
 )
-def test_what_bounds_the_account(budget: Budget, said: str) -> None:
+def test_each_bound_of_a_budget_is_named_when_exhausted(budget: Budget, said: str) -> None:
     account = BudgetAccount()
     account.open(budget, Spent())
     account.take("a", Spent(), 0)
@@ -349,7 +349,7 @@ def test_what_bounds_the_account(budget: Budget, said: str) -> None:
     assert account.exhausted().partition(":")[0] == said
 
 
-def test_an_account_that_was_lost_is_made_good_whoever_comes_first() -> None:
+def test_lost_spending_is_restored_in_any_order() -> None:
     for driver_first in (True, False):
         account = BudgetAccount()
         if driver_first:
@@ -360,7 +360,7 @@ def test_an_account_that_was_lost_is_made_good_whoever_comes_first() -> None:
         assert 80 <= account.spent.calls <= 85
 
 
-def test_an_account_is_opened_anew_for_the_next_run() -> None:
+def test_a_budget_can_be_opened_again_for_the_next_run() -> None:
     account = BudgetAccount()
     account.open(Budget(calls=10), Spent())
     account.take("a", Spent(), 0)
@@ -380,7 +380,7 @@ def test_shares_are_even_within_demand_and_caps() -> None:
     assert fair_shares(5, [], {}) == []
 
 
-def test_a_queue_serves_its_owners_in_turn() -> None:
+def test_a_queue_serves_its_owners_in_turns() -> None:
     queue = FairQueue[int]()  # a turn is one item
     for number in range(4):
         queue.push("a", number)
@@ -393,40 +393,40 @@ def test_a_queue_serves_its_owners_in_turn() -> None:
     assert not queue
 
 
-def test_the_permits_of_a_holder_that_died_are_handed_out_again() -> None:
+def test_the_permits_of_a_dead_holder_are_granted_again() -> None:
     clock = Clock()
     limiter = LimiterState(clock)
     pool = replace(POOL, budget_name="run", has_call_budget=True)
     limiter.account("run").open(Budget(calls=10), Spent())
     dead, other = Holder(limiter, "a", pool), Holder(limiter, "b", pool)
-    dead.tells(demand=6, permits_wanted=6)
-    dead.hears()
-    other.tells(demand=10, permits_wanted=10)
-    grant = other.hears()
+    dead.reports(demand=6, permits_wanted=6)
+    dead.receives()
+    other.reports(demand=10, permits_wanted=10)
+    grant = other.receives()
     assert grant is not None
     assert grant.permits == 4
     clock.now += LEASE_S + 1
-    other.tells(demand=10, permits_wanted=6)
-    grant = other.hears()
+    other.reports(demand=10, permits_wanted=6)
+    grant = other.receives()
     assert grant is not None
     assert grant.permits == 6
 
 
-def test_permits_that_were_lost_on_the_way_are_handed_out_again() -> None:
+def test_lost_permits_are_granted_again() -> None:
     limiter = LimiterState(Clock())
     holder = Holder(limiter, "a", replace(POOL, budget_name="run", has_call_budget=True))
     limiter.account("run").open(Budget(calls=10), Spent())
-    holder.tells(demand=10, permits_wanted=10)
+    holder.reports(demand=10, permits_wanted=10)
     assert limiter.grant("a") is not None, "never arrives"
     renewed = limiter.renewal("a")
     holder.report = replace(holder.report, epoch=renewed.epoch, slots=renewed.slots)
-    holder.tells(demand=10, permits_wanted=10)
-    grant = holder.hears()
+    holder.reports(demand=10, permits_wanted=10)
+    grant = holder.receives()
     assert grant is not None
     assert grant.permits == 10
 
 
-def test_within_a_role_s_own_bound_holders_take_turns_too() -> None:
+def test_holders_take_turns_within_the_bound_of_a_role() -> None:
     limiter = LimiterState(Clock())
     pool = replace(POOL, concurrency=1, endpoint_concurrency=16)
     holders, served = [Holder(limiter, name, pool) for name in "ab"], [0, 0]
@@ -434,22 +434,22 @@ def test_within_a_role_s_own_bound_holders_take_turns_too() -> None:
         for number, holder in enumerate(holders):
             calls = holder.slots
             served[number] += calls
-            holder.tells(demand=10, succeeded=calls, in_flight=0)
-            holder.hears()
+            holder.reports(demand=10, succeeded=calls, in_flight=0)
+            holder.receives()
     assert min(served) > 0.7 * max(served)
 
 
-def test_a_rate_holds_for_as_long_as_somebody_names_it() -> None:
+def test_a_rate_applies_as_long_as_a_gate_has_it() -> None:
     clock = Clock()
     limiter = LimiterState(clock)
     slow = Holder(limiter, "a", replace(POOL, requests_per_min=6))
-    slow.tells(demand=5, permits_wanted=5)
-    slow.hears()
-    slow.tells(leaving=True)
+    slow.reports(demand=5, permits_wanted=5)
+    slow.receives()
+    slow.reports(leaving=True)
     fast, granted = Holder(limiter, "b", replace(POOL, requests_per_min=6000)), 0
     for _ in range(1000):
         clock.now += 0.06
-        fast.tells(demand=1000, permits_wanted=1000)
-        grant = fast.hears()
+        fast.reports(demand=1000, permits_wanted=1000)
+        grant = fast.receives()
         granted += grant.permits if grant else 0
     assert granted > 5000

@@ -7,41 +7,41 @@ from gpo.limits.work_limiter import WorkLimiter
 
 
 class Work:
-    def __init__(self, room: WorkLimiter) -> None:
-        self.room, self.now, self.most, self.order = room, 0.0, 0.0, list[str]()
+    def __init__(self, limiter: WorkLimiter) -> None:
+        self.limiter, self.now, self.most, self.order = limiter, 0.0, 0.0, list[str]()
 
-    async def piece(self, owner: str, size: float) -> None:
-        current_caller.set(owner)
-        async with self.room.entered(size):
-            self.order.append(owner)
+    async def piece(self, caller: str, size: float) -> None:
+        current_caller.set(caller)
+        async with self.limiter.entered(size):
+            self.order.append(caller)
             self.now += size
             self.most = max(self.most, self.now)
             await asyncio.sleep(0.001)
             self.now -= size
 
 
-async def test_a_room_holds_no_more_than_its_size() -> None:
+async def test_admitted_work_stays_within_the_size() -> None:
     work = Work(WorkLimiter(10))
     await asyncio.gather(*(work.piece("a", 3) for _ in range(20)))
     assert work.most == 9
 
 
-async def test_what_is_larger_than_the_room_has_it_to_itself() -> None:
+async def test_a_larger_piece_of_work_is_admitted_alone() -> None:
     work = Work(WorkLimiter(10))
     await asyncio.gather(*(work.piece("a", size) for size in (2, 50, 2, 2)))
     assert work.most == 50
     assert len(work.order) == 4
 
 
-async def test_owners_take_turns_of_a_roomful() -> None:
+async def test_callers_take_turns_of_the_total_size() -> None:
     work = Work(WorkLimiter(4))
     full = asyncio.create_task(work.piece("z", 4))
     await asyncio.sleep(0)
-    await asyncio.gather(full, *(work.piece(owner, 1) for owner in "aaaaaaaabbcc"))
+    await asyncio.gather(full, *(work.piece(caller, 1) for caller in "aaaaaaaabbcc"))
     assert "".join(work.order) == "zaaaaabbccaaa", "the first in line, and then turns of four"
 
 
-async def test_whoever_gives_up_waiting_or_working_leaves_no_hole() -> None:
+async def test_cancelled_work_frees_its_size() -> None:
     work = Work(WorkLimiter(4))
     for _ in range(5):
         pieces = [asyncio.create_task(work.piece("a", 2)) for _ in range(20)]

@@ -1,4 +1,4 @@
-"""Every kind of bad reply over HTTP: what becomes of it, and what counts it."""
+"""Bad replies over HTTP: how each kind is handled and counted."""
 
 from __future__ import annotations
 
@@ -43,11 +43,8 @@ CURRENT = candidate("Classify the ticket into one of: billing, technical, shippi
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +86,7 @@ def usual(server: SimulatedEndpoint) -> Completion:
         (BadReply.NEGATIVE_USAGE, {"unmetered": 1}),
     ],
 )
-def test_a_reply_with_an_oddity_is_a_reply(
+def test_a_reply_with_a_harmless_flaw_is_used(
     kind: BadReply, counted: dict[str, int], server: SimulatedEndpoint, usual: Completion
 ) -> None:
     server.behaviour = Behaviour(bad_replies={kind: 1.0})
@@ -116,12 +113,12 @@ def test_a_reply_with_an_oddity_is_a_reply(
 
 
 @pytest.mark.parametrize("kind", sorted(RETRY_SUCCEEDS))
-def test_what_is_no_reply_is_asked_for_again(kind: BadReply, server: SimulatedEndpoint, usual: Completion) -> None:
+def test_an_unusable_reply_is_requested_again(kind: BadReply, server: SimulatedEndpoint, usual: Completion) -> None:
     server.behaviour = Behaviour(bad_replies={kind: 0.9})
     reply = asyncio.run(complete(server.base_url, max_attempts=200))
     retries = reply.usage.retries
     assert (reply.text, reply.usage.requests) == (usual.text, 1)
-    assert retries > 0  # by the seed
+    assert retries > 0  # with this seed
     assert [record.bad for record in server.requests[-1 - retries :]] == [kind] * retries + [""]
     server.behaviour = Behaviour(bad_replies={kind: 1.0})
     with pytest.raises(ModelUnavailable) as caught:
@@ -129,20 +126,20 @@ def test_what_is_no_reply_is_asked_for_again(kind: BadReply, server: SimulatedEn
     assert caught.value.retries == 2
 
 
-def test_a_huge_reply_is_refused_at_once_and_never_held(server: SimulatedEndpoint) -> None:
+def test_a_huge_reply_is_refused_and_never_in_memory(server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour(bad_replies={BadReply.HUGE: 1.0})
     before = len(server.requests)
     with pytest.raises(ModelRefused, match="larger than 8 MB") as caught:
         asyncio.run(complete(server.base_url))
     assert caught.value.reason is RefusalReason.REQUEST
-    assert len(server.requests) == before + 1  # asked again, it would be paid for again
+    assert len(server.requests) == before + 1  # a retry would cost as much again
 
 
 @asynccontextmanager
 async def sending(
     head: bytes, body: bytes, times: int = 1, content_type: bytes = b"application/json"
 ) -> AsyncIterator[str]:
-    """The base URL of a server that sends this many times the same bytes after the head, as long as anyone reads."""
+    """The base URL of a server that repeats the same bytes this often after the head, while the client reads."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -165,7 +162,9 @@ OK, FAILED = b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 500 Oh\r\n"
 
 @pytest.mark.parametrize("proxied", [False, True])
 @pytest.mark.parametrize("head", [OK, FAILED], ids=["200", "500"])
-async def test_a_reply_without_end_fills_no_memory(head: bytes, proxied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endless_reply_does_not_fill_the_memory(
+    head: bytes, proxied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with sending(head, b"x" * 1_000_000, 300) as url:
         if proxied:
             monkeypatch.setenv("HTTP_PROXY", url.removesuffix("/v1"))
@@ -178,7 +177,7 @@ async def test_a_reply_without_end_fills_no_memory(head: bytes, proxied: bool, m
 
 
 @pytest.mark.parametrize("packing", ["gzip", "deflate"])
-async def test_packed_zeros_are_not_unpacked_beyond_the_bound(packing: str) -> None:
+async def test_compressed_zeros_are_not_decompressed_beyond_the_bound(packing: str) -> None:
     packed = gzip.compress(b"0" * 200_000_000) if packing == "gzip" else zlib.compress(b"0" * 200_000_000)
     async with sending(OK + f"Content-Encoding: {packing}\r\n".encode(), packed) as url:
         tracemalloc.start()
@@ -189,8 +188,8 @@ async def test_packed_zeros_are_not_unpacked_beyond_the_bound(packing: str) -> N
     assert most < 6 * MAX_REPLY_BYTES
 
 
-async def test_a_packing_that_nobody_asked_for_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    for head, proxied in ((b"br", False), (b"gzip", False), (b"gzip", True)):  # the second is no gzip
+async def test_a_reply_compressed_in_an_unaccepted_way_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    for head, proxied in ((b"br", False), (b"gzip", False), (b"gzip", True)):  # the body is not gzip
         async with sending(OK + b"Content-Encoding: " + head + b"\r\n", b"{}") as url:
             if proxied:
                 monkeypatch.setenv("HTTP_PROXY", url.removesuffix("/v1"))
@@ -199,7 +198,7 @@ async def test_a_packing_that_nobody_asked_for_is_unavailable(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("form", [json.dumps, repr, lambda key: json.dumps(json.dumps(key))], ids=["json", "repr", "2"])
-async def test_the_key_is_masked_however_it_is_written(form) -> None:  # type: ignore[no-untyped-def]
+async def test_the_key_is_masked_in_every_notation(form) -> None:  # type: ignore[no-untyped-def]
     said = json.dumps({"error": {"message": f"bad key {form(KEY)}"}}).encode()
     async with sending(b"HTTP/1.1 401 No\r\n", said) as url:
         with pytest.raises(ModelRefused) as caught:
@@ -208,14 +207,14 @@ async def test_the_key_is_masked_however_it_is_written(form) -> None:  # type: i
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-7"])
-def test_a_body_that_is_not_utf8_is_no_reply(encoding: str) -> None:
+def test_a_body_that_is_not_utf8_is_not_a_reply(encoding: str) -> None:
     body = json.dumps({"choices": [{"message": {"content": f"Your key is {KEY}+é"}}]}, ensure_ascii=False)
     with pytest.raises(ValidationError):
         ChatReply.read(body.encode(encoding))
     assert ChatReply.read(body.encode("utf-8-sig")).text.endswith("é")
 
 
-async def test_the_key_is_taken_out_before_a_long_reply_is_cut() -> None:
+async def test_the_key_is_masked_before_a_long_reply_is_truncated() -> None:
     said = "x" * (MAX_REPLY_CHARACTERS - 10) + KEY
     async with sending(OK, json.dumps({"choices": [{"message": {"content": said}}]}).encode()) as url:
         assert (await complete(url)).text == "x" * (MAX_REPLY_CHARACTERS - 10) + "***"
@@ -227,7 +226,7 @@ WAITS = ("", "nan", "-1", "1e999", "soon", "Fri, 31 Dec 9999 23:59:59 -1200")
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500])
-async def test_whatever_an_error_holds_it_is_a_failure_that_can_be_shown(status: int) -> None:
+async def test_any_error_body_becomes_a_failure_that_can_be_shown(status: int) -> None:
     for number, body in enumerate(ERRORS):
         head = f"HTTP/1.1 {status} No\r\nRetry-After: {WAITS[number % len(WAITS)]}\r\n"
         async with sending(head.encode(), body) as url:
@@ -243,7 +242,7 @@ CHARSETS = ["undefined", "idna", "hex", "base64", "zlib", "rot13", "utf-16", "ut
 
 @pytest.mark.parametrize("proxied", [False, True])
 @pytest.mark.parametrize("charset", CHARSETS)
-async def test_a_reply_is_utf8_whatever_charset_it_names(
+async def test_a_reply_is_read_as_utf8_whatever_its_charset(
     charset: str, proxied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def told(head: bytes, body: str) -> AbstractAsyncContextManager[str]:
@@ -260,7 +259,7 @@ async def test_a_reply_is_utf8_whatever_charset_it_names(
         assert (await complete(url, max_attempts=1)).text == "schön"
 
 
-async def test_whatever_the_client_trips_over_is_unavailable_and_says_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unexpected_client_error_is_unavailable_and_hides_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = model("http://127.0.0.1:1/v1", max_attempts=1)
 
     async def trips(*_: object, **__: object) -> None:
@@ -273,7 +272,7 @@ async def test_whatever_the_client_trips_over_is_unavailable_and_says_no_key(mon
 
 
 @pytest.mark.parametrize("key", ["", "EMPTY", "secret-word"])
-async def test_a_key_that_may_be_a_word_stays_in_replies(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_short_key_is_not_masked_in_replies(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", key)
     text = f"no-key EMPTY secret-word {KeySource().read()}"
     async with sending(OK, json.dumps({"choices": [{"message": {"content": text}}]}).encode()) as url:
@@ -299,7 +298,7 @@ async def propose(server: SimulatedEndpoint, *kinds: BadReply) -> Proposals:
     [
         (BadReply.EMPTY, 4, 0),
         (BadReply.NULL, 4, 0),
-        (BadReply.LONG, 0, 4),  # the prompt stands before the rest
+        (BadReply.LONG, 0, 4),  # the prompt comes first
         (BadReply.TRUNCATED, 4, 0),
         (BadReply.WRONG_TAG, 4, 0),
         (BadReply.DUPLICATE, 0, 4),
@@ -311,13 +310,13 @@ async def propose(server: SimulatedEndpoint, *kinds: BadReply) -> Proposals:
         (BadReply.INJECTION, 0, 4),
     ],
 )
-async def test_what_becomes_of_a_bad_proposal(
+async def test_bad_proposals_are_dropped_and_counted(
     kind: BadReply, malformed: int, prompts: int, server: SimulatedEndpoint
 ) -> None:
     proposals = await propose(server, kind)
     assert (proposals.num_malformed, len(proposals.prompts), proposals.num_failed) == (malformed, prompts, 0)
     for prompt in proposals.prompts:
-        assert prompt.id  # can be hashed, and so saved
+        assert prompt.id  # it can be hashed and saved
         assert "\x00" not in prompt.text
         assert "canary" not in prompt.text
     distinct = set(proposals.prompts)
@@ -327,19 +326,19 @@ async def test_what_becomes_of_a_bad_proposal(
         assert len(distinct) == 1
 
 
-async def test_a_huge_proposal_is_a_lost_sample(server: SimulatedEndpoint) -> None:
+async def test_a_huge_proposal_is_dropped(server: SimulatedEndpoint) -> None:
     proposals = await propose(server, BadReply.HUGE, BadReply.DUPLICATE)
     assert proposals.num_failed == proposals.usage.failures > 0
     assert len(proposals.prompts) + proposals.num_failed == 4
 
 
-async def test_a_candidate_cannot_pose_as_a_part_of_the_meta_prompt(server: SimulatedEndpoint) -> None:
+async def test_a_candidate_cannot_imitate_a_section_of_the_meta_prompt(server: SimulatedEndpoint) -> None:
     (prompt, *_) = (await propose(server, BadReply.INJECTION)).prompts
     assert prompt.text == INJECTION.partition("</START>")[0]  # nothing after a closing tag
     shown = neutral(INJECTION + "\n<start>\n# My own\n## Rules")
     assert not [line for line in shown.splitlines() if line.startswith(("## What to do", "Prompt:", "Score:"))]
     assert "<START>" not in shown.upper()
-    assert "\n# My own\n## Rules" in shown  # what a prompt calls its own sections is its own matter
+    assert "\n# My own\n## Rules" in shown  # a prompt may have any section names
 
 
 # What any endpoint could say.
@@ -370,20 +369,20 @@ replies = st.fixed_dictionaries(
 
 
 @given(replies)
-def test_any_document_is_a_reply_or_refused(document: object) -> None:
+def test_any_document_is_a_valid_reply_or_refused(document: object) -> None:
     try:
         reply = ChatReply.read(json.dumps(document).encode())
     except ValidationError:
         return
     usage = reply.cost(Price())
-    assert reply.text.encode() is not None  # no halves of characters are left
+    assert reply.text.encode() is not None  # no unpaired surrogates are left
     assert 0 <= usage.prompt_tokens <= 10**9
     assert 0 <= usage.completion_tokens <= 10**9
     assert usage.unmetered in (0, 1)
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_a_reply_or_refused(body: bytes) -> None:
+def test_any_bytes_are_a_valid_reply_or_refused(body: bytes) -> None:
     for read in (ChatReply.read, lambda raw: EmbeddingReply.read(raw, num_texts=1)):
         with suppress(ValidationError):
             read(body)
@@ -417,7 +416,7 @@ async def test_many_texts_are_embedded_in_requests_of_bounded_size(server: Simul
 @pytest.mark.parametrize("unit", ["a", "(A) ", "= ", "\n# "])
 def test_an_endless_answer_is_graded_in_time(unit: str) -> None:
     answer = unit * (300_000 // len(unit))
-    for scorer in (PaperBooleanScorer(), ExactScorer()):  # the square of its length would take an hour
+    for scorer in (PaperBooleanScorer(), ExactScorer()):  # quadratic time would take an hour
         assert scorer.score(answer, Example("Is it?", ("yes",))) == 0.0
 
 

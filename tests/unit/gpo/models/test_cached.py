@@ -33,7 +33,7 @@ def cached(store: SqliteStore, reply: Callable[..., Reply]) -> tuple[CachedModel
 
 
 class Gate:
-    """A model whose calls end when they are let."""
+    """A model whose requests end when it is opened."""
 
     def __init__(self, reply: str | Exception = "reply") -> None:
         self.open, self.reply = asyncio.Event(), reply
@@ -66,7 +66,7 @@ class Gate:
         (Sampling(temperature=1.0, seed=3), True),
     ],
 )
-async def test_what_is_repeatable_is_asked_once(sampling: Sampling, expected: bool, store: SqliteStore) -> None:
+async def test_repeatable_requests_are_sent_once(sampling: Sampling, expected: bool, store: SqliteStore) -> None:
     assert is_repeatable(sampling) is expected
     model, inner = cached(store, lambda *_: "reply")
     replies = [await model.complete(MESSAGES, sampling) for _ in range(3)]
@@ -80,7 +80,7 @@ HIT = Usage(cached=1, cached_tokens=5, cached_usd=0.1)
 @pytest.mark.parametrize(
     ("text", "truncated"), [("", True), ("reply", False), ("reply", True), ("\ud83d", False), ("\ud83d", True)]
 )
-async def test_a_hit_is_the_reply_and_costs_nothing(text: str, truncated: bool, store: SqliteStore) -> None:
+async def test_a_hit_is_the_stored_reply_and_costs_nothing(text: str, truncated: bool, store: SqliteStore) -> None:
     bought = Completion(
         text, Usage(requests=1, retries=1, prompt_tokens=3, completion_tokens=2, cost_usd=0.1), truncated
     )
@@ -105,7 +105,7 @@ async def test_models_that_share_a_store_do_not_share_replies(store: SqliteStore
         assert (await model.complete(MESSAGES, GREEDY)).text == name
 
 
-async def test_calls_at_the_same_time_are_one(store: SqliteStore) -> None:
+async def test_simultaneous_equal_calls_share_one_request(store: SqliteStore) -> None:
     gate = Gate()
     model = CachedModel(gate, store, IDENTITY)
     calls = [asyncio.create_task(model.complete(MESSAGES, GREEDY)) for _ in range(20)]
@@ -117,7 +117,7 @@ async def test_calls_at_the_same_time_are_one(store: SqliteStore) -> None:
     assert {reply.text for reply in replies} == {"reply"}
 
 
-async def test_models_of_two_owners_merge_their_calls_too(store: SqliteStore) -> None:
+async def test_simultaneous_calls_of_two_models_share_one_request(store: SqliteStore) -> None:
     gate = Gate()
     models = [CachedModel(gate, store, IDENTITY) for _ in range(2)]
     calls = [asyncio.create_task(model.complete(MESSAGES, GREEDY)) for model in models]
@@ -133,7 +133,7 @@ async def test_models_of_two_owners_merge_their_calls_too(store: SqliteStore) ->
     "failure",
     [ModelUnavailable("HTTP 503", 5), ModelRefused("too long", RefusalReason.REQUEST, "m", "http://x")],
 )
-async def test_a_failure_is_told_to_all_and_not_kept(failure: ModelError, store: SqliteStore) -> None:
+async def test_a_failure_is_raised_in_all_calls_and_not_stored(failure: ModelError, store: SqliteStore) -> None:
     gate = Gate(failure)
     model = CachedModel(gate, store, IDENTITY)
     calls = [asyncio.create_task(model.complete(MESSAGES, GREEDY)) for _ in range(3)]
@@ -149,7 +149,7 @@ async def test_a_failure_is_told_to_all_and_not_kept(failure: ModelError, store:
     assert gate.begun == 2
 
 
-async def test_one_who_gives_up_does_not_end_the_call_of_the_others(store: SqliteStore) -> None:
+async def test_a_cancelled_call_does_not_end_the_request_of_others(store: SqliteStore) -> None:
     gate = Gate()
     model = CachedModel(gate, store, IDENTITY)
     first, second, third = (asyncio.create_task(model.complete(MESSAGES, GREEDY)) for _ in range(3))
@@ -163,14 +163,14 @@ async def test_one_who_gives_up_does_not_end_the_call_of_the_others(store: Sqlit
     assert sum((reply.usage for reply in replies), start=Usage()) == Usage(1, 1, 2, 0, 5, cached_tokens=5)
 
 
-async def test_the_call_ends_when_nobody_waits_for_it(store: SqliteStore) -> None:
+async def test_the_request_is_cancelled_when_no_call_waits_for_it(store: SqliteStore) -> None:
     gate = Gate()
     model = CachedModel(gate, store, IDENTITY)
     calls = [asyncio.create_task(model.complete(MESSAGES, GREEDY)) for _ in range(3)]
     await gate.until_begun()
     for call in calls:
         call.cancel()
-    # Who asks next begins anew, at once.
+    # The next call sends a new request at once.
     again = asyncio.create_task(model.complete(MESSAGES, GREEDY))
     await asyncio.wait(calls)
     gate.open.set()
@@ -178,7 +178,7 @@ async def test_the_call_ends_when_nobody_waits_for_it(store: SqliteStore) -> Non
     assert (gate.begun, gate.cancelled) == (2, 1)
 
 
-async def test_travels_without_what_is_under_way(store: SqliteStore) -> None:
+async def test_it_pickles_without_requests_in_flight(store: SqliteStore) -> None:
     model, _ = cached(store, lambda *_: "reply")
     await model.complete(MESSAGES, GREEDY)
     there = pickle.loads(pickle.dumps(CachedModel(Sink(), store, IDENTITY)))  # noqa: S301  # our own
@@ -187,7 +187,7 @@ async def test_travels_without_what_is_under_way(store: SqliteStore) -> None:
 
 
 class Sink:
-    """A model that nobody asks."""
+    """A model that must not be called."""
 
     async def complete(self, messages: Any, sampling: Sampling) -> Completion:
         raise AssertionError("asked")
@@ -216,7 +216,7 @@ _messages = st.lists(
 
 
 def _seen(messages: Any, sampling: Sampling) -> str:
-    """What a key must tell apart: Python thinks that 1, 1.0 and True are the same, and an endpoint may not."""
+    """What a key must distinguish: 1, 1.0 and True are equal in Python, but perhaps not for an endpoint."""
     extra = repr(_sorted(sampling.extra))
     return repr((messages, extra, [getattr(sampling, one.name) for one in fields(sampling) if one.name != "extra"]))
 
@@ -228,7 +228,7 @@ def _sorted(value: Any) -> Any:
 
 
 @given(_messages, _messages, _samplings, _samplings)
-def test_keys_are_equal_for_equal_requests_alone(one: Any, other: Any, first: Sampling, second: Sampling) -> None:
+def test_keys_are_equal_only_for_equal_requests(one: Any, other: Any, first: Sampling, second: Sampling) -> None:
     is_same = _seen(one, first) == _seen(other, second)
     assert (completion_key(IDENTITY, one, first) == completion_key(IDENTITY, other, second)) is is_same
     assert (completion_key(IDENTITY, one, first) == completion_key(IDENTITY, one, second)) is (
@@ -237,7 +237,7 @@ def test_keys_are_equal_for_equal_requests_alone(one: Any, other: Any, first: Sa
 
 
 @given(_messages, _samplings)
-def test_the_order_of_mappings_makes_no_difference(messages: Any, sampling: Sampling) -> None:
+def test_the_order_of_mappings_does_not_change_the_key(messages: Any, sampling: Sampling) -> None:
     turned = [dict(reversed(message.items())) for message in messages]
     extra = dict(reversed(list(sampling.extra.items())))
     identity = dict(reversed(list(IDENTITY.items())))
@@ -247,7 +247,7 @@ def test_the_order_of_mappings_makes_no_difference(messages: Any, sampling: Samp
 
 
 @given(_messages, _samplings)
-def test_every_field_of_the_sampling_counts(messages: Any, sampling: Sampling) -> None:
+def test_every_field_of_the_sampling_changes_the_key(messages: Any, sampling: Sampling) -> None:
     changes = {
         "temperature": 1.5, "max_tokens": 77, "top_p": 0.25, "stop": ("STOP",), "extra": {"other": 1}, "seed": 99,
         "limit_field": "max_completion_tokens",
@@ -259,6 +259,6 @@ def test_every_field_of_the_sampling_counts(messages: Any, sampling: Sampling) -
     assert len(set(keys)) == len(changes) + 2
 
 
-def test_half_a_surrogate_pair_has_a_key() -> None:
+def test_an_unpaired_surrogate_has_a_key() -> None:
     halves = [completion_key(IDENTITY, [{"role": "user", "content": text}], GREEDY) for text in ("\ud83d", "\ud83e")]
     assert halves[0] != halves[1]

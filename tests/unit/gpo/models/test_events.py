@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -22,41 +23,41 @@ POOL = Pool("http://nowhere", "m", 1, 1, role="task", budget_name="a", has_budge
 COST = Usage(requests=1, prompt_tokens=3, completion_tokens=2)
 
 
-class Notes(observing.NullObserver):
-    """Writes down what it is told, without durations."""
+class RecordingObserver(observing.NullObserver):
+    """Records events, without durations."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.has_begun = asyncio.Event()
+        self.has_started = asyncio.Event()
 
     def request_queued(self, pool: Pool, caller: str) -> None:
-        self.lines.append(f"waits {pool.role} {caller}")
+        self.lines.append(f"queued {pool.role} {caller}")
 
     def request_abandoned(self, pool: Pool, caller: str) -> None:
-        self.lines.append("gives up")
+        self.lines.append("abandoned")
 
     def request_started(self, pool: Pool, caller: str, waited_s: float, *, is_retry: bool) -> None:
         assert waited_s >= 0
-        self.has_begun.set()
-        self.lines.append("retries" if is_retry else "begins")
+        self.has_started.set()
+        self.lines.append("retried" if is_retry else "started")
 
     def request_ended(self, pool: Pool, caller: str, outcome: Outcome, duration_s: float, usage: Usage | None) -> None:
         assert duration_s >= 0
         self.lines.append(f"{outcome} {usage.prompt_tokens}" if usage else str(outcome))
 
     def call_failed(self, pool: Pool, caller: str, *, is_final: bool) -> None:
-        self.lines.append("refused for good" if is_final else "given up")
+        self.lines.append("failed for good" if is_final else "failed")
 
     def cache_lookup(self, role: str, caller: str, *, is_hit: bool) -> None:
-        self.lines.append(f"{'found' if is_hit else 'made'} for {role} {caller}")
+        self.lines.append(f"{'hit' if is_hit else 'miss'} for {role} {caller}")
 
 
 @pytest.fixture
-def notes() -> Iterator[Notes]:
-    notes = Notes()
-    observing.install(notes)
+def observed() -> Iterator[RecordingObserver]:
+    observed = RecordingObserver()
+    observing.install(observed)
     token = current_caller.set("triage/0")
-    yield notes
+    yield observed
     current_caller.reset(token)
     observing.install(observing.NullObserver())
 
@@ -95,32 +96,34 @@ def _model(gate: Gate, *results: Exception | str) -> RetryingModel:
     return RetryingModel(LimitedModel(ScriptedModel(*results), gate), RetryPolicy(3, max_backoff_s=0.001), gate.pool)
 
 
-async def _complete(gate: Gate, *results: Exception | str) -> str:
-    return (await _model(gate, *results).complete(MESSAGES, Sampling())).text
+async def _complete(gate: Gate, *results: Exception | str) -> None:
+    await _model(gate, *results).complete(MESSAGES, Sampling())
 
 
-async def test_a_call_is_told_request_by_request(notes: Notes) -> None:
-    failures = ModelUnavailable("busy", too_many=True), ModelUnavailable("500")
-    assert await _complete(await _gate(), *failures, "reply") == "reply"
-    assert notes.lines == [
-        "waits task triage/0", "begins", "too_many",
-        "waits task triage/0", "retries", "unavailable",
-        "waits task triage/0", "retries", "answered 3",
+@pytest.mark.parametrize("embeds", [False, True])
+async def test_a_call_emits_events_for_each_request(embeds: bool, observed: RecordingObserver) -> None:
+    model = _model(await _gate(), ModelUnavailable("busy", too_many=True), ModelUnavailable("500"), "reply")
+    reply = await (model.embed_batch(["?"]) if embeds else model.complete(MESSAGES, Sampling()))
+    assert reply.usage == replace(COST, retries=2)
+    assert observed.lines == [
+        "queued task triage/0", "started", "too_many",
+        "queued task triage/0", "retried", "unavailable",
+        "queued task triage/0", "retried", "answered 3",
     ]  # fmt: skip
 
 
-async def test_a_call_that_is_given_up_is_told_once(notes: Notes) -> None:
+async def test_a_failed_call_emits_one_failure(observed: RecordingObserver) -> None:
     with pytest.raises(ModelUnavailable):
         await _complete(await _gate(), *[ModelUnavailable("500")] * 3)
-    assert notes.lines.count("given up") == 1
-    assert notes.lines.count("unavailable") == 3
-    notes.lines.clear()
+    assert observed.lines.count("failed") == 1
+    assert observed.lines.count("unavailable") == 3
+    observed.lines.clear()
     with pytest.raises(ModelRefused):
         await _complete(await _gate(), ModelRefused("too long", RefusalReason.REQUEST))
-    assert notes.lines == ["waits task triage/0", "begins", "refused", "refused for good"]
+    assert observed.lines == ["queued task triage/0", "started", "refused", "failed for good"]
 
 
-async def test_what_nobody_waits_for_any_more_is_told(notes: Notes) -> None:
+async def test_cancelled_calls_are_abandoned_or_cancelled_requests(observed: RecordingObserver) -> None:
     gate = await _gate()
 
     class HangingModel(ScriptedModel):
@@ -131,18 +134,18 @@ async def test_what_nobody_waits_for_any_more_is_told(notes: Notes) -> None:
     model = LimitedModel(HangingModel(), gate)
     first, second = (asyncio.create_task(model.complete(MESSAGES, Sampling())) for _ in range(2))
     async with asyncio.timeout(5):
-        await notes.has_begun.wait()
+        await observed.has_started.wait()
     second.cancel()
     first.cancel()
     await asyncio.gather(first, second, return_exceptions=True)
-    assert notes.lines.count("waits task triage/0") == 2
-    assert sorted(notes.lines[2:]) == ["begins", "cancelled", "gives up"]
+    assert observed.lines.count("queued task triage/0") == 2
+    assert sorted(observed.lines[2:]) == ["abandoned", "cancelled", "started"]
 
 
-async def test_a_request_that_may_not_be_made_is_not_one(notes: Notes) -> None:
+async def test_a_request_without_budget_is_abandoned(observed: RecordingObserver) -> None:
     with pytest.raises(BudgetExhausted):
         await _complete(await _gate(calls=1), "reply")
-    assert notes.lines == ["waits task triage/0", "gives up"]
+    assert observed.lines == ["queued task triage/0", "abandoned"]
 
 
 class _Store:
@@ -158,8 +161,8 @@ class _Store:
     async def release(self, key: bytes) -> None: ...
 
 
-async def test_the_cache_tells_what_it_had(notes: Notes) -> None:
+async def test_the_cache_emits_hits_and_misses(observed: RecordingObserver) -> None:
     model = CachedModel(ScriptedModel("yes"), _Store(), {"model": "m"}, "task")
     await asyncio.gather(*(model.complete(MESSAGES, Sampling(temperature=0)) for _ in range(2)))
     await model.complete(MESSAGES, Sampling(temperature=0))
-    assert notes.lines == ["made for task triage/0", "found for task triage/0", "found for task triage/0"]
+    assert observed.lines == ["miss for task triage/0", "hit for task triage/0", "hit for task triage/0"]

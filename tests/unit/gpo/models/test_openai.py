@@ -4,8 +4,6 @@ import asyncio
 import json
 import pickle
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -21,17 +19,11 @@ from gpo.models.endpoint import NO_KEY, KeySource
 from gpo.models.protocol import Completion, Message, Sampling
 from gpo.models.replies import Price
 from gpo.models.retrying import RetryingModel
-from tests.unit.gpo.models.remote import endpoint_of, remote_model
+from tests.unit.gpo.models.remote import endpoint_of, remote_model, serving
 
 KEY = "canary-6b1f9e"
 ASKED: list[Message] = [{"role": "user", "content": "Classify.\nwhere is my parcel"}]
 GREEDY = Sampling(temperature=0.0, max_tokens=8)
-
-
-@pytest.fixture
-def server() -> Iterator[SimulatedEndpoint]:
-    with SimulatedEndpoint() as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -65,25 +57,11 @@ def statuses(server: SimulatedEndpoint) -> list[int]:
     return [record.status for record in server.requests]
 
 
-@asynccontextmanager
-async def replying(handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
-    """The base URL of a server that answers every request in this way."""
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    finally:
-        await runner.cleanup()
-
-
 def choice(**message: Any) -> dict[str, Any]:
     return {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **message}}
 
 
-async def test_a_completion_tells_its_usage_and_price(server: SimulatedEndpoint) -> None:
+async def test_a_completion_has_its_usage_and_cost(server: SimulatedEndpoint) -> None:
     completion = await complete(model(server.base_url, price=Price(prompt=1e6, completion=2e6)))
     (record,) = server.requests
     usage = completion.usage
@@ -93,7 +71,7 @@ async def test_a_completion_tells_its_usage_and_price(server: SimulatedEndpoint)
     assert not completion.truncated
 
 
-async def test_a_reply_that_was_cut_says_so(server: SimulatedEndpoint) -> None:
+async def test_a_truncated_reply_is_marked(server: SimulatedEndpoint) -> None:
     asked: list[Message] = [{"role": "user", "content": "Rewrite this instruction: Think about it carefully."}]
     optimizer = model(server.base_url, name="opt-model")
     async with endpoint_of(optimizer).client:
@@ -117,7 +95,7 @@ async def test_attempts_are_bounded(server: SimulatedEndpoint) -> None:
     assert statuses(server) == [500] * 3
 
 
-async def test_the_endpoint_s_own_waiting_time_is_kept(server: SimulatedEndpoint) -> None:
+async def test_retry_after_is_respected(server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour(limit=0, retry_after_s=0.3)
     started = time.monotonic()
     error = await failure(model(server.base_url, max_attempts=2, max_backoff_s=5.0))
@@ -128,13 +106,13 @@ async def test_the_endpoint_s_own_waiting_time_is_kept(server: SimulatedEndpoint
     assert time.monotonic() - started < 5
 
 
-async def test_a_waiting_time_beyond_the_longest_backoff_is_cut(server: SimulatedEndpoint) -> None:
+async def test_a_retry_after_beyond_the_longest_backoff_is_cut(server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour(limit=0, retry_after_s=3600)
     await asyncio.wait_for(failure(model(server.base_url, max_backoff_s=0.05)), 5)
     assert set(statuses(server)) == {429}
 
 
-async def test_a_call_that_is_one_too_many_is_tried_more_often_than_one_that_fails(server: SimulatedEndpoint) -> None:
+async def test_refusals_for_overload_do_not_count_as_attempts(server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour(limit=0, retry_after_s=0.0)
     waiting = asyncio.create_task(complete(model(server.base_url, patience_s=60)))
     async with asyncio.timeout(5):
@@ -144,7 +122,7 @@ async def test_a_call_that_is_one_too_many_is_tried_more_often_than_one_that_fai
     assert (await waiting).usage.retries >= 10
 
 
-async def test_a_waiting_time_may_be_a_date() -> None:
+async def test_retry_after_may_be_a_date() -> None:
     asked: list[float] = []
 
     async def later(_: web.BaseRequest) -> web.Response:
@@ -152,7 +130,7 @@ async def test_a_waiting_time_may_be_a_date() -> None:
         when = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)  # in whole seconds
         return web.json_response({"error": {"message": "later"}}, status=503, headers={"Retry-After": when})
 
-    async with replying(later) as url:
+    async with serving(later) as url:
         error = await failure(model(url, max_attempts=2, max_backoff_s=5.0))
     assert isinstance(error, ModelUnavailable)
     assert asked[1] - asked[0] > 0.9
@@ -168,7 +146,7 @@ async def test_a_waiting_time_may_be_a_date() -> None:
         (Behaviour(fail_next=9, error_status=422), RefusalReason.REQUEST),
     ],
 )
-async def test_a_final_no_is_not_asked_again(
+async def test_a_final_refusal_is_not_retried(
     behaviour: Behaviour, reason: RefusalReason, server: SimulatedEndpoint
 ) -> None:
     server.behaviour = behaviour
@@ -180,7 +158,7 @@ async def test_a_final_no_is_not_asked_again(
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 502, 503])
-async def test_what_may_pass_is_asked_again(status: int, server: SimulatedEndpoint) -> None:
+async def test_transient_failures_are_retried(status: int, server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour(fail_next=1, error_status=status)
     assert (await complete(model(server.base_url))).usage.retries == 1
 
@@ -193,20 +171,20 @@ async def test_an_account_without_quota_is_refused_at_once() -> None:
         asked += 1
         return web.json_response({"error": {"message": "pay first", "code": "insufficient_quota"}}, status=429)
 
-    async with replying(no_quota) as url:
+    async with serving(no_quota) as url:
         error = await failure(model(url))
     assert isinstance(error, ModelRefused)
     assert (error.reason, asked) == (RefusalReason.CREDIT, 1)
 
 
-async def test_a_server_that_is_not_there_is_unavailable(unused_tcp_port: int) -> None:
+async def test_a_missing_server_is_unavailable(unused_tcp_port: int) -> None:
     error = await failure(model(f"http://127.0.0.1:{unused_tcp_port}/v1"))
     assert isinstance(error, ModelUnavailable)
     assert error.is_away
     assert error.retries > 2, "it is tried for as long as patience lasts"
 
 
-async def test_a_server_that_comes_back_is_asked_on(unused_tcp_port: int) -> None:
+async def test_requests_continue_when_the_server_is_back(unused_tcp_port: int) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port}/v1"
     waiting = asyncio.create_task(complete(model(url, patience_s=60, max_attempts=1)))
     await asyncio.sleep(0.3)
@@ -215,7 +193,7 @@ async def test_a_server_that_comes_back_is_asked_on(unused_tcp_port: int) -> Non
 
 
 @pytest.mark.parametrize(("status", "is_counted"), [(500, True), (408, True), (502, False), (503, False), (504, False)])
-async def test_failures_that_a_gateway_tells_of_do_not_count(
+async def test_failures_reported_by_a_gateway_do_not_count_as_attempts(
     status: int, is_counted: bool, server: SimulatedEndpoint
 ) -> None:
     server.behaviour = Behaviour(fail_next=5, error_status=status)
@@ -227,7 +205,7 @@ async def test_failures_that_a_gateway_tells_of_do_not_count(
         assert (await waiting).usage.retries == 5
 
 
-async def test_a_connection_that_breaks_counts_as_the_call_may_have_broken_it() -> None:
+async def test_a_broken_connection_counts_as_an_attempt() -> None:
     asked = 0
 
     async def broken(request: web.Request) -> web.Response:
@@ -237,7 +215,7 @@ async def test_a_connection_that_breaks_counts_as_the_call_may_have_broken_it() 
         request.transport.close()
         return web.Response()
 
-    async with replying(broken) as url:
+    async with serving(broken) as url:
         error = await failure(model(url, patience_s=60))
     assert isinstance(error, ModelUnavailable)
     assert (asked, error.retries) == (3, 2)
@@ -267,7 +245,7 @@ async def test_a_server_that_never_answers_is_unavailable(server: SimulatedEndpo
     ],
 )
 @pytest.mark.parametrize("kind", ["application/json", "text/html"])
-async def test_a_success_that_is_no_completion_is_unavailable(body: str, kind: str) -> None:
+async def test_a_successful_reply_without_a_completion_is_unavailable(body: str, kind: str) -> None:
     asked = 0
 
     async def nonsense(_: web.Request) -> web.Response:
@@ -275,7 +253,7 @@ async def test_a_success_that_is_no_completion_is_unavailable(body: str, kind: s
         asked += 1
         return web.Response(text=body, content_type=kind)
 
-    async with replying(nonsense) as url:
+    async with serving(nonsense) as url:
         error = await failure(model(url))
     assert isinstance(error, ModelUnavailable)
     assert asked == 3
@@ -291,37 +269,37 @@ async def test_a_success_that_is_no_completion_is_unavailable(body: str, kind: s
         {"choices": [choice(content="")], "usage": {"prompt_tokens": None}},
     ],
 )
-async def test_missing_text_and_usage_are_an_empty_reply_that_cost_nothing_known(document: dict[str, Any]) -> None:
+async def test_missing_text_and_usage_count_as_an_empty_reply_of_unknown_cost(document: dict[str, Any]) -> None:
     async def sparse(_: web.Request) -> web.Response:
         return web.json_response(document)
 
-    async with replying(sparse) as url:
+    async with serving(sparse) as url:
         completion = await complete(model(url))
     assert completion.text == ""
     assert (completion.usage.requests, completion.usage.prompt_tokens, completion.usage.completion_tokens) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 500])
-async def test_a_server_that_repeats_the_key_does_not_give_it_away(status: int) -> None:
+async def test_a_key_that_the_server_repeats_is_masked(status: int) -> None:
     async def echo(request: web.Request) -> web.Response:
         said = f"bad {request.headers['Authorization']}\n" + "x" * 1000
         return web.json_response({"error": {"message": said}}, status=status)
 
-    async with replying(echo) as url:
-        error = await failure(model(url))  # which looks for the key
+    async with serving(echo) as url:
+        error = await failure(model(url))  # checks that the key is absent
     assert "Bearer ***" in str(error)
     assert "\n" not in str(error)
     assert len(str(error)) < 500
 
 
-async def test_sampling_is_sent_as_it_was_set() -> None:
+async def test_sampling_settings_are_sent_unchanged() -> None:
     bodies: list[dict[str, Any]] = []
 
     async def keep(request: web.Request) -> web.Response:
         bodies.append(await request.json())
         return web.json_response({"choices": [choice(content="yes")]})
 
-    async with replying(keep) as url:
+    async with serving(keep) as url:
         await complete(model(url), Sampling(0.5, 7, 0.9, ("<END>",), {"min_p": 0.05}, 3))
         await complete(model(url), Sampling())
         await complete(model(url, completion_limit="max_completion_tokens"), Sampling(max_tokens=7))
@@ -330,7 +308,7 @@ async def test_sampling_is_sent_as_it_was_set() -> None:
     assert bodies == [{**asked, **sampling}, asked, {**asked, "max_completion_tokens": 7}]
 
 
-async def test_no_more_requests_are_under_way_than_allowed(server: SimulatedEndpoint) -> None:
+async def test_no_more_requests_are_in_flight_than_allowed(server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour(latency_s=0.02)
     asked = model(server.base_url, max_concurrency=3)
     async with endpoint_of(asked).client:
@@ -338,7 +316,7 @@ async def test_no_more_requests_are_under_way_than_allowed(server: SimulatedEndp
     assert max(record.in_flight for record in server.requests) == 3
 
 
-async def test_an_endpoint_that_was_used_travels_without_key_or_connection(server: SimulatedEndpoint) -> None:
+async def test_a_used_model_pickles_without_key_or_connection(server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour(api_key=KEY)
     used = model(server.base_url)
     await used.complete(ASKED, GREEDY)
@@ -350,14 +328,14 @@ async def test_an_endpoint_that_was_used_travels_without_key_or_connection(serve
     assert (await complete(copy)).text == (await complete(used)).text
 
 
-def test_a_key_file_goes_before_the_variable(tmp_path: Path) -> None:
+def test_a_key_file_takes_precedence_over_the_variable(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("of-the-file\n", encoding="utf-8")
     assert KeySource(file=str(tmp_path / "key")).read() == "of-the-file"
     assert KeySource().read() == KEY
 
 
 @pytest.mark.parametrize("content", [b"sk-canary\nsk-second", "sk-canary…".encode(), b"sk canary", b"sk-canary\xff"])
-def test_what_fits_no_header_is_refused_and_not_shown(content: bytes, tmp_path: Path) -> None:
+def test_a_key_file_with_invalid_characters_is_refused_and_not_shown(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         KeySource(file=str(tmp_path / "key")).read()
@@ -365,16 +343,14 @@ def test_what_fits_no_header_is_refused_and_not_shown(content: bytes, tmp_path: 
     assert "canary" not in str(caught.value)
 
 
-def test_a_variable_that_fits_no_header_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_with_invalid_characters_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary\nsk-second")
     with pytest.raises(ConfigError) as caught:
         KeySource().read()
     assert "canary" not in str(caught.value)
 
 
-def test_a_key_that_is_not_there_is_refused_only_where_it_is_required(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_key_is_refused_only_if_it_is_required(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", " ")
     assert KeySource().read() == NO_KEY
     with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
@@ -402,11 +378,11 @@ async def test_a_text_is_embedded_once(server: SimulatedEndpoint) -> None:
 @pytest.mark.parametrize(
     "body", ["not JSON", "{}", '{"data": []}', '{"data": null}', '{"data": [{}]}', '{"data": [{"embedding": null}]}']
 )
-async def test_a_success_that_holds_no_embedding_is_unavailable(body: str) -> None:
+async def test_a_successful_reply_without_embeddings_is_unavailable(body: str) -> None:
     async def nonsense(_: web.Request) -> web.Response:
         return web.Response(text=body, content_type="application/json")
 
-    async with replying(nonsense) as url:
+    async with serving(nonsense) as url:
         asked = model(url)
         async with endpoint_of(asked).client:
             with pytest.raises(ModelUnavailable):

@@ -9,7 +9,7 @@ import logging
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,28 +27,19 @@ from gpo.errors import ModelUnavailable
 from gpo.models.protocol import Completion, Message, Sampling
 from gpo.models.retrying import RetryingModel
 from gpo.models.transport import is_proxied
-from tests.unit.gpo.models.remote import endpoint_of, remote_model
+from tests.unit.gpo.models.remote import endpoint_of, remote_model, serving
 
 KEY = "canary-6b1f9e"
 ASKED: list[Message] = [{"role": "user", "content": "Classify.\nwhere is my parcel"}]
 REPLY = json.dumps({"choices": [{"message": {"content": "yes"}}]}).encode()
 
 Raw = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
-"""What a server of sockets does with a connection: it is handed the request's head."""
+"""Handles a connection of a socket server; receives the request's head."""
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.fixture
-def server() -> Iterator[SimulatedEndpoint]:
-    with SimulatedEndpoint() as running:
-        yield running
 
 
 def model(base_url: str, **settings: Any) -> RetryingModel:
@@ -72,24 +63,8 @@ async def failure(asked: RetryingModel) -> str:
 
 
 @asynccontextmanager
-async def serving(
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]], tls: ssl.SSLContext | None = None, **settings: Any
-) -> AsyncIterator[str]:
-    """The base URL of a server that answers every request in this way."""
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(app, shutdown_timeout=0.1, **settings)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
-        yield f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}/v1"
-    finally:
-        await runner.cleanup()
-
-
-@asynccontextmanager
 async def speaking(speak: Raw) -> AsyncIterator[str]:
-    """The base URL of a server that sends these bytes on every connection, and closes it."""
+    """The base URL of a server that sends these bytes on every connection and closes it."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -111,7 +86,7 @@ async def yes(_: web.Request) -> web.Response:
     return web.Response(body=REPLY, content_type="application/json")
 
 
-async def test_connections_are_used_again() -> None:
+async def test_connections_are_reused() -> None:
     peers: list[object] = []
 
     async def note(request: web.Request) -> web.Response:
@@ -150,7 +125,7 @@ async def test_a_connection_that_the_server_closed_while_idle_costs_no_failure()
             await asyncio.sleep(0.02)
 
 
-async def test_what_is_not_http_is_unavailable_and_keeps_the_key_hidden() -> None:
+async def test_a_reply_that_is_not_http_is_unavailable_and_hides_the_key() -> None:
     async def repeat(head: bytes, writer: asyncio.StreamWriter) -> None:
         key = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"authorization:"))
         assert KEY.encode() in key
@@ -172,7 +147,9 @@ async def test_a_connection_that_breaks_is_unavailable(sent: bytes) -> None:
 
 
 @pytest.mark.parametrize("proxied", [False, True])
-async def test_a_reply_that_only_drips_is_bounded(proxied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reply_that_arrives_byte_by_byte_is_bounded_in_time(
+    proxied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def drip(_: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
         while not writer.is_closing():
@@ -187,7 +164,7 @@ async def test_a_reply_that_only_drips_is_bounded(proxied: bool, monkeypatch: py
     assert "no reply within 0.2 s" in said
 
 
-async def test_a_cancelled_call_ends_at_once(server: SimulatedEndpoint) -> None:
+async def test_a_cancelled_call_closes_its_connection(server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour(hang_rate=1.0)
     asked = model(server.base_url, timeout_s=60.0)
     call = asyncio.create_task(complete(asked))
@@ -203,7 +180,7 @@ async def test_a_cancelled_call_ends_at_once(server: SimulatedEndpoint) -> None:
     assert (await complete(asked)).text
 
 
-async def test_packed_replies_are_unpacked() -> None:
+async def test_compressed_replies_are_decompressed() -> None:
     async def packed(request: web.Request) -> web.Response:
         assert "gzip" in request.headers["Accept-Encoding"]
         return web.Response(body=gzip.compress(REPLY), headers={"Content-Encoding": "gzip"})
@@ -212,7 +189,7 @@ async def test_packed_replies_are_unpacked() -> None:
         assert (await complete(model(url))).text == "yes"
 
 
-async def test_long_headers_are_understood() -> None:
+async def test_long_headers_are_accepted() -> None:
     async def verbose(_: web.Request) -> web.Response:
         return web.Response(body=REPLY, headers={"Content-Security-Policy": "x" * 20_000})
 
@@ -236,7 +213,7 @@ async def test_redirections_are_followed_with_the_same_body() -> None:
     assert bodies[0] == bodies[1] != b""
 
 
-async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     asked_for: list[str] = []
 
     async def proxy(request: web.Request) -> web.Response:
@@ -275,7 +252,7 @@ def test_which_urls_are_proxied(
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that nobody has signed, and its key."""
+    """A self-signed certificate for 127.0.0.1, and its key."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "local")])
     now = datetime.now(UTC)
     made = (
@@ -303,16 +280,16 @@ async def test_certificates_are_checked_against_those_of_the_environment(
         assert (await complete(model(url))).text == "yes"
 
 
-async def test_a_password_in_the_url_goes_before_the_key() -> None:
+async def test_a_password_in_the_url_takes_precedence_over_the_key() -> None:
     async def check(request: web.Request) -> web.Response:
         return await yes(request) if request.headers["Authorization"].startswith("Basic ") else web.Response(status=401)
 
     async with serving(check) as url:
         assert (await complete(model(url.replace("//", "//name:word@")))).text == "yes"
-    assert "name:word" not in await failure(model(url.replace("//", "//name:word@")))  # nobody answers any more
+    assert "name:word" not in await failure(model(url.replace("//", "//name:word@")))  # the server is gone
 
 
-async def test_the_log_never_holds_the_key(server: SimulatedEndpoint, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_never_contains_the_key(server: SimulatedEndpoint, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     server.behaviour = Behaviour(fail_next=1)
     await complete(model(server.base_url, max_attempts=2))
@@ -321,14 +298,14 @@ async def test_the_log_never_holds_the_key(server: SimulatedEndpoint, caplog: py
 
 
 @pytest.mark.parametrize("in_a_cycle", [False, True])
-async def test_a_client_that_is_dropped_closes_its_connections_quietly(
+async def test_a_collected_client_closes_its_connections_without_warnings(
     in_a_cycle: bool, server: SimulatedEndpoint, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
 ) -> None:
     gc.collect()  # what other tests left
     recwarn.clear()
     asked = model(server.base_url)
     await complete(asked)
-    if in_a_cycle:  # then the garbage collector finalizes session and transport in any order
+    if in_a_cycle:  # the garbage collector then finalizes session and transport in any order
         endpoint_of(asked).client.own = endpoint_of(asked).client  # type: ignore[attr-defined]
     del asked
     gc.collect()
@@ -338,7 +315,7 @@ async def test_a_client_that_is_dropped_closes_its_connections_quietly(
     assert not [warning for warning in recwarn if issubclass(warning.category, ResourceWarning)]
 
 
-def test_a_process_ends_quietly_and_may_have_had_several_event_loops(server: SimulatedEndpoint) -> None:
+def test_a_model_works_in_several_event_loops_and_ends_without_warnings(server: SimulatedEndpoint) -> None:
     program = f"""
 import asyncio, uvloop
 from gpo.models.endpoint import Endpoint

@@ -174,7 +174,7 @@ async def test_each_prompt_is_reported_when_it_arrives_and_the_result_is_in_samp
     made = proposer(Slow(seeded))
     direction = Direction()
     proposals = await made.propose(
-        CURRENT, direction, step_size=20, exemplars=[], n=4, seed=0, arrived=lambda prompt: told.append(prompt.text)
+        CURRENT, direction, step_size=20, exemplars=[], n=4, seed=0, on_prompt=lambda prompt: told.append(prompt.text)
     )
     assert told == [prompt.text for prompt in reversed(proposals.prompts)]
     assert proposals.prompts == (await propose(proposer(FakeModel(seeded)))).prompts

@@ -1,4 +1,4 @@
-"""Requests shaped as other optimizers shape theirs: what is asked for is understood, and they can read the reply."""
+"""Requests in the formats of other optimizers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def reply(messages: list[Message]) -> str:
     return asyncio.run(SimulatedModel().complete(messages, Sampling(temperature=1.0, seed=1))).text
 
 
-def test_tags() -> None:
+def test_tags_of_promptolution_are_read() -> None:
     scored = f"Some instructions.\n\ntext:\nGuess.\nscore: 10\n\ntext:\n{INITIAL}\nscore: 30\n\n"
     asked = user(f"{scored}Write one with <prompt> before it and </prompt> after it.")
     found = read_foreign(asked)
@@ -38,7 +38,7 @@ def test_tags() -> None:
     assert bred.assignment == Assignment(INITIAL)
 
 
-def test_fenced_blocks() -> None:
+def test_fenced_blocks_of_gepa_are_read() -> None:
     asked = user(f"It was told:\n```\n{INITIAL}\n```\nIt said:\n```\n{TICKET}\n```\nAnswer within ``` blocks.")
     found = read_foreign(asked)
     assert found is not None
@@ -55,13 +55,13 @@ def fields(objective: str, name: str, value: str, *wanted: str) -> list[Message]
     return [{"role": "system", "content": told}, {"role": "user", "content": shown}]
 
 
-def test_fields_of_a_question() -> None:
+def test_a_question_in_fields_of_dspy_is_answered() -> None:
     asked = fields(INITIAL, "text", TICKET, "label")
     answer = task_model.answer(user(f"{INITIAL}\n{TICKET}"), seed=0)
     assert reply(asked) == f"[[ ## label ## ]]\n{answer}\n\n[[ ## completed ## ]]"
 
 
-def test_fields_of_a_new_instruction() -> None:
+def test_a_new_instruction_in_fields_of_dspy_is_written() -> None:
     wanted = ("proposed_instruction", "proposed_prefix_for_output_field")
     first = read_foreign(fields("Improve it.", "basic_instruction", INITIAL, *wanted))
     assert first is not None
@@ -77,6 +77,6 @@ def test_fields_of_a_new_instruction() -> None:
     ]
 
 
-def test_our_own_requests_are_not_foreign() -> None:
+def test_our_own_requests_are_not_taken_for_foreign_ones() -> None:
     assert read_foreign(user(f"Q: {INITIAL}\n{TICKET}\nA:")) is None
     assert read_foreign(user("[[ ## what is this?")) is None
