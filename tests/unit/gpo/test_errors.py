@@ -7,13 +7,23 @@ from collections.abc import Iterator
 import pytest
 
 from gpo import errors
-from gpo.errors import ConfigError, GPOError, ModelRefused, ModelUnavailable, OutOfReach, Part, RefusalReason
+from gpo.errors import (
+    ConfigError,
+    GPOError,
+    ModelRefused,
+    ModelUnavailable,
+    OutOfReach,
+    Part,
+    PromptUnscored,
+    RefusalReason,
+)
 
 ARGUMENTS: dict[type[GPOError], tuple[object, ...]] = {
     ConfigError: ("optimizer.steps", "'x' is not a number", "write a number"),
     ModelUnavailable: ("HTTP 503: busy", 5, 2.5, False, True),
     OutOfReach: (Part.EVALUATOR, "no answer"),
-    ModelRefused: ("HTTP 401: no", RefusalReason.KEY, "small", "http://127.0.0.1/v1", "/run/key"),
+    ModelRefused: ("HTTP 401: no", RefusalReason.KEY, "small", "http://127.0.0.1/v1", "/run/key", "seed"),
+    PromptUnscored: ("3 of 4 unscored", True, None),
 }
 """How a class is made that takes more than a message."""
 
