@@ -154,5 +154,5 @@ def preloaded(config: RunConfig) -> Sequence[str]:
     trajectory = config.optimizer.direction.trajectory
     is_relevant = isinstance(trajectory, RetrievalConfig) and trajectory.by == "relevance"
     if is_relevant and isinstance(config.models.embedding, EmbeddedEmbeddingConfig):
-        return (*_PRELOADED, "gpo.models.embedding:vectors")
+        return (*_PRELOADED, "gpo.models.embedding:word_vectors")
     return _PRELOADED

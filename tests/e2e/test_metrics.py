@@ -94,7 +94,7 @@ def test_counters_equal_the_log_of_the_endpoint_if_no_process_is_killed(
     assert scraper.sums("gpo_model_requests_in_flight") == scraper.sums("gpo_model_requests_waiting") == {}
     cost = sum(value for (name, _), value in scraper.scrapes[-1].items() if name == "gpo_model_cost_usd_total")
     assert cost == pytest.approx(sum(call.prompt_tokens + 2 * call.completion_tokens for call in answered) / 1e6)
-    assert scraper.sums("gpo_actor_deaths_total") == {}
+    assert scraper.sums("gpo_actor_deaths_total", "actor") == {}
     summary = json.loads((tmp_path / "results" / "summary.json").read_text(encoding="utf-8"))
     num_tested = sum(len({row[end]["prompt"] for end in ("initial", "best")}) for row in summary["trajectories"])
     # Of each trajectory: the initial prompt, and two for each step; then one for each prompt that is tested.

@@ -127,7 +127,7 @@ def test_an_unreachable_store_is_named(stopped_store: str) -> None:
 @pytest.mark.usefixtures("object_store")
 def test_a_missing_bucket_is_reported_without_retries() -> None:
     with pytest.raises(StorageError, match="bucket does not exist"):
-        CheckpointStore(Folder("s3://nobody-s/folder")).save(KEY, FIRST)
+        CheckpointStore(Folder("s3://missing-bucket/folder")).save(KEY, FIRST)
 
 
 def test_an_inaccessible_path_is_named(tmp_path: Path) -> None:

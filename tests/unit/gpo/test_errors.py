@@ -25,7 +25,7 @@ ARGUMENTS: dict[type[GPOError], tuple[object, ...]] = {
     ModelRefused: ("HTTP 401: no", RefusalReason.KEY, "small", "http://127.0.0.1/v1", "/run/key", "seed"),
     PromptUnscored: ("3 of 4 unscored", True, None),
 }
-"""How a class is made that takes more than a message."""
+"""The arguments of classes that take more than a message."""
 
 
 def tree(root: type[GPOError]) -> Iterator[type[GPOError]]:

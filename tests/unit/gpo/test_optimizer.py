@@ -29,13 +29,13 @@ TRAIN = [Example(f"input {number}", (f"answer {number}",)) for number in range(1
 
 
 def rewrite(current: Candidate, n: int, seed: int) -> list[str]:
-    """Prompts that depend on everything they may depend on; one repeats the current prompt, one another."""
+    """Prompts that depend on the current prompt and the seed; one repeats the current prompt, one another."""
     fresh = [f"{current.prompt.text} {(seed >> 8 * index) % 50}" for index in range(n - 2)]
     return [*fresh, current.prompt.text, fresh[0]]
 
 
 def values(prompt: Prompt) -> list[float]:
-    """A verdict for each of four examples, from the prompt's hash."""
+    """A value for each of four examples, from the prompt's hash."""
     return [int(digit, 16) / 15 for digit in prompt.id[:4]]
 
 
@@ -57,7 +57,7 @@ def optimizer(**changes: object) -> GPO:
 
 
 async def search(gpo: GPO, trajectory: Trajectory | None = None) -> list[Trajectory]:
-    """Every trajectory on the way, the one it starts from included."""
+    """All trajectories of a search, including the one it starts from."""
     start = trajectory or await gpo.start(INITIAL)
     return [start, *[later async for later in gpo.run(start)]]
 
@@ -172,8 +172,8 @@ async def test_each_reflection_belongs_to_its_prompt() -> None:
         assert step.direction.reflection == f"on {current.prompt.id} and {len(optimizer().batches(step.index))}"
         assert step.direction.summary == f"after {step.index}"
         known = {candidate.prompt for candidate in currents[: step.index]}
-        told = zip(step.direction.neighbours, step.direction.neighbour_reflections, strict=True)
-        assert {neighbour.prompt for neighbour, reflection in told if reflection is not None} == known - {
+        shown = zip(step.direction.neighbours, step.direction.neighbour_reflections, strict=True)
+        assert {neighbour.prompt for neighbour, reflection in shown if reflection is not None} == known - {
             current.prompt
         }
     assert last.spending.optimizer.requests == STEPS * (4 + 2)
@@ -242,7 +242,7 @@ class Stalling:
 
 
 class StallingProposer(FakeProposer):
-    """Lets prompts arrive in an order of its own, and does something before it is done."""
+    """Lets prompts arrive in the given order, and calls ``last`` before it returns."""
 
     def __init__(self, last: Callable[[], Awaitable[object]], order: Callable[[list[str]], Iterable[str]] = list):
         super().__init__(rewrite)
@@ -258,7 +258,7 @@ class StallingProposer(FakeProposer):
 
 
 class StallingEvaluator(FakeEvaluator):
-    """Answers the initial prompt, and does something before it answers for others."""
+    """Scores the initial prompt, and calls ``first`` before it scores any other prompt."""
 
     def __init__(self, first: Callable[[], Awaitable[object]]) -> None:
         super().__init__(values)
@@ -280,7 +280,7 @@ async def test_a_prompt_is_scored_while_other_prompts_are_sampled() -> None:
     async def score() -> None:
         scored.set()
 
-    # The proposer would wait for ever for a score that comes after it.
+    # The proposer waits for a score before it returns.
     gpo = optimizer(proposer=StallingProposer(scored.wait), evaluator=StallingEvaluator(score))
     async with asyncio.timeout(20):
         assert (await search(gpo))[-1] == (await search(optimizer()))[-1]

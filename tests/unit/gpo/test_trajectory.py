@@ -27,7 +27,7 @@ PROPOSAL = Proposal(
 
 
 def grown(rounds: Sequence[Sequence[tuple[str, float]]]) -> Trajectory:
-    """A search that proposes whatever the rounds say and scores what is unseen of it."""
+    """A search that proposes the prompts of each round and scores those that are new."""
     search = Trajectory(candidate("a", 0.5))
     for proposed in rounds:
         means = {Prompt(text): mean for text, mean in reversed(proposed)}
