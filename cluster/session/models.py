@@ -121,7 +121,7 @@ def chat_model(config: RunConfig, role: ChatRole, access: Access) -> SampledMode
     """The model of a role, with retries, limits and the completion cache."""
     model, gate = _chat_config(config, role), _gate(config, role, access)
     if isinstance(model, ChatEndpointConfig):
-        sampling, identity = model.sampling, {"base_url": model.base_url, "model": model.model}
+        sampling, identity = model.sampling, {"base_url": model.base_url, "model": model.model, **model.variant}
         if model.completion_limit != "max_tokens":  # some servers ignore it
             identity["completion_limit"] = model.completion_limit
         remote = openai_model(model.build(), gate, model.retries, model.completion_limit)

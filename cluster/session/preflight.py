@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import openai
 
@@ -11,8 +12,6 @@ from cluster.config import RunConfig
 from cluster.config.models import EmbeddedChatConfig, EndpointConfig
 from cluster.session.models import embedded_spec, is_judged
 from gpo.errors import ConfigError, GPOError, ModelRefused, RefusalReason
-from gpo.models.bodies import bound_reply
-from gpo.models.redaction import Redaction
 from gpo.text import without_controls
 
 _TIMEOUT_S = 15.0
@@ -56,24 +55,21 @@ def _role(config: RunConfig, role: str) -> str:
 
 
 async def _check(where: str, endpoint: EndpointConfig) -> ConfigError | None:
+    built = replace(endpoint.build(), timeout_s=_TIMEOUT_S)
     try:
-        key = endpoint.key.read()
+        await asyncio.to_thread(built.require_secrets)  # a command may take seconds
     except ConfigError as error:
         return ConfigError(f"{where}.{error.field}", error.problem, error.remedy)
     if not endpoint.check:
         return None
-    client = openai.AsyncOpenAI(
-        base_url=endpoint.base_url,
-        api_key=key,
-        max_retries=1,
-        timeout=_TIMEOUT_S,
-        default_headers={"Accept-Encoding": "identity"},  # a compressed body could expand to any size
-        http_client=openai.DefaultAsyncHttpxClient(timeout=_TIMEOUT_S, event_hooks={"response": [bound_reply]}),
-    )
-    url, said = endpoint.base_url, Redaction(key)
+    try:
+        client = built.client.with_options(max_retries=1)
+    except ConfigError as error:
+        return error  # names a variable of the environment, not an option
+    url, said = endpoint.base_url, built.redaction
     async with client:
         try:
-            listed = [model.id async for model in client.models.list()]
+            listed = [model.id async for model in client.models.list(extra_headers=built.key_headers)]
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             return refused_key(where, endpoint, f"HTTP {error.status_code}")
         except openai.APIStatusError as error:
@@ -90,15 +86,20 @@ async def _check(where: str, endpoint: EndpointConfig) -> ConfigError | None:
         except (openai.OpenAIError, ValueError, TypeError, AttributeError, RecursionError):
             return None  # something else than a list of models
     known = [said.message(without_controls(name)) for name in listed if isinstance(name, str)]
-    if known and endpoint.model not in known:
+    if known and _plain_name(endpoint.model) not in map(_plain_name, known):
         return unknown_model(where, endpoint, known)
     return None
+
+
+def _plain_name(model: str) -> str:
+    """A model's name without the parts that an endpoint may list and does not need: ``:latest`` and ``models/``."""
+    return model.removeprefix("models/").removesuffix(":latest")
 
 
 def refused_key(where: str, endpoint: EndpointConfig, said: str) -> ConfigError:
     """The error where the endpoint refuses the key."""
     source = endpoint.key
-    field = f"{where}.{'api_key_file' if source.file else 'api_key_env'}"
+    field = f"{where}.{source.option}"
     problem = f"{endpoint.base_url} refused the key in {source.location} ({said})"
     return ConfigError(field, problem, "set a key that is valid there")
 

@@ -27,10 +27,12 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def listing(body: bytes, status: int = 200) -> AsyncIterator[str]:
-    """The base URL of an endpoint with this list of models."""
+async def listing(body: bytes, status: int = 200, received: list[web.Request] | None = None) -> AsyncIterator[str]:
+    """The base URL of an endpoint with this list of models; appends its requests to ``received``."""
 
-    async def reply(_: web.Request) -> web.Response:
+    async def reply(request: web.Request) -> web.Response:
+        if received is not None:
+            received.append(request)
         return web.Response(body=body, status=status, content_type="application/json")
 
     app = web.Application()
@@ -44,9 +46,9 @@ async def listing(body: bytes, status: int = 200) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def config(base_url: str) -> RunConfig:
+def config(base_url: str, **settings: Any) -> RunConfig:
     raw = yaml.safe_load(QUICKSTART.read_text(encoding="utf-8"))
-    raw["models"] = {role: {"base_url": base_url, "model": "m"} for role in ("task", "optimizer")}
+    raw["models"] = {role: {"base_url": base_url, "model": "m", **settings} for role in ("task", "optimizer")}
     return validate(raw, QUICKSTART.parent)
 
 
@@ -81,3 +83,58 @@ async def test_text_from_the_endpoint_is_not_repeated(status: int) -> None:
         with pytest.raises(ConfigError) as caught:
             await check_models(config(url))
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("listed", "configured"),
+    [("m:latest", "m"), ("m", "m:latest"), ("models/m", "m"), ("m", "models/m"), ("models/m:latest", "m")],
+)
+async def test_a_name_matches_with_and_without_latest_and_models(listed: str, configured: str) -> None:
+    async with listing(json.dumps({"data": [{"id": listed}]}).encode()) as url:
+        await check_models(config(url, model=configured))
+        with pytest.raises(ConfigError, match="is unknown"):
+            await check_models(config(url, model=f"{configured}:8b"))
+
+
+async def test_the_check_sends_the_configured_headers_and_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_TOKEN", "canary-token")
+    received: list[web.Request] = []
+    async with listing(b'{"data": [{"id": "m"}]}', received=received) as url:
+        await check_models(
+            config(
+                url,
+                api_key_command=["printf", "%s", "of-the-command"],
+                api_key_header="api-key",
+                headers={"X-Organization": "acme", "X-Tag": {"env": "GATEWAY_TOKEN"}},
+                query={"api-version": "2024-06-01"},
+            )
+        )
+    for request in received:
+        sent = {name: request.headers.get(name) for name in ("api-key", "X-Organization", "X-Tag", "Authorization")}
+        assert sent == {
+            "api-key": "of-the-command", "X-Organization": "acme", "X-Tag": "canary-token", "Authorization": None,
+        }  # fmt: skip
+        assert dict(request.query) == {"api-version": "2024-06-01"}
+    assert received
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"api_key_command": ["no-such-program"]}, "models.task.api_key_command"),
+        ({"headers": {"X-Tag": {"env": "NOT_SET"}}}, "models.task.headers.X-Tag"),
+    ],
+)
+async def test_a_secret_that_cannot_be_read_names_its_option(settings: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await check_models(config("http://127.0.0.1:9/v1", **settings))
+    assert caught.value.field == field
+
+
+async def test_an_unusable_proxy_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("ALL_PROXY", "socks4://127.0.0.1:1080")
+    with pytest.raises(ConfigError) as caught:
+        await check_models(config("http://far.invalid/v1"))
+    assert caught.value.field == "ALL_PROXY"
