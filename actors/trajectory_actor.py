@@ -22,7 +22,7 @@ from gpo.checkpoint import Checkpoint, encode
 from gpo.concurrency import gather
 from gpo.context import current_caller, log_about
 from gpo.data.task import Split
-from gpo.events import observer
+from gpo.models.events import observer
 from gpo.prompt import Prompt
 from gpo.score import finite
 from gpo.trajectory import Trajectory

@@ -45,8 +45,8 @@ from benchmarks.measuring.servers import ROOT, EndpointProcess, free_port
 from benchmarks.measuring.subjects import Workload, command, write_configuration
 from cluster.metrics.monitor import prometheus
 from cluster.session.ray_session import ray_session
-from gpo.events import NullObserver, Observer, Outcome
 from gpo.limits.messages import Pool
+from gpo.models.events import NullObserver, Observer, Outcome
 from gpo.models.protocol import Usage as Cost
 
 _CALLS = 50_000

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from actors.search import Phase
-from gpo.events import Outcome
+from gpo.models.events import Outcome
 
 
 class Kind(StrEnum):

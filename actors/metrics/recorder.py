@@ -26,9 +26,9 @@ from actors.metrics.catalogue import (
 )
 from actors.metrics.counts import Counts, Numbers, observe
 from actors.metrics.reports import ProcessReport
-from gpo import events
-from gpo.events import Outcome
 from gpo.limits.messages import Pool
+from gpo.models import events
+from gpo.models.events import Outcome
 from gpo.models.protocol import Usage
 from gpo.process import ProcessIdentity
 

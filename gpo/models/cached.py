@@ -13,7 +13,7 @@ from typing import Any
 from gpo.cache.store import CompletionStore, Missing
 from gpo.context import current_caller
 from gpo.errors import ModelUnavailable
-from gpo.events import observer
+from gpo.models.events import observer
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage
 from gpo.process import PicklesFieldsOnly
 

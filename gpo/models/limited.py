@@ -9,8 +9,8 @@ from time import perf_counter
 
 from gpo.context import current_caller, is_retry
 from gpo.errors import ModelRefused, ModelUnavailable
-from gpo.events import Outcome, observer
 from gpo.limits.gate import Admission, Gate
+from gpo.models.events import Outcome, observer
 from gpo.models.protocol import Completion, Embeddings, Message, Model, Sampling
 
 

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from gpo.context import current_caller, is_retry
 from gpo.errors import ModelRefused, ModelUnavailable
-from gpo.events import observer
 from gpo.limits.messages import Pool
+from gpo.models.events import observer
 from gpo.models.protocol import Completion, Embeddings, Message, Model, Sampling
 
 _Reply = TypeVar("_Reply", Completion, Embeddings)

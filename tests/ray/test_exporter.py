@@ -21,10 +21,10 @@ from cluster.metrics import run_metrics
 from cluster.metrics.run_metrics import Metrics, exported
 from cluster.metrics.targets import targets_folder
 from cluster.session.ray_session import ray_session
-from gpo import events
 from gpo.errors import ConfigError
-from gpo.events import Outcome
 from gpo.limits.messages import Pool
+from gpo.models import events
+from gpo.models.events import Outcome
 
 _POOL = Pool("http://nowhere", "m", 1, 1, role="task")
 _COUNTED = {

@@ -7,8 +7,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from actors.metrics.catalogue import CATALOGUE, SCORE, STEPS, WAIT, Kind, exposed_names
 from actors.metrics.counts import Counts, Numbers, registry, total
 from actors.metrics.recorder import Recorder
-from gpo.events import Outcome
 from gpo.limits.messages import Pool
+from gpo.models.events import Outcome
 from gpo.models.protocol import Usage
 
 POOL = Pool("http://nowhere", "m", 1, 1, role="task")

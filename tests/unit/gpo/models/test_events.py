@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from gpo import events as observing
 from gpo.cache.store import Missing
 from gpo.context import current_caller
 from gpo.errors import BudgetExhausted, ModelRefused, ModelUnavailable, RefusalReason
-from gpo.events import Outcome
 from gpo.limits.gate import Gate
 from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Pool, Spent
+from gpo.models import events as observing
 from gpo.models.cached import CachedModel
+from gpo.models.events import Outcome
 from gpo.models.limited import LimitedModel
 from gpo.models.protocol import Completion, Embeddings, Message, Sampling, Usage
 from gpo.models.retrying import RetryingModel, RetryPolicy
