@@ -24,18 +24,23 @@ _TOO_DEEP = f"nested more than {MAX_NESTING} deep, or within itself"
 
 
 class UnfitYaml(yaml.YAMLError):
-    """A text that is not YAML, or larger or more deeply nested than any configuration; ``problem`` says which."""
+    """A text that is not YAML, has a key twice, or is larger or more deeply nested than any configuration.
 
-    def __init__(self, problem: str) -> None:
+    Attributes:
+        problem: says which.
+        problem_mark: where it is, if that is known.
+    """
+
+    def __init__(self, problem: str, problem_mark: yaml.Mark | None = None) -> None:
         super().__init__(problem)
-        self.problem = problem
+        self.problem, self.problem_mark = problem, problem_mark
 
 
 def read_yaml(text: str) -> Any:
     """The plain value in a YAML text: nothing in it is executed, and no class is looked up.
 
     Raises:
-        yaml.YAMLError: it is not YAML, or exceeds the bounds.
+        yaml.YAMLError: it is not YAML, has a key twice in one section, or exceeds the bounds.
         ValueError: it holds something that looks like a number or a date, and is none.
     """
     if len(text) > MAX_CHARACTERS:
@@ -60,6 +65,7 @@ def _num_values(node: yaml.Node, known: dict[int, int], depth: int) -> int:
         return known[id(node)]
     count = 1
     if isinstance(node, yaml.MappingNode):
+        _require_distinct_keys(node)
         count += sum(_num_values(part, known, depth + 1) for entry in node.value for part in entry)
     elif isinstance(node, yaml.SequenceNode):
         count += sum(_num_values(part, known, depth + 1) for part in node.value)
@@ -67,6 +73,17 @@ def _num_values(node: yaml.Node, known: dict[int, int], depth: int) -> int:
         raise UnfitYaml(f"more than {MAX_VALUES:,} values")
     known[id(node)] = count
     return count
+
+
+def _require_distinct_keys(section: yaml.MappingNode) -> None:
+    lines: dict[tuple[str, str], int] = {}
+    for key, _ in section.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            continue
+        name = key.tag, key.value
+        if name in lines:
+            raise UnfitYaml(f"the key {key.value!r} is already in line {lines[name]}", key.start_mark)
+        lines[name] = key.start_mark.line + 1
 
 
 # -- files that extend others -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from cluster.config.files import drop_alternative, read_extended, read_yaml
+from cluster.config.files import UnfitYaml, drop_alternative, read_extended, read_yaml
 from cluster.config.root import RunConfig
 from cluster.config.section import OptionInfo, Section, sections_in
 from gpo.errors import ConfigError
@@ -125,7 +125,9 @@ def _value(name: str, text: str) -> Any:
     marked = text.strip()[:1] in ("[", "{", "'", '"')
     try:
         value = read_yaml(text)
-    except (yaml.YAMLError, ValueError):  # ValueError: a text that looks like a date, but is none
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a text that looks like a date, but is none
+        if marked and isinstance(error, UnfitYaml):
+            raise ConfigError(_option(name), f"{text!r} cannot be used ({error.problem})", "correct it") from None
         if marked:
             raise ConfigError(
                 _option(name), f"{text!r} is not valid YAML", "close the brackets, or put quotes around a text"

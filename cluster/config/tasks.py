@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -13,6 +16,7 @@ from pydantic import (
     Discriminator,
     Field,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     StringConstraints,
     Tag,
@@ -26,14 +30,25 @@ from cluster.config.answers import AnswerConfig
 from cluster.config.section import ConfigPath, Section, absolute
 from gpo.data.benchmarks import BENCHMARKS
 from gpo.data.catalogue import BenchmarkTask, known_task, tasks_of
-from gpo.data.files import Fields, read_examples
+from gpo.data.example import Example
+from gpo.data.files import Fields, read_numbered
 from gpo.data.huggingface import HubDataset
-from gpo.data.splits import LoadedTask, published, require_disjoint, sampled
+from gpo.data.splits import (
+    LoadedTask,
+    divided,
+    published,
+    require_disjoint,
+    row_warnings,
+    sampled,
+    with_equal_numbers_alike,
+)
 from gpo.data.task import Split, Task
 from gpo.data.template import Template
 from gpo.errors import ConfigError
 from gpo.evaluation.answer_format import AnswerFormat, Position
 from gpo.prompt import Prompt
+
+log = logging.getLogger(__name__)
 
 ALL = "all"
 TASK_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -85,7 +100,7 @@ class FieldsConfig(Section):
 
 
 class FilesConfig(Section):
-    """Files of examples, JSON Lines or CSV."""
+    """Files of examples, JSON Lines or tables (``.csv``, ``.tsv``)."""
 
     train: ConfigPath
     """Examples that the optimizer model sees, a few at a time."""
@@ -102,15 +117,95 @@ class FilesConfig(Section):
         Raises:
             ConfigError: a file cannot be used, or two splits share an input.
         """
-        files = {Split.TRAIN: self.train, Split.VAL: self.val, Split.TEST: self.test}
-        splits = {split: read_examples(path, fields, where=f"{where}.{split}") for split, path in files.items()}
+        files = {str(Split.TRAIN): self.train, str(Split.VAL): self.val, str(Split.TEST): self.test}
+        read = _read({**files, "few_shot": self.few_shot}, fields, where)
+        splits = {split: read[split] for split in Split}
         require_disjoint(splits, where=where)
-        if self.few_shot is None:
-            return LoadedTask(splits)
-        few_shot = read_examples(self.few_shot, fields, where=f"{where}.few_shot")
-        for split in (Split.VAL, Split.TEST):
-            require_disjoint({"few_shot": few_shot, str(split): splits[split]}, where=where)
-        return LoadedTask(splits, few_shot)
+        return LoadedTask(splits, _few_shot(read, splits, where))
+
+
+def _read(files: Mapping[str, Path | None], fields: Fields, where: str) -> dict[str, tuple[Example, ...]]:
+    """The examples of each option that names a file; a warning reports rows that repeat or contradict another."""
+    numbered = {
+        option: read_numbered(path, fields, where=f"{where}.{option}") for option, path in files.items() if path
+    }
+    read = with_equal_numbers_alike({option: tuple(lines.values()) for option, lines in numbered.items()})
+    for option, lines in numbered.items():
+        for warning in row_warnings(dict(zip(lines, read[option], strict=True))):
+            log.warning("%s.%s (%s): %s", where, option, files[option], warning)
+    return read
+
+
+def _few_shot(
+    read: Mapping[str, tuple[Example, ...]], splits: Mapping[Split, tuple[Example, ...]], where: str
+) -> tuple[Example, ...] | None:
+    """The few-shot examples of a file, if there is one.
+
+    Raises:
+        ConfigError: one is in ``val`` or ``test``.
+    """
+    few_shot = read.get("few_shot")
+    for split in (Split.VAL, Split.TEST) if few_shot is not None else ():
+        require_disjoint({"few_shot": few_shot or (), str(split): splits[split]}, where=where)
+    return few_shot
+
+
+class SplitConfig(Section):
+    """How one file is divided: shares below 1, or numbers of examples; repeated inputs count once."""
+
+    train: PositiveFloat = 0.2
+    """Examples that the optimizer model sees, a few at a time."""
+    val: PositiveFloat = 0.4
+    """Examples that candidates are scored on; they decide the search."""
+    test: PositiveFloat = 0.4
+    """Examples that only the initial and the best prompt are scored on."""
+    seed: NonNegativeInt = 0
+    """Seed of the random order. The same file and seed always give the same splits."""
+
+    @property
+    def sizes(self) -> dict[Split, float]:
+        """The size of each split."""
+        return {Split.TRAIN: self.train, Split.VAL: self.val, Split.TEST: self.test}
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        for split, size in self.sizes.items():
+            if size > 1 and not size.is_integer():
+                raise PydanticCustomError(
+                    "size",
+                    "{size} is neither a share nor a number of examples; use a share below 1 or a whole number",
+                    {"at": str(split), "size": size},
+                )
+        shares = sum(size for size in self.sizes.values() if size < 1)
+        if shares > 1 + 1e-9:
+            raise PydanticCustomError(
+                "shares",
+                "the shares of train, val and test are more than 1 together ({shares}); make one smaller",
+                {"shares": f"{shares:g}"},
+            )
+        return self
+
+
+class SplitFileConfig(Section):
+    """One file of examples, which the program divides into ``train``, ``val`` and ``test``."""
+
+    file: ConfigPath
+    """All examples, as JSON Lines or a table (``.csv``, ``.tsv``)."""
+    split: SplitConfig = SplitConfig()
+    """The size of each split. The same input never ends in two splits; where there are at most 20 different targets,
+    each split has the same share of every target."""
+    few_shot: ConfigPath | None = None
+    """Solved examples for the task model, if ``shots`` asks for some. Default: drawn from ``train``."""
+
+    def load(self, fields: Fields, where: str) -> LoadedTask:
+        """The examples.
+
+        Raises:
+            ConfigError: a file cannot be used, or a split would be empty.
+        """
+        read = _read({"file": self.file, "few_shot": self.few_shot}, fields, where)
+        splits = divided(read["file"], self.split.sizes, self.split.seed, where=f"{where}.split")
+        return LoadedTask(splits, _few_shot(read, splits, where))
 
 
 class BenchmarkConfig(Section):
@@ -222,7 +317,7 @@ class HuggingFaceConfig(Section):
         named = {Split.TRAIN: self.train, Split.VAL: self.val, Split.TEST: self.test}
         splits = {split: source.read(part, fields, where=where, at=split) for split, part in named.items()}
         few_shot = source.read(self.few_shot, fields, where=where, at="few_shot") if self.few_shot else None
-        return published(splits, few_shot, where=where)
+        return published(with_equal_numbers_alike(splits), few_shot, where=where)
 
 
 def data_kind(value: Any) -> str:
@@ -230,7 +325,11 @@ def data_kind(value: Any) -> str:
 
     A tag differs from every option's name: locations in pydantic's errors contain both, and users see only options.
     """
-    for option, section in (("benchmark", BenchmarkConfig), ("huggingface", HuggingFaceConfig)):
+    kinds = (
+        ("benchmark", BenchmarkConfig), ("huggingface", HuggingFaceConfig), ("file", SplitFileConfig),
+        ("split", SplitFileConfig),
+    )  # fmt: skip
+    for option, section in kinds:
         if option in value if isinstance(value, dict) else isinstance(value, section):
             return f"a {option}"
     return "files"
@@ -250,11 +349,12 @@ class TaskConfig(Section):
     benchmark."""
     data: Annotated[
         Annotated[FilesConfig, Tag("files")]
+        | Annotated[SplitFileConfig, Tag("a file")]
         | Annotated[BenchmarkConfig, Tag("a benchmark")]
         | Annotated[HuggingFaceConfig, Tag("a huggingface")],
         Discriminator(data_kind),
     ]
-    """Where the examples come from: files, a known benchmark, or a data set of the Hugging Face Hub."""
+    """Where the examples come from: three files, one file, a known benchmark, or a data set of the Hugging Face Hub."""
     fields: FieldsConfig | None = None
     """Which columns hold the input and the target; not for a benchmark. Default: ``input`` and ``target``."""
     prompt: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] = DEFAULT_PROMPT

@@ -5,14 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from gpo.data.example import Example
-from gpo.data.template import Template
+from gpo.data.template import ROW, Template
 from gpo.errors import ConfigError
+
+_SEPARATORS = ",;\t|"
+_STATED_SEPARATOR = re.compile(r"sep=(.)\r?\n")
+"""The first line of some files from spreadsheets."""
+_MISSING = ("nan", "NaN")
+"""How programs write a missing value as a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +31,19 @@ class Fields:
 
     input: str | Template = "input"
     target: str | Template = "target"
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns that input and target need; with ``row`` if a template uses the whole row.
+
+        Raises:
+            ConfigError: a template is invalid.
+        """
+        each = (source.variables if isinstance(source, Template) else (source,) for source in (self.input, self.target))
+        return frozenset(name for names in each for name in names)
+
+
+_FILL_IN = "fill it in, or remove the example"
 
 
 def example_of(row: Mapping[str, Any], fields: Fields, where: str) -> Example:
@@ -37,7 +60,11 @@ def example_of(row: Mapping[str, Any], fields: Fields, where: str) -> Example:
     text, *more = _texts(row, fields.input, "input", where)
     if more:
         raise ConfigError(where, f"column {fields.input!r} is a list", "an example has one input")
-    return Example(input=text, targets=tuple(_texts(row, fields.target, "target", where)))
+    targets = tuple(_texts(row, fields.target, "target", where))
+    for target in targets:
+        if target.strip() in _MISSING:
+            raise ConfigError(where, f"the target is {target.strip()!r}, a missing value", _FILL_IN)
+    return Example(input=text, targets=targets)
 
 
 def _texts(row: Mapping[str, Any], source: str | Template, role: str, where: str) -> list[str]:
@@ -63,19 +90,29 @@ def cell_texts(value: Any, column: str, where: str) -> list[str]:
     """
     alternatives = value if isinstance(value, list) else [value]
     if not alternatives or any(item is None or not str(item).strip() for item in alternatives):
-        raise ConfigError(where, f"column {column!r} is empty", "fill it in, or remove the example")
+        raise ConfigError(where, f"column {column!r} is empty", _FILL_IN)
+    if any(isinstance(item, float) and not math.isfinite(item) for item in alternatives):
+        raise ConfigError(where, f"column {column!r} is NaN or infinite, which JSON does not have", _FILL_IN)
     if not all(isinstance(item, str | int | float) for item in alternatives):
         raise ConfigError(where, f"column {column!r} contains an object or a nested list", "make it a plain value")
-    texts = [str(item) for item in alternatives]
+    # Decimal writes large and small numbers without an exponent.
+    texts = [format(Decimal(str(item)), "f") if isinstance(item, float) else str(item) for item in alternatives]
     if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
         raise ConfigError(where, f"column {column!r} contains a lone surrogate", "write the whole character")
     return texts
 
 
 def read_examples(path: Path, fields: Fields, *, where: str) -> tuple[Example, ...]:
-    """Read the examples of a ``.jsonl`` or ``.csv`` file (UTF-8) in order; blank lines are skipped.
+    """The examples of a file in order; see ``read_numbered``."""
+    return tuple(read_numbered(path, fields, where=where).values())
 
-    A target may be a text, a number, a boolean, or a list of alternatives. Line ends in a quoted CSV cell are kept.
+
+def read_numbered(path: Path, fields: Fields, *, where: str) -> dict[int, Example]:
+    """Read the examples of a ``.jsonl``, ``.csv`` or ``.tsv`` file (UTF-8) by line, in order; blank lines are skipped.
+
+    A target may be a text, a number, a boolean, or a list of alternatives. The cells of a table are separated by
+    commas, semicolons, tabs or bars, whichever gives the columns that are needed. White space around headings does not
+    count. Line ends in a quoted cell are kept.
 
     Args:
         where: the setting that names the file, for errors.
@@ -84,8 +121,12 @@ def read_examples(path: Path, fields: Fields, *, where: str) -> tuple[Example, .
         ConfigError: the file does not exist, has another format, an incomplete line, a missing column or value, or no
             example.
     """
-    rows = _rows(path, where)
-    examples = tuple(example_of(row, fields, f"{where} ({path.name}:{line})") for line, row in rows)
+    suffix = path.suffix.lower()
+    if suffix not in (".jsonl", ".csv", ".tsv"):
+        raise ConfigError(where, f"{str(path)!r} is neither .jsonl nor .csv nor .tsv", "convert it to one of these")
+    text, location = read_text(path, where), f"{where} ({path.name}"
+    rows = _json_lines(text, location) if suffix == ".jsonl" else _table(text, fields.columns - {ROW}, location)
+    examples = {line: example_of(row, fields, f"{location}:{line})") for line, row in rows}
     if not examples:
         raise ConfigError(where, f"{str(path)!r} contains no example", "every split needs at least one")
     return examples
@@ -101,13 +142,6 @@ def read_json_lines(path: Path, *, where: str) -> Iterator[tuple[int, Mapping[st
         ConfigError: the file does not exist, has an incomplete line, or a line that is not an object.
     """
     return _json_lines(read_text(path, where), f"{where} ({path.name}")
-
-
-def _rows(path: Path, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise ConfigError(where, f"{str(path)!r} is neither .jsonl nor .csv", "convert it to one of these")
-    return reader(read_text(path, where), f"{where} ({path.name}")
 
 
 def read_text(path: Path, where: str) -> str:
@@ -145,33 +179,61 @@ def _json_lines(text: str, where: str) -> Iterator[tuple[int, Mapping[str, Any]]
         yield number, row
 
 
-def _csv(text: str, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    # Strict, since an unclosed quote would otherwise include the rest of the file.
-    reader = csv.DictReader(io.StringIO(text), strict=True)
+def _table(text: str, columns: frozenset[str], where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    csv.field_size_limit(2**31 - 1)  # the default is 131,072 characters
+    stated = _STATED_SEPARATOR.match(text)
+    separator = stated[1] if stated else max(_SEPARATORS, key=lambda one: _fitness(text, one, columns))
+    if stated:
+        text = text[stated.end() - 1 :]  # keeps the line's end, so that lines are counted as in the file
+    reader = _reader(text, separator)
+    line = 1
     try:
-        headings = [heading for heading in reader.fieldnames or () if heading.strip()]
-        for heading in headings:
-            if headings.count(heading) > 1:
-                raise ConfigError(f"{where}:1)", f"two columns are named {heading!r}", "use unique headings")
-        for row in reader:
-            cells: dict[str | None, Any] = dict(row)
-            more = cells.pop(None, [])  # cells without a heading
-            if not any((cell or "").strip() for cell in (*cells.values(), *more)):
-                continue
-            if more:
-                raise ConfigError(
-                    f"{where}:{reader.line_num})",
-                    f"there are {len(cells) + len(more)} cells for {len(cells)} headings",
-                    "put quotes around a cell that contains a comma",
-                )
-            yield reader.line_num, row
+        headings = _headings(reader)
+        repeated = next((heading for heading in headings if heading and headings.count(heading) > 1), None)
+        if repeated is not None:
+            problem = f"two columns are named {repeated!r}"
+            raise ConfigError(f"{where}:{reader.line_num})", problem, "use unique headings")
+        line = reader.line_num + 1
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                if len(cells) > len(headings):
+                    raise ConfigError(
+                        f"{where}:{line})",
+                        f"there are {len(cells)} cells for {len(headings)} headings",
+                        f"put quotes around a cell that contains a {_SEPARATOR_NAMES.get(separator, repr(separator))}",
+                    )
+                yield line, {heading: cell for heading, cell in zip_longest(headings, cells) if heading}
+            line = reader.line_num + 1
     except csv.Error as error:
-        # ``line_num`` is that of the last valid row.
         raise ConfigError(
-            f"{where}:{reader.line_num + 1})",
-            f"not valid CSV ({error})",
-            "close every quote, and double quotes in a cell",
+            f"{where}:{line})", f"not valid CSV ({error})", "close every quote, and double quotes in a cell"
         ) from None
 
 
-_READERS = {".jsonl": _json_lines, ".csv": _csv}
+_SEPARATOR_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+
+
+def _reader(text: str, separator: str) -> Any:
+    """A reader of the rows; spaces after a separator are skipped where the headings have some."""
+    first_line = re.split(r"[\r\n]", text.lstrip("\r\n")[:10_000], maxsplit=1)[0]
+    # Strict, since an unclosed quote would otherwise include the rest of the file.
+    return csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=separator,
+        strict=True,
+        skipinitialspace=f"{separator} " in first_line,
+    )
+
+
+def _headings(reader: Any) -> list[str]:
+    """The cells of the first row that is not blank, without white space around them."""
+    return [heading.strip() for heading in next(filter(None, reader), [])]
+
+
+def _fitness(text: str, separator: str, columns: frozenset[str]) -> tuple[int, int]:
+    """How many of the columns that are needed a separator gives, and how many columns there are."""
+    try:
+        headings = _headings(_reader(text[:100_000], separator))
+    except csv.Error:
+        return 0, 0
+    return len(columns & {*headings}), len(headings)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpo.data.example import Example
 from gpo.data.files import Fields, example_of
-from gpo.data.template import ROW, Template
+from gpo.data.template import ROW
 from gpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -125,17 +125,13 @@ _FORMATS = frozenset(
 
 def _needed(table: Dataset, fields: Fields) -> Dataset:
     """The table with only the needed columns and without decoding of images, audio and other media."""
-    named = {name for source in (fields.input, fields.target) for name in _columns(source)}
+    named = fields.columns
     if ROW not in named and named <= set(table.column_names):
         table = table.select_columns(sorted(named))
     for name, feature in table.features.items():
         if getattr(feature, "decode", False):
             table = table.cast_column(name, replace(feature, decode=False))
     return table
-
-
-def _columns(source: str | Template) -> frozenset[str]:
-    return source.variables if isinstance(source, Template) else frozenset({source})
 
 
 def _is_label(value: Any) -> bool:

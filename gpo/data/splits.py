@@ -1,9 +1,10 @@
-"""The splits of a task: no overlaps, samples, few-shot examples."""
+"""The splits of a task: no overlaps, splits of one file, samples, few-shot examples."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from random import Random
 from typing import TypeVar
@@ -14,6 +15,12 @@ from gpo.errors import ConfigError
 
 Splits = Mapping[Split, tuple[Example, ...]]
 Name = TypeVar("Name", bound=str)
+
+_FEW_TARGETS = 20
+"""At most this many different targets are classes, whose shares are the same in every split of a file."""
+_LINES_SHOWN = 3
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
+_WHOLE = re.compile(r"([+-]?\d+)\.0+")
 
 
 def _key(example: Example) -> str:
@@ -77,6 +84,137 @@ def shuffled(examples: Iterable[Example]) -> tuple[Example, ...]:
     mixed = list(examples)
     Random(0).shuffle(mixed)
     return tuple(mixed)
+
+
+def divided(
+    examples: Sequence[Example], sizes: Mapping[Split, float], seed: int, *, where: str
+) -> dict[Split, tuple[Example, ...]]:
+    """Divide the examples of one file at random into the three splits; the same every time.
+
+    Examples with the same input, ignoring case and white space, end in the same split. Where the examples have at most
+    20 different targets, each split has the same share of every target, up to rounding.
+
+    Args:
+        sizes: of each split, as a share (< 1) or a number (≥ 1) of different inputs.
+        seed: of the random order.
+        where: the setting ``split``, for errors.
+
+    Raises:
+        ConfigError: a split would be empty, or the file has fewer different inputs than the sizes need.
+    """
+    alike: dict[str, list[Example]] = {}
+    for example in examples:
+        alike.setdefault(_key(example), []).append(example)
+    rows = _mixed(list(alike.values()), seed)
+    kept: dict[Split, tuple[Example, ...]] = {}
+    needed = {split: size * len(rows) if size < 1 else size for split, size in sizes.items()}
+    total = _rounded(sum(needed.values()))
+    if total > len(rows):
+        raise ConfigError(
+            where, f"needs {total:,} different inputs; the file has {len(rows):,}", "ask for fewer, or add examples"
+        )
+    begin, before = 0, 0.0
+    # Test comes first, so that it stays the same where only the size of another split changes.
+    for split in (Split.TEST, Split.VAL, Split.TRAIN):
+        before += needed[split]
+        end = _rounded(before)
+        if begin == end:
+            raise ConfigError(
+                f"{where}.{split}",
+                f"{sizes[split]:g} of {len(rows):,} different inputs is no example",
+                "ask for more, or add examples to the file",
+            )
+        kept[split] = tuple(example for row in rows[begin:end] for example in row)
+        begin = end
+    return {split: kept[split] for split in sizes}
+
+
+def _rounded(number: float) -> int:
+    return int(number + 0.5 + 1e-9)
+
+
+def _mixed(rows: list[list[Example]], seed: int) -> list[list[Example]]:
+    """The rows in a random order in which every part has about the same share of each target, if these are few."""
+    random = Random(seed)
+    random.shuffle(rows)
+    classes: dict[tuple[str, ...], list[list[Example]]] = {}
+    for row in rows:
+        classes.setdefault(row[0].targets, []).append(row)
+    if len(classes) > _FEW_TARGETS:
+        return rows
+    # The members of a class are spread evenly over the whole.
+    spread = [
+        ((index + random.random()) / len(members), row)
+        for members in classes.values()
+        for index, row in enumerate(members)
+    ]
+    return [row for _, row in sorted(spread, key=lambda placed: placed[0])]
+
+
+def row_warnings(examples: Mapping[int, Example]) -> Iterator[str]:
+    """A sentence on the rows of one file that repeat an input, and one on those that contradict each other.
+
+    Args:
+        examples: by line.
+    """
+    first: dict[str, tuple[int, set[frozenset[str]]]] = {}
+    repeated: list[int] = []
+    contradicting: list[tuple[int, int]] = []
+    for line, example in examples.items():
+        before, targets = first.setdefault(_key(example), (line, set()))
+        given = frozenset(example.targets)
+        if given in targets:
+            repeated.append(line)
+        elif targets:
+            contradicting.append((before, line))
+        targets.add(given)
+    if repeated:
+        lines = _listed([f"{line}" for line in repeated])
+        rows = _counted(len(repeated), "row repeats", "rows repeat")
+        yield f"{rows} an earlier row, in line {lines}; each counts again in the score"
+    if contradicting:
+        lines = _listed([f"lines {before} and {line}" for before, line in contradicting])
+        rows = _counted(len(contradicting), "row has", "rows have")
+        yield (
+            f"{rows} the input of an earlier row and another target, in {lines}; no answer is right for both, so "
+            "correct one, or write the targets as a list"
+        )
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
+
+
+def _listed(items: Sequence[str]) -> str:
+    more = f" and {len(items) - _LINES_SHOWN:,} more" if len(items) > _LINES_SHOWN else ""
+    return ", ".join(items[:_LINES_SHOWN]) + more
+
+
+def with_equal_numbers_alike(splits: Mapping[Name, tuple[Example, ...]]) -> dict[Name, tuple[Example, ...]]:
+    """The splits with targets such as ``1.0`` written as ``1``, and with ``True`` as ``1`` among numbers.
+
+    Some programs read a column of whole numbers as floats, often in one file only. Targets change where all targets are
+    numbers, or where the other spelling occurs, too.
+    """
+    targets = {target.strip() for examples in splits.values() for example in examples for target in example.targets}
+    booleans = {target for target in targets if target.lower() in ("true", "false")}
+    numbers = {target for target in targets if _NUMBER.fullmatch(target)}
+    renamed: dict[str, str] = {}
+    if numbers and {float(number) for number in numbers} <= {0.0, 1.0} and targets == numbers | booleans:
+        renamed = {target: str(int(target.lower() == "true")) for target in booleans}
+    for target in numbers:
+        whole = _WHOLE.fullmatch(target)
+        if whole and (whole[1] in targets or targets == numbers | booleans & renamed.keys()):
+            renamed[target] = whole[1]
+    if not renamed:
+        return dict(splits)
+    return {
+        name: tuple(
+            replace(one, targets=tuple(renamed.get(target.strip(), target) for target in one.targets))
+            for one in examples
+        )
+        for name, examples in splits.items()
+    }
 
 
 def sampled(examples: tuple[Example, ...], size: int | None) -> tuple[Example, ...]:

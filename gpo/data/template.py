@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +24,7 @@ class Template:
 
     A column named ``row`` is therefore ``row.row``. The template is rendered in a sandbox as plain text, without
     escaping. It has all of Jinja's filters except ``random`` and none of its functions, so that equal rows give equal
-    texts. A missing or null column is an error.
+    texts. A missing, null or NaN column is an error.
 
     Attributes:
         source: text of the template.
@@ -94,6 +95,8 @@ class Template:
 def _printed(value: Any) -> Any:
     if value is None:
         raise jinja2.UndefinedError("a column in it is null")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise jinja2.UndefinedError("a column in it is NaN or infinite")
     if isinstance(value, jinja2.Undefined):
         return value  # its own error names the column
     if callable(value):

@@ -196,6 +196,7 @@ def test_the_last_of_two_overrides_holds(tmp_path: Path) -> None:
         ("tasks.1.name=x", "--set tasks.1.name", "'1' is not an index of the 1 entries"),
         ("run.name.first=x", "--set run.name.first", "there is nothing below run.name"),
         ("run.seeds=[", "--set run.seeds", "not valid YAML"),
+        ("run={seeds: [0], seeds: [1]}", "--set run", "the key 'seeds' is already in line 1"),
         ("optimizer.steps=many", "optimizer.steps", "'many' cannot be used"),
     ],
 )

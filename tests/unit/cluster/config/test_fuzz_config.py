@@ -173,6 +173,9 @@ def bomb(levels: int, width: int) -> str:
         ("x: !!bool maybe", "not valid YAML"),
         ("x: !!float", "not valid YAML"),
         ("x: !!int []", "not valid YAML"),
+        ("run:\n  steps: 1\n  seeds: [0]\n  steps: 1\n", r"line 4: the key 'steps' is already in line 2"),
+        ("run: {a: 1}\nmodels:\nrun:\n", r"line 3: the key 'run' is already in line 1"),
+        ("- {a: 1, 'a': 2}", r"line 1: the key 'a' is already in line 1"),
     ],
     ids=lambda value: value[:12],
 )

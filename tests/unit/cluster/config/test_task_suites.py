@@ -189,6 +189,71 @@ def test_a_missing_few_shot_file_is_named(tmp_path: Path) -> None:
     assert "few.jsonl' does not exist" in error.problem
 
 
+def test_one_file_is_divided_into_the_splits(tmp_path: Path) -> None:
+    written = rows("any", 20)
+    (tmp_path / "all.csv").write_text(
+        "input;target\n" + "\n".join(f"{one['input']};{one['target']}" for one in written)
+    )
+    sizes = {"train": 0.2, "val": 4, "test": 0.4, "seed": 3}
+    found = config(tmp_path, {"name": "own", "data": {"file": "all.csv", "split": sizes}, "shots": 1})
+    (task,) = build_tasks(found)
+    assert [len(task.examples[split]) for split in Split] == [3, 4, 8]
+    assert len(task.answer_format.demonstrations) == 1
+    assert validate(yaml.safe_load(dump(found)), base_dir=tmp_path) == found
+    (same,) = build_tasks(found)
+    assert same.examples == task.examples
+    (default,) = build_tasks(config(tmp_path, {"name": "own", "data": {"file": "all.csv"}}))
+    assert [len(default.examples[split]) for split in Split] == [4, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "said"),
+    [
+        ({"split": {"train": 0.5}}, "tasks[0].data.split", "are more than 1 together (1.3); make one smaller"),
+        ({"split": {"val": 1.5}}, "tasks[0].data.split.val", "1.5 is neither a share nor a number of examples"),
+        ({"split": {"val": 0}}, "tasks[0].data.split.val", "0 cannot be used; use a value above 0"),
+        ({"split": {"val": 30}}, "tasks[0].data.split", "needs 42 different inputs; the file has 20"),
+        ({"split": {"train": 0.01}}, "tasks[0].data.split.train", "0.01 of 20 different inputs is no example"),
+        ({"split": {"dev": 0.1}}, "tasks[0].data.split.dev", "is not an option; choose among: train, val, test, seed"),
+        ({"train": "train.jsonl"}, "tasks[0].data.train", "is not an option; choose among: file, split, few_shot"),
+        ({"file": "missing.csv"}, "tasks[0].data.file", "missing.csv' does not exist"),
+    ],
+)
+def test_a_file_that_cannot_be_divided_is_refused(data: dict[str, Any], field: str, said: str, tmp_path: Path) -> None:
+    files(tmp_path, {"all": rows("any", 20)})
+    with pytest.raises(ConfigError) as caught:
+        build_tasks(config(tmp_path, {"name": "own", "data": {"file": "all.jsonl", **data}}))
+    assert caught.value.field == field
+    assert said in str(caught.value)
+
+
+def test_repeated_and_contradicting_rows_of_a_file_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    repeated = [{"input": "a", "target": 1}, {"input": "a", "target": 1.0}, {"input": "A", "target": 0}]
+    build_tasks(config(tmp_path, {"name": "own", "data": files(tmp_path, {**splits(), "val": repeated})}))
+    assert [record.getMessage().partition(" row ")[::2] for record in caplog.records] == [
+        (
+            f"tasks[0].data.val ({tmp_path / 'val.jsonl'}): 1",
+            "repeats an earlier row, in line 2; each counts again in the score",
+        ),
+        (
+            f"tasks[0].data.val ({tmp_path / 'val.jsonl'}): 1",
+            "has the input of an earlier row and another target, in lines 1 and 3; no answer is right for both, so "
+            "correct one, or write the targets as a list",
+        ),
+    ]
+
+
+def test_whole_numbers_that_one_file_has_as_floats_are_the_same_targets(tmp_path: Path) -> None:
+    given = {name: rows(name, 4) for name in ("train", "val", "test")}
+    for index in range(4):
+        given["train"][index]["target"], given["val"][index]["target"] = float(index), index
+        given["test"][index]["target"] = f"{index}.0"
+    (task,) = build_tasks(config(tmp_path, {"name": "own", "data": files(tmp_path, given)}))
+    assert [[one.target for one in task.examples[split]] for split in Split] == [["0", "1", "2", "3"]] * 3
+
+
 def test_an_input_is_made_of_several_columns(tmp_path: Path) -> None:
     fields = {"template": "Is {{ input }} odd?", "target": "target"}
     task = {"name": "own", "data": files(tmp_path, splits()), "fields": fields}

@@ -11,7 +11,17 @@ from gpo.data.benchmarks import BENCHMARKS
 from gpo.data.catalogue import BENCHMARK_NAMES, tasks_of
 from gpo.data.example import Example, inferred_kind
 from gpo.data.files import Fields, read_examples
-from gpo.data.splits import absent_from, distinct, require_disjoint, sampled, shuffled, without_overlap
+from gpo.data.splits import (
+    absent_from,
+    distinct,
+    divided,
+    require_disjoint,
+    row_warnings,
+    sampled,
+    shuffled,
+    with_equal_numbers_alike,
+    without_overlap,
+)
 from gpo.data.task import Split
 from gpo.errors import ConfigError
 
@@ -49,6 +59,13 @@ def inputs(split: Sequence[Example]) -> str:
         ("x.csv", BOM + 'id,target,input\r\n7,2,1 + 1?\r\n\r\n8,"4","2 + 2?"'),
         ("x.csv", "input,target\n\n1 + 1?,2\n,\n  \n2 + 2?,4\n\n"),
         ("x.csv", "input,target,,\n1 + 1?,2,,\n,,,,,\n2 + 2?,4,,\n"),
+        ("x.csv", BOM + "input;target\r\n1 + 1?;2\r\n2 + 2?;4\r\n"),
+        ("x.csv", "sep=;\r\ninput;target\r\n1 + 1?;2\r\n2 + 2?;4\r\n"),
+        ("x.csv", 'a, or b, or c;"input";target\n,;1 + 1?;2\n,;2 + 2?;4\n'),
+        ("x.csv", "input\ttarget\n1 + 1?\t2\n2 + 2?\t4\n"),
+        ("x.tsv", "a,b,c\tinput\ttarget\n,\t1 + 1?\t2\n,,\t2 + 2?\t4\n"),
+        ("x.csv", "input|target\r1 + 1?|2\r2 + 2?|4\r"),
+        ("x.csv", ' input , target\n"1 + 1?", "2"\n"2 + 2?","4"\n'),
     ],
 )
 def test_examples_are_read_in_order(tmp_path: Path, name: str, content: str) -> None:
@@ -65,6 +82,10 @@ def test_examples_are_read_in_order(tmp_path: Path, name: str, content: str) -> 
         ("x.jsonl", row(input=7, target=True), Example("7", ("True",))),
         ("x.jsonl", row(input="?", target=["a", 2, False]), Example("?", ("a", "2", "False"))),
         ("x.jsonl", row(input="?", target=0), Example("?", ("0",))),
+        ("x.jsonl", row(input="?", target=[1e16, 1e-7, 2.5]), Example("?", ("10000000000000000", "0.0000001", "2.5"))),
+        ("x.jsonl", '{"input": "nan", "target": "Nan", "other": NaN}', Example("nan", ("Nan",))),
+        ("x.csv", "input,target\n" + "a" * 200_000 + ",b\n", Example("a" * 200_000, ("b",))),
+        ("x.csv", "input;target\none, two|three;yes\n", Example("one, two|three", ("yes",))),
     ],
 )
 def test_texts_are_kept_unchanged(tmp_path: Path, name: str, content: str, expected: Example) -> None:
@@ -92,7 +113,18 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
         ("x.csv", 'input,target\na,b\n"c,d\ne,f\n', r"x\.csv:3\): not valid CSV"),
         ("x.csv", "input,target\na,b\nc, and d,e\n", r"x\.csv:3\): there are 3 cells for 2 headings; put quotes"),
         ("x.csv", "input,target,input\na,b,c\n", r"x\.csv:1\): two columns are named 'input'; use unique"),
-        ("x.csv", "input,target\n" + "a" * 200_000 + ",b\n", "not valid CSV .*limit"),
+        ("x.csv", 'input,target\n"two\nlines",nan\n', r"x\.csv:2\): the target is 'nan', a missing value"),
+        ("x.csv", "input, target, target \na,b,c\n", r"x\.csv:1\): two columns are named 'target'"),
+        ("x.csv", "input;target\na;b;c\n", r"x\.csv:2\): there are 3 cells for 2 .*contains a semicolon"),
+        ("x.tsv", "text\tlabel\na\tb\n", r"x\.tsv:2\): there is no column 'input'; the columns are: text, label"),
+        (
+            "x.jsonl",
+            row(input="a", target="b") + '\n{"input": "c", "target": NaN}',
+            r"x\.jsonl:2\): .* NaN or infinite",
+        ),
+        ("x.jsonl", '{"input": "c", "target": [1, -Infinity]}', r"x\.jsonl:1\): column 'target' is NaN or infinite"),
+        ("x.jsonl", '{"input": NaN, "target": 1}', r"x\.jsonl:1\): column 'input' is NaN or infinite"),
+        ("x.jsonl", row(input="a", target=["b", "NaN"]), "the target is 'NaN', a missing value"),
         ("x.csv", "input,target\n", "contains no example"),
         ("x.csv", "", "contains no example"),
         ("x.jsonl", "", "contains no example"),
@@ -110,7 +142,7 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
         ("x.jsonl", '{"input": "a", "target": ' + "1" * 5000 + "}", "not valid JSON"),
         ("x.jsonl", b'{"input": "caf\xe9", "target": "b"}', "is not UTF-8"),
         ("x.csv", "input,target\na,é\n".encode("utf-16"), "is not UTF-8"),
-        ("x.txt", "a b", r"neither \.jsonl nor \.csv"),
+        ("x.txt", "a b", r"neither \.jsonl nor \.csv nor \.tsv"),
     ],
 )
 def test_an_error_says_what_is_wrong_and_where(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
@@ -198,6 +230,87 @@ def test_a_shuffled_data_set_is_always_in_the_same_order() -> None:
     assert mixed == shuffled(examples)
     assert mixed != examples
     assert sorted(inputs(mixed)) == list(inputs(examples))
+
+
+ALL = [
+    Example(f"{kind} {number}", (kind,)) for kind, count in (("a", 60), ("b", 30), ("c", 10)) for number in range(count)
+]
+SIZES = {Split.TRAIN: 0.2, Split.VAL: 0.4, Split.TEST: 0.4}
+
+
+def test_one_file_is_divided_with_the_same_share_of_every_target_in_each_split() -> None:
+    found = divided(ALL, SIZES, 0, where="tasks[0].data.split")
+    assert {
+        split: [sum(one.target == kind for one in examples) for kind in "abc"] for split, examples in found.items()
+    } == {
+        Split.TRAIN: [12, 6, 2],
+        Split.VAL: [24, 12, 4],
+        Split.TEST: [24, 12, 4],
+    }
+    assert sorted(one.input for examples in found.values() for one in examples) == sorted(one.input for one in ALL)
+    assert found == divided(ALL, SIZES, 0, where="tasks[0].data.split")
+    assert found != divided(ALL, SIZES, 1, where="tasks[0].data.split")
+
+
+def test_sizes_of_splits_may_be_numbers_and_need_not_use_all_examples() -> None:
+    found = divided(ALL, {Split.TRAIN: 1, Split.VAL: 7, Split.TEST: 0.25}, 0, where="")
+    assert [len(found[split]) for split in Split] == [1, 7, 25]
+    # Another size of train leaves val and test as they are.
+    more = divided(ALL, {Split.TRAIN: 60, Split.VAL: 7, Split.TEST: 0.25}, 0, where="")
+    assert (found[Split.VAL], found[Split.TEST]) == (more[Split.VAL], more[Split.TEST])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_repeated_input_ends_in_one_split(seed: int) -> None:
+    repeated = [Example(f" {one.input.upper()}", ("other",)) for one in ALL]
+    found = divided([*ALL, *repeated], SIZES, seed, where="")
+    require_disjoint(found, where="")
+    assert [len(found[split]) for split in Split] == [40, 80, 80]
+
+
+def test_texts_with_many_different_targets_are_divided_at_random() -> None:
+    texts = [Example(f"{number}?", (f"{number}!",)) for number in range(100)]
+    found = divided(texts, SIZES, 0, where="")
+    assert [len(found[split]) for split in Split] == [20, 40, 40]
+    assert found[Split.TEST] != tuple(texts[:40])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "field", "problem"),
+    [
+        ({**SIZES, Split.TRAIN: 0.004}, "split.train", "0.004 of 100 different inputs is no example"),
+        ({**SIZES, Split.VAL: 90.0}, "split", "needs 150 different inputs; the file has 100"),
+    ],
+)
+def test_a_split_that_the_file_is_too_small_for_is_refused(sizes: dict[Split, float], field: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) as caught:
+        divided(ALL, sizes, 0, where="split")
+    assert caught.value.field == field
+
+
+def test_repeated_and_contradicting_rows_are_reported_with_their_lines() -> None:
+    rows = [Example(text, (target,)) for text, target in ("ax", "bx", "Ax", "by", "cx", "ax", "ax", "ax", "by")]
+    repeated, contradicting = row_warnings(dict(enumerate(rows, start=2)))
+    assert repeated == "5 rows repeat an earlier row, in line 4, 7, 8 and 2 more; each counts again in the score"
+    assert contradicting.startswith("1 row has the input of an earlier row and another target, in lines 3 and 5; no")
+    assert list(row_warnings({2: rows[0], 3: rows[1]})) == []
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "expected"),
+    [
+        (["1.0", "0.0"], ["1", "0"], ["1", "0", "1", "0"]),
+        (["1.0", "2.50"], ["3.00"], ["1", "2.50", "3"]),
+        (["1.0", "unknown"], ["1"], ["1", "unknown", "1"]),
+        (["True", "0"], ["1.0"], ["1", "0", "1"]),
+        (["true", "False"], ["True"], ["true", "False", "True"]),
+        (["2.0", "2.7.1"], ["3.0"], ["2.0", "2.7.1", "3.0"]),
+        (["True", "2"], ["1.0"], ["True", "2", "1.0"]),
+    ],
+)
+def test_equal_numbers_become_one_target(train: list[str], val: list[str], expected: list[str]) -> None:
+    given = {name: tuple(Example("?", (target,)) for target in targets) for name, targets in (("a", train), ("b", val))}
+    assert [one.target for examples in with_equal_numbers_alike(given).values() for one in examples] == expected
 
 
 @pytest.fixture
