@@ -66,7 +66,7 @@ def run_sweep(config: SweepConfig, folder: SweepFolder, address: str, console: C
         with Session(
             config.together,
             [*config.tasks, *config.holdout_tasks],
-            name=f"gpo-{folder.sweep_id}-{study.processes.me}",
+            name=f"gpo-{folder.sweep_id}-{study.heartbeats.me}",
             address=address,
             view=view,
             num_actors=actors,
