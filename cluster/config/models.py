@@ -130,7 +130,7 @@ class EndpointConfig(Section):
     price: Annotated[PriceConfig, MAY_CHANGE] = PriceConfig()
     """Price per million tokens. Default: free."""
     check: Annotated[bool, MAY_CHANGE] = True
-    """Look the model up in the endpoint's list of models before the run; no language model is called."""
+    """Call the model once before the run, as the run will. ``false`` leaves its mistakes to be found by the run."""
 
     @field_validator("base_url", mode="before")
     @classmethod
