@@ -133,7 +133,7 @@ def chat_model(
     """
     model, gate = _chat_config(config, role), _gate(config, role, access)
     if isinstance(model, ChatEndpointConfig):
-        sampling, identity = model.sampling, {"base_url": model.base_url, "model": model.model}
+        sampling, identity = model.sampling, {"base_url": model.base_url, "model": model.model, **model.variant}
         if model.completion_limit != "max_tokens":  # some servers ignore it
             identity["completion_limit"] = model.completion_limit
         remote = openai_model(model.build(), gate, retries or model.retries, model.completion_limit)

@@ -122,7 +122,7 @@ async def check_models(
             embedded_spec(model).check(f"{where}.gguf")
         elif isinstance(model, EndpointConfig):
             try:
-                model.key.read()
+                await asyncio.to_thread(model.build().require_secrets)  # a command may take seconds
             except ConfigError as error:
                 raise ConfigError(f"{where}.{error.field}", error.problem, error.remedy) from None
     task = (judged or list(tasks))[0]
@@ -335,7 +335,7 @@ def explained_refusal(config: RunConfig, refusal: ModelRefused) -> GPOError:
 def _explained(where: str, endpoint: EndpointConfig, refusal: ModelRefused) -> ConfigError:
     """The option that a refusal concerns, the cause and the remedy."""
     url, source, said = endpoint.base_url, endpoint.key, _said(endpoint, refusal)
-    key_field = f"{where}.{'api_key_file' if source.file else 'api_key_env'}"
+    key_field = f"{where}.{source.option}"
     match refusal.reason:
         case RefusalReason.KEY:
             problem = f"{url} refused the key in {source.location} ({said})"

@@ -37,8 +37,10 @@ class Replies:
     headers: Mapping[str, str] = field(default_factory=dict)
     base_url: str = ""
     requests: list[Any] = field(default_factory=list)
+    received: list[web.Request] = field(default_factory=list)
 
     async def reply(self, request: web.Request) -> web.Response:
+        self.received.append(request)
         self.requests.append(await request.json())
         return web.Response(body=self.body, status=self.status, headers={"Content-Type": "text/plain", **self.headers})
 
@@ -199,3 +201,48 @@ def test_a_refusal_during_the_run_names_option_cause_and_remedy(reason: RefusalR
     assert error.field.startswith("models.task")
     assert "(HTTP 400: SAID)" in error.problem
     assert error.remedy
+
+
+async def test_the_check_sends_the_configured_headers_and_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_TOKEN", "canary-token")
+    settings = {
+        "api_key_command": ["printf", "%s", "of-the-command"],
+        "api_key_header": "api-key",
+        "headers": {"X-Organization": "acme", "X-Tag": {"env": "GATEWAY_TOKEN"}},
+        "query": {"api-version": "2024-06-01"},
+    }
+    async with replying(completion("billing")) as replies:
+        await check(small(tmp_path, replies.base_url, models={"task": settings, "optimizer": settings}))
+    assert len(replies.received) == 2
+    for request in replies.received:
+        sent = {name: request.headers.get(name) for name in ("api-key", "X-Organization", "X-Tag", "Authorization")}
+        assert sent == {
+            "api-key": "of-the-command", "X-Organization": "acme", "X-Tag": "canary-token", "Authorization": None,
+        }  # fmt: skip
+        assert dict(request.query) == {"api-version": "2024-06-01"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "field_"),
+    [
+        ({"api_key_command": ["no-such-program"]}, "models.task.api_key_command"),
+        ({"headers": {"X-Tag": {"env": "NOT_SET"}}}, "models.task.headers.X-Tag"),
+    ],
+)
+async def test_a_secret_that_cannot_be_read_names_its_option(
+    settings: dict[str, Any], field_: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await check(small(tmp_path, "http://127.0.0.1:9/v1", models={"task": settings}))
+    assert caught.value.field == field_
+
+
+async def test_an_unusable_proxy_names_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("ALL_PROXY", "socks4://127.0.0.1:1080")
+    with pytest.raises(ConfigError) as caught:
+        await check(small(tmp_path, "http://far.invalid/v1"))
+    assert caught.value.field == "ALL_PROXY"
