@@ -102,7 +102,7 @@ _LIMITS = httpx2.Limits(max_connections=_AT_ONCE, max_keepalive_connections=_AT_
 _TRANSPORTS: dict[str, Callable[[], httpx2.AsyncClient]] = {
     "httpx2": lambda: openai.DefaultAsyncHttpxClient(limits=_LIMITS),
     "its aiohttp": lambda: openai.DefaultAioHttpClient(limits=_LIMITS),
-    "ours": lambda: openai.DefaultAsyncHttpxClient(transport=AiohttpTransport(_AT_ONCE)),
+    "ours": lambda: openai.DefaultAsyncHttpxClient(transport=AiohttpTransport(_AT_ONCE, httpx2.create_ssl_context())),
 }
 _WAYS = {"`chat.completions.create`": _typed, "`with_raw_response`": _raw, "`post`": _post}
 _VARIANTS: dict[tuple[str, str], Variant] = {

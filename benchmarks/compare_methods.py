@@ -25,8 +25,8 @@ def configuration(folder: Path, base_url: str) -> dict[str, Any]:
     return {
         "run": {"name": "simulated", "seeds": [0, 1, 2]},
         "models": {
-            "task": {"base_url": base_url, "model": "task-model", "max_concurrency": 32},
-            "optimizer": {"base_url": base_url, "model": "opt-model", "max_concurrency": 16},
+            "task": {"base_url": base_url, "check": False, "model": "task-model", "max_concurrency": 32},
+            "optimizer": {"base_url": base_url, "check": False, "model": "opt-model", "max_concurrency": 16},
         },
         "tasks": write_tasks(folder, DOMAINS),
         "optimizer": {"steps": 8, "candidates": 6},

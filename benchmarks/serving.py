@@ -55,7 +55,7 @@ class _Application:
         config = {
             "run": {"name": "serving"},
             "models": {
-                role: {"base_url": base_url, "model": model, "max_concurrency": 64}
+                role: {"base_url": base_url, "model": model, "max_concurrency": 64, "check": False}
                 for role, model in (("task", "task-model"), ("optimizer", "opt-model"))
             },
             "tasks": [

@@ -81,8 +81,8 @@ def configuration(folder: Path, base_url: str, pruner: Mapping[str, Any], trials
     document = {
         "run": {"name": "benchmark", "seeds": list(SEEDS)},
         "models": {
-            "task": {"base_url": base_url, "model": "task-model", "max_concurrency": LIMIT},
-            "optimizer": {"base_url": base_url, "model": "opt-model", "max_concurrency": LIMIT},
+            "task": {"base_url": base_url, "check": False, "model": "task-model", "max_concurrency": LIMIT},
+            "optimizer": {"base_url": base_url, "check": False, "model": "opt-model", "max_concurrency": LIMIT},
         },
         "tasks": write_tasks(folder, list(DOMAINS)[:TASKS]),
         "optimizer": {"steps": STEPS, "candidates": CANDIDATES},

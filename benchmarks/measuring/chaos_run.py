@@ -112,8 +112,8 @@ def write_search(folder: Path, base_url: str, size: Size) -> Path:
     config = {
         "run": {"name": "chaos", "seeds": list(range(size.seeds))},
         "models": {
-            "task": {"base_url": base_url, "model": "task-model", "max_concurrency": size.at_once},
-            "optimizer": {"base_url": base_url, "model": "opt-model", "max_concurrency": 8},
+            "task": {"base_url": base_url, "check": False, "model": "task-model", "max_concurrency": size.at_once},
+            "optimizer": {"base_url": base_url, "check": False, "model": "opt-model", "max_concurrency": 8},
         },
         "tasks": write_tasks(folder, list(DOMAINS)[: size.tasks]),
         "optimizer": {"steps": size.steps, "candidates": size.candidates},

@@ -55,7 +55,7 @@ class Workload:
 
 def write_configuration(folder: Path, workload: Workload, base_url: str) -> Path:
     """Write ``config.yaml`` and the task's files to a folder that also holds the completion cache; return its path."""
-    endpoint = {"base_url": base_url, "max_concurrency": workload.max_concurrency or workload.limit}
+    endpoint = {"base_url": base_url, "check": False, "max_concurrency": workload.max_concurrency or workload.limit}
     config: dict[str, Any] = {
         "run": {"name": "benchmark", "seeds": list(range(workload.trajectories))},
         "models": {

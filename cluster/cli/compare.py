@@ -55,7 +55,7 @@ def compare(
     tasks = build_tasks(base)
     for config in loaded.methods.values():
         check_warm_up(config, tasks)
-    check_endpoints(base)
+    refused = check_endpoints(base, tasks=tasks)
 
     prepare_environment(ray_address)
     from actors.lease import Leases
@@ -76,7 +76,8 @@ def compare(
     interrupted = False
     with leases, view_for(err) as view:
         try:
-            with Session(base, tasks, name=f"gpo-{run_id}", address=ray_address, view=view) as session:
+            session = Session(base, tasks, name=f"gpo-{run_id}", address=ray_address, view=view, refused=refused)
+            with session:
                 run_comparison(comparison, comparison_folder, session, view)
         except KeyboardInterrupt:
             interrupted = True

@@ -58,7 +58,7 @@ def run(
     config = load_config(config_path, overrides or [])
     ray_address = resolve_address(address)
     tasks = build_tasks(config)
-    check_endpoints(config)
+    refused = {} if resume else check_endpoints(config, tasks=tasks)
 
     prepare_environment(ray_address)
     from actors.lease import Leases
@@ -80,12 +80,16 @@ def run(
     logs.choose_for(record.run_id, folder.local)
     say(f"Run {record.run_id} in {folder.path('')}")
     interrupted = False
-    with leases, view_for(err) as view:
-        try:
-            with Session(config, tasks, name=f"gpo-{record.run_id}", address=ray_address, view=view) as session:
-                Run(config, tasks, record, run_folder).execute(session, view)
-        except KeyboardInterrupt:
-            interrupted = True
+    with leases:
+        if resume and not record.is_complete:
+            refused = check_endpoints(config, tasks=tasks)
+        with view_for(err) as view:
+            try:
+                name = f"gpo-{record.run_id}"
+                with Session(config, tasks, name=name, address=ray_address, view=view, refused=refused) as session:
+                    Run(config, tasks, record, run_folder).execute(session, view)
+            except KeyboardInterrupt:
+                interrupted = True
     out.print(results_table(record))
     for line in filter(None, (acceptance_line(record), unscored_line(record), *written_files(folder))):
         show(line)

@@ -34,7 +34,8 @@ def serve(
     config = load_config(config_path, overrides or [])
     ray_address = resolve_address(address)
     tasks = build_tasks(config)
-    check_endpoints(config)
+    is_judged = any(task.answer.kind == "judge" for task in config.tasks)
+    check_endpoints(config, tasks=tasks, roles=("task", "judge") if is_judged else ("task",))
 
     prepare_environment(ray_address)
     from cluster.serving.command import serve_evaluator

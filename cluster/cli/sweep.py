@@ -41,7 +41,7 @@ def sweep(
     require_packages(config.section)
     quiet()
     ray_address = resolve_address(address)
-    check_endpoints(*config.with_other_models)
+    check_endpoints(*config.with_other_models, tasks=config.tasks)
 
     prepare_environment(ray_address)
     from cluster.runs.run_folder import new_run_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec
 
@@ -17,6 +17,8 @@ from gpo.errors import ConfigError, GPOError
 
 if TYPE_CHECKING:
     from cluster.config import RunConfig
+    from cluster.session.models import RefusedParameters, Role
+    from gpo.data.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -65,14 +67,24 @@ def exiting(command: Callable[_P, int]) -> Callable[_P, None]:
     return run
 
 
-def check_endpoints(*configs: RunConfig) -> None:
-    """Check that every endpoint serves its model, before anything is paid for.
+def check_endpoints(
+    *configs: RunConfig, tasks: Sequence[Task], roles: Sequence[Role] | None = None
+) -> RefusedParameters:
+    """Call every model once, before anything starts or costs more; print what may go wrong later.
+
+    Returns:
+        Parameters that the endpoints refuse.
 
     Raises:
-        ConfigError: an endpoint does not.
+        ConfigError: a model cannot be used.
     """
     from cluster.session.preflight import check_models
 
-    with err.status("Asking the endpoints for their models …"):
+    refused: RefusedParameters = {}
+    with err.status("Checking the models …"):
         for config in configs:
-            asyncio.run(check_models(config))
+            found = asyncio.run(check_models(config, tasks, roles, say=say))
+            refused = {**refused, **found.refused}
+            for warning in found.warnings:
+                say(f"Warning: {warning}.", style="yellow")
+    return refused

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, JsonValue, PositiveFloat, PositiveInt, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    JsonValue,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from cluster.config.section import ConfigPath, OptionInfo, Section, VariableName, by_kind
-from gpo.models.endpoint import Endpoint, KeySource
+from gpo.models.credentials import Header, KeySource, fits_header, names_a_secret
+from gpo.models.endpoint import Endpoint
 from gpo.models.protocol import Sampling
 from gpo.models.replies import Price
 from gpo.models.retrying import RetryPolicy
@@ -28,6 +40,7 @@ _RESERVED = {
     "max_tokens",
     "max_completion_tokens",
 }
+_RESERVED_HEADERS = {"accept-encoding", "connection", "content-length", "content-type", "host", "transfer-encoding"}
 MAY_CHANGE, TRACKED = OptionInfo(may_change=True), OptionInfo(tracked=True)
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -94,6 +107,31 @@ def _without_credentials(url: str) -> str:
     return url.rstrip("/")
 
 
+class FromVariable(Section):
+    """A value that stays outside the configuration."""
+
+    env: Annotated[VariableName, OptionInfo(sensitive="variable")]
+    """Environment variable that holds the value. It is kept secret like a key."""
+
+
+def _form(value: object) -> str:
+    return "variable" if isinstance(value, dict | FromVariable) else "text"
+
+
+HeaderValue = Annotated[Annotated[str, Tag("text")] | Annotated[FromVariable, Tag("variable")], Discriminator(_form)]
+
+
+def _header_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
+        raise PydanticCustomError("header", "is not the name of a header; write a name such as X-Organization")
+    if name.lower() in _RESERVED_HEADERS:
+        raise PydanticCustomError("header", "is a header that the program sets; leave it out")
+    return name
+
+
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+
+
 class EndpointConfig(Section):
     """An endpoint that speaks the OpenAI API."""
 
@@ -111,7 +149,23 @@ class EndpointConfig(Section):
     api_key_env: Annotated[VariableName | None, OptionInfo(may_change=True, sensitive="variable")] = None
     """Environment variable with the API key. Default: OPENAI_API_KEY if it is set, otherwise no key."""
     api_key_file: Annotated[ConfigPath | None, OptionInfo(may_change=True, sensitive="file")] = None
-    """File with the API key, instead of a variable."""
+    """File with the API key, instead of a variable. It is read again when the endpoint refuses the key."""
+    api_key_command: Annotated[
+        Annotated[tuple[str, ...], Field(min_length=1)] | None, OptionInfo(may_change=True, sensitive="value")
+    ] = None
+    """Program and arguments that print the API key, instead of a variable or a file, e.g. ``[gcloud, auth,
+    print-access-token]``. It runs without a shell, for at most 30 seconds, and again when the endpoint refuses the
+    key. Its output is never shown."""
+    api_key_header: Annotated[HeaderName | None, MAY_CHANGE] = None
+    """Header that carries the API key alone, e.g. ``api-key`` at Azure. Default: ``Authorization: Bearer KEY``."""
+    headers: Annotated[dict[HeaderName, HeaderValue], OptionInfo(may_change=True, sensitive="value")] = Field(
+        default_factory=dict
+    )
+    """Further headers of every request. A value is a text, or ``{env: NAME}`` for the content of an environment
+    variable, which is kept secret like a key, e.g. ``{X-Organization: acme, X-Token: {env: PROXY_TOKEN}}``."""
+    query: Annotated[dict[str, str], OptionInfo(may_change=True, sensitive="value")] = Field(default_factory=dict)
+    """Parameters of every request's URL, e.g. ``{api-version: "2024-06-01"}``. They may appear in logs, so keys belong
+    into ``headers``."""
     max_concurrency: Annotated[PositiveInt, MAY_CHANGE] = 16
     """Most concurrent requests, over all processes. Roles with the same ``base_url`` share the largest of their values.
     After a 429 (too many requests), fewer requests are sent at once, and more again over time."""
@@ -130,12 +184,42 @@ class EndpointConfig(Section):
     price: Annotated[PriceConfig, MAY_CHANGE] = PriceConfig()
     """Price per million tokens. Default: free."""
     check: Annotated[bool, MAY_CHANGE] = True
-    """Look the model up in the endpoint's list of models before the run; no language model is called."""
+    """Call the model once before the run, as the run will. ``false`` leaves its mistakes to be found by the run."""
 
     @field_validator("base_url", mode="before")
     @classmethod
     def _default_base_url(cls, value: Any) -> Any:
         return value or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
+
+    @field_validator("headers")
+    @classmethod
+    def _no_secret_headers(cls, headers: dict[str, str | FromVariable]) -> dict[str, str | FromVariable]:
+        for name, value in headers.items():
+            if isinstance(value, str) and names_a_secret(name):
+                problem = "usually carries a key; put it into an environment variable, and write {env: NAME}"
+                raise PydanticCustomError("header", problem, {"at": name})
+            if isinstance(value, str) and not fits_header(value):
+                raise PydanticCustomError(
+                    "header", "does not fit into a header; use printable ASCII characters in one line", {"at": name}
+                )
+        return headers
+
+    @field_validator("query")
+    @classmethod
+    def _no_secret_parameters(cls, query: dict[str, str]) -> dict[str, str]:
+        for name in query:
+            if names_a_secret(name):
+                problem = "usually carries a key, and URLs appear in logs; send it as a header, or set api_key_header"
+                raise PydanticCustomError("query", problem, {"at": name})
+        return query
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if self.api_key_command and (self.api_key_env or self.api_key_file):
+            raise PydanticCustomError(
+                "two_keys", "is set together with another source of the key; keep one", {"at": "api_key_command"}
+            )
+        return self
 
     def build(self) -> Endpoint:
         """The endpoint."""
@@ -146,7 +230,19 @@ class EndpointConfig(Section):
             max_concurrency=self.max_concurrency,
             timeout_s=self.timeout_s,
             price=Price(self.price.prompt, self.price.completion),
+            key_header=self.api_key_header,
+            headers=tuple(
+                Header(name, value) if isinstance(value, str) else Header(name, env=value.env)
+                for name, value in self.headers.items()
+            ),
+            query=tuple(self.query.items()),
         )
+
+    @property
+    def variant(self) -> dict[str, Any]:
+        """Whatever else chooses what replies: the query, and the headers that the configuration shows in full."""
+        headers = {name: value for name, value in self.headers.items() if isinstance(value, str)}
+        return {name: value for name, value in (("headers", headers), ("query", self.query)) if value}
 
     @property
     def retries(self) -> RetryPolicy:
@@ -160,6 +256,7 @@ class EndpointConfig(Section):
             env=self.api_key_env or "OPENAI_API_KEY",
             file=str(self.api_key_file) if self.api_key_file else None,
             required=self.api_key_env is not None or self.base_url == OPENAI_URL,
+            command=self.api_key_command or (),
         )
 
 

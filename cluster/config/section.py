@@ -95,6 +95,9 @@ def options(value: object, path: str = "", above: OptionInfo = _PLAIN) -> Iterat
     elif isinstance(value, tuple) and any(isinstance(entry, Section) for entry in value):
         for index, entry in enumerate(value):
             yield from options(entry, f"{path}.{index}", above)
+    elif isinstance(value, dict) and any(isinstance(entry, Section) for entry in value.values()):
+        for name, entry in value.items():
+            yield from options(entry, f"{path}.{name}", above)
     else:
         yield path, above, value
 

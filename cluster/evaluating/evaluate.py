@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ from cluster.evaluating.score import write_output
 from cluster.results.outputs import as_json
 from cluster.results.warnings import score_warnings
 from cluster.session.interrupts import run_interruptibly
-from cluster.session.models import Access, EmbeddedUrls, build_evaluators, embedded_spec
+from cluster.session.models import Access, EmbeddedUrls, Role, build_evaluators, embedded_spec
 from cluster.session.preflight import check_models, explained_refusal
 from gpo.data.task import Split
 from gpo.errors import ConfigError, ModelRefused
@@ -73,19 +74,33 @@ def evaluate_prompt(
     sizes = config.evaluation
     loaded = config.tasks[index].build(f"tasks[{index}]", sizes.val_size, sizes.test_size)
     is_judged = isinstance(loaded.scorer, Rubric)
-    with console.status("Asking the endpoint for its models …"):
-        asyncio.run(check_models(config, roles=("task", "judge") if is_judged else ("task",)))
+    scored = Prompt(prompt.strip()) if prompt else loaded.initial
+    with console.status("Checking the models …"):
+        roles: tuple[Role, ...] = ("task", "judge") if is_judged else ("task",)
+        checked = asyncio.run(
+            check_models(config, [loaded], roles, prompt=scored, split=split, say=partial(_say, console))
+        )
+    for warning in checked.warnings:
+        _say(console, f"Warning: {warning}.", style="yellow")
 
     with _embedded_models(config, is_judged, console) as urls:
-        access = Access(urls, LocalLimiter(), budget_name="evaluation")
+        access = Access(urls, LocalLimiter(), budget_name="evaluation", refused=checked.refused)
         (evaluator,) = build_evaluators(config, [loaded], access)
-        scored = Prompt(prompt.strip()) if prompt else loaded.initial
         with console.status(f"Scoring on {len(loaded.examples[split])} examples …"):
             try:
                 (evaluation,) = run_interruptibly(_within_budget(config, access, evaluator.evaluate([scored], split)))
             except ModelRefused as refusal:
                 raise explained_refusal(config, refusal) from None
-    return Evaluated(chosen, split, scored, evaluation)
+    counted = replace(
+        evaluation,
+        usage=checked.counted("task", evaluation.usage),
+        judge=checked.counted("judge", evaluation.judge),
+    )
+    return Evaluated(chosen, split, scored, counted)
+
+
+def _say(console: Console, text: str, style: str | None = None) -> None:
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 async def _within_budget(config: RunConfig, access: Access, work: Awaitable[_T]) -> _T:
@@ -121,7 +136,7 @@ def report_evaluation(evaluated: Evaluated, console: Console, output: Path | Non
         soft_wrap=True,
     )
     for warning in score_warnings(score, f"this prompt on {evaluated.split}"):
-        console.print(f"Warning: {warning}.", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        _say(console, f"Warning: {warning}.", style="yellow")
     if output is None:
         return
     document = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
@@ -23,12 +23,15 @@ from gpo.models.embedding import CachedEmbedder, StaticEmbedder
 from gpo.models.endpoint import Endpoint
 from gpo.models.openai import openai_model
 from gpo.models.protocol import ChatModel, Embedder, Sampling
+from gpo.models.retrying import RetryPolicy
 from serve.embedded_model import EmbeddedModelSpec
 
 ChatRole = Literal["task", "optimizer", "judge"]
 Role = Literal[ChatRole, "embedding"]
 EmbeddedUrls = Mapping[EmbeddedModelSpec, str]
 """The address of each embedded model's server."""
+RefusedParameters = Mapping[tuple[str, str, str], frozenset[str]]
+"""Role, ``base_url`` and model → parameters that are known to be refused there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +94,13 @@ class Access:
         urls: addresses of the embedded models.
         limiter: grants slots and permits.
         budget_name: the budget that pays for the calls.
+        refused: what the check before the run found.
     """
 
     urls: EmbeddedUrls
     limiter: Limiter
     budget_name: str
+    refused: RefusedParameters = field(default_factory=dict[tuple[str, str, str], frozenset[str]])
 
 
 def build_evaluators(config: RunConfig, tasks: Sequence[Task], access: Access) -> list[LocalEvaluator]:
@@ -117,14 +122,21 @@ def build_evaluators(config: RunConfig, tasks: Sequence[Task], access: Access) -
     ]
 
 
-def chat_model(config: RunConfig, role: ChatRole, access: Access) -> SampledModel:
-    """The model of a role, with retries, limits and the completion cache."""
+def chat_model(
+    config: RunConfig, role: ChatRole, access: Access, *, retries: RetryPolicy | None = None, is_cached: bool = True
+) -> SampledModel:
+    """The model of a role, with retries, limits and the completion cache.
+
+    Args:
+        retries: instead of the configured ones.
+        is_cached: whether it uses the cache.
+    """
     model, gate = _chat_config(config, role), _gate(config, role, access)
     if isinstance(model, ChatEndpointConfig):
-        sampling, identity = model.sampling, {"base_url": model.base_url, "model": model.model}
+        sampling, identity = model.sampling, {"base_url": model.base_url, "model": model.model, **model.variant}
         if model.completion_limit != "max_tokens":  # some servers ignore it
             identity["completion_limit"] = model.completion_limit
-        remote = openai_model(model.build(), gate, model.retries, model.completion_limit)
+        remote = openai_model(model.build(), gate, retries or model.retries, model.completion_limit)
     else:
         spec = embedded_spec(model)
         sampling, identity = model.bounded_sampling, spec.identity
@@ -135,21 +147,24 @@ def chat_model(config: RunConfig, role: ChatRole, access: Access) -> SampledMode
             timeout_s=model.timeout_s,
         )
         remote = openai_model(endpoint, gate)
-    store = config.cache.build()
+    store = config.cache.build() if is_cached else None
     cached = CachedModel(remote, store, identity, role) if store else remote
-    limit_field = model.completion_limit if isinstance(model, ChatEndpointConfig) else "max_tokens"
-    known = frozenset[str]() if sampling.seed else frozenset({"seed"})
-    name = model.model if isinstance(model, ChatEndpointConfig) else "the embedded model"
+    limit_field, name, known = "max_tokens", "the embedded model", frozenset[str]()
+    if isinstance(model, ChatEndpointConfig):
+        limit_field, name = model.completion_limit, model.model
+        known = access.refused.get((role, model.base_url, model.model), known)
+    if not sampling.seed:
+        known |= {"seed"}
     return SampledModel(AdaptingModel(cached, name, limit_field, known), sampling.build())
 
 
-def embedder(config: RunConfig, access: Access) -> Embedder:
-    """The embedder of prompts, for retrieval by relevance."""
+def embedder(config: RunConfig, access: Access, *, retries: RetryPolicy | None = None) -> Embedder:
+    """The embedder of prompts, for retrieval by relevance; ``retries`` replace the configured ones."""
     embedding = config.models.embedding
     if isinstance(embedding, EmbeddedEmbeddingConfig):
         return StaticEmbedder()
     gate = _gate(config, "embedding", access)
-    return CachedEmbedder(openai_model(embedding.build(), gate, embedding.retries))
+    return CachedEmbedder(openai_model(embedding.build(), gate, retries or embedding.retries))
 
 
 def _chat_config(config: RunConfig, role: ChatRole) -> ChatEndpointConfig | EmbeddedChatConfig:

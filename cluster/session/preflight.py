@@ -1,114 +1,321 @@
-"""Checks before anything starts or costs money."""
+"""The check before a run: one real call to each model, before Ray starts and more is paid for.
+
+The calls have the parameters of the run's own. That of the task model goes through the completion cache, so that the
+run gets its reply from there.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-
-import openai
+import re
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from cluster.config import RunConfig
 from cluster.config.models import EmbeddedChatConfig, EndpointConfig
-from cluster.session.models import embedded_spec, is_judged
-from gpo.errors import ConfigError, GPOError, ModelRefused, RefusalReason
-from gpo.models.bodies import bound_reply
-from gpo.models.redaction import Redaction
-from gpo.text import without_controls
+from cluster.session.models import (
+    Access,
+    ChatRole,
+    Role,
+    SampledModel,
+    chat_model,
+    embedded_spec,
+    embedder,
+)
+from gpo.data.task import Split, Task
+from gpo.errors import ConfigError, GPOError, MalformedReply, ModelError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.evaluation.answer_format import Position
+from gpo.evaluation.metrics import Rubric
+from gpo.limits.limiter import LocalLimiter
+from gpo.models.adapting import AdaptingModel
+from gpo.models.protocol import Completion, Usage
+from gpo.models.retrying import RetryPolicy
+from gpo.prompt import Prompt
+from gpo.score import Score
+from gpo.strategies.meta_prompt import Brief
+from gpo.strategies.proposer import parse_reply
+from gpo.trajectory import Candidate, Direction
 
-_TIMEOUT_S = 15.0
-_MODELS_SHOWN = 8
+_T = TypeVar("_T")
+
+_LIMIT_S = 60.0
+"""A model that takes longer may load its weights, or think; the run waits for it as long as its options say."""
+_SAY_AFTER_S = 4.0
+_GRACE_S = 2.0
+_SEED = 2**31 - 1
+"""As large as the run's own seeds may be."""
+
+_Calls = dict[asyncio.Future[None], Role]
+
+Say = Callable[[str], None]
+"""Receives what the check waits for."""
 
 
-async def check_models(config: RunConfig, roles: Sequence[str] | None = None) -> None:
-    """Check every model: the weights exist; the endpoint answers, accepts the key and has the model.
+@dataclass(slots=True)
+class Checked:
+    """What the check found out about models that can be used.
 
-    No model is called: the check requests the endpoint's list of models. An endpoint without such a list passes; a
-    wrong key or model is then reported at the first call, in the same words.
+    Attributes:
+        refused: parameters that endpoints refuse, and that the run need not send.
+        warnings: sentences about replies that the run could not use.
+        usage: what the task model's and the judge's call cost.
+        stored: the roles whose reply the run gets from the cache.
+    """
+
+    refused: dict[tuple[str, str, str], frozenset[str]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list[str])
+    usage: dict[Role, Usage] = field(default_factory=dict)
+    stored: set[Role] = field(default_factory=set)
+
+    def counted(self, role: Role, usage: Usage) -> Usage:
+        """The usage of a role's calls, with the call of the check in place of the cache's answer to it."""
+        own = self.usage.get(role)
+        if own is None or not own.requests:
+            return usage
+        if role in self.stored and usage.cached:
+            tokens = own.prompt_tokens + own.completion_tokens
+            usage = replace(
+                usage,
+                cached=usage.cached - 1,
+                cached_tokens=usage.cached_tokens - tokens,
+                cached_usd=usage.cached_usd - own.cost_usd,
+            )
+        return usage + own
+
+
+async def check_models(
+    config: RunConfig,
+    tasks: Sequence[Task],
+    roles: Sequence[Role] | None = None,
+    *,
+    prompt: Prompt | None = None,
+    split: Split = Split.VAL,
+    say: Say = lambda _: None,
+) -> Checked:
+    """Check every model: the weights exist; the endpoint accepts the key and answers as the run needs it.
+
+    Each endpoint gets one call: the task model with the prompt and the first example, the judge with the rubric on that
+    answer, the optimizer model with a meta-prompt, the embedding model with the prompt. Calls of different models run
+    side by side. A model with ``check: false`` gets none.
 
     Args:
+        tasks: loaded; the first that a model judges is used, or else the first.
         roles: roles of the models to check; ``None`` means all that a run of this configuration calls.
+        prompt: ``None`` is the task's initial prompt.
+        say: receives what is waited for, every few seconds.
 
     Raises:
-        ConfigError: the first model that fails the check; or a package that the run needs is missing.
+        ConfigError: a model fails the check; or a package that the run needs is missing.
     """
     if roles is None:
         config.tracing.require_package()
         config.tracking.require_package()
-    named = (_role(config, role) for role in (roles if roles is not None else _roles(config)))
-    models = {f"models.{role}": getattr(config.models, role) for role in named}
-    for where, model in models.items():
+    judged = [task for task in tasks if isinstance(task.scorer, Rubric)]
+    judges: tuple[Role, ...] = ("judge",) if judged else ()
+    chosen: Sequence[Role] = roles or ("task", "optimizer", *judges, "embedding")
+    for role in chosen:
+        where, model = _section(config, role)
         if isinstance(model, EmbeddedChatConfig):
             embedded_spec(model).check(f"{where}.gguf")
-    endpoints = {where: model for where, model in models.items() if isinstance(model, EndpointConfig)}
-    findings = await asyncio.gather(*(_check(where, endpoint) for where, endpoint in endpoints.items()))
-    for finding in findings:
-        if finding is not None:
-            raise finding
+        elif isinstance(model, EndpointConfig):
+            try:
+                await asyncio.to_thread(model.build().require_secrets)  # a command may take seconds
+            except ConfigError as error:
+                raise ConfigError(f"{where}.{error.field}", error.problem, error.remedy) from None
+    task = (judged or list(tasks))[0]
+    check = _Check(config, task, prompt or task.initial, split)
+    calls = {role: call() for role in chosen if (call := check.call(role)) is not None}
+    await _side_by_side(check, calls, say)
+    return check.found
 
 
-def _roles(config: RunConfig) -> list[str]:
-    return ["task", "optimizer", *(["judge"] if is_judged(config) else []), "embedding"]
+def _section(config: RunConfig, role: Role) -> tuple[str, Any]:
+    """The section of the configuration that names a role's model, and its content."""
+    name = "optimizer" if role == "judge" and config.models.judge is None else role
+    return f"models.{name}", getattr(config.models, name)
 
 
-def _role(config: RunConfig, role: str) -> str:
-    """The role whose section in the configuration names the model."""
-    return "optimizer" if role == "judge" and config.models.judge is None else role
-
-
-async def _check(where: str, endpoint: EndpointConfig) -> ConfigError | None:
+async def _side_by_side(check: _Check, calls: Mapping[Role, Coroutine[Any, Any, None]], say: Say) -> None:
+    began = time.monotonic()
+    tasks: _Calls = {asyncio.ensure_future(call): role for role, call in calls.items()}
+    pending = set(tasks)
     try:
-        key = endpoint.key.read()
-    except ConfigError as error:
-        return ConfigError(f"{where}.{error.field}", error.problem, error.remedy)
-    if not endpoint.check:
-        return None
-    client = openai.AsyncOpenAI(
-        base_url=endpoint.base_url,
-        api_key=key,
-        max_retries=1,
-        timeout=_TIMEOUT_S,
-        default_headers={"Accept-Encoding": "identity"},  # a compressed body could expand to any size
-        http_client=openai.DefaultAsyncHttpxClient(timeout=_TIMEOUT_S, event_hooks={"response": [bound_reply]}),
-    )
-    url, said = endpoint.base_url, Redaction(key)
-    async with client:
-        try:
-            listed = [model.id async for model in client.models.list()]
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            return refused_key(where, endpoint, f"HTTP {error.status_code}")
-        except openai.APIStatusError as error:
-            if error.status_code >= 500:
-                return ConfigError(
-                    f"{where}.base_url", f"{url} answers HTTP {error.status_code}", "try again once the endpoint is up"
-                )
-            return None  # has no list of models
-        except openai.APIConnectionError as error:
-            reason = said.message(without_controls(str(error.__cause__ or error)))
-            return ConfigError(
-                f"{where}.base_url", f"{url} cannot be reached ({reason})", "start it, or correct base_url"
+        while pending and (waited_s := time.monotonic() - began) < _LIMIT_S:
+            if waited_s >= _SAY_AFTER_S:
+                say(f"Waiting for the first reply of {_names(check, tasks, pending)}, for {waited_s:.0f} s …")
+            done, pending = await asyncio.wait(pending, timeout=_SAY_AFTER_S, return_when=asyncio.FIRST_EXCEPTION)
+            if any(task.exception() for task in done) and pending:
+                # What several calls find, such as a wrong key, is reported for the first.
+                _, pending = await asyncio.wait(pending, timeout=_GRACE_S)
+            for task in tasks:
+                if task not in pending:
+                    task.result()
+        if pending:
+            check.found.warnings.append(
+                f"{_names(check, tasks, pending)} did not reply within {_LIMIT_S:.0f} s; the run begins without that "
+                "check"
             )
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError, RecursionError):
-            return None  # something else than a list of models
-    known = [said.message(without_controls(name)) for name in listed if isinstance(name, str)]
-    if known and endpoint.model not in known:
-        return unknown_model(where, endpoint, known)
-    return None
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def refused_key(where: str, endpoint: EndpointConfig, said: str) -> ConfigError:
-    """The error where the endpoint refuses the key."""
-    source = endpoint.key
-    field = f"{where}.{'api_key_file' if source.file else 'api_key_env'}"
-    problem = f"{endpoint.base_url} refused the key in {source.location} ({said})"
-    return ConfigError(field, problem, "set a key that is valid there")
+def _names(check: _Check, tasks: _Calls, pending: set[asyncio.Future[None]]) -> str:
+    return " and ".join(check.name(role) for task, role in tasks.items() if task in pending)
 
 
-def unknown_model(where: str, endpoint: EndpointConfig, known: list[str]) -> ConfigError:
-    """The error where the endpoint does not have the model."""
-    shown = ", ".join(sorted(known)[:_MODELS_SHOWN]) + (", …" if len(known) > _MODELS_SHOWN else "")
-    choice = f"choose one of: {shown}" if known else "correct the name"
-    remedy = f"{choice} (or set check: false, if the endpoint does not list all its models)" if known else choice
-    return ConfigError(f"{where}.model", f"{endpoint.model!r} is unknown at {endpoint.base_url}", remedy)
+class _QuickTries(RetryPolicy):
+    """A few quick tries where the endpoint fails; where it says that there are too many calls, its wait is heeded."""
+
+    def wait_s(self, failures: Sequence[ModelUnavailable], waited_s: float) -> float | None:
+        wait_s = super().wait_s(failures, waited_s)
+        if wait_s is None or failures[-1].too_many:
+            return wait_s
+        return min(wait_s, 1.0) if len(failures) < self.max_attempts else None
+
+
+_TRIES = _QuickTries(max_attempts=4, patience_s=2 * _LIMIT_S)
+
+
+class _Check:
+    """The calls of the check on one task."""
+
+    def __init__(self, config: RunConfig, task: Task, prompt: Prompt, split: Split) -> None:
+        self.found = Checked()
+        self._config, self._task, self._prompt = config, task, prompt
+        self._example = task.examples[split][0]
+        self._access = Access({}, LocalLimiter(), budget_name="check")
+        self._answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def name(self, role: Role) -> str:
+        """A role's section and model, for messages."""
+        where, model = _section(self._config, role)
+        return f"{where} ({model.model} at {model.base_url})" if isinstance(model, EndpointConfig) else where
+
+    def call(self, role: Role) -> Callable[[], Coroutine[Any, Any, None]] | None:
+        """The call of a role; ``None`` where nothing is to be called."""
+        _, model = _section(self._config, role)
+        if not isinstance(model, EndpointConfig) or not model.check:
+            if role == "task":
+                self._answer.set_result(self._example.target)
+            return None
+        match role:
+            case "task":
+                return self._task_model
+            case "judge":
+                return self._judge
+            case "optimizer":
+                return self._optimizer
+            case "embedding":
+                return self._embedding
+
+    async def _task_model(self) -> None:
+        model = chat_model(self._config, "task", self._access, retries=_TRIES)
+        messages = self._task.answer_format.messages(self._prompt, self._example)
+        try:
+            reply = await self._reply("task", model, model.model.complete(messages, model.sampling))
+        finally:
+            if not self._answer.done():
+                self._answer.set_result(self._example.target)
+        if reply is None:
+            return
+        if not reply.answer.strip():
+            cut = "is cut off at max_tokens before it answers" if reply.truncated else "is empty"
+            self._warn("task", cut, "raise models.task.sampling.max_tokens, or set what turns thinking off")
+
+    async def _judge(self) -> None:
+        model = chat_model(self._config, "judge", self._access, retries=_TRIES)
+        answer = await asyncio.shield(self._answer)
+        rubric = self._task.scorer
+        if not isinstance(rubric, Rubric):
+            return
+        work = model.model.complete(rubric.messages(answer, self._example), model.sampling)
+        reply = await self._reply("judge", model, work)
+        if reply is None:
+            return
+        try:
+            rubric.read(reply.answer)
+        except MalformedReply as malformed:
+            self._warn_of_reply("judge", reply, malformed)
+
+    async def _optimizer(self) -> None:
+        # Not from the cache: it has nothing for the run, and would hide that a key is not valid any more.
+        config, task, train = self._config, self._task, self._task.examples[Split.TRAIN]
+        model = chat_model(config, "optimizer", self._access, retries=_TRIES, is_cached=False)
+        settings = config.optimizer
+        meta_prompt = config.meta_prompt.build(settings.refinement, settings.direction.form)
+        current = Candidate(task.initial, Score((0.0,)))
+        exemplars = train[: config.meta_prompt.exemplars]
+        step_size = settings.schedule.build(max(1, config.num_steps(task)))(0)
+        messages = meta_prompt.messages(
+            Brief(current, Direction((current,), (None,)), step_size, exemplars, task.answer_format.position)
+        )
+        sampling = model.sampling.seeded(_SEED).stopping_at(meta_prompt.stop)
+        reply = await self._reply("optimizer", model, model.model.complete(messages, sampling))
+        if reply is None:
+            return
+        try:
+            parse_reply(reply)
+        except MalformedReply as malformed:
+            self._warn_of_reply("optimizer", reply, malformed)
+
+    async def _embedding(self) -> None:
+        await self._guarded(
+            "embedding", embedder(self._config, self._access, retries=_TRIES).embed([self._prompt.text])
+        )
+
+    async def _reply(self, role: ChatRole, model: SampledModel, call: Awaitable[Completion]) -> Completion | None:
+        """A reply, counted; ``None`` where only this call failed."""
+        reply = await self._guarded(role, call)
+        _, section = _section(self._config, role)
+        if isinstance(model.model, AdaptingModel) and isinstance(section, EndpointConfig) and model.model.refused:
+            self.found.refused[role, section.base_url, section.model] = frozenset(model.model.refused)
+        if reply is not None and role != "optimizer":
+            self.found.usage[role] = reply.usage
+            is_kept = self._config.cache.kind != "none" and bool(reply.text.strip() or reply.truncated)
+            if is_kept and (role == "task" or "task" in self.found.usage):
+                self.found.stored.add(role)
+        if reply is not None and role == "task":
+            self._answer.set_result(reply.answer)
+        return reply
+
+    async def _guarded(self, role: Role, call: Awaitable[_T]) -> _T | None:
+        where, endpoint = _section(self._config, role)
+        try:
+            return await call
+        except ModelRefused as refusal:
+            if refusal.reason is RefusalReason.FILTER:
+                self.found.warnings.append(f"the first call: {_explained(where, endpoint, refusal)}")
+                return None
+            raise self._with_position(role, _explained(where, endpoint, refusal)) from None
+        except ModelUnavailable as failure:
+            if failure.too_many:
+                return None
+            raise self._with_position(role, _unavailable(where, endpoint, failure)) from None
+
+    def _with_position(self, role: Role, error: ConfigError) -> ConfigError:
+        is_system = self._task.answer_format.position is Position.SYSTEM
+        if role != "task" or not is_system or not re.search(r"\bsystem\b", error.problem, re.IGNORECASE):
+            return error
+        index = [task.name for task in self._config.tasks].index(self._task.name)
+        remedy = f"set tasks[{index}].position to question_begin, which needs no system message"
+        return ConfigError(error.field, error.problem, remedy)
+
+    def _warn(self, role: Role, flaw: str, remedy: str) -> None:
+        self.found.warnings.append(f"the first reply of {self.name(role)} {flaw}; {remedy}")
+
+    def _warn_of_reply(self, role: Role, reply: Completion, malformed: MalformedReply) -> None:
+        where, _ = _section(self._config, role)
+        if reply.truncated:
+            self._warn(role, "is cut off at max_tokens", f"raise {where}.sampling.max_tokens")
+        elif not reply.answer.strip():
+            self._warn(role, "is empty", f"try another {where}.model, or set what turns thinking off")
+        else:
+            self._warn(role, f"cannot be used ({malformed})", f"more than a few of them need another {where}.model")
 
 
 def explained_refusal(config: RunConfig, refusal: ModelRefused) -> GPOError:
@@ -119,8 +326,54 @@ def explained_refusal(config: RunConfig, refusal: ModelRefused) -> GPOError:
             continue
         asked = (model.model, model.base_url, model.key.location)
         if asked == (refusal.model, refusal.base_url, refusal.key_location):
-            if refusal.reason is RefusalReason.KEY:
-                return refused_key(f"models.{role}", model, str(refusal))
-            if refusal.reason is RefusalReason.MODEL:
-                return unknown_model(f"models.{role}", model, [])
+            if refusal.reason is RefusalReason.REQUEST:
+                return refusal
+            return _explained(f"models.{role}", model, refusal)
     return refusal
+
+
+def _explained(where: str, endpoint: EndpointConfig, refusal: ModelRefused) -> ConfigError:
+    """The option that a refusal concerns, the cause and the remedy."""
+    url, source, said = endpoint.base_url, endpoint.key, _said(endpoint, refusal)
+    key_field = f"{where}.{source.option}"
+    match refusal.reason:
+        case RefusalReason.KEY:
+            problem = f"{url} refused the key in {source.location} ({said})"
+            return ConfigError(key_field, problem, "set a key that is valid there")
+        case RefusalReason.CREDIT:
+            problem = f"{url} gives no more credit to the account of the key in {source.location} ({said})"
+            return ConfigError(key_field, problem, "add credit there, or set the key of another account")
+        case RefusalReason.MODEL:
+            problem = f"{endpoint.model!r} is unknown or not allowed at {url} ({said})"
+            return ConfigError(f"{where}.model", problem, "correct the name, or change what the endpoint names")
+        case RefusalReason.PATH:
+            return ConfigError(f"{where}.base_url", f"{url} is not the address of an API ({said})", _path_remedy(url))
+        case RefusalReason.FILTER:
+            problem = f"a filter at {url} refuses the text ({said})"
+            return ConfigError(where, problem, "change the prompt or the examples in it, or the filter's settings")
+        case RefusalReason.REQUEST:
+            name = f".sampling.{refusal.parameter}" if refusal.parameter else ""
+            problem = f"{url} refuses the call ({said})"
+            remedy = "leave the parameter out or change it" if name else "change what it names"
+            return ConfigError(f"{where}{name}", problem, f"{remedy}, or set {where}.check: false to begin anyway")
+
+
+def _unavailable(where: str, endpoint: EndpointConfig, failure: ModelUnavailable) -> ConfigError:
+    url, said, field = endpoint.base_url, _said(endpoint, failure), f"{where}.base_url"
+    is_answered = bool(re.match(r"HTTP \d", said))
+    if failure.is_away and not is_answered:
+        return ConfigError(field, f"{url} cannot be reached ({said})", "start it, or correct base_url")
+    if is_answered:
+        return ConfigError(field, f"{url} answers {said}", "try again once the endpoint is up")
+    remedy = f"{_path_remedy(url)}, or set {where}.check: false to begin anyway"
+    return ConfigError(field, f"no call to {url} succeeds ({said})", remedy)
+
+
+def _path_remedy(url: str) -> str:
+    has_version = re.search(r"/v\d", urlsplit(url).path)
+    return "correct base_url" if has_version else f"write base_url up to and including /v1: {url}/v1"
+
+
+def _said(endpoint: EndpointConfig, error: ModelError) -> str:
+    """The endpoint's own words, without the model and the address before them."""
+    return str(error).removeprefix(f"{endpoint.model} at {endpoint.base_url}: ")

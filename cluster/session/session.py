@@ -17,7 +17,7 @@ from cluster.config import RunConfig
 from cluster.config.models import EmbeddedEmbeddingConfig
 from cluster.config.optimizer import RetrievalConfig
 from cluster.display.progress import Announcing
-from cluster.session.models import Access, build_evaluators, embedded_specs
+from cluster.session.models import Access, RefusedParameters, build_evaluators, embedded_specs
 from cluster.session.ray_session import EMBEDDED_CPUS, cpus_missing, ray_session
 from gpo.data.task import Task
 
@@ -62,6 +62,7 @@ class Session:
         name: of the evaluator's Serve application; must be unique on the cluster.
         address: of the Ray cluster, as for ``ray_session``.
         num_actors: trajectory actors that work at once; by default, those of one run.
+        refused: parameters that are known to be refused.
     """
 
     def __init__(
@@ -73,9 +74,10 @@ class Session:
         address: str,
         view: Announcing,
         num_actors: int | None = None,
+        refused: RefusedParameters | None = None,
     ) -> None:
         self._config, self._tasks, self._name, self._address, self._view = config, tasks, name, address, view
-        self._num_actors = num_actors or config.num_actors
+        self._num_actors, self._refused = num_actors or config.num_actors, refused or {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Session:
@@ -124,7 +126,7 @@ class Session:
         urls = stack.enter_context(embedded_models(specs))
         view.status(f"Starting the evaluator{shortage}")
         start_serve()
-        access = Access(urls, LimiterActor().start(), budget_name=self._name)
+        access = Access(urls, LimiterActor().start(), budget_name=self._name, refused=self._refused)
         # Actors take seconds to load their modules; they do so while the evaluator starts.
         spread, number = placement(config, metrics), min(self._num_actors, os.cpu_count() or 1)
         actors = [spread.start_actor(preloaded(config)) for _ in range(number)]

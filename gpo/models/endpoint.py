@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 
 import httpx2
@@ -16,21 +16,21 @@ import openai
 from openai import RequestOptions
 from pydantic import ValidationError
 
-from gpo.errors import ConfigError, GPOError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.errors import GPOError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.models.bodies import ACCEPTED_ENCODINGS, ReplyTooLarge, bound_reply
+from gpo.models.credentials import NO_KEY, Header, KeySource
 from gpo.models.failures import FailureKind, read_failure, words_in
 from gpo.models.redaction import Redaction
 from gpo.models.replies import ChatReply, Price, Reply
-from gpo.models.transport import AiohttpTransport, is_proxied
+from gpo.models.transport import AiohttpTransport, proxy_for, tls_for
 from gpo.process import PicklesFieldsOnly
 from gpo.text import without_controls
 
 _Reply = TypeVar("_Reply", bound=Reply)
 
-NO_KEY = "no-key"
-"""Sent if no key is configured: local servers need none, but the client requires one."""
-
 _MAX_MESSAGE_CHARACTERS = 300
+_RENEWAL_PAUSE_S = 5.0
+"""A key that was read again and is still refused is not read again earlier."""
 _REASONS = {
     FailureKind.KEY: RefusalReason.KEY,
     FailureKind.CREDIT: RefusalReason.CREDIT,
@@ -46,62 +46,6 @@ _STREAMS_ONLY = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class KeySource:
-    """Where the API key is. Only the process that sends requests reads the key itself.
-
-    Attributes:
-        env: name of an environment variable.
-        file: path of a file that contains only the key; takes precedence over ``env``.
-        required: whether an unset variable is an error, rather than a server that needs no key.
-    """
-
-    env: str | None = "OPENAI_API_KEY"
-    file: str | None = None
-    required: bool = False
-
-    @property
-    def location(self) -> str:
-        """Where the key is, for messages; different for different sources."""
-        return self.file or f"the environment variable {self.env}"
-
-    def read(self) -> str:
-        """The key, or a placeholder if there is none and none is required.
-
-        Raises:
-            ConfigError: the file cannot be read or is empty, a required variable is not set, or the content cannot be
-                a key. The message never contains the content.
-        """
-        if self.file:
-            return self._checked(self._from_file(self.file), "api_key_file", f"the content of {self.file!r}")
-        key = os.environ.get(self.env, "").strip() if self.env else ""
-        if not key and self.required:
-            raise ConfigError(
-                "api_key_env",
-                f"environment variable {self.env} is not set",
-                f"export {self.env}=… (on a cluster, for every node's processes)",
-            )
-        return self._checked(key or NO_KEY, "api_key_env", f"the content of environment variable {self.env}")
-
-    @staticmethod
-    def _from_file(file: str) -> str:
-        try:
-            key = Path(file).expanduser().read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
-            raise ConfigError("api_key_file", f"{file!r} cannot be read ({reason})", "name a readable file") from None
-        if not key:
-            raise ConfigError("api_key_file", f"{file!r} is empty", "put the key into it")
-        return key
-
-    @staticmethod
-    def _checked(key: str, field: str, what: str) -> str:
-        # A key is sent in an HTTP header; the client's error would quote one that does not fit there.
-        if not all("!" <= character <= "~" for character in key):
-            raise ConfigError(field, f"{what} has characters that no key has", "put the key there, and nothing else")
-        return key
-
-
 @dataclass(frozen=True)
 class Endpoint(PicklesFieldsOnly):
     """An HTTP endpoint. Pickles without its connections and its key; the first request in a process opens them.
@@ -113,6 +57,9 @@ class Endpoint(PicklesFieldsOnly):
         max_concurrency: connections at once.
         timeout_s: bound on one request, in seconds.
         price: to compute costs.
+        key_header: sends the key in this header, instead of ``Authorization: Bearer``.
+        headers: further headers of every request.
+        query: parameters of every request's URL.
     """
 
     base_url: str
@@ -121,6 +68,9 @@ class Endpoint(PicklesFieldsOnly):
     max_concurrency: int = 16
     timeout_s: float = 120.0
     price: Price = field(default_factory=Price)
+    key_header: str | None = None
+    headers: tuple[Header, ...] = ()
+    query: tuple[tuple[str, str], ...] = ()
 
     async def request(self, path: str, body: Mapping[str, object], kind: type[_Reply], **context: object) -> _Reply:
         """Send one request and read the reply.
@@ -132,11 +82,13 @@ class Endpoint(PicklesFieldsOnly):
         Raises:
             ModelUnavailable: the request failed transiently, or the reply cannot be used.
             ModelRefused: the endpoint refused the request for good.
+            ConfigError: the key, a header, the proxy or the certificates of the environment cannot be used.
         """
+        sent = self.client.api_key
         try:
             return await self._request(path, body, kind, **context)
         except ModelRefused as refusal:
-            if refusal.reason is RefusalReason.KEY and self._renew_key():
+            if refusal.reason is RefusalReason.KEY and await self._renew_key(sent):
                 return await self._request(path, body, kind, **context)
             if _STREAMS_ONLY.search(str(refusal)) and not self._streams and path == "/chat/completions":
                 self._streams.append(True)
@@ -155,7 +107,7 @@ class Endpoint(PicklesFieldsOnly):
                     self._root + path, cast_to=httpx2.Response, body=body, options=self._options
                 )
             content = response.content
-            reply = kind.read(content, mask=self._redaction.reply, **context)
+            reply = kind.read(content, mask=self.redaction.reply, **context)
         except TimeoutError:
             raise ModelUnavailable(self._message(f"no reply within {self.timeout_s:g} s")) from None
         except openai.APIStatusError as error:
@@ -187,30 +139,62 @@ class Endpoint(PicklesFieldsOnly):
 
     @cached_property
     def client(self) -> openai.AsyncOpenAI:
-        """The client, with one connection pool for this endpoint."""
+        """The client, with one connection pool for this endpoint.
+
+        Raises:
+            ConfigError: the key, a header, the proxy or the certificates of the environment cannot be used.
+        """
         # Proxies need the stock transport, which supports more kinds of them than aiohttp does.
-        proxied = is_proxied(self.base_url)
-        transport = None if proxied else AiohttpTransport(self.max_concurrency)
+        proxy, tls = proxy_for(self.base_url), tls_for(self.base_url)
+        transport = None if proxy else AiohttpTransport(self.max_concurrency, tls)
         limits = httpx2.Limits(max_connections=self.max_concurrency, max_keepalive_connections=self.max_concurrency)
         return openai.AsyncOpenAI(
             base_url=self.base_url,
-            api_key=self.key.read(),
+            api_key=self._secrets[0],
             max_retries=0,  # see gpo.models.retrying
             timeout=self.timeout_s,
-            # The stock transport does not bound the size of what it decompresses.
-            default_headers={"Accept-Encoding": "identity" if proxied else ACCEPTED_ENCODINGS},
+            default_headers={
+                # The stock transport does not bound the size of what it decompresses.
+                "Accept-Encoding": "identity" if proxy else ACCEPTED_ENCODINGS,
+                **dict(zip((header.name for header in self.headers), self._secrets[1:], strict=True)),
+            },
+            default_query=dict(self.query),
             http_client=openai.DefaultAsyncHttpxClient(
                 limits=limits,
                 timeout=self.timeout_s,
                 transport=transport,
-                event_hooks={"response": [bound_reply] if proxied else []},
+                proxy=proxy,
+                verify=tls,
+                trust_env=False,  # only the variables for this endpoint count, which are checked
+                event_hooks={"response": [bound_reply] if proxy else []},
             ),
         )
 
     @cached_property
-    def _redaction(self) -> Redaction:
+    def _secrets(self) -> list[str]:
+        """The key, and the values of all headers."""
+        return [self.key.read(), *(header.read() for header in self.headers)]
+
+    def require_secrets(self) -> None:
+        """Read the key and the headers now rather than at the first request.
+
+        Raises:
+            ConfigError: one cannot be read; its field is an option of the endpoint's section.
+        """
+        _ = self._secrets
+
+    @cached_property
+    def redaction(self) -> Redaction:
+        """Masks the key and the secret headers."""
+        key, *values = self._secrets
+        hidden = [value for header, value in zip(self.headers, values, strict=True) if header.env]
+        return Redaction(*hidden, *([key] if key != NO_KEY else []))
+
+    @property
+    def key_headers(self) -> dict[str, str | openai.Omit]:
+        """Headers of a request that differ from the client's own: those of a key that has a header for itself."""
         key = self.client.api_key
-        return Redaction("" if key == NO_KEY else key)
+        return {self.key_header: key, "Authorization": openai.Omit()} if self.key_header else {}
 
     @cached_property
     def _root(self) -> str:
@@ -220,7 +204,7 @@ class Endpoint(PicklesFieldsOnly):
     def _options(self) -> RequestOptions:
         """Options that the client would otherwise copy or generate for each request, at a tenth of a call's cost."""
         return {
-            "headers": {},
+            "headers": self.key_headers,
             "max_retries": 0,
             "timeout": self.timeout_s,
             "params": {},
@@ -241,15 +225,38 @@ class Endpoint(PicklesFieldsOnly):
         too_many = failure.kind is FailureKind.TOO_MANY
         return ModelUnavailable(message, 0, failure.retry_after_s, too_many=too_many, is_away=failure.is_away)
 
-    def _renew_key(self) -> bool:
+    async def _renew_key(self, refused: str) -> bool:
         """Read the key again, which may have been replaced; whether it differs from the refused one."""
-        key = self.key.read()
-        if key == self.client.api_key:
-            return False
-        self.client.api_key = key
-        self.__dict__.pop("_redaction", None)
-        self.__dict__.pop("_options", None)
-        return True
+        lock = self._renewing  # created in this thread
+
+        def renew() -> bool:
+            with lock:
+                if self.client.api_key != refused:  # another request has renewed it
+                    return True
+                # Many requests are refused at once; one run of a command answers for all.
+                if time.monotonic() - self._renewed.get(refused, float("-inf")) < _RENEWAL_PAUSE_S:
+                    return False
+                key = self.key.read()
+                self._renewed[refused] = time.monotonic()
+                if key == refused:
+                    return False
+                # Replies may still quote the old key.
+                redaction = Redaction(*self.redaction.secrets, key)
+                self.__dict__["redaction"] = redaction
+                self.client.api_key = key
+                self.__dict__.pop("_options", None)
+                return True
+
+        return await asyncio.to_thread(renew)
+
+    @cached_property
+    def _renewing(self) -> Lock:
+        return Lock()
+
+    @cached_property
+    def _renewed(self) -> dict[str, float]:
+        """Refused key → when it was read again."""
+        return {}
 
     @cached_property
     def _streams(self) -> list[bool]:
@@ -269,7 +276,7 @@ class Endpoint(PicklesFieldsOnly):
 
     def _message(self, text: str) -> str:
         """An error message in one line, without the key, which some servers repeat."""
-        line = self._redaction.message(without_controls(" ".join(text.split())))
+        line = self.redaction.message(without_controls(" ".join(text.split())))
         url = re.sub(r"//[^/@]*@", "//", self.base_url)  # without a user and password
         cut = line if len(line) <= _MAX_MESSAGE_CHARACTERS else line[:_MAX_MESSAGE_CHARACTERS] + "…"
         return f"{self.model} at {url}: {cut}"

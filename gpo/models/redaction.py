@@ -1,4 +1,4 @@
-"""Removing a secret from texts of models and endpoints."""
+"""Removing secrets from texts of models and endpoints."""
 
 from __future__ import annotations
 
@@ -20,41 +20,54 @@ _ESCAPED = re.compile(r"[\\%&]")
 
 
 class Redaction:
-    r"""Masks a secret wherever it occurs: unchanged, or escaped as in JSON, Python, HTML or a URL.
+    r"""Masks secrets wherever they occur: unchanged, or escaped as in JSON, Python, HTML or a URL.
 
     Programs escape different characters (``\/`` in PHP's JSON, ``\u002B`` in .NET's), and one may quote another. So
     each character matches in every form.
 
     Args:
-        secret: printable ASCII.
+        secrets: printable ASCII.
     """
 
-    def __init__(self, secret: str) -> None:
-        pattern = "".join(
-            _backslashes() if character == "\\" else _written(character) * len(list(same))
-            for character, same in groupby(secret)
-        )
-        self._secret = secret
-        self._in_messages = re.compile(pattern) if len(secret) >= _SHORTEST_IN_MESSAGES else None
-        self._in_replies = re.compile(pattern) if len(secret) >= _SHORTEST_IN_REPLIES else None
+    def __init__(self, *secrets: str) -> None:
+        self.secrets = tuple(sorted(set(secrets), key=len, reverse=True))  # a secret may contain another
+        self._in_messages = _pattern(self.secrets, _SHORTEST_IN_MESSAGES)
+        self._in_replies = _pattern(self.secrets, _SHORTEST_IN_REPLIES)
 
     def message(self, text: str) -> str:
-        """Mask the secret in an error message."""
-        return self._masked(text, self._in_messages)
+        """Mask the secrets in an error message."""
+        return self._masked(text, self._in_messages, _SHORTEST_IN_MESSAGES)
 
     def reply(self, text: str) -> str:
-        """Mask the secret in a model's reply; a secret below 12 characters stays, since it may be an ordinary word.
+        """Mask the secrets in a model's reply; one below 12 characters stays, since it may be an ordinary word.
 
         Args:
             text: decoded. In the bytes of a body, the match could include a quotation mark of the JSON.
         """
-        return self._masked(text, self._in_replies)
+        return self._masked(text, self._in_replies, _SHORTEST_IN_REPLIES)
 
-    def _masked(self, text: str, pattern: re.Pattern[str] | None) -> str:
+    def _masked(self, text: str, pattern: re.Pattern[str] | None, shortest: int) -> str:
         if pattern is None:
             return text
         # Most texts contain no escapes, and replacing is 50 times faster than the pattern.
-        return pattern.sub(MASK, text) if _ESCAPED.search(text) else text.replace(self._secret, MASK)
+        if _ESCAPED.search(text):
+            return pattern.sub(MASK, text)
+        for secret in self.secrets:
+            if len(secret) >= shortest:
+                text = text.replace(secret, MASK)
+        return text
+
+
+def _pattern(secrets: Sequence[str], shortest: int) -> re.Pattern[str] | None:
+    patterns = [
+        "".join(
+            _backslashes() if character == "\\" else _written(character) * len(list(same))
+            for character, same in groupby(secret)
+        )
+        for secret in secrets
+        if len(secret) >= shortest
+    ]
+    return re.compile("|".join(patterns)) if patterns else None
 
 
 def _written(character: str) -> str:

@@ -103,7 +103,10 @@ class RetryingModel:
                 wait_s = self.policy.wait_s(failures, waited_s)
                 if wait_s is None:
                     observer().call_failed(self.pool, current_caller.get(), is_final=False)
-                    raise ModelUnavailable(str(failure), len(failures) - 1, is_away=failure.is_away) from None
+                    retries, too_many = len(failures) - 1, failure.too_many
+                    raise ModelUnavailable(
+                        str(failure), retries, failure.retry_after_s, too_many, failure.is_away
+                    ) from None
             else:
                 return replace(reply, usage=replace(reply.usage, retries=len(failures))) if failures else reply
             await asyncio.sleep(wait_s)

@@ -7,14 +7,21 @@ requires its user to close connections. ``python -m benchmarks.client`` compares
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 import weakref
 from collections.abc import AsyncGenerator
+from errno import ENOTDIR
+from importlib.util import find_spec
+from ipaddress import ip_address
+from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx2
 
+from gpo.errors import ConfigError
 from gpo.models.bodies import as_utf8, read_bounded
 
 _KEEP_ALIVE_S = 4.0
@@ -34,10 +41,12 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
 
     Args:
         max_connections: at once; further requests wait.
+        tls: how certificates are checked.
     """
 
-    def __init__(self, max_connections: int) -> None:
-        self._max_connections = max_connections
+    def __init__(self, max_connections: int, tls: ssl.SSLContext) -> None:
+        self._max_connections, self._tls = max_connections, tls
+        tls.set_alpn_protocols(["http/1.1"])
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -72,7 +81,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
 
     async def _open(self) -> None:
         # Opening a session does not wait, so no other task runs meanwhile.
-        self._lifetime = _session(self._max_connections)
+        self._lifetime = _session(self._max_connections, self._tls)
         self._session = await anext(self._lifetime)
         self._loop = asyncio.get_running_loop()
         weakref.finalize(self, _close, self._lifetime, self._loop).atexit = False
@@ -88,9 +97,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
 # before, a finalizer closes the generator; its reference also prevents that the session is collected first.
 
 
-async def _session(max_connections: int) -> AsyncGenerator[aiohttp.ClientSession]:
-    tls = httpx2.create_ssl_context()
-    tls.set_alpn_protocols(["http/1.1"])
+async def _session(max_connections: int, tls: ssl.SSLContext) -> AsyncGenerator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=_KEEP_ALIVE_S, ssl=tls),
         # The httpx2 client keeps cookies; ``read_bounded`` decompresses.
@@ -108,7 +115,74 @@ def _close(lifetime: AsyncGenerator[aiohttp.ClientSession], loop: asyncio.Abstra
         asyncio.run_coroutine_threadsafe(lifetime.aclose(), loop)
 
 
-def is_proxied(url: str) -> bool:
-    """Whether the environment names a proxy for this URL (``HTTPS_PROXY``, ``ALL_PROXY`` …, but for ``NO_PROXY``)."""
+# -- proxies and certificates of the environment ----------------------------------------------------------------------
+
+_PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy for a URL, in ``HTTPS_PROXY``, ``HTTP_PROXY`` or ``ALL_PROXY``; ``None`` if ``NO_PROXY`` covers it.
+
+    A URL on the loopback interface needs no proxy, whatever the variables say.
+
+    Raises:
+        ConfigError: the proxy cannot be used; names the variable, and shows no password.
+    """
     parts, proxies = urlsplit(url), getproxies()
-    return bool({parts.scheme, "all"} & proxies.keys()) and not proxy_bypass(parts.netloc.rpartition("@")[2])
+    scheme = next((scheme for scheme in (parts.scheme, "all") if proxies.get(scheme)), None)
+    if scheme is None or _is_loopback(parts.hostname or "") or proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    names = (f"{scheme}_proxy", f"{scheme}_proxy".upper())
+    variable = next((name for name in names if os.environ.get(name) == proxies[scheme]), names[1])
+    proxy = proxies[scheme] if "://" in proxies[scheme] else f"http://{proxies[scheme]}"
+    exempt = "correct or unset it, or name the endpoint's host in NO_PROXY"
+    try:
+        address = urlsplit(proxy)
+        _, is_usable = httpx2.URL(proxy), bool(address.hostname) and address.port != 0
+    except (ValueError, httpx2.InvalidURL):
+        is_usable = False
+    if not is_usable:
+        raise ConfigError(variable, "is not the address of a proxy, such as http://HOST:PORT", exempt)
+    if address.scheme.lower() not in _PROXY_SCHEMES:
+        problem = f"names a proxy of kind {address.scheme!r}, which is none of {', '.join(_PROXY_SCHEMES)}"
+        raise ConfigError(variable, problem, exempt)
+    if address.scheme.lower().startswith("socks") and find_spec("socksio") is None:
+        raise ConfigError(
+            variable, "names a SOCKS proxy, which needs the package socksio", f"pip install socksio; or {exempt}"
+        )
+    return proxy
+
+
+def tls_for(url: str) -> ssl.SSLContext:
+    """How a URL's certificate is checked.
+
+    ``SSL_CERT_FILE``, ``SSL_CERT_DIR`` or ``REQUESTS_CA_BUNDLE`` replaces the system's certificates, in this order.
+
+    Raises:
+        ConfigError: a variable names certificates that cannot be used, and the URL needs some.
+    """
+    variable = next((name for name in _CERTIFICATES if os.environ.get(name)), None)
+    if variable is None:
+        return httpx2.create_ssl_context(trust_env=False)
+    path = Path(os.environ[variable])
+    try:
+        if variable == "SSL_CERT_FILE" or path.is_file():
+            return ssl.create_default_context(cafile=path)
+        path.stat()
+        if not path.is_dir():
+            raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR))
+        return ssl.create_default_context(capath=path)
+    except OSError as error:  # SSLError is one
+        if urlsplit(url).scheme != "https":
+            return httpx2.create_ssl_context(trust_env=False)
+        reason = "it holds no certificates" if isinstance(error, ssl.SSLError) else error.strerror
+        problem = f"names {str(path)!r}, which cannot be used ({reason})"
+        raise ConfigError(variable, problem, "name a file of certificates in PEM format, or unset it") from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host.lower() == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

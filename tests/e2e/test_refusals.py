@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from tests.configs import CHECKED
 
 if TYPE_CHECKING:
     from tests.commands import Gpo
@@ -31,7 +32,7 @@ def test_a_mistake_ends_the_command_with_one_line_and_code_2(
 ) -> None:
     endpoint.behaviour = Behaviour(api_key="canary-3c9be0")
     env = {"OPENAI_API_KEY": "canary-of-another", "RAY_TMPDIR": str(tmp_path / "ray")}
-    finished = gpo("run", write_config(tmp_path, endpoint.base_url), *options, cwd=tmp_path, env=env)
+    finished = gpo("run", write_config(tmp_path, endpoint.base_url, models=CHECKED), *options, cwd=tmp_path, env=env)
     assert (finished.code, finished.stdout) == (2, "")
     (line,) = finished.stderr.splitlines()
     assert not [word for word in words if word not in line], line

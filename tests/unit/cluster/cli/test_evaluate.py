@@ -12,6 +12,7 @@ from cluster.session.models import Access, build_evaluators, build_tasks
 from gpo.data.task import Split
 from gpo.limits.limiter import LocalLimiter
 from gpo.prompt import Prompt
+from tests.configs import CHECKED
 from tests.paths import read_json
 
 if TYPE_CHECKING:
@@ -90,14 +91,12 @@ def test_an_impossible_option_is_one_line(
     assert endpoint.requests == []
 
 
-def test_an_unknown_model_at_an_endpoint_without_a_list_is_found_at_the_first_call(
-    endpoint: SimulatedEndpoint, evaluate: Evaluate
-) -> None:
-    endpoint.behaviour = Behaviour(list_models=False)
-    finished = evaluate(models={"task": {"model": "task-modle"}})
+@pytest.mark.parametrize("is_checked", [True, False])
+def test_an_unknown_model_is_found_at_the_first_call(is_checked: bool, evaluate: Evaluate) -> None:
+    finished = evaluate(models={"task": {"model": "task-modle", "check": is_checked}})
     assert finished.code == 2
     (line,) = finished.stderr.splitlines()
-    assert "models.task.model: 'task-modle' is unknown at" in line
+    assert "models.task.model: 'task-modle' is unknown or not allowed at" in line
     assert "correct the name" in line
 
 
@@ -173,7 +172,7 @@ def test_the_judge_s_cost_is_reported_separately(
     endpoint.behaviour = Behaviour(models=("task-model", "opt-model", "judge-model"))
     exact = evaluate("--output", "exact.json")
     answer = {"kind": "judge", "rubric": "The label is right.", "scale": 4}
-    judge = {"base_url": endpoint.base_url, "model": "judge-model"}
+    judge = {"base_url": endpoint.base_url, "model": "judge-model", "check": False}
     judged = evaluate("--output", "judged.json", tasks=[{"answer": answer}], models={"judge": judge})
     assert (exact.code, judged.code) == (0, 0), exact.stderr + judged.stderr
     expected, document = (read_json(tmp_path / f"{name}.json") for name in ("exact", "judged"))
@@ -188,13 +187,24 @@ def test_the_judge_s_cost_is_reported_separately(
     assert f"{spent['prompt_tokens']} + {spent['completion_tokens']} tokens" in judged.stdout
 
 
-def test_an_unknown_judge_is_reported_before_any_call(endpoint: SimulatedEndpoint, evaluate: Evaluate) -> None:
+def test_an_unknown_judge_is_reported_before_the_evaluation(endpoint: SimulatedEndpoint, evaluate: Evaluate) -> None:
     answer = {"kind": "judge", "rubric": "The label is right."}
     judge = {"base_url": endpoint.base_url, "model": "jugde"}
-    finished = evaluate(tasks=[{"answer": answer}], models={"judge": judge})
+    finished = evaluate(tasks=[{"answer": answer}], models={"judge": judge, **CHECKED})
     assert finished.code == 2
     assert "models.judge.model: 'jugde' is unknown" in finished.stderr
-    assert _num_calls(endpoint) == 0
+    assert _num_calls(endpoint) == 2  # one to each model
+
+
+@pytest.mark.parametrize(("cache", "calls"), [("sqlite", 20), ("none", 21)])
+def test_the_call_of_the_check_counts_and_is_answered_from_the_cache(
+    cache: str, calls: int, endpoint: SimulatedEndpoint, evaluate: Evaluate, tmp_path: Path
+) -> None:
+    path = {} if cache == "none" else {"path": str(tmp_path / "completions.sqlite")}
+    finished = evaluate(models=CHECKED, cache={"kind": cache, **path})
+    assert finished.code == 0, finished.stderr
+    assert f", 20 examples, {calls} calls, " in finished.stdout
+    assert _num_calls(endpoint) == calls
 
 
 @pytest.mark.parametrize(

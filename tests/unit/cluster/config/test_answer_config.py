@@ -266,12 +266,13 @@ def test_only_a_judged_task_needs_the_judge(tmp_path: Path) -> None:
 async def test_a_judge_is_checked_where_it_is_used(tmp_path: Path) -> None:
     reachable = {**MODEL, "check": False}
     models = {"task": reachable, "optimizer": reachable, "judge": {**MODEL, "api_key_env": "NO_SUCH_VARIABLE_HERE"}}
-    await check_models(config(tmp_path, {}, **models))
+    await check_models(config(tmp_path, {}, **models), [built(tmp_path, {})])
+    judged = [built(tmp_path, JUDGE)]
     with pytest.raises(ConfigError) as caught:
-        await check_models(config(tmp_path, JUDGE, **models))
+        await check_models(config(tmp_path, JUDGE, **models), judged)
     assert caught.value.field == "models.judge.api_key_env"
     with pytest.raises(ConfigError) as caught:
-        await check_models(config(tmp_path, JUDGE, task=reachable), roles=("task", "judge"))
+        await check_models(config(tmp_path, JUDGE, task=reachable), judged, roles=("task", "judge"))
     assert caught.value.field == "models.optimizer.base_url"
 
 

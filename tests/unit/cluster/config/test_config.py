@@ -15,10 +15,12 @@ from cluster.config import load_config
 from cluster.config.loading import dump, validate
 from cluster.config.models import OPENAI_URL, ChatEndpointConfig, EmbeddedEmbeddingConfig
 from cluster.config.root import EvaluationConfig, RacingConfig, RunConfig
+from cluster.config.secrets import secret_values
 from cluster.config.section import LocatedText, OptionInfo, declared
 from cluster.config.sweep import SweepSection
 from cluster.config.tasks import TaskConfig
 from gpo.errors import ConfigError
+from gpo.models.credentials import Header
 from gpo.scoring.candidates import FullScoring
 from gpo.scoring.racing import Racing
 
@@ -373,7 +375,8 @@ def stated(fact: str) -> dict[str, Any]:
 
 def test_the_facts_about_options_are_stated_on_them() -> None:
     of_models = (
-        "base_url", "api_key_env", "api_key_file", "max_concurrency", "requests_per_min", "tokens_per_min",
+        "base_url", "api_key_env", "api_key_file", "api_key_command", "api_key_header", "headers", "query",
+        "max_concurrency", "requests_per_min", "tokens_per_min",
         "timeout_s", "max_attempts", "patience_s", "price", "check", "parallel", "threads",
     )  # fmt: skip
     of_sweeps = ("trials", "max_parallel_trials", "storage", "lease_s", "study", "holdout")
@@ -388,6 +391,10 @@ def test_the_facts_about_options_are_stated_on_them() -> None:
         "models.*.base_url": "value",
         "models.*.api_key_env": "variable",
         "models.*.api_key_file": "file",
+        "models.*.api_key_command": "value",
+        "models.*.headers": "value",
+        "models.*.headers.env": "variable",
+        "models.*.query": "value",
         "models.*.sampling.extra": "value",
         "cache.url_env": "url_variable",
         "sweep.storage.url": "value",
@@ -399,3 +406,59 @@ def test_a_text_of_a_file_keeps_its_folder_when_copied(tmp_path: Path) -> None:
     located = LocatedText("a.jsonl", tmp_path)
     for copied in (copy.deepcopy(located), pickle.loads(pickle.dumps(located))):  # noqa: S301
         assert (copied, copied.folder) == ("a.jsonl", tmp_path)
+
+
+def with_task_model(**settings: Any) -> dict[str, Any]:
+    document = raw()
+    document["models"]["task"].update(settings)
+    return document
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"headers": {"Authorization": f"Bearer {KEY}"}}, "headers.Authorization"),
+        ({"headers": {"X-Api-Token": KEY}}, "headers.X-Api-Token"),
+        ({"headers": {"Cookie": KEY}}, "headers.Cookie"),
+        ({"headers": {"X-Tag": f"{KEY}\nHost: elsewhere"}}, "headers.X-Tag"),
+        ({"headers": {"X-Tag": {"env": KEY}}}, "headers"),
+        ({"headers": {f"{KEY}: X": "a"}}, "headers"),
+        ({"headers": {"Content-Type": "text/plain"}}, "headers"),
+        ({"headers": KEY}, "headers"),
+        ({"query": {"key": KEY}}, "query.key"),
+        ({"query": {"access_token": KEY}}, "query.access_token"),
+        ({"query": {"api-version": [KEY]}}, "query"),
+        ({"api_key_command": KEY}, "api_key_command"),
+        ({"api_key_command": []}, "api_key_command"),
+        ({"api_key_command": ["pass", KEY], "api_key_env": "A_KEY"}, "api_key_command"),
+        ({"api_key_header": "Content-Length"}, "api_key_header"),
+        ({"api_key_header": f"Authorization: Bearer {KEY}"}, "api_key_header"),
+    ],
+)
+def test_unusable_headers_parameters_and_commands_are_refused_and_not_shown(
+    settings: dict[str, Any], field: str, tmp_path: Path
+) -> None:
+    error = refusal(with_task_model(**settings), (), tmp_path)
+    assert error.field.startswith(f"models.task.{field}")
+    assert KEY not in f"{error.problem} {error.remedy}"
+
+
+def test_headers_parameters_and_commands_reach_the_endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_TOKEN", "canary-token-77aa01")
+    document = with_task_model(
+        headers={"X-Organization": "acme", "X-Api-Token": {"env": "GATEWAY_TOKEN"}},
+        query={"api-version": "2024-06-01"},
+        api_key_header="api-key",
+        api_key_command=["print-key", "--now"],
+    )
+    config = load_config(written(tmp_path, document))
+    assert isinstance(config.models.task, ChatEndpointConfig)
+    endpoint = config.models.task.build()
+    assert set(endpoint.headers) == {Header("X-Organization", "acme"), Header("X-Api-Token", env="GATEWAY_TOKEN")}
+    assert endpoint.query == (("api-version", "2024-06-01"),)
+    assert (endpoint.key_header, endpoint.key.command) == ("api-key", ("print-key", "--now"))
+    variant = {"headers": {"X-Organization": "acme"}, "query": {"api-version": "2024-06-01"}}
+    assert config.models.task.variant == variant
+    assert validate(yaml.safe_load(dump(config)), base_dir=Path("/elsewhere")) == config
+    assert "canary" not in dump(config)
+    assert b"canary-token-77aa01" in secret_values(config)

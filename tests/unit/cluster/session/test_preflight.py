@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from aiohttp import web
 
-from cluster.config import RunConfig
-from cluster.config.loading import validate
-from cluster.session.preflight import check_models
-from gpo.errors import ConfigError
-from tests.paths import ROOT
+from benchmarks.simulated_endpoint import SimulatedEndpoint
+from cluster.config import RunConfig, load_config
+from cluster.session import preflight
+from cluster.session.models import build_tasks
+from cluster.session.preflight import Checked, check_models, explained_refusal
+from gpo.errors import ConfigError, ModelRefused, RefusalReason
+from tests.configs import CHECKED, merged, write_small_config
 
 KEY = "sk-canary-5d1f0b\"'/"
-QUICKSTART = ROOT / "configs" / "quickstart.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -26,58 +28,221 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
+@dataclass
+class Replies:
+    """An endpoint that gives every request the same reply."""
+
+    body: bytes
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    base_url: str = ""
+    requests: list[Any] = field(default_factory=list)
+    received: list[web.Request] = field(default_factory=list)
+
+    async def reply(self, request: web.Request) -> web.Response:
+        self.received.append(request)
+        self.requests.append(await request.json())
+        return web.Response(body=self.body, status=self.status, headers={"Content-Type": "text/plain", **self.headers})
+
+
 @asynccontextmanager
-async def listing(body: bytes, status: int = 200) -> AsyncIterator[str]:
-    """The base URL of an endpoint with this list of models."""
-
-    async def reply(_: web.Request) -> web.Response:
-        return web.Response(body=body, status=status, content_type="application/json")
-
+async def replying(body: Any, status: int = 200) -> AsyncIterator[Replies]:
+    replies = Replies(body if isinstance(body, bytes) else json.dumps(body).encode(), status)
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", reply)
+    app.router.add_route("*", "/{path:.*}", replies.reply)
     runner = web.AppRunner(app)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        replies.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        yield replies
     finally:
         await runner.cleanup()
 
 
-def config(base_url: str) -> RunConfig:
-    raw = yaml.safe_load(QUICKSTART.read_text(encoding="utf-8"))
-    raw["models"] = {role: {"base_url": base_url, "model": "m"} for role in ("task", "optimizer")}
-    return validate(raw, QUICKSTART.parent)
+def small(folder: Path, base_url: str, **changes: Any) -> RunConfig:
+    changes = {**changes, "models": merged(CHECKED, changes.get("models", {}))}
+    return load_config(write_small_config(folder, base_url, **changes), [])
 
 
-@pytest.mark.parametrize("data", [[{"id": KEY}], [{"id": f"a {KEY}\x1b[31m"}, {"id": 3}, {"id": None}]])
-async def test_listed_model_names_are_redacted_and_without_control_characters(data: Any) -> None:
-    async with listing(json.dumps({"data": data}).encode()) as url:
-        with pytest.raises(ConfigError, match="'m' is unknown") as caught:
-            await check_models(config(url))
-    assert "canary" not in str(caught.value)
-    assert "\x1b" not in str(caught.value)
-    assert "***" in caught.value.remedy
+async def check(config: RunConfig) -> Checked:
+    return await check_models(config, build_tasks(config))
+
+
+def completion(text: str | None, finish_reason: str = "stop") -> dict[str, Any]:
+    return {"choices": [{"message": {"content": text}, "finish_reason": finish_reason}]}
+
+
+async def test_each_model_gets_one_call_with_the_run_s_parameters(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
+    models = {"embedding": {"kind": "openai", "base_url": endpoint.base_url, "model": "embed-model"}}
+    found = await check(small(tmp_path, endpoint.base_url, models=models))
+    assert (found.warnings, found.refused) == ([], {})
+    assert sorted(call.model for call in endpoint.requests) == ["embed-model", "opt-model", "task-model"]
+    again = await check(small(tmp_path, endpoint.base_url))
+    assert again.usage["task"].cached == 1
+    assert [call.model for call in endpoint.requests[3:]] == ["opt-model"]
+
+
+async def test_the_judge_grades_the_answer_of_the_task_model(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
+    task = {"answer": {"kind": "judge", "rubric": "The label is right."}}
+    found = await check(small(tmp_path, endpoint.base_url, tasks=[{"name": "first"}, task]))
+    assert sorted(call.model for call in endpoint.requests) == ["opt-model", "opt-model", "task-model"]
+    assert found.usage.keys() == found.stored == {"task", "judge"}
 
 
 @pytest.mark.parametrize(
-    "body",
-    [b"", b"<html>", b"[]", b"3", b'{"data": 3}', b'{"data": [3]}', b'{"data": [{}]}', b'{"data": null}', b"[" * 9999],
+    ("body", "warnings"),
+    [
+        (completion(""), ("models.task", "is empty", "models.optimizer", "is empty")),
+        (completion("", "length"), ("models.task.sampling.max_tokens", "raise models.optimizer.sampling.max_tokens")),
+        (completion("<think>Well,", "length"), ("cut off at max_tokens", "raise models.optimizer.sampling.max_tokens")),
+        (completion("a\n\nb"), ("models.optimizer", "no <START> … <END>")),
+    ],
 )
-async def test_a_reply_without_a_list_of_models_passes(body: bytes) -> None:
-    async with listing(body) as url:
-        await check_models(config(url))
+async def test_a_reply_that_the_run_could_not_use_is_a_warning(
+    body: Any, warnings: tuple[str, ...], tmp_path: Path
+) -> None:
+    async with replying(body) as replies:
+        found = await check(small(tmp_path, replies.base_url))
+    said = "\n".join(found.warnings)
+    assert not [words for words in warnings if words not in said], said
 
 
-async def test_an_endless_list_is_not_read() -> None:
-    async with listing(b" " * 20_000_000) as url:
-        with pytest.raises(ConfigError, match="larger than 8 MB"):
-            await check_models(config(url))
-
-
-@pytest.mark.parametrize("status", [401, 500])
-async def test_text_from_the_endpoint_is_not_repeated(status: int) -> None:
-    async with listing(json.dumps({"error": {"message": KEY}}).encode(), status) as url:
+@pytest.mark.parametrize(
+    ("status", "body", "field_", "words"),
+    [
+        (401, {"error": KEY}, "models.task.api_key_env", "refused the key in the environment variable"),
+        (402, {"error": "Insufficient Balance"}, "models.task.api_key_env", "(HTTP 402: Insufficient Balance)"),
+        (404, {"detail": "Not Found"}, "models.task.base_url", "is not the address of an API"),
+        (404, {"error": "no endpoint under your data policy"}, "models.task.model", "under your data policy"),
+        (400, {"error": "too long"}, "models.task", "(HTTP 400: too long); change what it names"),
+        (422, {"detail": [{"loc": ["body", "messages"], "msg": "no"}]}, "models.task", "body.messages: no"),
+        (500, {"error": {"message": KEY}}, "models.task.base_url", "answers HTTP 500"),
+        (200, b" " * 20_000_000, "models.task", "larger than 8 MB"),
+        (200, b"<html><title>Chat</title>", "models.task.base_url", "Chat"),
+    ],
+)
+async def test_a_failed_call_names_the_option_and_repeats_the_endpoint_but_no_key(
+    status: int, body: Any, field_: str, words: str, tmp_path: Path
+) -> None:
+    async with replying(body, status) as replies:
         with pytest.raises(ConfigError) as caught:
-            await check_models(config(url))
+            await check(small(tmp_path, replies.base_url))
+    assert caught.value.field == field_
+    assert words in str(caught.value)
     assert "canary" not in str(caught.value)
+    assert len(replies.requests) <= 2 * 4
+
+
+async def test_an_address_without_v1_is_named(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"write base_url up to and including /v1: http://[\d.:]+/v1$"):
+        await check(small(tmp_path, endpoint.base_url.removesuffix("/v1")))
+
+
+async def test_a_refused_parameter_is_passed_on_to_the_run(tmp_path: Path) -> None:
+    async with replying(completion("billing")) as replies:
+        config = small(tmp_path, replies.base_url)
+        reply = replies.reply
+
+        async def refusing(request: web.Request) -> web.Response:
+            answered = await reply(request)
+            if "seed" in replies.requests[-1]:
+                return web.json_response({"error": {"message": "Unknown parameter", "param": "seed"}}, status=400)
+            return answered
+
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", refusing)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+            found = await check(small(tmp_path, url))
+        finally:
+            await runner.cleanup()
+    assert found.refused == {("optimizer", url, "opt-model"): frozenset({"seed"})}
+    del config
+
+
+async def test_a_filter_that_refuses_the_first_text_is_a_warning(tmp_path: Path) -> None:
+    async with replying({"error": {"message": "flagged", "code": "content_filter"}}, 400) as replies:
+        found = await check(small(tmp_path, replies.base_url))
+    assert len(found.warnings) == 2
+    assert all("(HTTP 400: flagged)" in warning for warning in found.warnings)
+
+
+async def test_a_slow_model_is_named_and_not_waited_for(
+    endpoint: SimulatedEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "_SAY_AFTER_S", 0.05)
+    monkeypatch.setattr(preflight, "_LIMIT_S", 0.3)
+    from benchmarks.simulated_endpoint import Behaviour
+
+    endpoint.behaviour = Behaviour(latency_s=30)
+    said: list[str] = []
+    config = small(tmp_path, endpoint.base_url, models={"optimizer": {"check": False}})
+    found = await check_models(config, build_tasks(config), say=said.append)
+    (warning,) = found.warnings
+    assert f"models.task (task-model at {endpoint.base_url}) did not reply within" in warning
+    assert len(said) >= 2
+    assert said[0].startswith("Waiting for the first reply of models.task (task-model at ")
+
+
+@pytest.mark.parametrize("reason", [reason for reason in RefusalReason if reason is not RefusalReason.REQUEST])
+def test_a_refusal_during_the_run_names_option_cause_and_remedy(reason: RefusalReason, tmp_path: Path) -> None:
+    config = small(tmp_path, "http://127.0.0.1:9")
+    task = config.models.task
+    message = "task-model at http://127.0.0.1:9: HTTP 400: SAID"
+    error = explained_refusal(
+        config,
+        ModelRefused(message, reason, "task-model", "http://127.0.0.1:9", task.key.location),  # type: ignore[union-attr]
+    )
+    assert isinstance(error, ConfigError)
+    assert error.field.startswith("models.task")
+    assert "(HTTP 400: SAID)" in error.problem
+    assert error.remedy
+
+
+async def test_the_check_sends_the_configured_headers_and_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_TOKEN", "canary-token")
+    settings = {
+        "api_key_command": ["printf", "%s", "of-the-command"],
+        "api_key_header": "api-key",
+        "headers": {"X-Organization": "acme", "X-Tag": {"env": "GATEWAY_TOKEN"}},
+        "query": {"api-version": "2024-06-01"},
+    }
+    async with replying(completion("billing")) as replies:
+        await check(small(tmp_path, replies.base_url, models={"task": settings, "optimizer": settings}))
+    assert len(replies.received) == 2
+    for request in replies.received:
+        sent = {name: request.headers.get(name) for name in ("api-key", "X-Organization", "X-Tag", "Authorization")}
+        assert sent == {
+            "api-key": "of-the-command", "X-Organization": "acme", "X-Tag": "canary-token", "Authorization": None,
+        }  # fmt: skip
+        assert dict(request.query) == {"api-version": "2024-06-01"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "field_"),
+    [
+        ({"api_key_command": ["no-such-program"]}, "models.task.api_key_command"),
+        ({"headers": {"X-Tag": {"env": "NOT_SET"}}}, "models.task.headers.X-Tag"),
+    ],
+)
+async def test_a_secret_that_cannot_be_read_names_its_option(
+    settings: dict[str, Any], field_: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await check(small(tmp_path, "http://127.0.0.1:9/v1", models={"task": settings}))
+    assert caught.value.field == field_
+
+
+async def test_an_unusable_proxy_names_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("ALL_PROXY", "socks4://127.0.0.1:1080")
+    with pytest.raises(ConfigError) as caught:
+        await check(small(tmp_path, "http://far.invalid/v1"))
+    assert caught.value.field == "ALL_PROXY"

@@ -15,8 +15,8 @@ from gpo.cache.sqlite import SqliteStore
 from gpo.errors import ModelError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.models.adapting import AdaptingModel
 from gpo.models.cached import CachedModel
+from gpo.models.credentials import KeySource
 from gpo.models.embedding import CachedEmbedder
-from gpo.models.endpoint import KeySource
 from gpo.models.protocol import Completion, Message, Sampling
 from tests.unit.gpo.models.remote import endpoint_of, remote_model
 

@@ -23,8 +23,8 @@ from gpo.evaluation.answer_format import Position
 from gpo.evaluation.metrics.paper import PaperBooleanScorer
 from gpo.evaluation.metrics.text import ExactScorer
 from gpo.models.bodies import MAX_REPLY_BYTES
+from gpo.models.credentials import KeySource
 from gpo.models.embedding import CachedEmbedder
-from gpo.models.endpoint import KeySource
 from gpo.models.protocol import Completion, Message, Sampling, Usage
 from gpo.models.replies import MAX_REPLY_CHARACTERS, ChatReply, EmbeddingReply, Price
 from gpo.models.retrying import RetryingModel

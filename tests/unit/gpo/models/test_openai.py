@@ -14,8 +14,8 @@ from aiohttp import web
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from gpo.errors import ConfigError, ModelError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.models.credentials import NO_KEY, KeySource
 from gpo.models.embedding import CachedEmbedder
-from gpo.models.endpoint import NO_KEY, KeySource
 from gpo.models.protocol import Completion, Message, Sampling
 from gpo.models.replies import Price
 from gpo.models.retrying import RetryingModel

@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from benchmarks.simulated_endpoint import CLIENT_GONE, Behaviour, SimulatedEndpoint
-from gpo.errors import ModelUnavailable
+from gpo.errors import ConfigError, ModelUnavailable
 from gpo.models.protocol import Completion, Message, Sampling
 from gpo.models.retrying import RetryingModel
-from gpo.models.transport import is_proxied
+from gpo.models.transport import proxy_for, tls_for
 from tests.unit.gpo.models.remote import endpoint_of, remote_model, serving
 
 KEY = "canary-6b1f9e"
@@ -160,6 +160,7 @@ async def test_a_reply_that_arrives_byte_by_byte_is_bounded_in_time(
     async with speaking(drip) as url:
         if proxied:
             monkeypatch.setenv("HTTP_PROXY", url.removesuffix("/v1"))
+            url = "http://far.invalid/v1"
         said = await asyncio.wait_for(failure(model(url, timeout_s=0.2)), 5)
     assert "no reply within 0.2 s" in said
 
@@ -232,23 +233,71 @@ async def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("variables", "url", "expected"),
     [
-        ({}, "https://far.test/v1", False),
-        ({"HTTPS_PROXY": "http://proxy:1"}, "https://far.test/v1", True),
-        ({"https_proxy": "http://proxy:1"}, "https://far.test:8443/v1", True),
-        ({"HTTP_PROXY": "http://proxy:1"}, "https://far.test/v1", False),
-        ({"ALL_PROXY": "socks5://proxy:1"}, "http://far.test/v1", True),
-        ({"ALL_PROXY": "http://proxy:1", "NO_PROXY": "localhost,127.0.0.1"}, "http://127.0.0.1:8600/v1", False),
-        ({"ALL_PROXY": "http://proxy:1", "NO_PROXY": ".test"}, "http://name:word@far.test/v1", False),
-        ({"ALL_PROXY": "http://proxy:1", "NO_PROXY": "*"}, "http://far.test/v1", False),
-        ({"NO_PROXY": "far.test"}, "http://far.test/v1", False),
+        ({}, "https://far.test/v1", None),
+        ({"HTTPS_PROXY": "http://proxy:1"}, "https://far.test/v1", "http://proxy:1"),
+        ({"https_proxy": "proxy:1"}, "https://far.test:8443/v1", "http://proxy:1"),
+        ({"HTTP_PROXY": "http://proxy:1"}, "https://far.test/v1", None),
+        ({"ALL_PROXY": "http://proxy:1"}, "http://far.test/v1", "http://proxy:1"),
+        ({"ALL_PROXY": "nonsense://", "HTTPS_PROXY": "http://proxy:1"}, "https://far.test/v1", "http://proxy:1"),
+        ({"ALL_PROXY": "http://proxy:1"}, "http://localhost:8600/v1", None),
+        ({"ALL_PROXY": "http://proxy:1"}, "http://127.0.0.1:8600/v1", None),
+        ({"ALL_PROXY": "http://proxy:1"}, "http://[::1]:8600/v1", None),
+        ({"ALL_PROXY": "http://proxy:1", "NO_PROXY": "10.0.0.7"}, "http://10.0.0.7:8600/v1", None),
+        ({"ALL_PROXY": "nonsense://", "NO_PROXY": ".test"}, "http://name:word@far.test/v1", None),
+        ({"ALL_PROXY": "socks5://proxy:1", "NO_PROXY": "*"}, "http://far.test/v1", None),
+        ({"NO_PROXY": "far.test"}, "http://far.test/v1", None),
     ],
 )
 def test_which_urls_are_proxied(
-    variables: dict[str, str], url: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+    variables: dict[str, str], url: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert is_proxied(url) is expected
+    assert proxy_for(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1080", "needs the package socksio"),
+        ("ALL_PROXY", "socks://127.0.0.1:1080", "kind 'socks'"),
+        ("all_proxy", "socks4://name:canary@127.0.0.1:1080", "kind 'socks4'"),
+        ("HTTPS_PROXY", "http://", "is not the address of a proxy"),
+        ("HTTPS_PROXY", "http://name:canary@proxy:port", "is not the address of a proxy"),
+        ("https_proxy", "http://[::1", "is not the address of a proxy"),
+        ("HTTPS_PROXY", "http://name:canary@proxy:99999", "is not the address of a proxy"),
+    ],
+)
+async def test_an_unusable_proxy_is_one_error_that_names_the_variable(
+    variable: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=said) as caught:
+        await complete(model("https://far.invalid/v1"))
+    assert caught.value.field == variable
+    assert "canary" not in str(caught.value)
+    monkeypatch.setenv("NO_PROXY", "far.invalid")
+    await failure(model("https://far.invalid/v1"))  # the host does not exist
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"])
+@pytest.mark.parametrize("content", [None, b"no certificate"])
+async def test_unusable_certificates_are_one_error_that_names_the_variable(
+    variable: str, content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if content is not None:
+        (tmp_path / "bundle.pem").write_bytes(content)
+    monkeypatch.setenv(variable, str(tmp_path / "bundle.pem"))
+    with pytest.raises(ConfigError, match="cannot be used") as caught:
+        await complete(model("https://far.invalid/v1"))
+    assert caught.value.field == variable
+    async with serving(yes) as url:  # plain HTTP needs no certificates
+        assert (await complete(model(url))).text == "yes"
+
+
+def test_a_folder_of_certificates_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    assert tls_for("https://far.test/v1").verify_mode is ssl.CERT_REQUIRED
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
@@ -268,15 +317,16 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return certified, secret
 
 
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
 async def test_certificates_are_checked_against_those_of_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certified, secret = certificate(tmp_path)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certified, secret)
     async with serving(yes, tls) as url:
         assert "certificate" in (await failure(model(url))).lower()
-        monkeypatch.setenv("SSL_CERT_FILE", str(certified))
+        monkeypatch.setenv(variable, str(certified))
         assert (await complete(model(url))).text == "yes"
 
 
