@@ -13,38 +13,41 @@ from rich.status import Status
 from rich.table import Column, Table
 from rich.text import Text
 
-from cluster.display.progress import SILENCE_S, duration
-
+SILENCE_S = 15.0
+"""Seconds without an event after which lines of output show a sign of life."""
 _TEXT_WIDTH = 16
 """Narrowest column of texts that is still readable."""
 _INDENT = 2
+_FIRST_LINE_AFTER_S = 4.0
+"""Seconds of waiting after which a line says so: shorter waits leave the output of scripts as it is."""
 
 
 class LineConsole(Console):
     """A console whose ``status`` prints lines where it cannot show a spinner: in pipes and with ``TERM=dumb``."""
 
     def status(self, status: RenderableType, **options: Any) -> Status:
-        """Show what the program waits for, as a spinner or as a line now and every 15 s."""
+        """Show what the program waits for, as a spinner, or as a line after 4 s and then every 15 s."""
         return super().status(status, **options) if self.is_interactive else _Lines(status, console=self)
 
 
 class _Lines(Status):
-    """Prints what the program waits for, at first and every 15 s."""
+    """Prints what the program waits for, if that takes longer than a moment."""
 
     def start(self) -> None:
         self._over, self._began = threading.Event(), time.monotonic()
-        self._print("")
         threading.Thread(target=self._repeat, name="status", daemon=True).start()
 
     def stop(self) -> None:
         self._over.set()
 
     def _repeat(self) -> None:
-        while not self._over.wait(SILENCE_S):
-            self._print(f" {duration(time.monotonic() - self._began)}")
+        from cluster.display.progress import duration  # slow to import
 
-    def _print(self, ending: str) -> None:
-        self.console.print(f"{self.status}{ending}", markup=False, highlight=False, soft_wrap=True)
+        silence_s = _FIRST_LINE_AFTER_S
+        while not self._over.wait(silence_s):
+            elapsed = duration(time.monotonic() - self._began)
+            self.console.print(f"[{elapsed}] {self.status}", markup=False, highlight=False, soft_wrap=True)
+            silence_s = SILENCE_S
 
 
 class FittingTable(Table):

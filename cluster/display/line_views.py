@@ -9,7 +9,8 @@ from typing import Self
 from rich.console import Console
 
 from actors.search import Phase, SearchKey, Update
-from cluster.display.progress import SILENCE_S, Progress, Row, duration, percent
+from cluster.display.console import SILENCE_S
+from cluster.display.progress import Progress, Row, duration, percent
 from gpo.score import finite
 from gpo.trajectory import Trajectory
 

@@ -13,8 +13,6 @@ from gpo.checkpoint import Checkpoint
 from gpo.limits.messages import Spent
 from gpo.models.protocol import Usage
 
-SILENCE_S = 15.0
-"""Seconds without an event after which lines of output show a sign of life."""
 _PACE_OVER_S = 30.0
 """Seconds over which calls per second are averaged."""
 
