@@ -63,7 +63,7 @@ def run(
     prepare_environment(ray_address)
     from actors.lease import Leases
     from cluster.display.live_view import view_for
-    from cluster.results.table import acceptance_line, results_table, unscored_line, written_files
+    from cluster.results.results_table import acceptance_line, results_table, unscored_line, written_files
     from cluster.results.warnings import run_warnings
     from cluster.runs.run import Run
     from cluster.runs.run_folder import new_run_id
