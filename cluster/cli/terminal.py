@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec
 import typer
 from rich.console import Console
 
+from cluster.cli import INTERRUPTED
 from cluster.display import logs
 from cluster.session.interrupts import stoppable
 from gpo.errors import ConfigError, GPOError
@@ -61,7 +62,7 @@ def exiting(command: Callable[_P, int]) -> Callable[_P, None]:
             code = BAD_CONFIG if isinstance(error, ConfigError) else FAILED
         except KeyboardInterrupt:
             say("Interrupted.")
-            code = FAILED
+            code = INTERRUPTED
         raise typer.Exit(code)
 
     return run
