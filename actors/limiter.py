@@ -11,7 +11,7 @@ from typing import Any, cast
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from actors.metrics.reports import ProcessReport, ReportStore
+from actors.metrics.totals import ProcessReport, ReportStore
 from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Grant, Report, Spent
 from gpo.process import ProcessIdentity

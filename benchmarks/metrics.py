@@ -44,7 +44,7 @@ from benchmarks.measuring.processes import Usage, cpu_s, measure_usage, memory_b
 from benchmarks.measuring.servers import ROOT, EndpointProcess, free_port
 from benchmarks.measuring.subjects import Workload, command, write_configuration
 from cluster.metrics.monitor import prometheus
-from cluster.session.ray_session import ray_session
+from cluster.session.ray_connection import ray_connection
 from gpo.limits.messages import Pool
 from gpo.models.events import NullObserver, Observer, Outcome
 from gpo.models.protocol import Usage as Cost
@@ -184,7 +184,7 @@ def _used_s(usage: Usage, program: str) -> float:
 
 
 def _measure_actor() -> None:
-    with ray_session("local", cpus_needed=1):
+    with ray_connection("local", cpus_needed=1):
         idle: Any = ray.remote(Exporter).options(num_cpus=0).remote()
         pid = ray.get(idle.__ray_call__.remote(lambda _: os.getpid()))
         started_s = cpu_s(pid)

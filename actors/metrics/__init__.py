@@ -4,8 +4,8 @@ How a number gets to Prometheus:
 
 1. In each process that calls models, a ``Recorder`` counts in memory (``recorder``).
 2. Twice a second the process reports its cumulative counts to the limiter, which keeps the newest report of each
-   process (``reports.ReportStore``).
-3. The driver of the run fetches the reports once a second and keeps them until the run ends (``reports.RunTotals``).
+   process (``totals.ReportStore``).
+3. The driver of the run fetches the reports once a second and keeps them until the run ends (``totals.RunTotals``).
 4. The driver adds what it counts itself, from the updates of its trajectories, and hands the sum to the exporter
    (``exporter``), which answers scrapes. The exporter runs in the driver, or, on a shared cluster, in one actor on the
    head node.

@@ -25,7 +25,7 @@ from actors.metrics.catalogue import (
     WAITING,
 )
 from actors.metrics.counts import Counts, Numbers, observe
-from actors.metrics.reports import ProcessReport
+from actors.metrics.totals import ProcessReport
 from gpo.limits.messages import Pool
 from gpo.models import events
 from gpo.models.events import Outcome

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Config = Annotated[
     Path,
     typer.Argument(
-        metavar="CONFIG", help="YAML file with the configuration; the folder configs has examples.", show_default=False
+        metavar="CONFIG", help="YAML file with the configuration. See **configs/** for examples.", show_default=False
     ),
 ]
 Overrides = Annotated[
@@ -27,7 +27,7 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="A.B=C",
-        help="Override an option of the file, e.g. **--set optimizer.steps=3** or **--set tasks.0.prompt='Think.'**. "
+        help="Override an option of CONFIG, e.g. **--set optimizer.steps=3** or **--set tasks.0.prompt='Think.'**. "
         "Can be repeated.",
     ),
 ]
@@ -36,8 +36,9 @@ Address = Annotated[
     typer.Option(
         "--address",
         metavar="local|auto|HOST:PORT",
-        help="Ray cluster to use: **local** starts one on this machine for this command, **auto** finds the one that "
-        "already runs here.  [default: RAY_ADDRESS, or else local]",
+        help="Ray cluster to use. **local** starts one on this machine for this command. **auto** uses the one that "
+        "this machine belongs to. HOST:PORT is its GCS address (usually port 6379).  [default: RAY_ADDRESS, or "
+        "else local]",
         show_default=False,
     ),
 ]
@@ -46,11 +47,15 @@ ResultsDir = Annotated[
     typer.Option(
         "--run-dir",
         metavar="DIR",
-        help="Folder or fsspec URL for the results.  [default: a new folder below run.dir]",
+        help="Folder for the results, or a URL such as s3://BUCKET/PATH.  [default: a new folder in the folder that "
+        "the option run.dir names]",
         show_default=False,
     ),
 ]
-RunDir = Annotated[str, typer.Argument(metavar="RUN_DIR", help="Folder or fsspec URL of a run.", show_default=False)]
+RunDir = Annotated[
+    str,
+    typer.Argument(metavar="RUN_DIR", help="Folder of a run, or a URL such as s3://BUCKET/PATH.", show_default=False),
+]
 
 
 def folder_at(field: str, location: str) -> Folder:

@@ -29,8 +29,8 @@ def run(
         bool,
         typer.Option(
             "--resume",
-            help="Resume the run in --run-dir, or else the newest run of this name, from its checkpoints. Starts a new "
-            "run if there is none.",
+            help="Continue the run in --run-dir from its checkpoints; without --run-dir, the newest run with the name "
+            "in **run.name**. If there is none, start a new run.",
         ),
     ] = False,
     run_id: Annotated[
@@ -38,7 +38,7 @@ def run(
         typer.Option(
             "--run-id",
             metavar="ID",
-            help="ID of a new run, and the name of its folder below run.dir.  [default: name, time and four digits]",
+            help="ID of a new run, and the name of its folder in run.dir.  [default: NAME-DATE-TIME-xxxx]",
             show_default=False,
         ),
     ] = None,
@@ -49,7 +49,7 @@ def run(
     Example: **gpo run configs/quickstart.yaml --set optimizer.steps=3**
 
     Writes **summary.json**, **best_prompts.json**, **steps.jsonl** (every candidate), **report.html**, **config.yaml**
-    and the checkpoints to the run folder. Ctrl-C stops cleanly; **--resume** continues from the checkpoints.
+    and the checkpoints to the run folder. Ctrl-C saves all finished work and stops; **--resume** continues.
     """
     from cluster.config import load_config
     from cluster.session.models import build_tasks
@@ -63,7 +63,7 @@ def run(
     prepare_environment(ray_address)
     from actors.lease import Leases
     from cluster.display.live_view import view_for
-    from cluster.results.table import acceptance_line, results_table, unscored_line, written_files
+    from cluster.results.results_table import acceptance_line, results_table, unscored_line, written_files
     from cluster.results.warnings import run_warnings
     from cluster.runs.run import Run
     from cluster.runs.run_folder import new_run_id

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 def submit(
     config_path: Annotated[
-        Path | None, typer.Argument(metavar="CONFIG", help="YAML file below this folder.", show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="CONFIG",
+            help="YAML file in the working directory or below it. Not needed with --status and --stop.",
+            show_default=False,
+        ),
     ] = None,
     overrides: Overrides = None,
     address: Annotated[
@@ -28,7 +33,7 @@ def submit(
         typer.Option(
             "--address",
             metavar="URL",
-            help="The cluster's dashboard.  [default: RAY_API_SERVER_ADDRESS, or else http://127.0.0.1:8265]",
+            help="URL of the cluster's dashboard.  [default: RAY_API_SERVER_ADDRESS, or else http://127.0.0.1:8265]",
             show_default=False,
         ),
     ] = None,
@@ -47,37 +52,58 @@ def submit(
         typer.Option(
             "--run-dir",
             metavar="DIR",
-            help="Folder or fsspec URL for the results, which all nodes must reach.  [default: ID below run.dir]",
+            help="Folder for the results, or a URL such as s3://BUCKET/PATH. All nodes must reach it.  [default: a "
+            "folder named after the run ID, in run.dir]",
             show_default=False,
         ),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Print the job's output and wait until it ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Like --wait, and print the job's output.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the job ends, and exit with its exit code.")] = False,
     status: Annotated[
         str | None,
-        typer.Option("--status", metavar="ID", help="Only show the status of this run.", show_default=False),
+        typer.Option(
+            "--status",
+            metavar="ID",
+            help="Submit nothing; show the state of this run's newest Ray job.",
+            show_default=False,
+        ),
     ] = None,
     stop: Annotated[
         str | None,
-        typer.Option("--stop", metavar="ID", help="Only stop this run; it can be resumed.", show_default=False),
+        typer.Option(
+            "--stop", metavar="ID", help="Submit nothing; stop this run. It can be resumed.", show_default=False
+        ),
     ] = None,
     kubernetes: Annotated[
         bool,
-        typer.Option("--kubernetes", help="Instead print a RayJob for KubeRay, which starts a cluster for this run."),
+        typer.Option(
+            "--kubernetes",
+            help="Submit nothing; print a ConfigMap and a KubeRay RayJob, which starts its own cluster. Needs --image.",
+        ),
     ] = False,
     image: Annotated[
-        str | None, typer.Option("--image", help="Image of the RayJob's containers.", show_default=False)
+        str | None,
+        typer.Option(
+            "--image",
+            help="Image of the RayJob's containers, for example the one that make image builds.",
+            show_default=False,
+        ),
     ] = None,
     namespace: Annotated[str, typer.Option("--namespace", help="Namespace of the RayJob.")] = "gpo",
-    apply: Annotated[bool, typer.Option("--apply", help="Create the RayJob with **kubectl**.")] = False,
+    apply: Annotated[
+        bool,
+        typer.Option(
+            "--apply", help="Like --kubernetes, but create the objects with **kubectl**, in its current context."
+        ),
+    ] = False,
 ) -> int:
-    """Run CONFIG as a job on a Ray cluster that runs elsewhere.
+    """Run CONFIG as a job on a remote Ray cluster.
 
     Example: **gpo submit run.yaml --address http://head:8265 --run-dir s3://bucket/runs/first --follow**
 
-    Ships this folder, except what **.gitignore** and **.rayignore** exclude. Keys are never shipped: every node of the
-    cluster needs the variables that CONFIG names in its environment. If the cluster asks for a token, set
-    **RAY_AUTH_TOKEN** here.
+    Uploads the working directory, except what **.gitignore** and **.rayignore** exclude. Keys are never uploaded: set
+    the environment variables that CONFIG names on every node of the cluster. If the cluster asks for a token, set
+    **RAY_AUTH_TOKEN** in this shell.
     """
     from cluster.config.secrets import refuse_credentials
 

@@ -18,20 +18,20 @@ def sweep(
         bool,
         typer.Option(
             "--resume",
-            help="Resume the sweep in --run-dir, or else the newest one of this name; another process may work on it "
-            "at the same time. Starts a new one if there is none.",
+            help="Continue or join the sweep in --run-dir; without --run-dir, the newest one with the name in "
+            "**run.name**. Several processes can work on it at the same time. If there is none, start a new sweep.",
         ),
     ] = False,
     address: Address = None,
 ) -> int:
-    """Tune the hyperparameters in the section **sweep** of CONFIG, with Optuna.
+    """Tune the options that **sweep.space** in CONFIG names, with Optuna.
 
     Example: **gpo sweep configs/sweeps/quickstart.yaml --set sweep.trials=8**
 
-    Each trial runs all tasks and seeds of CONFIG with one set of hyperparameters; trial 0 uses the paper's. Trials run
-    in parallel over one evaluator, and those that fall behind are pruned. Several processes can work on one study: give
-    them the same **sweep.storage** and **sweep.study**. Writes **sweep.json**, **best_config.yaml** (for **gpo run**),
-    **report.html** and a folder per trial. Ctrl-C stops cleanly; **--resume** continues from the checkpoints.
+    Each trial runs all tasks and seeds of CONFIG with one set of values; trial 0 has the paper's values. Trials run in
+    parallel, and trials with low scores are stopped early (pruned). Several processes can share one sweep: give them
+    the same **sweep.storage** and **sweep.study**. Writes **sweep.json**, **best_config.yaml** (for **gpo run**),
+    **report.html** and a folder per trial. Ctrl-C saves all finished work and stops; **--resume** continues.
     """
     from cluster.session.ray_environment import prepare_environment, resolve_address
     from cluster.sweep.config import load_sweep

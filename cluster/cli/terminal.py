@@ -9,10 +9,10 @@ from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec
 
 import typer
-from rich.console import Console
 
 from cluster.cli import INTERRUPTED
 from cluster.display import logs
+from cluster.display.console import LineConsole
 from cluster.session.interrupts import stoppable
 from gpo.errors import ConfigError, GPOError
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 OK, FAILED, BAD_CONFIG = 0, 1, 2
 
-out, err = Console(), Console(stderr=True)
+out, err = LineConsole(), LineConsole(stderr=True)
 
 _P = ParamSpec("_P")
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from actors.folder import Folder
 from cluster.comparing.comparison import Comparison, MethodRun, comparison_document
+from cluster.display.console import FittingTable
 from cluster.display.progress import duration, percent
 from cluster.results.averages import ALL, Spread, alone, family_spread
 from cluster.results.outputs import as_json
@@ -52,7 +52,7 @@ class _Grid:
         return [self.with_columns(group) for group in groups]
 
 
-def comparison_tables(comparison: Comparison, width: int) -> list[Table]:
+def comparison_tables(comparison: Comparison, width: int) -> list[FittingTable]:
     """Tables for a terminal of this width: one of the methods, and where there are several tasks, others by task."""
     tables = [_table(f"{comparison.run_id}: {comparison.status}", _overview(comparison))]
     if len(comparison.tasks) > 1:
@@ -174,8 +174,8 @@ def _by_task(comparison: Comparison) -> _Grid:
     return _Grid(("test", *(run.name for run in comparison.methods)), tuple(rows), len(families))
 
 
-def _table(title: str, grid: _Grid) -> Table:
-    table = Table(
+def _table(title: str, grid: _Grid) -> FittingTable:
+    table = FittingTable(
         title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     table.add_column(Text(grid.heading[0]), overflow="fold", min_width=min(grid.width(0), _NAME_WIDTH))

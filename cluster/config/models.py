@@ -104,6 +104,9 @@ def _without_credentials(url: str) -> str:
         raise PydanticCustomError("base_url", "holds a query; write it up to and including /v1")
     if parts.username or parts.password:
         raise PydanticCustomError("base_url", "holds a user name or password; set api_key_env instead")
+    for route in ("/chat/completions", "/completions", "/embeddings", "/responses", "/models"):
+        if parts.path.rstrip("/").endswith(route):
+            raise PydanticCustomError("base_url", f"ends with {route}, which the program adds; write it up to /v1")
     return url.rstrip("/")
 
 

@@ -126,13 +126,12 @@ class FilesConfig(Section):
 
 def _read(files: Mapping[str, Path | None], fields: Fields, where: str) -> dict[str, tuple[Example, ...]]:
     """The examples of each option that names a file; a warning reports rows that repeat or contradict another."""
-    numbered = {
-        option: read_numbered(path, fields, where=f"{where}.{option}") for option, path in files.items() if path
-    }
+    paths = {option: path for option, path in files.items() if path}
+    numbered = {option: read_numbered(path, fields, where=f"{where}.{option}") for option, path in paths.items()}
     read = with_equal_numbers_alike({option: tuple(lines.values()) for option, lines in numbered.items()})
     for option, lines in numbered.items():
         for warning in row_warnings(dict(zip(lines, read[option], strict=True))):
-            log.warning("%s.%s (%s): %s", where, option, files[option], warning)
+            log.warning("%s.%s (%s): %s", where, option, paths[option].name, warning)
     return read
 
 

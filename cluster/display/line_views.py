@@ -9,6 +9,7 @@ from typing import Self
 from rich.console import Console
 
 from actors.search import Phase, SearchKey, Update
+from cluster.display.console import SILENCE_S
 from cluster.display.progress import Progress, Row, duration, percent
 from cluster.display.waiting import Reminder
 from gpo.score import finite
@@ -16,8 +17,6 @@ from gpo.trajectory import Trajectory
 
 log = logging.getLogger(__name__)
 
-_SILENCE_S = 5.0
-"""Seconds without an event after which a sign of life is printed."""
 _SHOWN = 4
 """Trajectories that a sign of life names."""
 
@@ -77,7 +76,7 @@ class PlainView(_LineView):
             self._say(progress.title)
 
     def tick(self) -> None:
-        if self._progress and time.monotonic() - self._last >= _SILENCE_S:
+        if self._progress and time.monotonic() - self._last >= SILENCE_S:
             busy = [
                 f"{row.key} {row.phase}" + (f" {row.evaluated}/{row.to_evaluate}" if row.to_evaluate else "")
                 for row in self._progress.rows.values()

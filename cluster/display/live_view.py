@@ -21,6 +21,11 @@ from cluster.display.waiting import Reminder
 _LINES_AROUND = 5
 """Lines of the terminal that are not rows: heading, totals, the last line and earlier output."""
 _BAR_WIDTH = 24
+_NARROW = 70
+"""A terminal of fewer columns shows only the most important figures."""
+_HEADINGS = ("Task", "Seed", "Step", "Now", "Initial val", "Best val", "Tried", "Calls", "Left")
+_NARROW_HEADINGS = ("Task", "Seed", "Step", "Now", "Best val")
+_NOW_WIDTH = max(len(word) for phase in Phase for word in phase.split())
 
 
 class LiveView:
@@ -63,35 +68,60 @@ class LiveView:
         rows = list(progress.rows.values())
         shown = _most_relevant(rows, self._live.console.height - _LINES_AROUND)
         self._spinner.update(text=Text(f"{duration(time.monotonic() - self._started)} · {_totals(progress)}"))
-        overall = Table.grid(padding=(0, 1))
-        overall.add_row(
-            ProgressBar(1.0, progress.share, width=_BAR_WIDTH), f"{100 * progress.share:.0f} %", self._spinner
-        )
         title = [Text(progress.title, style="bold")] if progress.title else []
+        bar: list[RenderableType] = [
+            ProgressBar(1.0, progress.share, width=_BAR_WIDTH),
+            f"{100 * progress.share:.0f} %",
+        ]
+        overall = Table.grid(padding=(0, 1))
+        if self._is_narrow:
+            overall.add_row(*bar)
+            return Group(*title, self._table(shown, rows), overall, self._spinner)
+        overall.add_row(*bar, self._spinner)
         return Group(*title, self._table(shown, rows), overall)
+
+    @property
+    def _is_narrow(self) -> bool:
+        return self._live.console.width < _NARROW
 
     def _table(self, shown: Sequence[Row], rows: Sequence[Row]) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in ("Task", "Seed", "Step", "Now", "Initial val", "Best val", "Tried", "Calls", "Left"):
-            table.add_column(heading, justify="left" if heading in ("Task", "Now") else "right")
+        headings: tuple[str, ...] = _HEADINGS
+        if self._is_narrow:
+            headings, table.padding = _NARROW_HEADINGS, (0, 1, 0, 0)
+        for heading in headings:
+            table.add_column(
+                heading.replace(" ", "\n") if self._is_narrow else heading,
+                justify="left" if heading in ("Task", "Now") else "right",
+                overflow="fold",
+                no_wrap=self._is_narrow and heading not in ("Task", "Now"),
+                width=_NOW_WIDTH if self._is_narrow and heading == "Now" else None,
+            )
+
+        def add(cells: Sequence[str | Text], style: str = "") -> None:
+            by_heading = dict(zip(_HEADINGS, cells, strict=True))
+            table.add_row(*(by_heading[heading] for heading in headings), style=style)
+
         now = time.monotonic()
         for row in shown:
             trajectory = row.checkpoint.trajectory if row.checkpoint else None
             left = row.left_s(now) if row.phase is not Phase.DONE else None
             counted = f" {row.evaluated}/{row.to_evaluate}" if row.to_evaluate else ""
-            table.add_row(
-                Text(row.key.task),
-                str(row.key.seed),
-                f"{row.steps}/{row.num_steps}",
-                Text("failed", style="red") if row.error else f"{row.phase}{counted}",
-                percent(trajectory.initial.score.mean if trajectory else None),
-                percent(trajectory.best.score.mean if trajectory else None),
-                str(len(trajectory.history)) if trajectory else "0",
-                str(row.calls),
-                duration(left) if left is not None else "",
+            add(
+                (
+                    Text(row.key.task),
+                    str(row.key.seed),
+                    f"{row.steps}/{row.num_steps}",
+                    Text("failed", style="red") if row.error else f"{row.phase}{counted}",
+                    percent(trajectory.initial.score.mean if trajectory else None),
+                    percent(trajectory.best.score.mean if trajectory else None),
+                    str(len(trajectory.history)) if trajectory else "0",
+                    str(row.calls),
+                    duration(left) if left is not None else "",
+                )
             )
         if len(rows) > 1:
-            table.add_row(*_total_row(rows, len(shown)), style="dim")
+            add(_total_row(rows, len(shown)), style="dim")
         return table
 
 
@@ -154,4 +184,4 @@ def view_for(console: Console) -> View:
     """A live table on a terminal, plain lines elsewhere, and log lines for a quiet console."""
     if console.quiet:
         return LogView()
-    return LiveView(console) if console.is_terminal else PlainView(console)
+    return LiveView(console) if console.is_interactive else PlainView(console)

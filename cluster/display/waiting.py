@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from threading import Event, Thread
 
-from rich.console import Console
-
-REMIND_AFTER_S = 5.0
-"""Seconds after which a wait is mentioned, again and again."""
+from cluster.display.console import SILENCE_S
 
 
 class Reminder:
@@ -36,24 +32,5 @@ class Reminder:
 
     def _remind(self, text: str, ended: Event) -> None:
         began = time.monotonic()
-        while not ended.wait(REMIND_AFTER_S):
+        while not ended.wait(SILENCE_S):
             self._say(f"{text} … (for {time.monotonic() - began:.0f} s)")
-
-
-@contextmanager
-def waiting_for(console: Console, text: str) -> Iterator[None]:
-    """Show what the block waits for: beside a spinner on a terminal, and elsewhere as lines once it takes long."""
-    with console.status(f"{text} …") as status:
-
-        def say(line: str) -> None:
-            if console.is_terminal:
-                status.update(line)
-            else:
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-        reminder = Reminder(say)
-        reminder.begin(text)
-        try:
-            yield
-        finally:
-            reminder.end()

@@ -15,7 +15,6 @@ from rich.console import Console
 from cluster.config import RunConfig
 from cluster.config.models import EmbeddedChatConfig
 from cluster.display.progress import percent
-from cluster.display.waiting import waiting_for
 from cluster.evaluating.score import write_output
 from cluster.results.outputs import as_json
 from cluster.results.warnings import score_warnings
@@ -87,7 +86,7 @@ def evaluate_prompt(
     with _embedded_models(config, is_judged, console) as urls:
         access = Access(urls, LocalLimiter(), budget_name="evaluation", refused=checked.refused)
         (evaluator,) = build_evaluators(config, [loaded], access)
-        with waiting_for(console, f"Scoring on {len(loaded.examples[split])} examples"):
+        with console.status(f"Scoring on {len(loaded.examples[split])} examples …"):
             try:
                 (evaluation,) = run_interruptibly(_within_budget(config, access, evaluator.evaluate([scored], split)))
             except ModelRefused as refusal:
@@ -115,7 +114,7 @@ def _embedded_models(config: RunConfig, is_judged: bool, console: Console) -> It
     models = [config.models.task, *([config.models.judging] if is_judged else [])]
     servers: dict[EmbeddedModelSpec, EmbeddedModelServer] = {}
     for spec in dict.fromkeys(embedded_spec(model) for model in models if isinstance(model, EmbeddedChatConfig)):
-        with waiting_for(console, "Starting the embedded model"):
+        with console.status("Starting the embedded model …"):
             servers[spec] = EmbeddedModelServer(spec, free_port())
     yield {spec: server.base_url() for spec, server in servers.items()}
 

@@ -8,11 +8,11 @@ from math import ceil
 from typing import Any
 
 from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from cluster.config import RunConfig
 from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig
+from cluster.display.console import FittingTable
 from gpo.data.task import Split, Task
 from gpo.evaluation.metrics import Rubric
 from gpo.models.protocol import Message
@@ -149,11 +149,11 @@ def plan_document(config: RunConfig, plans: Sequence[TaskPlan]) -> dict[str, Any
     }
 
 
-def plan_table(config: RunConfig, plans: Sequence[TaskPlan]) -> Table:
+def plan_table(config: RunConfig, plans: Sequence[TaskPlan]) -> FittingTable:
     """A table of what each task and model takes, with totals."""
     # Which candidates drop out of a race is not known in advance.
     raced = "evaluation.racing is on, but task calls are counted as if every candidate answered all of val."
-    table = Table(
+    table = FittingTable(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         caption=raced if config.evaluation.racing else None,
@@ -161,7 +161,7 @@ def plan_table(config: RunConfig, plans: Sequence[TaskPlan]) -> Table:
     )
     for heading in ("Task", "Seeds", "Steps", "Model", "Calls", "Tokens sent", "generated", "US$"):
         is_word = heading in ("Task", "Model")
-        table.add_column(heading, justify="left" if is_word else "right", no_wrap=heading != "Task")
+        table.add_column(heading, justify="left" if is_word else "right", no_wrap=heading != "Task", overflow="fold")
     total: dict[str, Expense] = {}
     for plan in plans:
         for index, (role, expense) in enumerate(plan.by_role.items()):

@@ -26,7 +26,7 @@ from actors.metrics.catalogue import ACTOR_DEATHS, ACTORS, Metric
 from actors.metrics.counts import Counts, Numbers, total
 from actors.metrics.exporter import Exporter, exporter_actor, push
 from actors.metrics.recorder import record
-from actors.metrics.reports import RunTotals
+from actors.metrics.totals import RunTotals
 from cluster.config import RunConfig
 from cluster.config.observability import MetricsConfig
 from cluster.display.logs import log_failures

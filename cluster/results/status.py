@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from actors.search import SearchKey
+from cluster.display.console import FittingTable
 from cluster.display.progress import duration, percent
 from cluster.results.run_record import RunRecord, Status
 from cluster.results.stored_run import RunReader, StoredRun
@@ -27,6 +27,8 @@ writes every 10 s, except while Ray and an embedded model start."""
 
 _LINES_AROUND = 6
 """Lines of the terminal that are not rows of the table."""
+_NARROW = 60
+"""A terminal of fewer columns shows the table as a list, with several lines for each trajectory."""
 
 State = Literal["silent"] | Status
 
@@ -130,7 +132,7 @@ def status_view(status: RunStatus, max_rows: int | None = None) -> RenderableTyp
     Args:
         max_rows: rows of the table, at most; the most interesting trajectories are shown. ``None`` shows all.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = FittingTable(box=None, pad_edge=False, header_style="bold")
     for heading in ("Task", "Seed", "Step", "Initial val", "Best val", "Tried", ""):
         table.add_column(heading, justify="left" if heading in ("Task", "") else "right", overflow="fold")
     rows = status.trajectories if max_rows is None else _most_interesting(status.trajectories, max_rows)
@@ -199,11 +201,12 @@ def follow_status(reader: RunReader, out: Console, as_document: bool, every_s: f
     Raises:
         ConfigError: the folder holds no run.
     """
-    if out.is_terminal and not as_document:
+    if out.is_interactive and not as_document:
+        lines_per_row = 1 if out.width >= _NARROW else 4
         with Live(console=out, auto_refresh=False) as live:
             while True:
                 status = run_status(reader.read(), time.time())
-                live.update(status_view(status, max_rows=out.height - _LINES_AROUND), refresh=True)
+                live.update(status_view(status, max_rows=(out.height - _LINES_AROUND) // lines_per_row), refresh=True)
                 if not status.is_under_way:
                     return status
                 time.sleep(every_s)

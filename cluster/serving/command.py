@@ -22,7 +22,7 @@ from cluster.session.budget import BudgetTracker
 from cluster.session.deployments import deployed, embedded_models, silence_serve
 from cluster.session.interrupts import run_interruptibly
 from cluster.session.models import Access, build_evaluators, embedded_specs
-from cluster.session.ray_session import EMBEDDED_CPUS, ray_session
+from cluster.session.ray_connection import EMBEDDED_CPUS, ray_connection
 from gpo.data.task import Task
 from gpo.errors import ClusterError, ConfigError
 from serve.embedded_model import free_port
@@ -64,7 +64,7 @@ def serve_evaluator(
     with ExitStack() as stack:
         with view_for(console) as view:
             view.status("Starting Ray" if address == "local" else f"Connecting to Ray at {address}")
-            stack.enter_context(ray_session(address, cpus_needed=cpus))
+            stack.enter_context(ray_connection(address, cpus_needed=cpus))
             metrics = stack.enter_context(exported(config.metrics, _APP, is_alone=address == "local"))
             view.status("Starting the evaluator")
             urls = stack.enter_context(embedded_models(specs))

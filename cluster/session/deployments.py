@@ -20,7 +20,7 @@ from ray.serve.schema import ApplicationStatus
 
 from cluster.display.logs import last_line, log_failures
 from cluster.session.models import EmbeddedUrls
-from cluster.session.ray_session import EMBEDDED_CPUS, distinct_hosts
+from cluster.session.ray_connection import EMBEDDED_CPUS, distinct_hosts
 from gpo.errors import ClusterError, ConfigError, ModelUnavailable
 from serve.embedded_model import HOST, EmbeddedModelServer, EmbeddedModelSpec, free_port
 

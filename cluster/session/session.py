@@ -17,7 +17,7 @@ from cluster.config.models import EmbeddedEmbeddingConfig
 from cluster.config.optimizer import RetrievalConfig
 from cluster.display.progress import Announcing
 from cluster.session.models import Access, RefusedParameters, build_evaluators, embedded_specs
-from cluster.session.ray_session import EMBEDDED_CPUS, cpus_missing, ray_session
+from cluster.session.ray_connection import EMBEDDED_CPUS, cpus_missing, ray_connection
 from gpo.data.task import Task
 from gpo.process import usable_cores
 
@@ -60,7 +60,7 @@ class Session:
 
     Args:
         name: of the evaluator's Serve application; must be unique on the cluster.
-        address: of the Ray cluster, as for ``ray_session``.
+        address: of the Ray cluster, as for ``ray_connection``.
         num_actors: trajectory actors that work at once; by default, those of one run.
         refused: parameters that are known to be refused.
     """
@@ -109,7 +109,7 @@ class Session:
             + len(specs) * EMBEDDED_CPUS
         )
         view.status("Starting Ray" if self._address == "local" else f"Connecting to Ray at {self._address}")
-        stack.enter_context(ray_session(self._address, cpus_needed=cpus))
+        stack.enter_context(ray_connection(self._address, cpus_needed=cpus))
         importing.join()
         from cluster.metrics.run_metrics import exported
         from cluster.session.deployments import deployed, embedded_models, start_serve

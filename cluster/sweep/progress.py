@@ -159,4 +159,4 @@ def _line(update: TrialUpdate) -> str:
 
 def sweep_view(console: Console, progress: SweepProgress) -> SweepView:
     """The view for this console."""
-    return LiveSweepView(console, progress) if console.is_terminal else SweepView(console, progress)
+    return LiveSweepView(console, progress) if console.is_interactive else SweepView(console, progress)

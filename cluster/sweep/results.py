@@ -14,11 +14,11 @@ import optuna
 import optuna.visualization as plots
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from rich.table import Table
 from rich.text import Text
 
 from actors.folder import Folder
 from cluster.config.loading import dump
+from cluster.display.console import FittingTable
 from cluster.display.progress import percent
 from cluster.results.outputs import as_json
 from cluster.runs.run_folder import write_file
@@ -162,11 +162,11 @@ def _figures(study: Study, document: Mapping[str, Any]) -> dict[str, Callable[[]
     return figures
 
 
-def sweep_table(document: Mapping[str, Any]) -> Table:
+def sweep_table(document: Mapping[str, Any]) -> FittingTable:
     """The best trials, for a terminal."""
     counts, objectives = document["trials"], document["objectives"]
     states = ", ".join(f"{counts[state]} {state}" for state in STATES.values() if counts[state])
-    table = Table(
+    table = FittingTable(
         title=Text(f"{document['sweep_id']}: {document['status']} ({states})"), title_justify="left", title_style="bold"
     )
     table.add_column("Trial", justify="right")

@@ -66,7 +66,7 @@ def run_sweep(config: SweepConfig, folder: SweepFolder, address: str, console: C
         with Session(
             config.together,
             [*config.tasks, *config.holdout_tasks],
-            name=f"gpo-{folder.sweep_id}-{study.processes.me}",
+            name=f"gpo-{folder.sweep_id}-{study.heartbeats.me}",
             address=address,
             view=view,
             num_actors=actors,
@@ -163,14 +163,14 @@ class SweepSession:
     def _leave(self) -> None:
         with suppress(StorageError):
             self._call_now(self._study.release)
-            self._call_now(lambda: self._study.processes.beat(self._own, ended=True))
+            self._call_now(lambda: self._study.heartbeats.beat(self._own, ended=True))
             self._call_now(self._measure)
         if self._metrics is not None:
             self._metrics.end()
         self._thread.shutdown()
 
     async def _work(self, services: Services) -> None:
-        self._others = self._before = await self._call(self._study.processes.others_spent)
+        self._others = self._before = await self._call(self._study.heartbeats.others_spent)
         self._record.reported = self._before
         budget = BudgetTracker(self._config.base.budget, services.access, self._record)
         await budget.open(self.wall_s)
@@ -285,8 +285,8 @@ class SweepSession:
                 await asyncio.get_running_loop().run_in_executor(self._thread, lambda: self.save(with_report=False))
 
     def _heartbeat(self) -> Spent:
-        self._study.processes.beat(self._own)
-        return self._study.processes.others_spent()
+        self._study.heartbeats.beat(self._own)
+        return self._study.heartbeats.others_spent()
 
     def _measure(self) -> None:
         if self._metrics is not None:

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from cluster.config.section import first_difference, lasting
 from cluster.config.sweep import WilcoxonConfig
 from cluster.sweep.config import SweepConfig
-from cluster.sweep.processes import Processes
+from cluster.sweep.heartbeats import Heartbeats
 from cluster.sweep.samplers import build_pruner, build_sampler, wilcoxon_prunes
 from cluster.sweep.space import Params
 from cluster.sweep.storage import storage_errors
@@ -75,7 +75,7 @@ class SharedStudy:
         self._section = config.section
         self._held: set[int] = set()
         self.study = self._open()
-        self.processes = Processes(self.study, self._section.lease_s)
+        self.heartbeats = Heartbeats(self.study, self._section.lease_s)
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -105,14 +105,14 @@ class SharedStudy:
             except UpdateFinishedTrialError:
                 continue
             if taken:
-                self._storage.set_trial_user_attr(waiting._trial_id, _OWNER, self.processes.me)
+                self._storage.set_trial_user_attr(waiting._trial_id, _OWNER, self.heartbeats.me)
                 return self._claimed(waiting)
         return None
 
     @storage_errors()
     def abandoned(self) -> list[int]:
         """The numbers of trials whose process is dead."""
-        is_dead = self.processes.dead()
+        is_dead = self.heartbeats.dead()
         return [trial.number for trial in self._trials(TrialState.RUNNING) if is_dead(_owner(trial), str(trial.number))]
 
     @storage_errors()
@@ -125,11 +125,11 @@ class SharedStudy:
         trial = self._trial(number)
         if trial.state is not TrialState.RUNNING:
             return False
-        if _owner(trial) == self.processes.me:
+        if _owner(trial) == self.heartbeats.me:
             return number not in self._held
-        if not self.processes.dead()(_owner(trial), str(number)):
+        if not self.heartbeats.dead()(_owner(trial), str(number)):
             return False
-        self._storage.set_trial_user_attr(trial._trial_id, _OWNER, self.processes.me)
+        self._storage.set_trial_user_attr(trial._trial_id, _OWNER, self.heartbeats.me)
         return True
 
     @storage_errors()
@@ -186,8 +186,8 @@ class SharedStudy:
         """Record that a model was unavailable for this trial; returns whether that happened in another attempt too."""
         known = claim.trial.user_attrs.get(_AWAY)
         if known is None:
-            claim.trial.set_user_attr(_AWAY, self.processes.me)
-        return known not in (None, self.processes.me)
+            claim.trial.set_user_attr(_AWAY, self.heartbeats.me)
+        return known not in (None, self.heartbeats.me)
 
     @storage_errors()
     def tell(self, claim: Claim, outcome: Outcome, values: Sequence[float], notes: Mapping[str, Any]) -> None:
@@ -208,15 +208,15 @@ class SharedStudy:
     def bid_to_confirm(self) -> bool:
         """Bid for the confirmation unless a living process has it; ``owns_confirmation`` tells whether the bid won."""
         owner = self.study.user_attrs.get(_CONFIRMING)
-        if owner and owner != self.processes.me and not self.processes.dead()(str(owner), _CONFIRMING):
+        if owner and owner != self.heartbeats.me and not self.heartbeats.dead()(str(owner), _CONFIRMING):
             return False
-        self.study.set_user_attr(_CONFIRMING, self.processes.me)
+        self.study.set_user_attr(_CONFIRMING, self.heartbeats.me)
         return True
 
     @storage_errors()
     def owns_confirmation(self) -> bool:
         """Whether this process runs the confirmation."""
-        return bool(self.study.user_attrs.get(_CONFIRMING) == self.processes.me)
+        return bool(self.study.user_attrs.get(_CONFIRMING) == self.heartbeats.me)
 
     @storage_errors()
     def save_confirmation(self, document: Mapping[str, Any]) -> None:
@@ -242,7 +242,7 @@ class SharedStudy:
         return next(trial for trial in self._trials() if trial.number == number)
 
     def _is_mine(self, trial: FrozenTrial) -> bool:
-        return trial.state is TrialState.RUNNING and _owner(trial) == self.processes.me
+        return trial.state is TrialState.RUNNING and _owner(trial) == self.heartbeats.me
 
     def _claimed(self, trial: FrozenTrial) -> Claim:
         self.study.sampler = build_sampler(self._section, trial.number, conditional=self._config.space.is_conditional)

@@ -151,13 +151,18 @@ def read_text(path: Path, where: str) -> str:
         ConfigError: the file does not exist, is not readable, or has another encoding.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(where, f"{str(path)!r} does not exist", "correct the path, or put the file there") from None
     except UnicodeDecodeError as error:
         raise ConfigError(where, f"{str(path)!r} is not UTF-8 ({error.reason})", "save it as UTF-8") from None
     except OSError as error:
         raise ConfigError(where, f"{str(path)!r} cannot be read ({error.strerror})", "make it readable") from None
+    if "\0" in text:
+        raise ConfigError(
+            where, f"{str(path)!r} holds NUL characters, as UTF-16 read as UTF-8 does", "save it as UTF-8"
+        )
+    return text
 
 
 def _json_lines(text: str, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -196,13 +201,16 @@ def _table(text: str, columns: frozenset[str], where: str) -> Iterator[tuple[int
         line = reader.line_num + 1
         for cells in reader:
             if any(cell.strip() for cell in cells):
-                if len(cells) > len(headings):
+                if any(cell.strip() for cell in cells[len(headings) :]):
                     raise ConfigError(
                         f"{where}:{line})",
                         f"there are {len(cells)} cells for {len(headings)} headings",
                         f"put quotes around a cell that contains a {_SEPARATOR_NAMES.get(separator, repr(separator))}",
                     )
-                yield line, {heading: cell for heading, cell in zip_longest(headings, cells) if heading}
+                yield (
+                    line,
+                    {heading: cell for heading, cell in zip_longest(headings, cells[: len(headings)]) if heading},
+                )
             line = reader.line_num + 1
     except csv.Error as error:
         raise ConfigError(

@@ -171,7 +171,7 @@ def row_warnings(examples: Mapping[int, Example]) -> Iterator[str]:
     if repeated:
         lines = _listed([f"{line}" for line in repeated])
         rows = _counted(len(repeated), "row repeats", "rows repeat")
-        yield f"{rows} an earlier row, in line {lines}; each counts again in the score"
+        yield f"{rows} an earlier row, in line {lines}; each of them counts again"
     if contradicting:
         lines = _listed([f"lines {before} and {line}" for before, line in contradicting])
         rows = _counted(len(contradicting), "row has", "rows have")

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from gpo.context import current_caller
 from gpo.errors import BudgetExhausted, OutOfReach, Part
-from gpo.limits.fair_queue import FairQueue
+from gpo.limits.fairness import FairQueue
 from gpo.limits.limiter import Limiter
 from gpo.limits.messages import LEASE_S, Grant, Pool, Report, Spent
 from gpo.models.protocol import Usage

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from gpo.limits.budget import BudgetAccount
-from gpo.limits.fair_queue import Want, fair_shares
+from gpo.limits.fairness import Want, fair_shares
 from gpo.limits.messages import LEASE_S, Grant, Pool, Report
 from gpo.limits.rates import AdaptiveConcurrency, ModelRates
 from gpo.process import ProcessIdentity

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from gpo.context import current_caller
-from gpo.limits.fair_queue import FairQueue
+from gpo.limits.fairness import FairQueue
 
 
 class WorkLimiter:

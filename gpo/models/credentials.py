@@ -114,6 +114,8 @@ class KeySource:
 
     def _checked(self, key: str, what: str) -> str:
         # A key is sent in an HTTP header; the client's error would quote one that does not fit there.
+        if key[0] == key[-1] and key[0] in "\"'`":
+            raise ConfigError(self.option, f"{what} is in quotation marks", "remove them")
         if not all("!" <= character <= "~" for character in key):
             raise ConfigError(
                 self.option, f"{what} has characters that no key has", "put the key there, and nothing else"

@@ -72,8 +72,14 @@ def _masked(content: str | None, info: ValidationInfo) -> str | None:
     return mask(content) if mask is not None and content else content
 
 
+_FILTERED = ("content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii")
+_CUT = ("length", "max_tokens", "max_output_tokens", "model_length")
+"""How endpoints name these ends of a reply, in lower case; some add a reason."""
+
+
 class _Message(BaseModel):
     content: Annotated[str | None, BeforeValidator(_joined_parts), AfterValidator(_masked)] = None
+    refusal: Annotated[str | None, AfterValidator(_masked), WrapValidator(_or_none)] = None
 
 
 class _Choice(BaseModel):
@@ -138,12 +144,13 @@ class ChatReply(Reply):
     @property
     def text(self) -> str:
         """The generated text; may be empty."""
-        return (self.choices[0].message.content or "")[:MAX_REPLY_CHARACTERS]
+        message = self.choices[0].message
+        return (message.content or message.refusal or "")[:MAX_REPLY_CHARACTERS]
 
     @property
     def is_filtered(self) -> bool:
         """Whether a content filter ended the reply."""
-        return self.choices[0].finish_reason == "content_filter"
+        return (self.choices[0].finish_reason or "").lower().startswith(_FILTERED)
 
     @property
     def has_failed(self) -> bool:
@@ -154,7 +161,7 @@ class ChatReply(Reply):
     def is_truncated(self) -> bool:
         """Whether the text ends at a bound on tokens or characters."""
         choice = self.choices[0]
-        return choice.finish_reason == "length" or len(choice.message.content or "") > MAX_REPLY_CHARACTERS
+        return (choice.finish_reason or "").lower() in _CUT or len(choice.message.content or "") > MAX_REPLY_CHARACTERS
 
     def cost(self, price: Price) -> Usage:
         """What the request cost, and which flaws its reply has."""

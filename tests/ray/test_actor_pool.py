@@ -10,7 +10,7 @@ import ray
 from cluster.config.observability import MetricsConfig
 from cluster.metrics.run_metrics import Metrics
 from cluster.session.actor_pool import ActorPool
-from cluster.session.ray_session import ray_session
+from cluster.session.ray_connection import ray_connection
 from cluster.session.session import Services
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ async def test_returned_actors_are_reused_first_and_free_their_cpus_in_the_end(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
     config = make_config(tmp_path, "http://127.0.0.1:9", cluster={"actor_cpus": 1.0})
-    with ray_session("local", cpus_needed=2):
+    with ray_connection("local", cpus_needed=2):
         total = _free_cpus()
         services = Services({}, cast("Any", None), [], Metrics(MetricsConfig(), "r", is_alone=True))
         pool = ActorPool(config, services)

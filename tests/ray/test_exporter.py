@@ -20,7 +20,7 @@ from cluster.config.observability import MetricsConfig
 from cluster.metrics import run_metrics
 from cluster.metrics.run_metrics import Metrics, exported
 from cluster.metrics.targets import targets_folder
-from cluster.session.ray_session import ray_session
+from cluster.session.ray_connection import ray_connection
 from gpo.errors import ConfigError
 from gpo.limits.messages import Pool
 from gpo.models import events
@@ -37,7 +37,7 @@ _COUNTED = {
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    with ray_session("local", cpus_needed=2):
+    with ray_connection("local", cpus_needed=2):
         yield
 
 

@@ -8,8 +8,8 @@ import pytest
 import ray
 
 from actors.limiter import LimiterActor
-from actors.metrics.reports import ProcessReport
-from cluster.session.ray_session import ray_session
+from actors.metrics.totals import ProcessReport
+from cluster.session.ray_connection import ray_connection
 from gpo.limits.gate import Gate
 from gpo.limits.messages import Budget, Pool, Spent
 from gpo.models.protocol import Usage
@@ -18,7 +18,7 @@ from gpo.process import ProcessIdentity
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    with ray_session("local", cpus_needed=2):
+    with ray_connection("local", cpus_needed=2):
         yield
 
 

@@ -29,7 +29,7 @@ from cluster.config import RunConfig
 from cluster.runs.searches import build_searches
 from cluster.session.deployments import deployed, embedded_models, start_serve
 from cluster.session.models import Access, build_evaluators, build_tasks
-from cluster.session.ray_session import ray_session
+from cluster.session.ray_connection import ray_connection
 from gpo.checkpoint import Checkpoint
 from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Spent
@@ -48,7 +48,7 @@ LATENCY_S = 0.1
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    with ray_session("local", cpus_needed=4):
+    with ray_connection("local", cpus_needed=4):
         start_serve()
         yield
 

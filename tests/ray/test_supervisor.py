@@ -20,7 +20,7 @@ from actors.folder import Folder
 from actors.search import Phase, Search, SearchKey, Update
 from actors.slots import Placement
 from actors.supervisor import Supervisor
-from cluster.session.ray_session import ray_session
+from cluster.session.ray_connection import ray_connection
 from gpo.data.task import Split
 from gpo.errors import ModelRefused, OutOfReach, Part, RefusalReason
 from gpo.evaluation.evaluator import Evaluation, Evaluator
@@ -38,7 +38,7 @@ def _cluster() -> Iterator[None]:
 
     # Actors cannot import a test module, so its classes and functions are pickled by value.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
-    with ray_session("local", cpus_needed=4):
+    with ray_connection("local", cpus_needed=4):
         yield
 
 

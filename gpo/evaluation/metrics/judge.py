@@ -13,12 +13,13 @@ from gpo.models.protocol import Message
 _TAG = re.compile(r"<(?=\s*/?\s*(?:question|reference|answer)\b)", re.IGNORECASE)
 _MARKS = r"""[ \t*_`"'$<>()\[\]]*"""
 # A lookahead, since the following text may contain another verdict.
+_SEPARATOR = "[:：=＝>＞]"
 _VERDICT = re.compile(
-    rf"verdict{_MARKS}(?:[:=]|>){_MARKS}\s*(?:N{_MARKS}=\s*)?(?:\\boxed\{{)?{_MARKS}(?=(\S{{0,60}}))", re.IGNORECASE
+    rf"verdict{_MARKS}{_SEPARATOR}{_MARKS}\s*(?:N{_MARKS}=\s*)?(?:\\boxed\{{)?{_MARKS}(?=(\S{{0,60}}))", re.IGNORECASE
 )
-_BARE_NUMBER = re.compile(r"\A\s*(\d\S{0,20})\s*\Z")
-# Matches more than ``_VERDICT``, up to the colon.
-_CLAIM = re.compile(r"verdict(?:[^\w\n]|_)*[:：]", re.IGNORECASE)
+_BARE_NUMBER = re.compile(r"\A[\s*\[(]*(\d\S{0,20})\s*\Z")
+# The beginning of everything that ``_VERDICT`` matches.
+_CLAIM = re.compile(rf"(verdict(?:[^\w\n]|_)*?){_SEPARATOR}", re.IGNORECASE)
 
 _OPENING = """\
 Judge one answer to a question by this rubric:
@@ -83,8 +84,11 @@ class Rubric:
 
 
 def _fenced(tag: str, text: str) -> str:
-    return f"<{tag}>\n{_CLAIM.sub(_without_colons, _TAG.sub('‹', text))}\n</{tag}>\n"
+    return f"<{tag}>\n{_without_claims(_TAG.sub('‹', text))}\n</{tag}>\n"
 
 
-def _without_colons(claim: re.Match[str]) -> str:
-    return re.sub("[:：]", " –", claim[0])
+def _without_claims(text: str) -> str:
+    text = _CLAIM.sub(r"\1 – ", text)
+    # The judge's reply is read in its normal form, so a claim must not appear by that either.
+    normal = normal_form(text)
+    return _CLAIM.sub(r"\1 – ", normal) if _CLAIM.search(normal) else text

@@ -78,7 +78,7 @@ def test_the_best_method_comes_first_and_one_without_scores_last() -> None:
     assert made.status == "pending"
 
 
-@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("width", [40, 80, 120])
 def test_numbers_are_never_wrapped(width: int) -> None:
     made = comparison(*(method(f"method-{number}", WHOLE) for number in range(9)))
     text = printed(made, width)

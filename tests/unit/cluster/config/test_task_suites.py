@@ -234,11 +234,11 @@ def test_repeated_and_contradicting_rows_of_a_file_are_reported(
     build_tasks(config(tmp_path, {"name": "own", "data": files(tmp_path, {**splits(), "val": repeated})}))
     assert [record.getMessage().partition(" row ")[::2] for record in caplog.records] == [
         (
-            f"tasks[0].data.val ({tmp_path / 'val.jsonl'}): 1",
-            "repeats an earlier row, in line 2; each counts again in the score",
+            "tasks[0].data.val (val.jsonl): 1",
+            "repeats an earlier row, in line 2; each of them counts again",
         ),
         (
-            f"tasks[0].data.val ({tmp_path / 'val.jsonl'}): 1",
+            "tasks[0].data.val (val.jsonl): 1",
             "has the input of an earlier row and another target, in lines 1 and 3; no answer is right for both, so "
             "correct one, or write the targets as a list",
         ),

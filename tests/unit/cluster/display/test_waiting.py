@@ -10,36 +10,15 @@ from cluster.display import waiting
 from cluster.display.line_views import PlainView
 from cluster.display.live_view import LiveView
 from cluster.display.progress import Progress
-from cluster.display.waiting import waiting_for
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "REMIND_AFTER_S", 0.05)
+    monkeypatch.setattr(waiting, "SILENCE_S", 0.05)
 
 
 def lines(output: StringIO) -> list[str]:
     return [line.partition("] ")[2] or line for line in output.getvalue().splitlines()]
-
-
-def test_a_long_wait_is_repeated_with_its_duration_until_it_ends() -> None:
-    console = Console(file=StringIO())
-    with waiting_for(console, "Scoring on 3 examples"):
-        time.sleep(0.4)
-    assert isinstance(console.file, StringIO)
-    said = lines(console.file)
-    assert len(said) >= 2
-    assert set(said) == {"Scoring on 3 examples … (for 0 s)"}
-    time.sleep(0.2)
-    assert lines(console.file) == said
-
-
-def test_a_short_wait_is_silent() -> None:
-    console = Console(file=StringIO())
-    with waiting_for(console, "Scoring on 3 examples"):
-        pass
-    assert isinstance(console.file, StringIO)
-    assert console.file.getvalue() == ""
 
 
 def test_a_view_repeats_the_latest_wait_until_the_work_begins() -> None:

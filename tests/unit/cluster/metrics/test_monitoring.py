@@ -15,7 +15,7 @@ import yaml
 
 from actors.metrics.catalogue import CATALOGUE, exposed_names
 from cluster.metrics.monitor import scrape_config
-from k8s.monitoring.generate import DASHBOARDS, FOLDER, rendered
+from k8s.monitoring.generate_dashboards import DASHBOARDS, FOLDER, rendered
 
 MONITORING = FOLDER.parent
 RULES = yaml.safe_load((MONITORING / "rules.yaml").read_text(encoding="utf-8"))
@@ -62,7 +62,7 @@ def test_the_dashboard_files_are_up_to_date() -> None:
     assert {path.stem for path in FOLDER.glob("*.json")} == set(DASHBOARDS)
     for name in DASHBOARDS:
         current = (FOLDER / f"{name}.json").read_text(encoding="utf-8") == rendered(name)
-        assert current, f"{name}.json is stale: python -m k8s.monitoring.generate"
+        assert current, f"{name}.json is stale: python -m k8s.monitoring.generate_dashboards"
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)

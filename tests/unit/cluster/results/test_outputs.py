@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 from actors.search import SearchKey
 from cluster.results.outputs import step_lines, summary
+from cluster.results.results_table import unscored_line
 from cluster.results.run_record import RunRecord
-from cluster.results.table import unscored_line
 from gpo.checkpoint import Checkpoint
 from gpo.evaluation.evaluator import Evaluation
 from gpo.models.protocol import Usage

@@ -75,8 +75,8 @@ class Process:
         self.storage: BaseStorage = open_storage(self.config.section.storage, Folder.at(str(folder)))
         self.study = SharedStudy(self.config, self.storage, lambda number: str(folder / f"{number:04d}"))
         self.clock = 0.0
-        self.study.processes.now = lambda: self.clock
-        self.study.processes.beat(Spent())
+        self.study.heartbeats.now = lambda: self.clock
+        self.study.heartbeats.beat(Spent())
 
     def claim(self) -> Claim:
         claim = self.study.claim()
@@ -101,8 +101,8 @@ class Process:
 
     def beat_from_another_machine(self) -> None:
         """Write a heartbeat as a process of another machine."""
-        self.study.processes.beat(Spent())
-        name = f"process:{self.study.processes.me}"
+        self.study.heartbeats.beat(Spent())
+        name = f"process:{self.study.heartbeats.me}"
         row = self.study.study.user_attrs[name]
         self.study.study.set_user_attr(name, {**row, "identity": "another-boot 1 2 elsewhere"})
 
@@ -167,7 +167,7 @@ def test_a_bid_can_be_repeated_after_a_storage_error(
 ) -> None:
     dead, heir = two
     dead.claim()
-    dead.study.processes.beat(Spent(), ended=True)
+    dead.study.heartbeats.beat(Spent(), ended=True)
     with monkeypatch.context() as hiccup:
         heir.fail_at(hiccup, 1, arrives=arrives)
         with pytest.raises(StorageError):
@@ -247,10 +247,10 @@ def test_a_trial_is_taken_over_after_a_lease_without_heartbeat(two: tuple[Proces
 def test_one_of_two_bidders_wins_a_dead_process_trial(tmp_path: Path) -> None:
     dead, one, other = (Process(tmp_path) for _ in range(3))
     claim = dead.claim()
-    dead.study.processes.beat(Spent(), ended=True)
+    dead.study.heartbeats.beat(Spent(), ended=True)
     assert one.study.bid(claim.number)
     # The other read before the first wrote, and writes after it.
-    other.storage.set_trial_user_attr(claim.trial._trial_id, "process", other.study.processes.me)
+    other.storage.set_trial_user_attr(claim.trial._trial_id, "process", other.study.heartbeats.me)
     settled = [process.study.won(claim.number) for process in (one, other)]
     assert [one is not None for one in settled] == [False, True]
 
@@ -397,10 +397,10 @@ def test_one_process_confirms(tmp_path: Path) -> None:
 
 def test_spending_of_other_processes_is_shared(tmp_path: Path) -> None:
     one, other = Process(tmp_path), Process(tmp_path)
-    one.study.processes.beat(Spent(3, 40, 0.5))
-    one.study.processes.beat(Spent(4, 50, 0.75), ended=True)
-    assert other.study.processes.others_spent() == Spent(4, 50, 0.75)
-    assert one.study.processes.others_spent() == Spent()
+    one.study.heartbeats.beat(Spent(3, 40, 0.5))
+    one.study.heartbeats.beat(Spent(4, 50, 0.75), ended=True)
+    assert other.study.heartbeats.others_spent() == Spent(4, 50, 0.75)
+    assert one.study.heartbeats.others_spent() == Spent()
 
 
 def test_a_storage_that_cannot_be_reached_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

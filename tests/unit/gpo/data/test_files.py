@@ -64,6 +64,7 @@ def inputs(split: Sequence[Example]) -> str:
         ("x.csv", 'a, or b, or c;"input";target\n,;1 + 1?;2\n,;2 + 2?;4\n'),
         ("x.csv", "input\ttarget\n1 + 1?\t2\n2 + 2?\t4\n"),
         ("x.tsv", "a,b,c\tinput\ttarget\n,\t1 + 1?\t2\n,,\t2 + 2?\t4\n"),
+        ("x.csv", "input,target\n1 + 1?,2,\n2 + 2?,4, ,\n"),
         ("x.csv", "input|target\r1 + 1?|2\r2 + 2?|4\r"),
         ("x.csv", ' input , target\n"1 + 1?", "2"\n"2 + 2?","4"\n'),
     ],
@@ -142,6 +143,7 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
         ("x.jsonl", '{"input": "a", "target": ' + "1" * 5000 + "}", "not valid JSON"),
         ("x.jsonl", b'{"input": "caf\xe9", "target": "b"}', "is not UTF-8"),
         ("x.csv", "input,target\na,é\n".encode("utf-16"), "is not UTF-8"),
+        ("x.csv", "input,target\na,b\n".encode("utf-16-le"), "NUL characters, as UTF-16 read as UTF-8 does"),
         ("x.txt", "a b", r"neither \.jsonl nor \.csv nor \.tsv"),
     ],
 )
@@ -291,7 +293,7 @@ def test_a_split_that_the_file_is_too_small_for_is_refused(sizes: dict[Split, fl
 def test_repeated_and_contradicting_rows_are_reported_with_their_lines() -> None:
     rows = [Example(text, (target,)) for text, target in ("ax", "bx", "Ax", "by", "cx", "ax", "ax", "ax", "by")]
     repeated, contradicting = row_warnings(dict(enumerate(rows, start=2)))
-    assert repeated == "5 rows repeat an earlier row, in line 4, 7, 8 and 2 more; each counts again in the score"
+    assert repeated == "5 rows repeat an earlier row, in line 4, 7, 8 and 2 more; each of them counts again"
     assert contradicting.startswith("1 row has the input of an earlier row and another target, in lines 3 and 5; no")
     assert list(row_warnings({2: rows[0], 3: rows[1]})) == []
 

@@ -7,7 +7,7 @@ from math import inf
 import pytest
 
 from gpo.limits.budget import BudgetAccount
-from gpo.limits.fair_queue import FairQueue, Want, fair_shares
+from gpo.limits.fairness import FairQueue, Want, fair_shares
 from gpo.limits.limiter_state import LimiterState
 from gpo.limits.messages import LEASE_S, Budget, Grant, Pool, Report, Spent
 from gpo.limits.rates import AdaptiveConcurrency, MinuteRate

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from gpo.cache.sqlite import SqliteStore
-from gpo.errors import ModelError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.errors import ConfigError, ModelError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.models.adapting import AdaptingModel
 from gpo.models.cached import CachedModel
 from gpo.models.credentials import KeySource
@@ -172,6 +172,41 @@ async def test_a_reply_that_failed_or_was_filtered_is_no_answer(body: Any, kind:
     async with endpoint(lambda *_: body) as (url, _):
         with pytest.raises(kind):
             await complete(url)
+
+
+@pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS", "max_output_tokens"])
+async def test_a_cut_reply_is_known_by_every_name(reason: str) -> None:
+    async with endpoint(lambda *_: said("half", finish_reason=reason)) as (url, _):
+        assert (await complete(url)).truncated
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "SAFETY", "content_filter: RECITATION", "PROHIBITED_CONTENT"])
+async def test_a_filtered_reply_is_known_by_every_name(reason: str) -> None:
+    async with endpoint(lambda *_: said("", finish_reason=reason)) as (url, _):
+        with pytest.raises(ModelRefused) as caught:
+            await complete(url)
+    assert caught.value.reason is RefusalReason.FILTER
+
+
+async def test_a_refusal_of_the_model_is_its_answer() -> None:
+    message = {"content": None, "refusal": "I cannot help with that."}
+    async with endpoint(lambda *_: {"choices": [{"message": message, "finish_reason": "stop"}]}) as (url, _):
+        assert (await complete(url)).text == "I cannot help with that."
+
+
+async def test_an_error_with_empty_choices_is_read_as_the_error() -> None:
+    error = {"message": "Provider returned error", "code": 429, "metadata": {"raw": "Too Many Requests"}}
+    async with endpoint(lambda *_: {"id": None, "choices": None, "error": error}) as (url, _):
+        with pytest.raises(ModelUnavailable, match="Too Many Requests"):
+            await complete(url, patience_s=0.01)
+
+
+@pytest.mark.parametrize("key", ['"sk-0123456789"', "'sk-0123456789'"])
+async def test_a_key_in_quotation_marks_is_a_mistake(key: str, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text(key)
+    with pytest.raises(ConfigError, match="is in quotation marks; remove them"):
+        await complete("http://127.0.0.1:9/v1", key=KeySource(file=str(file)))
 
 
 async def test_thoughts_in_fields_of_their_own_are_ignored() -> None:

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import ray
 
-from cluster.session.ray_session import ray_session
+from cluster.session.ray_connection import ray_connection
 
 
 def test_who_asks_when_the_cluster_has_gone_starts_no_other() -> None:
-    with ray_session("local", cpus_needed=1):
+    with ray_connection("local", cpus_needed=1):
         assert ray.is_initialized()
     for ask in (ray.nodes, lambda: ray.put(1), lambda: ray.get_actor("exporter")):
         with pytest.raises((ray.exceptions.RaySystemError, ConnectionError, AssertionError)):

@@ -1,4 +1,4 @@
-"""The processes that work on one study: their heartbeats, and which of them are dead."""
+"""Heartbeats of the processes that work on one study, and which of these processes are dead."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _LOCAL_LEASES = 5
 
 
 @dataclass
-class Processes:
-    """The table of processes in a study's user attributes.
+class Heartbeats:
+    """The heartbeats of all processes, kept in the study's user attributes.
 
     Clocks of different machines are never compared: each process measures, by its own clock, for how long another's
     heartbeat has not changed.

@@ -9,7 +9,7 @@ from actors.metrics import recorder as recorder_module
 from actors.metrics.catalogue import ACTOR_DEATHS, ACTORS, IN_FLIGHT, STEPS
 from actors.metrics.counts import Counts, Numbers
 from actors.metrics.recorder import Reporter
-from actors.metrics.reports import ProcessReport, ReportStore, RunTotals
+from actors.metrics.totals import ProcessReport, ReportStore, RunTotals
 from gpo.process import ProcessIdentity
 
 _STEPS = (STEPS.name, ("r", "t", "0"))

@@ -1,4 +1,4 @@
-"""The Grafana dashboards as code: ``python -m k8s.monitoring.generate`` writes ``dashboards/*.json``."""
+"""The Grafana dashboards as code: ``python -m k8s.monitoring.generate_dashboards`` writes ``dashboards/*.json``."""
 
 from __future__ import annotations
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rich.table import Table
 from rich.text import Text
 
 from actors.folder import Folder
+from cluster.display.console import FittingTable
 from cluster.display.progress import percent
 from cluster.results.averages import averages
 from cluster.results.outputs import samples, scored_prompt
@@ -21,9 +21,9 @@ _FILES = {
 }
 
 
-def results_table(record: RunRecord) -> Table:
+def results_table(record: RunRecord) -> FittingTable:
     """Initial and best scores of every trajectory in percent, its best prompt, and the means over families of tasks."""
-    table = Table(title=Text(f"{record.run_id}: {record.status}"), title_justify="left", title_style="bold")
+    table = FittingTable(title=Text(f"{record.run_id}: {record.status}"), title_justify="left", title_style="bold")
     table.add_column("Task", overflow="fold")
     table.add_column("Seed", justify="right")
     table.add_column("Steps", justify="right")
@@ -45,7 +45,7 @@ def results_table(record: RunRecord) -> Table:
     return table
 
 
-def _add_averages(table: Table, record: RunRecord) -> None:
+def _add_averages(table: FittingTable, record: RunRecord) -> None:
     table.add_section()
     for average in averages(record.families, record.checkpoints):
         name = f"{average['family']} ({average['tasks']})"

@@ -1,4 +1,4 @@
-"""Reports of counts: what processes send, what the limiter keeps, and what the driver of the run keeps."""
+"""Totals over the processes of a run and whether each process is alive, from the counts that the processes report."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _QUIET = ("ray", "ray.serve", "ray._private.worker")
 
 
 @contextmanager
-def ray_session(address: str, *, cpus_needed: float) -> Iterator[None]:
+def ray_connection(address: str, *, cpus_needed: float) -> Iterator[None]:
     """Connect to Ray, and disconnect at the end, which also ends a local cluster.
 
     Args:
