@@ -6,7 +6,6 @@ import time
 from io import StringIO
 
 import pytest
-from cluster.results.table import results_table
 from rich.console import Console
 from rich.text import Text
 
@@ -16,6 +15,7 @@ from cluster.display.console import FittingTable, LineConsole
 from cluster.display.line_views import PlainView
 from cluster.display.live_view import LiveView, view_for
 from cluster.display.progress import Progress
+from cluster.results.results_table import results_table
 from cluster.results.run_record import RunRecord
 from cluster.sweep.progress import LiveSweepView, SweepProgress, sweep_view
 from gpo.checkpoint import Checkpoint
