@@ -79,7 +79,7 @@ def serve_evaluator(
                 examples_at_once=config.examples_at_once,
                 cpus=cluster.evaluator_cpus,
                 drain_s=_DRAIN_S,
-                recording=metrics.recording("evaluator"),
+                start_recording=metrics.recorder_for("evaluator"),
             )
             stack.enter_context(deployed(ingress_app(app, guarded=bool(token)), _APP, route_prefix="/"))
             metrics.ready()

@@ -136,7 +136,7 @@ class Session:
             examples_at_once=config.examples_at_once,
             cpus=config.cluster.evaluator_cpus,
             drain_s=0,  # only this session calls it: calls that are in flight at its end would be wasted
-            recording=metrics.recording("evaluator"),
+            start_recording=metrics.recorder_for("evaluator"),
         )
         handle = stack.enter_context(deployed(app, self._name, route_prefix=None))
         metrics.ready()
@@ -147,8 +147,8 @@ class Session:
 
 def placement(config: RunConfig, metrics: Metrics) -> Placement:
     """How a run's trajectories are distributed over actors."""
-    cluster, recording = config.cluster, metrics.recording("trajectories")
-    return Placement(config.trajectories_per_actor, cluster.actor_cpus, cluster.actor_restarts, recording)
+    cluster, start_recording = config.cluster, metrics.recorder_for("trajectories")
+    return Placement(config.trajectories_per_actor, cluster.actor_cpus, cluster.actor_restarts, start_recording)
 
 
 def preloaded(config: RunConfig) -> Sequence[str]:

@@ -16,6 +16,8 @@ from gpo.models.protocol import Completion, Embeddings, Message, Model, Sampling
 
 _Reply = TypeVar("_Reply", Completion, Embeddings)
 
+DEFAULT_MAX_ATTEMPTS = 6
+DEFAULT_PATIENCE_S = 300.0
 _FIRST_BACKOFF_S = 0.5
 _MAX_AWAY_BACKOFF_S = 5.0
 """Longest wait for an endpoint that does not run, so that it is not idle for a minute once it is back."""
@@ -38,8 +40,8 @@ class RetryPolicy:
         max_backoff_s: longest wait between two requests, in seconds; a longer ``Retry-After`` is cut to it.
     """
 
-    max_attempts: int = 6
-    patience_s: float = 300.0
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    patience_s: float = DEFAULT_PATIENCE_S
     max_backoff_s: float = 60.0
 
     def wait_s(self, failures: Sequence[ModelUnavailable], waited_s: float) -> float | None:
