@@ -13,7 +13,7 @@ from rich.status import Status
 from rich.table import Column, Table
 from rich.text import Text
 
-SILENCE_S = 15.0
+SILENCE_S = 5.0
 """Seconds without an event after which lines of output show a sign of life."""
 _TEXT_WIDTH = 16
 """Narrowest column of texts that is still readable."""
@@ -26,7 +26,7 @@ class LineConsole(Console):
     """A console whose ``status`` prints lines where it cannot show a spinner: in pipes and with ``TERM=dumb``."""
 
     def status(self, status: RenderableType, **options: Any) -> Status:
-        """Show what the program waits for, as a spinner, or as a line after 4 s and then every 15 s."""
+        """Show what the program waits for, as a spinner, or as a line after 4 s and then every 5 s."""
         return super().status(status, **options) if self.is_interactive else _Lines(status, console=self)
 
 

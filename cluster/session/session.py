@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from cluster.display.progress import Announcing
 from cluster.session.models import Access, RefusedParameters, build_evaluators, embedded_specs
 from cluster.session.ray_connection import EMBEDDED_CPUS, cpus_missing, ray_connection
 from gpo.data.task import Task
+from gpo.process import usable_cores
 
 if TYPE_CHECKING:
     from cluster.metrics.run_metrics import Metrics
@@ -128,7 +128,7 @@ class Session:
         start_serve()
         access = Access(urls, LimiterActor().start(), budget_name=self._name, refused=self._refused)
         # Actors take seconds to load their modules; they do so while the evaluator starts.
-        spread, number = placement(config, metrics), min(self._num_actors, os.cpu_count() or 1)
+        spread, number = placement(config, metrics), min(self._num_actors, usable_cores())
         actors = [spread.start_actor(preloaded(config)) for _ in range(number)]
         app = evaluator_app(
             build_evaluators(config, self._tasks, access),
