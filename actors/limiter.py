@@ -68,7 +68,7 @@ class LimiterActor:
 
     def newest_counts(self, session: str, known: Mapping[ProcessIdentity, int]) -> list[ProcessReport]:
         """What the processes of a session have counted; see ``ReportStore.newest``. Blocks, and raises likewise."""
-        return cast("list[ProcessReport]", self._result(lambda: self._actor.newest_counts.remote(session, known)))
+        return cast("list[ProcessReport]", self._result(lambda: self._running().newest_counts.remote(session, known)))
 
     async def _reply(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
         try:
@@ -84,7 +84,9 @@ class LimiterActor:
             return ask().future().result(_ANSWER_S)
         except RayTaskError:
             raise
-        except (RayError, ValueError, TimeoutError) as lost:
+        except TimeoutError:  # slow, and not dead: the handle may be what keeps the actor alive
+            raise ConnectionError(f"no answer within {_ANSWER_S:g} s") from None
+        except (RayError, ValueError) as lost:
             raise self._unreached(lost) from None
 
     def _unreached(self, lost: Exception) -> ConnectionError:

@@ -73,7 +73,7 @@ class Supervisor:
         groups = shards(searches, placement.trajectories_per_actor)
         keys = [[search.key for search in group] for group in groups]
         self._state, self._first_actions = begin(keys, budgets or Budgets(crashes=placement.restarts))
-        self._slots: list[ActorSlot] = []
+        self._slots: dict[int, ActorSlot] = {}
         self._tasks = set[asyncio.Task[None]]()
         self._output = asyncio.Queue[Update | End]()
 
@@ -110,7 +110,7 @@ class Supervisor:
         for action in actions:
             match action:
                 case StartActor():
-                    self._slots.append(self._new_slot(action))
+                    self._slots[action.slot] = self._new_slot(action)
                 case ReplaceActor(slot):
                     self._slots[slot].replace()
                 case EndActor(slot):
@@ -181,9 +181,9 @@ class Supervisor:
             return False
 
         pool = self._pool if self._pool is not None and self._pool.takes_back else None
-        returned = [slot for slot in self._slots if pool is not None and not slot.is_isolated]
+        returned = [slot for slot in self._slots.values() if pool is not None and not slot.is_isolated]
         # Stopped before they are killed: a killed process cannot cancel what the evaluator computes for it.
-        stopping = {slot: asyncio.create_task(is_idle(slot, slot not in returned)) for slot in self._slots}
+        stopping = {slot: asyncio.create_task(is_idle(slot, slot not in returned)) for slot in self._slots.values()}
         try:
             if stopping:
                 await asyncio.wait(stopping.values(), timeout=_STOP_S)

@@ -77,9 +77,13 @@ class TrajectoryActor:
             Whether the actor is idle.
         """
         stopping, self._worker = self._worker, None
-        is_idle = stopping is None or await (await stopping).stop()
-        if self._on_end is not None and (ends or not is_idle):  # an actor that is not idle will be killed
-            await asyncio.to_thread(self._on_end)
+        is_idle = stopping is None
+        try:
+            if stopping is not None:
+                is_idle = await (await stopping).stop()
+        finally:
+            if self._on_end is not None and (ends or not is_idle):  # an actor that is not idle will be killed
+                await asyncio.to_thread(self._on_end)
         return is_idle
 
 

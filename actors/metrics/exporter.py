@@ -30,10 +30,11 @@ class Exporter:
 
     Args:
         clock: seconds that only rise.
+        kept_s: how long numbers are exported that are not updated, in seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic, kept_s: float = _KEPT_S) -> None:
+        self._clock, self._kept_s = clock, kept_s
         self._numbers: dict[str, tuple[float, Numbers]] = {}
         self._server: ScrapeServer | None = None
         self._lock = Lock()
@@ -74,7 +75,7 @@ class Exporter:
     def _total(self) -> Numbers:
         now = self._clock()
         with self._lock:
-            self._numbers = {name: one for name, one in self._numbers.items() if now - one[0] <= _KEPT_S}
+            self._numbers = {name: one for name, one in self._numbers.items() if now - one[0] <= self._kept_s}
             return total(numbers for _, numbers in self._numbers.values())
 
 

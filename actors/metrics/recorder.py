@@ -129,8 +129,8 @@ class _Calls:
 
 
 def _task(caller: str) -> str:
-    """A caller is named ``task/seed``; metrics have no label for the trajectory."""
-    return caller.rpartition("/")[0]
+    """A caller is named ``task/seed``, or in a sweep ``population/task/seed``. Only the task is a label."""
+    return "/".join(caller.split("/")[-2:-1])
 
 
 class Reporter:
@@ -158,9 +158,12 @@ class Reporter:
                 return
 
     def _work(self) -> None:
-        self._report()
-        while not self._over.wait(REPORTED_EVERY_S):
+        try:
             self._report()
+            while not self._over.wait(REPORTED_EVERY_S):
+                self._report()
+        except Exception:  # a defect of this program, which must not go unnoticed in a thread
+            log.exception("counts are no longer reported")
 
     def _report(self, *, is_last: bool = False) -> bool:
         """Whether the limiter has all counts now; else they are reported again."""

@@ -114,7 +114,9 @@ class RunTotals:
         self._processes: dict[ProcessIdentity, _Process] = {}
 
     def look(self, fetch: Callable[[Mapping[ProcessIdentity, int]], Iterable[ProcessReport]]) -> None:
-        """Fetch the newest reports, and notice the processes that died: gone from this machine, or silent for long.
+        """Fetch the newest reports, and notice the processes that died.
+
+        A process of this machine is dead once it is gone, one of another machine once it is silent for long.
 
         Args:
             fetch: ``ReportStore.newest`` of the session. What it raises is raised, and nothing changes.
@@ -130,7 +132,9 @@ class RunTotals:
         for report in reports:
             self._take(report)
         for identity, process in self._processes.items():
-            process.is_dead = not process.is_over and (identity in gone or process.silent_s > _SILENT_S)
+            # On this machine, the operating system knows better than a silence, which an overloaded machine causes too.
+            is_silent = process.silent_s > _SILENT_S and not identity.is_local
+            process.is_dead = not process.is_over and (identity in gone or is_silent)
             process.has_died |= process.is_dead
 
     def _take(self, report: ProcessReport) -> None:

@@ -9,6 +9,7 @@ untrusted clients never reach the driver.
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -233,7 +234,7 @@ class _OwnExporter:
 
     def __init__(self, host: str, port: int, session: str) -> None:
         self._address, self._session = (host, port), session
-        self._exporter = Exporter()
+        self._exporter = Exporter(kept_s=math.inf)  # it ends with the run
 
     def update(self, numbers: Numbers, timeout_s: float) -> tuple[int, int]:
         return self._exporter.update(self._session, numbers, *self._address)

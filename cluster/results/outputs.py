@@ -30,6 +30,7 @@ def summary(record: RunRecord, iso: Mapping[str, str | None]) -> dict[str, Any]:
         "spent": asdict(record.spent),
         "ended_by": record.ended_by or None,
         "trajectories": [_trajectory(record, key) for key in record.keys],
+        "is_tested": record.is_tested,
         "averages": averages(record.families, record.checkpoints),
         "llm": {role: asdict(usage) for role, usage in record.usage_by_role().items()},
         "warnings": run_warnings(record),

@@ -152,6 +152,7 @@ def _record(known: Mapping[str, Any], folder: Folder) -> RunRecord:
     if known.get("status") in get_args(Status):
         record.status = known["status"]
     record.ended_by = _shown(known.get("ended_by") or "")
+    record.is_tested = known.get("is_tested") is not False
     restore_totals(record, known)
     try:
         rows = [(SearchKey(str(row["task"]), int(row["seed"])), row.get("error")) for row in known["trajectories"]]

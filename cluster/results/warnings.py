@@ -12,12 +12,12 @@ _WORTH_SAYING = 0.2
 
 
 def score_warnings(score: Score, what: str) -> Iterator[str]:
-    """A sentence for each flaw that more than a fifth of a prompt's answers have, with the option to change.
+    """A sentence for each flaw, with the option to change, if more than a fifth of a prompt's answers have one.
 
     Args:
         what: names the prompt and the split, such as ``the initial prompt on val``.
     """
-    asked = len(score.scored)
+    asked = score.num_examples - (score.partial.num_left_out if score.partial else 0)
     remedies = {
         "cut off at max_tokens": (score.flaws.cut, "raise models.task.sampling.max_tokens"),
         "empty": (
@@ -29,9 +29,11 @@ def score_warnings(score: Score, what: str) -> Iterator[str]:
             "let the prompt name the form of the answer, or change tasks[].answer.kind or answer.parser",
         ),
     }
+    if sum(number for number, _ in remedies.values()) <= _WORTH_SAYING * asked:
+        return
     for flaw, (number, remedy) in remedies.items():
-        if asked and number / asked > _WORTH_SAYING:
-            yield f"{number} of {asked} answers to {what} are {flaw} and score 0; {remedy}"
+        if number:
+            yield f"{number} of {asked} answers to {what} are {flaw}; {remedy}"
 
 
 def run_warnings(record: RunRecord) -> list[str]:

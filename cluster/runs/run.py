@@ -86,9 +86,10 @@ class Run:
         """
         record = self.record
         with tracked(self._config, record, self._folder.folder):
-            began, record.status = time.monotonic() - record.wall_s, "running"
-            self._folder.save(record)
+            began = time.monotonic() - record.wall_s
             try:
+                record.status = "running"
+                self._folder.save(record)
                 with ending_recorded(record, self._config):
                     if not record.is_complete:
                         services = session.services

@@ -276,7 +276,7 @@ class _Check:
             self.found.refused[role, section.base_url, section.model] = frozenset(model.model.refused)
         if reply is not None and role != "optimizer":
             self.found.usage[role] = reply.usage
-            is_kept = self._config.cache.kind != "none" and bool(reply.text.strip() or reply.truncated)
+            is_kept = self._config.cache.kind != "none" and bool(reply.answer.strip() or reply.truncated)
             if is_kept and (role == "task" or "task" in self.found.usage):
                 self.found.stored.add(role)
         if reply is not None and role == "task":

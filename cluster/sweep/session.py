@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from optuna.trial import FrozenTrial
@@ -161,13 +162,15 @@ class SweepSession:
         return None if known is not None and wanted.items() <= known.items() else best
 
     def _leave(self) -> None:
-        with suppress(StorageError):
-            self._call_now(self._study.release)
-            self._call_now(lambda: self._study.heartbeats.beat(self._own, ended=True))
-            self._call_now(self._measure)
-        if self._metrics is not None:
-            self._metrics.end()
-        self._thread.shutdown()
+        try:
+            end_heartbeat = partial(self._study.heartbeats.beat, self._own, ended=True)
+            for last in (self._study.release, end_heartbeat, self._measure):
+                with suppress(StorageError):
+                    self._call_now(last)
+        finally:
+            if self._metrics is not None:
+                self._metrics.end()
+            self._thread.shutdown()
 
     async def _work(self, services: Services) -> None:
         self._others = self._before = await self._call(self._study.heartbeats.others_spent)

@@ -168,7 +168,8 @@ class LocalEvaluator:
             return Answered(text, None, Spending(task=usage + failed), str(failure))
         grade = await self.grader.grade(reply.answer, example)
         spending = Spending(task=usage, judge=grade.usage)
-        return Answered(text, grade.value, spending, grade.problem, flaws=self._flaws(reply, example, grade.value))
+        flaws = self._flaws(reply, example, grade.value)
+        return Answered(text, grade.value, spending, grade.problem, grade.is_refused, flaws)
 
     def _flaws(self, reply: Completion, example: Example, value: float | None) -> Flaws:
         is_empty = not reply.answer.strip()

@@ -19,11 +19,13 @@ class Grade:
         value: in [0, 1]; ``None`` means unscored.
         usage: cost of the judge's calls.
         problem: why there is no value, else empty.
+        is_refused: whether the judge's endpoint refused the request, rather than being unavailable.
     """
 
     value: float | None
     usage: Usage = field(default_factory=Usage)
     problem: str = ""
+    is_refused: bool = False
 
 
 class Grader(Protocol):
@@ -63,7 +65,7 @@ class ModelGrader:
         except ModelRefused as refusal:
             if refusal.reason.concerns_every_call:
                 raise
-            return Grade(None, Usage(failures=1), f"the judge: {refusal}")
+            return Grade(None, Usage(failures=1), f"the judge: {refusal}", is_refused=True)
         except ModelUnavailable as failure:
             return Grade(None, Usage(failures=1, retries=failure.retries), f"the judge: {failure}")
         try:

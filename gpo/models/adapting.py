@@ -68,6 +68,7 @@ class AdaptingModel(PicklesFieldsOnly):
         limits = [field for field in LIMIT_FIELDS if field not in refused]
         return replace(
             sampling,
+            is_repeatable=sampling.temperature == 0 or sampling.seed is not None,  # what was meant
             seed=None if "seed" in refused else sampling.seed,
             temperature=None if "temperature" in refused else sampling.temperature,
             top_p=None if "top_p" in refused else sampling.top_p,

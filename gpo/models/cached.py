@@ -22,6 +22,8 @@ _MIN_POLL_S, _MAX_POLL_S = 0.01, 0.25
 
 def is_repeatable(sampling: Sampling) -> bool:
     """Whether equal requests should get equal replies: at temperature 0, or with a seed."""
+    if sampling.is_repeatable is not None:
+        return sampling.is_repeatable
     return sampling.temperature == 0 or sampling.seed is not None
 
 
@@ -100,7 +102,7 @@ class CachedModel(PicklesFieldsOnly):
         except BaseException:
             await self.store.release(key)
             raise
-        if reply.text.strip() or reply.truncated:
+        if reply.answer.strip() or reply.truncated:
             await self.store.put(key, reply)
         else:  # an empty reply that was not cut off may be a failure of the moment
             await self.store.release(key)

@@ -16,7 +16,7 @@ import openai
 from openai import RequestOptions
 from pydantic import ValidationError
 
-from gpo.errors import GPOError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.errors import ConfigError, GPOError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.models.bodies import ACCEPTED_ENCODINGS, ReplyTooLarge, bound_reply
 from gpo.models.credentials import NO_KEY, Header, KeySource
 from gpo.models.failures import FailureKind, read_failure, words_in
@@ -238,7 +238,10 @@ class Endpoint(PicklesFieldsOnly):
                 # Many requests are refused at once; one run of a command answers for all.
                 if time.monotonic() - self._renewed.get(refused, float("-inf")) < _RENEWAL_PAUSE_S:
                     return False
-                key = self.key.read()
+                try:
+                    key = self.key.read()
+                except ConfigError:  # such as a file that is empty while it is replaced
+                    return False
                 self._renewed[refused] = time.monotonic()
                 if key == refused:
                     return False

@@ -187,64 +187,82 @@ _NOBODY_BEHIND = {502, 503, 504, 521, 522, 523, 529}
 
 _CREDIT_CODES = {
     "insufficient_quota", "insufficient_user_quota", "insufficient_balance", "insufficient_credits",
-    "insufficient_funds", "billing_hard_limit_reached", "billing_not_active", "billing_error",
+    "insufficient_funds", "budget_exceeded",
+    "allocationquota.freetieronly", "billing_hard_limit_reached", "billing_not_active", "billing_error",
     "exceeded_current_quota_error", "arrearage", "payment_required", "credit_balance_too_low", "out_of_credits",
     "quota_exhausted", "account_deactivated", "account_suspended", "1113",
 }  # fmt: skip
 _CREDIT = re.compile(
     r"insufficient[ _](?:account )?(?:balance|credits?|funds|quota)|credit balance is too low|out of credits?|"
     r"(?:no|not enough|never purchased|requires more) credits|payment required|exceeded your current quota|"
-    r"billing hard limit|prepayment|spend(?:ing)? limit|recharge|top[ -]up|余额不足|欠费",
+    r"billing hard limit|(?:doesn't|does not|don't) have any credits|specified API usage limits|"
+    r"key limit exceeded|prepayment|spend(?:ing)? limit|recharge|top[ -]up|余额不足|欠费",
+    re.IGNORECASE,
+)
+_TOO_LONG = re.compile(
+    r"context[ _](?:length|window)|too long|too many (?:input )?tokens|request too large|maximum (?:context|prompt)",
     re.IGNORECASE,
 )
 _KEY_CODES = {
     "invalid_api_key", "api_key_invalid", "authentication_error", "unauthenticated", "invalid_authentication_error",
     "invalid_authentication", "unauthorized", "missing_api_key", "access_denied", "permission_denied",
-    "permission_error", "authenticationerror",
+    "permission_error", "authenticationerror", "organization_restricted",
 }  # fmt: skip
 _KEY = re.compile(
     r"(?:invalid|incorrect|missing|expired|wrong|bad|no|unknown|revoked)\b.{0,25}(?:api[ _-]?key|"
-    r"token\b(?! (?:count|limit))|credentials?|authentication|subscription key)|"
+    r"(?:api|access|auth|bearer)[ _-]token\b|token\W*$|credentials?|authentication|subscription key)|"
     r"api[ _-]?key\b.{0,30}(?:not valid|invalid|not found|expired|required|missing)|"
+    r"organization has been disabled|user location is not supported|"
     r"\bunauthori[sz]ed\b|not authenticated|authentication (?:failed|required)",
     re.IGNORECASE,
 )
 _FILTER_CODES = {
     "content_filter", "content_policy_violation", "content_policy", "responsibleaipolicyviolation",
     "moderation_blocked", "data_inspection_failed", "prohibited_content", "invalid_prompt", "safety", "blocklist",
-    "sensitive_words_detected", "1301",
+    "sensitive_words_detected", "1301", "content_exists_risk",
 }  # fmt: skip
 _FILTER = re.compile(
     r"content[ _-](?:management|filter|policy|moderation|safety)|(?:usage|safety|responsible ai) polic|"
     r"moderation|flagged|"
     r"inappropriate (?:content|input)|violat\w+ .{0,30}polic|blocked (?:by|due to)|web application firewall|\bWAF\b|"
-    r"cloudflare|request blocked|attention required|敏感",
+    r"cloudflare|content exists risk|request blocked|attention required|敏感",
     re.IGNORECASE,
 )
 _MODEL_CODES = {
     "model_not_found", "modelnotfound", "unknown_model", "invalid_model", "model_not_exist", "deploymentnotfound",
+    "model_decommissioned", "model_terms_required", "model_not_available", "operationnotsupported", "1211",
 }  # fmt: skip
 _MODEL = re.compile(
-    r"\bmodel\b.{0,120}?(?:not (?:found|exist|available|supported)|does(?: not|n't) exist|unknown|"
+    r"\bmodels?\b.{0,120}?(?:not (?:found|exist|available|supported)|does(?: not|n't) exist|unknown|"
     r"is not a valid|no such|"
     r"not have access)|(?:unknown|invalid|no such|unsupported) model|not a valid model|(?:deployment|engine)\b.{0,80}"
-    r"(?:not exist|not found)|try pulling it",
+    r"(?:not exist|not found)|try pulling it|on-demand throughput|模型不存在|^(?:not_found_error: )?model: ",
     re.IGNORECASE,
+)
+_CRASHED = re.compile(r"model has crashed|model (?:is )?(?:still )?loading|currently loading", re.IGNORECASE)
+_WRONG_PATH = re.compile(
+    r"unexpected endpoint|unknown request url|invalid url|no route|cannot (?:post|get) /", re.IGNORECASE
 )
 _POLICY = re.compile(r"data policy|privacy|guardrail|no endpoints|provider", re.IGNORECASE)
 
 
 def _kind(status: int, codes: frozenset[str], words: str, *, is_page: bool, is_retryable: bool) -> FailureKind:
+    if status in (400, 413, 422) and _TOO_LONG.search(words):
+        return FailureKind.REQUEST
     is_credit = status == 402 or codes & _CREDIT_CODES
     # "You exceeded your current quota" may be that of a minute: then the endpoint says when to try again.
     if is_credit or (status < 500 and status != 401 and not is_retryable and _CREDIT.search(words)):
         return FailureKind.CREDIT
     if status == 429:
+        if _TOO_LONG.search(words):  # larger than the limit of a minute: it never fits
+            return FailureKind.REQUEST
         return FailureKind.TOO_MANY
-    if status in _TRANSIENT or status >= 500:
+    if status in _TRANSIENT or status >= 500 or _CRASHED.search(words):
         return FailureKind.TRANSIENT
     if status == 401:
         return FailureKind.KEY
+    if _WRONG_PATH.search(words):
+        return FailureKind.PATH
     if codes & _FILTER_CODES:
         return FailureKind.FILTER
     if (status in (400, 403) and codes & _KEY_CODES) or (status in (400, 403, 404, 407, 422) and _KEY.search(words)):
@@ -275,6 +293,12 @@ def _status_in(document: Any, words: str) -> int:
 
 # Parameters that the endpoint does not take.
 
+# A value that is out of range is a mistake in one request, or in the configuration; the parameter itself is accepted.
+_BAD_VALUE = re.compile(
+    r"too (?:large|small|high|low)|at (?:least|most)|range|less than|greater|maximum|minimum|exceed|<=|>=|between|"
+    r"got -?\d|positive|supports? up to",
+    re.IGNORECASE,
+)
 _NOT_TAKEN = re.compile(
     r"unsupported|not support|does(?: not|n't) support|unrecognized|unknown|unexpected|not permitted|not allowed|"
     r"forbidden|extra inputs?|not (?:a )?valid|invalid|only .{0,40}(?:supported|allowed)|"
@@ -287,6 +311,8 @@ _NOT_TAKEN = re.compile(
 def _refused_parameter(status: int, document: Any, words: str, sent: Collection[str]) -> str:
     """The parameter of the request that a reply with status 400 or 422 complains of."""
     if status not in (400, 422) or not sent:
+        return ""
+    if _BAD_VALUE.search(words):
         return ""
     named = [name for name in _located(document, 0) if name in sent]
     if named:

@@ -28,6 +28,7 @@ class Sampling:
         extra: further fields of the request, which only some endpoints know (``min_p``, ``top_k``).
         seed: makes a reply repeatable where the endpoint supports it.
         limit_field: the field of the request that carries ``max_tokens``; ``None`` is the model's own.
+        is_repeatable: whether the same request is meant to get the same reply; ``None``: as temperature and seed say.
     """
 
     temperature: float | None = None
@@ -37,6 +38,7 @@ class Sampling:
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
     seed: int | None = None
     limit_field: Literal["max_tokens", "max_completion_tokens"] | None = None
+    is_repeatable: bool | None = None
 
     def seeded(self, seed: int) -> Sampling:
         """The same settings with another seed."""

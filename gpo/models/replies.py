@@ -31,7 +31,7 @@ from gpo.models.thinking import answer_in
 MAX_REPLY_CHARACTERS = 100_000
 """A longer text is cut there and counts as truncated, since it would be graded, shown to models and saved."""
 
-_STREAMED = re.compile(rb"\s*(?::[^\n]*\n\s*)*(?:event:[^\n]*\n)?data:")
+_STREAMED = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:(?::|event:|id:|retry:)[^\n]*\n\s*){0,100}data:")
 _MAX_REPAIRED_BYTES = 1_000_000
 """Python's own JSON parser needs memory of a hundred times a body's size."""
 
@@ -72,7 +72,11 @@ def _masked(content: str | None, info: ValidationInfo) -> str | None:
     return mask(content) if mask is not None and content else content
 
 
-_FILTERED = ("content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii")
+_FILTERED = (
+    "content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii", "sensitive", "refusal",
+    "image_safety",
+)  # fmt: skip
+_FAILED = ("error", "abort", "network_error", "insufficient_system_resource", "malformed_function_call")
 _CUT = ("length", "max_tokens", "max_output_tokens", "model_length")
 """How endpoints name these ends of a reply, in lower case; some add a reason."""
 
@@ -99,7 +103,8 @@ class _Usage(BaseModel):
     @property
     def generated(self) -> int:
         """Tokens generated, as they are charged: some endpoints count thoughts in the total alone."""
-        return max(self.completion_tokens or 0, (self.total_tokens or 0) - (self.prompt_tokens or 0))
+        unnamed = 0 if self.prompt_tokens is None else (self.total_tokens or 0) - self.prompt_tokens
+        return max(self.completion_tokens or 0, unnamed)
 
 
 class Reply(BaseModel):
@@ -155,7 +160,7 @@ class ChatReply(Reply):
     @property
     def has_failed(self) -> bool:
         """Whether the model behind the endpoint failed while it wrote the reply."""
-        return self.choices[0].finish_reason == "error" or bool(self.choices[0].error)
+        return (self.choices[0].finish_reason or "").lower() in _FAILED or bool(self.choices[0].error)
 
     @property
     def is_truncated(self) -> bool:
@@ -207,7 +212,7 @@ def _joined_stream(body: bytes) -> bytes:
             continue
         if not isinstance(event, dict):
             continue
-        if event.get("error"):
+        if event.get("error") or ("choices" not in event and {"message", "detail", "code"} & event.keys()):
             return line[5:].strip()
         usage = event.get("usage") or usage
         for choice in event.get("choices") or []:
@@ -216,6 +221,8 @@ def _joined_stream(body: bytes) -> bytes:
                 text.append(_joined_parts(delta.get("content")) or "")
                 finish_reason = choice.get("finish_reason") or finish_reason
     content = "".join(part for part in text if isinstance(part, str))
+    if finish_reason is None and b"[DONE]" not in body[-200:]:
+        return json.dumps({"error": {"message": "the stream ended early", "code": 502}}).encode()
     choices = [{"message": {"content": content}, "finish_reason": finish_reason}]
     return json.dumps({"choices": choices, "usage": usage}).encode()
 

@@ -13,7 +13,7 @@ _OPENING = rf"<(?:{_NAMES})>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|STA
 _CLOSING = rf"</(?:{_NAMES})>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>|<unused95>"
 _TAG = re.compile(rf"(?P<open>{_OPENING})|(?P<close>{_CLOSING})", re.IGNORECASE)
 
-_CHANNEL = re.compile(r"<\|channel\|>\s*(?P<name>\w+)[^<]{0,200}(?:<\|constrain\|>[^<]{0,200})?<\|message\|>")
+_CHANNEL = re.compile(r"<\|channel\|>\s*(?P<name>\w{1,40}+)[^<]{0,200}+(?:<\|constrain\|>[^<]{0,200})?<\|message\|>")
 _END_OF_CHANNEL = re.compile(r"<\|(?:end|return|start|call|channel)\|>")
 # The same with its special tokens taken out by the server.
 _BARE_ANALYSIS = re.compile(r"\s*analysis(?=[A-Z\d\"'(\[])")

@@ -170,7 +170,8 @@ class _Runner:
     def take(self, block: Outcome) -> None:
         """Append the outcome of a block."""
         if isinstance(block, PromptUnscored):
-            self.failure = block
+            spent = block.spending if isinstance(block.spending, Spending) else Spending()
+            self.failure = PromptUnscored(str(block), block.is_refused, self.spending + spent)
             return
         self.values += block.score.values_E
         self.spending += block.spending

@@ -100,7 +100,7 @@ def test_the_summary_holds_the_result_of_each_trajectory(run: Outcome) -> None:
     summary = run.summary
     assert set(summary) == {
         "run_id", "status", "started_at", "finished_at", "wall_s", "spent", "ended_by", "trajectories", "averages",
-        "llm", "warnings",
+        "llm", "warnings", "is_tested",
     }  # fmt: skip
     assert summary["run_id"].startswith("triage-")
     assert summary["status"] == "completed"

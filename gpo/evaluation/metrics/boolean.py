@@ -19,7 +19,7 @@ _PAIRS = (
 )
 _POLARITY = {word: polarity for pair in _PAIRS for word, polarity in zip(pair, (True, False), strict=True)}
 # Allows up to two words in between: "not a valid argument", "isn't logically valid".
-_NEGATION = r"(?:(\bnot|\bnever|n['’]t)\s+(?:\w+\s+){0,2}?)?"
+_NEGATION = r"(?:(\bnot|\bnever|\bcannot|n['’]t)\s+(?:\w+\s+){0,2}?)?"
 
 
 def _words(words: Iterable[str]) -> re.Pattern[str]:

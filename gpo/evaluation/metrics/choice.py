@@ -40,6 +40,9 @@ _DENIED = re.compile(
     re.IGNORECASE,
 )
 
+_REJECTED = re.compile(
+    r"[(\[]\s*[A-Za-z]\s*[)\]]\s+(?:is|seems|looks)\s+(?:wrong|incorrect|false|not)\b", re.IGNORECASE
+)
 _TOGETHER = re.compile(
     r"[(\[]\s*[A-Z]\s*[)\]](?:\s*(?:[,/&]|,?\s*\b(?:and|or)\b)\s*(?:(?:option|choice)\s+)?[(\[]\s*[A-Z]\s*[)\]])+",
     re.IGNORECASE,
@@ -97,7 +100,11 @@ class ChoiceScorer:
 def _letter(answer: str, listed: dict[str, str]) -> str | None:
     if not any(_TOGETHER.search(option) for option in listed.values()):  # "(C) both (A) and (B)"
         answer = _TOGETHER.sub("", answer)
-    answer = _DENIED.sub("", answer)
+    answer = _REJECTED.sub("", _DENIED.sub("", answer))
+    for option in listed.values():
+        if option:
+            denied = rf"(?:\bnot|\brather than|\binstead of)\s+(?:the\s+|an?\s+)?{re.escape(option)}(?!\w)"
+            answer = re.sub(denied, "", answer, flags=re.IGNORECASE)
     conclusion = announced(answer)
     found = _concluded(conclusion, listed) if conclusion is not None else None
     if found is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
@@ -28,12 +29,15 @@ _ALIKE = str.maketrans(
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _LATEX_TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mathsf|operatorname|mbox)\s*\{([^{}]*)\}")
 _LATEX_MARKS = re.compile(r"\\[()\[\]]|\\[!,;: ]|\$(?=[^\s$\d]|\\)|(?<=[^\s$])\$")
-_TAGGED = re.compile(r"<(final_answer|answer|output|result|label)>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
-_FENCED = re.compile(r"\s*```[\w+-]*[ \t]*\n?(.*?)\n?[ \t]*```\s*", re.DOTALL)
+_CLOSING_TAG = re.compile(r"</(final_answer|answer|output|result|label)>", re.IGNORECASE)
+_LANGUAGE = re.compile(r"[\w+-]{0,30}[ \t]*(?:\n|$)")
 _ANSWER_FIELDS = (
-    "answer", "final_answer", "finalanswer", "final answer", "label", "prediction", "predicted_label", "result",
-    "choice", "option", "verdict", "sentiment", "category", "class", "classification", "output", "response", "value",
+    "answer", "final_answer", "finalanswer", "final answer", "label", "prediction", "predicted_label", "choice",
+    "verdict", "sentiment", "category", "classification",
 )  # fmt: skip
+_WEAK_FIELDS = ("result", "option", "class", "output", "response", "value")
+"""Fields that hold the answer only in an object that is the whole reply."""
+_MAX_OBJECTS = 50
 
 
 def normal_form(text: str) -> str:
@@ -51,17 +55,33 @@ def unwrapped(text: str) -> str:
     Known wrappers: ``\boxed{}``, ``<answer>``, a JSON object with an answer field, a code fence around everything.
     """
     text = normal_form_outside_code(text)
-    fenced = _FENCED.fullmatch(text)
-    if fenced:
-        text = fenced[1].strip()
+    text = _unfenced(text)
     found = _answer_field(text)
     if found is not None:
         return without_latex(normal_form(found))
-    tagged = _TAGGED.findall(text)
-    if tagged and tagged[-1][1].strip():
-        text = tagged[-1][1].strip()
+    text = _tagged(text) or text
     boxed = _last_boxed(text)
     return without_latex(boxed if boxed is not None and boxed.strip() else text)
+
+
+def _unfenced(text: str) -> str:
+    """The inside of a code fence around everything."""
+    inner = text.strip()
+    if len(inner) <= 6 or not (inner.startswith("```") and inner.endswith("```")) or "```" in inner[3:-3]:
+        return text
+    inner = inner[3:-3]
+    language = _LANGUAGE.match(inner)
+    return inner[language.end() :].strip() if language and language[0].endswith("\n") else inner.strip()
+
+
+def _tagged(text: str) -> str:
+    """What the last answer tags contain; empty where there are none."""
+    closing = list(_CLOSING_TAG.finditer(text))
+    if not closing:
+        return ""
+    opening = f"<{closing[-1][1]}>".lower()
+    begin = text[: closing[-1].start()].lower().rfind(opening)
+    return text[begin + len(opening) : closing[-1].start()].strip() if begin >= 0 else ""
 
 
 def normal_form_outside_code(text: str) -> str:
@@ -90,23 +110,27 @@ def _last_boxed(text: str) -> str | None:
 
 
 def _answer_field(text: str) -> str | None:
-    """The answer in the last JSON object of a text that has one."""
-    for start in reversed([index for index, character in enumerate(text) if character == "{"][:50]):
+    """The answer in the last JSON object of a text that has one; objects within objects do not count."""
+    decoder, found, start = json.JSONDecoder(strict=False), None, text.find("{")
+    for _ in range(_MAX_OBJECTS):
+        if start < 0:
+            break
         try:
-            document, _ = json.JSONDecoder(strict=False).raw_decode(text[start:])
+            document, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
+            start = text.find("{", start + 1)
             continue
-        found = _field(document)
-        if found is not None:
-            return found
-    return None
+        is_whole = not text[:start].strip() and not text[end:].strip()
+        found = _field(document, (*_ANSWER_FIELDS, *_WEAK_FIELDS) if is_whole else _ANSWER_FIELDS) or found
+        start = text.find("{", end)
+    return found
 
 
-def _field(document: Any) -> str | None:
+def _field(document: Any, names: Sequence[str]) -> str | None:
     if not isinstance(document, dict):
         return None
     fields = {str(name).lower(): value for name, value in document.items()}
-    for name in _ANSWER_FIELDS:
+    for name in names:
         value = fields.get(name)
         if isinstance(value, bool):
             return "true" if value else "false"

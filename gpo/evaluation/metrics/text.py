@@ -43,7 +43,7 @@ class ExactScorer:
         text = without_markup(raw)
         conclusion = announced(text) or text
         lines = [*text.splitlines()[:1], *text.splitlines()[-1:], *conclusion.splitlines()[:1]]
-        found = [raw, text, conclusion, text.rpartition(":\n")[2], *lines]
+        found = [answer.strip(), raw, text, conclusion, text.rpartition(":\n")[2], *lines]
         readings = {_plain(reading) for reading in (*found, *(_BETWEEN_ITEMS.sub(" ", item) for item in found))}
         closing = _packed(_LAST_WORD.sub("", text).strip(" \n.,:;!\"'`*"))
         return float(

@@ -100,8 +100,8 @@ def test_calls_are_counted_by_task_and_not_by_trajectory() -> None:
     found = series(counts.snapshot())
     expected = {
         "gpo_model_requests_total r a task m answered": 2,
-        "gpo_model_requests_total r b/c task m too_many": 1,
-        "gpo_model_retries_total r b/c task m": 1,
+        "gpo_model_requests_total r c task m too_many": 1,
+        "gpo_model_retries_total r c task m": 1,
         "gpo_model_tokens_total r a task m prompt": 10,
         "gpo_model_tokens_total r a task m completion": 4,
         "gpo_model_cost_usd_total r a task m": 1.0,

@@ -294,3 +294,25 @@ def test_a_label_is_read_in_every_form(labels: tuple[str, ...], target: str, ans
 )
 def test_a_verdict_is_read_in_every_form(target: str, answer: str) -> None:
     assert BooleanScorer().score(answer, Example("?", (target,))) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        ('{"answer": "B", "confidence": {"value": 0.9}}', "B"),
+        ("The answer is the dog, not the cat.", "B"),
+        ("(B) fits. (A) is wrong.", "B"),
+    ],
+)
+def test_what_an_answer_rejects_or_adds_does_not_count(answer: str, letter: str) -> None:
+    assert ChoiceScorer().score(answer, Example(QUESTION, (f"({letter})",))) == 1
+
+
+def test_an_object_in_the_middle_does_not_replace_the_conclusion() -> None:
+    assert NumberScorer().score('I first wrote {"value": 3}. The answer is 42.', Example("?", ("42",))) == 1
+
+
+@pytest.mark.parametrize("piece", ["``` ", "<answer>", '{"a":', "{", "\\boxed{", "```json\n{ "])
+def test_hostile_answers_take_linear_time(piece: str) -> None:
+    for scorer in (ChoiceScorer(), NumberScorer(), ExactScorer(), BooleanScorer(), LabelScorer(("yes", "no"))):
+        scorer.score(piece * (50_000 // len(piece)), Example("?", ("yes",)))

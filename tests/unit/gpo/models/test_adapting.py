@@ -188,6 +188,31 @@ async def test_a_filtered_reply_is_known_by_every_name(reason: str) -> None:
     assert caught.value.reason is RefusalReason.FILTER
 
 
+@pytest.mark.parametrize("reason", ["abort", "ERROR", "insufficient_system_resource", "network_error"])
+async def test_a_broken_generation_is_known_by_every_name(reason: str) -> None:
+    async with endpoint(lambda *_: said("par", finish_reason=reason)) as (url, _):
+        with pytest.raises(ModelUnavailable):
+            await complete(url)
+
+
+async def test_a_stream_that_ends_early_is_no_reply() -> None:
+    text = f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'content': 'The answer is not'}}]})}\n\n"
+    async with endpoint(lambda *_: web.Response(text=text, content_type="text/event-stream")) as (url, _):
+        with pytest.raises(ModelUnavailable, match="the stream ended early"):
+            await complete(url)
+
+
+async def test_replies_are_kept_although_the_endpoint_refuses_what_makes_them_repeatable(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "cache.sqlite")
+    async with endpoint(refusing("temperature", "seed")) as (url, bodies):
+        below = remote_model(url)
+        model = AdaptingModel(CachedModel(below, store, {"model": "task-model"}), "task-model")
+        async with endpoint_of(below).client:
+            for _ in range(3):
+                await model.complete(ASKED, SAMPLING)
+    assert len(bodies) == 3  # two refusals and one reply
+
+
 async def test_a_refusal_of_the_model_is_its_answer() -> None:
     message = {"content": None, "refusal": "I cannot help with that."}
     async with endpoint(lambda *_: {"choices": [{"message": message, "finish_reason": "stop"}]}) as (url, _):
