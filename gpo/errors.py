@@ -109,7 +109,7 @@ class RefusalReason(StrEnum):
 class ModelRefused(ModelError):
     """The endpoint refused a call for good; the same call would be refused again.
 
-    A refusal that concerns every call ends the run; one that concerns this call leaves its example unscored.
+    A refusal of every call ends the run; a refusal of this call alone leaves its example unscored.
 
     Args:
         message: what the endpoint said.

@@ -19,7 +19,7 @@ _TEXT_WIDTH = 16
 """Narrowest column of texts that is still readable."""
 _INDENT = 2
 _FIRST_LINE_AFTER_S = 4.0
-"""Seconds of waiting after which a line says so: shorter waits leave the output of scripts as it is."""
+"""Seconds of waiting before the first line is printed. Shorter waits print nothing in scripts."""
 
 
 class LineConsole(Console):

@@ -65,7 +65,7 @@ class Run:
             for search in build_searches(self._config, self._tasks, services.evaluators, services.access)
         ]
         spread = placement(self._config, services.metrics)
-        # Closed here, not by the garbage collector: the actors must end before Ray does, whatever fails.
+        # Closed here, not by the garbage collector: the actors must end before Ray does, even after a failure.
         async with aclosing(Supervisor(searches, self._folder.checkpoints, spread, actors, pool=pool).run()) as updates:
             async for update in updates:
                 for step in self.record.receive(update):
@@ -92,7 +92,7 @@ class Run:
                 with ending_recorded(record, self._config):
                     if not record.is_complete:
                         services = session.services
-                        counted = services.metrics.beside(view, self._config, record)
+                        counted = services.metrics.counting(view, self._config, record)
                         run_interruptibly(self._follow(services, counted, title, began))
             finally:
                 record.finished_at, record.wall_s = time.time(), time.monotonic() - began

@@ -125,7 +125,7 @@ class RunFolder:
         if found:
             raise ConfigError(
                 "--run-dir",
-                f"{checkpoints.url!r} holds checkpoints, but there is no 'config.yaml' to say of which run",
+                f"{checkpoints.url!r} holds checkpoints, but no 'config.yaml', so their run is unknown",
                 "restore that file, or name another folder",
             )
 

@@ -94,7 +94,7 @@ class Access:
         urls: addresses of the embedded models.
         limiter: grants slots and permits.
         budget_name: the budget that pays for the calls.
-        refused: what the check before the run found.
+        refused: the refused parameters that the check before the run found.
     """
 
     urls: EmbeddedUrls

@@ -115,7 +115,7 @@ async def test_a_reply_that_the_run_could_not_use_is_a_warning(
         (402, {"error": "Insufficient Balance"}, "models.task.api_key_env", "(HTTP 402: Insufficient Balance)"),
         (404, {"detail": "Not Found"}, "models.task.base_url", "is not the address of an API"),
         (404, {"error": "no endpoint under your data policy"}, "models.task.model", "under your data policy"),
-        (400, {"error": "too long"}, "models.task", "(HTTP 400: too long); change what it names"),
+        (400, {"error": "too long"}, "models.task", "(HTTP 400: too long); fix what the endpoint reports"),
         (422, {"detail": [{"loc": ["body", "messages"], "msg": "no"}]}, "models.task", "body.messages: no"),
         (500, {"error": {"message": KEY}}, "models.task.base_url", "answers HTTP 500"),
         (200, b" " * 20_000_000, "models.task", "larger than 8 MB"),
