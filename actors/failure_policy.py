@@ -45,7 +45,8 @@ class Fault(StrEnum):
 class Budgets:
     """How often each fault may happen to a trajectory in a row, without progress in between."""
 
-    crashes: int = 3
+    crashes: int
+    """The option ``cluster.actor_restarts``."""
     node_losses: int = 30
     no_contacts: int = 8
     evaluator: int = 4

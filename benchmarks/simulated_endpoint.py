@@ -21,6 +21,7 @@ from benchmarks.simulated.domains import DOMAINS
 from benchmarks.simulated.endpoint import SimulatedEndpoint, json_lines_log, run, serve
 from benchmarks.simulated.landscape import HARMFUL, HELPFUL, quality
 from benchmarks.simulated.models import embed
+from benchmarks.simulated.modes import Mode
 from benchmarks.simulated.service import CLIENT_GONE, AccessRecord, Behaviour, Service
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "AccessRecord",
     "BadReply",
     "Behaviour",
+    "Mode",
     "SimulatedEndpoint",
     "embed",
     "main",
@@ -79,6 +81,7 @@ def _behaviour(settings: argparse.Namespace, parser: argparse.ArgumentParser) ->
         api_key=key,
         models=tuple(settings.models),
         list_models=not settings.no_models,
+        mode=Mode(settings.mode) if settings.mode else None,
     )
 
 
@@ -159,6 +162,11 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="KIND=SHARE",
         help=f"a kind of bad reply; can be repeated; kinds: {', '.join(BadReply)}",
+    )
+    add(
+        "--mode",
+        choices=list(Mode),
+        help="something that real endpoints do differently; see docs/reference/endpoints.md",
     )
     add("--repeats-key", action="store_true", help="quote the key in error messages")
     return parser

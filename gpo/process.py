@@ -1,9 +1,10 @@
-"""The identity of a process, and objects that pickle without their caches."""
+"""The identity of a process, the cores that it may use, and objects that pickle without what they cache."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -119,3 +120,45 @@ class PicklesFieldsOnly:
         fields: dict[str, Any] = type(self).__dataclass_fields__  # type: ignore[attr-defined]
         values = self.__dict__
         return {name: values[name] for name in fields}
+
+
+# -- cores ------------------------------------------------------------------------------------------------------------
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def usable_cores() -> int:
+    """The cores that this process may use, ≥ 1: its CPU affinity, and the CPU quota of its control groups."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = min(_quotas(), default=float(cores))
+    return max(1, min(cores, int(quota)))
+
+
+def _quotas() -> Iterator[float]:
+    """The CPU quotas of this process's control groups and of those above them, in cores."""
+    try:
+        groups = (_PROC / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in groups:
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            root, files = _CGROUPS, ["cpu.max"]
+        elif "cpu" in controllers.split(","):
+            root, files = _CGROUPS / "cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+        else:
+            continue
+        # In a container, the path may be that of the host, where only the root is visible.
+        folder = root / path.strip("/")
+        while True:
+            try:
+                words = " ".join((folder / name).read_text(encoding="utf-8") for name in files).split()
+                quota, period = float(words[0]), float(words[1])
+            except (OSError, ValueError, IndexError):  # "max" is no number
+                pass
+            else:
+                if quota > 0 and period > 0:
+                    yield quota / period
+            if folder == root:
+                break
+            folder = folder.parent

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
+from errno import EACCES
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gpo.cache.store import cache_folder
+from gpo.cache.store import cache_folder, temporary_folder
 from gpo.errors import ConfigError
+from gpo.process import usable_cores
 
 HOST = "127.0.0.1"
 
@@ -84,7 +87,7 @@ class EmbeddedModelServer:
         import xllamacpp
 
         weights = as_q8_0(default_weights()) if spec.gguf is None else spec.gguf
-        threads = spec.threads or os.cpu_count() or 1
+        threads = spec.threads or usable_cores()
         params: Any = xllamacpp.CommonParams()
         params.model.path = str(weights)
         params.hostnames = [HOST]
@@ -137,12 +140,39 @@ def weights_id(path: Path) -> str:
 
 
 def as_q8_0(source: Path) -> Path:
-    """The same weights encoded as Q8_0, created once in the cache folder.
+    """The same weights encoded as Q8_0, created once in the cache folder, or else in a temporary folder.
 
     Prompts are read faster in this encoding than in the 4-bit one of the package. For the default model, this takes
     some seconds and 150 MB.
+
+    Raises:
+        ConfigError: neither folder can be written.
     """
-    target = cache_folder() / f"{source.stem}.{weights_id(source)}.q8_0.gguf"
+    name = f"{source.stem}.{weights_id(source)}.q8_0.gguf"
+    target = cache_folder() / name
+    try:
+        return _encoded(source, target)
+    except OSError as error:
+        first = error
+    try:
+        return _encoded(source, _private(temporary_folder()) / name)
+    except OSError as error:
+        problem = f"cannot hold the weights of the embedded model ({first.strerror}), nor can the temporary folder"
+        raise ConfigError(
+            str(target.parent), f"{problem} ({error.strerror})", "set XDG_CACHE_HOME to a folder with 150 MB to spare"
+        ) from None
+
+
+def _private(folder: Path) -> Path:
+    """The folder, made if need be, which nobody else may write: others could put other weights there."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022 or folder.is_symlink():
+        raise PermissionError(EACCES, "it is not this user's alone", str(folder))
+    return folder
+
+
+def _encoded(source: Path, target: Path) -> Path:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         # Written under another name first: two runs may start at once, and one may be stopped midway.
@@ -151,7 +181,8 @@ def as_q8_0(source: Path) -> Path:
             _encode(source, partial)
             partial.replace(target)
         finally:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
     return target
 
 

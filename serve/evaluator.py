@@ -31,17 +31,17 @@ class EvaluatorReplica:
     Args:
         evaluators: one per task; they share models, and so connections and limits.
         examples_at_once: bound on the examples in work; larger than the replica's share of any endpoint's slots.
-        recording: called when the process starts, to record its events.
+        start_recording: called when the process starts, to record its events.
     """
 
     def __init__(
         self,
         evaluators: Sequence[LocalEvaluator],
         examples_at_once: int,
-        recording: Callable[[], object] | None = None,
+        start_recording: Callable[[], object] | None = None,
     ) -> None:
-        if recording is not None:
-            recording()
+        if start_recording is not None:
+            start_recording()
         self._evaluators = {evaluator.task.name: evaluator for evaluator in evaluators}
         self._work_limiter = WorkLimiter(examples_at_once)
 
@@ -109,7 +109,7 @@ def evaluator_app(
     examples_at_once: int,
     cpus: float,
     drain_s: float,
-    recording: Callable[[], object] | None = None,
+    start_recording: Callable[[], object] | None = None,
 ) -> ray_serve.Application:
     """The application for ``ray_serve.run``.
 
@@ -119,7 +119,7 @@ def evaluator_app(
         examples_at_once: bound on the examples in work, per process.
         cpus: CPUs that Ray reserves, per process.
         drain_s: seconds that a replica has to finish its requests when it stops.
-        recording: called when each process starts.
+        start_recording: called when each process starts.
     """
     deployment = Evaluator.options(
         num_replicas=replicas,
@@ -127,5 +127,5 @@ def evaluator_app(
         graceful_shutdown_timeout_s=drain_s,
         health_check_period_s=HEALTH_CHECK_S,
     )
-    app: ray_serve.Application = deployment.bind(evaluators, examples_at_once, recording)
+    app: ray_serve.Application = deployment.bind(evaluators, examples_at_once, start_recording)
     return app

@@ -150,7 +150,7 @@ def gpo_in_this_process(*arguments: object, cwd: Path, env: Mapping[str, str] | 
     import ray
     from typer.testing import CliRunner
 
-    from cluster.cli import app
+    from cluster.cli.app import app
 
     # With Ray's own settings of these tests: a token is there already.
     kept = {name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from aiohttp import web
 from benchmarks.simulated.bad_replies import RETRY_SUCCEEDS, BadReply, choose_kind, make_bad, send, spellings
 from benchmarks.simulated.hashing import integer, uniform
 from benchmarks.simulated.models import embed, generated
+from benchmarks.simulated.modes import FOR_PROPOSALS, Answer, Asked, Mode, altered, answer_instead
 from benchmarks.simulated.optimizer_requests import read_assignment
 from benchmarks.simulated.protocol import (
     ChatRequest,
@@ -66,6 +67,10 @@ class Behaviour:
         api_key: the bearer token required everywhere except on ``/health``; ``None`` requires none.
         models: model names that the endpoint accepts; each name serves every kind of request.
         list_models: whether ``GET /v1/models`` exists.
+        mode: something that real endpoints do differently.
+        mode_of: the models that it concerns; all if empty.
+        error_body: JSON or text for ``Mode.SAYS``.
+        calls_per_key: for ``Mode.KEY_EXPIRES``.
     """
 
     latency_s: float = 0.0
@@ -83,6 +88,10 @@ class Behaviour:
     api_key: str | None = field(default=None, repr=False)
     models: tuple[str, ...] = ("task-model", "opt-model", "embed-model")
     list_models: bool = True
+    mode: Mode | None = None
+    mode_of: tuple[str, ...] = ()
+    error_body: Any = ""
+    calls_per_key: int = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +148,8 @@ class Service:
         self._attempts = Counter[str]()
         self._unseeded = Counter[str]()
         self._bad = Counter[str]()
+        self._asked = Counter[str]()
+        self._first_key: str | None = None
         self._routes = {
             "/v1/models": ("GET", self._models),
             _CHAT: ("POST", self._chat),
@@ -180,8 +191,44 @@ class Service:
         key = self.behaviour.api_key
         if key is not None and request.headers.get("Authorization") != f"Bearer {key}":
             raise Refusal(401, "invalid_api_key", "the API key is wrong or missing")
+        if self.behaviour.mode is not None:
+            return await self._in_mode(self.behaviour.mode, request, call, serve)
         body = await serve(await request.read(), call)
         return _json(body) if path != _CHAT else await self._possibly_bad(request, body, call)
+
+    async def _in_mode(
+        self, mode: Mode, request: web.BaseRequest, call: _Call, serve: Callable[[bytes, _Call], Awaitable[Any]]
+    ) -> web.StreamResponse:
+        """The reply of an endpoint that does something differently."""
+        raw = await request.read()
+        body = parse_body(raw) if raw else {}
+        model, authorization = str(body.get("model", "")), request.headers.get("Authorization", "")
+        self._first_key = self._first_key or authorization
+        content = f"{integer(_sorted_json(body)):016x}"
+        is_proposal = "messages" in body and read_assignment(parse_chat({**body, "stream": False}).messages) is not None
+        kind = f"proposals of {model}" if is_proposal and mode in FOR_PROPOSALS else request.path
+        is_first_key = authorization == self._first_key
+        asked = Asked(
+            request.path,
+            model,
+            body,
+            self._asked[kind],
+            self._asked[content],
+            is_proposal,
+            is_first_key,
+            self.behaviour,
+        )
+        self._asked.update((kind, content))
+        concerns = model in self.behaviour.mode_of or not self.behaviour.mode_of
+        instead = answer_instead(mode, asked) if concerns else None
+        if instead is not None:
+            call.model, call.content = model, content
+            return instead.response()
+        plain = json.dumps(
+            {name: value for name, value in body.items() if name != "stream" and name != "stream_options"}
+        )
+        reply = await serve(plain.encode(), call)
+        return (altered(mode, asked, reply) if concerns else Answer(200, reply)).response()
 
     async def _possibly_bad(self, request: web.BaseRequest, body: dict[str, Any], call: _Call) -> web.StreamResponse:
         """The reply to a chat request: good, or of the kind of bad reply chosen for it."""

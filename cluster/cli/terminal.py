@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ParamSpec
 
 import typer
 
+from cluster.cli import INTERRUPTED
 from cluster.display import logs
 from cluster.display.console import LineConsole
 from cluster.session.interrupts import stoppable
@@ -61,7 +62,7 @@ def exiting(command: Callable[_P, int]) -> Callable[_P, None]:
             code = BAD_CONFIG if isinstance(error, ConfigError) else FAILED
         except KeyboardInterrupt:
             say("Interrupted.")
-            code = FAILED
+            code = INTERRUPTED
         raise typer.Exit(code)
 
     return run

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from cluster.config.loading import load_config
-from cluster.config.root import RunConfig
+from cluster.config.run import RunConfig
 
 __all__ = ["RunConfig", "load_config"]

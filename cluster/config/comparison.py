@@ -12,7 +12,7 @@ from typing import Any
 from cluster.config.files import laid_over, path_below, read_extended
 from cluster.config.loading import read_overridden, validate
 from cluster.config.optimizer import OptimizerConfig
-from cluster.config.root import RunConfig
+from cluster.config.run import RunConfig
 from cluster.config.section import LocatedText, OptionInfo
 from gpo.errors import ConfigError
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import yaml
 from pydantic_core import PydanticUndefined
 
-from cluster.config.root import RunConfig
+from cluster.config.run import RunConfig
 from cluster.config.section import LocatedText, declared, sections_in
 from gpo.errors import ConfigError
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cluster.config.files import UnfitYaml, drop_alternative, read_extended, read_yaml
-from cluster.config.root import RunConfig
+from cluster.config.run import RunConfig
 from cluster.config.section import OptionInfo, Section, sections_in
 from gpo.errors import ConfigError
 from gpo.text import without_controls

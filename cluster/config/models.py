@@ -26,7 +26,7 @@ from gpo.models.credentials import Header, KeySource, fits_header, names_a_secre
 from gpo.models.endpoint import Endpoint
 from gpo.models.protocol import Sampling
 from gpo.models.replies import Price
-from gpo.models.retrying import RetryPolicy
+from gpo.models.retrying import DEFAULT_MAX_ATTEMPTS, DEFAULT_PATIENCE_S, RetryPolicy
 
 _RESERVED = {
     "model",
@@ -179,11 +179,11 @@ class EndpointConfig(Section):
     only afterwards. Default: no limit."""
     timeout_s: Annotated[PositiveFloat, MAY_CHANGE] = 120.0
     """Bound on one request, in seconds."""
-    max_attempts: Annotated[PositiveInt, MAY_CHANGE] = 6
+    max_attempts: Annotated[PositiveInt, MAY_CHANGE] = DEFAULT_MAX_ATTEMPTS
     """Most attempts of one call. Transient failures are retried after a growing, jittered wait."""
-    patience_s: Annotated[PositiveFloat, MAY_CHANGE] = 300.0
-    """Seconds for which a call is retried that the endpoint refuses with 429 (too many requests); these retries do not
-    count towards ``max_attempts``."""
+    patience_s: Annotated[PositiveFloat, MAY_CHANGE] = DEFAULT_PATIENCE_S
+    """Seconds for which a call is retried while the endpoint is busy (429, too many requests) or away (no connection,
+    or a gateway's 502, 503, 504 or 529). These retries do not count towards ``max_attempts``."""
     price: Annotated[PriceConfig, MAY_CHANGE] = PriceConfig()
     """Price per million tokens. Default: free."""
     check: Annotated[bool, MAY_CHANGE] = True

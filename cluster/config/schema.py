@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from cluster.config.root import RunConfig
+from cluster.config.run import RunConfig
 from cluster.config.sweep import SweepSection
 
 _METHOD = {"type": "string", "description": "The name of a method in configs/methods/, or a YAML file."}

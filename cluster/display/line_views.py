@@ -9,8 +9,8 @@ from typing import Self
 from rich.console import Console
 
 from actors.search import Phase, SearchKey, Update
-from cluster.display.console import SILENCE_S
 from cluster.display.progress import Progress, Row, duration, percent
+from cluster.display.waiting import SILENCE_S, Reminder
 from gpo.score import finite
 from gpo.trajectory import Trajectory
 
@@ -26,14 +26,20 @@ class _LineView:
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._steps: dict[SearchKey, int] = {}
+        self._reminder = Reminder(self._say)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        return
+        self._reminder.end()
+
+    def status(self, text: str) -> None:
+        self._say(f"{text} …")
+        self._reminder.begin(text)
 
     def begin(self, progress: Progress) -> None:
+        self._reminder.end()
         self._progress, self._steps = progress, {}
 
     def show(self, update: Update) -> None:
@@ -44,6 +50,9 @@ class _LineView:
             self._steps[update.key] = row.steps
             event = "done" if update.phase is Phase.DONE else "step taken" if row.steps else "initial prompt scored"
             self._reached(event, row, row.checkpoint.trajectory)
+
+    def _say(self, text: str) -> None:
+        raise NotImplementedError
 
     def _failed(self, key: SearchKey, error: str) -> None:
         raise NotImplementedError
@@ -60,13 +69,10 @@ class PlainView(_LineView):
         self._console = console
         self._started = self._last = time.monotonic()
 
-    def status(self, text: str) -> None:
-        self._print(f"{text} …")
-
     def begin(self, progress: Progress) -> None:
         super().begin(progress)
         if progress.title:
-            self._print(progress.title)
+            self._say(progress.title)
 
     def tick(self) -> None:
         if self._progress and time.monotonic() - self._last >= SILENCE_S:
@@ -76,23 +82,23 @@ class PlainView(_LineView):
                 if row.phase is not Phase.DONE
             ]
             more = f" and {len(busy) - _SHOWN} more" if len(busy) > _SHOWN else ""
-            self._print(f"working: {', '.join(busy[:_SHOWN])}{more}")
+            self._say(f"working: {', '.join(busy[:_SHOWN])}{more}")
 
     def _failed(self, key: SearchKey, error: str) -> None:
-        self._print(f"{key}: failed: {error}")
+        self._say(f"{key}: failed: {error}")
 
     def _reached(self, event: str, row: Row, trajectory: Trajectory) -> None:
         left = self._progress.left_s() if self._progress else None
         if event == "step taken":
             event = f"step {row.steps}/{row.num_steps}"
         ending = f", about {duration(left)} left" if left else ""
-        self._print(
+        self._say(
             f"{row.key}: {event}, best val {percent(trajectory.best.score.mean)} "
             f"(initial {percent(trajectory.initial.score.mean)}), {len(trajectory.history)} prompts tried, "
             f"{row.calls} calls{ending}"
         )
 
-    def _print(self, text: str) -> None:
+    def _say(self, text: str) -> None:
         self._last = time.monotonic()
         elapsed = duration(self._last - self._started)
         self._console.print(f"[{elapsed}] {text}", markup=False, highlight=False, soft_wrap=True)
@@ -101,11 +107,11 @@ class PlainView(_LineView):
 class LogView(_LineView):
     """A log line per event, where standard error holds JSON lines only."""
 
-    def status(self, text: str) -> None:
-        log.info(text)
-
     def tick(self) -> None:
         return
+
+    def _say(self, text: str) -> None:
+        log.info("%s", text)
 
     def _failed(self, key: SearchKey, error: str) -> None:
         log.error("failed: %s", error, extra=_about(key))

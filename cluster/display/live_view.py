@@ -16,6 +16,7 @@ from rich.text import Text
 from actors.search import Phase, Update
 from cluster.display.line_views import LogView, PlainView
 from cluster.display.progress import Progress, Row, View, duration, percent
+from cluster.display.waiting import Reminder
 
 _LINES_AROUND = 5
 """Lines of the terminal that are not rows: heading, totals, the last line and earlier output."""
@@ -33,6 +34,7 @@ class LiveView:
     def __init__(self, console: Console) -> None:
         self._started = time.monotonic()
         self._spinner = Spinner("dots", "")
+        self._reminder = Reminder(lambda line: self._spinner.update(text=Text(line)))
         self._progress: Progress | None = None
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
 
@@ -41,12 +43,15 @@ class LiveView:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._reminder.end()
         self._live.stop()
 
     def status(self, text: str) -> None:
         self._spinner.update(text=Text(f"{text} …"))
+        self._reminder.begin(text)
 
     def begin(self, progress: Progress) -> None:
+        self._reminder.end()
         self._progress = progress
 
     def show(self, update: Update) -> None:

@@ -1,4 +1,7 @@
-"""The progress of a run while it works, and the interface of the views that show it."""
+"""The progress of a run while it works, and the interface of the views that show it.
+
+The views are in ``live_view`` (a terminal) and ``line_views`` (plain lines and JSON).
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,7 @@ class Row:
         done = self.share - (self.resumed_at or 0.0)
         return (now - self.started) / done * (1 - self.share) if done > 0.02 else None
 
-    def take(self, update: Update) -> None:
+    def receive(self, update: Update) -> None:
         """Apply an update from the trajectory."""
         self.phase, self.evaluated, self.to_evaluate = update.phase, update.evaluated, update.to_evaluate
         if update.checkpoint is not None:
@@ -105,7 +108,7 @@ class Progress:
         now = time.monotonic()
         self.rows = {key: Row(key, steps, now) for key, steps in self.num_steps.items()}
 
-    def take_spent(self, spent: Spent) -> None:
+    def receive_spent(self, spent: Spent) -> None:
         """Update the spending; called about once a second."""
         now = time.monotonic()
         self.spent = spent

@@ -70,12 +70,12 @@ class Metrics:
         self._announced: int | None = None
         self._watching = Thread(target=self._watch, name="metrics", daemon=True)
 
-    def recording(self, actor: str) -> Callable[[], Callable[[], object]] | None:
+    def recorder_for(self, actor: str) -> Callable[[], Callable[[], object]] | None:
         """To be called at the start of a process that calls models; see ``actors.metrics.recorder.record``. Pickles."""
         return partial(record, self._session, self._run, actor) if self._config.is_on else None
 
-    def counting(self, view: View, config: RunConfig, record: RunRecord) -> View:
-        """A view that counts each update and passes it on to ``view``, which people see."""
+    def counted_view(self, view: View, config: RunConfig, record: RunRecord) -> View:
+        """A view that counts what it is shown, and shows it in the view that people see."""
         self._end_view()
         if not self._config.is_on:
             return view

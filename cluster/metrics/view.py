@@ -26,7 +26,7 @@ from actors.metrics.catalogue import (
 )
 from actors.metrics.counts import Counts
 from actors.search import Phase, SearchKey, Update
-from cluster.config.root import BudgetConfig
+from cluster.config.run import BudgetConfig
 from cluster.display.progress import Progress, View
 from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint

@@ -70,7 +70,7 @@ def acceptance_line(record: RunRecord) -> str | None:
 
 
 def unscored_line(record: RunRecord) -> str | None:
-    """How many answers have no score; ``None`` where all have one."""
+    """How many answers have no score, and how many candidates were dropped for that; ``None`` where none were."""
     scores = [
         score
         for checkpoint in record.checkpoints.values()
@@ -80,9 +80,15 @@ def unscored_line(record: RunRecord) -> str | None:
         )
     ]
     missing, whole = sum(score.num_unscored for score in scores), sum(score.num_examples for score in scores)
-    if not missing:
-        return None
-    return f"{missing:,} of {whole:,} answers have no score, since their calls failed; the means leave them out."
+    said = []
+    if missing:
+        said.append(
+            f"{missing:,} of {whole:,} answers have no score, since their calls failed; the means leave them out."
+        )
+    steps = [step for checkpoint in record.checkpoints.values() for step in checkpoint.trajectory.steps]
+    if dropped := sum(len(step.unscored) for step in steps):
+        said.append(f"Candidates dropped because they could not be scored: {dropped} (in steps.jsonl, under unscored).")
+    return " ".join(said) or None
 
 
 def written_files(folder: Folder) -> list[str]:

@@ -92,7 +92,7 @@ class Run:
                 with ending_recorded(record, self._config):
                     if not record.is_complete:
                         services = session.services
-                        counted = services.metrics.counting(view, self._config, record)
+                        counted = services.metrics.counted_view(view, self._config, record)
                         run_interruptibly(self._follow(services, counted, title, began))
             finally:
                 record.finished_at, record.wall_s = time.time(), time.monotonic() - began
@@ -115,7 +115,7 @@ class Run:
     async def _show_updates(self, services: Services, progress: Progress, view: View) -> None:
         async with aclosing(self.updates(services, services.take_actors())) as updates:
             async for update in updates:
-                progress.rows[update.key].take(update)
+                progress.rows[update.key].receive(update)
                 view.show(update)
 
     async def _until_lease_lost(self) -> None:
@@ -131,7 +131,7 @@ class Run:
             await asyncio.sleep(1.0)
             view.tick()
             await budget.update()
-            progress.take_spent(self.record.reported)
+            progress.receive_spent(self.record.reported)
             self.record.wall_s = time.monotonic() - began
             if time.monotonic() - saved > _SAVED_EVERY_S:  # a killed driver loses no more than that
                 with suppress(StorageError):  # if the problem lasts, saving at the end reports it

@@ -11,7 +11,7 @@ from ray import serve as ray_serve
 
 from actors.limiter import LimiterActor
 from cluster.config import RunConfig, load_config
-from cluster.config.root import BudgetConfig
+from cluster.config.run import BudgetConfig
 from cluster.session.models import Access, build_evaluators, build_tasks, embedded_specs
 from gpo.errors import ConfigError
 from serve.evaluator import Evaluator

@@ -19,7 +19,7 @@ from cluster.display.live_view import view_for
 from cluster.metrics.run_metrics import exported
 from cluster.results.run_record import RunRecord
 from cluster.session.budget import BudgetTracker
-from cluster.session.deployments import deployed, embedded_models
+from cluster.session.deployments import deployed, embedded_models, silence_serve
 from cluster.session.interrupts import run_interruptibly
 from cluster.session.models import Access, build_evaluators, embedded_specs
 from cluster.session.ray_connection import EMBEDDED_CPUS, ray_connection
@@ -79,7 +79,7 @@ def serve_evaluator(
                 examples_at_once=config.examples_at_once,
                 cpus=cluster.evaluator_cpus,
                 drain_s=_DRAIN_S,
-                recording=metrics.recording("evaluator"),
+                start_recording=metrics.recorder_for("evaluator"),
             )
             stack.enter_context(deployed(ingress_app(app, guarded=bool(token)), _APP, route_prefix="/"))
             metrics.ready()
@@ -122,6 +122,7 @@ def _start_http(host: str, port: int) -> str:
         ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
     except ValueError:
         # The interface has its own time limits; this one also ends requests that never reach it.
+        silence_serve()
         ray_serve.start(http_options={"host": host, "port": port, "request_timeout_s": TIMEOUT_S + 2 * BODY_TIMEOUT_S})
         return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1/evaluate"
     if not ray_serve.status().proxies:

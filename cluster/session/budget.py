@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
-from cluster.config.root import BudgetConfig
+from cluster.config.run import BudgetConfig
 from cluster.results.run_record import RunRecord
 from cluster.session.models import Access
 from gpo.errors import BudgetExhausted, ClusterError

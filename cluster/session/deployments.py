@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 import ray
 from ray import serve as ray_serve
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 _EMBEDDED_RESTARTS = -1
 """Unlimited: calls have a limited number of attempts, so a call can crash its server only so often."""
 _START_TIMEOUT_S = 180.0
+_DIRECT = build_opener(ProxyHandler({}))
+"""Opens URLs of our own servers, which no proxy of the environment reaches."""
 
 
 @contextmanager
@@ -74,7 +76,7 @@ def _healthy(actor: Any, spec: EmbeddedModelSpec, port: int) -> str:
 
 def _answers(url: str) -> bool:
     try:
-        with urlopen(url, timeout=2) as reply:  # noqa: S310  # our own server on the loopback interface
+        with _DIRECT.open(url, timeout=2) as reply:
             return bool(reply.status == 200)
     except (URLError, OSError):
         return False
@@ -82,8 +84,17 @@ def _answers(url: str) -> bool:
 
 def start_serve() -> None:
     """Start Serve without HTTP: an evaluator that only a run calls needs none."""
+    silence_serve()
     ray_serve.start(proxy_location="Disabled")
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # starting Serve sets INFO
+
+
+def silence_serve() -> None:
+    """Let Serve log errors only. Its level would not do: importing and starting Serve both set it to INFO."""
+    logging.getLogger("ray.serve").addFilter(_is_error)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 @contextmanager

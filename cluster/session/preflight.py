@@ -370,8 +370,8 @@ def _unavailable(where: str, endpoint: EndpointConfig, failure: ModelUnavailable
 
 
 def _path_remedy(url: str) -> str:
-    has_version = re.search(r"/v\d", urlsplit(url).path)
-    return "correct base_url" if has_version else f"write base_url up to and including /v1: {url}/v1"
+    is_whole = re.search(r"/v\d|/deployments/", urlsplit(url).path)
+    return "correct base_url" if is_whole else f"write base_url up to and including /v1: {url}/v1"
 
 
 def _said(endpoint: EndpointConfig, error: ModelError) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import ray
 
 from cluster.display import logs
 from gpo.errors import ConfigError
+from gpo.process import usable_cores
 
 EMBEDDED_CPUS = 1.0
 """CPUs that Ray reserves for an embedded model's server."""
@@ -47,7 +47,7 @@ def _connect(address: str, cpus_needed: float) -> None:
     if address == "local":
         ray.init(
             "local",
-            num_cpus=max(os.cpu_count() or 1, ceil(cpus_needed)),
+            num_cpus=max(usable_cores(), ceil(cpus_needed)),
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import secrets
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from cluster.config.secrets import PROBLEM
 from gpo.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 5.0
 
@@ -50,18 +53,70 @@ def prepare_environment(address: str) -> None:
 
     Ray's ports are open on every interface of the machine, so a cluster without a token would run anybody's code. An
     existing cluster, or one with ``RAY_AUTH_MODE`` set, keeps its own setting.
+
+    Raises:
+        ConfigError: no folder for temporary files can be used.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray would start a second cluster for a thread that calls it before ``ray.init`` or after ``ray.shutdown``.
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+    # Under ``uv run``, Ray would copy the working folder, with ``.env`` and all, to every worker.
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     if address == "local":
         # A record of every call between processes, for the dashboard alone; it grows by 2 MB a minute.
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
+        _choose_folder()
     if address != "local" or "RAY_AUTH_MODE" in os.environ:
         return
-    folder = Path(tempfile.mkdtemp(prefix="gpo-ray-"))  # readable by this user only
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="gpo-ray-"))  # readable by this user only
+    except OSError as error:
+        raise ConfigError("TMPDIR", f"no temporary file can be made ({error.strerror})", _REMEDY) from None
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     token = folder / "token"
     token.write_text(secrets.token_hex(32), encoding="utf-8")
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+
+
+_LONGEST_SOCKET_PATH = 107
+_RAY_SOCKET = "ray/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+_REMEDY = "set TMPDIR to a short path that this user can write, such as /tmp"
+
+
+def _choose_folder() -> None:
+    """Let Ray use another folder than ``TMPDIR`` where that one is unusable: Unix limits the paths of sockets.
+
+    Raises:
+        ConfigError: ``RAY_TMPDIR`` is unusable, or every folder is.
+    """
+    named = os.environ.get("RAY_TMPDIR")
+    if named is not None:
+        if problem := _problem_of(named):
+            raise ConfigError("RAY_TMPDIR", f"{named!r} {problem}", _REMEDY.replace("TMPDIR", "RAY_TMPDIR"))
+        return
+    usual = os.environ.get("TMPDIR", "/tmp")  # noqa: S108  # as Ray chooses
+    problem = _problem_of(usual)
+    for folder in ("/tmp", "/dev/shm") if problem else ():  # noqa: S108  # Ray makes a folder for each session
+        if not _problem_of(folder):
+            os.environ["RAY_TMPDIR"] = folder
+            log.info("Ray uses %s, since TMPDIR=%s %s", folder, usual, problem)
+            return
+    if problem:
+        raise ConfigError("TMPDIR", f"{usual!r} {problem}", _REMEDY)
+
+
+def _problem_of(folder: str) -> str:
+    """Why Ray cannot put its files into a folder; empty if it can."""
+    too_long = len(os.fsencode(Path(folder) / _RAY_SOCKET)) - _LONGEST_SOCKET_PATH
+    if too_long > 0:
+        return f"is {too_long} bytes too long for Ray's sockets"
+    if not Path(folder).is_absolute():
+        return "is not an absolute path"
+    try:
+        ray_folder = Path(folder) / "ray"
+        ray_folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=ray_folder).close()
+    except (OSError, ValueError) as error:
+        return f"cannot be written ({getattr(error, 'strerror', None) or error})"
+    return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from cluster.display.progress import Announcing
 from cluster.session.models import Access, RefusedParameters, build_evaluators, embedded_specs
 from cluster.session.ray_connection import EMBEDDED_CPUS, cpus_missing, ray_connection
 from gpo.data.task import Task
+from gpo.process import usable_cores
 
 if TYPE_CHECKING:
     from cluster.metrics.run_metrics import Metrics
@@ -128,7 +128,7 @@ class Session:
         start_serve()
         access = Access(urls, LimiterActor().start(), budget_name=self._name, refused=self._refused)
         # Actors take seconds to load their modules; they do so while the evaluator starts.
-        spread, number = placement(config, metrics), min(self._num_actors, os.cpu_count() or 1)
+        spread, number = placement(config, metrics), min(self._num_actors, usable_cores())
         actors = [spread.start_actor(preloaded(config)) for _ in range(number)]
         app = evaluator_app(
             build_evaluators(config, self._tasks, access),
@@ -136,7 +136,7 @@ class Session:
             examples_at_once=config.examples_at_once,
             cpus=config.cluster.evaluator_cpus,
             drain_s=0,  # only this session calls it: calls that are in flight at its end would be wasted
-            recording=metrics.recording("evaluator"),
+            start_recording=metrics.recorder_for("evaluator"),
         )
         handle = stack.enter_context(deployed(app, self._name, route_prefix=None))
         metrics.ready()
@@ -147,8 +147,8 @@ class Session:
 
 def placement(config: RunConfig, metrics: Metrics) -> Placement:
     """How a run's trajectories are distributed over actors."""
-    cluster, recording = config.cluster, metrics.recording("trajectories")
-    return Placement(config.trajectories_per_actor, cluster.actor_cpus, cluster.actor_restarts, recording)
+    cluster, start_recording = config.cluster, metrics.recorder_for("trajectories")
+    return Placement(config.trajectories_per_actor, cluster.actor_cpus, cluster.actor_restarts, start_recording)
 
 
 def preloaded(config: RunConfig) -> Sequence[str]:

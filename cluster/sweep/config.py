@@ -12,7 +12,7 @@ import yaml
 
 from cluster.config import RunConfig
 from cluster.config.loading import read_overridden, validate, validate_section
-from cluster.config.root import BudgetConfig
+from cluster.config.run import BudgetConfig
 from cluster.config.section import Section
 from cluster.config.sweep import SweepSection
 from cluster.session.models import build_tasks

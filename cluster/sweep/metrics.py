@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from optuna.trial import FrozenTrial, TrialState
 
 from actors.metrics.catalogue import BEST_OBJECTIVE, BUDGET_LEFT, RUN_ACTIVE, RUN_PROGRESS, RUN_STARTED, TRIALS
-from cluster.config.root import BudgetConfig
+from cluster.config.run import BudgetConfig
 from cluster.metrics.run_metrics import Metrics
 from cluster.metrics.view import budget_left
 from cluster.sweep.study import best_trial

@@ -23,7 +23,8 @@ from cluster.config.section import first_difference, lasting
 from cluster.config.sweep import WilcoxonConfig
 from cluster.sweep.config import SweepConfig
 from cluster.sweep.heartbeats import Heartbeats
-from cluster.sweep.samplers import build_pruner, build_sampler, wilcoxon_prunes
+from cluster.sweep.pruners import build_pruner, wilcoxon_prunes
+from cluster.sweep.samplers import build_sampler
 from cluster.sweep.space import Params
 from cluster.sweep.storage import storage_errors
 from gpo.errors import ConfigError

@@ -6,6 +6,7 @@ import os
 from enum import Enum
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Protocol
 
 import msgpack
@@ -75,6 +76,14 @@ def _checksum(key: bytes, content: bytes) -> bytes:
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/gpo`` or ``~/.cache/gpo``; may not exist yet."""
+    """``$XDG_CACHE_HOME/gpo`` or ``~/.cache/gpo``, or a temporary folder for users without home; may not exist yet."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "gpo"
+    try:
+        return Path(base).expanduser() / "gpo"
+    except RuntimeError:
+        return temporary_folder()
+
+
+def temporary_folder() -> Path:
+    """A folder of this user below the system's temporary one; may not exist yet."""
+    return Path(gettempdir()) / f"gpo-{os.getuid()}"

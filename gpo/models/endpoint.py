@@ -84,13 +84,13 @@ class Endpoint(PicklesFieldsOnly):
             ModelRefused: the endpoint refused the request for good.
             ConfigError: the key, a header, the proxy or the certificates of the environment cannot be used.
         """
-        sent = self.client.api_key
+        sent, streamed = self.client.api_key, bool(self._streams)
         try:
             return await self._request(path, body, kind, **context)
         except ModelRefused as refusal:
             if refusal.reason is RefusalReason.KEY and await self._renew_key(sent):
                 return await self._request(path, body, kind, **context)
-            if _STREAMS_ONLY.search(str(refusal)) and not self._streams and path == "/chat/completions":
+            if _STREAMS_ONLY.search(str(refusal)) and not streamed and path == "/chat/completions":
                 self._streams.append(True)
                 return await self._request(path, body, kind, **context)
             raise
@@ -119,6 +119,8 @@ class Endpoint(PicklesFieldsOnly):
             failure = self._failure(200, content, response.headers, body)
             if words_in(content):
                 raise failure from None
+            if not content.strip():
+                raise ModelUnavailable(self._message("the reply has no content")) from None
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             message = f"the reply has an unexpected form: {where} {first['msg']}"

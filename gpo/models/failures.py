@@ -277,8 +277,8 @@ def _status_in(document: Any, words: str) -> int:
 
 _NOT_TAKEN = re.compile(
     r"unsupported|not support|does(?: not|n't) support|unrecognized|unknown|unexpected|not permitted|not allowed|"
-    r"forbidden|"
-    r"extra inputs?|not (?:a )?valid|invalid|only .{0,40}(?:supported|allowed)|cannot be (?:used|specified|set)|"
+    r"forbidden|extra inputs?|not (?:a )?valid|invalid|only .{0,40}(?:supported|allowed)|"
+    r"cannot (?:both )?be (?:used|specified|set)|"
     r"deprecated|must (?:be|not)|instead|not available|not implemented|no longer",
     re.IGNORECASE,
 )
@@ -306,6 +306,9 @@ def _refused_parameter(status: int, document: Any, words: str, sent: Collection[
             )
         )
     ]
+    names = {name for _, name in mentioned}
+    if {"temperature", "top_p"} <= names and re.search(r"\bboth\b", words, re.IGNORECASE):
+        return "top_p"  # either of them may go; the temperature decides whether replies repeat
     return min(mentioned)[1] if mentioned else ""
 
 

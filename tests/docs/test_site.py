@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.cli import app
+from cluster.cli.app import app
 from tests.paths import ROOT
 
 PAGES = [ROOT / name for name in ("README.md", "DESIGN.md", "CONTRIBUTING.md")] + sorted((ROOT / "docs").rglob("*.md"))

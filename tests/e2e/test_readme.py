@@ -264,7 +264,7 @@ def test_every_help_text_has_an_example(command: str, wanted: str) -> None:
     # In this process: the text is the same, and Python starts once.
     from typer.testing import CliRunner
 
-    from cluster.cli import app
+    from cluster.cli.app import app
 
     shown = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "100", "TERM": "dumb"})
     assert shown.exit_code == 0

@@ -50,8 +50,8 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 class Calling:
     """A process that calls models."""
 
-    def __init__(self, recording: Callable[[], Callable[[], object]]) -> None:
-        self._end = recording()
+    def __init__(self, start_recording: Callable[[], Callable[[], object]]) -> None:
+        self._end = start_recording()
 
     def call(self, number: int) -> None:
         """Leave one request under way, and end ``number`` others."""
@@ -67,7 +67,7 @@ class Calling:
 
 
 def _calling(metrics: Metrics) -> Any:
-    return ray.remote(Calling).options(num_cpus=0).remote(metrics.recording("evaluator"))
+    return ray.remote(Calling).options(num_cpus=0).remote(metrics.recorder_for("evaluator"))
 
 
 def _scrape(port: int) -> dict[str, float]:

@@ -66,7 +66,7 @@ def test_counts_outlive_their_node_and_the_limiter_and_exporter_after_it(
 
 def _calling(metrics: Metrics, node: str) -> Any:
     there = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(Calling).options(num_cpus=0, scheduling_strategy=there).remote(metrics.recording("evaluator"))  # type: ignore[attr-defined]
+    return ray.remote(Calling).options(num_cpus=0, scheduling_strategy=there).remote(metrics.recorder_for("evaluator"))  # type: ignore[attr-defined]
 
 
 def _saw(seen: list[dict[str, float]], port: int) -> int:

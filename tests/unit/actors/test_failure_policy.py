@@ -77,7 +77,8 @@ def test_the_error_of_a_lost_trajectory_names_the_fault_and_a_setting_if_there_i
 
 
 def test_no_wait_is_longer_than_half_a_minute() -> None:
-    assert remedy_for(Fault.NODE_LOSS, 100, Budgets(node_losses=1000), is_alone=True) == (Remedy.RESTART, 30.0)
+    budgets = Budgets(crashes=0, node_losses=1000)
+    assert remedy_for(Fault.NODE_LOSS, 100, budgets, is_alone=True) == (Remedy.RESTART, 30.0)
 
 
 @pytest.mark.parametrize(("is_alone", "remedy"), [(False, Remedy.ISOLATE), (True, Remedy.GIVE_UP)])

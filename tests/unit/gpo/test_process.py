@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gpo.process import ProcessIdentity
+from gpo import process
+from gpo.process import ProcessIdentity, usable_cores
 from tests.paths import ROOT
 
 PRINT_IDENTITY = (
@@ -71,3 +73,40 @@ def test_an_identity_can_be_stored_as_text(started: str | None) -> None:
 @pytest.mark.parametrize("text", ["", "elsewhere x 1 host", "no identity"])
 def test_any_other_text_is_not_an_identity(text: str) -> None:
     assert ProcessIdentity.parse(text) is None
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "cores"),
+    [
+        ("0::/\n", {}, 4),
+        ("0::/\n", {"cpu.max": "max 100000"}, 4),
+        ("0::/\n", {"cpu.max": "250000 100000"}, 2),
+        ("0::/\n", {"cpu.max": "50000 100000"}, 1),
+        ("0::/\n", {"cpu.max": "1600000 100000"}, 4),
+        ("0::/a.slice/b.scope\n", {"a.slice/cpu.max": "200000 100000", "a.slice/b.scope/cpu.max": "max 100000"}, 2),
+        ("0::/on/the/host\n", {"cpu.max": "300000 100000"}, 3),
+        ("4:cpu,cpuacct:/job\n", {"cpu/job/cpu.cfs_quota_us": "150000", "cpu/job/cpu.cfs_period_us": "50000"}, 3),
+        ("4:cpu,cpuacct:/job\n", {"cpu/job/cpu.cfs_quota_us": "-1", "cpu/job/cpu.cfs_period_us": "50000"}, 4),
+        ("0::/\n", {"cpu.max": "nonsense"}, 4),
+    ],
+)
+def test_the_cores_are_those_that_affinity_and_control_groups_allow(
+    groups: str, files: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 5})
+    for name, content in {
+        "proc/self/cgroup": groups,
+        **{f"cgroup/{name}": text for name, text in files.items()},
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    monkeypatch.setattr(process, "_PROC", tmp_path / "proc")
+    monkeypatch.setattr(process, "_CGROUPS", tmp_path / "cgroup")
+    assert usable_cores() == cores
+
+
+def test_without_control_groups_affinity_alone_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
+    monkeypatch.setattr(process, "_PROC", tmp_path)
+    assert usable_cores() == 1

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.simulated.models import SimulatedModel
 from cluster.config.loading import validate
-from cluster.config.root import RunConfig
+from cluster.config.run import RunConfig
 from cluster.runs.searches import build_gpo
 from cluster.session.models import SampledModel, build_tasks
 from gpo.checkpoint import Checkpoint, decode, encode

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,9 +108,10 @@ def test_a_failed_encoding_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(embedded_model, "_encode", half)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    with pytest.raises(ConfigError, match="No space left"):
         as_q8_0(default_weights())
-    assert list((tmp_path / "gpo").iterdir()) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_the_default_weights_are_installed_with_the_program() -> None:
@@ -127,3 +129,45 @@ def test_a_file_that_is_not_gguf_is_refused(content: bytes | None, problem: str,
     assert caught.value.field == "models.task.gguf"
     assert str(path) in caught.value.problem
     assert problem in caught.value.problem
+
+
+@pytest.fixture
+def encoding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A small file of weights, whose encoding takes no time; temporary files go to ``tmp``."""
+    monkeypatch.setattr(embedded_model, "_encode", lambda _, target: target.write_bytes(b"GGUF"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "model.gguf").write_bytes(b"GGUF 4 bits")
+    return tmp_path / "model.gguf"
+
+
+def test_weights_go_to_a_temporary_folder_where_the_cache_cannot_be_written(
+    encoding: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    target = as_q8_0(encoding)
+    assert target.parent == tmp_path / "tmp" / f"gpo-{os.getuid()}"
+    assert target.parent.stat().st_mode & 0o777 == 0o700
+    assert as_q8_0(encoding) == target
+
+
+def test_weights_go_to_a_temporary_folder_for_a_user_without_home(
+    encoding: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_home(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    assert as_q8_0(encoding).parent == tmp_path / "tmp" / f"gpo-{os.getuid()}"
+
+
+def test_a_temporary_folder_that_others_can_write_is_not_used(
+    encoding: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    folder = tmp_path / "tmp" / f"gpo-{os.getuid()}"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    with pytest.raises(ConfigError, match="not this user's alone") as caught:
+        as_q8_0(encoding)
+    assert caught.value.field == "/proc/none/gpo"

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from cluster.config import load_config
 from cluster.config.loading import dump, validate
 from cluster.config.models import OPENAI_URL, ChatEndpointConfig, EmbeddedEmbeddingConfig
-from cluster.config.root import EvaluationConfig, RacingConfig, RunConfig
+from cluster.config.run import EvaluationConfig, RacingConfig, RunConfig
 from cluster.config.secrets import secret_values
 from cluster.config.section import LocatedText, OptionInfo, declared
 from cluster.config.sweep import SweepSection

@@ -9,7 +9,7 @@ import pytest
 from cluster.config import load_config
 from cluster.config.comparison import METHODS, STANDARD, load_comparison
 from cluster.config.files import read_extended
-from cluster.config.root import RunConfig
+from cluster.config.run import RunConfig
 from cluster.config.schema import schema
 from cluster.config.section import declared
 from cluster.config.sweep import SweepSection

@@ -13,7 +13,7 @@ from cluster.config import load_config
 from cluster.config.comparison import load_comparison
 from cluster.config.files import default_kinds, laid_over, read_extended
 from cluster.config.loading import validate
-from cluster.config.root import RunConfig
+from cluster.config.run import RunConfig
 from cluster.config.section import declared, sections_in
 from gpo.errors import ConfigError
 

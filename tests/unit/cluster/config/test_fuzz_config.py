@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cluster.config import load_config
 from cluster.config.comparison import load_comparison
 from cluster.config.loading import dump
-from cluster.config.root import RunConfig
+from cluster.config.run import RunConfig
 from gpo.errors import ConfigError
 from tests.paths import ROOT
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cluster.config.loading import dump, validate
-from cluster.config.root import RunConfig
+from cluster.config.run import RunConfig
 from cluster.config.tasks import BenchmarkConfig
 from cluster.session.models import build_tasks
 from gpo.data.catalogue import tasks_of

@@ -65,7 +65,7 @@ def test_each_event_is_one_plain_line() -> None:
         view.status("Starting Ray")
         view.begin(progress)
         for update in UPDATES:
-            progress.rows[update.key].take(update)
+            progress.rows[update.key].receive(update)
             view.show(update)
     lines = [line.partition("] ")[2].partition(", about")[0] for line in shown(on).splitlines()]
     assert lines == [
@@ -86,7 +86,7 @@ def test_the_live_table_can_be_drawn_at_any_time() -> None:
         on.print(view._render())
         view.begin(progress)
         for update in UPDATES:
-            progress.rows[update.key].take(update)
+            progress.rows[update.key].receive(update)
             view.show(update)
             on.print(view._render())
     text = shown(on)
@@ -104,7 +104,7 @@ def test_a_long_table_keeps_failed_and_running_trajectories() -> None:
         (keys[1], Update(keys[1], Phase.DONE, error="lost")),
         (keys[8], Update(keys[8], Phase.PROPOSING, checkpoint=STARTED)),
     ):
-        progress.rows[key].take(update)
+        progress.rows[key].receive(update)
     view = LiveView(on)
     view.begin(progress)
     on.print(view._render())
@@ -119,7 +119,7 @@ def test_a_long_table_drops_trajectories_that_are_done() -> None:
     keys = [SearchKey(f"task-{number}", 0) for number in range(9)]
     progress = Progress(dict.fromkeys(keys, 1))
     for key in keys[:7]:
-        progress.rows[key].take(Update(key, Phase.DONE))
+        progress.rows[key].receive(Update(key, Phase.DONE))
     on = Console(file=StringIO(), force_terminal=True, width=120, height=10, color_system=None)
     view = LiveView(on)
     view.begin(progress)
@@ -132,7 +132,7 @@ def test_calls_and_dollars_are_those_of_the_last_half_minute_and_of_the_run(cloc
     assert progress.calls_per_s is None
     for seconds, calls in ((0, 0), (10, 20), (20, 120), (50, 420)):
         clock(seconds)
-        progress.take_spent(Spent(calls, 0, 1.5))
+        progress.receive_spent(Spent(calls, 0, 1.5))
     # The 300 calls of the last 30 s; those before do not count any more.
     assert progress.calls_per_s == pytest.approx(10)
     on = console(terminal=True)
@@ -148,7 +148,7 @@ def test_a_quiet_console_gets_log_lines(caplog: pytest.LogCaptureFixture) -> Non
     with caplog.at_level(logging.INFO, "cluster"), view_for(on) as view:
         view.begin(progress)
         for update in UPDATES:
-            progress.rows[update.key].take(update)
+            progress.rows[update.key].receive(update)
             view.show(update)
     logged = [(record.getMessage(), record.__dict__["trajectory"]) for record in caplog.records]
     assert logged == [
@@ -169,23 +169,23 @@ def test_the_time_left_follows_the_pace_so_far(clock: Callable[[float], None]) -
     assert progress.left_s() is None
     # The initial prompt is one of four shares of the work: the prompts before and after the steps, and the two steps.
     clock(10)
-    row.take(Update(FIRST, Phase.PROPOSING, checkpoint=STARTED))
+    row.receive(Update(FIRST, Phase.PROPOSING, checkpoint=STARTED))
     assert progress.left_s() == pytest.approx(30)
     clock(20)
-    row.take(Update(FIRST, Phase.PROPOSING, checkpoint=ONE_STEP))
+    row.receive(Update(FIRST, Phase.PROPOSING, checkpoint=ONE_STEP))
     assert progress.left_s() == pytest.approx(20)
-    row.take(Update(FIRST, Phase.DONE, checkpoint=ONE_STEP))
+    row.receive(Update(FIRST, Phase.DONE, checkpoint=ONE_STEP))
     assert progress.left_s() == 0.0
 
 
 def test_the_time_left_of_a_resumed_run_ignores_earlier_attempts(clock: Callable[[float], None]) -> None:
     clock(0)
     row = Row(FIRST, num_steps=4, started=time.monotonic())
-    row.take(Update(FIRST, Phase.PROPOSING, checkpoint=ONE_STEP))
+    row.receive(Update(FIRST, Phase.PROPOSING, checkpoint=ONE_STEP))
     assert row.left_s(time.monotonic()) is None
     clock(10)
     two_steps = trajectory(candidate("Think."), [candidate("Reason.")], [candidate("Decide.")])
-    row.take(Update(FIRST, Phase.PROPOSING, checkpoint=Checkpoint(two_steps, test={})))
+    row.receive(Update(FIRST, Phase.PROPOSING, checkpoint=Checkpoint(two_steps, test={})))
     # One step took 10 s; two more and the test prompts are left.
     assert row.left_s(time.monotonic()) == pytest.approx(30)
 
@@ -195,7 +195,7 @@ def test_the_share_of_the_work_never_falls_and_ends_at_one() -> None:
     shares = []
     for update in UPDATES:
         if update.key == FIRST:
-            row.take(update)
+            row.receive(update)
             shares.append(row.share)
     assert shares == sorted(shares)
     assert shares[0] == 0.0

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cluster.config.loading import validate
-from cluster.config.root import RunConfig
+from cluster.config.run import RunConfig
 from cluster.evaluating.plan import Expense, cost_usd, plan_document, plan_table, planned
 from cluster.session.models import build_tasks
 from tests.paths import TRIAGE

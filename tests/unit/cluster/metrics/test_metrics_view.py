@@ -6,7 +6,7 @@ import pytest
 
 from actors.metrics.counts import Counts
 from actors.search import Phase, SearchKey, Update
-from cluster.config.root import BudgetConfig
+from cluster.config.run import BudgetConfig
 from cluster.display.progress import Progress, View
 from cluster.metrics.view import MetricsView
 from cluster.results.run_record import RunRecord

@@ -101,7 +101,7 @@ class FakeSession:
     def take_actors(self) -> list[Any]:
         return []
 
-    def counting(self, view: PlainView, *_: Any) -> PlainView:
+    def counted_view(self, view: PlainView, *_: Any) -> PlainView:
         return view
 
 

@@ -15,7 +15,7 @@ from actors.lease import Lease, LeaseLost, Leases
 from actors.search import SearchKey
 from cluster.comparing.compare import ComparisonFolder
 from cluster.config.loading import validate
-from cluster.config.root import RunConfig
+from cluster.config.run import RunConfig
 from cluster.results.run_record import RunRecord
 from cluster.runs.run_folder import RunFolder, fingerprint, latest_run
 from gpo.checkpoint import Checkpoint

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from cluster.config.root import BudgetConfig
+from cluster.config.run import BudgetConfig
 from cluster.results.run_record import RunRecord
 from cluster.session.budget import BudgetTracker
 from cluster.session.models import Access

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from actors.trajectory_actor import TrajectoryActor
-from cluster.config.root import RunConfig
+from cluster.config.run import RunConfig
 from cluster.session.session import preloaded
 from tests.configs import small_config, triage_task
 

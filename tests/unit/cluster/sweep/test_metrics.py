@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cluster.config.observability import MetricsConfig
-from cluster.config.root import BudgetConfig
+from cluster.config.run import BudgetConfig
 from cluster.metrics.run_metrics import Metrics
 from cluster.sweep.metrics import SweepMetrics
 from gpo.limits.messages import Spent

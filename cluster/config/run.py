@@ -1,4 +1,4 @@
-"""The whole configuration of a run, and its sections ``run``, ``evaluation``, ``cluster`` and ``budget``."""
+"""The whole configuration of a run, and its sections ``run``, ``evaluation`` and ``budget``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_v
 from pydantic_core import PydanticCustomError
 
 from cluster.config.cache import CacheConfig, SqliteCacheConfig
+from cluster.config.cluster import ClusterConfig
 from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, ModelsConfig
 from cluster.config.observability import MetricsConfig, TracingConfig, TrackingConfig
 from cluster.config.optimizer import DEFAULT_STEPS, MetaPromptConfig, OptimizerConfig
@@ -81,23 +82,6 @@ class RunSection(Section):
     dir: Annotated[str, AfterValidator(_without_credentials), MAY_CHANGE] = "runs"
     """Folder or fsspec URL that holds a folder per run; relative to the working directory. A URL must not hold a user
     name or password: set those in the environment."""
-
-
-class ClusterConfig(Section):
-    """How the work is distributed over Ray."""
-
-    trajectories_per_actor: PositiveInt | None = None
-    """Trajectories that share one actor, and so one process. Default: 8, or more if that would need more than 16
-    actors."""
-    actor_cpus: Annotated[float, Field(ge=0)] = 0.1
-    """CPUs that Ray reserves per trajectory actor; the actor mostly waits."""
-    actor_restarts: NonNegativeInt = 3
-    """How often a dead actor is restarted; its trajectories continue from their checkpoints."""
-    evaluator_replicas: PositiveInt | None = None
-    """Serve replicas of the evaluator, the processes that call the task model in parallel. Default: one per 64
-    concurrent calls that the task model's ``max_concurrency`` allows, at most 8."""
-    evaluator_cpus: Annotated[float, Field(ge=0)] = 0.1
-    """CPUs that Ray reserves per replica."""
 
 
 class BudgetConfig(Section):

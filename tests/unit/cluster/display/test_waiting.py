@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import time
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from cluster.display import waiting
+from cluster.display.line_views import PlainView
+from cluster.display.live_view import LiveView
+from cluster.display.progress import Progress
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "SILENCE_S", 0.05)
+
+
+def lines(output: StringIO) -> list[str]:
+    return [line.partition("] ")[2] or line for line in output.getvalue().splitlines()]
+
+
+def test_a_view_repeats_the_latest_wait_until_the_work_begins() -> None:
+    output = StringIO()
+    with PlainView(Console(file=output)) as view:
+        view.status("Starting Ray")
+        time.sleep(0.3)
+        view.status("Starting the evaluator")
+        time.sleep(0.3)
+        view.begin(Progress({}))
+        said = lines(output)
+        time.sleep(0.2)
+        assert lines(output) == said
+    assert said[0] == "Starting Ray …"
+    second = said.index("Starting the evaluator …")
+    assert set(said[1:second]) == {"Starting Ray … (for 0 s)"}
+    assert set(said[second + 1 :]) == {"Starting the evaluator … (for 0 s)"}
+
+
+def test_the_live_view_shows_how_long_it_waits() -> None:
+    output = StringIO()
+    with LiveView(Console(file=output, force_terminal=True)) as view:
+        view.status("Starting Ray")
+        time.sleep(0.8)
+    assert "Starting Ray … (for 0 s)" in output.getvalue()
