@@ -260,7 +260,7 @@ def test_the_evaluator_is_served(gpo: Gpo, tmp_path: Path) -> None:
         ("serve", "GPO_SERVE_TOKEN"),
     ],
 )
-def test_every_help_text_has_an_example(command: str, wanted: str) -> None:
+def test_help_has_the_expected_content(command: str, wanted: str) -> None:
     # In this process: the text is the same, and Python starts once.
     from typer.testing import CliRunner
 
