@@ -125,7 +125,7 @@ class RunFolder:
         if found:
             raise ConfigError(
                 "--run-dir",
-                f"{checkpoints.url!r} holds checkpoints, but no 'config.yaml', so their run is unknown",
+                f"{checkpoints.url!r} holds checkpoints, but there is no 'config.yaml' that describes their run",
                 "restore that file, or name another folder",
             )
 
