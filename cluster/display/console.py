@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,20 +11,18 @@ from rich.status import Status
 from rich.table import Column, Table
 from rich.text import Text
 
-SILENCE_S = 5.0
-"""Seconds without an event after which lines of output show a sign of life."""
+from cluster.display.waiting import Reminder
+
 _TEXT_WIDTH = 16
 """Narrowest column of texts that is still readable."""
 _INDENT = 2
-_FIRST_LINE_AFTER_S = 4.0
-"""Seconds of waiting after which a line says so: shorter waits leave the output of scripts as it is."""
 
 
 class LineConsole(Console):
     """A console whose ``status`` prints lines where it cannot show a spinner: in pipes and with ``TERM=dumb``."""
 
     def status(self, status: RenderableType, **options: Any) -> Status:
-        """Show what the program waits for, as a spinner, or as a line after 4 s and then every 5 s."""
+        """Show what the program waits for, as a spinner, or as a line every 5 s; a shorter wait prints none."""
         return super().status(status, **options) if self.is_interactive else _Lines(status, console=self)
 
 
@@ -34,20 +30,11 @@ class _Lines(Status):
     """Prints what the program waits for, if that takes longer than a moment."""
 
     def start(self) -> None:
-        self._over, self._began = threading.Event(), time.monotonic()
-        threading.Thread(target=self._repeat, name="status", daemon=True).start()
+        self._reminder = Reminder(lambda line: self.console.print(line, markup=False, highlight=False, soft_wrap=True))
+        self._reminder.begin(str(self.status).removesuffix(" …"))
 
     def stop(self) -> None:
-        self._over.set()
-
-    def _repeat(self) -> None:
-        from cluster.display.progress import duration  # slow to import
-
-        silence_s = _FIRST_LINE_AFTER_S
-        while not self._over.wait(silence_s):
-            elapsed = duration(time.monotonic() - self._began)
-            self.console.print(f"[{elapsed}] {self.status}", markup=False, highlight=False, soft_wrap=True)
-            silence_s = SILENCE_S
+        self._reminder.end()
 
 
 class FittingTable(Table):

@@ -9,9 +9,8 @@ from typing import Self
 from rich.console import Console
 
 from actors.search import Phase, SearchKey, Update
-from cluster.display.console import SILENCE_S
 from cluster.display.progress import Progress, Row, duration, percent
-from cluster.display.waiting import Reminder
+from cluster.display.waiting import SILENCE_S, Reminder
 from gpo.score import finite
 from gpo.trajectory import Trajectory
 

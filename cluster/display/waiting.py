@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from threading import Event, Thread
 
-from cluster.display.console import SILENCE_S
+SILENCE_S = 5.0
+"""Seconds without an event after which lines of output show a sign of life."""
 
 
 class Reminder:

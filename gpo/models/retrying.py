@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -14,10 +16,14 @@ from gpo.limits.messages import Pool
 from gpo.models.events import observer
 from gpo.models.protocol import Completion, Embeddings, Message, Model, Sampling
 
+log = logging.getLogger(__name__)
+
 _Reply = TypeVar("_Reply", Completion, Embeddings)
 
 DEFAULT_MAX_ATTEMPTS = 6
 DEFAULT_PATIENCE_S = 300.0
+SAY_AFTER_S = 5.0
+"""Seconds of waiting for an endpoint after which the log says so, again and again."""
 _FIRST_BACKOFF_S = 0.5
 _MAX_AWAY_BACKOFF_S = 5.0
 """Longest wait for an endpoint that does not run, so that it is not idle for a minute once it is back."""
@@ -92,7 +98,7 @@ class RetryingModel:
 
     async def _answered(self, request: Callable[[], Awaitable[_Reply]]) -> _Reply:
         failures: list[ModelUnavailable] = []
-        waited_s = 0.0
+        waited_s, began = 0.0, time.monotonic()
         while True:
             is_retry.set(bool(failures))
             try:
@@ -111,5 +117,19 @@ class RetryingModel:
                     ) from None
             else:
                 return replace(reply, usage=replace(reply.usage, retries=len(failures))) if failures else reply
+            if waited_s + wait_s > SAY_AFTER_S:
+                _announce(self.pool, failures[-1], time.monotonic() - began, wait_s)
             await asyncio.sleep(wait_s)
             waited_s += wait_s
+
+
+_announced: dict[tuple[str, str], float] = {}
+"""Endpoint and model → when this process last said that it waits for them; many calls wait at once."""
+
+
+def _announce(pool: Pool, failure: ModelUnavailable, waited_s: float, wait_s: float) -> None:
+    """Log what a call waits for, and since when; at most once in a while for all calls of this process."""
+    key, now = (pool.endpoint, pool.model), time.monotonic()
+    if now - _announced.get(key, float("-inf")) >= SAY_AFTER_S:
+        _announced[key] = now
+        log.warning("waiting for %s (since %.0f s, next try in %.0f s)", failure, waited_s, wait_s)

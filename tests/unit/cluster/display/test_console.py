@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from actors.search import Phase, SearchKey, Update
-from cluster.display import console as display
+from cluster.display import waiting
 from cluster.display.console import FittingTable, LineConsole
 from cluster.display.line_views import PlainView
 from cluster.display.live_view import LiveView, view_for
@@ -85,7 +85,7 @@ def test_the_prompts_of_a_run_and_their_scores_are_readable_at_40_columns() -> N
 def test_progress_on_a_narrow_terminal_has_no_stubs(width: int) -> None:
     on = Console(file=StringIO(), force_terminal=True, width=width, height=20, color_system=None)
     progress = Progress(dict.fromkeys((KEY, SearchKey("b", 1)), 12))
-    progress.rows[KEY].take(Update(KEY, Phase.EVALUATING, 12, 100, checkpoint=STEPPED))
+    progress.rows[KEY].receive(Update(KEY, Phase.EVALUATING, 12, 100, checkpoint=STEPPED))
     view = LiveView(on)
     view.begin(progress)
     on.print(view._render())
@@ -120,11 +120,10 @@ def test_a_terminal_gets_a_live_view() -> None:
 def test_a_long_wait_is_a_line_now_and_then(lines: LineConsole, monkeypatch: pytest.MonkeyPatch) -> None:
     with lines.status("Starting …"):
         pass
-    monkeypatch.setattr(display, "SILENCE_S", 0.01)
-    monkeypatch.setattr(display, "_FIRST_LINE_AFTER_S", 0.01)
+    monkeypatch.setattr(waiting, "SILENCE_S", 0.01)
     with lines.status("Scoring [b] on 3 examples …"):
         until = time.monotonic() + 10
         while lines.file.getvalue().count("\n") < 2 and time.monotonic() < until:  # type: ignore[attr-defined]
             time.sleep(0.01)
     first, second, *_ = lines.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    assert first == second == "[0:00] Scoring [b] on 3 examples …"
+    assert first == second == "Scoring [b] on 3 examples … (for 0 s)"

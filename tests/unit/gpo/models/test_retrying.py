@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 import pytest
 
 from gpo.errors import ModelUnavailable
-from gpo.models.retrying import RetryPolicy
+from gpo.limits.messages import Pool
+from gpo.models import retrying
+from gpo.models.protocol import Completion, Embeddings, Message, Sampling, Usage
+from gpo.models.retrying import RetryingModel, RetryPolicy
 
 POLICY = RetryPolicy(max_attempts=3, patience_s=10.0, max_backoff_s=8.0)
 BROKEN = ModelUnavailable("HTTP 500")
@@ -49,3 +55,44 @@ def test_other_failures_are_bounded_by_number_and_a_busy_endpoint_by_time(
     failures: list[ModelUnavailable], waited_s: float, gives_up: bool
 ) -> None:
     assert (POLICY.wait_s(failures, waited_s) is None) is gives_up
+
+
+class AwayAtFirst:
+    """An endpoint that does not run for the first requests."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+
+    async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        self.failures -= 1
+        if self.failures >= 0:
+            raise AWAY
+        return Completion("yes", Usage())
+
+    async def embed_batch(self, texts: Sequence[str]) -> Embeddings:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(("say_after_s", "is_said"), [(0.0, True), (60.0, False)])
+async def test_a_long_wait_for_an_endpoint_is_logged_and_a_short_one_is_not(
+    say_after_s: float, is_said: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(retrying, "SAY_AFTER_S", say_after_s)
+    monkeypatch.setattr(retrying, "_announced", {})
+    model = RetryingModel(AwayAtFirst(8), RetryPolicy(max_backoff_s=0.01), Pool("url", "m", 1, 1))
+    await asyncio.gather(*(model.complete([], Sampling()) for _ in range(4)))
+    said = [record.message for record in caplog.records]
+    assert bool(said) is is_said
+    assert all(message == "waiting for no connection (since 0 s, next try in 0 s)" for message in said)
+
+
+async def test_a_wait_is_logged_again_only_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(retrying, "_announced", {})
+    for _ in range(3):
+        retrying._announce(Pool("url", "m", 1, 1), AWAY, 6.0, 3.0)
+    retrying._announce(Pool("url", "another", 1, 1), AWAY, 6.0, 3.0)
+    assert [record.message for record in caplog.records] == [
+        "waiting for no connection (since 6 s, next try in 3 s)"
+    ] * 2
