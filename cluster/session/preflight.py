@@ -102,7 +102,7 @@ async def check_models(
     side by side. A model with ``check: false`` gets none.
 
     Args:
-        tasks: loaded; the first that a model judges is used, or else the first.
+        tasks: loaded; the first task that a model judges is used, otherwise the first task.
         roles: roles of the models to check; ``None`` means all that a run of this configuration calls.
         prompt: ``None`` is the task's initial prompt.
         say: receives a description of the pending calls every few seconds.

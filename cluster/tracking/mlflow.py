@@ -85,7 +85,7 @@ class MlflowStore:
 
         Args:
             parent: the run that it is nested in.
-            steps_of: the metric whose last step says how far the run is written.
+            steps_of: the metric whose last step is the last one written.
             reopen: whether a run that has ended is reopened.
         """
         wanted = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())

@@ -2,7 +2,7 @@
 
 Endpoints agree on little more than the status, and the same status means different things: 429 may be "too many
 calls" or "no credit left", 403 a wrong key or a text that a filter refuses, 404 a wrong model or a wrong path. So the
-words and codes in the body decide first, and the status where they say nothing.
+words and codes in the body decide first; without them, the status decides.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def read_failure(
 
 
 def words_in(body: bytes | str) -> str:
-    """The endpoint's own words in one line, each once, without HTML tags; empty where it says nothing."""
+    """The endpoint's own words in one line, each once, without HTML tags; empty if there are none."""
     text = _decoded(body)
     return _words_of(text, _json(text))
 
@@ -313,7 +313,7 @@ def _refused_parameter(status: int, document: Any, words: str, sent: Collection[
 
 
 def _located(value: Any, depth: int) -> Iterator[str]:
-    """Names in the fields in which bodies say which parameter is meant: ``param``, ``loc``."""
+    """Names in the fields that identify the refused parameter: ``param``, ``loc``."""
     if depth > _MAX_DEPTH:
         return
     if isinstance(value, list):

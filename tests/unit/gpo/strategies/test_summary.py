@@ -18,7 +18,7 @@ def directed(search: Trajectory, **direction: str) -> Trajectory:
 
 
 async def summary(search: Trajectory, reply: str) -> tuple[str | None, str]:
-    """What came of it, and what was asked."""
+    """The resulting summary, and the request."""
     model = FakeModel.scripted([reply])
     found = await RunningSummary(model=model, sampling=Sampling()).summarize(search, seed=1)
     assert found.spending.optimizer.requests == 1
