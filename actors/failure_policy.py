@@ -1,12 +1,12 @@
 """Decides what to do about a failure of a trajectory.
 
 A trajectory that has made progress since its last fault starts over with full budgets. It has a limited number of
-steps, so this ends, however often a cluster loses its nodes. What counts is therefore the number of faults in a row,
+steps, so this ends even if the cluster keeps losing nodes. The budgets therefore limit the number of faults in a row,
 separately for each kind of fault.
 
-When an actor dies, nobody knows which of its trajectories caused it. Once the budget is spent, each trajectory that has
-made no progress restarts in a separate actor. The one that kills its separate actor as often again is lost; the others
-finish.
+When an actor dies, it is unknown which of its trajectories caused it. Once the budget is spent, each trajectory that
+has made no progress restarts in a separate actor. A trajectory that kills its separate actor as often again is lost;
+the others finish.
 
 Nothing here knows Ray: ``actors.supervisor`` maps Ray's errors to a ``Fault``.
 """

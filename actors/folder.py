@@ -189,7 +189,7 @@ def _call(files: Any, action: Callable[..., Any], *arguments: Any, **options: An
 
 @contextmanager
 def _written_beside(path: Path, content: bytes) -> Iterator[Path]:
-    """A temporary file beside ``path`` with the content, flushed to disk."""
+    """A temporary file in the folder of ``path`` with the content, flushed to disk."""
     with _beside(path) as partial:
         with partial.open("wb") as file:
             file.write(content)

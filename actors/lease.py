@@ -81,7 +81,7 @@ class _Record(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Stops a process that has lost its lease. Pickles, so that it can be sent to whatever writes for the process.
+    """Stops a process that has lost its lease. Pickles, so that actors that write for the process can use it.
 
     Attributes:
         folder: the folder of the lease's files.
@@ -218,7 +218,7 @@ class Leases:
             raise LeaseLost(str(self._lost))
 
     def release(self) -> None:
-        """Release all leases; one that cannot be released expires."""
+        """Release all leases. A lease that cannot be released expires."""
         self._released.set()
         with self._writing:  # a renewal that is being written must not follow the release
             held, self._held = self._held, {}

@@ -30,7 +30,7 @@ class LimiterActor:
     """The ``Limiter`` of the whole cluster. Pickles.
 
     The first process that uses it starts the actor, and the actor ends with the run of that process. The other runs
-    then start another one, and their gates and processes report to it what it has to know.
+    then start another one, and their gates and processes report their state to it.
     """
 
     name: str = f"limiter-{_VERSION}"
@@ -57,7 +57,7 @@ class LimiterActor:
         return cast("Spent", await self._reply(lambda actor: actor.budget_spent.remote(name, budget, at_least)))
 
     def report_counts(self, report: ProcessReport) -> bool:
-        """Keep what a process has counted; see ``ReportStore.take``. Blocks; for threads beside the event loop.
+        """Keep the counts of a process; see ``ReportStore.take``. Blocks: call it in a thread, not in the event loop.
 
         Does not start the actor, which would end with the process that reports.
 
@@ -80,7 +80,7 @@ class LimiterActor:
 
     def _result(self, ask: Callable[[], ray.ObjectRef[Any]]) -> Any:
         try:
-            # ``ray.get`` warns in the process of an async actor, whatever thread it is called in.
+            # ``ray.get`` warns in the process of an async actor, in any thread.
             return ask().future().result(_ANSWER_S)
         except RayTaskError:
             raise

@@ -57,11 +57,11 @@ class Update:
     """What a trajectory reports.
 
     Attributes:
-        phase: what it does from now on.
+        phase: the phase that begins or continues now.
         evaluated: prompts of the current step or phase whose score is final.
         to_evaluate: all prompts of the current step or phase, an upper bound while some are still being proposed; 0
             if none is known yet.
-        checkpoint: what was just saved, if anything.
+        checkpoint: the checkpoint that was just saved, if any.
         error: why the trajectory ended early, if it did.
     """
 

@@ -56,7 +56,7 @@ class Supervisor:
         placement: how searches are distributed over actors.
         actors: actors that are running already, to be used first.
         budgets: how often each fault may happen; by default, the placement limits restarts of actors.
-        pool: takes back actors that are idle in the end; without it, all of them end.
+        pool: receives the actors that are idle at the end; without it, they are ended.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ class Faulted:
 
     Attributes:
         message: what Ray or the error said.
-        saved: its last checkpoint. An actor that dies loses its last updates, but not what it has saved.
+        saved: its last checkpoint. An actor that dies loses its last updates, but not its checkpoints.
     """
 
     key: SearchKey
@@ -268,7 +268,7 @@ def _finished(state: SupervisorState, update: Update) -> Transition:
 
 
 def _with_progress(state: SupervisorState, key: SearchKey, checkpoint: Checkpoint | None) -> SupervisorState:
-    """Forget the faults of a trajectory that made progress; a restarted one first repeats what it reached before."""
+    """Forget the faults of a trajectory that made progress. Repeating old steps after a restart is no progress."""
     trajectory = state.trajectories[key]
     if checkpoint is None or (progress := _progress(checkpoint)) <= trajectory.progress:
         return state

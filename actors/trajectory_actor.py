@@ -133,7 +133,7 @@ class TrajectoryWorker:
         if (earlier := self._runs.pop(key, None)) is not None:
             earlier.cancel()
             await asyncio.wait([earlier])
-        if self._is_stopped:  # in the meantime; nobody would receive the updates
+        if self._is_stopped:  # stopped in the meantime: no caller would receive the updates
             raise asyncio.CancelledError
         updates: asyncio.Queue[Update | None] = asyncio.Queue()
         self._runs[key] = work = asyncio.create_task(_SearchRun(self._searches[key], self._store, updates).execute())
@@ -225,9 +225,9 @@ class _SearchRun:
                 await asyncio.shield(writing)
                 observer().checkpoint_saved(self._search.caller)
             except asyncio.CancelledError:
-                # The thread cannot be cancelled. Wait for it, or it could overwrite what a later run saves.
+                # The thread cannot be cancelled. Wait for it, or it could overwrite a later checkpoint.
                 await asyncio.wait([writing])
-                writing.exception()  # nobody is left to handle it
+                writing.exception()  # retrieved, so that asyncio does not log it; no caller is left to handle it
                 raise
 
     def _enter_next_phase(self, checkpoint: Checkpoint) -> None:
@@ -241,7 +241,7 @@ class _SearchRun:
         self._report(checkpoint)
 
     def _log(self, message: str, trajectory: Trajectory) -> None:
-        """Log what was saved, with prompt ids. The lines that follow are about the next step."""
+        """Log the saved progress, with prompt IDs. Later log lines belong to the next step."""
         current, proposal = trajectory.current, trajectory.proposal
         extra = {
             "prompt": current.prompt.id,

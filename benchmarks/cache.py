@@ -1,7 +1,7 @@
 """The cost of the completion cache: ``python -m benchmarks.cache [--redis-url-env NAME]``.
 
 Prints wall and CPU time per call, with 100 concurrent calls (as in an evaluation) and with sequential calls. The model
-behind the cache replies immediately; its own time is subtracted.
+that the cache wraps replies immediately; its own time is subtracted.
 """
 
 from __future__ import annotations

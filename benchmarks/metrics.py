@@ -109,7 +109,7 @@ def _measure_ray_util() -> None:
     ray.get(first.count.remote())
     print(f"An actor counts {_RAY_COUNTS} values of {_RAY_VALUE:g} (default export interval of Ray):")
     _print_ray_counts(port)
-    print(f"{_RAY_COUNTS} more each by an actor that gets SIGKILL, one that ray.kill ends, and one that terminates:")
+    print(f"{_RAY_COUNTS} more each by three actors: killed by SIGKILL, killed by ray.kill, and terminated normally:")
     killed, ended, terminating = others = [actor_class.remote() for _ in range(3)]
     pids = ray.get([actor.count.remote() for actor in others])
     os.kill(pids[others.index(killed)], signal.SIGKILL)
@@ -159,7 +159,7 @@ def _measure_runs(pairs: int, folder: Path, steps: int) -> None:
     with prometheus(None, 19_091), ThreadPoolExecutor(max_workers=2) as together:
         for pair in range(pairs):
             twins: dict[bool, Future[tuple[Usage, int]]] = {}
-            # In turn first and second, so that neither is always the one that starts alone.
+            # In alternating order, so that the same one does not always start first.
             for is_on in (False, True) if pair % 2 else (True, False):
                 sections = {"metrics": {"port": 0, "linger_s": 5}} if is_on else {}
                 load = Workload(
@@ -235,7 +235,7 @@ def _scrape(home: Path, over: Event, seen: list[bytes]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what was measured; 0 when it is complete."""
+    """Print the measurements; returns 0 if they are complete."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.metrics", description=__doc__)
     parser.add_argument("--pairs", type=int, default=2, help="pairs of runs; 0 leaves them out")
     parser.add_argument("--steps", type=int, default=4, help="of each of the 16 trajectories of each run")

@@ -103,7 +103,7 @@ def commands(_argument: str, _docname: str) -> str:
     """Every command of ``gpo`` with its options, from the typer application."""
     from typer.main import get_command
 
-    program: Any = get_command(import_module("cluster.cli").app)
+    program: Any = get_command(import_module("cluster.cli.app").app)
     parts = ["## gpo", *_command("gpo", program)]
     for name, command in program.commands.items():
         parts += [f"## gpo {name}", *_command(f"gpo {name}", command)]

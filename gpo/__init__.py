@@ -1,4 +1,4 @@
 """Gradient-inspired Prompt Optimization (arXiv:2402.17564): the algorithm, as a library of values.
 
-It knows nothing of Ray or any other cluster. Begin reading at ``gpo.optimizer``.
+It does not depend on Ray or any other cluster. Begin reading at ``gpo.optimizer``.
 """

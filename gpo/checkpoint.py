@@ -100,8 +100,8 @@ def require_intact(data: bytes) -> None:
 
 
 def _seal(content: bytes, name: str, version: int = SCHEMA_VERSION) -> bytes:
-    # The content is packed separately, so that the version and the checksum can be read before the content is
-    # understood, whatever its version.
+    # The content is packed separately, so that the version and the checksum of any version can be read before
+    # the content is decoded.
     checksum = _checksum(version, name, content)
     document = {"schema": version, "of": name, "blake2b": checksum, "checkpoint": content}
     return bytes(msgpack.packb(document, use_bin_type=True))

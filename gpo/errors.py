@@ -63,7 +63,7 @@ class ModelUnavailable(ModelError):
         retries: how many retries there were.
         retry_after_s: how long the endpoint asked to wait, in seconds.
         too_many: whether the endpoint only said that there were too many calls.
-        is_away: whether the call reached no endpoint, so that the failure says nothing about the call.
+        is_away: whether the call reached no endpoint, so that the failure is not due to the call.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class RefusalReason(StrEnum):
 class ModelRefused(ModelError):
     """The endpoint refused a call for good; the same call would be refused again.
 
-    A refusal that concerns every call ends the run; one that concerns this call leaves its example unscored.
+    A refusal of every call ends the run; a refusal of this call alone leaves its example unscored.
 
     Args:
         message: what the endpoint said.

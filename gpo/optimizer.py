@@ -69,9 +69,9 @@ class GPO:
     async def run(self, trajectory: Trajectory, announce: Announce = silent) -> AsyncGenerator[Trajectory, None]:
         """Yield the trajectory after each change that is worth saving; pass a saved one to resume it.
 
-        Every update yields twice: once its prompts are proposed, and once its step is complete. The last trajectory
-        has ``num_steps`` steps; a trajectory that has them already yields nothing. Close the generator to stop early:
-        scoring continues in the background while the generator is suspended.
+        Every update yields two trajectories: one when its prompts are proposed, one when its step is complete. The last
+        trajectory has ``num_steps`` steps; a trajectory that has them already yields nothing. Close the generator to
+        stop early: scoring continues in the background while the generator is suspended.
 
         Args:
             announce: called with the progress of scoring a step.

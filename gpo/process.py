@@ -63,8 +63,8 @@ class ProcessIdentity:
     def has_certainly_ended(self) -> bool:
         """Whether the process has ended for certain.
 
-        False for a process elsewhere, and whenever the system does not say: it may hide other users' processes, and
-        this process may have too many files open.
+        False for a process of another machine, and if the system does not answer: it may hide other users' processes,
+        and this process may have too many files open.
         """
         if not self.is_local:
             return False

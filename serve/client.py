@@ -29,8 +29,8 @@ _WAITS_S = (0.1, 1.0, 2.0, 4.0, 8.0, 16.0, 16.0)
 class ServeEvaluator:
     """An ``Evaluator`` and ``Answerer`` of one task that sends requests to the Serve deployment. Pickles.
 
-    A request whose replica dies is repeated with another replica; the completion cache then has what was answered
-    before. While no replica runs, requests wait. Both methods raise ``OutOfReach`` if too many replicas die.
+    A request whose replica dies is repeated with another replica; earlier answers then come from the completion
+    cache. While no replica runs, requests wait. Both methods raise ``OutOfReach`` if too many replicas die.
     """
 
     handle: DeploymentHandle[Any]
@@ -106,6 +106,6 @@ async def _one_reply(ask: Callable[[], Any]) -> Any:
     try:
         return await response
     except asyncio.CancelledError:
-        # Without this, the replica would continue, and pay for an answer that nobody needs.
+        # Otherwise the replica would continue and pay for an answer that is no longer needed.
         response.cancel()
         raise

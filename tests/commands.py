@@ -103,7 +103,7 @@ def processes_with(variable: str, value: str) -> list[int]:
 
 @dataclass(slots=True)
 class Gpo:
-    """Starts ``gpo`` as a process, without the variables in this environment that would change what it does."""
+    """Starts ``gpo`` as a process, without the environment variables that would change its behaviour."""
 
     started: list[Started] = field(default_factory=list)
 

@@ -167,8 +167,8 @@ def postgresql_server() -> Iterator[str]:
 def program(name: str) -> str:
     """The path of an installed program."""
     # Debian installs PostgreSQL's programs outside PATH, in a folder per version.
-    beside = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
-    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *beside]))
+    installed = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *installed]))
     if found is None:
         pytest.skip(f"{name} is not installed on this machine")
     return found

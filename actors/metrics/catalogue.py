@@ -130,12 +130,12 @@ EDIT_DISTANCE = Metric(
     _TASK, buckets=_WORDS,
 )  # fmt: skip
 SAMPLES = Metric(
-    "gpo_samples_total", Kind.COUNTER, "Replies with new prompts, by what became of them.", (*_TASK, "fate"),
+    "gpo_samples_total", Kind.COUNTER, "Replies with new prompts, by outcome.", (*_TASK, "fate"),
     ("scored", "dropped", "malformed", "rejected", "repeated", "failed"),
 )  # fmt: skip
 EXAMPLES = Metric(
     "gpo_examples_total", Kind.COUNTER,
-    "Examples on which candidates were evaluated, by whether a score came of it.", (*_TASK, "outcome"),
+    "Examples on which candidates were evaluated, by whether they were scored.", (*_TASK, "outcome"),
     ("scored", "unscored"),
 )  # fmt: skip
 

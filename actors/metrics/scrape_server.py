@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 log = logging.getLogger(__name__)
 
 _SILENCE_S = 10.0
-"""How long a connection may neither send nor take anything before it is closed."""
+"""Seconds without traffic after which a connection is closed."""
 _CONNECTIONS = 32
 """Connections at once, each with a thread; further connections are closed."""
 

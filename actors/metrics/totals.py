@@ -13,7 +13,7 @@ from gpo.process import ProcessIdentity
 _FORGOTTEN_S = 60.0
 """How long the limiter keeps the reports of a run after the last report of any of its processes."""
 _SILENT_S = 10.0
-"""After so long without a new report, a process counts as dead. It reports twice a second."""
+"""A process without a new report for this long counts as dead. Live processes report twice a second."""
 _LONGEST_LOOK_S = 2.0
 
 
@@ -49,7 +49,7 @@ class ReportStore:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._newest: dict[str, dict[ProcessIdentity, ProcessReport]] = {}
-        self._heard: dict[str, float] = {}
+        self._last_report: dict[str, float] = {}
 
     def take(self, report: ProcessReport) -> bool:
         """Keep the report unless a newer one is known.
@@ -57,9 +57,9 @@ class ReportStore:
         Returns:
             Whether the counts of the process are known. If not, its next report must hold them.
         """
-        now = self._heard[report.session] = self._clock()
-        for session in [name for name, heard in self._heard.items() if now - heard > _FORGOTTEN_S]:
-            del self._heard[session], self._newest[session]
+        now = self._last_report[report.session] = self._clock()
+        for session in [name for name, at in self._last_report.items() if now - at > _FORGOTTEN_S]:
+            del self._last_report[session], self._newest[session]
         reports = self._newest.setdefault(report.session, {})
         before = reports.get(report.process)
         if before is None or report.number > before.number:

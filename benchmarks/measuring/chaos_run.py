@@ -102,7 +102,7 @@ class ChaosRun:
 
     @property
     def _was_tested(self) -> bool:
-        """Whether a part was killed if the scenario says so, and the log, if there is one, has calls."""
+        """Whether a part was killed if the scenario requires it, and the log, if there is one, has calls."""
         is_disturbed = self.scenario == UNDISTURBED or sum(self.kills.values()) > 0
         return is_disturbed and (self.task is None or self.num_calls > 0)
 

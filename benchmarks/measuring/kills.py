@@ -11,7 +11,7 @@ from benchmarks.measuring.processes import Process
 
 
 class Part(StrEnum):
-    """A part of a run, apart from Ray's daemons."""
+    """A part of a run that is not one of Ray's daemons."""
 
     ACTOR = "trajectory actor"
     REPLICA = "Serve replica"
@@ -61,7 +61,7 @@ class Kills:
     """An observer that kills one process after the other.
 
     Args:
-        draw: chooses what the plan leaves open.
+        draw: makes the random choices of the plan.
         answered: returns the number of calls answered so far.
 
     Attributes:

@@ -19,7 +19,7 @@ def monitor(
     ] = None,
     port: Annotated[int, typer.Option(help="Loopback port of Prometheus.", min=1, max=65535)] = 9090,
 ) -> int:
-    """Watch local runs with a Prometheus of their own, until Ctrl-C.
+    """Watch local runs with a separate Prometheus, until Ctrl-C.
 
     Example: **gpo monitor**, and in another terminal **gpo run configs/quickstart.yaml --set metrics.port=0**
 

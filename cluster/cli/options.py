@@ -36,8 +36,8 @@ Address = Annotated[
     typer.Option(
         "--address",
         metavar="local|auto|HOST:PORT",
-        help="Ray cluster to use. **local** starts one on this machine for this command. **auto** uses the one that "
-        "this machine belongs to. HOST:PORT is its GCS address (usually port 6379).  [default: RAY_ADDRESS, or "
+        help="Ray cluster to use. **local** starts one on this machine for this command. **auto** uses the cluster "
+        "that this machine belongs to. HOST:PORT is its GCS address (usually port 6379).  [default: RAY_ADDRESS, or "
         "else local]",
         show_default=False,
     ),

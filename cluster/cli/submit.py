@@ -85,7 +85,7 @@ def submit(
         str | None,
         typer.Option(
             "--image",
-            help="Image of the RayJob's containers, for example the one that make image builds.",
+            help="Image of the RayJob's containers, for example the image built by make image.",
             show_default=False,
         ),
     ] = None,
@@ -127,7 +127,7 @@ def submit(
     require_reachable(*(("--run-dir", run_dir) if run_dir else ("run.dir", config.run.dir)))
     run_dir = run_dir or f"{config.run.dir.rstrip('/')}/{run_id}"
     root, path = Path.cwd().resolve(), config_path.resolve()
-    # A RayJob does not get the configuration's folder either, wherever that is.
+    # A RayJob does not get the configuration's folder either, even if that is outside the working directory.
     for folder in (root, path.parent) if kubernetes or apply else (root,):
         require_outputs_outside(config, swept.section if swept else None, folder)
         require_no_key_files(config, folder)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, ParamSpec
 
 import typer
 
-from cluster.cli import INTERRUPTED
 from cluster.display import logs
 from cluster.display.console import LineConsole
 from cluster.session.interrupts import stoppable
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OK, FAILED, BAD_CONFIG = 0, 1, 2
+OK, FAILED, BAD_CONFIG, INTERRUPTED = 0, 1, 2, 130
 
 out, err = LineConsole(), LineConsole(stderr=True)
 

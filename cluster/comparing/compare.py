@@ -32,7 +32,7 @@ class _Stored(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ComparisonFolder:
-    """The folder of a comparison: a run's folder for each method, and the table beside them.
+    """The folder of a comparison: a run's folder for each method, and the table.
 
     Attributes:
         leases: take the lease of this folder and of each method's; ``None`` where no other process can write there.
@@ -46,11 +46,11 @@ class ComparisonFolder:
         return RunFolder(self.folder / name, self.leases)
 
     def open(self, methods: Mapping[str, RunConfig], tasks: Sequence[Task], *, run_id: str, resume: bool) -> Comparison:
-        """Start a comparison, or resume the one that is here.
+        """Start a comparison, or resume the existing one.
 
         Raises:
-            ConfigError: a comparison is here and ``resume`` is false, or it has other methods or another configuration;
-                or the folder holds a run, or another process works there.
+            ConfigError: the folder holds a comparison and ``resume`` is false, or one with other methods or another
+                configuration; or the folder holds a run, or another process works there.
             CheckpointError: a checkpoint cannot be read.
             StorageError: the folder cannot be written to.
         """

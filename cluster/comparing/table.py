@@ -23,7 +23,7 @@ _NAME_WIDTH = 24
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """A heading, and rows with as many cells; the last ``num_averages`` rows are set apart."""
+    """A heading, and rows with as many cells; a line separates the last ``num_averages`` rows."""
 
     heading: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]

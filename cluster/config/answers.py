@@ -100,7 +100,7 @@ class AnswerConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _folder_of_functions(cls, answer: Any) -> Any:
-        """Write the folder out, since the copy of the configuration in the run folder is elsewhere."""
+        """Store the folder explicitly, because the run folder's copy of the configuration is in another folder."""
         if isinstance(answer, dict) and answer.get("folder") is None and _names_function(answer):
             function = answer["metric"] if answer.get("metric") else answer["parser"]
             folder = LocatedText(".", function.folder) if isinstance(function, LocatedText) else "."

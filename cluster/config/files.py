@@ -18,13 +18,13 @@ from gpo.errors import ConfigError
 
 MAX_CHARACTERS = 10_000_000
 MAX_VALUES = 200_000
-"""Aliases count as often as they are used: ten lists of ten aliases each would stand for ten billion values."""
+"""Aliases count as often as they are used: ten lists of ten aliases each expand to ten billion values."""
 MAX_NESTING = 100
 _TOO_DEEP = f"nested more than {MAX_NESTING} deep, or within itself"
 
 
 class UnfitYaml(yaml.YAMLError):
-    """A text that is not YAML, has a key twice, or is larger or more deeply nested than any configuration.
+    """A text that is not YAML, repeats a key, or is larger or more deeply nested than any configuration.
 
     Attributes:
         problem: says which.
@@ -40,7 +40,7 @@ def read_yaml(text: str) -> Any:
     """The plain value in a YAML text: nothing in it is executed, and no class is looked up.
 
     Raises:
-        yaml.YAMLError: it is not YAML, has a key twice in one section, or exceeds the bounds.
+        yaml.YAMLError: it is not YAML, repeats a key in a section, or exceeds the bounds.
         ValueError: it holds something that looks like a number or a date, and is none.
     """
     if len(text) > MAX_CHARACTERS:
@@ -58,7 +58,7 @@ def read_yaml(text: str) -> Any:
 
 
 def _num_values(node: yaml.Node, known: dict[int, int], depth: int) -> int:
-    """How many values a node stands for, with its aliases resolved."""
+    """The number of values in a node, with its aliases resolved."""
     if depth > MAX_NESTING:
         raise UnfitYaml(_TOO_DEEP)
     if id(node) in known:

@@ -181,7 +181,7 @@ def _explained(error: ErrorDetails, section: type[Section], raw: Mapping[str, An
 
 
 def _may_be_secret(location: Sequence[int | str], section: type[Section]) -> bool:
-    """Whether somebody may have put a key there; pydantic's location also names variants and indices."""
+    """Whether the value may hold a key. Pydantic's location also names variants and indices."""
     sections = [section]
     for part in location:
         fields = [kind.model_fields[part] for kind in sections if part in kind.model_fields]

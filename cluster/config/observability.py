@@ -21,10 +21,10 @@ class MetricsConfig(Section):
     """Where Prometheus finds the run's metrics. Without a port or a gateway, nothing is counted and nothing listens."""
 
     port: Annotated[int, Field(ge=0, le=65535)] | None = None
-    """Port that answers scrapes: on a cluster, of one exporter on the head node for all runs that name this port; for a
-    run that starts Ray itself, of its own process, on loopback. 0 takes a free port, which ``gpo monitor`` finds."""
+    """Port that answers scrapes. On a cluster, one exporter on the head node serves all runs that name this port; a run
+    that starts Ray itself answers in its own process, on loopback. 0 takes a free port, which ``gpo monitor`` finds."""
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]+$")] = "127.0.0.1"
-    """Address to listen on. Beyond loopback, everybody who can reach it can read names of tasks and models, scores and
+    """Address to listen on. Beyond loopback, anyone who can reach it can read names of tasks and models, scores and
     cost: there is no password."""
     linger_s: Annotated[float, Field(ge=0)] = 20.0
     """Most seconds that a finished run waits for a scrape of its last values; should exceed the scrape interval. Needs
@@ -49,7 +49,7 @@ class TracingConfig(Section):
     otlp: HttpAddress | None = None
     """Address of a receiver of OTLP over HTTP, such as ``http://HOST:4318``, which every node can reach."""
     prompts: bool = False
-    """Include the texts of prompts in the spans, beside their IDs and scores."""
+    """Include the texts of prompts in the spans, in addition to their IDs and scores."""
 
     def require_package(self) -> None:
         """Check that the package is installed, before anything is started.
@@ -103,7 +103,7 @@ class MlflowConfig(Section):
     """
 
     uri: Annotated[str, AfterValidator(_store)]
-    """``http://HOST:5000``, or a database file, ``sqlite:////ABSOLUTE/FILE``, with artifacts in a folder beside it. A
+    """``http://HOST:5000``, or a database file, ``sqlite:////ABSOLUTE/FILE``, with artifacts in a folder next to it. A
     folder cannot be a store, since MLflow no longer supports that."""
     experiment: Annotated[str, Field(min_length=1, max_length=250)] = "gpo"
     """Name of the experiment; created if it does not exist."""

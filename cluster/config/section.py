@@ -35,9 +35,9 @@ class OptionInfo:
         tunable: the trials of a sweep may differ in it.
         tracked: MLflow records it as a parameter of the run, since it decides how well a search does.
         is_output: the path of a file that a run writes.
-        sensitive: what the value could give away. ``value``: it may hold a key or password. ``variable``: it names an
-            environment variable that holds a key; ``url_variable``: one that holds an address with a password.
-            ``file``: it names a file that holds a key.
+        sensitive: the kind of secret that the value may disclose. ``value``: it may hold a key or password.
+            ``variable``: it names an environment variable that holds a key. ``url_variable``: it names an environment
+            variable that holds an address with a password. ``file``: it names a file that holds a key.
         in_comparison: ``shared`` by all methods of a comparison, or part of each ``method``.
     """
 

@@ -250,7 +250,7 @@ class BenchmarkConfig(Section):
 
     @property
     def entries(self) -> tuple[BenchmarkConfig, ...]:
-        """One entry for each task that this entry stands for."""
+        """The entries that this entry expands to, one per task."""
         if self.name == ALL:
             names = tuple(task.name for task in tasks_of(self.benchmark))
         elif isinstance(self.name, tuple):
@@ -267,7 +267,7 @@ class BenchmarkConfig(Section):
     @property
     def _task(self) -> str | None:
         if isinstance(self.name, tuple):
-            raise TypeError("this entry stands for several tasks: load each of its entries")
+            raise TypeError("this entry expands to several tasks: load each of its entries")
         return self.name
 
     def load(self, where: str) -> LoadedTask:
@@ -395,7 +395,7 @@ class TaskConfig(Section):
 
         Args:
             where: this section's path, for errors. They also name the task, since the index of a task differs from the
-                user's file after an entry that stands for several tasks.
+                user's file after an entry that expands to several tasks.
             val_size: at most this many examples of ``val``.
             test_size: at most this many examples of ``test``.
 

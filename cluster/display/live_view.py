@@ -181,7 +181,7 @@ def _most_relevant(rows: Sequence[Row], max_rows: int) -> list[Row]:
 
 
 def view_for(console: Console) -> View:
-    """A live table on a terminal, plain lines elsewhere, and log lines for a quiet console."""
+    """A live table on a terminal, plain lines on other consoles, and log lines for a quiet console."""
     if console.quiet:
         return LogView()
     return LiveView(console) if console.is_interactive else PlainView(console)

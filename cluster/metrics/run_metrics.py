@@ -1,6 +1,6 @@
 """The metrics of a run in its driver: fetches what its processes count, adds its own counts, and updates the exporter.
 
-On a shared cluster the exporter is an actor on the head node, where a scraper finds it whichever node a driver is on. A
+On a shared cluster the exporter is an actor on the head node, where a scraper finds it for drivers on any node. A
 run that starts Ray itself exports from its driver, which saves a process: Ray wakes each idle worker a hundred times a
 second (``python -m benchmarks.metrics`` measures the cost). An address beyond loopback always gets the actor, so that
 untrusted clients never reach the driver.
@@ -114,7 +114,7 @@ class Metrics:
             self._watching.start()
 
     def numbers(self) -> Numbers:
-        """What the driver and the processes of the run have counted, as far as it is known here."""
+        """The counts of the driver, plus the newest known counts of the run's processes."""
         return total([self._counts.snapshot(), self._totals.numbers()])
 
     def finish(self) -> None:
@@ -176,9 +176,9 @@ class Metrics:
                     self._announce(self._exporter.update(self.numbers(), _ANSWER_TIMEOUT_S)[0])
 
     def _settle(self) -> None:
-        """Wait until each living process has reported what it has counted by now.
+        """Wait until each living process has reported its current counts.
 
-        The next report of a process may have been on its way before; the one after it was not.
+        The next report of a process may already be on its way with older counts, so this waits for two more reports.
         """
         self._look()
         wanted = {process: number + 2 for process, number in self._totals.reported().items()}
@@ -195,7 +195,7 @@ class Metrics:
         deadline = time.monotonic() + linger_s
         while time.monotonic() < deadline and exporter.answered() <= begun:
             time.sleep(0.1)
-            exporter.update(self.numbers(), _ANSWER_TIMEOUT_S)  # an exporter that was restarted knows nothing
+            exporter.update(self.numbers(), _ANSWER_TIMEOUT_S)  # again, because a restarted exporter has no numbers
 
     def _announce(self, port: int) -> None:
         """Publish where this run can be scraped, for ``gpo monitor`` on the same machine."""
@@ -203,7 +203,7 @@ class Metrics:
         if host not in _LOOPBACK or self._announced == port:
             return
         address = f"127.0.0.1:{port}" if ":" not in host else f"[::1]:{port}"
-        with suppress(OSError):  # without a cache folder nobody looks there either
+        with suppress(OSError):  # without a cache folder, gpo monitor finds no run either
             announce(self._run, address)
             self._announced = port
 

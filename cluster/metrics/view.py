@@ -1,4 +1,4 @@
-"""Counts what the updates of trajectories say: steps, candidates, scores, phases, and the budget that is left."""
+"""Counts the contents of trajectory updates: steps, candidates, scores, phases, and the budget that is left."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from gpo.trajectory import Candidate, Step, Trajectory
 class MetricsView:
     """A view that counts every update and passes it on to another view.
 
-    It counts from checkpoints, so it counts nothing twice if an actor dies and continues from its last checkpoint.
+    It counts from checkpoints, so a step that an actor repeats after a restart is counted once.
 
     Args:
         view: the view that people see.

@@ -8,7 +8,7 @@ from cluster.results.run_record import RunRecord
 from gpo.score import Score
 
 _WORTH_SAYING = 0.2
-"""The share of a prompt's answers from which on the user is told."""
+"""Least share of a prompt's answers that is worth a warning."""
 
 
 def score_warnings(score: Score, what: str) -> Iterator[str]:

@@ -65,7 +65,7 @@ class Run:
             for search in build_searches(self._config, self._tasks, services.evaluators, services.access)
         ]
         spread = placement(self._config, services.metrics)
-        # Closed here, not by the garbage collector: the actors must end before Ray does, whatever fails.
+        # Closed here, not by the garbage collector: the actors must end before Ray does, even after a failure.
         async with aclosing(Supervisor(searches, self._folder.checkpoints, spread, actors, pool=pool).run()) as updates:
             async for update in updates:
                 for step in self.record.receive(update):

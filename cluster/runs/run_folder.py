@@ -125,7 +125,7 @@ class RunFolder:
         if found:
             raise ConfigError(
                 "--run-dir",
-                f"{checkpoints.url!r} holds checkpoints, but there is no 'config.yaml' to say of which run",
+                f"{checkpoints.url!r} holds checkpoints, but there is no 'config.yaml' that describes their run",
                 "restore that file, or name another folder",
             )
 

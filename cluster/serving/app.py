@@ -40,7 +40,7 @@ class EvaluatorArgs(BaseModel):
 def build(args: EvaluatorArgs) -> ray_serve.Application:
     """The evaluator behind its HTTP interface.
 
-    A Serve configuration can override what is set here for the deployments ``ingress`` and ``evaluator``. The
+    A Serve configuration can override the options set here for the deployments ``ingress`` and ``evaluator``. The
     configuration's budget is for a run, and does not bound the application.
 
     Raises:

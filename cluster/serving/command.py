@@ -94,7 +94,7 @@ def serve_evaluator(
 
 
 async def _watch(budget: BudgetTracker) -> None:
-    """Keep in mind what is spent, for a limiter that is started anew."""
+    """Keep the spending up to date, so that a restarted limiter can restore it."""
     while True:
         await asyncio.sleep(1.0)
         await budget.update()

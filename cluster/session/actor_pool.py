@@ -61,7 +61,7 @@ class ActorPool:
         """End the idle actors."""
         ending, self._spare = self._spare, []
         try:
-            # Stopped first, so that nobody takes them for dead. The time is limited: one may still wait for a CPU.
+            # Stopped first, so that they do not count as dead. The time is limited: an actor may still wait for a CPU.
             if ending:
                 await asyncio.wait([asyncio.create_task(_stop(actor)) for actor in ending], timeout=_STOPPED_WITHIN_S)
         finally:

@@ -71,7 +71,7 @@ class BudgetTracker:
             raise self._out_of_time() from None
 
     async def update(self) -> None:
-        """Bring the record's spending up to date; keep it as it is while the limiter cannot be reached."""
+        """Update the record's spending; leave it unchanged while the limiter cannot be reached."""
         with suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(_PATIENCE_S):
                 self._record.reported = await self._access.limiter.budget_spent(

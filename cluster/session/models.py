@@ -27,6 +27,7 @@ from gpo.models.retrying import RetryPolicy
 from serve.embedded_model import EmbeddedModelSpec
 
 ChatRole = Literal["task", "optimizer", "judge"]
+_NAMES: Mapping[ChatRole, str] = {"task": "the task model", "optimizer": "the optimizer model", "judge": "the judge"}
 Role = Literal[ChatRole, "embedding"]
 EmbeddedUrls = Mapping[EmbeddedModelSpec, str]
 """The address of each embedded model's server."""
@@ -94,7 +95,7 @@ class Access:
         urls: addresses of the embedded models.
         limiter: grants slots and permits.
         budget_name: the budget that pays for the calls.
-        refused: what the check before the run found.
+        refused: the refused parameters that the check before the run found.
     """
 
     urls: EmbeddedUrls
@@ -151,7 +152,7 @@ def chat_model(
     cached = CachedModel(remote, store, identity, role) if store else remote
     limit_field, name, known = "max_tokens", "the embedded model", frozenset[str]()
     if isinstance(model, ChatEndpointConfig):
-        limit_field, name = model.completion_limit, model.model
+        limit_field, name = model.completion_limit, f"{_NAMES[role]} {model.model}"
         known = access.refused.get((role, model.base_url, model.model), known)
     if not sampling.seed:
         known |= {"seed"}

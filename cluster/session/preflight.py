@@ -51,7 +51,7 @@ _SEED = 2**31 - 1
 _Calls = dict[asyncio.Future[None], Role]
 
 Say = Callable[[str], None]
-"""Receives what the check waits for."""
+"""Receives a description of the pending calls."""
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class Checked:
     Attributes:
         refused: parameters that endpoints refuse, and that the run need not send.
         warnings: sentences about replies that the run could not use.
-        usage: what the task model's and the judge's call cost.
+        usage: the cost of the task model's and the judge's call.
         stored: the roles whose reply the run gets from the cache.
     """
 
@@ -102,10 +102,10 @@ async def check_models(
     side by side. A model with ``check: false`` gets none.
 
     Args:
-        tasks: loaded; the first that a model judges is used, or else the first.
+        tasks: loaded; the first task that a model judges is used, otherwise the first task.
         roles: roles of the models to check; ``None`` means all that a run of this configuration calls.
         prompt: ``None`` is the task's initial prompt.
-        say: receives what is waited for, every few seconds.
+        say: receives a description of the pending calls every few seconds.
 
     Raises:
         ConfigError: a model fails the check; or a package that the run needs is missing.
@@ -341,11 +341,11 @@ def _explained(where: str, endpoint: EndpointConfig, refusal: ModelRefused) -> C
             problem = f"{url} refused the key in {source.location} ({said})"
             return ConfigError(key_field, problem, "set a key that is valid there")
         case RefusalReason.CREDIT:
-            problem = f"{url} gives no more credit to the account of the key in {source.location} ({said})"
+            problem = f"{url} reports that no credit is left for the key in {source.location} ({said})"
             return ConfigError(key_field, problem, "add credit there, or set the key of another account")
         case RefusalReason.MODEL:
             problem = f"{endpoint.model!r} is unknown or not allowed at {url} ({said})"
-            return ConfigError(f"{where}.model", problem, "correct the name, or change what the endpoint names")
+            return ConfigError(f"{where}.model", problem, "correct the name, or fix what the endpoint reports")
         case RefusalReason.PATH:
             return ConfigError(f"{where}.base_url", f"{url} is not the address of an API ({said})", _path_remedy(url))
         case RefusalReason.FILTER:
@@ -354,7 +354,7 @@ def _explained(where: str, endpoint: EndpointConfig, refusal: ModelRefused) -> C
         case RefusalReason.REQUEST:
             name = f".sampling.{refusal.parameter}" if refusal.parameter else ""
             problem = f"{url} refuses the call ({said})"
-            remedy = "leave the parameter out or change it" if name else "change what it names"
+            remedy = "leave the parameter out or change it" if name else "fix what the endpoint reports"
             return ConfigError(f"{where}{name}", problem, f"{remedy}, or set {where}.check: false to begin anyway")
 
 

@@ -66,7 +66,7 @@ def _connect(address: str, cpus_needed: float) -> None:
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Keep our SIGTERM handler: Ray installs one that ends the process at once, without saving anything."""
+    """Keep our SIGTERM handler: Ray's own handler ends the process at once, without saving anything."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield

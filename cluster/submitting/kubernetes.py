@@ -127,7 +127,7 @@ def apply(manifest: Manifest) -> None:
         ClusterError: ``kubectl`` fails; it has printed the reason.
     """
     # An existing ConfigMap of this name has the same content. Applied on the server's side, since kubectl would copy
-    # the object into an annotation, and annotations hold a quarter of what a ConfigMap holds.
+    # the object into an annotation, and annotations hold only a quarter as much as a ConfigMap.
     if _kubectl(["apply", "--server-side", "--force-conflicts"], manifest.config_map):
         raise ClusterError("kubectl did not apply the ConfigMap, and so no RayJob; its message is above")
     # Created, not applied: a RayJob runs once, and applying would change an existing one without running it again.
@@ -185,7 +185,7 @@ def _content(
 
 
 def _sections(config: RunConfig, sweep: SweepConfig | None, spec: JobSpec) -> dict[str, Any]:
-    """The configuration as written, so that the cluster decides what was left out, such as an endpoint's address."""
+    """The configuration as written. Unset options, such as an endpoint's address, are resolved on the cluster."""
     raw = config.model_dump(mode="json", exclude_unset=True)
     raw.setdefault("cache", {"kind": "redis", "url_env": "GPO_REDIS_URL"})
     raw.setdefault("metrics", {"port": _METRICS_PORT, "host": "0.0.0.0"})  # noqa: S104  # of a pod, behind a NetworkPolicy

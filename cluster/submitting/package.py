@@ -94,7 +94,7 @@ def package(root: Path, config_path: Path, config: RunConfig, sweep: SweepSectio
         ordered,
         secret_values(*filter(None, (config, sweep))),
         where="working directory",
-        remedy="move it elsewhere, or name it in .rayignore; set keys where the cluster's nodes are started",
+        remedy="move it out of the folder, or name it in .rayignore; set keys where the cluster's nodes are started",
     )
     return Package(root, ordered, _require_small({name: (root / name).stat().st_size for name in ordered}), outside)
 
@@ -121,7 +121,7 @@ def require_outputs_outside(config: RunConfig, sweep: SweepSection | None, root:
             raise ConfigError(
                 option,
                 f"{str(path)!r} is in the folder {str(root)!r}, and would be lost with the job",
-                "name an absolute path elsewhere, or a server that all nodes reach, or leave the option out",
+                "name an absolute path outside it or a server that all nodes reach, or leave the option out",
             )
 
 
@@ -182,7 +182,7 @@ def _named(root: Path, path: Path, option: str) -> Iterator[str]:
         raise ConfigError(
             option,
             f"{name!r} is never shipped: run folders, caches, databases and .env files are excluded",
-            "copy it elsewhere in this folder and name the copy, or name a path that the cluster's nodes have",
+            "copy it to another path in this folder and name the copy, or name a path that the cluster's nodes have",
         )
     for file in path.rglob("*") if is_folder else [path]:
         if file.is_file() and not _NEVER.match_file(below := file.relative_to(root).as_posix()):

@@ -90,7 +90,7 @@ def load_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
     if "compare" in raw:
         raise ConfigError("compare", "is a comparison of several methods", f"run it with: gpo compare {path}")
     if "sweep" not in raw:
-        raise ConfigError("sweep", "is missing", "add it to say what is tuned, or run the file with: gpo run")
+        raise ConfigError("sweep", "is missing", "add the section, or run the file with: gpo run")
     section = validate_section(_File, {"sweep": raw.pop("sweep")}, path.parent).sweep
     base = validate(raw, base_dir=path.parent)
     tasks = build_tasks(base)
@@ -102,7 +102,7 @@ def load_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
     for task in section.holdout.tasks:
         if task.name in known:
             raise ConfigError(
-                "sweep.holdout.tasks", f"{task.name!r} is a tuning task or listed twice", "name other tasks, each once"
+                "sweep.holdout.tasks", f"{task.name!r} is a tuning task or a duplicate", "name other tasks, each once"
             )
         known.add(task.name)
     holdout = with_tasks(base, section.holdout.tasks)

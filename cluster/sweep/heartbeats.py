@@ -25,8 +25,8 @@ class Heartbeats:
     heartbeat has not changed.
 
     Attributes:
-        lease_s: a process without a new heartbeat for this long counts as dead. On this machine, a process that has
-            ended counts as dead at once, and one that still runs only after several leases.
+        lease_s: a process without a new heartbeat for this long counts as dead. On this machine, a process
+            counts as dead as soon as it has ended; while it still runs, only after several leases.
         me: ID of this process.
     """
 

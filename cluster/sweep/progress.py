@@ -1,4 +1,4 @@
-"""The display of a running sweep: live on a terminal, plain lines elsewhere."""
+"""The display of a running sweep: live on a terminal, plain lines on other consoles."""
 
 from __future__ import annotations
 

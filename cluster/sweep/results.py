@@ -39,7 +39,7 @@ FILES = {"report.html": "report", "best_config.yaml": "best configuration", "swe
 
 @dataclass(frozen=True, slots=True)
 class SweepRecord:
-    """What this process knows of the sweep beside the study.
+    """The sweep as this process records it, in addition to the study.
 
     Attributes:
         wall_s: seconds of work in this folder, over all attempts.

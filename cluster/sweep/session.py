@@ -73,7 +73,7 @@ def run_sweep(config: SweepConfig, folder: SweepFolder, address: str, console: C
             num_actors=actors,
         ) as session:
             try:
-                with suppress(KeyboardInterrupt):  # the status says so
+                with suppress(KeyboardInterrupt):  # recorded in the status
                     sweep.execute(session)
             finally:
                 view.status("Writing the report")

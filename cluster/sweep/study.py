@@ -1,8 +1,8 @@
-"""The study behind a sweep: which process runs which trial, and what trials report.
+"""The Optuna study of a sweep: which process runs which trial, and what trials report.
 
 All trials are enqueued when the study begins, and a process claims a trial by changing its state from waiting to
-running, which succeeds in one process only. So a sweep never runs more trials than configured, whichever process is
-killed when. Everything here is synchronous and belongs to one thread, which ``SweepSession`` provides.
+running, which succeeds in one process only. So a sweep never runs more trials than configured, even if processes are
+killed. Everything here is synchronous and belongs to one thread, which ``SweepSession`` provides.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class SharedStudy:
         """Write this process's ID onto a trial whose process is dead; returns whether it still was.
 
         The last process to write wins. So a bid has won if it is still there after ``bid_settles_s``, which is long
-        compared with the time between reading and writing; ``won`` tells.
+        compared with the time between reading and writing; ``won`` returns whether it has.
         """
         trial = self._trial(number)
         if trial.state is not TrialState.RUNNING:
@@ -200,14 +200,14 @@ class SharedStudy:
         """
         for name, note in notes.items():
             claim.trial.set_user_attr(name, note)
-        told = list(values) if outcome == "complete" else None
-        self.study.tell(claim.trial, told, state=_STATES[outcome], skip_if_finished=True)
+        objectives = list(values) if outcome == "complete" else None
+        self.study.tell(claim.trial, objectives, state=_STATES[outcome], skip_if_finished=True)
 
     # -- the confirmation -----------------------------------------------------------------------------------------
 
     @storage_errors()
     def bid_to_confirm(self) -> bool:
-        """Bid for the confirmation unless a living process has it; ``owns_confirmation`` tells whether the bid won."""
+        """Bid for the confirmation unless a living process has it; see ``owns_confirmation`` for the outcome."""
         owner = self.study.user_attrs.get(_CONFIRMING)
         if owner and owner != self.heartbeats.me and not self.heartbeats.dead()(str(owner), _CONFIRMING):
             return False

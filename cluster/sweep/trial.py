@@ -34,7 +34,7 @@ class Population:
 
     Args:
         tasks: loaded and checked; those of ``config``, in its order.
-        name: distinguishes it from populations that run beside it.
+        name: distinguishes it from populations that run at the same time.
         is_tested: whether the trajectories' initial and best prompts are scored on ``test``.
 
     Attributes:
@@ -160,7 +160,7 @@ class TrialRunner:
                 name = f"{self.config.study}-{claim.number:04d}"
                 population = Population(tuned, self.config.tasks, folder, name=name, is_tested=False)
                 await self._finish(claim, population, pruned=await self._take_steps(claim, population))
-        except LeaseHeld as error:  # not by a process of this study: somebody resumes the trial as a run
+        except LeaseHeld as error:  # by a process outside the study, such as gpo run --resume
             await self._fail(claim, error)
 
     async def _fail(self, claim: Claim, error: Exception) -> None:

@@ -85,7 +85,7 @@ class MlflowStore:
 
         Args:
             parent: the run that it is nested in.
-            steps_of: the metric whose last step says how far the run is written.
+            steps_of: the metric whose last step is the last one written.
             reopen: whether a run that has ended is reopened.
         """
         wanted = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
@@ -142,7 +142,7 @@ class MlflowStore:
 
 
 def _beside(uri: str) -> str | None:
-    """Where files are stored: a server decides; for a database, in a folder beside it, not in the working directory."""
+    """The folder for artifacts: next to a database; ``None`` for a server, which decides itself."""
     parts = urlsplit(uri)
     if parts.scheme != "sqlite":
         return None
@@ -150,7 +150,7 @@ def _beside(uri: str) -> str | None:
 
 
 class Writer:
-    """A context in which a thread writes what is new every few seconds, and the rest at the end.
+    """A context in which a thread writes new results every few seconds, and the rest at the end.
 
     A server that is slow or away delays nothing, except for up to a minute at the end. What could not be written is
     written later, or when the run is resumed.
@@ -174,7 +174,7 @@ class Writer:
         self._over.set()
         self._thread.join(_LAST_WRITE_S)
         if self._thread.is_alive():
-            log.warning("MLflow at %s takes too long; what it lacks is in the folder of the run", self._config.uri)
+            log.warning("MLflow at %s takes too long; the folder of the run holds the rest", self._config.uri)
 
     def _work(self) -> None:
         while not self._over.wait(_EVERY_S):

@@ -63,7 +63,7 @@ class _RunWriter:
             num_steps = len(checkpoint.trajectory.steps)
             store.write(run, _points(checkpoint.trajectory, run.next_step))
             run.next_step = max(run.next_step, num_steps + 1)
-            self._trajectories[str(key)] = run  # only now: after a failure, MLflow is asked what it has
+            self._trajectories[str(key)] = run  # only after a success: after a failure, it is looked up in MLflow again
             if is_last:
                 store.write(run, _tests(checkpoint))
                 store.end(run, "FAILED" if key in record.errors else _STATUS.get(record.status, "KILLED"))

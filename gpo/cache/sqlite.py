@@ -29,7 +29,7 @@ _MAX_LOAD = 0.1
 """Share of the time that the thread may spend on requests that nothing waits for. In the remaining time it collects
 more of them. Waiting for other processes that use the file does not count."""
 _MAX_COLLECTING_S = 0.02
-"""Longest collecting time: a process that is killed loses what it collects and what it is writing."""
+"""Longest collecting time. A process that is killed loses the requests that it collects or writes at that moment."""
 _CLOSE_TIMEOUT_S = 2.0
 
 _Answer = Completion | Missing | None
@@ -184,7 +184,7 @@ class _FileThread:
                 self._undo(item.request, answer)
 
     def _undo(self, request: Request, answer: _Answer) -> None:
-        """Undo what a request did whose caller is gone."""
+        """Undo a request whose caller was cancelled: release its claim."""
         if answer is Missing.CLAIMED:
             self.send(Request(Action.RELEASE, request.key))
 

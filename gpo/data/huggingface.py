@@ -64,7 +64,7 @@ class HubDataset:
             raise ConfigError(
                 field,
                 f"{self.id!r} is the name of a folder or file in the working directory, which would be read instead",
-                "write ./name for a folder (beside the configuration), or start elsewhere for the data set of the Hub",
+                "write ./name for a folder next to the configuration, or, for the Hub, run in another folder",
             )
 
     def _rows(self, split: str, fields: Fields, where: str, at: str) -> Iterator[Mapping[str, Any]]:
@@ -96,11 +96,13 @@ class HubDataset:
         shown = reason if len(reason) <= 300 else f"{reason[:300]}…"
         if reason.startswith(_ABOUT_SPLIT):
             return ConfigError(
-                f"{where}.{at}", f"{split!r} is not a split of {self.id!r} ({shown})", "name one that it has"
+                f"{where}.{at}", f"{split!r} is not a split of {self.id!r} ({shown})", "name one of its splits"
             )
         if reason.startswith(_ABOUT_CONFIG):
             return ConfigError(
-                f"{where}.config", f"{self.config!r} is not one of {self.id!r} ({shown})", "name one that it has"
+                f"{where}.config",
+                f"{self.config!r} is not a configuration of {self.id!r} ({shown})",
+                "name one of its configurations",
             )
         remedy = "check the name, the revision and the network; for a data set with limited access, set HF_TOKEN"
         return ConfigError(

@@ -23,14 +23,14 @@ class BudgetAccount:
         self._holders: dict[str, _Holder] = {}
 
     def open(self, budget: Budget, spent: Spent) -> None:
-        """Set the budget, and start from what is already spent of it."""
+        """Set the budget. ``spent`` is the part of it that is already spent."""
         self.budget = budget
         self._earlier = spent - self._reported
         for holder in self._holders:
             self.forget(holder)
 
     def restore(self, budget: Budget, at_least: Spent) -> None:
-        """Set the budget, and start from what somebody else remembers if that is more."""
+        """Set the budget. Spending that a caller remembers is used if it exceeds the spending known here."""
         self.budget = budget
         if at_least.calls > self.spent.calls:
             self._earlier = at_least - self._reported
@@ -48,7 +48,7 @@ class BudgetAccount:
         """Take a gate's totals of costs and of returned permits; whether permits became available.
 
         Lower totals than before come from an older report and are ignored. The first totals of a gate are its zero
-        point: after a restart, others know what was spent until then.
+        point: after a restart, ``restore`` supplies the spending up to then.
         """
         known = self._holders.setdefault(holder, _Holder(spent, returned))
         returned_before = known.returned

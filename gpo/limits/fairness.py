@@ -64,7 +64,7 @@ class Want:
         demand: slots it could use.
         weight: its relative share if there is not enough for all, ≥ 1.
         group: whose cap applies to it.
-        served: what it recently got; decides who comes first if there is less than one slot for each.
+        served: slots it recently got; the holder with the fewest comes first if there is less than one slot for each.
     """
 
     demand: int

@@ -1,4 +1,4 @@
-"""The gate before a process's requests to one model: it hands out what the limiter granted, to callers in turn."""
+"""The gate for a process's requests to one model: it distributes the limiter's grants fairly among callers."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Gate(PicklesFieldsOnly):
         return admission
 
     def leave(self, admission: Admission) -> None:
-        """End a request that ``enter`` let through; the admission says what became of it."""
+        """End a request that ``enter`` let through; the admission holds its outcome."""
         self._state.leave(admission)
 
     @property

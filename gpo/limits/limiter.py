@@ -37,7 +37,7 @@ class Limiter(Protocol):
         """What was spent of a budget in total, including what was spent before it was opened.
 
         Args:
-            budget, at_least: what the caller knows; a restarted limiter does not know it.
+            budget, at_least: the budget and its spending as the caller knows them, for a restarted limiter.
         """
         ...
 
@@ -45,8 +45,8 @@ class Limiter(Protocol):
 class LocalLimiter:
     """A ``Limiter`` for the gates of one event loop, or, as an actor, of a cluster.
 
-    A restarted limiter knows all slots and permits again as soon as the gates have reported. It knows again what was
-    spent once ``budget_spent`` is called.
+    A restarted limiter knows all slots and permits again as soon as the gates have reported. It knows the
+    spending again once ``budget_spent`` is called.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

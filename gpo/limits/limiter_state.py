@@ -1,4 +1,4 @@
-"""What is granted to every gate: the synchronous bookkeeping behind ``LocalLimiter``.
+"""The grants of every gate: the synchronous bookkeeping behind ``LocalLimiter``.
 
 No slot is ever granted twice. A slot that is taken from one gate goes to another only after the first gate reported it
 back, was silent for ``LEASE_S`` seconds, or is known to have died with its process.
@@ -114,7 +114,7 @@ class LimiterState:
         return self._granted(gate, permits=permits)
 
     def renewal(self, holder: str) -> Grant:
-        """The last grant again, so that its lease starts anew."""
+        """Repeat the last grant, which renews its lease."""
         gate = self._gates[holder]
         return Grant(gate.epoch, gate.granted, 0, gate.granted_contended, gate.granted_version, 0.0, "")
 
@@ -260,7 +260,7 @@ class _Endpoint:
     _is_new: bool = True
 
     def take(self, report: Report) -> bool:
-        """Take what a report says about the endpoint; whether it was overloaded."""
+        """Apply a report about the endpoint; returns whether the endpoint was overloaded."""
         self.adaptive.succeeded(report.succeeded)
         self.adaptive.refused(report.refused, report.refused_version)
         return bool(report.refused)

@@ -109,9 +109,9 @@ try costs refused requests."""
 class AdaptiveConcurrency:
     """A concurrency limit that adapts to refusals (additive increase, multiplicative decrease).
 
-    The limit rises by one after each round of answered requests (as many as the limit); just below the number that was
-    refused last, only after 25 rounds. When requests are refused, the limit falls by a tenth or by the number of
-    refusals, whichever is more.
+    The limit rises by one after each round of answered requests (as many as the limit). Just below the number that was
+    refused last, it rises only after 25 rounds. When requests are refused, the limit falls by a tenth or by the number
+    of refusals, whichever is more.
 
     Attributes:
         limit: requests in flight, in [1, ceiling].

@@ -22,8 +22,8 @@ DROPPABLE = frozenset({"seed", "temperature", "top_p", "stop", *LIMIT_FIELDS})
 class AdaptingModel(PicklesFieldsOnly):
     """Repeats a request without the parameter that the endpoint refuses, and leaves it out from then on.
 
-    ``max_tokens`` and ``max_completion_tokens`` are tried in place of each other first. Stands before the cache, whose
-    keys therefore tell requests with and without a parameter apart.
+    ``max_tokens`` and ``max_completion_tokens`` are tried in place of each other first. This model wraps the cache, so
+    requests with and without a parameter have different cache keys.
 
     Args:
         name: of the model, for the log.

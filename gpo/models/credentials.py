@@ -113,7 +113,7 @@ class KeySource:
         return key
 
     def _checked(self, key: str, what: str) -> str:
-        # A key is sent in an HTTP header; the client's error would quote one that does not fit there.
+        # A key is sent in an HTTP header. If it does not fit there, the client's error would quote it.
         if key[0] == key[-1] and key[0] in "\"'`":
             raise ConfigError(self.option, f"{what} is in quotation marks", "remove them")
         if not all("!" <= character <= "~" for character in key):

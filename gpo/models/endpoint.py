@@ -127,7 +127,7 @@ class Endpoint(PicklesFieldsOnly):
             raise ModelUnavailable(self._message(message)) from None
         except GPOError:
             raise
-        except Exception as error:  # whatever the client fails on: a strange reply must not end the trajectory
+        except Exception as error:  # any error of the client: an unexpected reply must not end the trajectory
             message = f"the reply cannot be read ({type(error).__name__}: {error})"
             raise ModelUnavailable(self._message(message)) from None
         if isinstance(reply, ChatReply):

@@ -1,4 +1,4 @@
-"""Events of model calls and checkpoints, for whatever counts them in this process.
+"""Events of model calls and checkpoints, for the counters of this process.
 
 The algorithm knows no metrics system. Whoever starts a process calls ``install`` before anything else; the part where
 an event happens then notifies ``observer()``. By default, nothing is notified.

@@ -2,7 +2,7 @@
 
 Endpoints agree on little more than the status, and the same status means different things: 429 may be "too many
 calls" or "no credit left", 403 a wrong key or a text that a filter refuses, 404 a wrong model or a wrong path. So the
-words and codes in the body decide first, and the status where they say nothing.
+words and codes in the body decide first; without them, the status decides.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 
 class FailureKind(StrEnum):
-    """Whom a failed reply concerns."""
+    """The scope of a failed reply: this request, or every call with this key, account, model or URL."""
 
     TRANSIENT = "transient"
     """The same request may succeed later."""
@@ -41,12 +41,12 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FailedReply:
-    """A failed reply, read.
+    """The content of a failed reply.
 
     Attributes:
-        words: the endpoint's own, in one line without tags; empty where it says nothing.
-        kind: whom it concerns.
-        is_away: whether nobody is behind the gateway that answered.
+        words: the endpoint's own message, in one line without tags; empty if there is none.
+        kind: the scope of the failure.
+        is_away: whether a gateway answered because it could not reach the server behind it.
         retry_after_s: how long the endpoint asks to wait, in seconds.
         parameter: the parameter of the request that the endpoint refuses; empty where it refuses none.
     """
@@ -90,7 +90,7 @@ def read_failure(
 
 
 def words_in(body: bytes | str) -> str:
-    """The endpoint's own words in one line, each once, without HTML tags; empty where it says nothing."""
+    """The endpoint's own words in one line, each once, without HTML tags; empty if there are none."""
     text = _decoded(body)
     return _words_of(text, _json(text))
 
@@ -171,7 +171,7 @@ def _codes(value: Any, depth: int) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """In one line, without tags; of a whole page, its title and what a reader would see of it."""
+    """The text in one line, without tags. An HTML page is reduced to its title and its visible text."""
     if _TAG.search(text):
         title = _TITLE.search(text)
         seen = _TAG.sub(" ", _UNSEEN.sub(" ", text))
@@ -339,7 +339,7 @@ def _refused_parameter(status: int, document: Any, words: str, sent: Collection[
 
 
 def _located(value: Any, depth: int) -> Iterator[str]:
-    """Names in the fields in which bodies say which parameter is meant: ``param``, ``loc``."""
+    """Names in the fields that identify the refused parameter: ``param``, ``loc``."""
     if depth > _MAX_DEPTH:
         return
     if isinstance(value, list):

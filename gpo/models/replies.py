@@ -1,7 +1,7 @@
 """Reading an endpoint's replies, which may be incomplete or malformed.
 
-What is needed must be there; what is only nice to have is left out where it makes no sense. The ``openai`` client's own
-types accept any reply, and fail where a field is used.
+Required fields must be valid; optional fields are ignored if they are invalid. The ``openai`` client's own types accept
+any reply, and fail only when a field is used.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Price:
 
 
 def _or_none(value: Any, read: Next) -> Any:
-    # A reply that was paid for is used even if a number beside it makes no sense.
+    # A reply that was paid for is used even if an optional number in it is invalid.
     try:
         return read(value)
     except ValidationError:

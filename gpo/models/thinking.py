@@ -1,4 +1,4 @@
-"""Separating what a model thinks from what it answers.
+"""Separates a model's thoughts from its answer.
 
 Reasoning models write their thoughts into the reply where the server does not take them out. Graders, judges and the
 optimizer read the answer alone: a thought that names every option is no answer.
@@ -23,9 +23,9 @@ _BARE_FINAL = "assistantfinal"
 def answer_in(text: str) -> str | None:
     """The reply without the model's thoughts; ``None`` where it ends before the thoughts do.
 
-    Understood are blocks between tags (``<think>``, ``<thinking>``, ``<thought>``, ``[THINK]``, ``◁think▷`` and their
-    like) that begin at the beginning of a line, everything before a closing tag that nothing opened (chat templates put
-    the opening one into the prompt), and the channels of gpt-oss, of which only ``final`` is the answer.
+    Thoughts are recognized in three forms: blocks between tags (``<think>``, ``<thinking>``, ``<thought>``,
+    ``[THINK]``, ``◁think▷`` and similar) that start a line; everything before a closing tag without an opening one
+    (chat templates put that into the prompt); and the channels of gpt-oss, where only ``final`` is the answer.
     """
     if _CHANNEL.search(text):
         return _final_channel(text)
@@ -48,7 +48,7 @@ def _outside_blocks(text: str) -> str | None:
     is_open = False
     for tag in _TAG.finditer(text):
         if tag["open"]:
-            # In the middle of a line, a tag is what the sentence speaks of.
+            # A tag in the middle of a line is only mentioned; it opens no block.
             if not is_open and text[begin : tag.start()].rpartition("\n")[2].strip():
                 mentioned += 1
             elif not is_open:

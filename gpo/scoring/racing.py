@@ -38,8 +38,8 @@ class Racing:
     Holm's method keeps the p-values of a round at the level ``alpha``. There is no correction across rounds, since they
     share most of their examples and Holm's method is conservative. In the worst case, where all candidates are equally
     good and right on different examples, a step of eight candidates loses its best one with about the probability
-    ``alpha`` over all rounds; a step of two or three candidates, almost twice as often. The loss is small: at 0.1, a
-    third to two thirds of a percentage point on average.
+    ``alpha`` over all rounds; a step of two or three candidates loses it almost twice as often. The loss is small: at
+    0.1, a third to two thirds of a percentage point on average.
 
     Decisions depend on verdicts alone, never on the order of their arrival.
 

@@ -1,1 +1,1 @@
-"""For tests of this project and of strategies written elsewhere: deterministic fakes and contract test classes."""
+"""For tests of this project and of third-party strategies: deterministic fakes and contract test classes."""

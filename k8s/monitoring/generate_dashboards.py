@@ -16,10 +16,10 @@ _MODEL = RUN  # not by task, although calls have that label: all tasks share the
 
 
 def overview() -> Dashboard:
-    """Progress of runs, and what they have found."""
+    """Progress and results of runs."""
     of = "{{task}} · {{seed}}"
     return (
-        dashboard("gpo-runs", "GPO / Runs", "Progress of runs, and what they have found.")
+        dashboard("gpo-runs", "GPO / Runs", "Progress and results of runs.")
         .with_row(Row("Now"))
         .with_panel(figure("Active runs", "", Query(f"sum(gpo_run_active{{{RUN}}})")))
         .with_panel(
@@ -64,7 +64,7 @@ def overview() -> Dashboard:
             unit="percentunit"))
         .with_panel(distribution("Edit distances of candidates", "Words by which they differ from the current prompt.",
             f"sum by (le) (increase(gpo_candidate_edit_distance_words_bucket{{{TASK}}}[$__rate_interval]))"))
-        .with_panel(curves("Replies with new prompts", "By what became of them.", Query(
+        .with_panel(curves("Replies with new prompts", "By outcome.", Query(
             f"sum by (fate) (increase(gpo_samples_total{{{TASK}}}[$__rate_interval]))", "{{fate}}"), stacked=True))
         .with_panel(curves("Steps", "Per minute.", Query(
             f"sum by (task) (rate(gpo_steps_total{{{TASK}}}[$__rate_interval])) * 60", "{{task}}"), stacked=True))

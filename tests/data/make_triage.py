@@ -1,4 +1,4 @@
-"""Write the support tickets that the tests classify: triage/train.jsonl, val.jsonl and test.jsonl beside this file.
+"""Write the support tickets that the tests classify into this file's folder: triage/{train,val,test}.jsonl.
 
 Each line is {"text": ..., "label": ...}. Running this again gives the same files.
 

@@ -22,7 +22,7 @@ class Scraper:
 
     Args:
         path: a run waits at its end for a scrape at ``/metrics``; at any other path a scrape finds the same, and the
-            run still waits for somebody else's.
+            run still waits for another scraper's.
 
     Attributes:
         scrapes: all so far.

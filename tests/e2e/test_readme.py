@@ -146,7 +146,7 @@ def test_a_reader_scores_one_prompt(gpo: Gpo, tmp_path: Path) -> None:
     assert re.search(r"sentiment test: \d+\.\d % ± .* 48 examples", done.stdout)
 
 
-def test_a_reader_optimizes_a_prompt_for_own_data(gpo: Gpo, endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
+def test_a_reader_optimizes_a_prompt_for_their_own_data(gpo: Gpo, endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
     page = "docs/tutorial/own-data.md"
     plan, run, resume, _ = commands(page, "gpo")
     (tmp_path / "my-task.yaml").write_text(files(page)["my-task.yaml"], encoding="utf-8")
@@ -184,7 +184,7 @@ def test_a_reader_limits_what_a_run_may_spend(gpo: Gpo, endpoint: SimulatedEndpo
     assert summary["status"] == "budget_exhausted"
 
 
-def test_a_reader_scores_answers_with_an_own_metric(gpo: Gpo, endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
+def test_a_reader_scores_answers_with_their_own_metric(gpo: Gpo, endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
     page = "docs/tutorial/own-metric.md"
     evaluate, run, plan = commands(page, "gpo")
     for name, content in files(page).items():
@@ -260,7 +260,7 @@ def test_the_evaluator_is_served(gpo: Gpo, tmp_path: Path) -> None:
         ("serve", "GPO_SERVE_TOKEN"),
     ],
 )
-def test_help_teaches(command: str, wanted: str) -> None:
+def test_help_has_the_expected_content(command: str, wanted: str) -> None:
     # In this process: the text is the same, and Python starts once.
     from typer.testing import CliRunner
 

@@ -136,7 +136,7 @@ def test_a_run_is_submitted_stopped_and_resumed(user: Submitting) -> None:
 
 
 @pytest.mark.slow
-def test_on_a_cluster_one_exporter_tells_of_a_run_and_is_started_anew(
+def test_on_a_cluster_one_exporter_serves_a_run_and_is_restarted(
     cluster: RayHead, endpoint: SimulatedEndpoint, gpo: Gpo, until: Until, write_config: WriteConfig, tmp_path: Path
 ) -> None:
     work, port = tmp_path / "work", free_port()
@@ -151,7 +151,7 @@ def test_on_a_cluster_one_exporter_tells_of_a_run_and_is_started_anew(
         metrics={"port": port, "linger_s": 60},
     )
     endpoint.behaviour = Behaviour(latency_s=0.2)
-    told: Counter[str] = Counter()
+    values: Counter[str] = Counter()
 
     def scraped() -> Counter[str]:
         with suppress(OSError):  # while there is no exporter
@@ -159,22 +159,22 @@ def test_on_a_cluster_one_exporter_tells_of_a_run_and_is_started_anew(
                 families = list(text_string_to_metric_families(reply.read().decode()))
             samples = [sample for family in families for sample in family.samples]
             if samples:  # none, once the run is over
-                told.clear()
+                values.clear()
             for sample in samples:
-                told[f"{sample.name} {sample.labels.get('outcome', '')}".strip()] += int(sample.value)
-        return told
+                values[f"{sample.name} {sample.labels.get('outcome', '')}".strip()] += int(sample.value)
+        return values
 
-    following = gpo.start("submit", "config.yaml", "--run-id", "told", "--follow", cwd=work, env=_to(cluster))
-    until(lambda: scraped()["gpo_steps_total"] >= 1, "a step is told of")
+    following = gpo.start("submit", "config.yaml", "--run-id", "scraped", "--follow", cwd=work, env=_to(cluster))
+    until(lambda: scraped()["gpo_steps_total"] >= 1, "a step is exported")
     (exporter,) = cluster.processes("ray::Exporter")
     os.kill(exporter, signal.SIGKILL)
     until(lambda: cluster.processes("ray::Exporter") not in ([], [exporter]), "there is another exporter")
     # The run waits at its end for a scrape that sees its last values.
     until(lambda: bool(scraped()) and following.process.poll() is not None, "the run is over")
-    assert told["gpo_run_active"] == 0
+    assert values["gpo_run_active"] == 0
     answered = sum(call.status == 200 for call in endpoint.requests if call.path == CHAT)
-    assert told["gpo_model_requests_total answered"] == answered
-    assert told["gpo_steps_total"] == 2 * NUM_STEPS
+    assert values["gpo_model_requests_total answered"] == answered
+    assert values["gpo_steps_total"] == 2 * NUM_STEPS
     followed = following.finish()
     assert followed.code == 0, followed.stderr
     with pytest.raises(URLError, match="refused"):

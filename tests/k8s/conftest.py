@@ -42,6 +42,6 @@ def build(folder: str) -> list[dict[str, Any]]:
 
 
 def named(objects: list[dict[str, Any]], kind: str, name: str | None = None) -> dict[str, Any]:
-    """The only object of a kind, or the only one with this name."""
+    """The only object of this kind, or of this kind and name."""
     (found,) = [item for item in objects if item["kind"] == kind and (name is None or item["metadata"]["name"] == name)]
     return found

@@ -47,7 +47,7 @@ async def test_returned_actors_are_reused_first_and_free_their_cpus_in_the_end(
 
         await pool.last()
         assert not pool.takes_back
-        pool.give_back(again.pop())  # returned after the pool was told that no more are needed
+        pool.give_back(again.pop())  # returned after the pool was closed
         await pool.last()
         async with asyncio.timeout(30):
             while _free_cpus() != 1.0:  # noqa: ASYNC110  # Ray sends no event

@@ -143,7 +143,7 @@ def test_no_counter_falls_when_a_process_the_limiter_or_the_exporter_dies(cluste
     assert _runs(port) == set()
 
 
-def test_an_exporter_lives_as_long_as_a_run_needs_it(cluster: None) -> None:
+def test_an_exporter_runs_as_long_as_a_run_needs_it(cluster: None) -> None:
     config = MetricsConfig(port=free_port(), linger_s=0)
     assert config.port is not None
     port = config.port
@@ -176,7 +176,7 @@ def test_an_address_that_is_taken_is_a_configuration_error(cluster: None) -> Non
             metrics.ready()
 
 
-def test_a_run_with_a_cluster_of_its_own_answers_in_its_driver(cluster: None) -> None:
+def test_a_run_with_its_own_cluster_answers_in_its_driver(cluster: None) -> None:
     config = MetricsConfig(port=free_port(), linger_s=20)
     assert config.port is not None
     with exported(config, "alone", is_alone=True) as metrics:

@@ -141,8 +141,8 @@ async def test_a_killed_actor_resumes_from_its_checkpoints_and_repeats_nothing(t
     async def outcome(run: str, before: Callable[[Path, Prompt, Split], None] | None) -> dict[SearchKey, Update]:
         (tmp_path / run).mkdir()
         killed = _search(JournaledEvaluator(tmp_path / run / "killed", before), seed=0)
-        beside = _search(JournaledEvaluator(tmp_path / run / "beside"), seed=1)
-        return await _last_updates([killed, beside], tmp_path / run / "checkpoints")
+        other = _search(JournaledEvaluator(tmp_path / run / "other"), seed=1)
+        return await _last_updates([killed, other], tmp_path / run / "checkpoints")
 
     undisturbed = await outcome("calm", None)
     assert await outcome("killed", _die_once) == undisturbed
@@ -162,7 +162,7 @@ async def test_a_search_that_kills_its_actor_is_isolated_and_lost_alone(tmp_path
     assert error.startswith("TrajectoryLost: trajectory poison/0: its actor died 2 times")
 
 
-async def test_a_search_that_cannot_reach_a_part_is_asked_again_within_its_budget(tmp_path: Path) -> None:
+async def test_a_search_that_cannot_reach_a_part_is_retried_within_its_budget(tmp_path: Path) -> None:
     shaken = _search(JournaledEvaluator(tmp_path / "shaken", _lose_limiter), "shaken")
     lost = _search(JournaledEvaluator(tmp_path / "lost", _never_reach_evaluator), "lost")
     supervisor = Supervisor(

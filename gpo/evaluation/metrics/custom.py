@@ -82,7 +82,7 @@ class FunctionReference:
         return value
 
     def _is_missing(self, missing: ModuleNotFoundError) -> bool:
-        """Whether this module is missing, rather than one that it imports."""
+        """Whether this module itself is missing, not a module that it imports."""
         return f"{self.module}.".startswith(f"{missing.name}.")
 
 

@@ -79,7 +79,7 @@ class NumberScorer:
         read = unwrapped(_SPACES_BETWEEN_DIGITS.sub("_", answer.replace("####", "answer is")))
         text = _FRACTION.sub(r"\1/\2", without_markup(read))
         outside = _IN_BRACKETS.sub(" ", text)
-        if numbers(outside):  # "18 (9 * 2)": the calculation is beside the answer
+        if numbers(outside):  # "18 (9 * 2)": the calculation is not the answer
             text = outside
         after = numbers(_LEFT_SIDE.sub("", stated(text) or "", count=1))
         value = after[:1] or numbers(text)[-1:]

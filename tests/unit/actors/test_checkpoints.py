@@ -39,7 +39,7 @@ def test_checkpoints_are_found_by_task_and_seed(store: CheckpointStore) -> None:
     assert store.folder.read(NAME) is not None
 
 
-def test_the_previous_checkpoint_is_kept_beside_the_last(store: CheckpointStore) -> None:
+def test_the_previous_checkpoint_is_kept(store: CheckpointStore) -> None:
     for checkpoint in (FIRST, SECOND, FIRST):
         store.save(KEY, checkpoint)
     assert store.load(KEY) == FIRST

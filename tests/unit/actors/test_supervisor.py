@@ -47,7 +47,7 @@ MORE_STEPS = Checkpoint(TRAJECTORIES["several steps, with ties"], test={})
 
 
 class Stepped:
-    """A state machine, and the actions that each event leads to; warnings are kept apart."""
+    """A state machine, and the actions that each event leads to; warnings are kept separately."""
 
     def __init__(self, *groups: Sequence[SearchKey]) -> None:
         self.warnings: list[str] = []
@@ -118,7 +118,7 @@ def test_an_actor_that_replaced_a_crashed_one_is_replaced_when_it_crashes_too() 
 
 
 @pytest.mark.parametrize("fault", [Fault.NO_CONTACT, Fault.EVALUATOR, Fault.LIMITER])
-def test_what_cannot_be_reached_is_asked_again_without_a_new_actor(fault: Fault) -> None:
+def test_an_unreachable_part_is_retried_without_a_new_actor(fault: Fault) -> None:
     run = Stepped([A, B])
     assert run.faulted(A, fault) == [Wait(A, 1.0)]
     assert run.after(WaitOver(A)) == [RunTrajectory(A, 0)]

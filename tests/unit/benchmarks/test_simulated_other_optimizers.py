@@ -51,8 +51,8 @@ def test_fenced_blocks_of_gepa_are_read() -> None:
 def fields(objective: str, name: str, value: str, *wanted: str) -> list[Message]:
     respond = ", then ".join(f"`[[ ## {one} ## ]]`" for one in (*wanted, "completed"))
     shown = f"[[ ## {name} ## ]]\n{value}\n\nRespond with the corresponding output fields: {respond}."
-    told = f"[[ ## {name} ## ]]\n{{{name}}}\n\nyour objective is: \n        {objective}"
-    return [{"role": "system", "content": told}, {"role": "user", "content": shown}]
+    instruction = f"[[ ## {name} ## ]]\n{{{name}}}\n\nyour objective is: \n        {objective}"
+    return [{"role": "system", "content": instruction}, {"role": "user", "content": shown}]
 
 
 def test_a_question_in_fields_of_dspy_is_answered() -> None:

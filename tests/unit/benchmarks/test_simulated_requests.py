@@ -122,8 +122,8 @@ async def test_requests_for_a_summary_are_read() -> None:
     search = trajectory(CURRENT, [BETTER, WORSE])
     before = ((INITIAL, 30.0), ("Guess.", 10.0), (GOOD, 70.0))
     assert await summary_request(search) == SummaryRequest(Advice(), Advice(), before)
-    told = replace(search.steps[0], direction=DIRECTIONS["everything"][0])
-    assert await summary_request(replace(search, steps=(told,))) == SummaryRequest(SUMMARY, REFLECTION, before)
+    directed = replace(search.steps[0], direction=DIRECTIONS["everything"][0])
+    assert await summary_request(replace(search, steps=(directed,))) == SummaryRequest(SUMMARY, REFLECTION, before)
     assert await summary_request(trajectory(CURRENT, [])) == SummaryRequest(Advice(), Advice(), before[:1])
 
 

@@ -10,7 +10,7 @@ from gpo.score import Score
 from serve.http_schemas import EvaluateRequest, score_reply
 
 
-def test_a_reply_has_the_judges_costs_apart() -> None:
+def test_a_reply_has_the_judges_costs_separately() -> None:
     by_rule = score_reply(Prompt("a"), Evaluation(Score((1.0, None)), Usage(requests=2)))
     assert (by_rule.mean, by_rule.values, by_rule.usage.requests, by_rule.judge) == (1.0, [1.0, None], 2, None)
     by_model = score_reply(Prompt("a"), Evaluation(Score((0.5,)), Usage(requests=1), Usage(requests=1, cost_usd=0.1)))

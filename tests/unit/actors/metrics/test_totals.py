@@ -160,7 +160,7 @@ def test_the_limiter_forgets_a_run_whose_processes_stopped_reporting() -> None:
 
 
 class Limiter:
-    """Fails as often as it is told to, then keeps reports."""
+    """Fails a given number of times, then keeps reports."""
 
     def __init__(self, failures: int = 0) -> None:
         self.failures, self.store, self.reports = failures, ReportStore(), list[ProcessReport]()

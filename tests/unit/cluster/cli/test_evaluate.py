@@ -123,7 +123,7 @@ def test_too_many_unscored_examples_fail_with_one_line(endpoint: SimulatedEndpoi
     assert "evaluation.max_unscored" in line
 
 
-def test_a_custom_metric_is_found_beside_the_configuration(
+def test_a_custom_metric_is_found_in_the_configurations_folder(
     endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
 ) -> None:
     folder = tmp_path / "configs"

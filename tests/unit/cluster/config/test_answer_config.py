@@ -119,7 +119,7 @@ def test_the_paper_has_no_rule_for_every_kind(kind: str | None, tmp_path: Path) 
     assert "set kind to one of: choice, boolean, number, text" in error.remedy
 
 
-def test_functions_are_found_beside_the_configuration_and_in_the_working_directory(
+def test_functions_are_found_in_the_configurations_folder_and_in_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "configs"

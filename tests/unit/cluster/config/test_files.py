@@ -56,14 +56,14 @@ def test_cache_and_key_paths_start_at_the_file_that_names_them(section: dict[str
     assert (config.cache.path or key_file).parent == tmp_path / "base"
 
 
-def test_methods_of_an_extended_file_are_found_beside_it(tmp_path: Path) -> None:
+def test_methods_of_an_extended_file_are_found_in_its_folder(tmp_path: Path) -> None:
     write(tmp_path / "base" / "mine.yaml", optimizer={"schedule": {"kind": "none"}})
     write(tmp_path / "base" / "run.yaml", **RUN, compare=["gpo", "mine.yaml"])
     path = write(tmp_path / "elsewhere" / "top.yaml", extends="../base/run.yaml")
     assert load_comparison(path, (), ()).methods["mine"].optimizer.schedule.kind == "none"
 
 
-def test_functions_are_looked_for_beside_the_file_that_names_them(tmp_path: Path) -> None:
+def test_functions_are_found_in_the_folder_of_the_file_that_names_them(tmp_path: Path) -> None:
     task = {**RUN["tasks"][0], "answer": {"kind": "custom", "metric": "own:metric"}}
     write(tmp_path / "base" / "run.yaml", **{**RUN, "tasks": [task]})
     config = load_config(write(tmp_path / "elsewhere" / "top.yaml", extends="../base/run.yaml"))
@@ -147,10 +147,10 @@ def test_an_epoch_is_as_many_steps_as_train_has_batches() -> None:
 
 @pytest.mark.parametrize("field", ["train", "api_key_file"])
 def test_the_home_of_an_unknown_user_is_named(field: str) -> None:
-    place = "~nobody-of-this-name/x"
-    changes: dict[str, Any] = {"tasks": [{"name": "a", "data": {"train": place, "val": "b", "test": "c"}}]}
+    path = "~nobody-of-this-name/x"
+    changes: dict[str, Any] = {"tasks": [{"name": "a", "data": {"train": path, "val": "b", "test": "c"}}]}
     if field == "api_key_file":
-        changes = {"models": {"task": {**MODEL, "api_key_file": place}, "optimizer": MODEL}}
+        changes = {"models": {"task": {**MODEL, "api_key_file": path}, "optimizer": MODEL}}
     with pytest.raises(ConfigError, match="is not a path"):
         validate({**RUN, **changes}, base_dir=Path("/"))
 

@@ -1,4 +1,4 @@
-"""Entries of ``tasks``: one that stands for several, few-shot examples, templates, the Hub."""
+"""Entries of ``tasks``: those that expand to several tasks, few-shot examples, templates, the Hub."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def bbh(tasks: Any, /, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("benchmark", ["bbh", "mmlu", "gsm8k", "wsc", "webnlg"])
-def test_all_stands_for_every_task(benchmark: str, tmp_path: Path) -> None:
+def test_all_expands_to_every_task(benchmark: str, tmp_path: Path) -> None:
     found = config(tmp_path, {"data": {"benchmark": benchmark, "name": "all", "root": "data"}})
     assert names(found) == [task.name for task in tasks_of(benchmark)]
 
 
-def test_a_list_stands_for_its_tasks_in_that_order_with_the_same_settings(tmp_path: Path) -> None:
+def test_a_list_expands_to_its_tasks_in_order_with_the_same_settings(tmp_path: Path) -> None:
     found = config(
         tmp_path,
         {"name": "own", "data": {"train": "a.jsonl", "val": "b.jsonl", "test": "c.jsonl"}},

@@ -53,17 +53,17 @@ async def test_each_line_names_its_run_task_trajectory_and_step(tmp_path: Path) 
     logging.getLogger("cluster").info("begins")
     await asyncio.gather(work("desk", 0), work("lab", 1))
     logging.getLogger("cluster").info("of another", extra={"trajectory": "x/9"})
-    told = lines(tmp_path / "logs")
-    about = [tuple(line[name] for name in ("run", "task", "trajectory", "step")) for line in told]
+    logged = lines(tmp_path / "logs")
+    about = [tuple(line[name] for name in ("run", "task", "trajectory", "step")) for line in logged]
     assert about[0] == ("run-1", None, None, None)
     assert sorted(about[1:5]) == [
         ("run-1", task, f"{task}/{seed}", step) for task, seed in (("desk", 0), ("lab", 1)) for step in (0, 1)
     ]
     assert about[5] == ("run-1", None, "x/9", None)
-    assert told[1]["message"] == "at work"
-    assert (told[1]["level"], told[1]["logger"], told[1]["val"]) == ("INFO", "gpo.somewhere", 0.5)
-    assert told[1]["timestamp"].endswith("+00:00")
-    assert told[1]["pid"] == os.getpid()
+    assert logged[1]["message"] == "at work"
+    assert (logged[1]["level"], logged[1]["logger"], logged[1]["val"]) == ("INFO", "gpo.somewhere", 0.5)
+    assert logged[1]["timestamp"].endswith("+00:00")
+    assert logged[1]["pid"] == os.getpid()
 
 
 def test_an_exception_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

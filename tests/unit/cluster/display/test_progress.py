@@ -150,8 +150,8 @@ def test_a_quiet_console_gets_log_lines(caplog: pytest.LogCaptureFixture) -> Non
         for update in UPDATES:
             progress.rows[update.key].receive(update)
             view.show(update)
-    told = [(record.getMessage(), record.__dict__["trajectory"]) for record in caplog.records]
-    assert told == [
+    logged = [(record.getMessage(), record.__dict__["trajectory"]) for record in caplog.records]
+    assert logged == [
         ("initial prompt scored", "triage/0"),
         ("initial prompt scored", "[bold]triage/1"),
         ("step taken", "triage/0"),

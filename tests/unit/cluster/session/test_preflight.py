@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from benchmarks.simulated_endpoint import SimulatedEndpoint
+from benchmarks.simulated_endpoint import Behaviour, Mode, SimulatedEndpoint
 from cluster.config import RunConfig, load_config
 from cluster.session import preflight
-from cluster.session.models import build_tasks
+from cluster.session.models import Access, build_tasks, chat_model
 from cluster.session.preflight import Checked, check_models, explained_refusal
 from gpo.errors import ConfigError, ModelRefused, RefusalReason
+from gpo.limits.limiter import LocalLimiter
 from tests.configs import CHECKED, merged, write_small_config
 
 KEY = "sk-canary-5d1f0b\"'/"
@@ -34,7 +35,6 @@ class Replies:
 
     body: bytes
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
     base_url: str = ""
     requests: list[Any] = field(default_factory=list)
     received: list[web.Request] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Replies:
     async def reply(self, request: web.Request) -> web.Response:
         self.received.append(request)
         self.requests.append(await request.json())
-        return web.Response(body=self.body, status=self.status, headers={"Content-Type": "text/plain", **self.headers})
+        return web.Response(body=self.body, status=self.status, content_type="text/plain")
 
 
 @asynccontextmanager
@@ -115,7 +115,7 @@ async def test_a_reply_that_the_run_could_not_use_is_a_warning(
         (402, {"error": "Insufficient Balance"}, "models.task.api_key_env", "(HTTP 402: Insufficient Balance)"),
         (404, {"detail": "Not Found"}, "models.task.base_url", "is not the address of an API"),
         (404, {"error": "no endpoint under your data policy"}, "models.task.model", "under your data policy"),
-        (400, {"error": "too long"}, "models.task", "(HTTP 400: too long); change what it names"),
+        (400, {"error": "too long"}, "models.task", "(HTTP 400: too long); fix what the endpoint reports"),
         (422, {"detail": [{"loc": ["body", "messages"], "msg": "no"}]}, "models.task", "body.messages: no"),
         (500, {"error": {"message": KEY}}, "models.task.base_url", "answers HTTP 500"),
         (200, b" " * 20_000_000, "models.task", "larger than 8 MB"),
@@ -139,29 +139,17 @@ async def test_an_address_without_v1_is_named(endpoint: SimulatedEndpoint, tmp_p
         await check(small(tmp_path, endpoint.base_url.removesuffix("/v1")))
 
 
-async def test_a_refused_parameter_is_passed_on_to_the_run(tmp_path: Path) -> None:
-    async with replying(completion("billing")) as replies:
-        config = small(tmp_path, replies.base_url)
-        reply = replies.reply
-
-        async def refusing(request: web.Request) -> web.Response:
-            answered = await reply(request)
-            if "seed" in replies.requests[-1]:
-                return web.json_response({"error": {"message": "Unknown parameter", "param": "seed"}}, status=400)
-            return answered
-
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", refusing)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-            found = await check(small(tmp_path, url))
-        finally:
-            await runner.cleanup()
-    assert found.refused == {("optimizer", url, "opt-model"): frozenset({"seed"})}
-    del config
+async def test_a_refused_parameter_is_passed_on_to_the_run(
+    endpoint: SimulatedEndpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint.behaviour = Behaviour(mode=Mode.REFUSES_SEED)
+    config = small(tmp_path, endpoint.base_url)
+    found = await check(config)
+    assert found.refused == {("optimizer", endpoint.base_url, "opt-model"): frozenset({"seed"})}
+    assert "opt-model does not accept seed" in caplog.text
+    model = chat_model(config, "optimizer", Access({}, LocalLimiter(), "run", found.refused))
+    await model.model.complete([{"role": "user", "content": "Hello."}], model.sampling.seeded(1))
+    assert [call.status for call in endpoint.requests].count(422) == 1
 
 
 async def test_a_filter_that_refuses_the_first_text_is_a_warning(tmp_path: Path) -> None:
@@ -176,8 +164,6 @@ async def test_a_slow_model_is_named_and_not_waited_for(
 ) -> None:
     monkeypatch.setattr(preflight, "_SAY_AFTER_S", 0.05)
     monkeypatch.setattr(preflight, "_LIMIT_S", 0.3)
-    from benchmarks.simulated_endpoint import Behaviour
-
     endpoint.behaviour = Behaviour(latency_s=30)
     said: list[str] = []
     config = small(tmp_path, endpoint.base_url, models={"optimizer": {"check": False}})

@@ -184,7 +184,7 @@ def test_too_much_is_refused_with_the_largest_files(work: Path, monkeypatch: pyt
     assert "large.txt" in _refusal(lambda: _packed(work))
 
 
-def test_a_configuration_elsewhere_is_refused(work: Path, tmp_path: Path) -> None:
+def test_a_configuration_outside_the_working_directory_is_refused(work: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.yaml"
     path.write_text((work / "config.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     assert "outside" in _refusal(lambda: package(work, path, load_config(work / "config.yaml")))

@@ -1,4 +1,4 @@
-"""``gpo submit --kubernetes``: what stands in the objects, and what must not."""
+"""``gpo submit --kubernetes``: the required and the forbidden contents of the objects."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_cache_that_is_lost_with_its_pod_is_mentioned(
         ({"models": {"task": {"model": "t", "api_key_file": "/secrets/token"}}}, None),
     ],
 )
-def test_a_ray_job_refuses_paths_beside_its_configuration(
+def test_a_ray_job_refuses_paths_in_the_configurations_folder(
     sections: dict[str, Any], refused: str | None, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     raw = _config()

@@ -317,7 +317,7 @@ def test_equal_numbers_become_one_target(train: list[str], val: list[str], expec
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two benchmarks: one of tasks, one that is a task."""
+    """Two benchmarks: one with several tasks, one with a single task."""
     for folder, target in (("bbh/navigate", "target"), ("bbh/snarks", "target"), ("gsm8k", "output")):
         (tmp_path / folder).mkdir(parents=True)
         for file, letters in (("train", "abc"), ("eval", "cd"), ("test", "de")):

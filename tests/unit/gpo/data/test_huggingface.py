@@ -99,7 +99,7 @@ def test_an_error_names_what_is_missing_in_the_data_set(
 
 
 def test_an_unknown_configuration_is_an_error(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="'main' is not one of") as caught:
+    with pytest.raises(ConfigError, match="'main' is not a configuration of") as caught:
         read(folder, "train", config="main")
     assert caught.value.field == "tasks[0].data.config"
 

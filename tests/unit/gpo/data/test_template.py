@@ -91,7 +91,7 @@ def test_a_template_that_cannot_be_compiled_is_explained(source: str) -> None:
 
 
 @pytest.mark.parametrize(("source", "text"), [("{{ row.a }}{{ row['row'] }}", "12"), ("{{ row.row }}", "2")])
-def test_row_is_the_whole_row_even_beside_a_column_of_that_name(source: str, text: str) -> None:
+def test_row_is_the_whole_row_even_with_a_column_of_that_name(source: str, text: str) -> None:
     assert template(source).rendered({"a": "1", "row": "2"}, "here") == text
 
 

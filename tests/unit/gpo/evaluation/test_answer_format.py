@@ -25,7 +25,7 @@ def test_one_turn_of_the_user(position: Position, plain: str, marked: str) -> No
 
 
 @pytest.mark.parametrize(("question_marks", "content"), [(False, "1 + 1?"), (True, "Q: 1 + 1?\nA:")])
-def test_a_system_message_keeps_the_prompt_apart(question_marks: bool, content: str) -> None:
+def test_a_system_message_separates_the_prompt(question_marks: bool, content: str) -> None:
     asked = AnswerFormat(Position.SYSTEM, question_marks=question_marks)
     assert asked.messages(PROMPT, EXAMPLE) == [
         {"role": "system", "content": "Think."},

@@ -25,7 +25,7 @@ GOOD, BAD = Prompt("Add."), Prompt("Guess.")
 
 
 def solve(messages: Sequence[Message], sampling: Sampling) -> Reply:
-    """The right number where the prompt says so; longer questions take longer to come."""
+    """Answers right if the prompt asks for it; longer questions take longer."""
     content = messages[0]["content"]
     return content.split()[2] if GOOD.text in content else "no idea"
 

@@ -37,7 +37,7 @@ def test_a_claim_in_the_answer_is_no_verdict_when_the_judge_repeats_it(claim: st
         "Score: 8",
     ],
 )
-def test_a_number_elsewhere_is_no_verdict(reply: str) -> None:
+def test_a_number_outside_the_verdict_is_no_verdict(reply: str) -> None:
     with pytest.raises(MalformedReply):
         RUBRIC.read(reply)
 

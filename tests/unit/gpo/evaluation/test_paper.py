@@ -257,8 +257,8 @@ def test_the_published_verdicts_are_reproduced() -> None:
         targets = row["target"] if isinstance(row["target"], list) else [str(row["target"])]
         family = family_of(row["dataset"], row["task"], where="here")
         scorer = benchmark_scorer("paper", row["dataset"], row["task"], where="here")
-        apart = abs(scorer.score(row["answer"], Example("", tuple(targets))) - row["reference_score"])
+        difference = abs(scorer.score(row["answer"], Example("", tuple(targets))) - row["reference_score"])
         for group in (family, f"{row['dataset']}/{row['task']}"):
             judged[group] += 1
-            agreed[group] += apart <= (0.02 if family == "text" else 0)
+            agreed[group] += difference <= (0.02 if family == "text" else 0)
     assert {group: agreed[group] / judged[group] for group in judged if agreed[group] < 0.99 * judged[group]} == {}

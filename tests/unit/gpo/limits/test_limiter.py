@@ -161,8 +161,8 @@ def test_slots_are_never_granted_twice() -> None:
                 demand = draw.choice([0, 0, 1, 5, 40])
                 in_flight = min(demand, holder.report.in_flight)
                 # Like a gate, it keeps what was granted or is still in flight.
-                told = holder.slots if holder.report.in_flight < holder.slots else 0
-                holder.reports(demand=demand, in_flight=in_flight, slots=max(told, in_flight))
+                returned = holder.slots if holder.report.in_flight < holder.slots else 0
+                holder.reports(demand=demand, in_flight=in_flight, slots=max(returned, in_flight))
             case 1:
                 granted = holder.limiter.grant(holder.report.holder) if holder.report.number else None
                 if granted is not None:

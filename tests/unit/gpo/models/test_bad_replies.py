@@ -245,15 +245,15 @@ CHARSETS = ["undefined", "idna", "hex", "base64", "zlib", "rot13", "utf-16", "ut
 async def test_a_reply_is_read_as_utf8_whatever_its_charset(
     charset: str, proxied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def told(head: bytes, body: str) -> AbstractAsyncContextManager[str]:
+    def answering(head: bytes, body: str) -> AbstractAsyncContextManager[str]:
         return sending(head, body.encode(), content_type=f"application/json; charset={charset}".encode())
 
-    async with told(FAILED, '{"error": {"message": "Das wäre eine Störung"}}') as url:
+    async with answering(FAILED, '{"error": {"message": "Das wäre eine Störung"}}') as url:
         if proxied:
             monkeypatch.setenv("HTTP_PROXY", url.removesuffix("/v1"))
         with pytest.raises(ModelUnavailable, match=r"HTTP 500: .*Das wäre eine Störung"):
             await complete(url, max_attempts=1)
-    async with told(OK, '{"choices": [{"message": {"content": "schön"}}]}') as url:
+    async with answering(OK, '{"choices": [{"message": {"content": "schön"}}]}') as url:
         if proxied:
             monkeypatch.setenv("HTTP_PROXY", url.removesuffix("/v1"))
         assert (await complete(url, max_attempts=1)).text == "schön"

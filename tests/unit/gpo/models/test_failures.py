@@ -97,7 +97,7 @@ def test_a_body_may_say_nothing(body: str) -> None:
         (529, {"error": {"type": "overloaded_error", "message": "Overloaded"}}, "transient"),
     ],
 )
-def test_words_and_codes_say_whom_a_failure_concerns(status: int, body: Any, kind: str) -> None:
+def test_words_and_codes_decide_the_scope_of_a_failure(status: int, body: Any, kind: str) -> None:
     assert read(status, body).kind == FailureKind(kind)
 
 

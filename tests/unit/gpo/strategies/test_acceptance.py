@@ -29,7 +29,7 @@ class TestWithinError(AcceptanceContract):
         (1.0, (0.0, 0.0, 1.0, 1.0), False),  # two of four lost: beyond it
         (3.0, (0.0, 0.0, 1.0, 1.0), True),
         (0.0, (1.0, 1.0, 0.0, 1.0), False),
-        (1.0, (0.0, None, None, None), True),  # one pair tells nothing
+        (1.0, (0.0, None, None, None), True),  # one pair has no standard error
         (1.0, (0.0, 0.0, 0.0, 0.0), False),
     ],
 )

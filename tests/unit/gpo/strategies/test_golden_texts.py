@@ -78,8 +78,8 @@ async def reflections_and_summaries() -> list[tuple[str, str]]:
     model = FakeModel.scripted(["…"] * 4)
     reflector = FailureReflector(model=model, sampling=Sampling(), answerer=_Answers(), examples=EXEMPLARS)
     await reflector.reflect(CURRENT, [0, 1], seed=0)
-    told = Direction(summary=SUMMARY, reflection=REFLECTION)
-    for known, show_scores in ((Direction(), True), (told, True), (told, False)):
+    directed = Direction(summary=SUMMARY, reflection=REFLECTION)
+    for known, show_scores in ((Direction(), True), (directed, True), (directed, False)):
         step = Step(0, 30, known, NEIGHBOURS, NEIGHBOURS[0], Samples(), Spending())
         summarizer = RunningSummary(model=model, sampling=Sampling(), show_scores=show_scores)
         await summarizer.summarize(Trajectory(CURRENT, (step,)), seed=0)
@@ -101,7 +101,7 @@ async def test_every_text_equals_its_stored_version() -> None:
             path = GOLDEN / f"{name}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        pytest.skip("written anew")
+        pytest.skip("rewritten")
     stored = {str(path.relative_to(GOLDEN).with_suffix("")): path for path in GOLDEN.rglob("*.txt")}
     assert texts.keys() == stored.keys()
     for name, text in texts.items():

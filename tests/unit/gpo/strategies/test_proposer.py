@@ -162,7 +162,7 @@ async def test_an_enforced_step_size_samples_again(
 
 
 async def test_each_prompt_is_reported_when_it_arrives_and_the_result_is_in_sample_order() -> None:
-    told: list[str] = []
+    reported: list[str] = []
 
     class Slow(FakeModel):
         async def complete(self, messages, sampling):
@@ -174,9 +174,15 @@ async def test_each_prompt_is_reported_when_it_arrives_and_the_result_is_in_samp
     made = proposer(Slow(seeded))
     direction = Direction()
     proposals = await made.propose(
-        CURRENT, direction, step_size=20, exemplars=[], n=4, seed=0, on_prompt=lambda prompt: told.append(prompt.text)
+        CURRENT,
+        direction,
+        step_size=20,
+        exemplars=[],
+        n=4,
+        seed=0,
+        on_prompt=lambda prompt: reported.append(prompt.text),
     )
-    assert told == [prompt.text for prompt in reversed(proposals.prompts)]
+    assert reported == [prompt.text for prompt in reversed(proposals.prompts)]
     assert proposals.prompts == (await propose(proposer(FakeModel(seeded)))).prompts
 
 
