@@ -21,7 +21,7 @@ from gpo.models.bodies import ACCEPTED_ENCODINGS, ReplyTooLarge, bound_reply
 from gpo.models.credentials import NO_KEY, Header, KeySource
 from gpo.models.failures import FailureKind, read_failure, words_in
 from gpo.models.redaction import Redaction
-from gpo.models.replies import ChatReply, Price, Reply
+from gpo.models.replies import ChatReply, Price, Reply, unstreamed
 from gpo.models.transport import AiohttpTransport, proxy_for, tls_for
 from gpo.process import PicklesFieldsOnly
 from gpo.text import without_controls
@@ -106,7 +106,7 @@ class Endpoint(PicklesFieldsOnly):
                 response = await self.client.post(
                     self._root + path, cast_to=httpx2.Response, body=body, options=self._options
                 )
-            content = response.content
+            content = unstreamed(response.content)
             reply = kind.read(content, mask=self.redaction.reply, **context)
         except TimeoutError:
             raise ModelUnavailable(self._message(f"no reply within {self.timeout_s:g} s")) from None

@@ -122,8 +122,6 @@ class Reply(BaseModel):
         Raises:
             ValidationError: the body is not such a reply.
         """
-        if _STREAMED.match(body):
-            body = _joined_stream(body)
         try:
             return cls.model_validate_json(body, context=context)
         except ValidationError as error:
@@ -200,8 +198,10 @@ class EmbeddingReply(Reply):
         return self
 
 
-def _joined_stream(body: bytes) -> bytes:
-    """A stream of server-sent events as one reply; an event that reports an error is the reply."""
+def unstreamed(body: bytes) -> bytes:
+    """A stream of server-sent events as one reply; an event that reports an error is the reply. Other bodies stay."""
+    if not _STREAMED.match(body):
+        return body
     text, finish_reason, usage = [], None, None
     for line in body.splitlines():
         if not line.startswith(b"data:") or line[5:].strip() == b"[DONE]":
