@@ -222,7 +222,7 @@ def unstreamed(body: bytes) -> bytes:
                 finish_reason = choice.get("finish_reason") or finish_reason
     content = "".join(part for part in text if isinstance(part, str))
     if finish_reason is None and b"[DONE]" not in body[-200:]:
-        return json.dumps({"error": {"message": "the stream ended early", "code": 502}}).encode()
+        return json.dumps({"error": {"message": "the stream ended early", "code": 500}}).encode()
     choices = [{"message": {"content": content}, "finish_reason": finish_reason}]
     return json.dumps({"choices": choices, "usage": usage}).encode()
 
