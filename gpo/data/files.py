@@ -18,6 +18,8 @@ from gpo.data.example import Example
 from gpo.data.template import ROW, Template
 from gpo.errors import ConfigError
 
+csv.field_size_limit(2**31 - 1)  # the default of the process is 131,072 characters a cell; for all files in `gpo.data`
+
 _SEPARATORS = ",;\t|"
 _STATED_SEPARATOR = re.compile(r"sep=(.)\r?\n")
 """The first line of some files from spreadsheets."""
@@ -185,7 +187,6 @@ def _json_lines(text: str, where: str) -> Iterator[tuple[int, Mapping[str, Any]]
 
 
 def _table(text: str, columns: frozenset[str], where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    csv.field_size_limit(2**31 - 1)  # the default is 131,072 characters
     stated = _STATED_SEPARATOR.match(text)
     separator = stated[1] if stated else max(_SEPARATORS, key=lambda one: _fitness(text, one, columns))
     if stated:

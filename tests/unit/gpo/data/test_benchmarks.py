@@ -162,7 +162,12 @@ def test_files_of_mmlu_with_too_few_lines_are_an_error(val: int, test: int, tmp_
             "the answer 'answer' is not A, B, C or D",
         ),
         ("test", " ,1,2,3,4,A\n", "tasks[0].data.root (anatomy_test.csv:1)", "the question is empty"),
-        ("test", "a" * 200_000 + ",1,2,3,4,A\n", "tasks[0].data.root (anatomy_test.csv:1)", "not valid CSV"),
+        (
+            "test",
+            "a" * 200_000 + ",1,2,3,4,E\n",
+            "tasks[0].data.root (anatomy_test.csv:1)",
+            "the answer 'E' is not A, B, C or D",
+        ),
         ("test", "", "tasks[0].data.root", "contains no example"),
     ],
 )
