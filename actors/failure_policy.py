@@ -1,10 +1,10 @@
 """Decides what to do about a failure of a trajectory.
 
-A trajectory that has made progress since its last fault starts over with full budgets. It has a limited number of
-steps, so this ends even if the cluster keeps losing nodes. The budgets therefore limit the number of faults in a row,
-separately for each kind of fault.
+A trajectory that has made progress since its last fault starts over with all retries left. It has a limited number of
+steps, so this ends even if the cluster keeps losing nodes. The retry limits therefore limit the number of faults in a
+row, separately for each kind of fault.
 
-When an actor dies, it is unknown which of its trajectories caused it. Once the budget is spent, each trajectory that
+When an actor dies, it is unknown which of its trajectories caused it. Once the retries are used, each trajectory that
 has made no progress restarts in a separate actor. A trajectory that kills its separate actor as often again is lost;
 the others finish.
 
@@ -42,7 +42,7 @@ class Fault(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Budgets:
+class RetryLimits:
     """How often each fault may happen to a trajectory in a row, without progress in between."""
 
     crashes: int
@@ -55,7 +55,7 @@ class Budgets:
     """A gate has already retried for a minute before each of them."""
 
     def of(self, fault: Fault) -> int:
-        """The budget of one kind of fault."""
+        """The retry limit of one kind of fault."""
         return {
             Fault.CRASH: self.crashes,
             Fault.NODE_LOSS: self.node_losses,
@@ -76,7 +76,7 @@ class Remedy(StrEnum):
     """The other trajectories continue."""
 
 
-def remedy_for(fault: Fault, times: int, budgets: Budgets, *, is_alone: bool) -> tuple[Remedy, float]:
+def remedy_for(fault: Fault, times: int, retry_limits: RetryLimits, *, is_alone: bool) -> tuple[Remedy, float]:
     """What to do about a fault, and how many seconds to wait before.
 
     Args:
@@ -84,7 +84,7 @@ def remedy_for(fault: Fault, times: int, budgets: Budgets, *, is_alone: bool) ->
         is_alone: whether no other trajectory shares the actor.
     """
     wait_s = min(_LONGEST_WAIT_S, float(2 ** (times - 1)))
-    if times <= budgets.of(fault):
+    if times <= retry_limits.of(fault):
         if fault in (Fault.CRASH, Fault.NODE_LOSS):
             # Starting an actor takes seconds anyway, so the first restart does not wait.
             return Remedy.RESTART, wait_s if times > 1 else 0.0

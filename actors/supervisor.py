@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from actors.checkpoints import CheckpointStore
-from actors.failure_policy import Budgets, Fault, fault_of
+from actors.failure_policy import Fault, RetryLimits, fault_of
 from actors.search import Search, SearchKey, Update
 from actors.slots import ActorSlot, Placement, SpareActors, shards
 from actors.supervisor_state import (
@@ -55,7 +55,7 @@ class Supervisor:
         store: saves checkpoints; a restarted actor continues from them.
         placement: how searches are distributed over actors.
         actors: actors that are running already, to be used first.
-        budgets: how often each fault may happen; by default, the placement limits restarts of actors.
+        retry_limits: how often each fault may happen; by default, the placement limits restarts of actors.
         pool: receives the actors that are idle at the end; without it, they are ended.
     """
 
@@ -65,14 +65,14 @@ class Supervisor:
         store: CheckpointStore,
         placement: Placement,
         actors: Iterable[Any] = (),
-        budgets: Budgets | None = None,
+        retry_limits: RetryLimits | None = None,
         pool: SpareActors | None = None,
     ) -> None:
         self._searches = {search.key: search for search in searches}
         self._store, self._placement, self._pool, self._ready = store, placement, pool, iter(actors)
         groups = shards(searches, placement.trajectories_per_actor)
         keys = [[search.key for search in group] for group in groups]
-        self._state, self._first_actions = begin(keys, budgets or Budgets(crashes=placement.restarts))
+        self._state, self._first_actions = begin(keys, retry_limits or RetryLimits(crashes=placement.restarts))
         self._slots: dict[int, ActorSlot] = {}
         self._tasks = set[asyncio.Task[None]]()
         self._output = asyncio.Queue[Update | End]()

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from actors.failure_policy import Budgets, Fault, Remedy, ends_run, lost, remedy_for
+from actors.failure_policy import Fault, Remedy, RetryLimits, ends_run, lost, remedy_for
 from actors.search import Phase, SearchKey, Update
 from gpo.checkpoint import Checkpoint
 
@@ -170,7 +170,7 @@ class SupervisorState:
         faults: how often each fault has happened so far, counted for each trajectory that it interrupted.
     """
 
-    budgets: Budgets
+    retry_limits: RetryLimits
     slots: tuple[SlotState, ...]
     trajectories: Mapping[SearchKey, TrajectoryState]
     faults: Mapping[Fault, int] = field(default_factory=dict[Fault, int])
@@ -184,10 +184,10 @@ class SupervisorState:
 Transition = tuple[SupervisorState, list[Action]]
 
 
-def begin(shards: Sequence[Sequence[SearchKey]], budgets: Budgets) -> Transition:
+def begin(shards: Sequence[Sequence[SearchKey]], retry_limits: RetryLimits) -> Transition:
     """Start one actor for each shard, and run all trajectories."""
     state = SupervisorState(
-        budgets,
+        retry_limits,
         tuple(SlotState(frozenset(shard)) for shard in shards),
         {key: TrajectoryState(slot, is_alone=len(shard) == 1) for slot, shard in enumerate(shards) for key in shard},
     )
@@ -219,7 +219,7 @@ def _on_fault(state: SupervisorState, event: Faulted) -> Transition:
     state = _with_progress(state, key, event.saved)
     trajectory = state.trajectories[key]
     times = trajectory.faults.get(fault, 0) + 1
-    remedy, wait_s = remedy_for(fault, times, state.budgets, is_alone=trajectory.is_alone)
+    remedy, wait_s = remedy_for(fault, times, state.retry_limits, is_alone=trajectory.is_alone)
     trajectory = replace(
         trajectory, faults={**trajectory.faults, fault: times}, restarts_actor=remedy is Remedy.RESTART
     )
@@ -248,7 +248,7 @@ def _on_wait_over(state: SupervisorState, key: SearchKey) -> Transition:
 
 
 def _isolated(state: SupervisorState, key: SearchKey) -> Transition:
-    """Move a trajectory to a separate actor, with full budgets."""
+    """Move a trajectory to a separate actor, with all retries left."""
     trajectory = state.trajectories[key]
     left = replace(state.slots[trajectory.slot], keys=state.slots[trajectory.slot].keys - {key})
     state, new = _with_slot(state, trajectory.slot, left), len(state.slots)

@@ -15,7 +15,7 @@ import pytest
 import ray
 
 from actors.checkpoints import CheckpointStore
-from actors.failure_policy import Budgets, Fault
+from actors.failure_policy import Fault, RetryLimits
 from actors.folder import Folder
 from actors.search import Phase, Search, SearchKey, Update
 from actors.slots import Placement
@@ -162,14 +162,14 @@ async def test_a_search_that_kills_its_actor_is_isolated_and_lost_alone(tmp_path
     assert error.startswith("TrajectoryLost: trajectory poison/0: its actor died 2 times")
 
 
-async def test_a_search_that_cannot_reach_a_part_is_retried_within_its_budget(tmp_path: Path) -> None:
+async def test_a_search_that_cannot_reach_a_part_is_retried_within_its_retry_limit(tmp_path: Path) -> None:
     shaken = _search(JournaledEvaluator(tmp_path / "shaken", _lose_limiter), "shaken")
     lost = _search(JournaledEvaluator(tmp_path / "lost", _never_reach_evaluator), "lost")
     supervisor = Supervisor(
         [shaken, lost],
         CheckpointStore(Folder(str(tmp_path / "checkpoints"))),
         Placement(8, 0.1, 0),
-        budgets=Budgets(crashes=0, evaluator=1, limiter=2),
+        retry_limits=RetryLimits(crashes=0, evaluator=1, limiter=2),
     )
     last = {update.key: update async for update in supervisor.run()}
     assert last[shaken.key].error is None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.failure_policy import Budgets, Fault, Remedy, ends_run, fault_of, lost, remedy_for
+from actors.failure_policy import Fault, Remedy, RetryLimits, ends_run, fault_of, lost, remedy_for
 from gpo.errors import (
     BudgetExhausted,
     CheckpointError,
@@ -14,7 +14,7 @@ from gpo.errors import (
     StorageError,
 )
 
-BUDGETS = Budgets(crashes=2, node_losses=5, no_contacts=3, evaluator=2, limiter=2)
+RETRY_LIMITS = RetryLimits(crashes=2, node_losses=5, no_contacts=3, evaluator=2, limiter=2)
 IN_ITS_ACTOR = [Fault.CRASH, Fault.NODE_LOSS, Fault.NO_CONTACT]
 
 
@@ -55,9 +55,9 @@ def test_an_error_is_a_fault_or_ends_its_trajectory_or_the_run(
 def test_within_the_budget_each_retry_waits_longer(
     fault: Fault, remedy: Remedy, waits_s: list[float], is_alone: bool
 ) -> None:
-    remedies = [remedy_for(fault, times + 1, BUDGETS, is_alone=is_alone) for times in range(len(waits_s))]
+    remedies = [remedy_for(fault, times + 1, RETRY_LIMITS, is_alone=is_alone) for times in range(len(waits_s))]
     assert remedies == [(remedy, wait_s) for wait_s in waits_s]
-    assert len(waits_s) == BUDGETS.of(fault)
+    assert len(waits_s) == RETRY_LIMITS.of(fault)
 
 
 @pytest.mark.parametrize("fault", Fault)
@@ -66,7 +66,7 @@ def test_beyond_the_budget_a_trajectory_is_isolated_if_that_can_help_and_else_lo
     fault: Fault, is_alone: bool
 ) -> None:
     remedy = Remedy.ISOLATE if fault in IN_ITS_ACTOR and not is_alone else Remedy.GIVE_UP
-    assert remedy_for(fault, BUDGETS.of(fault) + 1, BUDGETS, is_alone=is_alone) == (remedy, 0.0)
+    assert remedy_for(fault, RETRY_LIMITS.of(fault) + 1, RETRY_LIMITS, is_alone=is_alone) == (remedy, 0.0)
 
 
 @pytest.mark.parametrize("fault", Fault)
@@ -77,10 +77,10 @@ def test_the_error_of_a_lost_trajectory_names_the_fault_and_a_setting_if_there_i
 
 
 def test_no_wait_is_longer_than_half_a_minute() -> None:
-    budgets = Budgets(crashes=0, node_losses=1000)
-    assert remedy_for(Fault.NODE_LOSS, 100, budgets, is_alone=True) == (Remedy.RESTART, 30.0)
+    retry_limits = RetryLimits(crashes=0, node_losses=1000)
+    assert remedy_for(Fault.NODE_LOSS, 100, retry_limits, is_alone=True) == (Remedy.RESTART, 30.0)
 
 
 @pytest.mark.parametrize(("is_alone", "remedy"), [(False, Remedy.ISOLATE), (True, Remedy.GIVE_UP)])
 def test_a_budget_of_zero_allows_no_restart_of_the_actor(is_alone: bool, remedy: Remedy) -> None:
-    assert remedy_for(Fault.CRASH, 1, Budgets(crashes=0), is_alone=is_alone) == (remedy, 0.0)
+    assert remedy_for(Fault.CRASH, 1, RetryLimits(crashes=0), is_alone=is_alone) == (remedy, 0.0)

@@ -12,7 +12,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError,
 
 from actors import supervisor as supervisor_module
 from actors.checkpoints import CheckpointStore
-from actors.failure_policy import Budgets, Fault
+from actors.failure_policy import Fault, RetryLimits
 from actors.folder import Folder
 from actors.search import Phase, Search, SearchKey, Update
 from actors.slots import Placement, shards
@@ -40,7 +40,7 @@ from gpo.errors import BudgetExhausted, EvaluationError, ModelRefused, OutOfReac
 from gpo.testing.samples import TRAJECTORIES
 
 A, B, C = (SearchKey("desk", seed) for seed in range(3))
-BUDGETS = Budgets(crashes=1, node_losses=3, no_contacts=1, evaluator=1, limiter=2)
+RETRY_LIMITS = RetryLimits(crashes=1, node_losses=3, no_contacts=1, evaluator=1, limiter=2)
 BEGUN = Checkpoint(TRAJECTORIES["only the initial prompt"], test={})
 ONE_STEP = Checkpoint(TRAJECTORIES["one step"], test={})
 MORE_STEPS = Checkpoint(TRAJECTORIES["several steps, with ties"], test={})
@@ -51,7 +51,7 @@ class Stepped:
 
     def __init__(self, *groups: Sequence[SearchKey]) -> None:
         self.warnings: list[str] = []
-        self.state, self.begun = begin(groups, BUDGETS)
+        self.state, self.begun = begin(groups, RETRY_LIMITS)
 
     def after(self, event: Event) -> list[Action]:
         self.state, actions = step(self.state, event)
@@ -134,7 +134,7 @@ def test_trajectories_of_an_actor_that_crashes_too_often_are_isolated() -> None:
     assert "moving it to a separate actor" in run.warnings[-1]
 
 
-def test_an_isolated_trajectory_has_full_budgets_and_is_then_lost_alone() -> None:
+def test_an_isolated_trajectory_has_all_retries_and_is_then_lost_alone() -> None:
     run = Stepped([A, B])
     run.after(Reported(Update(A, Phase.PROPOSING, checkpoint=ONE_STEP)))
     run.restarted(A, B)
@@ -167,13 +167,13 @@ def test_a_trajectory_without_an_actor_to_share_is_lost_without_isolation() -> N
 @pytest.mark.parametrize("fault", [Fault.EVALUATOR, Fault.LIMITER])
 def test_a_trajectory_is_lost_when_a_part_stays_out_of_reach(fault: Fault) -> None:
     run = Stepped([A, B])
-    for _ in range(BUDGETS.of(fault)):
+    for _ in range(RETRY_LIMITS.of(fault)):
         run.faulted(A, fault)
         assert run.after(WaitOver(A)) == [RunTrajectory(A, 0)]
-    assert f"{fault} {BUDGETS.of(fault) + 1} times" in (error_of(run.faulted(A, fault)) or "")
+    assert f"{fault} {RETRY_LIMITS.of(fault) + 1} times" in (error_of(run.faulted(A, fault)) or "")
 
 
-def test_each_kind_of_fault_has_its_budget() -> None:
+def test_each_kind_of_fault_has_its_retry_limit() -> None:
     run = Stepped([A])
     kinds = [Fault.NODE_LOSS, Fault.CRASH, Fault.NODE_LOSS, Fault.EVALUATOR, Fault.LIMITER, Fault.NO_CONTACT]
     for fault in kinds:
@@ -183,7 +183,7 @@ def test_each_kind_of_fault_has_its_budget() -> None:
 
 
 @pytest.mark.parametrize("is_reported", [True, False])
-def test_progress_restores_the_budgets_whether_it_was_reported_or_only_saved(is_reported: bool) -> None:
+def test_progress_restores_the_retries_whether_it_was_reported_or_only_saved(is_reported: bool) -> None:
     run = Stepped([A])
     for checkpoint in (BEGUN, ONE_STEP, MORE_STEPS):
         if is_reported:
@@ -324,8 +324,8 @@ class Pool:
 
 def _supervisor(*keys: SearchKey, actors: Sequence[Any] = (), pool: Pool | None = None) -> Supervisor:
     store = CheckpointStore(Folder(f"memory://{uuid4().hex}"))
-    budgets = Budgets(crashes=1, evaluator=1)
-    return Supervisor([_search(key) for key in keys], store, Placement(1, 0.1, 1), actors, budgets, pool)
+    retry_limits = RetryLimits(crashes=1, evaluator=1)
+    return Supervisor([_search(key) for key in keys], store, Placement(1, 0.1, 1), actors, retry_limits, pool)
 
 
 async def _received(supervisor: Supervisor, received: list[Update]) -> None:
