@@ -47,8 +47,8 @@ def test_a_run_makes_as_many_calls_as_the_formula_says(gpo: Gpo, tmp_path: Path)
     assert [step["step_size"] for step in (steps[0], steps[-1])] == [50, 10]
     assert len(steps) == STEPS
 
-    # Optimizer model: S·C, and every reply is a candidate or counted.
-    assert sum(call.model == "gpt-4o" for call in calls) == STEPS * CANDIDATES
+    # Optimizer model: S·C and the check's call, and every reply of a step is a candidate or counted.
+    assert sum(call.model == "gpt-4o" for call in calls) == STEPS * CANDIDATES + 1
     assert all(
         len(step["candidates"]) + step["malformed"] + step["repeated"] + step["failed"] + step["rejected"] == CANDIDATES
         for step in steps

@@ -14,6 +14,7 @@ from urllib.request import urlopen
 import pytest
 import ray
 
+from actors.limiter import LimiterActor
 from actors.metrics.exporter import exporter_actor
 from benchmarks.measuring.servers import free_port
 from cluster.config.observability import MetricsConfig
@@ -117,6 +118,7 @@ def test_no_counter_falls_when_a_process_the_limiter_or_the_exporter_dies(cluste
     assert config.port is not None
     port = config.port
     metrics = Metrics(config, "r", is_alone=False)
+    limiter = LimiterActor().start()
     with closing(metrics):
         metrics.start()
         metrics.ready()
@@ -129,7 +131,7 @@ def test_no_counter_falls_when_a_process_the_limiter_or_the_exporter_dies(cluste
         left = {"ended": 9, "under way": 1, "alive": 1, "deaths": 1}
         _await(lambda: _scrape(port) == left)
 
-        _restart(metrics._limiter._actor)
+        _restart(limiter._actor)
         for _ in range(10):
             assert _scrape(port) == left
             time.sleep(0.05)
@@ -185,7 +187,8 @@ def test_a_run_with_its_own_cluster_answers_in_its_driver(cluster: None) -> None
         with pytest.raises(ValueError, match="Failed to look up"):
             ray.get_actor(f"metrics-127.0.0.1-{config.port}", namespace="gpo")
         # At its end it waits for a scrape that sees the last values, and no longer.
-        metrics._limiter.newest_counts("", {})  # it is running
+        limiter = LimiterActor().start()
+        assert limiter.newest_counts("", {}) == []  # it is running
         scraping = Thread(target=lambda: (time.sleep(0.5), _runs(config.port)))
         began = time.monotonic()
         scraping.start()

@@ -69,7 +69,9 @@ def test_a_process_that_reports_its_counts_does_not_start_the_limiter(cluster: N
     report = ProcessReport("session", ProcessIdentity.current(), "evaluator", 1, 1, {})
     with pytest.raises(ConnectionError):
         limiter.report_counts(report)
-    starter = LimiterActor(limiter.name)  # the actor ends with the last handle
+    with pytest.raises(ConnectionError):
+        limiter.newest_counts("session", {})
+    starter = LimiterActor(limiter.name).start()  # the actor ends with the last handle
     assert starter.newest_counts("session", {}) == []
     assert limiter.report_counts(report)
     assert limiter.newest_counts("session", {}) == [report]
