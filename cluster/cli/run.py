@@ -58,7 +58,6 @@ def run(
     config = load_config(config_path, overrides or [])
     ray_address = resolve_address(address)
     tasks = build_tasks(config)
-    refused = {} if resume else check_endpoints(config, tasks=tasks)
 
     prepare_environment(ray_address)
     from actors.lease import Leases
@@ -75,13 +74,16 @@ def run(
     run_id = run_id or new_run_id(config.run.name)
     leases = Leases()
     run_folder = replace(results_folder(config.run.dir, config.run.name, run_id, run_dir, resume), leases=leases)
+    # The models of a run that is resumed are checked once it is known to be incomplete: otherwise none is called.
+    continues = resume and run_folder.holds_run
+    refused = {} if continues else check_endpoints(config, tasks=tasks)
     record = run_folder.open(config, tasks, run_id=run_id, resume=resume)
     folder = run_folder.folder
     logs.choose_for(record.run_id, folder.local)
     say(f"Run {record.run_id} in {folder.path('')}")
     interrupted = False
     with leases:
-        if resume and not record.is_complete:
+        if continues and not record.is_complete:
             refused = check_endpoints(config, tasks=tasks)
         with view_for(err) as view:
             try:

@@ -63,6 +63,11 @@ class RunFolder:
         """The checkpoints of the trajectories."""
         return CheckpointStore(self.folder / "trajectories", self.leases.fence(self.folder) if self.leases else None)
 
+    @property
+    def holds_run(self) -> bool:
+        """Whether a run was started here; ``open`` checks that it may be resumed."""
+        return read_file(self.folder, "config.yaml") is not None
+
     def open(
         self, config: RunConfig, tasks: Sequence[Task], *, run_id: str, resume: bool, is_tested: bool = True
     ) -> RunRecord:

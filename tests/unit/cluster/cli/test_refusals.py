@@ -190,3 +190,14 @@ def test_a_run_does_not_take_the_configuration_of_a_comparison(
     refused = gpo("run", write_config(tmp_path, "http://127.0.0.1:9/v1", compare=["gpo"]), cwd=tmp_path)
     assert refused.code == 2
     assert "gpo compare" in refused.stderr
+
+
+def test_a_refused_run_leaves_no_folder_even_if_it_was_to_be_resumed(
+    gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, "http://127.0.0.1:9/v1", models={"task": {"api_key_env": "MY_KEY"}})
+    for options in ([], ["--resume"]):
+        refused = gpo("run", config, *options, "--run-dir", tmp_path / "refused", cwd=tmp_path)
+        assert refused.code == 2
+        assert "MY_KEY is not set" in refused.stderr
+        assert not (tmp_path / "refused").exists()
