@@ -58,6 +58,27 @@ def triage_task() -> dict[str, Any]:
     }
 
 
+def submitted_config(**models: Any) -> dict[str, Any]:
+    """A run that writes to shared storage, with data files beside the configuration.
+
+    Args:
+        models: sections that replace those of ``models``.
+    """
+    return {
+        "run": {"dir": "/storage/runs"},
+        "models": {"task": {"model": "t"}, "optimizer": {"model": "o"}, **models},
+        "tasks": [
+            {
+                "name": "triage",
+                "data": {split: f"data/{split}.jsonl" for split in ("train", "val", "test")},
+                "prompt": "Think.",
+                "position": "question_begin",
+                "answer": {"kind": "exact"},
+            }
+        ],
+    }
+
+
 def merged(config: Any, changes: Any) -> Any:
     """The configuration with the changes put over it, section by section."""
     if isinstance(config, dict) and isinstance(changes, dict):

@@ -18,6 +18,7 @@ from cluster.submitting.jobs import JobSpec, _resolved, require_reachable
 from cluster.submitting.package import Package, package, require_outputs_outside
 from cluster.sweep.config import load_sweep
 from gpo.errors import ConfigError
+from tests.configs import submitted_config
 from tests.paths import ROOT
 
 KEY = "correct-horse-battery"
@@ -29,7 +30,7 @@ def work(tmp_path: Path) -> Path:
     """A folder as people have them."""
     folder = tmp_path / "work"
     for name, text in {
-        "config.yaml": yaml.safe_dump(_config()),
+        "config.yaml": yaml.safe_dump(submitted_config()),
         "data/train.jsonl": '{"input": "a", "target": "b"}\n',
         "data/val.jsonl": '{"input": "c", "target": "d"}\n',
         "data/test.jsonl": '{"input": "e", "target": "f"}\n',
@@ -52,22 +53,6 @@ def work(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return folder
-
-
-def _config(**models: Any) -> dict[str, Any]:
-    return {
-        "run": {"dir": "/storage/runs"},
-        "models": {"task": {"model": "t"}, "optimizer": {"model": "o"}, **models},
-        "tasks": [
-            {
-                "name": "triage",
-                "data": {split: f"data/{split}.jsonl" for split in ("train", "val", "test")},
-                "prompt": "Think.",
-                "position": "question_begin",
-                "answer": {"kind": "exact"},
-            }
-        ],
-    }
 
 
 def _packed(work: Path, config: RunConfig | None = None) -> Package:
@@ -149,7 +134,7 @@ def test_no_known_secret_is_shipped(work: Path, tmp_path: Path, monkeypatch: pyt
     }
     for name, value in {**secrets, "RAY_AUTH_TOKEN_PATH": str(token), "SHORT_TOKEN": "word"}.items():
         monkeypatch.setenv(name, value)
-    raw = _config(task={"model": "t", "api_key_file": str(key)})
+    raw = submitted_config(task={"model": "t", "api_key_file": str(key)})
     raw["cache"] = {"kind": "redis", "url_env": "CACHE_URL"}
     path = work / "config.yaml"
     path.write_text(yaml.safe_dump(raw), encoding="utf-8")
@@ -170,7 +155,7 @@ def test_no_known_secret_is_shipped(work: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_a_key_file_is_not_shipped_either(work: Path) -> None:
     (work / "token").write_text(KEY, encoding="utf-8")
-    raw = _config(task={"model": "t", "api_key_file": "token"})
+    raw = submitted_config(task={"model": "t", "api_key_file": "token"})
     (work / "config.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
     said = _refusal(lambda: _packed(work))
     assert "models.task.api_key_file" in said
@@ -245,7 +230,9 @@ def test_naming_a_file_that_is_never_shipped_is_refused(work: Path) -> None:
 )
 def test_output_files_must_outlive_the_job(work: Path, sections: dict[str, Any], refused: str | None) -> None:
     raw = {**_SWEEP["sweep"], **sections.get("sweep", {})}
-    (work / "config.yaml").write_text(yaml.safe_dump({**_config(), **sections, "sweep": raw}), encoding="utf-8")
+    (work / "config.yaml").write_text(
+        yaml.safe_dump({**submitted_config(), **sections, "sweep": raw}), encoding="utf-8"
+    )
     sweep = load_sweep(work / "config.yaml", [])
     if refused is None:
         require_outputs_outside(sweep.base, sweep.section, work)
@@ -262,9 +249,9 @@ def test_a_sweep_is_checked_before_it_is_shipped(work: Path) -> None:
 
     assert refused().startswith("sweep: is missing")
     wrong = {"sweep": {"space": {"optimizer.no_such_option": {"choices": [1]}}}}
-    path.write_text(yaml.safe_dump(_config() | wrong), encoding="utf-8")
+    path.write_text(yaml.safe_dump(submitted_config() | wrong), encoding="utf-8")
     assert "optimizer.no_such_option" in refused()
-    path.write_text(yaml.safe_dump(_config() | _SWEEP), encoding="utf-8")
+    path.write_text(yaml.safe_dump(submitted_config() | _SWEEP), encoding="utf-8")
     assert "--sweep" in _refusal(lambda: submit(path))
 
 

@@ -17,6 +17,7 @@ from cluster.submitting.jobs import JobSpec
 from cluster.submitting.kubernetes import Manifest, as_yaml, manifest, object_name
 from cluster.sweep.config import load_sweep
 from gpo.errors import ClusterError, ConfigError
+from tests.configs import submitted_config
 from tests.paths import ROOT
 
 KEY = "correct-horse-battery"
@@ -30,24 +31,8 @@ def work(tmp_path: Path) -> Path:
     (folder / "data").mkdir(parents=True)
     for split, text in {"train": "a", "val": "c", "test": "e"}.items():
         (folder / f"data/{split}.jsonl").write_text(f'{{"input": "{text}", "target": "b"}}\n', encoding="utf-8")
-    (folder / "config.yaml").write_text(yaml.safe_dump(_config()), encoding="utf-8")
+    (folder / "config.yaml").write_text(yaml.safe_dump(submitted_config()), encoding="utf-8")
     return folder
-
-
-def _config() -> dict[str, Any]:
-    return {
-        "run": {"dir": "/storage/runs"},
-        "models": {"task": {"model": "t"}, "optimizer": {"model": "o"}},
-        "tasks": [
-            {
-                "name": "triage",
-                "data": {split: f"data/{split}.jsonl" for split in ("train", "val", "test")},
-                "prompt": "Think.",
-                "position": "question_begin",
-                "answer": {"kind": "exact"},
-            }
-        ],
-    }
 
 
 def _refusal(action: Callable[[], object]) -> str:
@@ -62,7 +47,7 @@ def _refusal(action: Callable[[], object]) -> str:
 def test_a_cache_that_is_lost_with_its_pod_is_mentioned(
     cache: dict[str, Any], is_said: bool, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (work / "config.yaml").write_text(yaml.safe_dump(_config() | {"cache": cache}), encoding="utf-8")
+    (work / "config.yaml").write_text(yaml.safe_dump(submitted_config() | {"cache": cache}), encoding="utf-8")
     assert submit(work / "config.yaml", kubernetes=True, image="gpo:dev") == 0
     assert ("cache.kind=redis" in capsys.readouterr().err) == is_said
 
@@ -79,7 +64,7 @@ def test_a_cache_that_is_lost_with_its_pod_is_mentioned(
 def test_a_ray_job_refuses_paths_in_the_configurations_folder(
     sections: dict[str, Any], refused: str | None, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    raw = _config()
+    raw = submitted_config()
     raw["models"] |= sections.get("models", {})
     path = work / "config.yaml"
     path.write_text(yaml.safe_dump(raw | {"cache": sections.get("cache", {"kind": "none"})}), encoding="utf-8")
@@ -108,7 +93,7 @@ def test_a_ray_job_refuses_paths_in_the_configurations_folder(
 def test_no_key_gets_into_a_config_map(option: str, text: str, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY if text.startswith("sk-") else text)
     monkeypatch.setenv("STUDY_URL", "redis://:study-password@host")
-    raw = _config() | {"sweep": {**_SWEEP["sweep"], "storage": {"kind": "url", "url_env": "STUDY_URL"}}}
+    raw = submitted_config() | {"sweep": {**_SWEEP["sweep"], "storage": {"kind": "url", "url_env": "STUDY_URL"}}}
     options: dict[str, Any] = {}
     if option == "data/train.jsonl":
         (work / option).write_text(f'{{"input": "a", "target": "{text}"}}\n', encoding="utf-8")
@@ -225,11 +210,11 @@ def test_a_ray_job_carries_the_configuration_and_its_data(work: Path) -> None:
 
 
 def test_a_ray_job_carries_a_sweep_with_its_held_out_tasks(work: Path) -> None:
-    held_out = {**_config()["tasks"][0], "name": "other"}
+    held_out = {**submitted_config()["tasks"][0], "name": "other"}
     held_out["data"] = {**held_out["data"], "val": "data/unused.jsonl"}
     (work / "data/unused.jsonl").write_text('{"input": "g", "target": "h"}\n', encoding="utf-8")
     raw = {"sweep": {**_SWEEP["sweep"], "holdout": {"tasks": [held_out]}}}
-    (work / "config.yaml").write_text(yaml.safe_dump(_config() | raw), encoding="utf-8")
+    (work / "config.yaml").write_text(yaml.safe_dump(submitted_config() | raw), encoding="utf-8")
     sweep = load_sweep(work / "config.yaml", [])
     spec = JobSpec("sweep", "", (), "First", "/storage/runs/First")
     text = manifest(work / "config.yaml", sweep.base, sweep, spec, image="i:1", namespace="gpo").text

@@ -34,6 +34,7 @@ from gpo.strategies.proposer import Proposals, SamplingProposer
 from gpo.strategies.sections import neutral
 from gpo.testing.samples import candidate
 from gpo.trajectory import Direction
+from tests.servers import listening
 from tests.unit.gpo.models.remote import endpoint_of, remote_model
 
 KEY = "canary-6b1f9e/+\"quoted'=="
@@ -150,11 +151,8 @@ async def sending(
                 await writer.drain()
         writer.close()
 
-    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
-    finally:
-        listener.close()
+    async with listening(serve) as base_url:
+        yield base_url
 
 
 OK, FAILED = b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 500 Oh\r\n"

@@ -27,6 +27,7 @@ from gpo.errors import ConfigError, ModelUnavailable
 from gpo.models.protocol import Completion, Message, Sampling
 from gpo.models.retrying import RetryingModel
 from gpo.models.transport import proxy_for, tls_for
+from tests.servers import listening
 from tests.unit.gpo.models.remote import endpoint_of, remote_model, serving
 
 KEY = "canary-6b1f9e"
@@ -75,11 +76,8 @@ async def speaking(speak: Raw) -> AsyncIterator[str]:
             await writer.drain()
         writer.close()
 
-    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
-    finally:
-        listener.close()
+    async with listening(serve) as base_url:
+        yield base_url
 
 
 async def yes(_: web.Request) -> web.Response:
