@@ -14,6 +14,7 @@ from aiohttp import web
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from gpo.errors import ConfigError, ModelError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.models import events
 from gpo.models.credentials import NO_KEY, KeySource
 from gpo.models.embedding import CachedEmbedder
 from gpo.models.protocol import Completion, Message, Sampling
@@ -184,10 +185,18 @@ async def test_a_missing_server_is_unavailable(unused_tcp_port: int) -> None:
     assert error.retries > 2, "it is tried for as long as patience lasts"
 
 
-async def test_requests_continue_when_the_server_is_back(unused_tcp_port: int) -> None:
+async def test_requests_continue_when_the_server_is_back(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = asyncio.Semaphore(0)
+
+    class Observer(events.NullObserver):
+        def request_ended(self, *_: object) -> None:
+            ended.release()
+
+    monkeypatch.setattr(events, "_observer", Observer())
     url = f"http://127.0.0.1:{unused_tcp_port}/v1"
     waiting = asyncio.create_task(complete(model(url, patience_s=60, max_attempts=1)))
-    await asyncio.sleep(0.3)
+    for _ in range(3):
+        await asyncio.wait_for(ended.acquire(), 20)
     with SimulatedEndpoint(port=unused_tcp_port):
         assert (await asyncio.wait_for(waiting, 20)).usage.retries > 2
 
