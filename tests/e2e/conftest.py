@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +22,11 @@ def gpo() -> Iterator[Gpo]:
     command = Gpo()
     yield command
     command.end()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a name short enough for Ray's sockets below it; ``tmp_path`` is not."""
+    folder = Path(tempfile.mkdtemp(prefix="gc-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

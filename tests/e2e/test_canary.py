@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
-import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
@@ -36,14 +33,6 @@ ALL_AT_ONCE = Behaviour(
     repeats_key=True,
     bad_replies=dict.fromkeys(BadReply, 0.5 / len(BadReply)),
 )
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder with a name short enough for Ray's sockets below it."""
-    folder = Path(tempfile.mkdtemp(prefix="gc-"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -28,13 +28,13 @@ def test_a_mistake_ends_the_command_with_one_line_and_code_2(
     endpoint: SimulatedEndpoint,
     gpo: Gpo,
     write_config: WriteConfig,
-    tmp_path: Path,
+    folder: Path,
 ) -> None:
     endpoint.behaviour = Behaviour(api_key="canary-3c9be0")
-    env = {"OPENAI_API_KEY": "canary-of-another", "RAY_TMPDIR": str(tmp_path / "ray")}
-    finished = gpo("run", write_config(tmp_path, endpoint.base_url, models=CHECKED), *options, cwd=tmp_path, env=env)
+    env = {"OPENAI_API_KEY": "canary-of-another", "RAY_TMPDIR": str(folder / "ray")}
+    finished = gpo("run", write_config(folder, endpoint.base_url, models=CHECKED), *options, cwd=folder, env=env)
     assert (finished.code, finished.stdout) == (2, "")
     (line,) = finished.stderr.splitlines()
     assert not [word for word in words if word not in line], line
     assert "canary" not in line
-    assert not (tmp_path / "ray").exists()
+    assert not (folder / "ray").exists()
