@@ -35,10 +35,10 @@ def serve(
     ray_address = resolve_address(address)
     tasks = build_tasks(config)
     is_judged = any(task.answer.kind == "judge" for task in config.tasks)
-    check_endpoints(config, tasks=tasks, roles=("task", "judge") if is_judged else ("task",))
+    refused = check_endpoints(config, tasks=tasks, roles=("task", "judge") if is_judged else ("task",))
 
     prepare_environment(ray_address)
     from cluster.serving.command import serve_evaluator
 
-    serve_evaluator(config, tasks, host, port, ray_address, err)
+    serve_evaluator(config, tasks, host, port, ray_address, err, refused)
     return OK

@@ -41,7 +41,7 @@ def sweep(
     require_packages(config.section)
     quiet()
     ray_address = resolve_address(address)
-    check_endpoints(*config.with_other_models, tasks=config.tasks)
+    refused = check_endpoints(*config.with_other_models, tasks=config.tasks)
 
     prepare_environment(ray_address)
     from cluster.runs.run_folder import new_run_id
@@ -54,7 +54,7 @@ def sweep(
     folder = results_folder(config.base.run.dir, name, sweep_id, run_dir, resume).folder
     sweep_folder = SweepFolder.open(folder, config, sweep_id=sweep_id, resume=resume)
     say(f"Sweep {sweep_folder.sweep_id} in {folder.path('')}")
-    document = run_sweep(config, sweep_folder, ray_address, err)
+    document = run_sweep(config, sweep_folder, ray_address, err, refused)
     out.print(sweep_table(document))
     if document["confirmation"] is not None:
         show(document["confirmation"]["statement"])

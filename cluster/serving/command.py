@@ -21,7 +21,7 @@ from cluster.results.run_record import RunRecord
 from cluster.session.budget import BudgetTracker
 from cluster.session.deployments import deployed, embedded_models, silence_serve
 from cluster.session.interrupts import run_interruptibly
-from cluster.session.models import Access, build_evaluators, embedded_specs
+from cluster.session.models import Access, RefusedParameters, build_evaluators, embedded_specs
 from cluster.session.ray_connection import EMBEDDED_CPUS, ray_connection
 from gpo.data.task import Task
 from gpo.errors import ClusterError, ConfigError
@@ -42,9 +42,18 @@ def needs_token(host: str, address: str) -> bool:
 
 
 def serve_evaluator(
-    config: RunConfig, tasks: Sequence[Task], host: str, port: int, address: str, console: Console
+    config: RunConfig,
+    tasks: Sequence[Task],
+    host: str,
+    port: int,
+    address: str,
+    console: Console,
+    refused: RefusedParameters,
 ) -> None:
     """Serve until SIGINT or SIGTERM.
+
+    Args:
+        refused: parameters that are known to be refused.
 
     Raises:
         ConfigError: a token is required but not set, or the port is taken.
@@ -69,7 +78,7 @@ def serve_evaluator(
             view.status("Starting the evaluator")
             urls = stack.enter_context(embedded_models(specs))
             where = _start_http(host, port)
-            access = Access(urls, LimiterActor(), budget_name=_APP)
+            access = Access(urls, LimiterActor(), budget_name=_APP, refused=refused)
             record = RunRecord(_APP, started_at=time.time())
             budget = BudgetTracker(config.budget, access, record)
             asyncio.run(budget.open())

@@ -20,6 +20,7 @@ from cluster.runs.run import ending_recorded
 from cluster.session.actor_pool import ActorPool
 from cluster.session.budget import BudgetTracker
 from cluster.session.interrupts import run_interruptibly
+from cluster.session.models import RefusedParameters
 from cluster.session.session import Services, Session
 from cluster.sweep.config import SweepConfig
 from cluster.sweep.confirmation import confirm, confirmation_document, confirmation_key
@@ -46,8 +47,13 @@ _HEARTBEATS_PER_LEASE = 5
 _HEARTBEAT_AT_MOST_S = 10.0
 
 
-def run_sweep(config: SweepConfig, folder: SweepFolder, address: str, console: Console) -> dict[str, Any]:
+def run_sweep(
+    config: SweepConfig, folder: SweepFolder, address: str, console: Console, refused: RefusedParameters
+) -> dict[str, Any]:
     """Work on a sweep until it is over, out of budget or interrupted; the content of ``sweep.json``.
+
+    Args:
+        refused: parameters that are known to be refused.
 
     Raises:
         ConfigError: the storage cannot be used, or holds another sweep; no cluster at the address.
@@ -71,6 +77,7 @@ def run_sweep(config: SweepConfig, folder: SweepFolder, address: str, console: C
             address=address,
             view=view,
             num_actors=actors,
+            refused=refused,
         ) as session:
             try:
                 with suppress(KeyboardInterrupt):  # recorded in the status
