@@ -114,9 +114,10 @@ def _problem_of(folder: str) -> str:
     if not Path(folder).is_absolute():
         return "is not an absolute path"
     try:
-        ray_folder = Path(folder) / "ray"
-        ray_folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=ray_folder).close()
+        path = Path(folder) / "ray"
+        # Ray makes the missing folders; a run that is refused before Ray starts leaves none behind.
+        existing = next(parent for parent in (path, *path.parents) if parent.exists())
+        tempfile.TemporaryFile(dir=existing).close()
     except (OSError, ValueError) as error:
         return f"cannot be written ({getattr(error, 'strerror', None) or error})"
     return ""
