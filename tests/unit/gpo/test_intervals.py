@@ -1,0 +1,92 @@
+"""Intervals of scores: known values, ends of the scale, and how often they contain the true mean."""
+
+from __future__ import annotations
+
+from math import isnan
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpo.intervals import interval, wilson
+from gpo.score import Score
+
+
+def test_wilson_gives_the_published_values():
+    # Newcombe (1998), table I: 81 of 263 and 15 of 148, at 95 %.
+    assert wilson(81, 263, 0.95) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson(15, 148, 0.95) == pytest.approx((0.0624, 0.1605), abs=5e-5)
+    assert wilson(0, 20, 0.95) == pytest.approx((0.0, 0.1611), abs=5e-5)
+
+
+def test_only_right_answers_leave_room_for_wrong_ones():
+    assert interval(Score((1.0,) * 24)) == pytest.approx((0.8987, 1), abs=1e-4)
+    assert interval(Score((0.0,) * 24)) == pytest.approx((0, 0.1013), abs=1e-4)
+
+
+def test_graded_values_that_are_equal_have_an_interval_with_a_width():
+    low, high = interval(Score((0.7,) * 24))
+    assert 0.5 < low < 0.7 < high < 0.9
+
+
+def test_only_scored_examples_count():
+    assert interval(Score((1.0, None, 0.0, None, 1.0))) == wilson(2, 3)
+
+
+@pytest.mark.parametrize("values", [(), (None, None)])
+def test_without_scored_examples_there_is_no_interval(values):
+    assert all(isnan(end) for end in interval(Score(values)))
+
+
+def test_one_graded_value_says_little():
+    low, high = interval(Score((0.7,)))
+    assert high - low > 0.5
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20).map(tuple))
+def test_the_interval_contains_the_mean_and_has_a_width(values):
+    score = Score(values)
+    low, high = interval(score)
+    assert 0 <= low < high <= 1
+    assert low <= score.mean + 1e-9
+    assert high >= score.mean - 1e-9
+
+
+def test_a_higher_level_gives_a_wider_interval():
+    for values in ((1.0, 0.0, 1.0, 1.0), (0.9, 0.3, 0.8, 0.5)):
+        narrow, wide = interval(Score(values), 0.8), interval(Score(values), 0.95)
+        assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def coverage(draw, mean: float, n: int) -> float:
+    """How often the interval of ``n`` values contains their true mean."""
+    inside = [low <= mean <= high for low, high in (interval(Score(tuple(draw(n).tolist()))) for _ in range(2_000))]
+    return float(np.mean(inside))
+
+
+@pytest.mark.parametrize("n", [10, 24, 40, 100])
+@pytest.mark.parametrize("shape", [(0.5, 0.5), (1, 1), (2, 2), (5, 1), (1, 9), (8, 2), (0.5, 2), (2, 0.3)], ids=str)
+def test_the_interval_of_graded_values_contains_the_true_mean_in_85_to_95_percent(shape, n):
+    random = np.random.default_rng(17)
+    a, b = shape
+    assert 0.85 <= coverage(lambda size: random.beta(a, b, size), a / (a + b), n) <= 0.95
+
+
+@pytest.mark.parametrize("n", [10, 24, 40, 100])
+def test_the_interval_of_values_near_one_contains_the_true_mean_as_often(n):
+    """Most answers get 1, the others something in between. The t interval covers 76 % here with 10 examples."""
+    random = np.random.default_rng(17)
+
+    def draw(size):
+        return np.where(random.random(size) < 0.8, 1.0, random.random(size))
+
+    assert 0.85 <= coverage(draw, 0.9, n) <= 0.95
+
+
+@pytest.mark.parametrize("n", [10, 24, 40, 100])
+@pytest.mark.parametrize("share", [0.5, 0.6, 0.7, 0.8, 0.9])
+def test_the_interval_of_shares_contains_the_true_share_on_average(share, n):
+    """A count is a whole number, so the coverage of a share can differ by some points from the level."""
+    random = np.random.default_rng(17)
+    assert 0.83 <= coverage(lambda size: (random.random(size) < share) * 1.0, share, n) <= 0.97
