@@ -13,13 +13,13 @@ from ray.exceptions import RayError, RayTaskError
 
 from actors.metrics.totals import ProcessReport, ReportStore
 from gpo.limits.limiter import LocalLimiter
-from gpo.limits.messages import Budget, Grant, Report, Spent
+from gpo.limits.messages import Budget, Grant, Report, Spent, Wait
 from gpo.process import ProcessIdentity
 
 log = logging.getLogger(__name__)
 
 _NAMESPACE = "gpo"
-_VERSION = 3
+_VERSION = 4
 """Version of the messages between limiter and callers; programs of different versions do not share a limiter."""
 _AT_ONCE = 100_000
 _ANSWER_S = 5.0
@@ -55,6 +55,10 @@ class LimiterActor:
     async def budget_spent(self, name: str, budget: Budget, at_least: Spent) -> Spent:
         """What was spent; see ``gpo.limits.limiter.Limiter``."""
         return cast("Spent", await self._reply(lambda actor: actor.budget_spent.remote(name, budget, at_least)))
+
+    async def longest_wait(self, budget_name: str) -> Wait | None:
+        """The longest wait for an endpoint; see ``gpo.limits.limiter.Limiter``."""
+        return cast("Wait | None", await self._reply(lambda actor: actor.longest_wait.remote(budget_name)))
 
     def report_counts(self, report: ProcessReport) -> bool:
         """Keep the counts of a process; see ``ReportStore.take``. Blocks: call it in a thread, not in the event loop.

@@ -82,7 +82,8 @@ class PlainView(_LineView):
                 if row.phase is not Phase.DONE
             ]
             more = f" and {len(busy) - _SHOWN} more" if len(busy) > _SHOWN else ""
-            self._say(f"working: {', '.join(busy[:_SHOWN])}{more}")
+            wait = f"; {self._progress.wait}" if self._progress.wait else ""
+            self._say(f"working: {', '.join(busy[:_SHOWN])}{more}{wait}")
 
     def _failed(self, key: SearchKey, error: str) -> None:
         self._say(f"{key}: failed: {error}")
@@ -107,8 +108,13 @@ class PlainView(_LineView):
 class LogView(_LineView):
     """A log line per event, where standard error holds JSON lines only."""
 
+    _warned = 0.0
+
     def tick(self) -> None:
-        return
+        wait = self._progress.wait if self._progress else None
+        if wait is not None and time.monotonic() - self._warned >= SILENCE_S:
+            self._warned = time.monotonic()
+            log.warning("%s", wait)
 
     def _say(self, text: str) -> None:
         log.info("%s", text)

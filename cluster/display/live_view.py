@@ -20,6 +20,7 @@ from cluster.display.waiting import Reminder
 
 _LINES_AROUND = 5
 """Lines of the terminal that are not rows: heading, totals, the last line and earlier output."""
+_MAX_WAIT_LINES = 3
 _BAR_WIDTH = 24
 _NARROW = 70
 """A terminal of fewer columns shows only the most important figures."""
@@ -66,7 +67,8 @@ class LiveView:
         if progress is None:
             return self._spinner
         rows = list(progress.rows.values())
-        shown = _most_relevant(rows, self._live.console.height - _LINES_AROUND)
+        wait = self._wait(progress)
+        shown = _most_relevant(rows, self._live.console.height - _LINES_AROUND - len(wait))
         self._spinner.update(text=Text(f"{duration(time.monotonic() - self._started)} · {_totals(progress)}"))
         title = [Text(progress.title, style="bold")] if progress.title else []
         bar: list[RenderableType] = [
@@ -76,9 +78,16 @@ class LiveView:
         overall = Table.grid(padding=(0, 1))
         if self._is_narrow:
             overall.add_row(*bar)
-            return Group(*title, self._table(shown, rows), overall, self._spinner)
+            return Group(*title, self._table(shown, rows), *wait, overall, self._spinner)
         overall.add_row(*bar, self._spinner)
-        return Group(*title, self._table(shown, rows), overall)
+        return Group(*title, self._table(shown, rows), *wait, overall)
+
+    def _wait(self, progress: Progress) -> list[Text]:
+        """The lines that say what calls wait for."""
+        if progress.wait is None:
+            return []
+        console = self._live.console
+        return list(Text(str(progress.wait), style="yellow").wrap(console, console.width))[:_MAX_WAIT_LINES]
 
     @property
     def _is_narrow(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from actors.search import Phase, SearchKey, Update
 from gpo.checkpoint import Checkpoint
-from gpo.limits.messages import Spent
+from gpo.limits.messages import Spent, Wait
 from gpo.models.protocol import Usage
 
 _PACE_OVER_S = 30.0
@@ -96,12 +96,14 @@ class Progress:
         num_steps: trajectory → the steps that it will take.
         title: of the run, if there are several; may be empty.
         spent: by the run so far, earlier attempts included.
+        wait: the longest wait for an endpoint; ``None`` if none is long.
     """
 
     num_steps: Mapping[SearchKey, int]
     title: str = ""
     rows: dict[SearchKey, Row] = field(init=False)
     spent: Spent = field(default_factory=Spent)
+    wait: Wait | None = None
     _calls: deque[tuple[float, int]] = field(default_factory=deque[tuple[float, int]])
 
     def __post_init__(self) -> None:

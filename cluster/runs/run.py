@@ -133,6 +133,7 @@ class Run:
             view.tick()
             await budget.update()
             progress.receive_spent(self.record.reported)
+            progress.wait = await budget.longest_wait()
             self.record.wall_s = time.monotonic() - began
             if time.monotonic() - saved > _SAVED_EVERY_S:  # a killed driver loses no more than that
                 with suppress(StorageError):  # if the problem lasts, saving at the end reports it

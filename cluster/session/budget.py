@@ -10,12 +10,15 @@ from cluster.config.run import BudgetConfig
 from cluster.results.run_record import RunRecord
 from cluster.session.models import Access
 from gpo.errors import BudgetExhausted, ClusterError
+from gpo.limits.messages import Wait
 
 _PATIENCE_S, _PAUSE_S = 30.0, 0.5
 
 
 class BudgetTracker:
     """Opens a run's budget at the limiter, enforces its time limit, and keeps the record's spending up to date.
+
+    It also knows what the calls wait for that the budget pays for.
 
     Args:
         record: holds the spending of earlier attempts.
@@ -77,6 +80,13 @@ class BudgetTracker:
                 self._record.reported = await self._access.limiter.budget_spent(
                     self._access.budget_name, self._budget.build(), self._record.reported
                 )
+
+    async def longest_wait(self) -> Wait | None:
+        """The longest wait for an endpoint; ``None`` if none is long, or while the limiter cannot be reached."""
+        with suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(_PATIENCE_S):
+                return await self._access.limiter.longest_wait(self._access.budget_name)
+        return None
 
     def _out_of_time(self) -> BudgetExhausted:
         return BudgetExhausted(f"budget.wall_s: {self._budget.wall_s:g} s are over")

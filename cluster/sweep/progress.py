@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.display.progress import duration, percent
+from cluster.display.waiting import SILENCE_S, Reminder
 from cluster.sweep.trial import TrialUpdate
-from gpo.limits.messages import Spent
+from gpo.limits.messages import Spent, Wait
 
 
 @dataclass(slots=True)
@@ -26,12 +27,15 @@ class SweepProgress:
     Attributes:
         trials: number of trials in the sweep.
         over: number, state and ``val`` of the trials that were over before.
+        calls: of all processes.
+        wait: the longest wait for an endpoint, in this process; ``None`` if none is long.
     """
 
     trials: int
     over: Sequence[tuple[int, str, float | None]]
     seen: dict[int, TrialUpdate] = field(default_factory=dict[int, TrialUpdate])
     calls: int = 0
+    wait: Wait | None = None
 
     def __post_init__(self) -> None:
         for number, outcome, val in self.over:
@@ -65,26 +69,30 @@ class SweepProgress:
         best = self.best
         leader = f", best val {percent(best.val)} (trial {best.number})" if best else ""
         calls = f", {self.calls:,} calls" if self.calls else ""
-        return f"{self.trials} trials: {', '.join(parts)}{leader}{calls}"
+        wait = f"; {self.wait}" if self.wait else ""
+        return f"{self.trials} trials: {', '.join(parts)}{leader}{calls}{wait}"
 
 
 class SweepView:
     """Shows a sweep as plain lines, one for each event."""
 
     def __init__(self, console: Console, progress: SweepProgress) -> None:
-        self._console, self._progress, self._started, self._status = console, progress, time.monotonic(), ""
+        self._console, self._progress, self._status = console, progress, ""
+        self._started = self._last = time.monotonic()
+        self._reminder = Reminder(self._print)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        return
+        self._reminder.end()
 
     def status(self, text: str) -> None:
         """Show what the program is waiting for."""
         if text != self._status:
             self._status = text
             self._print(f"{text} …")
+            self._reminder.begin(text)
 
     def trial(self, update: TrialUpdate) -> None:
         """Show the progress of a trial of this process."""
@@ -103,7 +111,15 @@ class SweepView:
         """Show the spending of all processes."""
         self._progress.calls = spent.calls
 
+    def tick(self, wait: Wait | None) -> None:
+        """Show a sign of life, and what calls wait for; called about once a second."""
+        self._reminder.end()
+        self._progress.wait = wait
+        if time.monotonic() - self._last >= SILENCE_S:
+            self._print(self._progress.line())
+
     def _print(self, text: str) -> None:
+        self._last = time.monotonic()
         self._console.print(f"[{self._elapsed}] {text}", markup=False, highlight=False, soft_wrap=True)
 
     @property
@@ -137,6 +153,9 @@ class LiveSweepView(SweepView):
 
     def confirming(self, name: str, step: int, num_steps: int) -> None:
         self._status = f"Confirming: {name}, step {step}/{num_steps}"
+
+    def tick(self, wait: Wait | None) -> None:
+        self._progress.wait = wait
 
     def _render(self) -> RenderableType:
         waiting = f" · {self._status} …" if self._status else ""

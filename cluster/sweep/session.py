@@ -188,6 +188,7 @@ class SweepSession:
         await self._call(self._measure)
         pool = ActorPool(self._config.base, services)
         beating = asyncio.create_task(self._send_heartbeats(budget))
+        ticking = asyncio.create_task(self._tick(budget))
         try:
             async with budget.time_limit():
                 working = asyncio.create_task(self._run_all(services, pool))
@@ -201,7 +202,8 @@ class SweepSession:
                     await asyncio.gather(working, return_exceptions=True)
         finally:
             beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
+            ticking.cancel()
+            await asyncio.gather(beating, ticking, return_exceptions=True)
             try:
                 await asyncio.sleep(2 * SETTLES_S)  # the last calls are reported before the callers' processes end
             finally:
@@ -278,6 +280,11 @@ class SweepSession:
         confirmation = await confirm(self._config, best.number, params, folder, services, pool, self._view.confirming)
         key = confirmation_key(self._config, params)
         await self._call(self._study.save_confirmation, confirmation_document(confirmation, key))
+
+    async def _tick(self, budget: BudgetTracker) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self._view.tick(await budget.longest_wait())
 
     async def _send_heartbeats(self, budget: BudgetTracker) -> None:
         pause = min(_HEARTBEAT_AT_MOST_S, self._config.section.lease_s / _HEARTBEATS_PER_LEASE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from dataclasses import dataclass
 from uuid import uuid4
@@ -12,7 +13,7 @@ from gpo.context import current_caller
 from gpo.errors import BudgetExhausted, OutOfReach, Part
 from gpo.limits.fairness import FairQueue
 from gpo.limits.limiter import Limiter
-from gpo.limits.messages import LEASE_S, Grant, Pool, Report, Spent
+from gpo.limits.messages import LEASE_S, Grant, Pool, Report, Spent, Wait
 from gpo.models.protocol import Usage
 from gpo.process import PicklesFieldsOnly, ProcessIdentity
 
@@ -93,6 +94,20 @@ class Gate(PicklesFieldsOnly):
         """End a request that ``enter`` let through; the admission holds its outcome."""
         self._state.leave(admission)
 
+    def wait_begins(self, call: object, reason: str, since_s: float) -> None:
+        """Report until ``wait_ends`` that a call is repeated until the endpoint answers.
+
+        Args:
+            call: stands for the call; a later reason replaces an earlier one.
+            reason: the last failure.
+            since_s: monotonic time of the first failure.
+        """
+        self._state.wait_begins(call, reason, since_s)
+
+    def wait_ends(self, call: object) -> None:
+        """The call is answered or given up."""
+        self._state.waits.pop(call, None)
+
     @property
     def _state(self) -> _GateState:
         state: _GateState | None = self.__dict__.get("_current_state")
@@ -120,6 +135,7 @@ class _GateState:
         self._settling: asyncio.TimerHandle | None = None
         self._tokens_each, self._completion_tokens = 0.0, 0.0
         self._version = 0
+        self.waits: dict[object, tuple[float, str]] = {}
         self._reset()
 
     def _reset(self) -> None:
@@ -196,6 +212,17 @@ class _GateState:
             self._report_soon(_COALESCED_S)
         if not self._demand and self._settling is None:
             self._settling = self.loop.call_later(SETTLES_S, self._settle)
+
+    def wait_begins(self, call: object, reason: str, since_s: float) -> None:
+        """Report that a call waits: the first one soon, the others with the report of the next second."""
+        if not self.waits:
+            self._report_soon(_COALESCED_S)
+        self.waits[call] = (since_s, reason)
+
+    @property
+    def _longest_wait(self) -> Wait | None:
+        since_s, reason = min(self.waits.values(), default=(0.0, ""))
+        return Wait(reason, time.monotonic() - since_s) if self.waits else None
 
     @property
     def _demand(self) -> int:
@@ -277,6 +304,7 @@ class _GateState:
             tokens_beyond=self._tokens_beyond,
             spent=self._spent,
             process=self._process,
+            longest_wait=self._longest_wait,
         )
         self._succeeded = self._refused = 0
         self._retry_after_s, self._tokens_beyond = 0.0, 0.0
@@ -330,7 +358,7 @@ class _GateState:
         while idle_rounds < _IDLE_ROUNDS:
             report, sent_at = self._report(), self.loop.time()
             try:
-                wait_s = _BUSY_S if report.demand else _IDLE_S
+                wait_s = _BUSY_S if report.demand or self.waits else _IDLE_S
                 async with asyncio.timeout(wait_s + _REPLY_DELAY_S):
                     grant = await self._limiter.exchange(report, wait_s)
             except (ConnectionError, TimeoutError) as error:
@@ -346,7 +374,7 @@ class _GateState:
                 continue
             answered_at, is_lost = self.loop.time(), False
             self._apply(grant, sent_at)
-            idle_rounds = 0 if self._demand else idle_rounds + 1
+            idle_rounds = 0 if self._demand or self.waits else idle_rounds + 1
         leaving = Report(
             self._holder, self._number + 1, self._pool, spent=self._spent,
             permits_returned=self._returned + self._permits, permits_received=self._received, leaving=True,

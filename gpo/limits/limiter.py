@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gpo.limits.limiter_state import LimiterState
-from gpo.limits.messages import Budget, Grant, Report, Spent
+from gpo.limits.messages import Budget, Grant, Report, Spent, Wait
 
 
 class Limiter(Protocol):
@@ -39,6 +39,10 @@ class Limiter(Protocol):
         Args:
             budget, at_least: the budget and its spending as the caller knows them, for a restarted limiter.
         """
+        ...
+
+    async def longest_wait(self, budget_name: str) -> Wait | None:
+        """The longest wait for an endpoint, of the calls that a budget pays for; ``None`` if none is long."""
         ...
 
 
@@ -99,6 +103,10 @@ class LocalLimiter:
             self._wake_all()
         account.restore(budget, at_least)
         return account.spent
+
+    async def longest_wait(self, budget_name: str) -> Wait | None:
+        """The longest wait for an endpoint; see ``Limiter``."""
+        return self._state.longest_wait(budget_name)
 
     def _take(self, report: Report) -> None:
         if self._state.take(report):

@@ -13,7 +13,7 @@ from math import inf
 
 from gpo.limits.budget import BudgetAccount
 from gpo.limits.fairness import Want, fair_shares
-from gpo.limits.messages import LEASE_S, Grant, Pool, Report
+from gpo.limits.messages import LEASE_S, Grant, Pool, Report, Wait
 from gpo.limits.rates import AdaptiveConcurrency, ModelRates
 from gpo.process import ProcessIdentity
 
@@ -42,6 +42,16 @@ class LimiterState:
     def account(self, name: str) -> BudgetAccount:
         """The account of a budget; created at first use."""
         return self._accounts.setdefault(name, BudgetAccount())
+
+    def longest_wait(self, budget_name: str) -> Wait | None:
+        """The longest wait that the gates of a budget have reported; ``None`` if none waits."""
+        self._expire(self._clock())
+        waits = [
+            gate.longest_wait
+            for gate in self._gates.values()
+            if gate.longest_wait is not None and gate.pool.budget_name == budget_name
+        ]
+        return max(waits, key=lambda wait: wait.for_s, default=None)
 
     @property
     def is_idle(self) -> bool:
@@ -230,6 +240,7 @@ class _Gate:
     granted_version: int = -1
     granted_paused: float = 0.0
     granted_exhausted: bool = False
+    longest_wait: Wait | None = None
 
     def take(self, report: Report, now: float) -> bool:
         """Take a report unless a newer one came before; whether it changes anything."""
@@ -238,7 +249,7 @@ class _Gate:
         if report.number <= self.number:
             return False
         before = (self.held, self.granted, self.demand, self.weight, self.permits_wanted)
-        self.number, self.in_flight = report.number, report.in_flight
+        self.number, self.in_flight, self.longest_wait = report.number, report.in_flight, report.longest_wait
         self.demand, self.weight = report.demand, max(1, report.weight)
         if report.epoch == self.epoch:  # otherwise, a grant is still on its way
             self.held = report.slots

@@ -79,6 +79,22 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """A call that is repeated until its endpoint answers.
+
+    Attributes:
+        reason: the last failure; names model, address and the endpoint's words.
+        for_s: time since the call's first failure, in seconds.
+    """
+
+    reason: str
+    for_s: float
+
+    def __str__(self) -> str:
+        return f"waiting for {self.for_s:.0f} s: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The state of a gate, as the gate reports it.
 
@@ -101,6 +117,7 @@ class Report:
         spent: since the first report.
         leaving: the gate has nothing to send any more, and returns everything.
         process: the gate's process; ``None`` if unknown.
+        longest_wait: of the calls that are repeated for long; ``None`` if none is.
     """
 
     holder: str
@@ -123,6 +140,7 @@ class Report:
     spent: Spent = field(default_factory=Spent)
     leaving: bool = False
     process: ProcessIdentity | None = None
+    longest_wait: Wait | None = None
 
 
 @dataclass(frozen=True, slots=True)

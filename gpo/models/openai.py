@@ -67,4 +67,4 @@ def openai_model(
         limit = endpoint.max_concurrency
         gate = Gate(LocalLimiter(), Pool(endpoint.base_url, endpoint.model, limit, limit))
     limited = LimitedModel(OpenAIModel(endpoint, completion_limit), gate, retries.max_backoff_s)
-    return RetryingModel(limited, retries, gate.pool)
+    return RetryingModel(limited, retries, gate)

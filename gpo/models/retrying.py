@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from gpo.context import current_caller, is_retry
 from gpo.errors import ModelRefused, ModelUnavailable
+from gpo.limits.gate import Gate
 from gpo.limits.messages import Pool
 from gpo.models.events import observer
 from gpo.models.protocol import Completion, Embeddings, Message, Model, Sampling
@@ -23,7 +24,7 @@ _Reply = TypeVar("_Reply", Completion, Embeddings)
 DEFAULT_MAX_ATTEMPTS = 6
 DEFAULT_PATIENCE_S = 300.0
 SAY_AFTER_S = 5.0
-"""Seconds of waiting for an endpoint after which the log says so, again and again."""
+"""Seconds of waiting for an endpoint after which the log and the gate's reports say so, again and again."""
 _FIRST_BACKOFF_S = 0.5
 _MAX_AWAY_BACKOFF_S = 5.0
 """Longest wait for an endpoint that does not run, so that it is not idle for a minute once it is back."""
@@ -81,12 +82,12 @@ class RetryingModel:
     """Repeats requests that failed transiently, and counts the retries in the usage.
 
     Args:
-        pool: what is called, for events.
+        gate: that of the model; reports long waits.
     """
 
     model: Model
     policy: RetryPolicy
-    pool: Pool
+    gate: Gate
 
     async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """Reply to a conversation; see ``gpo.models.protocol.ChatModel``."""
@@ -97,28 +98,39 @@ class RetryingModel:
         return await self._answered(lambda: self.model.embed_batch(texts))
 
     async def _answered(self, request: Callable[[], Awaitable[_Reply]]) -> _Reply:
+        call = object()
+        try:
+            return await self._repeated(request, call)
+        finally:
+            self.gate.wait_ends(call)
+
+    async def _repeated(self, request: Callable[[], Awaitable[_Reply]], call: object) -> _Reply:
+        pool = self.gate.pool
         failures: list[ModelUnavailable] = []
-        waited_s, began = 0.0, time.monotonic()
+        waited_s = failing_since = 0.0
         while True:
             is_retry.set(bool(failures))
             try:
                 reply = await request()
             except ModelRefused:
-                observer().call_failed(self.pool, current_caller.get(), is_final=True)
+                observer().call_failed(pool, current_caller.get(), is_final=True)
                 raise
             except ModelUnavailable as failure:
+                failing_since = failing_since if failures else time.monotonic()
                 failures.append(failure)
                 wait_s = self.policy.wait_s(failures, waited_s)
                 if wait_s is None:
-                    observer().call_failed(self.pool, current_caller.get(), is_final=False)
+                    observer().call_failed(pool, current_caller.get(), is_final=False)
                     retries, too_many = len(failures) - 1, failure.too_many
                     raise ModelUnavailable(
                         str(failure), retries, failure.retry_after_s, too_many, failure.is_away
                     ) from None
             else:
                 return replace(reply, usage=replace(reply.usage, retries=len(failures))) if failures else reply
-            if waited_s + wait_s > SAY_AFTER_S:
-                _announce(self.pool, failures[-1], time.monotonic() - began, wait_s)
+            failing_s = time.monotonic() - failing_since
+            if failing_s + wait_s > SAY_AFTER_S:
+                _announce(pool, failures[-1], failing_s, wait_s)
+                self.gate.wait_begins(call, str(failures[-1]), failing_since)
             await asyncio.sleep(wait_s)
             waited_s += wait_s
 

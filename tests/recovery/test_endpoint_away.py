@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,9 @@ def test_a_run_waits_for_an_endpoint_that_answers_503_for_a_minute(disturbed: Di
     command = disturbed.start()
     disturbed.wait_for_calls()
     disturbed.lose("endpoint (503)", answer_503)
-    disturbed.require_the_same(command.finish(240))
+    done = command.finish(240)
+    disturbed.require_the_same(done)
+    assert re.search(r"waiting for \d\d s: \w+-model at \S+: HTTP 503: the endpoint fails", done.stderr), done.stderr
 
 
 def test_a_run_waits_for_an_endpoint_that_refuses_connections_for_a_minute(disturbed: Disturbed) -> None:

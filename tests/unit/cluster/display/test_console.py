@@ -127,3 +127,14 @@ def test_a_long_wait_is_a_line_now_and_then(lines: LineConsole, monkeypatch: pyt
             time.sleep(0.01)
     first, second, *_ = lines.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert first == second == "Scoring [b] on 3 examples … (for 0 s)"
+
+
+def test_the_start_of_a_sweep_is_a_line_now_and_then(lines: LineConsole, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "SILENCE_S", 0.01)
+    with sweep_view(lines, SweepProgress(1, ())) as view:
+        view.status("Starting Ray")
+        until = time.monotonic() + 10
+        while lines.file.getvalue().count("\n") < 2 and time.monotonic() < until:  # type: ignore[attr-defined]
+            time.sleep(0.01)
+    first, second, *_ = lines.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert (first, second) == ("[0:00] Starting Ray …", "[0:00] Starting Ray … (for 0 s)")

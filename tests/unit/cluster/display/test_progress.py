@@ -12,8 +12,9 @@ from actors.search import Phase, SearchKey, Update
 from cluster.display.line_views import PlainView
 from cluster.display.live_view import LiveView, view_for
 from cluster.display.progress import Progress, Row, duration, percent
+from cluster.sweep.progress import LiveSweepView, SweepProgress, sweep_view
 from gpo.checkpoint import Checkpoint
-from gpo.limits.messages import Spent
+from gpo.limits.messages import Spent, Wait
 from gpo.testing.samples import TRAJECTORIES, candidate, trajectory
 
 FIRST, SECOND = SearchKey("triage", 0), SearchKey("[bold]triage", 1)
@@ -160,6 +161,58 @@ def test_a_quiet_console_gets_log_lines(caplog: pytest.LogCaptureFixture) -> Non
     ]
     assert caplog.records[2].__dict__["best_prompt"] == ONE_STEP.trajectory.best.prompt.id
     assert caplog.records[2].__dict__["step"] == 0
+
+
+WAIT = Wait("task-model at http://here/v1: HTTP 503: [starting] up", 12.3)
+SAID = f"waiting for 12 s: {WAIT.reason}"
+
+
+def test_a_terminal_shows_what_calls_wait_for_and_since_when() -> None:
+    for width, height in ((120, 12), (40, 40)):
+        on = Console(file=StringIO(), force_terminal=True, width=width, height=height, color_system=None)
+        progress = Progress({SearchKey(f"task-{number}", 0): 1 for number in range(9)}, wait=WAIT)
+        view = LiveView(on)
+        view.begin(progress)
+        on.print(view._render())
+        assert SAID in " ".join(shown(on).split())
+        assert len(shown(on).splitlines()) <= height
+        progress.wait = Wait("x" * 1000, 12.3)
+        assert len(view._wait(progress)) == 3
+        progress.wait = None
+        assert view._wait(progress) == []
+
+
+def test_lines_say_what_calls_wait_for_and_since_when(
+    clock: Callable[[float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    on = console(terminal=False)
+    progress = Progress({FIRST: 1}, wait=WAIT)
+    for view in (PlainView(on), view_for(Console(quiet=True))):
+        clock(0)
+        view.begin(progress)
+        for second in range(1, 12):
+            clock(second)
+            view.tick()
+    assert shown(on).splitlines() == [
+        f"[0:{second}] working: triage/0 initial prompt; {SAID}" for second in ("05", "10")
+    ]
+    assert [record.getMessage() for record in caplog.records] == [SAID] * 3
+
+
+def test_a_sweep_says_what_calls_wait_for_and_since_when(clock: Callable[[float], None]) -> None:
+    clock(0)
+    lines, terminal = console(terminal=False), console(terminal=True)
+    view = sweep_view(lines, SweepProgress(3, ()))
+    for second in range(1, 12):
+        clock(second)
+        view.tick(WAIT)
+    line = f"3 trials: 0 done, 0 pruned, 0 running; {SAID}"
+    assert shown(lines).splitlines() == [f"[0:05] {line}", f"[0:10] {line}"]
+    live = sweep_view(terminal, SweepProgress(3, ()))
+    assert isinstance(live, LiveSweepView)
+    live.tick(WAIT)
+    terminal.print(live._render())
+    assert line in shown(terminal)
 
 
 def test_the_time_left_follows_the_pace_so_far(clock: Callable[[float], None]) -> None:

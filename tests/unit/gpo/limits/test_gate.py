@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import random
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -286,3 +287,22 @@ async def test_replies_without_usage_count_the_expected_tokens() -> None:
     await limiter.open_budget("run", Budget(tokens=200), Spent())
     gate = Gate(limiter, replace(POOL, budget_name="run", has_budget=True))  # 40 characters and 10 tokens: 20 in all
     assert BudgetExhausted in {type(result) for result in await served.calls([gate], 60, tokens=0)}
+
+
+async def test_a_gate_stays_while_its_calls_wait_for_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpo.limits.gate._BUSY_S", 0.01)
+    monkeypatch.setattr("gpo.limits.gate._IDLE_S", 0.01)
+    limiter = LocalLimiter()
+    gate = Gate(limiter, POOL)
+    now = time.monotonic()
+    gate.wait_begins("first", "HTTP 503: starting", now - 20)
+    gate.wait_begins("second", "HTTP 500: failing", now - 60)
+    await asyncio.sleep(0.3)
+    assert str(await limiter.longest_wait("")) == "waiting for 60 s: HTTP 500: failing"
+    gate.wait_ends("second")
+    await asyncio.sleep(0.1)
+    assert str(await limiter.longest_wait("")) == "waiting for 20 s: HTTP 503: starting"
+    gate.wait_ends("first")
+    await asyncio.sleep(0.3)
+    assert await limiter.longest_wait("") is None
+    assert limiter.is_idle

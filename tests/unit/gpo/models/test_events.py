@@ -93,7 +93,7 @@ class ScriptedModel:
 
 
 def _model(gate: Gate, *results: Exception | str) -> RetryingModel:
-    return RetryingModel(LimitedModel(ScriptedModel(*results), gate), RetryPolicy(3, max_backoff_s=0.001), gate.pool)
+    return RetryingModel(LimitedModel(ScriptedModel(*results), gate), RetryPolicy(3, max_backoff_s=0.001), gate)
 
 
 async def _complete(gate: Gate, *results: Exception | str) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from gpo.errors import ModelUnavailable
+from gpo.limits.gate import Gate
+from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Pool
 from gpo.models import retrying
 from gpo.models.protocol import Completion, Embeddings, Message, Sampling, Usage
@@ -79,7 +81,7 @@ async def test_a_long_wait_for_an_endpoint_is_logged_and_a_short_one_is_not(
 ) -> None:
     monkeypatch.setattr(retrying, "SAY_AFTER_S", say_after_s)
     monkeypatch.setattr(retrying, "_announced", {})
-    model = RetryingModel(AwayAtFirst(8), RetryPolicy(max_backoff_s=0.01), Pool("url", "m", 1, 1))
+    model = RetryingModel(AwayAtFirst(8), RetryPolicy(max_backoff_s=0.01), Gate(LocalLimiter(), Pool("url", "m", 1, 1)))
     await asyncio.gather(*(model.complete([], Sampling()) for _ in range(4)))
     said = [record.message for record in caplog.records]
     assert bool(said) is is_said
@@ -96,3 +98,23 @@ async def test_a_wait_is_logged_again_only_after_a_while(
     assert [record.message for record in caplog.records] == [
         "waiting for no connection (since 6 s, next try in 3 s)"
     ] * 2
+
+
+async def test_the_limiter_knows_a_long_wait_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpo.limits.gate._BUSY_S", 0.01)
+    monkeypatch.setattr(RetryPolicy, "wait_s", lambda *_: 0.5)
+    limiter = LocalLimiter()
+    gate = Gate(limiter, Pool("url", "m", 1, 1, budget_name="run"))
+
+    async def waits() -> list[str]:
+        await asyncio.sleep(0.1)
+        found = [await limiter.longest_wait(name) for name in ("run", "another run")]
+        return [str(wait) for wait in found]
+
+    for say_after_s, said in ((60.0, "None"), (0.1, "waiting for 0 s: no connection")):
+        monkeypatch.setattr(retrying, "SAY_AFTER_S", say_after_s)
+        model = RetryingModel(AwayAtFirst(1), RetryPolicy(), gate)
+        calls = [asyncio.create_task(model.complete([], Sampling())) for _ in range(2)]
+        assert await waits() == [said, "None"]
+        await asyncio.gather(*calls)
+        assert await waits() == ["None", "None"]
