@@ -7,8 +7,10 @@ are *score intervals* (Wilson, 1927): they contain each mean that a test at the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import nan, sqrt
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 
 from gpo.score import Score
 
@@ -28,30 +30,76 @@ def wilson(successes: float, n: float, level: float = LEVEL) -> tuple[float, flo
             mean.
         level: in (0, 1).
     """
-    return _score_interval(successes / n, n, _normal_quantile(level)) if n else (nan, nan)
+    return _score_interval(successes / n, n, NormalDist().inv_cdf((1 + level) / 2)) if n else (nan, nan)
 
 
 def interval(score: Score, level: float = LEVEL) -> tuple[float, float]:
     """The interval for ``score.mean_of_scored`` on new examples, within [0, 1]; (NaN, NaN) without scored examples.
 
-    It is Wilson's interval if all values are 0 or 1. Graded values vary less than values of 0 and 1 with the same mean,
-    so each counts as more than one example. The number of examples is divided by the ratio of the two variances.
-    Student's distribution replaces the normal one, since this ratio is estimated.
+    It is Wilson's interval if all values are 0 or 1.
 
     Args:
         score: only its scored examples count.
         level: in (0, 1).
     """
-    values, mean, n = score.scored, score.mean_of_scored, len(score.scored)
+    return interval_of_mean([Part(score.scored)], level=level) if score.scored else (nan, nan)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a weighted mean.
+
+    Attributes:
+        values: in [0, 1], at least one.
+        weight: of the mean of the values; the weights of all parts sum to 1.
+        stderr: standard error of the mean for another reason than the choice of examples, such as the seeds; ≥ 0.
+        degrees: degrees of freedom of ``stderr``, ≥ 1.
+    """
+
+    values: Sequence[float]
+    weight: float = 1.0
+    stderr: float = 0.0
+    degrees: int = 1
+
+
+def interval_of_mean(parts: Sequence[Part], level: float = LEVEL) -> tuple[float, float]:
+    """The interval for a weighted mean of means, within [0, 1]; it never has the width 0.
+
+    Graded values vary less than values of 0 and 1 with the same mean, so each counts as more than one example: the
+    number of examples is divided by the ratio of the two variances. Student's distribution replaces the normal one
+    where a variance is estimated.
+
+    Args:
+        parts: at least one.
+        level: in (0, 1).
+    """
+    mean = sum(part.weight * fmean(part.values) for part in parts)
     largest = mean * (1 - mean)
-    if n < 2 or largest == 0 or all(value in (0, 1) for value in values):
-        return wilson(sum(values), n, level)
+    # Variances of the mean and their degrees of freedom. The unit is the variance of a single value of 0 or 1.
+    sampling = [
+        (part.weight**2 * _variance_ratio(part.values, largest) / len(part.values), len(part.values) - 1)
+        for part in parts
+    ]
+    other = [(part.weight**2 * part.stderr**2 / largest, part.degrees) for part in parts if part.stderr and largest > 0]
+    variance = sum(value for value, _ in (*sampling, *other))
+    binary = all(value in (0, 1) for part in parts for value in part.values)
+    spread = sum(value**2 / degrees for value, degrees in (*sampling, *other) if degrees)
+    if (binary and not other) or not spread:
+        return _score_interval(mean, 1 / variance, NormalDist().inv_cdf((1 + level) / 2))
     # The import takes half a second.
     from scipy.special import stdtrit
 
+    # Welch and Satterthwaite's degrees of freedom.
+    return _score_interval(mean, 1 / variance, float(stdtrit(variance**2 / spread, (1 + level) / 2)))
+
+
+def _variance_ratio(values: Sequence[float], largest: float) -> float:
+    """The variance of the values as a share of the largest one that values with the same mean can have."""
+    if largest <= 0:
+        return 1.0
+    mean = fmean(values)
     squares = sum((value - mean) ** 2 for value in values)
-    ratio = (squares / largest + _PRIOR_VALUES) / (n - 1 + _PRIOR_VALUES)
-    return _score_interval(mean, n / min(1.0, ratio), float(stdtrit(n - 1, (1 + level) / 2)))
+    return min(1.0, (squares / largest + _PRIOR_VALUES) / (len(values) - 1 + _PRIOR_VALUES))
 
 
 def _score_interval(mean: float, n: float, quantile: float) -> tuple[float, float]:
@@ -60,7 +108,3 @@ def _score_interval(mean: float, n: float, quantile: float) -> tuple[float, floa
     centre = (mean + shrinkage / 2) / (1 + shrinkage)
     half = sqrt(shrinkage * (mean * (1 - mean) + shrinkage / 4)) / (1 + shrinkage)
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _normal_quantile(level: float) -> float:
-    return NormalDist().inv_cdf((1 + level) / 2)

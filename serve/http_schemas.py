@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from gpo.data.task import Split
 from gpo.evaluation.evaluator import Evaluation
+from gpo.intervals import LEVEL, interval
 from gpo.models.protocol import Usage
 from gpo.prompt import Prompt
 from gpo.score import finite
@@ -52,6 +53,15 @@ class UsageReply(BaseModel):
     unmetered: int
 
 
+class IntervalReply(BaseModel):
+    """A confidence interval, in [0, 1]."""
+
+    level: float
+    """How often such an interval contains the true mean on new examples."""
+    low: float
+    high: float
+
+
 class ScoreReply(BaseModel):
     """The score of one prompt."""
 
@@ -60,6 +70,10 @@ class ScoreReply(BaseModel):
     """Mean over the scored examples, in [0, 1]; null if none could be scored."""
     stderr: float | None
     """Standard error of the mean; null for fewer than two scored examples."""
+    interval: IntervalReply | None
+    """Where the mean on new examples probably is; null if no example could be scored."""
+    scored: int
+    """Number of scored examples."""
     values: list[float | None]
     """One value per example, in the order of the file; null is unscored."""
     usage: UsageReply
@@ -98,10 +112,13 @@ def evaluate_body() -> dict[str, Any]:
 def score_reply(prompt: Prompt, evaluation: Evaluation) -> ScoreReply:
     """The reply for one prompt."""
     score = evaluation.score
+    low, high = interval(score)
     return ScoreReply(
         prompt=prompt.text,
         mean=finite(score.mean),
         stderr=finite(score.stderr),
+        interval=IntervalReply(level=LEVEL, low=low, high=high) if score.scored else None,
+        scored=len(score.scored),
         values=list(score.values_E),
         usage=UsageReply.model_validate(evaluation.usage, from_attributes=True),
         judge=UsageReply.model_validate(evaluation.judge, from_attributes=True)

@@ -11,10 +11,11 @@ from rich.text import Text
 from actors.folder import Folder
 from cluster.comparing.comparison import Comparison, MethodRun, comparison_document
 from cluster.display.console import FittingTable
-from cluster.display.progress import duration, percent
+from cluster.display.progress import duration, percent, percent_range
 from cluster.results.averages import ALL, Spread, alone, family_spread
 from cluster.results.outputs import as_json
 from cluster.runs.run_folder import write_file
+from gpo.intervals import LEVEL
 
 _FILES = {"comparison.md": "table", "comparison.json": "figures"}
 _NAME_WIDTH = 24
@@ -55,6 +56,10 @@ class _Grid:
 def comparison_tables(comparison: Comparison, width: int) -> list[FittingTable]:
     """Tables for a terminal of this width: one of the methods, and where there are several tasks, others by task."""
     tables = [_table(f"{comparison.run_id}: {comparison.status}", _overview(comparison))]
+    tables[0].caption = Text(
+        f"In brackets: {100 * LEVEL:.0f} % intervals. "
+        "The best prompts were chosen by val, so val is too high on average; test is the fair number."
+    )
     if len(comparison.tasks) > 1:
         tables += [_table("Task by task, on test", grid) for grid in _by_task(comparison).within(width)]
     return tables
@@ -67,8 +72,9 @@ def comparison_markdown(comparison: Comparison) -> str:
             (
                 f"# {comparison.run_id}: {comparison.status}",
                 f"Scores are percentages: means over tasks, then over seeds ({_num_seeds(comparison)} unless stated "
-                "otherwise), ± standard error over seeds; `initial` is on `test`. Only scores on `val` select prompts; "
-                "`test` is scored for initial and best prompts only.",
+                f"otherwise), with {100 * LEVEL:.0f} % intervals for new examples and new seeds. `initial` is on "
+                "`test`. The best prompts were chosen by their scores on `val`, so these are too high on average; "
+                "`test` is the fair number.",
                 _markdown(_overview(comparison)),
                 f"Best prompts on `test`, task by task; “{ALL}” and families are means over tasks.",
                 _markdown(_by_task(comparison)),
@@ -100,9 +106,9 @@ def _num_seeds(comparison: Comparison) -> int:
 def _shown(known: Spread | None, num_seeds: int) -> str:
     if known is None:
         return "–"
-    spread = f"±{100 * known.stderr:.1f}" if known.stderr is not None else ""
-    fewer = f" ({len(known.by_seed)} of {num_seeds})" if len(known.by_seed) < num_seeds else ""
-    return f"{100 * known.mean:.1f}{spread}{fewer}"
+    ends = f" ({shown})" if (shown := percent_range(known.interval)) else ""
+    fewer = f", {len(known.by_seed)} of {num_seeds}" if len(known.by_seed) < num_seeds else ""
+    return f"{percent(known.mean)}{ends}{fewer}"
 
 
 def _overview(comparison: Comparison) -> _Grid:
@@ -176,7 +182,13 @@ def _by_task(comparison: Comparison) -> _Grid:
 
 def _table(title: str, grid: _Grid) -> FittingTable:
     table = FittingTable(
-        title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        title=Text(title),
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        caption_style="dim",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     table.add_column(Text(grid.heading[0]), overflow="fold", min_width=min(grid.width(0), _NAME_WIDTH))
     for name in grid.heading[1:]:

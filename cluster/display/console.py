@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import repeat
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -51,7 +52,7 @@ class FittingTable(Table):
         if self.title:
             yield Text.assemble(self.title, style="bold")
         headings = [_text(column.header) for column in self.columns]
-        for cells in zip(*(map(_text, column.cells) for column in self.columns), strict=True):
+        for cells in zip(*(map(_in_list, column.cells, repeat(column)) for column in self.columns), strict=True):
             first = Text.assemble(
                 headings[0] if self.columns[0].justify == "right" else "", " ", cells[0], style="bold"
             )
@@ -70,6 +71,13 @@ class FittingTable(Table):
 
 def _text(cell: RenderableType) -> Text:
     return cell if isinstance(cell, Text) else Text.from_markup(str(cell))
+
+
+def _in_list(cell: RenderableType, column: Column) -> Text:
+    """The cell for a list: the further lines of a number follow the first in brackets."""
+    text = _text(cell)
+    first, *others = text.split() if column.no_wrap else [text]
+    return Text.assemble(first, " (", Text(", ").join(others), ")") if others else first
 
 
 def _narrowest(column: Column) -> int:

@@ -9,7 +9,7 @@ from typing import Self
 from rich.console import Console
 
 from actors.search import Phase, SearchKey, Update
-from cluster.display.progress import Progress, Row, duration, percent
+from cluster.display.progress import Progress, Row, duration, percent, percent_with_range
 from cluster.display.waiting import SILENCE_S, Reminder
 from gpo.score import finite
 from gpo.trajectory import Trajectory
@@ -94,8 +94,8 @@ class PlainView(_LineView):
             event = f"step {row.steps}/{row.num_steps}"
         ending = f", about {duration(left)} left" if left else ""
         self._say(
-            f"{row.key}: {event}, best val {percent(trajectory.best.score.mean)} "
-            f"(initial {percent(trajectory.initial.score.mean)}), {len(trajectory.history)} prompts tried, "
+            f"{row.key}: {event}, best val {percent_with_range(trajectory.best.score)}, "
+            f"initial {percent(trajectory.initial.score.mean)}, {len(trajectory.history)} prompts tried, "
             f"{row.calls} calls{ending}"
         )
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from actors.search import Phase, Update
 from cluster.display.line_views import LogView, PlainView
-from cluster.display.progress import Progress, Row, View, duration, percent
+from cluster.display.progress import Progress, Row, View, duration, percent, percent_with_range
 from cluster.display.waiting import Reminder
 
 _LINES_AROUND = 5
@@ -123,7 +123,7 @@ class LiveView:
                     f"{row.steps}/{row.num_steps}",
                     Text("failed", style="red") if row.error else f"{row.phase}{counted}",
                     percent(trajectory.initial.score.mean if trajectory else None),
-                    percent(trajectory.best.score.mean if trajectory else None),
+                    percent_with_range(trajectory.best.score) if trajectory else percent(None),
                     str(len(trajectory.history)) if trajectory else "0",
                     str(row.calls),
                     duration(left) if left is not None else "",

@@ -13,8 +13,10 @@ from typing import Protocol
 
 from actors.search import Phase, SearchKey, Update
 from gpo.checkpoint import Checkpoint
+from gpo.intervals import LEVEL, interval
 from gpo.limits.messages import Spent, Wait
 from gpo.models.protocol import Usage
+from gpo.score import Score
 
 _PACE_OVER_S = 30.0
 """Seconds over which calls per second are averaged."""
@@ -23,6 +25,25 @@ _PACE_OVER_S = 30.0
 def percent(value: float | None) -> str:
     """A score in [0, 1] as a percentage with one decimal."""
     return "–" if value is None or value != value else f"{100 * value:.1f}"
+
+
+def percent_range(ends: tuple[float, float]) -> str:
+    """An interval in [0, 1] in whole percent, for tables: ``82–97``; empty if there is none."""
+    low, high = ends
+    return "" if low != low else f"{100 * low:.0f}–{100 * high:.0f}"
+
+
+def percent_with_range(score: Score) -> str:
+    """The mean of a complete score with its interval: ``91.7 (82–97)``."""
+    shown = percent_range(interval(score))
+    return f"{percent(score.mean)} ({shown})" if shown else percent(score.mean)
+
+
+def percent_with_interval(score: Score) -> str:
+    """The mean with its interval, in words: ``91.7 % (90 % interval: 82.1 to 96.6)``."""
+    low, high = interval(score)
+    shown = f" ({100 * LEVEL:.0f} % interval: {percent(low)} to {percent(high)})" if score.scored else ""
+    return f"{percent(score.mean)} %{shown}"
 
 
 def duration(seconds: float) -> str:

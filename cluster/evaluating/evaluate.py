@@ -14,8 +14,9 @@ from rich.console import Console
 
 from cluster.config import RunConfig
 from cluster.config.models import EmbeddedChatConfig
-from cluster.display.progress import percent
+from cluster.display.progress import percent_with_interval
 from cluster.evaluating.score import write_output
+from cluster.results.intervals import score_interval
 from cluster.results.outputs import as_json
 from cluster.results.warnings import score_warnings
 from cluster.session.interrupts import run_interruptibly
@@ -129,9 +130,8 @@ def report_evaluation(evaluated: Evaluated, console: Console, output: Path | Non
     is_judged = judge != Usage()
     unscored = f", {score.num_unscored} unscored" if score.num_unscored else ""
     console.print(
-        f"{evaluated.task} {evaluated.split}: {percent(score.mean)} % ± {percent(score.stderr)} "
-        f"(standard error), {score.num_examples} examples{unscored}, {_cost(usage)}"
-        + (f"; judge: {_cost(judge)}" if is_judged else ""),
+        f"{evaluated.task} {evaluated.split}: {percent_with_interval(score)}, "
+        f"{score.num_examples} examples{unscored}, {_cost(usage)}" + (f"; judge: {_cost(judge)}" if is_judged else ""),
         highlight=False,
         soft_wrap=True,
     )
@@ -145,6 +145,8 @@ def report_evaluation(evaluated: Evaluated, console: Console, output: Path | Non
         "prompt": evaluated.prompt.text,
         "mean": finite(score.mean),
         "stderr": finite(score.stderr),
+        "interval": score_interval(score),
+        "scored": len(score.scored),
         "values": list(score.values_E),
         "flaws": asdict(score.flaws),
         "usage": asdict(usage),

@@ -15,6 +15,8 @@ from gpo.data.example import Example
 from gpo.data.files import cell_texts, read_json_lines
 from gpo.errors import ConfigError
 from gpo.evaluation.metrics.paper import PARSERS, benchmark_scorer, family_of
+from gpo.intervals import LEVEL, interval
+from gpo.score import Score
 
 _TEXT_TOLERANCE = 0.02
 _TOLERANCE = 1e-6
@@ -125,8 +127,10 @@ def summary_lines(scored: Iterable[ScoredAnswer]) -> Iterator[str]:
     for answer in scored:
         by_dataset.setdefault(answer.row["dataset"], []).append(answer)
     for dataset, answers in by_dataset.items():
-        mean = sum(answer.score for answer in answers) / len(answers)
-        line = f"{dataset}: {len(answers)} {'answer' if len(answers) == 1 else 'answers'}, mean {mean:.2%}"
+        score = Score(tuple(answer.score for answer in answers))
+        low, high = interval(score)
+        mean = f"{score.mean:.2%} ({LEVEL:.0%} interval: {low:.2%} to {high:.2%})"
+        line = f"{dataset}: {len(answers)} {'answer' if len(answers) == 1 else 'answers'}, mean {mean}"
         compared = [answer.agrees for answer in answers if answer.agrees is not None]
         if compared:
             agreed = sum(compared)

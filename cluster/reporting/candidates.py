@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cluster.reporting.diff import changes
+from cluster.results.intervals import score_interval
 from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.score import finite
@@ -20,8 +21,8 @@ def candidate_rows(record: RunRecord) -> dict[str, Any]:
     """``trajectories``, ``rows`` and ``notes`` for the page's script.
 
     A row is a list, since there may be tens of thousands: index of the trajectory, step (0 is the initial prompt),
-    ``val`` mean, its standard error, words changed, words allowed to change, flags, prompt, row of the parent prompt,
-    changes from the parent (see ``changes``), number of unscored examples. Unknown numbers are null.
+    ``val`` mean, the two ends of its interval, words changed, words allowed to change, flags, prompt, row of the
+    parent prompt, changes from the parent (see ``changes``), number of unscored examples. Unknown values are null.
 
     ``notes`` maps trajectory and step (such as ``3/1``) to the reflection and summary that the step used.
     """
@@ -64,7 +65,7 @@ def _row(
         number,
         step,
         _rounded(score.mean),
-        _rounded(score.stderr),
+        [known["low"], known["high"]] if (known := score_interval(score)) else None,
         candidate.edit_distance,
         step_size,
         flags,

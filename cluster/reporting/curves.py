@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from actors.search import SearchKey
 from cluster.display.progress import percent
 from gpo.checkpoint import Checkpoint
+from gpo.intervals import interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +46,7 @@ Curve = tuple[SearchKey, Checkpoint]
 def curves_svg(curves: Sequence[Curve]) -> str:
     """A ``data:`` URL of a plot: the current prompt's ``val`` score after each step above, the step size below.
 
-    The band around a curve is one standard error on each side. Dots show how many words changed in the
+    The band around a curve is the 90 % interval. Dots show how many words changed in the
     accepted prompts.
 
     Args:
@@ -107,14 +108,20 @@ def _draw_scores(axes: Axes, checkpoint: Checkpoint, colour: str, line: str, lab
     currents = [trajectory.initial, *(step.successor for step in trajectory.steps)]
     steps = range(len(currents))
     means = [100 * current.score.mean for current in currents]
-    errors = [100 * current.score.stderr for current in currents]
+    intervals = [interval(current.score) for current in currents]
     axes.plot(
         steps, means, line, color=colour, alpha=0.5 if many else 1.0, linewidth=1.0 if many else 1.6,
         marker="o", markersize=1.5 if many else 3, label=label,
     )  # fmt: skip
-    low = [mean - error for mean, error in zip(means, errors, strict=True)]
-    high = [mean + error for mean, error in zip(means, errors, strict=True)]
-    axes.fill_between(steps, low, high, color=colour, alpha=0.03 if many else 0.15, linewidth=0)
+    low, high = zip(*intervals, strict=True)
+    axes.fill_between(
+        steps,
+        [100 * end for end in low],
+        [100 * end for end in high],
+        color=colour,
+        alpha=0.03 if many else 0.15,
+        linewidth=0,
+    )
 
 
 def _draw_changes(axes: Axes, checkpoint: Checkpoint, colour: str) -> None:

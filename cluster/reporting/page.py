@@ -22,8 +22,6 @@ from cluster.reporting.diff import Segment, word_diff
 from cluster.reporting.outcomes import Outcomes, outcomes
 from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
-from gpo.score import finite
-from gpo.trajectory import Candidate
 
 # Autoescape treats everything from models and files as text, never as markup. The template marks only our own style
 # and script, and data without any "<", as safe.
@@ -34,20 +32,9 @@ _ADDRESS = re.compile(r"(?m)^(?P<before>\s*(?:- )?base_url: *)(?P<url>\S.*)$")
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredPrompt:
-    """A prompt with its mean scores and their standard errors in [0, 1]; ``None`` if unknown."""
-
-    prompt: str
-    val: tuple[float | None, float | None]
-    test: tuple[float | None, float | None]
-
-
-@dataclass(frozen=True, slots=True)
 class InitialAndBest:
-    """The initial and the best prompt of a trajectory, their difference, and the fixed and broken examples."""
+    """How the initial and the best prompt of a trajectory differ: their words, and the fixed and broken examples."""
 
-    initial: ScoredPrompt
-    best: ScoredPrompt
     diff: list[Segment]
     outcomes: list[Outcomes]
 
@@ -84,19 +71,8 @@ def report(record: RunRecord, summary: Mapping[str, Any]) -> str:
 def _initial_and_best(checkpoint: Checkpoint) -> InitialAndBest:
     initial, best = checkpoint.trajectory.initial, checkpoint.trajectory.best
     return InitialAndBest(
-        _scored(initial, checkpoint),
-        _scored(best, checkpoint),
         word_diff(initial.prompt.text, best.prompt.text),
         outcomes(checkpoint),
-    )
-
-
-def _scored(candidate: Candidate, checkpoint: Checkpoint) -> ScoredPrompt:
-    test = checkpoint.test.get(candidate.prompt.id)
-    return ScoredPrompt(
-        candidate.prompt.text,
-        (finite(candidate.score.mean), finite(candidate.score.stderr)),
-        (finite(test.score.mean), finite(test.score.stderr)) if test else (None, None),
     )
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from itertools import zip_longest
+from math import nan, sqrt
 from statistics import fmean, stdev
 from typing import Any
 
 from actors.search import SearchKey
+from cluster.results.intervals import interval_document
 from gpo.checkpoint import Checkpoint
 from gpo.data.task import Task
+from gpo.intervals import Part, interval_of_mean
+from gpo.score import Score
 
 ALL = "all tasks"
 
@@ -21,9 +25,12 @@ class Spread:
 
     Attributes:
         by_seed: seed → value in [0, 1]; at least one.
+        parts: the values of each task's examples, averaged over the seeds, with the task's weight in the mean and the
+            standard error over the seeds; empty if unknown.
     """
 
     by_seed: Mapping[int, float]
+    parts: Sequence[Part] = ()
 
     @property
     def mean(self) -> float:
@@ -35,6 +42,15 @@ class Spread:
         """Standard error of the mean, from the sample standard deviation over seeds; ``None`` for a single seed."""
         values = list(self.by_seed.values())
         return stdev(values) / sqrt(len(values)) if len(values) > 1 else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The interval for the mean on new examples and with new seeds; (NaN, NaN) if ``parts`` are unknown.
+
+        With a single seed, the seed is taken as given. With several, variance that is specific to a seed and an example
+        counts twice, so the interval is slightly too wide.
+        """
+        return interval_of_mean(self.parts) if self.parts else (nan, nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +70,11 @@ class Family:
         if any(task not in of_task for unit in self.units for task in unit):
             return None
         return fmean(fmean(of_task[task] for task in unit) for unit in self.units)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Task → its weight in the mean."""
+        return {task: 1 / len(self.units) / len(unit) for unit in self.units for task in unit}
 
 
 def families_of(tasks: Iterable[Task]) -> tuple[Family, ...]:
@@ -75,12 +96,12 @@ def families_of(tasks: Iterable[Task]) -> tuple[Family, ...]:
 Ends = Mapping[SearchKey, Checkpoint]
 
 
-def _score(checkpoint: Checkpoint, which: str, split: str) -> float | None:
+def _score(checkpoint: Checkpoint, which: str, split: str) -> Score | None:
     candidate = checkpoint.trajectory.initial if which == "initial" else checkpoint.trajectory.best
     if split == "val":
-        return candidate.score.mean
+        return candidate.score
     evaluation = checkpoint.test.get(candidate.prompt.id)
-    return evaluation.score.mean if evaluation else None
+    return evaluation.score if evaluation else None
 
 
 def family_spread(family: Family, ends: Ends, *, which: str, split: str) -> Spread | None:
@@ -91,14 +112,29 @@ def family_spread(family: Family, ends: Ends, *, which: str, split: str) -> Spre
         which: the prompt, ``initial`` or ``best``.
         split: ``val`` or ``test``.
     """
-    of_seed: dict[int, dict[str, float]] = {}
+    of_seed: dict[int, dict[str, Score]] = {}
     for key, checkpoint in ends.items():
         score = _score(checkpoint, which, split)
         if score is not None:
             of_seed.setdefault(key.seed, {})[key.task] = score
-    means = {seed: family.mean(of_task) for seed, of_task in sorted(of_seed.items())}
+    means = {
+        seed: family.mean({task: score.mean for task, score in of_task.items()})
+        for seed, of_task in sorted(of_seed.items())
+    }
     known = {seed: mean for seed, mean in means.items() if mean is not None}
-    return Spread(known) if known else None
+    if not known:
+        return None
+    parts = [_part([of_seed[seed][task] for seed in known], weight) for task, weight in family.weights.items()]
+    return Spread(known, parts if all(part.values for part in parts) else ())
+
+
+def _part(scores: Sequence[Score], weight: float) -> Part:
+    """A task's part of a mean, from its scores with each seed. A value is the mean over the seeds that have it."""
+    examples = zip_longest(*(score.values_E for score in scores))
+    known = [[value for value in values if value is not None] for values in examples]
+    seeds = Spread(dict(enumerate(score.mean for score in scores if score.scored)))
+    degrees = max(1, len(seeds.by_seed) - 1)
+    return Part([fmean(values) for values in known if values], weight, seeds.stderr or 0.0, degrees)
 
 
 def alone(task: str) -> Family:
@@ -107,10 +143,10 @@ def alone(task: str) -> Family:
 
 
 def mean_scores(family: Family, ends: Ends) -> dict[str, dict[str, dict[str, Any] | None]]:
-    """``initial`` and ``best`` → ``val`` and ``test`` → ``mean``, ``stderr`` and ``by_seed``, as in the files.
+    """``initial`` and ``best`` → ``val`` and ``test`` → ``mean``, ``stderr``, ``interval`` and ``by_seed``.
 
     A seed counts only when all tasks have a score for it; the innermost value is null while no seed does. ``stderr`` is
-    over seeds, and null for a single one.
+    over seeds, and null for a single one. ``interval`` is for the mean on new examples and with new seeds.
     """
     return {
         which: {split: _rounded(family_spread(family, ends, which=which, split=split)) for split in ("val", "test")}
@@ -131,5 +167,6 @@ def _rounded(known: Spread | None) -> dict[str, Any] | None:
     return {
         "mean": round(known.mean, 4),
         "stderr": None if known.stderr is None else round(known.stderr, 4),
+        "interval": interval_document(known.interval),
         "by_seed": {str(seed): round(value, 4) for seed, value in known.by_seed.items()},
     }

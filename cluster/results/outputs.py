@@ -9,6 +9,7 @@ from typing import Any
 
 from actors.search import SearchKey
 from cluster.results.averages import averages
+from cluster.results.intervals import score_interval
 from cluster.results.run_record import RunRecord, by_role
 from cluster.results.warnings import run_warnings
 from gpo.checkpoint import Checkpoint
@@ -85,12 +86,19 @@ def samples(steps: Sequence[Step]) -> dict[str, Any]:
 
 
 def scored_prompt(candidate: Candidate, checkpoint: Checkpoint) -> dict[str, Any]:
-    """A prompt with its mean scores; ``test`` is null until the prompt is scored on it."""
+    """A prompt with its mean scores, their intervals, and the numbers of scored examples.
+
+    The values for ``test`` are null until the prompt is scored on it.
+    """
     test = checkpoint.test.get(candidate.prompt.id)
     return {
         "prompt": candidate.prompt.text,
         "val": _rounded(candidate.score.mean),
+        "val_interval": score_interval(candidate.score),
+        "val_scored": len(candidate.score.scored),
         "test": _rounded(test.score.mean) if test else None,
+        "test_interval": score_interval(test.score) if test else None,
+        "test_scored": len(test.score.scored) if test else None,
     }
 
 
@@ -124,6 +132,8 @@ def step_line(key: SearchKey, step: Step) -> dict[str, Any]:
                 "prompt": candidate.prompt.text,
                 "val": _rounded(candidate.score.mean),
                 "stderr": _rounded(candidate.score.stderr),
+                "interval": score_interval(candidate.score),
+                "scored": len(candidate.score.scored),
                 "unscored": candidate.score.num_unscored,
                 "dropped": candidate.is_dropped,
                 "left_out": candidate.score.partial.num_left_out if candidate.score.partial else 0,

@@ -8,10 +8,11 @@ from rich.text import Text
 
 from actors.folder import Folder
 from cluster.display.console import FittingTable
-from cluster.display.progress import percent
+from cluster.display.progress import percent, percent_range
 from cluster.results.averages import averages
 from cluster.results.outputs import samples, scored_prompt
 from cluster.results.run_record import RunRecord
+from gpo.intervals import LEVEL
 
 _FILES = {
     "report.html": "report",
@@ -20,10 +21,22 @@ _FILES = {
     "steps.jsonl": "every candidate",
 }
 
+_CAPTION = (
+    f"Below the scores: {100 * LEVEL:.0f} % intervals of the best prompts, and numbers of examples. The best prompts "
+    "were chosen by val, so val is too high on average; test is the fair number."
+)
+
 
 def results_table(record: RunRecord) -> FittingTable:
     """Initial and best scores of every trajectory in percent, its best prompt, and the means over families of tasks."""
-    table = FittingTable(title=Text(f"{record.run_id}: {record.status}"), title_justify="left", title_style="bold")
+    table = FittingTable(
+        title=Text(f"{record.run_id}: {record.status}"),
+        title_justify="left",
+        title_style="bold",
+        caption=_CAPTION,
+        caption_justify="left",
+        caption_style="dim",
+    )
     table.add_column("Task", overflow="fold")
     table.add_column("Seed", justify="right")
     table.add_column("Steps", justify="right")
@@ -38,7 +51,10 @@ def results_table(record: RunRecord) -> FittingTable:
             continue
         trajectory = checkpoint.trajectory
         initial, best = (scored_prompt(one, checkpoint) for one in (trajectory.initial, trajectory.best))
-        scores = [f"{percent(initial[split])} → {percent(best[split])}" for split in ("val", "test")]
+        scores = [
+            _change(initial[split], best[split], best[f"{split}_interval"], best[f"{split}_scored"])
+            for split in ("val", "test")
+        ]
         prompt = Text(best["prompt"]) if error is None else outcome
         table.add_row(Text(key.task), str(key.seed), str(len(trajectory.steps)), *scores, prompt)
     _add_averages(table, record)
@@ -49,14 +65,22 @@ def _add_averages(table: FittingTable, record: RunRecord) -> None:
     table.add_section()
     for average in averages(record.families, record.checkpoints):
         name = f"{average['family']} ({average['tasks']})"
-        scores = [f"{_mean(average['initial'][split])} → {_mean(average['best'][split])}" for split in ("val", "test")]
-        error = (average["best"]["test"] or {}).get("stderr")
-        note = f"test ± {percent(error)}: standard error over seeds" if error is not None else ""
-        table.add_row(Text(name, style="bold"), "all", "", *scores, Text(note, style="dim"))
+        scores = []
+        for split in ("val", "test"):
+            initial, best = (average[which][split] or {} for which in ("initial", "best"))
+            scores.append(_change(initial.get("mean"), best.get("mean"), best.get("interval")))
+        table.add_row(Text(name, style="bold"), "all", "", *scores, "")
 
 
-def _mean(known: Mapping[str, float | None] | None) -> str:
-    return percent(known["mean"] if known else None)
+def _change(
+    initial: float | None, best: float | None, ends: Mapping[str, float] | None, scored: int | None = None
+) -> str:
+    """``16.7 → 91.7``, and on a second line the best prompt's interval and number of scored examples."""
+    means = f"{percent(initial)} → {percent(best)}"
+    if not ends:
+        return means
+    examples = "" if scored is None else f", n={scored:,}"
+    return f"{means}\n{percent_range((ends['low'], ends['high']))}{examples}"
 
 
 def acceptance_line(record: RunRecord) -> str | None:

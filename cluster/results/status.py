@@ -14,7 +14,8 @@ from rich.text import Text
 
 from actors.search import SearchKey
 from cluster.display.console import FittingTable
-from cluster.display.progress import duration, percent
+from cluster.display.progress import duration, percent, percent_range
+from cluster.results.intervals import score_interval
 from cluster.results.run_record import RunRecord, Status
 from cluster.results.stored_run import RunReader, StoredRun
 from gpo.limits.messages import Spent
@@ -35,13 +36,20 @@ State = Literal["silent"] | Status
 
 @dataclass(frozen=True, slots=True)
 class TrajectoryStatus:
-    """The progress of a trajectory; scores are ``val`` means in [0, 1], ``None`` before the first."""
+    """The progress of a trajectory; scores are ``val`` means in [0, 1], ``None`` before the first.
+
+    Attributes:
+        best_interval: ``level``, ``low`` and ``high`` of the interval of ``best``.
+        best_scored: number of examples that ``best`` is the mean of.
+    """
 
     task: str
     seed: int
     steps: int
     initial: float | None
     best: float | None
+    best_interval: Mapping[str, float] | None
+    best_scored: int
     tried: int
     done: bool
     error: str | None
@@ -103,7 +111,7 @@ def _trajectory(record: RunRecord, key: SearchKey) -> TrajectoryStatus:
     checkpoint, error = record.checkpoints.get(key), record.errors.get(key)
     task = without_controls(key.task)  # the name of a folder, which may hold any character
     if checkpoint is None:
-        return TrajectoryStatus(task, key.seed, 0, None, None, 0, done=False, error=error)
+        return TrajectoryStatus(task, key.seed, 0, None, None, None, 0, 0, done=False, error=error)
     trajectory = checkpoint.trajectory
     return TrajectoryStatus(
         task,
@@ -111,6 +119,8 @@ def _trajectory(record: RunRecord, key: SearchKey) -> TrajectoryStatus:
         len(trajectory.steps),
         finite(trajectory.initial.score.mean),
         finite(trajectory.best.score.mean),
+        score_interval(trajectory.best.score),
+        len(trajectory.best.score.scored),
         len(trajectory.history),
         done=record.is_done(key),
         error=error,
@@ -140,7 +150,9 @@ def status_view(status: RunStatus, max_rows: int | None = None) -> RenderableTyp
     for row in rows:
         step = str(row.steps) if per_trajectory is None else f"{row.steps}/{per_trajectory}"
         note = Text(row.error, style="red") if row.error else Text("done" if row.done else "")
-        scores = (percent(row.initial), percent(row.best))
+        known = row.best_interval
+        ends = f" ({percent_range((known['low'], known['high']))})" if known else ""
+        scores = (percent(row.initial), f"{percent(row.best)}{ends}")
         table.add_row(Text(row.task), str(row.seed), step, *scores, str(row.tried), note)
     lines: list[RenderableType] = [Text(line) for line in status_lines(status)]
     if len(rows) < len(status.trajectories):

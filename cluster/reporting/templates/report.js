@@ -7,10 +7,11 @@
   if (!table) return;
   const { trajectories, rows, notes } = JSON.parse(source.textContent);
   // The layout of rows in cluster/reporting/candidates.py.
-  const [TRAJECTORY, STEP, VAL, STDERR, CHANGED, ALLOWED, FLAGS, PROMPT, PARENT, CHANGES, UNSCORED] = Array(11).keys();
+  const [TRAJECTORY, STEP, VAL, INTERVAL, CHANGED, ALLOWED, FLAGS, PROMPT, PARENT, CHANGES, UNSCORED] = Array(11).keys();
   const ACCEPTED = 1, BEST = 2, DROPPED = 4, ROWS_A_PAGE = 25;
   const byId = (id) => document.getElementById(id);
   const percent = (value) => (value === null ? "–" : (100 * value).toFixed(1));
+  const range = (ends) => (ends === null ? "–" : ends.map(percent).join("–"));
   const plain = (value) => (value === null ? "–" : String(value));
   const number = new Intl.NumberFormat("en");
   const columns = [
@@ -18,7 +19,7 @@
     { title: "Seed", of: (row) => trajectories[row[TRAJECTORY]][1], shown: plain },
     { title: "Step", of: (row) => row[STEP], shown: plain },
     { title: "val, %", of: (row) => row[VAL], shown: percent },
-    { title: "±", label: "standard error", of: (row) => row[STDERR], shown: percent },
+    { title: "90 % interval", of: (row) => row[INTERVAL], shown: range, rank: (ends) => ends[0] },
     { title: "Words changed", of: (row) => row[CHANGED], shown: plain },
     { title: "Allowed", of: (row) => row[ALLOWED], shown: plain },
     { title: "Prompt", of: (row) => row[PROMPT], text: true },
@@ -113,11 +114,11 @@
       if (wanted.every((word) => lowered[index].includes(word))) found.push(row);
     });
     if (sorted) {
-      const { of, text } = sorted, sign = descending ? -1 : 1;
+      const { of, text, rank = (value) => value } = sorted, sign = descending ? -1 : 1;
       found.sort((one, other) => {
         const [a, b] = [of(one), of(other)];
         if (a === null || b === null) return (a === null) - (b === null); // unknown values come last in both directions
-        return sign * (text ? words.compare(a, b) : a - b);
+        return sign * (text ? words.compare(a, b) : rank(a) - rank(b));
       });
     }
     shown = found;
@@ -134,7 +135,6 @@
 
   for (const column of columns) {
     const button = element("button", { type: "button" }, column.title);
-    if (column.label) button.setAttribute("aria-label", column.label);
     button.addEventListener("click", () => sortBy(column));
     const kind = column.text ? "" : "number";
     byId("headings").append(element("th", { scope: "col", role: "columnheader", class: kind }, button));

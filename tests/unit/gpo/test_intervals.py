@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpo.intervals import interval, wilson
+from gpo.intervals import Part, interval, interval_of_mean, wilson
 from gpo.score import Score
 
 
@@ -57,6 +57,52 @@ def test_a_higher_level_gives_a_wider_interval():
     for values in ((1.0, 0.0, 1.0, 1.0), (0.9, 0.3, 0.8, 0.5)):
         narrow, wide = interval(Score(values), 0.8), interval(Score(values), 0.95)
         assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_the_mean_of_two_tasks_is_known_better_than_each():
+    right, mixed = [1.0] * 30, [1.0, 0.0] * 15
+    low, high = interval_of_mean([Part(right, 0.5), Part(mixed, 0.5)])
+    assert low < 0.75 < high
+    assert high - low < wilson(15, 30)[1] - wilson(15, 30)[0]
+
+
+def test_a_standard_error_with_few_degrees_of_freedom_widens_the_interval():
+    values = [1.0, 0.0] * 15
+    widths = [
+        high - low
+        for low, high in (
+            interval_of_mean([Part(values, stderr=stderr, degrees=degrees)])
+            for stderr, degrees in ((0.0, 1), (0.05, 20), (0.1, 20), (0.1, 1))
+        )
+    ]
+    assert widths == sorted(widths)
+    assert widths[-1] > 1.2 * widths[-2]
+
+
+@pytest.mark.parametrize(("num_tasks", "num_seeds", "n"), [(1, 3, 24), (2, 2, 24), (4, 3, 24), (4, 2, 100)])
+def test_the_interval_over_tasks_and_seeds_contains_the_true_mean(num_tasks, num_seeds, n):
+    """Tasks, seeds and examples differ in difficulty; the mean is over new seeds and new examples of the same tasks."""
+    random = np.random.default_rng(17)
+    tasks = 1 + random.normal(0, 1, (num_tasks, 1, 1))
+
+    def chances(num_seeds, n):
+        seeds = random.normal(0, 0.5, (num_tasks, num_seeds, 1))
+        return 1 / (1 + np.exp(-(tasks + seeds + random.normal(0, 1, (num_tasks, 1, n)))))
+
+    true = chances(2_000, 500).mean()
+    inside = 0
+    for _ in range(500):
+        chance = chances(num_seeds, n)
+        values = (random.random(chance.shape) < chance) * 1.0
+        errors = values.mean(2).std(1, ddof=1) / num_seeds**0.5
+        low, high = interval_of_mean(
+            [
+                Part(task.mean(0).tolist(), 1 / num_tasks, float(error), num_seeds - 1)
+                for task, error in zip(values, errors, strict=True)
+            ]
+        )
+        inside += low <= true <= high
+    assert 0.85 <= inside / 500 <= 0.97
 
 
 def coverage(draw, mean: float, n: int) -> float:

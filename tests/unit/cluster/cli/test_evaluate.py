@@ -54,12 +54,14 @@ def test_the_score_is_the_evaluator_s(endpoint: SimulatedEndpoint, evaluate: Eva
     score, usage = expected.score, expected.usage
     assert num_calls == usage.requests == 30
     assert finished.stdout == (
-        f"triage test: {100 * score.mean:.1f} % ± {100 * score.stderr:.1f} (standard error), 30 examples, 30 calls, "
+        f"triage test: {100 * score.mean:.1f} % (90 % interval: 55.1 to 81.6), 30 examples, 30 calls, "
         f"{usage.prompt_tokens} + {usage.completion_tokens} tokens\n"
     )
     document = read_json(tmp_path / "score.json")
     assert document["mean"] == score.mean
     assert document["stderr"] == score.stderr
+    assert document["interval"] == {"level": 0.9, "low": 0.5506, "high": 0.8163}
+    assert document["scored"] == 30
     assert document["values"] == list(score.values_E)
     assert document["usage"]["prompt_tokens"] == usage.prompt_tokens
     assert (document["task"], document["split"], document["prompt"]) == ("triage", "test", GOOD)

@@ -48,10 +48,11 @@ def test_without_a_file_the_lines_go_to_standard_output_and_the_summary_does_not
     finished = gpo("score", _write(tmp_path, *ROWS), cwd=tmp_path)
     assert finished.code == 0
     assert [row["score"] for row in _read(finished.stdout)] == DEFAULT
+    one = "mean 100.00% (90% interval: 26.99% to 100.00%)"
     assert finished.stderr.splitlines() == [
-        "bbh: 4 answers, mean 75.00%, agreement with reference_score 33.33% (1 of 3)",
-        "gsm8k: 1 answer, mean 100.00%",
-        "webnlg: 1 answer, mean 100.00%, agreement with reference_score 0.00% (0 of 1)",
+        "bbh: 4 answers, mean 75.00% (90% interval: 35.62% to 94.21%), agreement with reference_score 33.33% (1 of 3)",
+        f"gsm8k: 1 answer, {one}",
+        f"webnlg: 1 answer, {one}, agreement with reference_score 0.00% (0 of 1)",
     ]
 
 

@@ -64,6 +64,16 @@ def test_a_table_that_does_not_fit_becomes_a_list_in_which_nothing_is_lost() -> 
     ]
 
 
+def test_in_a_list_the_second_line_of_a_number_follows_in_brackets() -> None:
+    table = FittingTable()
+    table.add_column("Task")
+    table.add_column("val", justify="right", no_wrap=True)
+    table.add_column("Prompt", overflow="fold")
+    table.add_row("one", "0.0 → 91.7\n77–97, n=24", "Think about it. " * 5)
+    assert "│ one  │  0.0 → 91.7 │" in printed(table, 60)
+    assert "  val 0.0 → 91.7 (77–97, n=24)" in printed(table, 32).splitlines()[1]
+
+
 def test_the_prompts_of_a_run_and_their_scores_are_readable_at_40_columns() -> None:
     trajectory = STEPPED.trajectory
     checkpoint = STEPPED

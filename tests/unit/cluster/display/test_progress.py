@@ -71,11 +71,11 @@ def test_each_event_is_one_plain_line() -> None:
     lines = [line.partition("] ")[2].partition(", about")[0] for line in shown(on).splitlines()]
     assert lines == [
         "Starting Ray …",
-        "triage/0: initial prompt scored, best val 50.0 (initial 50.0), 1 prompts tried, 0 calls",
-        "[bold]triage/1: initial prompt scored, best val 50.0 (initial 50.0), 1 prompts tried, 0 calls",
-        "triage/0: step 1/1, best val 90.0 (initial 50.0), 3 prompts tried, 3 calls",
+        "triage/0: initial prompt scored, best val 50.0 (7–93), initial 50.0, 1 prompts tried, 0 calls",
+        "[bold]triage/1: initial prompt scored, best val 50.0 (7–93), initial 50.0, 1 prompts tried, 0 calls",
+        "triage/0: step 1/1, best val 90.0 (22–100), initial 50.0, 3 prompts tried, 3 calls",
         "[bold]triage/1: failed: TrajectoryLost: [red]gone[/red]",
-        "triage/0: done, best val 90.0 (initial 50.0), 3 prompts tried, 3 calls",
+        "triage/0: done, best val 90.0 (22–100), initial 50.0, 3 prompts tried, 3 calls",
     ]
 
 

@@ -85,6 +85,15 @@ def test_secrets_in_addresses_are_removed() -> None:
     assert "model: m" in text
 
 
+def test_scores_are_shown_with_intervals_and_the_choice_by_val_is_named() -> None:
+    search = trajectory(candidate("a", *[0.0] * 24), [candidate("b", *[1.0] * 24)])
+    tests = {one.prompt.id: scored(one.score) for one in (search.initial, search.best)}
+    text = page(record(Checkpoint(search, tests)))
+    assert "89.9–100.0, 24 examples" in text
+    assert "±" not in text
+    assert "chosen by its <i>val</i> score, so this score is too\nhigh on average" in text
+
+
 def test_outcomes_need_scores_of_both_prompts() -> None:
     search = trajectory(candidate("a", 0.0, 1.0, 0.5, None, 1.0, 0.0), [candidate("b", 1.0, 0.0, 0.75, 1.0, 1.0, 0.0)])
     checkpoint = Checkpoint(search, {})
@@ -109,6 +118,8 @@ def test_rows_contain_parent_and_flags_of_each_prompt() -> None:
         (0, 2, 0.25, ACCEPTED, "a b e", 2, [2, 3, 2, 3]),
     ]
     assert [row[8] for row in rows["rows"][4:]] == [None, 4, 4, 6]
+    assert rows["rows"][0][3] == [0.0728, 0.9272]
+    assert rows["rows"][1][3] is None
 
 
 @pytest.mark.parametrize("count", [1, 8, 9])

@@ -11,6 +11,7 @@ from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.evaluation.evaluator import Evaluation
 from gpo.evaluation.metrics import ExactScorer
+from gpo.intervals import wilson
 from gpo.models.protocol import Usage
 from gpo.prompt import Prompt
 from gpo.score import Score
@@ -71,6 +72,36 @@ def test_seeds_without_a_score_on_every_task_do_not_count() -> None:
 def test_a_standard_error_needs_two_seeds() -> None:
     assert Spread({0: 0.5}).stderr is None
     assert Spread({0: 0.1, 1: 0.2, 5: 0.6}).stderr == pytest.approx(math.sqrt(0.07) / math.sqrt(3))
+
+
+def test_the_interval_of_a_mean_over_seeds_has_a_width_even_if_all_answers_are_right() -> None:
+    right = trajectory(candidate("p", *[1.0] * 24))
+    ends = {SearchKey(task, seed): Checkpoint(right, {}) for task in "ab" for seed in (0, 1)}
+    spread = family_spread(Family("both", (("a",), ("b",))), ends, which="best", split="val")
+    assert (spread.mean, spread.stderr) == (1.0, 0.0)
+    assert spread.interval == pytest.approx(wilson(48, 48))
+
+
+def test_the_interval_of_one_score_is_that_of_its_examples() -> None:
+    values = (1.0, 0.0, 1.0, None, 1.0, 1.0)
+    ends = {SearchKey("a", 0): Checkpoint(trajectory(candidate("p", *values)), {})}
+    spread = family_spread(alone("a"), ends, which="best", split="val")
+    assert spread.interval == pytest.approx(wilson(4, 5))
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    def interval(*shares: int) -> tuple[float, float]:
+        searches = [trajectory(candidate("p", *[1.0] * share, *[0.0] * (20 - share))) for share in shares]
+        ends = {SearchKey("a", seed): Checkpoint(search, {}) for seed, search in enumerate(searches)}
+        return family_spread(alone("a"), ends, which="best", split="val").interval
+
+    (low, high), (lower, higher) = interval(10, 10, 10), interval(5, 10, 15)
+    assert lower < low < 0.5 < high < higher
+
+
+def test_without_scored_examples_a_mean_has_no_interval() -> None:
+    ends = {SearchKey("a", 0): Checkpoint(trajectory(candidate("p", None)), {})}
+    assert math.isnan(family_spread(alone("a"), ends, which="best", split="val").interval[0])
 
 
 def test_one_task_needs_no_average() -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from io import StringIO
+
+from rich.console import Console
 
 from actors.search import SearchKey
 from cluster.results.outputs import step_lines, summary
-from cluster.results.results_table import unscored_line
+from cluster.results.results_table import results_table, unscored_line
 from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.evaluation.evaluator import Evaluation
@@ -40,6 +43,32 @@ def test_a_dropped_candidate_is_marked() -> None:
     (row,) = summary(record(checkpoint), {"started_at": None, "finished_at": None})["trajectories"]
     assert row["best"]["prompt"] == "Reason."
     assert (row["samples"]["candidates"], row["samples"]["dropped"]) == (4, 3)
+
+
+def test_scores_come_with_their_intervals_and_numbers_of_examples() -> None:
+    """24 right answers of 24 were shown as 100.0 ± 0.0."""
+    search = trajectory(candidate("Think.", *[1.0] * 12, *[0.0] * 12), [candidate("Reason.", *[1.0] * 24)])
+    checkpoint = Checkpoint(search, {}).with_test(Prompt("Reason."), Evaluation(Score((1.0, None, 0.0)), Usage()))
+    (row,) = summary(record(checkpoint), {"started_at": None, "finished_at": None})["trajectories"]
+    assert row["best"] == {
+        "prompt": "Reason.",
+        "val": 1.0,
+        "val_interval": {"level": 0.9, "low": 0.8987, "high": 1.0},
+        "val_scored": 24,
+        "test": 0.5,
+        "test_interval": {"level": 0.9, "low": 0.1209, "high": 0.8791},
+        "test_scored": 2,
+    }
+    assert (row["initial"]["test"], row["initial"]["test_interval"], row["initial"]["test_scored"]) == (None,) * 3
+    console = Console(file=StringIO(), width=120)
+    console.print(results_table(record(checkpoint)))
+    assert "90–100, n=24" in console.file.getvalue()
+    assert "val is too high on average" in " ".join(console.file.getvalue().split())
+
+
+def test_a_dropped_candidate_has_no_interval_since_its_mean_is_an_estimate() -> None:
+    (line, _) = step_lines(record(Checkpoint(TRAJECTORIES["candidates that were dropped"], {})))
+    assert [row["interval"] is None for row in line["candidates"]] == [True, False, True]
 
 
 def test_unscored_answers_are_counted() -> None:

@@ -136,7 +136,9 @@ def test_a_status_has_progress_scores_and_age(folder: Folder) -> None:
     document = status_document(status)
     assert document["best"] == {"desk": 0.9}
     assert json.loads(json.dumps(document))["trajectories"][0] == {
-        "task": "desk", "seed": 0, "steps": 1, "initial": 0.5, "best": 0.9, "tried": 3, "done": False, "error": None,
+        "task": "desk", "seed": 0, "steps": 1, "initial": 0.5, "best": 0.9,
+        "best_interval": {"level": 0.9, "low": 0.2193, "high": 0.9965}, "best_scored": 1,
+        "tried": 3, "done": False, "error": None,
     }  # fmt: skip
     assert "step 1 of 6" in status_lines(status)[0]
 

@@ -1,0 +1,23 @@
+"""Intervals of scores, as in the files of a run."""
+
+from __future__ import annotations
+
+from math import isnan
+from typing import Any
+
+from gpo.intervals import LEVEL, interval
+from gpo.score import Score
+
+_DECIMALS = 4
+
+
+def interval_document(ends: tuple[float, float]) -> dict[str, Any] | None:
+    """``level``, ``low`` and ``high`` of an interval at the default level; ``None`` if there is none."""
+    if isnan(ends[0]):
+        return None
+    return {"level": LEVEL, "low": round(ends[0], _DECIMALS), "high": round(ends[1], _DECIMALS)}
+
+
+def score_interval(score: Score) -> dict[str, Any] | None:
+    """The interval of a mean; ``None`` for a dropped candidate, since its mean is an estimate from other candidates."""
+    return None if score.partial else interval_document(interval(score))
