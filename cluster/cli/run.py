@@ -62,6 +62,7 @@ def run(
     prepare_environment(ray_address)
     from actors.lease import Leases
     from cluster.display.live_view import view_for
+    from cluster.results.differences import difference_lines
     from cluster.results.results_table import acceptance_line, results_table, unscored_line, written_files
     from cluster.results.warnings import run_warnings
     from cluster.runs.run import Run
@@ -93,7 +94,9 @@ def run(
             except KeyboardInterrupt:
                 interrupted = True
     out.print(results_table(record))
-    for line in filter(None, (acceptance_line(record), unscored_line(record), *written_files(folder))):
+    for line in filter(
+        None, (*difference_lines(record), acceptance_line(record), unscored_line(record), *written_files(folder))
+    ):
         show(line)
     for warning in run_warnings(record):
         say(f"Warning: {warning}.")

@@ -20,6 +20,7 @@ from cluster.reporting.candidates import candidate_rows
 from cluster.reporting.curves import curves_in_words, curves_svg
 from cluster.reporting.diff import Segment, word_diff
 from cluster.reporting.outcomes import Outcomes, outcomes
+from cluster.results.differences import difference_summary
 from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 
@@ -57,6 +58,7 @@ def report(record: RunRecord, summary: Mapping[str, Any]) -> str:
     return _PAGES.get_template("report.html.j2").render(
         summary=summary,
         prompts={(key.task, key.seed): _initial_and_best(checkpoint) for key, checkpoint in record.checkpoints.items()},
+        differences=difference_summary(record),
         plots=_plots(record),
         num_prompts=sum(len(checkpoint.trajectory.history) for checkpoint in record.checkpoints.values()),
         config=_without_secrets(record.config),

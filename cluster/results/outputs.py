@@ -9,6 +9,7 @@ from typing import Any
 
 from actors.search import SearchKey
 from cluster.results.averages import averages
+from cluster.results.differences import difference_on_test
 from cluster.results.intervals import score_interval
 from cluster.results.run_record import RunRecord, by_role
 from cluster.results.warnings import run_warnings
@@ -46,6 +47,7 @@ def _trajectory(record: RunRecord, key: SearchKey) -> dict[str, Any]:
         "steps": 0,
         "initial": None,
         "best": None,
+        "test_difference": None,
         "samples": None,
         "error": error,
     }
@@ -54,6 +56,7 @@ def _trajectory(record: RunRecord, key: SearchKey) -> dict[str, Any]:
         row["steps"] = len(trajectory.steps)
         row["initial"] = scored_prompt(trajectory.initial, checkpoint)
         row["best"] = scored_prompt(trajectory.best, checkpoint)
+        row["test_difference"] = difference_on_test(checkpoint)
         row["samples"] = samples(trajectory.steps)
     return row
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpo.intervals import Part, interval, interval_of_mean, wilson
+from gpo.intervals import Part, interval, interval_of_mean, paired_difference, wilson
 from gpo.score import Score
 
 
@@ -103,6 +103,54 @@ def test_the_interval_over_tasks_and_seeds_contains_the_true_mean(num_tasks, num
         )
         inside += low <= true <= high
     assert 0.85 <= inside / 500 <= 0.97
+
+
+def test_mcnemars_test_of_right_and_wrong_answers_is_exact():
+    after, before = Score((1.0,) * 9 + (0.0, 1.0, 0.0)), Score((0.0,) * 9 + (1.0, 1.0, 0.0))
+    difference = paired_difference(after, before)
+    assert (difference.num_better, difference.num_worse, difference.num_examples) == (9, 1, 12)
+    assert difference.mean == pytest.approx(8 / 12)
+    assert difference.p_value == pytest.approx(2 * (1 + 10) / 2**10)
+    reverse = paired_difference(before, after)
+    assert (reverse.mean, reverse.p_value) == (pytest.approx(-8 / 12), difference.p_value)
+    assert reverse.interval == pytest.approx((-difference.interval[1], -difference.interval[0]))
+
+
+def test_graded_scores_are_compared_by_flipping_signs():
+    """Of the 2^4 signs of 0.1, 0.2, 0.3 and 0.4, all and none give a sum as far from 0 as theirs."""
+    after, before = Score((0.5, 0.6, 0.7, 0.8)), Score((0.4,) * 4)
+    difference = paired_difference(after, before)
+    assert difference.p_value == pytest.approx(2 / 16, abs=0.01)
+    assert difference == paired_difference(after, before)
+
+
+def test_only_examples_that_are_scored_for_both_are_compared():
+    difference = paired_difference(Score((1.0, None, 1.0, 0.0)), Score((0.0, 0.0, None, 0.0)))
+    assert (difference.mean, difference.num_examples) == (0.5, 2)
+    assert paired_difference(Score((None, 1.0)), Score((1.0, None))) is None
+
+
+def test_equal_scores_leave_room_for_a_difference():
+    difference = paired_difference(Score((1.0, 0.0) * 12), Score((1.0, 0.0) * 12))
+    assert (difference.mean, difference.p_value) == (0.0, 1.0)
+    low, high = difference.interval
+    assert -0.15 < low < -0.05
+    assert high == -low
+
+
+@pytest.mark.parametrize("n", [10, 24, 100])
+@pytest.mark.parametrize("kind", ["right and wrong", "graded"])
+def test_chance_alone_is_rarely_called_a_difference_and_the_interval_contains_the_true_one(kind, n):
+    random = np.random.default_rng(17)
+
+    def draw():
+        if kind == "graded":
+            return random.beta(4, 2, n)
+        return (random.random(n) < 0.7) * 1.0
+
+    found = [paired_difference(Score(tuple(draw())), Score(tuple(draw()))) for _ in range(400)]
+    assert sum(one.p_value < 0.05 for one in found) <= 0.08 * 400
+    assert sum(one.interval[0] <= 0 <= one.interval[1] for one in found) >= 0.85 * 400
 
 
 def coverage(draw, mean: float, n: int) -> float:
