@@ -64,6 +64,8 @@ class ModelUnavailable(ModelError):
         retry_after_s: how long the endpoint asked to wait, in seconds.
         too_many: whether the endpoint only said that there were too many calls.
         is_away: whether the call reached no endpoint, so that the failure is not due to the call.
+        billed: the tokens and the cost of replies that cannot be used, a ``gpo.models.protocol.Usage``; ``None`` if the
+            endpoint reports none.
     """
 
     def __init__(
@@ -73,12 +75,14 @@ class ModelUnavailable(ModelError):
         retry_after_s: float | None = None,
         too_many: bool = False,
         is_away: bool = False,
+        billed: object = None,
     ) -> None:
-        super().__init__(message, retries, retry_after_s, too_many, is_away)
+        super().__init__(message, retries, retry_after_s, too_many, is_away, billed)
         self.retries = retries
         self.retry_after_s = retry_after_s
         self.too_many = too_many
         self.is_away = is_away
+        self.billed = billed
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -117,6 +121,7 @@ class ModelRefused(ModelError):
         model: the model that was called, at ``base_url``.
         key_location: the file or environment variable of the key that was sent; never the key.
         parameter: the parameter of the request that the endpoint does not accept; empty where that is not the reason.
+        billed: as for ``ModelUnavailable``; a filtered reply costs its tokens, too.
     """
 
     def __init__(
@@ -127,13 +132,20 @@ class ModelRefused(ModelError):
         base_url: str = "",
         key_location: str = "",
         parameter: str = "",
+        billed: object = None,
     ) -> None:
-        super().__init__(message, reason, model, base_url, key_location, parameter)
+        super().__init__(message, reason, model, base_url, key_location, parameter, billed)
         self.reason = reason
         self.model = model
         self.base_url = base_url
         self.key_location = key_location
         self.parameter = parameter
+        self.billed = billed
+
+    def costing(self, billed: object) -> ModelRefused:
+        """The same refusal with another cost."""
+        where = (self.model, self.base_url, self.key_location)
+        return ModelRefused(str(self), self.reason, *where, self.parameter, billed)
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -75,7 +75,7 @@ FAILURES = Metric(
     (*_MODEL, "reason"), ("unavailable", "refused"),
 )  # fmt: skip
 TOKENS = Metric(
-    "gpo_model_tokens_total", Kind.COUNTER, "Tokens of answered requests, as reported by the endpoint.",
+    "gpo_model_tokens_total", Kind.COUNTER, "Tokens as reported by the endpoint, also of failed and filtered replies.",
     (*_MODEL, "kind"), ("prompt", "completion"),
 )  # fmt: skip
 FLAWS = Metric(

@@ -125,7 +125,8 @@ class _Calls:
         self._empty[0] += usage.empty
         self._truncated[0] += usage.truncated
         self._unmetered[0] += usage.unmetered
-        observe(self._duration, DURATION, duration_s)
+        if outcome is Outcome.ANSWERED:
+            observe(self._duration, DURATION, duration_s)
 
 
 def _task(caller: str) -> str:

@@ -12,7 +12,7 @@ from gpo.data.task import Split, Task
 from gpo.errors import ModelRefused, ModelUnavailable, PromptUnscored
 from gpo.evaluation.grading import Grader
 from gpo.evaluation.metrics.scorer import can_read
-from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage
+from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage, given_up
 from gpo.prompt import Prompt
 from gpo.score import Flaws, Score
 from gpo.trajectory import Spending
@@ -162,10 +162,9 @@ class LocalEvaluator:
         except ModelRefused as refusal:
             if refusal.reason.concerns_every_call:
                 raise
-            return Answered(text, None, Spending(task=usage + Usage(failures=1)), str(refusal), is_refused=True)
+            return Answered(text, None, Spending(task=usage + given_up(refusal)), str(refusal), is_refused=True)
         except ModelUnavailable as failure:
-            failed = Usage(failures=1, retries=failure.retries)
-            return Answered(text, None, Spending(task=usage + failed), str(failure))
+            return Answered(text, None, Spending(task=usage + given_up(failure)), str(failure))
         grade = await self.grader.grade(reply.answer, example)
         spending = Spending(task=usage, judge=grade.usage)
         flaws = self._flaws(reply, example, grade.value)

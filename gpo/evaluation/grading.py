@@ -8,7 +8,7 @@ from typing import Protocol
 from gpo.data.example import Example
 from gpo.errors import MalformedReply, ModelRefused, ModelUnavailable
 from gpo.evaluation.metrics import Rubric, Scorer
-from gpo.models.protocol import ChatModel, Sampling, Usage
+from gpo.models.protocol import ChatModel, Sampling, Usage, given_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,9 @@ class ModelGrader:
         except ModelRefused as refusal:
             if refusal.reason.concerns_every_call:
                 raise
-            return Grade(None, Usage(failures=1), f"the judge: {refusal}", is_refused=True)
+            return Grade(None, given_up(refusal), f"the judge: {refusal}", is_refused=True)
         except ModelUnavailable as failure:
-            return Grade(None, Usage(failures=1, retries=failure.retries), f"the judge: {failure}")
+            return Grade(None, given_up(failure), f"the judge: {failure}")
         try:
             return Grade(self.rubric.read(reply.answer), reply.usage)
         except MalformedReply as malformed:

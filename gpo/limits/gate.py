@@ -45,7 +45,7 @@ class Admission:
         caller: whose request it is.
         expected_tokens: tokens that the request probably takes, prompt and completion together.
         version: version of the endpoint's limit when the request started.
-        usage: what the request cost, once it is answered.
+        usage: what the request cost, once it is answered, or failed with a reply that is billed nevertheless.
         was_refused: whether the endpoint said that there are too many requests.
         retry_after_s: how long the endpoint then asked to wait, in seconds.
     """
@@ -185,17 +185,17 @@ class _GateState:
     def leave(self, admission: Admission) -> None:
         """Return the slot, and account for what became of the request."""
         self._end(admission.caller)
-        used = 0
-        if admission.usage is not None:
-            usage = admission.usage
+        usage = admission.usage or Usage()
+        used = usage.prompt_tokens + usage.completion_tokens
+        if usage.requests:
             # If the endpoint does not report tokens, the expected number counts.
-            used = usage.prompt_tokens + usage.completion_tokens or round(admission.expected_tokens)
-            self._spent += Spent(1, used, usage.cost_usd)
+            used = used or round(admission.expected_tokens)
             self._succeeded += 1
             rate = 0.05 if self._completion_tokens else 1.0
             self._completion_tokens += (usage.completion_tokens - self._completion_tokens) * rate
         else:
             self._returned += self._pool.needs_permits
+        self._spent += Spent(usage.requests, used, usage.cost_usd)
         self._tokens_beyond += used - admission.expected_tokens
         if admission.was_refused:
             # The next request must not take the slot at once: the endpoint would refuse it as well.

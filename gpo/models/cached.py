@@ -12,7 +12,7 @@ from typing import Any
 
 from gpo.cache.store import CompletionStore, Missing
 from gpo.context import current_caller
-from gpo.errors import ModelUnavailable
+from gpo.errors import ModelRefused, ModelUnavailable
 from gpo.models.events import observer
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage
 from gpo.process import PicklesFieldsOnly
@@ -78,7 +78,10 @@ class CachedModel(PicklesFieldsOnly):
             reply = await asyncio.shield(flight.task)
         except ModelUnavailable as failure:
             # Every call has failed, but the requests were sent once.
-            raise ModelUnavailable(str(failure), failure.retries if flight.is_first() else 0) from None
+            own = (failure.retries, failure.billed) if flight.is_first() else (0, None)
+            raise ModelUnavailable(str(failure), own[0], billed=own[1]) from None
+        except ModelRefused as refusal:
+            raise refusal if flight.is_first() else refusal.costing(None) from None
         finally:
             flight.waiting -= 1
             if flight.waiting == 0:

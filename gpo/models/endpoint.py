@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
 from typing import TypeVar
@@ -20,6 +20,7 @@ from gpo.errors import ConfigError, GPOError, ModelRefused, ModelUnavailable, Re
 from gpo.models.bodies import ACCEPTED_ENCODINGS, ReplyTooLarge, bound_reply
 from gpo.models.credentials import NO_KEY, Header, KeySource
 from gpo.models.failures import FailureKind, read_failure, words_in
+from gpo.models.protocol import Usage
 from gpo.models.redaction import Redaction
 from gpo.models.replies import ChatReply, Price, Reply, unstreamed
 from gpo.models.transport import AiohttpTransport, proxy_for, tls_for
@@ -124,7 +125,7 @@ class Endpoint(PicklesFieldsOnly):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             message = f"the reply has an unexpected form: {where} {first['msg']}"
-            raise ModelUnavailable(self._message(message)) from None
+            raise ModelUnavailable(self._message(message), billed=self._billed(content)) from None
         except GPOError:
             raise
         except Exception as error:  # any error of the client: an unexpected reply must not end the trajectory
@@ -133,10 +134,11 @@ class Endpoint(PicklesFieldsOnly):
         if isinstance(reply, ChatReply):
             if reply.has_failed:
                 words = words_in(content) or "the endpoint does not say why"
-                raise ModelUnavailable(self._message(f"the model failed while it wrote the reply: {words}"))
+                message = f"the model failed while it wrote the reply: {words}"
+                raise ModelUnavailable(self._message(message), billed=self._billed(content))
             if reply.is_filtered:
                 message = "a content filter of the endpoint ended the reply"
-                raise self._refusal(self._message(message), RefusalReason.FILTER)
+                raise self._refusal(self._message(message), RefusalReason.FILTER).costing(self._billed(content))
         return reply
 
     @cached_property
@@ -226,6 +228,14 @@ class Endpoint(PicklesFieldsOnly):
             return self._refusal(message, reason, failure.parameter)
         too_many = failure.kind is FailureKind.TOO_MANY
         return ModelUnavailable(message, 0, failure.retry_after_s, too_many=too_many, is_away=failure.is_away)
+
+    def _billed(self, content: bytes) -> Usage | None:
+        """The tokens and the cost of a reply that cannot be used, so that it counts as no answer."""
+        try:
+            cost = Reply.read(content).cost(self.price)
+        except ValidationError:
+            return None
+        return replace(cost, requests=0) if cost.prompt_tokens or cost.completion_tokens else None
 
     async def _renew_key(self, refused: str) -> bool:
         """Read the key again, which may have been replaced; whether it differs from the refused one."""

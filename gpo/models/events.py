@@ -44,7 +44,7 @@ class Observer(Protocol):
         """A queued request is about to be sent."""
 
     def request_ended(self, pool: Pool, caller: str, outcome: Outcome, duration_s: float, usage: Usage | None) -> None:
-        """A request that was sent has ended; ``usage`` is what it cost, ``None`` unless it was answered."""
+        """A request that was sent has ended; ``usage`` is what it cost, ``None`` if nothing was billed."""
 
     def call_failed(self, pool: Pool, caller: str, *, is_final: bool) -> None:
         """A call failed: after its last retry, or at once where the endpoint refused it for good (``is_final``)."""

@@ -11,7 +11,7 @@ from gpo.context import current_caller, is_retry
 from gpo.errors import ModelRefused, ModelUnavailable
 from gpo.limits.gate import Admission, Gate
 from gpo.models.events import Outcome, observer
-from gpo.models.protocol import Completion, Embeddings, Message, Model, Sampling
+from gpo.models.protocol import Completion, Embeddings, Message, Model, Sampling, billed
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,13 @@ class LimitedModel:
             outcome = Outcome.ANSWERED
         except ModelUnavailable as failure:
             outcome = Outcome.TOO_MANY if failure.too_many else Outcome.UNAVAILABLE
+            admission.usage = billed(failure)
             if failure.too_many:
                 admission.refused(min(failure.retry_after_s or 0.0, self.max_pause_s))
             raise
-        except ModelRefused:
+        except ModelRefused as refusal:
             outcome = Outcome.REFUSED
+            admission.usage = billed(refusal)
             raise
         finally:
             self.gate.leave(admission)

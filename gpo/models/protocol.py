@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypedDict
 
+from gpo.errors import ModelError
 from gpo.models.thinking import answer_in
 
 
@@ -58,7 +59,7 @@ class Usage:
         cached: calls that were answered without it.
         retries: requests that failed and were repeated.
         failures: calls that were given up.
-        prompt_tokens, completion_tokens: sent and generated.
+        prompt_tokens, completion_tokens: sent and generated, also for replies that failed or were filtered.
         cost_usd: in dollars.
         empty, truncated: requests whose reply has no text, or was cut off.
         unmetered: requests for which the endpoint reports no plausible number of tokens; they count as 0 tokens.
@@ -93,6 +94,17 @@ class Usage:
             self.cached_tokens + other.cached_tokens,
             self.cached_usd + other.cached_usd,
         )
+
+
+def billed(failure: ModelError) -> Usage | None:
+    """The tokens and the cost of replies that cannot be used; ``None`` if the endpoint reports none."""
+    cost = getattr(failure, "billed", None)
+    return cost if isinstance(cost, Usage) else None
+
+
+def given_up(failure: ModelError) -> Usage:
+    """The usage of a call that ends with this failure."""
+    return (billed(failure) or Usage()) + Usage(failures=1, retries=getattr(failure, "retries", 0))
 
 
 @dataclass(frozen=True, slots=True)

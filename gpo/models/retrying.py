@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from gpo.context import current_caller, is_retry
-from gpo.errors import ModelRefused, ModelUnavailable
+from gpo.errors import ModelError, ModelRefused, ModelUnavailable
 from gpo.limits.gate import Gate
 from gpo.limits.messages import Pool
 from gpo.models.events import observer
-from gpo.models.protocol import Completion, Embeddings, Message, Model, Sampling
+from gpo.models.protocol import Completion, Embeddings, Message, Model, Sampling, Usage, billed
 
 log = logging.getLogger(__name__)
 
@@ -112,27 +112,34 @@ class RetryingModel:
             is_retry.set(bool(failures))
             try:
                 reply = await request()
-            except ModelRefused:
+            except ModelRefused as refusal:
                 observer().call_failed(pool, current_caller.get(), is_final=True)
-                raise
+                raise refusal.costing(_billed([*failures, refusal])) from None
             except ModelUnavailable as failure:
                 failing_since = failing_since if failures else time.monotonic()
                 failures.append(failure)
                 wait_s = self.policy.wait_s(failures, waited_s)
                 if wait_s is None:
                     observer().call_failed(pool, current_caller.get(), is_final=False)
-                    retries, too_many = len(failures) - 1, failure.too_many
+                    retries, too_many, is_away = len(failures) - 1, failure.too_many, failure.is_away
                     raise ModelUnavailable(
-                        str(failure), retries, failure.retry_after_s, too_many, failure.is_away
+                        str(failure), retries, failure.retry_after_s, too_many, is_away, _billed(failures)
                     ) from None
             else:
-                return replace(reply, usage=replace(reply.usage, retries=len(failures))) if failures else reply
+                usage = reply.usage + Usage(retries=len(failures)) + (_billed(failures) or Usage())
+                return replace(reply, usage=usage) if failures else reply
             failing_s = time.monotonic() - failing_since
             if failing_s + wait_s > SAY_AFTER_S:
                 _announce(pool, failures[-1], failing_s, wait_s)
                 self.gate.wait_begins(call, str(failures[-1]), failing_since)
             await asyncio.sleep(wait_s)
             waited_s += wait_s
+
+
+def _billed(failures: Sequence[ModelError]) -> Usage | None:
+    """What the replies of all failed requests of a call cost; ``None`` if the endpoint reports nothing."""
+    costs = [cost for failure in failures if (cost := billed(failure)) is not None]
+    return sum(costs, start=Usage()) if costs else None
 
 
 _announced: dict[tuple[str, str], float] = {}

@@ -17,12 +17,21 @@ from gpo.errors import (
     PromptUnscored,
     RefusalReason,
 )
+from gpo.models.protocol import Usage
 
 ARGUMENTS: dict[type[GPOError], tuple[object, ...]] = {
     ConfigError: ("optimizer.steps", "'x' is not a number", "write a number"),
-    ModelUnavailable: ("HTTP 503: busy", 5, 2.5, False, True),
+    ModelUnavailable: ("HTTP 503: busy", 5, 2.5, False, True, Usage(prompt_tokens=3)),
     OutOfReach: (Part.EVALUATOR, "no answer"),
-    ModelRefused: ("HTTP 401: no", RefusalReason.KEY, "small", "http://127.0.0.1/v1", "/run/key", "seed"),
+    ModelRefused: (
+        "HTTP 401: no",
+        RefusalReason.KEY,
+        "small",
+        "http://127.0.0.1/v1",
+        "/run/key",
+        "seed",
+        Usage(prompt_tokens=3),
+    ),
     PromptUnscored: ("3 of 4 unscored", True, None),
 }
 """The arguments of classes that take more than a message."""

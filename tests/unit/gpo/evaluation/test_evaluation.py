@@ -103,6 +103,10 @@ async def test_a_scorer_without_a_follow_up_is_asked_once() -> None:
     [
         (ModelUnavailable("busy", 5), Usage(requests=7, failures=3, retries=15)),
         (ModelRefused("too long", RefusalReason.REQUEST), Usage(requests=7, failures=3)),
+        (
+            ModelRefused("filtered", RefusalReason.FILTER, billed=Usage(cost_usd=0.25)),
+            Usage(requests=7, failures=3, cost_usd=0.75),
+        ),
     ],
 )
 async def test_failed_examples_stay_unscored_as_far_as_tolerated(error: GPOError, usage: Usage) -> None:
@@ -237,9 +241,11 @@ async def test_a_judge_that_refuses_every_call_ends_the_run() -> None:
     with pytest.raises(ModelRefused) as caught:
         await judged(lambda messages, sampling: refusal, max_unscored=1.0).evaluate([GOOD], Split.VAL)
     assert caught.value is refusal
-    too_long = judged(lambda messages, sampling: ModelRefused("too long", RefusalReason.REQUEST))
-    (answer,) = await too_long.answer(GOOD, Split.VAL, [0])
-    assert (answer.value, answer.problem, answer.spending.judge) == (None, "the judge: too long", Usage(failures=1))
+    cost = Usage(completion_tokens=9)
+    filtered = judged(lambda messages, sampling: ModelRefused("filtered", RefusalReason.FILTER, billed=cost))
+    (answer,) = await filtered.answer(GOOD, Split.VAL, [0])
+    assert (answer.value, answer.problem) == (None, "the judge: filtered")
+    assert answer.spending.judge == cost + Usage(failures=1)
 
 
 async def test_a_rule_costs_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -13,11 +14,18 @@ from aiohttp import web
 
 from gpo.cache.sqlite import SqliteStore
 from gpo.errors import ConfigError, ModelError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.limits.gate import SETTLES_S, Gate
+from gpo.limits.limiter import LocalLimiter
+from gpo.limits.messages import Budget, Pool, Spent
 from gpo.models.adapting import AdaptingModel
 from gpo.models.cached import CachedModel
 from gpo.models.credentials import KeySource
 from gpo.models.embedding import CachedEmbedder
-from gpo.models.protocol import Completion, Message, Sampling
+from gpo.models.endpoint import Endpoint
+from gpo.models.openai import openai_model
+from gpo.models.protocol import Completion, Message, Sampling, Usage, given_up
+from gpo.models.replies import Price
+from gpo.models.retrying import RetryPolicy
 from tests.unit.gpo.models.remote import endpoint_of, remote_model
 
 ASKED: list[Message] = [{"role": "user", "content": "Hello?"}]
@@ -172,6 +180,41 @@ async def test_a_reply_that_failed_or_was_filtered_is_no_answer(body: Any, kind:
     async with endpoint(lambda *_: body) as (url, _):
         with pytest.raises(kind):
             await complete(url)
+
+
+USAGE = {"prompt_tokens": 30, "completion_tokens": 20}
+BILLED = Usage(prompt_tokens=30, completion_tokens=20, cost_usd=0.07)
+
+
+@pytest.mark.parametrize(
+    ("body", "billed"),
+    [
+        ({**said("half an ans", finish_reason="content_filter"), "usage": USAGE}, BILLED),
+        ({**said("half an ans", finish_reason="error"), "usage": USAGE}, BILLED + BILLED),
+        ({"choices": [], "usage": USAGE}, BILLED + BILLED),
+        (said("half an ans", finish_reason="error"), None),
+    ],
+)
+async def test_a_reply_that_is_no_answer_counts_as_billed(body: Any, billed: Usage | None) -> None:
+    bodies = iter([body, body, body, {**said("yes"), "usage": USAGE}])
+    limiter = LocalLimiter()
+    await limiter.open_budget("run", Budget(tokens=10**6), Spent())
+    async with endpoint(lambda *_: next(bodies)) as (url, _):
+        there = Endpoint(url, "task-model", price=Price(1000, 2000))
+        gate = Gate(limiter, Pool(url, "task-model", 1, 1, budget_name="run", has_budget=True))
+        model = openai_model(there, gate, RetryPolicy(max_attempts=2, max_backoff_s=0.001))
+        with pytest.raises((ModelUnavailable, ModelRefused)) as caught:
+            await model.complete(ASKED, SAMPLING)
+        assert caught.value.billed == billed
+        assert given_up(caught.value) == (billed or Usage()) + Usage(failures=1, retries=caught.value.args[1] == 1)
+        await asyncio.sleep(2 * SETTLES_S)
+        spent = await limiter.budget_spent("run", Budget(), Spent())
+        tokens = (billed or Usage()).prompt_tokens + (billed or Usage()).completion_tokens
+        assert (spent.calls, spent.tokens) == (0, tokens)
+        if isinstance(caught.value, ModelUnavailable):
+            first = billed and BILLED
+            reply = await model.complete(ASKED, SAMPLING)
+            assert reply.usage == (first or Usage()) + BILLED + Usage(requests=1, retries=1)
 
 
 @pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS", "max_output_tokens"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gpo.cache.sqlite import SqliteStore
 from gpo.errors import ModelError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.models.cached import CachedModel, completion_key, is_repeatable
-from gpo.models.protocol import Completion, Message, Sampling, Usage
+from gpo.models.protocol import Completion, Message, Sampling, Usage, billed
 from gpo.testing.fakes import FakeModel, Reply
 
 IDENTITY = {"base_url": "http://127.0.0.1:9/v1", "model": "task-model"}
@@ -131,7 +131,10 @@ async def test_simultaneous_calls_of_two_models_share_one_request(store: SqliteS
 
 @pytest.mark.parametrize(
     "failure",
-    [ModelUnavailable("HTTP 503", 5), ModelRefused("too long", RefusalReason.REQUEST, "m", "http://x")],
+    [
+        ModelUnavailable("HTTP 503", 5, billed=Usage(prompt_tokens=7)),
+        ModelRefused("filtered", RefusalReason.FILTER, "m", "http://x", billed=Usage(prompt_tokens=7)),
+    ],
 )
 async def test_a_failure_is_raised_in_all_calls_and_not_stored(failure: ModelError, store: SqliteStore) -> None:
     gate = Gate(failure)
@@ -142,6 +145,7 @@ async def test_a_failure_is_raised_in_all_calls_and_not_stored(failure: ModelErr
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert gate.begun == 1
     assert {(type(outcome), str(outcome)) for outcome in outcomes} == {(type(failure), str(failure))}
+    assert [billed(outcome) for outcome in outcomes if isinstance(outcome, ModelError)].count(None) == 2
     if isinstance(failure, ModelUnavailable):
         assert sum(outcome.retries for outcome in outcomes if isinstance(outcome, ModelUnavailable)) == 5
     gate.reply = "reply"
