@@ -19,7 +19,7 @@ _PAIRS = (
 )
 _POLARITY = {word: polarity for pair in _PAIRS for word, polarity in zip(pair, (True, False), strict=True)}
 # Allows up to two words in between: "not a valid argument", "isn't logically valid".
-_NEGATION = r"(?:(\bnot|\bnever|\bcannot|n['’]t)\s+(?:\w+\s+){0,2}?)?"
+_NEGATION = r"(?:(\bnot|\bnever|\bneither|\bnor|\bcannot|n['’]t)\s+(?:\w+\s+){0,2}?)?"
 
 
 def _words(words: Iterable[str]) -> re.Pattern[str]:
@@ -27,7 +27,15 @@ def _words(words: Iterable[str]) -> re.Pattern[str]:
 
 
 _ANY = _words(_POLARITY)
+_WORD = rf"(?:\w+\s+){{0,2}}?\b({'|'.join(_POLARITY)})\b"
+_NEITHER = re.compile(rf"\bneither\s+{_WORD},?\s+nor\s+{_WORD}", re.IGNORECASE)
 _OF_PAIR = {word: _words(pair) for pair in _PAIRS for word in pair}
+
+
+def _without_both_sides(found: re.Match[str]) -> str:
+    """Remove "neither true nor false", which is no verdict; "neither true nor valid" is one."""
+    sides = {_POLARITY[word.lower()] for word in found.groups()}
+    return " " if len(sides) == 2 else found[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,7 @@ class BooleanScorer:
 
     def _read(self, answer: str, example: Example) -> bool | None:
         own = _OF_PAIR.get(example.target.strip().lower(), _ANY)
-        return self._side(without_markup(unwrapped(answer)), own)
+        return self._side(_NEITHER.sub(_without_both_sides, without_markup(unwrapped(answer))), own)
 
     def score(self, answer: str, example: Example) -> float:
         """1 if the answer is on the target's side, else 0."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gpo.data.example import Example
 from gpo.evaluation.metrics.normal_form import UNSPACED, normal_form, unwrapped
-from gpo.evaluation.metrics.scorer import announced, without_markup
+from gpo.evaluation.metrics.scorer import announced, neither_nor, without_markup
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -40,6 +40,7 @@ _DENIED = re.compile(
     re.IGNORECASE,
 )
 
+_LETTER = r"[(\[]\s*[A-Z]\s*[)\]]|[A-Z](?![\w'’])"
 _REJECTED = re.compile(
     r"[(\[]\s*[A-Za-z]\s*[)\]]\s+(?:is|seems|looks)\s+(?:wrong|incorrect|false|not)\b", re.IGNORECASE
 )
@@ -78,7 +79,7 @@ class ChoiceScorer:
     correct"; a first line that consists of an option; the rest of the answer. In each part, a marked letter takes
     precedence over the text of exactly one option, and that over a single capital letter. Of several letters the last
     one counts, but after "the answer is" the first one. Letters that are not options, that the answer denies ("not (A)
-    but (B)") or lists together ("(A) and (B) are both plausible") do not count.
+    but (B)") or lists together ("(A) and (B) are both plausible", "neither A nor B") do not count.
     """
 
     def can_read(self, answer: str, example: Example) -> bool:
@@ -98,6 +99,9 @@ class ChoiceScorer:
 
 
 def _letter(answer: str, listed: dict[str, str]) -> str | None:
+    if not any("neither" in option.lower() for option in listed.values()):
+        named = "|".join([_LETTER, *(re.escape(option) + r"(?!\w)" for option in listed.values() if option)])
+        answer = neither_nor(named).sub(" ", answer)
     if not any(_TOGETHER.search(option) for option in listed.values()):  # "(C) both (A) and (B)"
         answer = _TOGETHER.sub("", answer)
     answer = _REJECTED.sub("", _DENIED.sub("", answer))

@@ -29,6 +29,16 @@ _STATEMENT = re.compile(rf"(?:{_STATED})[\s:*_]*", re.IGNORECASE)
 _MARKUP = re.compile(r"^[ \t]*(?:#+|[-*+•])\s+|^#+|(?<!\w)[*_`]+(?=\S)|(?<=\S)[*_`]+(?!\w)", re.MULTILINE)
 
 
+def neither_nor(named: str) -> re.Pattern[str]:
+    """Matches "neither A nor B", which names neither of both.
+
+    Args:
+        named: a regular expression for B.
+    """
+    nor = rf"\bnor\s+(?:\w+\s+){{0,2}}?(?:{named})[\s,]*"
+    return re.compile(rf"\bneither\b[^.;:!?\n]{{1,80}}?(?:{nor})+", re.IGNORECASE)
+
+
 class Scorer(Protocol):
     """Judges answers of one kind."""
 

@@ -10,7 +10,7 @@ from rapidfuzz.distance import LCSseq
 
 from gpo.data.example import Example
 from gpo.evaluation.metrics.normal_form import UNSPACED, normal_form, unwrapped
-from gpo.evaluation.metrics.scorer import BARE_ANSWER, announced, without_markup
+from gpo.evaluation.metrics.scorer import BARE_ANSWER, announced, neither_nor, without_markup
 
 # Excludes signs with a meaning: "-5" is not "5", and "C#" is not "C".
 _AROUND = " .,;:!?\"'`()[]{}<>*_「」『』《》〈〉【】"
@@ -73,6 +73,7 @@ class LabelScorer:
     """The answer contains the target and no other label, as whole words in any case.
 
     "It is positive." is right for ``positive``; "positive or negative" is wrong for both, and so is "not positive".
+    "Neither positive nor negative" names no label.
     If one label is part of another ("new york" in "new york city"), only the longer one counts there. Hyphens,
     articles and ``1.0`` in place of ``1`` do not make a different label.
 
@@ -82,6 +83,7 @@ class LabelScorer:
 
     labels: tuple[str, ...]
     _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _neither: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         longest_first = sorted(
@@ -90,6 +92,7 @@ class LabelScorer:
         named = "|".join(_pattern_of(words) for words in longest_first if words)
         pattern = re.compile(rf"(?P<label>{named})|{_DENIAL}(?P<denied>{named})", re.IGNORECASE)
         object.__setattr__(self, "_pattern", pattern)
+        object.__setattr__(self, "_neither", neither_nor(named))
 
     def score(self, answer: str, example: Example) -> float:
         """1 if the only label in the answer is a target, else 0."""
@@ -103,7 +106,10 @@ class LabelScorer:
         return bool(self._found(answer))
 
     def _found(self, answer: str) -> list[re.Match[str]]:
-        return list(self._pattern.finditer(without_markup(unwrapped(answer)).casefold()))
+        text = without_markup(unwrapped(answer)).casefold()
+        if not any("neither" in label.casefold() for label in self.labels):
+            text = self._neither.sub(" ", text)
+        return list(self._pattern.finditer(text))
 
     def follow_up(self, example: Example) -> str:
         """Asks for one of the labels or, if there are many, for the bare answer."""

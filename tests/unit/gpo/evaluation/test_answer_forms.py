@@ -168,6 +168,25 @@ def test_options_are_known_in_every_style(answer: str, listed: str) -> None:
         ("100", "100,"),
         ("3", "1) 2 apples\n2) 1 more\nThe answer is 3"),
         ("18", "18 because 9*2=18"),
+        ("1000", "10^3"),
+        ("1000", "10³"),
+        ("1000", "$10^{3}$"),
+        ("1000", "The answer is 10^3 = 1000."),
+        ("8", "The answer is 2^3 = 8."),
+        ("0.001", "10⁻³"),
+        ("1500", "1.5 × 10³"),
+        ("1500", "1.5*10^3"),
+        ("1500", "$1.5 \\times 10^{3}$"),
+        ("-1500", "-1.5 x 10^3"),
+        ("10^3", "1,000"),
+        ("5000000", "5 million"),
+        ("5000000", "The answer is $5 Million."),
+        ("2500", "2.5k"),
+        ("2500000", "2.5M"),
+        ("1200000000", "€1.2bn"),
+        ("5 million", "5,000,000"),
+        ("5", "5 million"),
+        ("5 million", "5"),
     ],
 )
 def test_a_number_is_read_in_every_form(target: str, answer: str) -> None:
@@ -175,7 +194,19 @@ def test_a_number_is_read_in_every_form(target: str, answer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "answer"), [("18", "19"), ("18", "180"), ("1234", "1.234"), ("5", "-5"), ("25", "5²")]
+    ("target", "answer"),
+    [
+        ("18", "19"),
+        ("18", "180"),
+        ("1234", "1.234"),
+        ("5", "-5"),
+        ("25", "5²"),
+        ("3", "10^3"),
+        ("1000", "1 km"),
+        ("5000", "5 kg"),
+        ("10", "10^3"),
+        ("1000", "1/10^3"),
+    ],
 )
 def test_another_number_is_wrong(target: str, answer: str) -> None:
     assert NumberScorer().score(answer, Example("How much?", (target,))) == 0
@@ -312,7 +343,85 @@ def test_an_object_in_the_middle_does_not_replace_the_conclusion() -> None:
     assert NumberScorer().score('I first wrote {"value": 3}. The answer is 42.', Example("?", ("42",))) == 1
 
 
-@pytest.mark.parametrize("piece", ["``` ", "<answer>", '{"a":', "{", "\\boxed{", "```json\n{ "])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "``` ",
+        "<answer>",
+        "neither a ",
+        "neither yes nor a ",
+        "neither a nor no, ",
+        "1 x 10^",
+        '{"a":',
+        "{",
+        "\\boxed{",
+        "```json\n{ ",
+    ],
+)
 def test_hostile_answers_take_linear_time(piece: str) -> None:
     for scorer in (ChoiceScorer(), NumberScorer(), ExactScorer(), BooleanScorer(), LabelScorer(("yes", "no"))):
         scorer.score(piece * (50_000 // len(piece)), Example("?", ("yes",)))
+
+
+LABELS = LabelScorer(("positive", "negative", "neutral"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        ("Neither positive nor negative.", None),
+        ("It is neither clearly positive nor clearly negative", None),
+        ("**Neither** positive, negative nor neutral", None),
+        ("Neither positive nor negative, so neutral.", "neutral"),
+        ("Neutral: it is neither positive nor negative.", "neutral"),
+        ("Neither the food nor the staff was good: negative", "negative"),
+        ("Neither helpful nor positive. Negative.", "negative"),
+    ],
+)
+def test_neither_nor_names_no_label(answer: str, label: str | None) -> None:
+    assert LABELS.can_read(answer, Example("?", ("neutral",))) is (label is not None)
+    for target in LABELS.labels:
+        assert LABELS.score(answer, Example("?", (target,))) == (target == label)
+
+
+@pytest.mark.parametrize("answer", ["neither", "Neither.", "It is neither yes nor no, so neither"])
+def test_a_label_neither_is_still_named(answer: str) -> None:
+    scorer = LabelScorer(("entailed", "contradicted", "neither"))
+    assert scorer.score(answer, Example("?", ("neither",))) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        ("Neither (A) nor (B).", None),
+        ("Neither A nor B", None),
+        ("I would choose neither option A nor option B.", None),
+        ("Neither cat nor dog.", None),
+        ("Neither (A) nor (B) purrs, so (C).", "C"),
+        ("Neither the cat nor the dog: bird", "C"),
+        ("The answer is (C), since neither (A) nor (B) flies.", "C"),
+    ],
+)
+def test_neither_nor_chooses_no_option(answer: str, letter: str | None) -> None:
+    for target in "ABC":
+        assert ChoiceScorer().score(answer, Example(QUESTION, (f"({target})",))) == (target == letter)
+
+
+@pytest.mark.parametrize("answer", ["Neither A nor B", "(C) Neither A nor B", "C"])
+def test_neither_nor_as_an_option_can_be_chosen(answer: str) -> None:
+    question = "Who is meant?\n(A) the cook\n(B) the guest\n(C) Neither A nor B"
+    assert ChoiceScorer().score(answer, Example(question, ("(C)",))) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "yes", "no"),
+    [
+        ("Neither yes nor no.", 0, 0),
+        ("It is neither true nor false", 0, 0),
+        ("Neither true nor correct.", 0, 1),
+        ("Neither yes nor no can be proved, but I say: yes", 1, 0),
+    ],
+)
+def test_neither_nor_is_no_verdict(answer: str, yes: float, no: float) -> None:
+    assert BooleanScorer().score(answer, Example("?", ("yes",))) == yes
+    assert BooleanScorer().score(answer, Example("?", ("no",))) == no
