@@ -117,7 +117,7 @@ def score_reply(prompt: Prompt, evaluation: Evaluation) -> ScoreReply:
         prompt=prompt.text,
         mean=finite(score.mean),
         stderr=finite(score.stderr),
-        interval=IntervalReply(level=LEVEL, low=low, high=high) if score.scored else None,
+        interval=IntervalReply(level=LEVEL, low=round(low, 4), high=round(high, 4)) if score.scored else None,
         scored=len(score.scored),
         values=list(score.values_E),
         usage=UsageReply.model_validate(evaluation.usage, from_attributes=True),

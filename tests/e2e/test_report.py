@@ -110,6 +110,12 @@ def test_candidates_are_sorted_searched_and_compared_with_the_keyboard_alone(pag
     values = [float(text) for text in page.locator("#rows td:nth-child(4)").all_inner_texts()]
     assert values == sorted(values)
 
+    by_interval = page.get_by_role("columnheader", name="90 % interval")
+    by_interval.get_by_role("button").click()
+    expect(by_interval).to_have_attribute("aria-sort", "descending")
+    lows = [float(text.partition("–")[0]) for text in page.locator("#rows td:nth-child(5)").all_inner_texts()]
+    assert lows == sorted(lows, reverse=True)
+
     page.get_by_role("button", name="Next").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_have_text("26 to 39 of 39 prompts")
