@@ -24,14 +24,17 @@ _NAME_WIDTH = 24
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """A heading, and rows with as many cells; a line separates the last ``num_averages`` rows."""
+    """A heading, and rows with as many cells; a line separates the last ``num_averages`` rows.
+
+    A cell has one or two lines. Where cells have only one, the second line follows in brackets.
+    """
 
     heading: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     num_averages: int = 0
 
     def width(self, column: int) -> int:
-        return max(len(row[column]) for row in (self.heading, *self.rows))
+        return max(len(line) for row in (self.heading, *self.rows) for line in row[column].split("\n"))
 
     def with_columns(self, columns: Sequence[int]) -> _Grid:
         def chosen(cells: Sequence[str]) -> tuple[str, ...]:
@@ -57,7 +60,7 @@ def comparison_tables(comparison: Comparison, width: int) -> list[FittingTable]:
     """Tables for a terminal of this width: one of the methods, and where there are several tasks, others by task."""
     tables = [_table(f"{comparison.run_id}: {comparison.status}", _overview(comparison))]
     tables[0].caption = Text(
-        f"In brackets: {100 * LEVEL:.0f} % intervals. "
+        f"Below the scores: {100 * LEVEL:.0f} % intervals. "
         "The best prompts were chosen by val, so val is too high on average; test is the fair number."
     )
     if len(comparison.tasks) > 1:
@@ -106,9 +109,9 @@ def _num_seeds(comparison: Comparison) -> int:
 def _shown(known: Spread | None, num_seeds: int) -> str:
     if known is None:
         return "–"
-    ends = f" ({shown})" if (shown := percent_range(known.interval)) else ""
-    fewer = f", {len(known.by_seed)} of {num_seeds}" if len(known.by_seed) < num_seeds else ""
-    return f"{percent(known.mean)}{ends}{fewer}"
+    fewer = f"{len(known.by_seed)} of {num_seeds}" if len(known.by_seed) < num_seeds else ""
+    second = ", ".join(filter(None, (percent_range(known.interval), fewer)))
+    return f"{percent(known.mean)}\n{second}" if second else percent(known.mean)
 
 
 def _overview(comparison: Comparison) -> _Grid:
@@ -200,4 +203,10 @@ def _table(title: str, grid: _Grid) -> FittingTable:
 
 def _markdown(grid: _Grid) -> str:
     aligned = ["---", *["---:"] * (len(grid.heading) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (grid.heading, aligned, *grid.rows))
+    rows = [[_in_one_line(cell) for cell in row] for row in grid.rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (grid.heading, aligned, *rows))
+
+
+def _in_one_line(cell: str) -> str:
+    first, _, second = cell.partition("\n")
+    return f"{first} ({second})" if second else first

@@ -78,7 +78,7 @@ def test_the_table_holds_the_result_of_each_method(
     answered = [call.model for call in endpoint.requests if call.model]
     assert Counter(answered[: sum(_calls(document).values())]) == _calls(document)
     markdown = (config.parent / "whole" / "comparison.md").read_text(encoding="utf-8")
-    for shown in (*METHODS, "triage", "desks", "all tasks", "±"):
+    for shown in (*METHODS, "triage", "desks", "all tasks", "% intervals"):
         assert shown in markdown
         assert shown in undisturbed.stdout
 

@@ -111,12 +111,15 @@ def test_the_summary_holds_the_result_of_each_trajectory(run: Outcome) -> None:
         ("triage", 0), ("triage", 1), ("desks", 0), ("desks", 1),
     ]  # fmt: skip
     for row in summary["trajectories"]:
-        assert set(row) == {"task", "seed", "steps", "initial", "best", "samples", "error"}
+        assert set(row) == {"task", "seed", "steps", "initial", "best", "test_difference", "samples", "error"}
         assert (row["steps"], row["error"]) == (NUM_STEPS, None)
         for end in ("initial", "best"):
-            assert set(row[end]) == {"prompt", "val", "test"}
-            assert 0 <= row[end]["val"] <= 1
-            assert 0 <= row[end]["test"] <= 1
+            scores = {f"{split}{part}" for split in ("val", "test") for part in ("", "_interval", "_scored")}
+            assert set(row[end]) == {"prompt", *scores}
+            for split in ("val", "test"):
+                known = row[end][f"{split}_interval"]
+                assert 0 <= known["low"] <= row[end][split] <= known["high"] <= 1
+                assert known["low"] < known["high"]
 
 
 def test_the_summary_averages_over_tasks_and_counts_prompts_within_the_step_size(run: Outcome) -> None:
@@ -132,6 +135,7 @@ def test_the_summary_averages_over_tasks_and_counts_prompts_within_the_step_size
         assert row["samples"]["acceptance_rate"] == pytest.approx(sum(kept) / len(kept), abs=1e-4)
         assert row["samples"]["candidates"] == len(kept)
         assert row["samples"]["malformed"] == sum(line["malformed"] for line in lines)
+    assert "On test, the best prompt is better than the initial prompt in " in run.finished.stdout
     assert "of the new prompts were within the step size" in run.finished.stdout
 
 
@@ -161,7 +165,9 @@ def test_every_step_is_a_line_with_every_candidate(run: Outcome) -> None:
         assert line["step_size"] == {0: 50, 1: 30, 2: 10}[line["step"]]
         assert len(line["candidates"]) + line["malformed"] <= NUM_CANDIDATES
         for candidate in line["candidates"]:
-            assert set(candidate) == {"prompt", "val", "stderr", "unscored", "dropped", "left_out", "edit_distance"}
+            assert set(candidate) == {
+                "prompt", "val", "stderr", "interval", "scored", "unscored", "dropped", "left_out", "edit_distance",
+            }  # fmt: skip
             assert 0 <= candidate["val"] <= 1
             assert (candidate["unscored"], candidate["dropped"], candidate["left_out"]) == (0, False, 0)
             assert candidate["edit_distance"] >= 1
