@@ -1,7 +1,7 @@
-"""The check before a run: one real call to each model, before Ray starts and more is paid for.
+"""The check before a run: a real call to each model, before Ray starts and more is paid for.
 
-The calls have the parameters of the run's own. That of the task model goes through the completion cache, so that the
-run gets its reply from there.
+The calls have the parameters of the run's own. Those of the task model go through the completion cache, so that the run
+gets their replies from there.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from cluster.session.models import (
 from gpo.data.task import Split, Task
 from gpo.errors import ConfigError, GPOError, MalformedReply, ModelError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.evaluation.answer_format import Position
+from gpo.evaluation.evaluator import follow_up, second_question
 from gpo.evaluation.metrics import Rubric
 from gpo.limits.limiter import LocalLimiter
 from gpo.models.adapting import AdaptingModel
@@ -61,29 +62,26 @@ class Checked:
     Attributes:
         refused: parameters that endpoints refuse, and that the run need not send.
         warnings: sentences about replies that the run could not use.
-        usage: the cost of the task model's and the judge's call.
-        stored: the roles whose reply the run gets from the cache.
+        usage: the cost of the task model's and the judge's calls.
+        kept: the part of it whose replies the run gets from the cache.
     """
 
     refused: dict[tuple[str, str, str], frozenset[str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list[str])
     usage: dict[Role, Usage] = field(default_factory=dict)
-    stored: set[Role] = field(default_factory=set)
+    kept: dict[Role, Usage] = field(default_factory=dict[Role, Usage])
 
     def counted(self, role: Role, usage: Usage) -> Usage:
-        """The usage of a role's calls, with the call of the check in place of the cache's answer to it."""
-        own = self.usage.get(role)
-        if own is None or not own.requests:
-            return usage
-        if role in self.stored and usage.cached:
-            tokens = own.prompt_tokens + own.completion_tokens
+        """The usage of a role's calls, with the calls of the check in place of the cache's answers to them."""
+        own, kept = self.usage.get(role, Usage()), self.kept.get(role, Usage())
+        if usage.cached >= kept.requests:
             usage = replace(
                 usage,
-                cached=usage.cached - 1,
-                cached_tokens=usage.cached_tokens - tokens,
-                cached_usd=usage.cached_usd - own.cost_usd,
+                cached=usage.cached - kept.requests,
+                cached_tokens=usage.cached_tokens - kept.prompt_tokens - kept.completion_tokens,
+                cached_usd=usage.cached_usd - kept.cost_usd,
             )
-        return usage + own
+        return usage + replace(own, cached=0, cached_tokens=0, cached_usd=0.0)
 
 
 async def check_models(
@@ -98,13 +96,15 @@ async def check_models(
     """Check every model: the weights exist; the endpoint accepts the key and answers as the run needs it.
 
     Each endpoint gets one call: the task model with the prompt and the first example, the judge with the rubric on that
-    answer, the optimizer model with a meta-prompt, the embedding model with the prompt. Calls of different models run
-    side by side. A model with ``check: false`` gets none.
+    answer, the optimizer model with a meta-prompt, the embedding model with the prompt. The task model gets a call for
+    each form of conversation that the tasks have: with and without a system message, with and without earlier answers.
+    Calls of different models run side by side. A model with ``check: false`` gets none.
 
     Args:
-        tasks: loaded; the first task that a model judges is used, otherwise the first task.
+        tasks: loaded; the first task that a model judges is used, otherwise the first task. Other tasks are used where
+            their conversations have another form.
         roles: roles of the models to check; ``None`` means all that a run of this configuration calls.
-        prompt: ``None`` is the task's initial prompt.
+        prompt: ``None`` is each task's initial prompt.
         say: receives a description of the pending calls every few seconds.
 
     Raises:
@@ -125,11 +125,24 @@ async def check_models(
                 await asyncio.to_thread(model.build().require_secrets)  # a command may take seconds
             except ConfigError as error:
                 raise ConfigError(f"{where}.{error.field}", error.problem, error.remedy) from None
-    task = (judged or list(tasks))[0]
-    check = _Check(config, task, prompt or task.initial, split)
+    check = _Check(config, _with_other_forms([*judged[:1], *tasks], split), prompt, split)
     calls = {role: call() for role in chosen if (call := check.call(role)) is not None}
     await _side_by_side(check, calls, say)
     return check.found
+
+
+def _with_other_forms(tasks: Sequence[Task], split: Split) -> list[Task]:
+    """The first task, and each whose conversations have roles that those of no earlier one have."""
+    chosen: list[Task] = []
+    known: set[frozenset[str]] = set()
+    for task in tasks:
+        example = task.examples[split][0]
+        roles = frozenset(turn["role"] for turn in task.answer_format.messages(task.initial, example))
+        forms = {roles, roles | {"assistant"}} if second_question(task, example) else {roles}
+        if not forms <= known:
+            chosen.append(task)
+            known |= forms
+    return chosen
 
 
 def _section(config: RunConfig, role: Role) -> tuple[str, Any]:
@@ -182,12 +195,12 @@ _TRIES = _QuickTries(max_attempts=4, patience_s=2 * _LIMIT_S)
 
 
 class _Check:
-    """The calls of the check on one task."""
+    """The calls of the check: the task model's on all tasks, the others on the first one."""
 
-    def __init__(self, config: RunConfig, task: Task, prompt: Prompt, split: Split) -> None:
+    def __init__(self, config: RunConfig, tasks: Sequence[Task], prompt: Prompt | None, split: Split) -> None:
         self.found = Checked()
-        self._config, self._task, self._prompt = config, task, prompt
-        self._example = task.examples[split][0]
+        self._config, self._tasks, self._prompt, self._split = config, tasks, prompt, split
+        self._task, self._example = tasks[0], tasks[0].examples[split][0]
         self._access = Access({}, LocalLimiter(), budget_name="check")
         self._answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -215,17 +228,34 @@ class _Check:
 
     async def _task_model(self) -> None:
         model = chat_model(self._config, "task", self._access, retries=_TRIES)
-        messages = self._task.answer_format.messages(self._prompt, self._example)
         try:
-            reply = await self._reply("task", model, model.model.complete(messages, model.sampling))
+            for task in self._tasks:
+                try:
+                    reply = await self._answered(model, task)
+                except ConfigError as error:
+                    raise self._with_position(task, error) from None
+                if reply is None:
+                    continue
+                if not self._answer.done():
+                    self._answer.set_result(reply.answer)
+                if not reply.answer.strip():
+                    cut = "is cut off at max_tokens before it answers" if reply.truncated else "is empty"
+                    remedy = "raise models.task.sampling.max_tokens, or set what turns thinking off"
+                    self._warn("task", cut, remedy)
         finally:
             if not self._answer.done():
                 self._answer.set_result(self._example.target)
-        if reply is None:
-            return
-        if not reply.answer.strip():
-            cut = "is cut off at max_tokens before it answers" if reply.truncated else "is empty"
-            self._warn("task", cut, "raise models.task.sampling.max_tokens, or set what turns thinking off")
+
+    async def _answered(self, model: SampledModel, task: Task) -> Completion | None:
+        """The reply that a run would grade on the first example; ``None`` where only this call failed."""
+        example = task.examples[self._split][0]
+        messages = task.answer_format.messages(self._prompt or task.initial, example)
+        reply = await self._reply("task", model, model.model.complete(messages, model.sampling))
+        question = second_question(task, example)
+        if question is None or reply is None or not reply.answer.strip():
+            return reply
+        messages += follow_up(reply, question)
+        return await self._reply("task", model, model.model.complete(messages, model.sampling))
 
     async def _judge(self) -> None:
         model = chat_model(self._config, "judge", self._access, retries=_TRIES)
@@ -264,9 +294,8 @@ class _Check:
             self._warn_of_reply("optimizer", reply, malformed)
 
     async def _embedding(self) -> None:
-        await self._guarded(
-            "embedding", embedder(self._config, self._access, retries=_TRIES).embed([self._prompt.text])
-        )
+        prompt = self._prompt or self._task.initial
+        await self._guarded("embedding", embedder(self._config, self._access, retries=_TRIES).embed([prompt.text]))
 
     async def _reply(self, role: ChatRole, model: SampledModel, call: Awaitable[Completion]) -> Completion | None:
         """A reply, counted; ``None`` where only this call failed."""
@@ -275,12 +304,11 @@ class _Check:
         if isinstance(model.model, AdaptingModel) and isinstance(section, EndpointConfig) and model.model.refused:
             self.found.refused[role, section.base_url, section.model] = frozenset(model.model.refused)
         if reply is not None and role != "optimizer":
-            self.found.usage[role] = reply.usage
+            usage, kept = self.found.usage, self.found.kept
+            usage[role] = usage.get(role, Usage()) + reply.usage
             is_kept = self._config.cache.kind != "none" and bool(reply.answer.strip() or reply.truncated)
-            if is_kept and (role == "task" or "task" in self.found.usage):
-                self.found.stored.add(role)
-        if reply is not None and role == "task":
-            self._answer.set_result(reply.answer)
+            if is_kept and reply.usage.requests and (role == "task" or "task" in usage):
+                kept[role] = kept.get(role, Usage()) + reply.usage
         return reply
 
     async def _guarded(self, role: Role, call: Awaitable[_T]) -> _T | None:
@@ -291,22 +319,24 @@ class _Check:
             if refusal.reason is RefusalReason.FILTER:
                 self.found.warnings.append(f"the first call: {_explained(where, endpoint, refusal)}")
                 return None
-            raise self._with_position(role, _explained(where, endpoint, refusal)) from None
+            raise _explained(where, endpoint, refusal) from None
         except ModelUnavailable as failure:
             if failure.too_many:
                 return None
-            raise self._with_position(role, _unavailable(where, endpoint, failure)) from None
+            raise _unavailable(where, endpoint, failure) from None
 
-    def _with_position(self, role: Role, error: ConfigError) -> ConfigError:
-        is_system = self._task.answer_format.position is Position.SYSTEM
-        if role != "task" or not is_system or not re.search(r"\bsystem\b", error.problem, re.IGNORECASE):
+    def _with_position(self, task: Task, error: ConfigError) -> ConfigError:
+        is_system = task.answer_format.position is Position.SYSTEM
+        if not is_system or not re.search(r"\bsystem\b", error.problem, re.IGNORECASE):
             return error
-        index = [task.name for task in self._config.tasks].index(self._task.name)
+        index = [other.name for other in self._config.tasks].index(task.name)
         remedy = f"set tasks[{index}].position to question_begin, which needs no system message"
         return ConfigError(error.field, error.problem, remedy)
 
     def _warn(self, role: Role, flaw: str, remedy: str) -> None:
-        self.found.warnings.append(f"the first reply of {self.name(role)} {flaw}; {remedy}")
+        warning = f"the first reply of {self.name(role)} {flaw}; {remedy}"
+        if warning not in self.found.warnings:
+            self.found.warnings.append(warning)
 
     def _warn_of_reply(self, role: Role, reply: Completion, malformed: MalformedReply) -> None:
         where, _ = _section(self._config, role)

@@ -151,13 +151,13 @@ class LocalEvaluator:
 
     async def _answered(self, prompt: Prompt, example: Example) -> Answered:
         messages = self.task.answer_format.messages(prompt, example)
-        question = self.task.scorer.follow_up(example) if self.task.answer_format.rounds == 2 else None
+        question = second_question(self.task, example)
         usage, text = Usage(), ""
         try:
             reply = await self.model.complete(messages, self.sampling)
             usage, text = usage + reply.usage, reply.text
             if question is not None and reply.answer.strip():
-                reply = await self.model.complete([*messages, *_follow_up(reply, question)], self.sampling)
+                reply = await self.model.complete([*messages, *follow_up(reply, question)], self.sampling)
                 usage, text = usage + reply.usage, f"{text}\n\nAsked for the final answer alone: {reply.text}"
         except ModelRefused as refusal:
             if refusal.reason.concerns_every_call:
@@ -179,5 +179,11 @@ class LocalEvaluator:
         return Flaws(unreadable=int(not can_read(self.task.scorer, reply.answer, example)))
 
 
-def _follow_up(reply: Completion, question: str) -> list[Message]:
+def second_question(task: Task, example: Example) -> str | None:
+    """The question of the second round; ``None`` without one."""
+    return task.scorer.follow_up(example) if task.answer_format.rounds == 2 else None
+
+
+def follow_up(reply: Completion, question: str) -> list[Message]:
+    """The turns that a second round adds to the conversation."""
     return [{"role": "assistant", "content": reply.answer}, {"role": "user", "content": question}]

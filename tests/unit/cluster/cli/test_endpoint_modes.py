@@ -191,6 +191,13 @@ def test_what_an_endpoint_does_without_the_check(
     assert calls(endpoint) <= most
 
 
+def test_the_second_round_of_the_check_is_not_wasted(
+    endpoint: SimulatedEndpoint, evaluate: Callable[..., Finished]
+) -> None:
+    check_output(evaluate(**TWO_ROUNDS), 0, (*GOOD, "16 calls"))
+    assert calls(endpoint) == 16
+
+
 def test_the_pause_in_milliseconds_is_heeded(endpoint: SimulatedEndpoint, evaluate: Callable[..., Finished]) -> None:
     endpoint.behaviour = Behaviour(mode=Mode.BUSY_FOR_MS, retry_after_s=1.5)
     assert evaluate().code == 0

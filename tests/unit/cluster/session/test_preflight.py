@@ -87,7 +87,36 @@ async def test_the_judge_grades_the_answer_of_the_task_model(endpoint: Simulated
     task = {"answer": {"kind": "judge", "rubric": "The label is right."}}
     found = await check(small(tmp_path, endpoint.base_url, tasks=[{"name": "first"}, task]))
     assert sorted(call.model for call in endpoint.requests) == ["opt-model", "opt-model", "task-model"]
-    assert found.usage.keys() == found.stored == {"task", "judge"}
+    assert found.usage.keys() == found.kept.keys() == {"task", "judge"}
+
+
+TWO_ROUNDS = {"kind": "label", "labels": ["billing", "technical", "shipping", "account"], "rounds": 2}
+
+
+async def test_the_task_model_gets_a_call_for_each_form_of_conversation(tmp_path: Path) -> None:
+    tasks: list[dict[str, Any]] = [
+        {"name": "plain"},
+        {"name": "again", "position": "question_end", "prompt": "Which desk?"},
+        {"name": "rounds", "answer": TWO_ROUNDS},
+        {"name": "system", "position": "system"},
+        {"name": "shots", "shots": 2},
+    ]
+    async with replying(completion("billing")) as replies:
+        found = await check(small(tmp_path, replies.base_url, tasks=tasks))
+    roles = [[turn["role"] for turn in body["messages"]] for body in replies.requests if body["model"] == "task-model"]
+    assert roles == [["user"], ["user", "assistant", "user"], ["system", "user"]]
+    assert (found.kept["task"].requests, found.usage["task"].cached) == (3, 1)
+
+
+async def test_a_system_message_that_only_a_later_task_has_is_tried(
+    endpoint: SimulatedEndpoint, tmp_path: Path
+) -> None:
+    endpoint.behaviour = Behaviour(mode=Mode.NO_SYSTEM_ROLE, mode_of=("task-model",))
+    config = small(tmp_path, endpoint.base_url, tasks=[{"name": "plain"}, {"name": "system", "position": "system"}])
+    with pytest.raises(ConfigError) as caught:
+        await check(config)
+    assert "System role not supported" in caught.value.problem
+    assert caught.value.remedy.startswith("set tasks[1].position to question_begin")
 
 
 @pytest.mark.parametrize(
