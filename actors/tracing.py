@@ -158,7 +158,8 @@ class TracedGPO(GPO):
     async def run(self, trajectory: Trajectory, announce: Announce = silent) -> AsyncGenerator[Trajectory, None]:
         try:
             async with aclosing(GPO.run(self, trajectory, announce)) as trajectories:
-                while (taken := len(trajectory.steps)) < self.num_steps:
+                while not self.is_done(trajectory):
+                    taken = len(trajectory.steps)
                     with self.tracing.step(self._attributes(trajectory)) as span:
                         _note(span, resumed=trajectory.proposal is not None, val_before=trajectory.current.score.mean)
                         trajectory = await anext(trajectories)

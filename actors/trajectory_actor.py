@@ -232,11 +232,12 @@ class _SearchRun:
 
     def _enter_next_phase(self, checkpoint: Checkpoint) -> None:
         trajectory: Trajectory = checkpoint.trajectory
-        if (proposal := trajectory.proposal) is not None:
+        is_done = self._gpo.is_done(trajectory)
+        if (proposal := trajectory.proposal) is not None and not is_done:
             # ``_evaluated`` stays: the first candidates were scored while others were still being proposed.
             self._phase, self._to_evaluate = Phase.EVALUATING, len(proposal.prompts)
         else:
-            self._phase = Phase.PROPOSING if len(trajectory.steps) < self._gpo.num_steps else Phase.TESTING
+            self._phase = Phase.TESTING if is_done else Phase.PROPOSING
             self._evaluated = self._to_evaluate = 0
         self._report(checkpoint)
 
@@ -250,7 +251,7 @@ class _SearchRun:
             "proposed": [prompt.id for prompt in proposal.prompts] if proposal else [],
         }
         log.info(message, extra=extra)
-        log_about(step=len(trajectory.steps) if len(trajectory.steps) < self._gpo.num_steps else None)
+        log_about(step=None if self._gpo.is_done(trajectory) else len(trajectory.steps))
 
     def _report_progress(self, evaluated: int, to_evaluate: int) -> None:
         self._evaluated, self._to_evaluate = evaluated, to_evaluate

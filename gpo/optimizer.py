@@ -24,6 +24,7 @@ from gpo.strategies.proposer import OnPrompt, Proposer, ignore_prompt
 from gpo.strategies.reflection import Reflector
 from gpo.strategies.retrieval import Retriever
 from gpo.strategies.schedule import StepSizeSchedule
+from gpo.strategies.stopping import StoppingRule
 from gpo.strategies.summary import Summarizer
 from gpo.trajectory import Candidate, Direction, Proposal, Samples, Spending, Step, Trajectory
 
@@ -35,12 +36,13 @@ class GPO:
     """The optimizer of one task.
 
     Attributes:
-        num_steps: updates in a search, ≥ 0.
+        num_steps: updates in a search, at most; ≥ 0.
         num_candidates: prompts requested per step, ≥ 1.
         num_neighbours: past prompts shown to the optimizer model, ≥ 0.
         train: the train split; ``batches`` selects a batch of it for each step.
         num_exemplars: examples of the step's batch shown to the optimizer model, ≥ 0.
         scoring: how the candidates of a step are scored.
+        stopping: when the search ends before it has taken ``num_steps`` steps; by default never.
         seed: determines all random choices. With equal seeds and deterministic models, two searches are equal, even if
             they were interrupted and resumed.
     """
@@ -60,6 +62,7 @@ class GPO:
     num_exemplars: int
     seed: int
     scoring: CandidateScoring = field(default_factory=FullScoring)
+    stopping: StoppingRule = field(default_factory=StoppingRule)
 
     async def start(self, prompt: Prompt) -> Trajectory:
         """Score the initial prompt and return a trajectory without steps."""
@@ -70,7 +73,7 @@ class GPO:
         """Yield the trajectory after each change that is worth saving; pass a saved one to resume it.
 
         Every update yields two trajectories: one when its prompts are proposed, one when its step is complete. The last
-        trajectory has ``num_steps`` steps; a trajectory that has them already yields nothing. Close the generator to
+        trajectory is done (see ``is_done``); a trajectory that is done already yields nothing. Close the generator to
         stop early: scoring continues in the background while the generator is suspended.
 
         Args:
@@ -79,7 +82,7 @@ class GPO:
         Raises:
             ModelError, EvaluationError: the step failed; the last yielded trajectory remains valid.
         """
-        while len(trajectory.steps) < self.num_steps:
+        while not self.is_done(trajectory):
             async with CandidateScorer(self.evaluator, self.scoring, self.num_candidates, announce) as candidates:
                 if trajectory.proposal is None:
                     # Each prompt is scored as soon as it arrives, while others are still being sampled.
@@ -88,6 +91,10 @@ class GPO:
                     yield trajectory
                 trajectory = trajectory.append(await self.step(trajectory, candidates))
             yield trajectory
+
+    def is_done(self, trajectory: Trajectory) -> bool:
+        """Whether the search takes no further step."""
+        return len(trajectory.steps) >= self.num_steps or self.stopping.reason(trajectory) is not None
 
     async def propose(self, trajectory: Trajectory, on_prompt: OnPrompt = ignore_prompt) -> Proposal:
         """Ask for the prompts of the next step; ``on_prompt`` is called with each new prompt, perhaps repeatedly."""

@@ -20,6 +20,7 @@ from cluster.cli.run import run
 from cluster.cli.score import score
 from cluster.cli.serve import serve
 from cluster.cli.status import status
+from cluster.cli.stop import stop
 from cluster.cli.submit import submit
 from cluster.cli.sweep import sweep
 from cluster.cli.terminal import OK, choose_logs, exiting
@@ -69,5 +70,5 @@ def options(
 
 
 # In the order in which `--help` lists them.
-for _command in (run, compare, sweep, submit, report, status, plan, evaluate, score, serve, monitor):
+for _command in (run, compare, sweep, submit, stop, report, status, plan, evaluate, score, serve, monitor):
     app.command()(exiting(_command))

@@ -42,8 +42,8 @@ def compare(
 
     All methods share CONFIG's models, tasks, seeds, steps and candidates per step; they differ only in the section
     **optimizer** of their files. Writes **comparison.md** and **comparison.json** (means over tasks and seeds with
-    intervals, prompts tried, calls, tokens), and for each method a folder like that of **gpo run**. Ctrl-C stops
-    cleanly; **--resume** continues from the checkpoints.
+    intervals, prompts tried, calls, tokens), and for each method a folder like that of **gpo run**. Ctrl-C or
+    **gpo stop** stops cleanly; **--resume** continues from the checkpoints.
     """
     from cluster.config.comparison import load_comparison
     from cluster.session.models import build_tasks, check_warm_up

@@ -49,7 +49,8 @@ def run(
     Example: **gpo run configs/quickstart.yaml --set optimizer.steps=3**
 
     Writes **summary.json**, **best_prompts.json**, **steps.jsonl** (every candidate), **report.html**, **config.yaml**
-    and the checkpoints to the run folder. Ctrl-C saves all finished work and stops; **--resume** continues.
+    and the checkpoints to the run folder. Ctrl-C or **gpo stop** saves all finished work and stops; **--resume**
+    continues.
     """
     from cluster.config import load_config
     from cluster.session.models import build_tasks
@@ -63,7 +64,13 @@ def run(
     from actors.lease import Leases
     from cluster.display.live_view import view_for
     from cluster.results.differences import difference_lines
-    from cluster.results.results_table import acceptance_line, results_table, unscored_line, written_files
+    from cluster.results.results_table import (
+        acceptance_line,
+        results_table,
+        stopping_lines,
+        unscored_line,
+        written_files,
+    )
     from cluster.results.warnings import run_warnings
     from cluster.runs.run import Run
     from cluster.runs.run_folder import new_run_id
@@ -94,9 +101,8 @@ def run(
             except KeyboardInterrupt:
                 interrupted = True
     out.print(results_table(record))
-    for line in filter(
-        None, (*difference_lines(record), acceptance_line(record), unscored_line(record), *written_files(folder))
-    ):
+    about = (*difference_lines(record), *stopping_lines(record), acceptance_line(record), unscored_line(record))
+    for line in filter(None, (*about, *written_files(folder))):
         show(line)
     for warning in run_warnings(record):
         say(f"Warning: {warning}.")

@@ -31,7 +31,8 @@ def sweep(
     Each trial runs all tasks and seeds of CONFIG with one set of values; trial 0 has the paper's values. Trials run in
     parallel, and trials with low scores are stopped early (pruned). Several processes can share one sweep: give them
     the same **sweep.storage** and **sweep.study**. Writes **sweep.json**, **best_config.yaml** (for **gpo run**),
-    **report.html** and a folder per trial. Ctrl-C saves all finished work and stops; **--resume** continues.
+    **report.html** and a folder per trial. Ctrl-C or **gpo stop** saves all finished work and stops; **--resume**
+    continues.
     """
     from cluster.session.ray_environment import prepare_environment, resolve_address
     from cluster.sweep.config import load_sweep

@@ -16,6 +16,7 @@ from cluster.config import RunConfig
 from cluster.display.progress import View
 from cluster.runs.run import Run
 from cluster.runs.run_folder import RunFolder, read_file, take_lease
+from cluster.runs.stop_file import withdraw_stop
 from cluster.session.session import Session
 from gpo.data.task import Task
 from gpo.errors import ConfigError
@@ -60,6 +61,7 @@ class ComparisonFolder:
             stored = self._stored(methods, resume=resume)  # another process may have started and finished
         if stored is not None:
             run_id = stored.run_id
+        withdraw_stop(self.folder)
         runs = [
             MethodRun(name, config, self.method(name).open(config, tasks, run_id=f"{run_id}-{name}", resume=resume))
             for name, config in methods.items()
@@ -110,4 +112,4 @@ def run_comparison(comparison: Comparison, folder: ComparisonFolder, session: Se
         run = Run(method.config, comparison.tasks, method.record, folder.method(method.name))
         if not method.record.is_complete:
             session.start()  # so that starting does not count as the method's time
-        run.execute(session, view, title=f"{method.name} ({number} of {count})")
+        run.execute(session, view, title=f"{method.name} ({number} of {count})", outer=[folder.folder])

@@ -1,4 +1,4 @@
-"""The whole configuration of a run, and its sections ``run``, ``evaluation`` and ``budget``."""
+"""The whole configuration of a run, and its sections ``run``, ``evaluation``, ``budget`` and ``stop``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from gpo.data.task import Split, Task
 from gpo.limits.messages import Budget
 from gpo.scoring.candidates import CandidateScoring, FullScoring
 from gpo.scoring.racing import Racing
+from gpo.strategies.stopping import StoppingRule
 
 
 class RacingConfig(Section):
@@ -103,6 +104,20 @@ class BudgetConfig(Section):
         return Budget(self.calls, self.tokens, self.usd)
 
 
+class StopConfig(Section):
+    """When a trajectory ends before it has taken all its steps. Each condition is enough."""
+
+    target: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """End once the best prompt's true ``val`` score is at least this, with 95 % confidence. Default: no target."""
+    patience: PositiveInt | None = None
+    """End after so many steps in a row in which the best prompt has not improved by more than one standard error.
+    Default: no such end."""
+
+    def build(self) -> StoppingRule:
+        """The rule that the optimizer follows."""
+        return StoppingRule(self.target, self.patience)
+
+
 class RunConfig(Section):
     """A run: every task with every seed."""
 
@@ -122,6 +137,8 @@ class RunConfig(Section):
     """Where completions are kept, so that no call is paid for twice."""
     budget: Annotated[BudgetConfig, MAY_CHANGE] = BudgetConfig()
     """Bounds on what the run may spend."""
+    stop: Annotated[StopConfig, MAY_CHANGE] = StopConfig()
+    """When a trajectory ends before it has taken all its steps."""
     metrics: Annotated[MetricsConfig, MAY_CHANGE] = MetricsConfig()
     """Prometheus metrics."""
     tracing: Annotated[TracingConfig, MAY_CHANGE] = TracingConfig()

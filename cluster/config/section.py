@@ -31,7 +31,7 @@ class OptionInfo:
 
     Attributes:
         may_change: an attempt that resumes a run, or joins a sweep, may have another value: the option decides where
-            or how fast the work is done, not its results.
+            or how fast the work is done, or when it ends, but not the scores.
         tunable: the trials of a sweep may differ in it.
         tracked: MLflow records it as a parameter of the run, since it decides how well a search does.
         is_output: the path of a file that a run writes.

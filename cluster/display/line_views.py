@@ -51,6 +51,9 @@ class _LineView:
             event = "done" if update.phase is Phase.DONE else "step taken" if row.steps else "initial prompt scored"
             self._reached(event, row, row.checkpoint.trajectory)
 
+    def _stopped_by(self, trajectory: Trajectory) -> str | None:
+        return self._progress.stopping.reason(trajectory) if self._progress else None
+
     def _say(self, text: str) -> None:
         raise NotImplementedError
 
@@ -92,6 +95,8 @@ class PlainView(_LineView):
         left = self._progress.left_s() if self._progress else None
         if event == "step taken":
             event = f"step {row.steps}/{row.num_steps}"
+        elif event == "done" and (reason := self._stopped_by(trajectory)):
+            event = f"done after step {row.steps}/{row.num_steps} ({reason})"
         ending = f", about {duration(left)} left" if left else ""
         self._say(
             f"{row.key}: {event}, best val {percent_with_range(trajectory.best.score)}, "
@@ -134,6 +139,7 @@ class LogView(_LineView):
                 "best_prompt": trajectory.best.prompt.id,
                 "tried": len(trajectory.history),
                 "calls": row.calls,
+                "stopped_by": self._stopped_by(trajectory),
             },
         )
 

@@ -17,6 +17,7 @@ from gpo.intervals import LEVEL, interval
 from gpo.limits.messages import Spent, Wait
 from gpo.models.protocol import Usage
 from gpo.score import Score
+from gpo.strategies.stopping import StoppingRule
 
 _PACE_OVER_S = 30.0
 """Seconds over which calls per second are averaged."""
@@ -58,7 +59,7 @@ class Row:
 
     Attributes:
         key: of the trajectory.
-        num_steps: steps that it will take.
+        num_steps: steps that it will take, unless it stops early.
         started: monotonic time at which this attempt began.
         resumed_at: share of the work that earlier attempts had done; ``None`` until the first update.
     """
@@ -86,7 +87,8 @@ class Row:
             return 1.0
         before = 0 if self.phase is Phase.INITIAL else 1
         part = self.evaluated / self.to_evaluate if self.to_evaluate else 0.0
-        return (before + self.steps + part) / (self.num_steps + 2)
+        taken = self.num_steps if self.phase is Phase.TESTING else self.steps  # it may have stopped early
+        return (before + taken + part) / (self.num_steps + 2)
 
     @property
     def calls(self) -> int:
@@ -114,14 +116,16 @@ class Progress:
     """The progress of all trajectories of a run.
 
     Attributes:
-        num_steps: trajectory → the steps that it will take.
+        num_steps: trajectory → the steps that it will take, unless it stops early.
         title: of the run, if there are several; may be empty.
+        stopping: when a trajectory stops early.
         spent: by the run so far, earlier attempts included.
         wait: the longest wait for an endpoint; ``None`` if none is long.
     """
 
     num_steps: Mapping[SearchKey, int]
     title: str = ""
+    stopping: StoppingRule = field(default_factory=StoppingRule)
     rows: dict[SearchKey, Row] = field(init=False)
     spent: Spent = field(default_factory=Spent)
     wait: Wait | None = None

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from cluster.config import RunConfig
 from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig
+from cluster.config.run import StopConfig
 from cluster.display.console import FittingTable
 from gpo.data.task import Split, Task
 from gpo.evaluation.metrics import Rubric
@@ -151,12 +152,14 @@ def plan_document(config: RunConfig, plans: Sequence[TaskPlan]) -> dict[str, Any
 
 def plan_table(config: RunConfig, plans: Sequence[TaskPlan]) -> FittingTable:
     """A table of what each task and model takes, with totals."""
-    # Which candidates drop out of a race is not known in advance.
+    # Which candidates drop out of a race, and when a search stops, is not known in advance.
     raced = "evaluation.racing is on, but task calls are counted as if every candidate answered all of val."
+    stopped = "stop is set, but calls are counted as if every trajectory took all its steps."
+    captions = [raced] * (config.evaluation.racing is not None) + [stopped] * (config.stop != StopConfig())
     table = FittingTable(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
-        caption=raced if config.evaluation.racing else None,
+        caption="\n".join(captions) or None,
         caption_justify="left",
     )
     for heading in ("Task", "Seeds", "Steps", "Model", "Calls", "Tokens sent", "generated", "US$"):

@@ -131,6 +131,8 @@ class MetricsView:
     def _state(self, key: SearchKey, checkpoint: Checkpoint) -> None:
         trajectory, labels = checkpoint.trajectory, _labels(key)
         self._set(STEPS_DONE, len(trajectory.steps), *labels)
+        if self._record.stopped_by(key):
+            self._set(STEPS_PLANNED, len(trajectory.steps), *labels)
         self._set(STALE_STEPS, _steps_since_improvement(trajectory), *labels)
         ends = {"initial": trajectory.initial, "current": trajectory.current, "best": trajectory.best}
         for name, candidate in ends.items():

@@ -45,6 +45,7 @@ def _trajectory(record: RunRecord, key: SearchKey) -> dict[str, Any]:
         "task": key.task,
         "seed": key.seed,
         "steps": 0,
+        "stopped_by": record.stopped_by(key),
         "initial": None,
         "best": None,
         "test_difference": None,
@@ -117,10 +118,10 @@ def step_lines(record: RunRecord) -> Iterator[dict[str, Any]]:
     """The content of ``steps.jsonl``, ordered by task, seed and step."""
     for key in sorted(record.checkpoints):
         for step in record.checkpoints[key].trajectory.steps:
-            yield step_line(key, step)
+            yield step_line(record, key, step)
 
 
-def step_line(key: SearchKey, step: Step) -> dict[str, Any]:
+def step_line(record: RunRecord, key: SearchKey, step: Step) -> dict[str, Any]:
     """One line of ``steps.jsonl``."""
     return {
         "task": key.task,
@@ -150,6 +151,7 @@ def step_line(key: SearchKey, step: Step) -> dict[str, Any]:
         "failed": step.samples.num_failed,
         "unscored": [prompt.text for prompt in step.unscored],
         "successor": step.successor.prompt.text,
+        "stopped_by": record.stopped_by(key) if step.index + 1 == record.steps_taken(key) else None,
         "llm": {role: asdict(usage) for role, usage in by_role(step.spending).items()},
     }
 

@@ -20,6 +20,8 @@ _FILES = {
     "summary.json": "summary",
     "steps.jsonl": "every candidate",
 }
+_NAMED = 8
+"""More trajectories than these are counted instead of named."""
 
 _CAPTION = (
     f"Below the scores: {100 * LEVEL:.0f} % intervals of the best prompts, and numbers of examples. The best prompts "
@@ -91,6 +93,18 @@ def acceptance_line(record: RunRecord) -> str | None:
         return None
     rejected = f"; {counts['rejected']} beyond it were rejected" if counts["rejected"] else ""
     return f"{percent(rate)} % of the new prompts were within the step size{rejected}."
+
+
+def stopping_lines(record: RunRecord) -> list[str]:
+    """A line for each reason for which trajectories stopped early."""
+    stopped: dict[str, list[str]] = {}
+    for key in record.keys:
+        if reason := record.stopped_by(key):
+            stopped.setdefault(reason, []).append(str(key))
+    return [
+        f"Stopped early ({reason}): {', '.join(keys) if len(keys) <= _NAMED else f'{len(keys)} trajectories'}."
+        for reason, keys in stopped.items()
+    ]
 
 
 def unscored_line(record: RunRecord) -> str | None:

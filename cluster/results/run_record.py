@@ -11,6 +11,7 @@ from cluster.results.averages import Family
 from gpo.checkpoint import Checkpoint
 from gpo.limits.messages import Spent
 from gpo.models.protocol import Usage
+from gpo.strategies.stopping import StoppingRule
 from gpo.trajectory import Spending, Step
 
 Status = Literal["pending", "running", "completed", "interrupted", "budget_exhausted", "failed"]
@@ -23,7 +24,8 @@ class RunRecord:
     Attributes:
         started_at: seconds since 1970.
         wall_s: seconds of work, over all attempts.
-        num_steps: trajectory → the steps that it takes; empty where that is unknown.
+        num_steps: trajectory → the steps that it takes at most; empty where that is unknown.
+        stopping: when a trajectory ends before it has taken them.
         is_tested: whether a trajectory ends by scoring its initial and best prompts on ``test``.
         checkpoints: the last one of each trajectory that has one.
         errors: why a trajectory ended early.
@@ -40,6 +42,7 @@ class RunRecord:
     wall_s: float = 0.0
     keys: tuple[SearchKey, ...] = ()
     num_steps: Mapping[SearchKey, int] = field(default_factory=dict[SearchKey, int])
+    stopping: StoppingRule = field(default_factory=StoppingRule)
     is_tested: bool = True
     checkpoints: dict[SearchKey, Checkpoint] = field(default_factory=dict[SearchKey, Checkpoint])
     errors: dict[SearchKey, str] = field(default_factory=dict[SearchKey, str])
@@ -63,10 +66,19 @@ class RunRecord:
         checkpoint = self.checkpoints.get(key)
         return len(checkpoint.trajectory.steps) if checkpoint else 0
 
-    def is_done(self, key: SearchKey) -> bool:
-        """Whether a trajectory took all its steps and, where ``is_tested``, has its scores on ``test``."""
+    def stopped_by(self, key: SearchKey) -> str | None:
+        """Why the stopping rule has ended a trajectory, in words; ``None`` if it has not."""
         checkpoint = self.checkpoints.get(key)
-        if checkpoint is None or self.steps_taken(key) < self.num_steps.get(key, 0):
+        return self.stopping.reason(checkpoint.trajectory) if checkpoint else None
+
+    def planned_steps(self, key: SearchKey) -> int | None:
+        """Steps that a trajectory takes in all; ``None`` where that is unknown."""
+        return self.steps_taken(key) if self.stopped_by(key) else self.num_steps.get(key)
+
+    def is_done(self, key: SearchKey) -> bool:
+        """Whether a trajectory took all its steps or was stopped, and where ``is_tested``, has its ``test`` scores."""
+        checkpoint = self.checkpoints.get(key)
+        if checkpoint is None or self.steps_taken(key) < (self.planned_steps(key) or 0):
             return False
         trajectory = checkpoint.trajectory
         return not self.is_tested or {trajectory.initial.prompt.id, trajectory.best.prompt.id} <= set(checkpoint.test)

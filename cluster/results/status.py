@@ -39,19 +39,23 @@ class TrajectoryStatus:
     """The progress of a trajectory; scores are ``val`` means in [0, 1], ``None`` before the first.
 
     Attributes:
+        of_steps: steps that it takes in all; ``None`` where that depends on the data.
         best_interval: ``level``, ``low`` and ``high`` of the interval of ``best``.
         best_scored: number of examples that ``best`` is the mean of.
+        stopped_by: why it stopped early, if it did.
     """
 
     task: str
     seed: int
     steps: int
+    of_steps: int | None
     initial: float | None
     best: float | None
     best_interval: Mapping[str, float] | None
     best_scored: int
     tried: int
     done: bool
+    stopped_by: str | None
     error: str | None
 
 
@@ -98,7 +102,7 @@ def run_status(run: StoredRun, now: float) -> RunStatus:
     if state in ("pending", "running") and age_s > SILENT_AFTER_S:
         state = "silent"
     steps = sum(row.steps for row in rows)
-    of_steps = sum(record.num_steps.values()) if record.num_steps else None
+    of_steps = sum(row.of_steps or 0 for row in rows) if record.num_steps else None
     left_s = None
     if state == "running" and of_steps and steps:
         left_s = record.wall_s * (of_steps - steps) / steps
@@ -111,18 +115,33 @@ def _trajectory(record: RunRecord, key: SearchKey) -> TrajectoryStatus:
     checkpoint, error = record.checkpoints.get(key), record.errors.get(key)
     task = without_controls(key.task)  # the name of a folder, which may hold any character
     if checkpoint is None:
-        return TrajectoryStatus(task, key.seed, 0, None, None, None, 0, 0, done=False, error=error)
+        return TrajectoryStatus(
+            task,
+            key.seed,
+            0,
+            record.num_steps.get(key),
+            None,
+            None,
+            None,
+            0,
+            0,
+            done=False,
+            stopped_by=None,
+            error=error,
+        )
     trajectory = checkpoint.trajectory
     return TrajectoryStatus(
         task,
         key.seed,
         len(trajectory.steps),
+        record.planned_steps(key),
         finite(trajectory.initial.score.mean),
         finite(trajectory.best.score.mean),
         score_interval(trajectory.best.score),
         len(trajectory.best.score.scored),
         len(trajectory.history),
         done=record.is_done(key),
+        stopped_by=record.stopped_by(key),
         error=error,
     )
 
@@ -146,10 +165,10 @@ def status_view(status: RunStatus, max_rows: int | None = None) -> RenderableTyp
     for heading in ("Task", "Seed", "Step", "Initial val", "Best val", "Tried", ""):
         table.add_column(heading, justify="left" if heading in ("Task", "") else "right", overflow="fold")
     rows = status.trajectories if max_rows is None else _most_interesting(status.trajectories, max_rows)
-    per_trajectory = status.of_steps // len(status.trajectories) if status.of_steps else None
     for row in rows:
-        step = str(row.steps) if per_trajectory is None else f"{row.steps}/{per_trajectory}"
-        note = Text(row.error, style="red") if row.error else Text("done" if row.done else "")
+        step = str(row.steps) if row.of_steps is None else f"{row.steps}/{row.of_steps}"
+        ending = f"done: {row.stopped_by}" if row.stopped_by else "done"
+        note = Text(row.error, style="red") if row.error else Text(ending if row.done else "")
         known = row.best_interval
         ends = f" ({percent_range((known['low'], known['high']))})" if known else ""
         scores = (percent(row.initial), f"{percent(row.best)}{ends}")

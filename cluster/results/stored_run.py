@@ -19,11 +19,13 @@ from actors.checkpoints import CheckpointStore
 from actors.folder import Folder
 from actors.search import SearchKey
 from cluster.config.files import read_yaml
+from cluster.config.run import StopConfig
 from cluster.results.outputs import summary
 from cluster.results.run_record import RunRecord, Status
 from gpo.checkpoint import Checkpoint
 from gpo.errors import CheckpointError, ConfigError
 from gpo.limits.messages import Spent
+from gpo.strategies.stopping import StoppingRule
 from gpo.text import without_controls
 
 _MOST_STEPS = 1_000_000_000
@@ -90,8 +92,10 @@ class RunReader:
         record = _record(known, self.folder)
         record.config = texts["config.yaml"].decode(errors="replace")
         record.keys = tuple(dict.fromkeys((*record.keys, *sorted(found))))
-        if (num_steps := _num_steps(record.config)) is not None:
+        config = _sections(record.config)
+        if (num_steps := _num_steps(config)) is not None:
             record.num_steps = dict.fromkeys(record.keys, num_steps)
+        record.stopping = _stopping(config)
         for key, stamp in found.items():
             checkpoint = self._checkpoint(key, stamp)
             if isinstance(checkpoint, str):
@@ -163,13 +167,28 @@ def _record(known: Mapping[str, Any], folder: Folder) -> RunRecord:
     return record
 
 
-def _num_steps(config: str) -> int | None:
+def _sections(config: str) -> Mapping[str, Any]:
+    """The sections of a configuration; none where it is damaged."""
+    try:
+        return dict(read_yaml(config))
+    except (yaml.YAMLError, *NOT_AS_WRITTEN):
+        return {}
+
+
+def _num_steps(config: Mapping[str, Any]) -> int | None:
     """Steps that each trajectory takes; ``None`` where that depends on the data."""
     try:
-        steps = read_yaml(config)["optimizer"]["steps"]
-    except (yaml.YAMLError, *NOT_AS_WRITTEN):
+        steps = config["optimizer"]["steps"]
+    except NOT_AS_WRITTEN:
         return None
     return steps if isinstance(steps, int) and 0 < steps <= _MOST_STEPS else None
+
+
+def _stopping(config: Mapping[str, Any]) -> StoppingRule:
+    try:
+        return StopConfig.model_validate(config["stop"]).build()
+    except NOT_AS_WRITTEN:  # pydantic's error is a ValueError
+        return StoppingRule()
 
 
 def _shown(value: Any) -> str:

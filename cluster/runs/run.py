@@ -9,6 +9,7 @@ from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
+from actors.folder import Folder
 from actors.search import Update
 from actors.slots import SpareActors
 from actors.supervisor import Supervisor
@@ -17,6 +18,7 @@ from cluster.display.progress import Progress, View
 from cluster.results.run_record import RunRecord
 from cluster.runs.run_folder import RunFolder
 from cluster.runs.searches import build_searches
+from cluster.runs.stop_file import stop_requested
 from cluster.session.budget import BudgetTracker
 from cluster.session.interrupts import run_interruptibly
 from cluster.session.preflight import explained_refusal
@@ -69,20 +71,21 @@ class Run:
         async with aclosing(Supervisor(searches, self._folder.checkpoints, spread, actors, pool=pool).run()) as updates:
             async for update in updates:
                 for step in self.record.receive(update):
-                    self._folder.append_step(update.key, step)
+                    self._folder.append_step(self.record, update.key, step)
                 yield update
 
-    def execute(self, session: Session, view: View, title: str = "") -> None:
+    def execute(self, session: Session, view: View, title: str = "", outer: Sequence[Folder] = ()) -> None:
         """Run to the end, and save the results however it ends.
 
         Args:
             session: must stay open until this returns: closing it can take long, or fail.
             title: shown where several runs follow each other.
+            outer: a stop file in one of these folders ends the run, like one in its own folder.
 
         Raises:
             ConfigError: an endpoint refuses the key or the model; no cluster at the address.
             GPOError: the run could not continue.
-            KeyboardInterrupt: SIGINT or SIGTERM arrived; all finished work is saved.
+            KeyboardInterrupt: a signal or a stop file ended the run; all finished work is saved.
         """
         record = self.record
         with tracked(self._config, record, self._folder.folder):
@@ -94,7 +97,10 @@ class Run:
                     if not record.is_complete:
                         services = session.services
                         counted = services.metrics.counted_view(view, self._config, record)
-                        run_interruptibly(self._follow(services, counted, title, began))
+                        folders = (self._folder.folder, *outer)
+                        run_interruptibly(
+                            self._follow(services, counted, title, began), lambda: stop_requested(folders)
+                        )
             finally:
                 record.finished_at, record.wall_s = time.time(), time.monotonic() - began
                 self._folder.save(record)
@@ -102,7 +108,7 @@ class Run:
     async def _follow(self, services: Services, view: View, title: str, began: float) -> None:
         budget = BudgetTracker(self._config.budget, services.access, self.record)
         await budget.open(time.monotonic() - began)
-        progress = Progress(self.record.num_steps, title)
+        progress = Progress(self.record.num_steps, title, self.record.stopping)
         view.begin(progress)
         ticking = asyncio.create_task(self._tick(view, budget, progress, began))
         try:

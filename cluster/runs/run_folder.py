@@ -31,6 +31,7 @@ from cluster.results.averages import families_of
 from cluster.results.outputs import as_json, as_json_lines, best_prompts, step_line, step_lines, summary
 from cluster.results.run_record import RunRecord
 from cluster.results.stored_run import json_object, restore_totals
+from cluster.runs.stop_file import withdraw_stop
 from gpo.data.task import Task
 from gpo.errors import ConfigError, StorageError
 from gpo.text import without_controls
@@ -92,12 +93,18 @@ class RunFolder:
         steps = {task.name: config.num_steps(task) for task in tasks}
         num_steps = {SearchKey(task.name, seed): steps[task.name] for task in config.tasks for seed in config.run.seeds}
         record = RunRecord(
-            run_id, started_at=time.time(), keys=tuple(num_steps), num_steps=num_steps, is_tested=is_tested
+            run_id,
+            started_at=time.time(),
+            keys=tuple(num_steps),
+            num_steps=num_steps,
+            stopping=config.stop.build(),
+            is_tested=is_tested,
         )
         if exists:
             self._restore(record)
         record.families, record.config = families_of(tasks), dump(config)
         try:
+            withdraw_stop(self.folder)
             self._write("config.yaml", record.config.encode())
             self._write("data.json", as_json(fingerprints))
             self.save(record)
@@ -177,7 +184,7 @@ class RunFolder:
             if checkpoint is not None:
                 record.checkpoints[key] = checkpoint
 
-    def append_step(self, key: SearchKey, step: Step) -> None:
+    def append_step(self, record: RunRecord, key: SearchKey, step: Step) -> None:
         """Append a step to ``steps.jsonl``, where the folder is local; ``save`` rewrites the file in order."""
         local = self.folder.local
         if local is None:
@@ -185,7 +192,7 @@ class RunFolder:
         try:
             self._require_held()
             with (local / "steps.jsonl").open("ab") as file:
-                file.write(as_json_lines([step_line(key, step)]))
+                file.write(as_json_lines([step_line(record, key, step)]))
         except OSError as error:
             raise StorageError(f"{self.folder.path('steps.jsonl')} cannot be written: {error}") from None
 

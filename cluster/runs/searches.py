@@ -72,4 +72,5 @@ def build_gpo(
         num_exemplars=config.meta_prompt.exemplars,
         seed=seed,
         scoring=config.evaluation.build_scoring(len(task.examples[Split.VAL]), seed),
+        stopping=config.stop.build(),
     )

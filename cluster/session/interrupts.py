@@ -1,11 +1,11 @@
-"""SIGINT and SIGTERM: both stop the program cleanly."""
+"""SIGINT and SIGTERM, and requests from other processes: all of them stop the program cleanly."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ _T = TypeVar("_T")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _REPEATED_WITHIN_S = 2.0
 """Signals this close together count as one: they are often sent to both a process and its group."""
+_POLLED_EVERY_S = 2.0
 
 
 @contextmanager
@@ -35,11 +36,14 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_interruptibly(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine and return its result; a signal cancels it, so that it can clean up.
+def run_interruptibly(work: Coroutine[Any, Any, _T], stop_requested: Callable[[], bool] | None = None) -> _T:
+    """Run a coroutine and return its result; a signal or a request cancels it, so that it can clean up.
+
+    Args:
+        stop_requested: whether there is a request. Called in a thread every 2 s; must not raise.
 
     Raises:
-        KeyboardInterrupt: a signal cancelled it.
+        KeyboardInterrupt: a signal or a request cancelled it.
     """
     interrupted = False
 
@@ -53,7 +57,18 @@ def run_interruptibly(work: Coroutine[Any, Any, _T]) -> _T:
 
         for number in _SIGNALS:
             loop.add_signal_handler(number, stop)
-        return await task
+        polling = asyncio.create_task(poll(stop_requested, stop)) if stop_requested else None
+        try:
+            return await task
+        finally:
+            if polling is not None:
+                polling.cancel()
+
+    async def poll(is_requested: Callable[[], bool], stop: Callable[[], None]) -> None:
+        while True:
+            if await asyncio.to_thread(is_requested):
+                return stop()
+            await asyncio.sleep(_POLLED_EVERY_S)
 
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:

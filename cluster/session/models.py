@@ -9,11 +9,12 @@ from typing import Literal
 
 from cluster.config import RunConfig
 from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, EmbeddedEmbeddingConfig, EndpointConfig
-from gpo.data.task import Task
+from gpo.data.task import Split, Task
 from gpo.errors import ConfigError
 from gpo.evaluation.evaluator import LocalEvaluator
 from gpo.evaluation.grading import Grader, ModelGrader, RuleGrader
 from gpo.evaluation.metrics import Rubric, Scorer
+from gpo.intervals import interval
 from gpo.limits.gate import Gate
 from gpo.limits.limiter import Limiter
 from gpo.limits.messages import Budget, Pool
@@ -24,6 +25,7 @@ from gpo.models.endpoint import Endpoint
 from gpo.models.openai import openai_model
 from gpo.models.protocol import ChatModel, Embedder, Sampling
 from gpo.models.retrying import RetryPolicy
+from gpo.score import Score
 from serve.embedded_model import EmbeddedModelSpec
 
 ChatRole = Literal["task", "optimizer", "judge"]
@@ -68,6 +70,7 @@ def build_tasks(config: RunConfig) -> list[Task]:
     sizes = config.evaluation
     tasks = [task.build(f"tasks[{index}]", sizes.val_size, sizes.test_size) for index, task in enumerate(config.tasks)]
     check_warm_up(config, tasks)
+    _check_target(config, tasks)
     return tasks
 
 
@@ -85,6 +88,23 @@ def check_warm_up(config: RunConfig, tasks: Sequence[Task]) -> None:
                 f"{config.optimizer.schedule.warmup_steps} is too large, task {task.name} has only {num_steps} steps",
                 "use fewer warm-up steps",
             )
+
+
+def _check_target(config: RunConfig, tasks: Sequence[Task]) -> None:
+    """Check that the target can be reached on a task. With few examples, no score is certain enough.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    target, num_val = config.stop.target, max(len(task.examples[Split.VAL]) for task in tasks)
+    highest, _ = interval(Score((1.0,) * num_val))
+    if target is not None and highest < target:
+        raise ConfigError(
+            "stop.target",
+            f"{target:g} cannot be shown with {num_val} val examples: even if all answers are right, the true score is "
+            f"at least {highest:.3f} with 95 % confidence",
+            "lower the target, or use more val examples",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from actors.folder import Folder
 from cluster.runs.run_folder import read_file, write_file
+from cluster.runs.stop_file import withdraw_stop
 from cluster.sweep.config import SweepConfig
 from gpo.errors import ConfigError, StorageError
 
@@ -57,6 +58,7 @@ class SweepFolder:
             stored.wall_s if stored else 0.0,
         )
         try:
+            withdraw_stop(folder)
             write_file(folder, "config.yaml", config.dump().encode())
         except StorageError as error:
             raise ConfigError("--run-dir", str(error), "name another folder") from None

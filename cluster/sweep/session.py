@@ -17,6 +17,7 @@ from rich.console import Console
 from actors.lease import LeaseLost
 from cluster.results.run_record import RunRecord
 from cluster.runs.run import ending_recorded
+from cluster.runs.stop_file import stop_requested
 from cluster.session.actor_pool import ActorPool
 from cluster.session.budget import BudgetTracker
 from cluster.session.interrupts import run_interruptibly
@@ -146,13 +147,14 @@ class SweepSession:
         Raises:
             ConfigError: an endpoint refuses the key or the model.
             GPOError: the sweep could not continue.
-            KeyboardInterrupt: SIGINT or SIGTERM arrived.
+            KeyboardInterrupt: a signal or a stop file ended it.
         """
         try:
             with ending_recorded(self._record, self._config.base):
                 self._call_now(self._heartbeat)
                 if self._call_now(self._has_work):
-                    run_interruptibly(self._work(session.services))
+                    folders = [self._folder.folder]
+                    run_interruptibly(self._work(session.services), lambda: stop_requested(folders))
         finally:
             self._leave()
 

@@ -55,10 +55,10 @@ class Population:
 
     @property
     def steps(self) -> int:
-        """Steps that all trajectories have taken; a trajectory that is done counts as ``num_steps``."""
+        """Steps that all trajectories have taken; a trajectory that takes no more counts as ``num_steps``."""
         record = self.record
         return min(
-            taken if (taken := record.steps_taken(key)) < record.num_steps[key] else self.num_steps
+            taken if (taken := record.steps_taken(key)) < (record.planned_steps(key) or 0) else self.num_steps
             for key in record.keys
         )
 

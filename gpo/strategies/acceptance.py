@@ -8,6 +8,7 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import Protocol
 
+from gpo.score import Score
 from gpo.trajectory import Candidate, Trajectory, best_of
 
 
@@ -53,8 +54,7 @@ class WithinError:
         candidate, best = best_of(candidates), trajectory.best
         if candidate is None:
             return trajectory.current
-        pairs = zip(candidate.score.values_E, best.score.values_E, strict=True)
-        differences = [new - old for new, old in pairs if new is not None and old is not None]
+        differences = paired_differences(candidate.score, best.score)
         if len(differences) < 2:
             return candidate
         stderr = stdev(differences) / sqrt(len(differences))
@@ -68,3 +68,9 @@ class StrictImprovement:
     def choose(self, trajectory: Trajectory, candidates: Sequence[Candidate]) -> Candidate:
         candidate, current = best_of(candidates), trajectory.current
         return candidate if candidate is not None and candidate.score.mean > current.score.mean else current
+
+
+def paired_differences(new: Score, old: Score) -> list[float]:
+    """The differences of two prompts' values, on the examples that are scored for both."""
+    pairs = zip(new.values_E, old.values_E, strict=True)
+    return [one - other for one, other in pairs if one is not None and other is not None]

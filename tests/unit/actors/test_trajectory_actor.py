@@ -19,6 +19,7 @@ from gpo.checkpoint import Checkpoint
 from gpo.data.task import Split
 from gpo.evaluation.evaluator import Evaluation
 from gpo.prompt import Prompt
+from gpo.strategies.stopping import StoppingRule
 from gpo.testing.fakes import FakeEvaluator
 from tests.optimizers import by_length, fake_optimizer
 
@@ -110,6 +111,19 @@ async def test_updates_name_the_phases_in_order_and_end_with_the_result(store: C
     assert last is not None
     assert len(last.trajectory.steps) == 2
     assert set(last.test) == {last.trajectory.initial.prompt.id, last.trajectory.best.prompt.id}
+
+
+async def test_a_search_that_stops_early_is_tested_and_done(store: CheckpointStore) -> None:
+    gpo = fake_optimizer(evaluator=FakeEvaluator(lambda _: [0.5]), stopping=StoppingRule(patience=1))
+    stopping = TrajectoryWorker([Search(KEY, Prompt("Which desk?"), gpo)], store)
+    updates = await updates_of(stopping)
+    phases = list(dict.fromkeys(update.phase for update in updates))
+    assert phases == [Phase.INITIAL, Phase.PROPOSING, Phase.EVALUATING, Phase.TESTING, Phase.DONE]
+    last = updates[-1].checkpoint
+    assert last is not None
+    assert (len(last.trajectory.steps), len(last.test)) == (1, 1)
+    # Resumed, it only reports its end.
+    assert {update.phase for update in await updates_of(stopping)} == {Phase.TESTING, Phase.DONE}
 
 
 async def test_updates_count_the_prompts_of_each_step_upwards(store: CheckpointStore) -> None:

@@ -19,6 +19,7 @@ from gpo.strategies.proposer import ignore_prompt
 from gpo.strategies.reflection import Reflection
 from gpo.strategies.retrieval import RelevanceRetriever
 from gpo.strategies.schedule import CosineSchedule
+from gpo.strategies.stopping import StoppingRule
 from gpo.testing.fakes import FakeEvaluator, FakeProposer, WordEmbedder
 from gpo.trajectory import Candidate, Spending, Trajectory
 from tests.optimizers import fake_optimizer
@@ -86,6 +87,16 @@ async def test_a_search_resumed_from_any_point_has_the_same_result(acceptance: B
     for trajectory in undisturbed:
         saved = decode(encode(Checkpoint(trajectory, {}))).trajectory
         assert (await search(optimizer(acceptance=acceptance), saved))[-1] == undisturbed[-1]
+
+
+async def test_a_search_that_stops_early_stops_after_the_same_step_when_it_is_resumed() -> None:
+    undisturbed = await search(optimizer(stopping=StoppingRule(patience=2)))
+    assert len(undisturbed[-1].steps) < STEPS
+    for trajectory in undisturbed:
+        saved = decode(encode(Checkpoint(trajectory, {}))).trajectory
+        assert (await search(optimizer(stopping=StoppingRule(patience=2)), saved))[-1] == undisturbed[-1]
+    # Without the rule, the same search continues.
+    assert (await search(optimizer(), undisturbed[-1]))[-1] == (await search(optimizer()))[-1]
 
 
 async def test_a_resumed_search_does_not_repeat_a_proposal() -> None:

@@ -15,6 +15,7 @@ from cluster.display.progress import Progress, Row, duration, percent
 from cluster.sweep.progress import LiveSweepView, SweepProgress, sweep_view
 from gpo.checkpoint import Checkpoint
 from gpo.limits.messages import Spent, Wait
+from gpo.strategies.stopping import StoppingRule
 from gpo.testing.samples import TRAJECTORIES, candidate, trajectory
 
 FIRST, SECOND = SearchKey("triage", 0), SearchKey("[bold]triage", 1)
@@ -213,6 +214,21 @@ def test_a_sweep_says_what_calls_wait_for_and_since_when(clock: Callable[[float]
     live.tick(WAIT)
     terminal.print(live._render())
     assert line in shown(terminal)
+
+
+def test_a_trajectory_that_stopped_early_says_why_and_is_nearly_done() -> None:
+    on = console(terminal=False)
+    progress = Progress({FIRST: 10}, stopping=StoppingRule(target=0.01))
+    row = progress.rows[FIRST]
+    with PlainView(on) as view:
+        view.begin(progress)
+        for update in UPDATES:
+            if update.key == FIRST:
+                row.receive(update)
+                view.show(update)
+            if update.phase is Phase.TESTING:
+                assert row.share == pytest.approx(11 / 12)
+    assert "done after step 1/10 (reached the target 0.01), best val 90.0" in shown(on)
 
 
 def test_the_time_left_follows_the_pace_so_far(clock: Callable[[float], None]) -> None:

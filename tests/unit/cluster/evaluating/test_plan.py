@@ -9,6 +9,7 @@ from cluster.config.loading import validate
 from cluster.config.run import RunConfig
 from cluster.evaluating.plan import Expense, cost_usd, plan_document, plan_table, planned
 from cluster.session.models import build_tasks
+from gpo.errors import ConfigError
 from tests.paths import TRIAGE
 
 MODEL = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model", "sampling": {"max_tokens": 10}}
@@ -86,3 +87,15 @@ def test_racing_keeps_the_bounds_and_is_mentioned() -> None:
     captions = [plan_table(made, planned(made, build_tasks(made))).caption for made in (raced, full)]
     assert "evaluation.racing is on" in str(captions[0])
     assert captions[1] is None
+
+
+def test_a_stopping_rule_keeps_the_bounds_and_is_mentioned() -> None:
+    stopping = config({}, stop={"patience": 2})
+    assert calls(stopping) == calls(config({}))
+    assert "stop is set" in str(plan_table(stopping, planned(stopping, build_tasks(stopping))).caption)
+
+
+def test_a_target_that_no_score_on_so_few_examples_can_show_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"stop.target: 0.9 cannot be shown with 5 val examples.* at least 0\.649"):
+        build_tasks(config({}, stop={"target": 0.9}))
+    build_tasks(config({}, stop={"target": 0.64}))

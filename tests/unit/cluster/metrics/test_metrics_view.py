@@ -15,6 +15,7 @@ from gpo.evaluation.evaluator import Evaluation
 from gpo.limits.messages import Spent
 from gpo.models.protocol import Usage
 from gpo.score import Score
+from gpo.strategies.stopping import StoppingRule
 from gpo.testing.samples import TRAJECTORIES, candidate, dropped, trajectory
 from gpo.trajectory import Samples, Trajectory
 
@@ -84,6 +85,15 @@ def test_each_step_is_counted_once_however_often_it_is_reported() -> None:
     assert counted["trajectory_step_size_words triage 0"] == 10
     assert counted["trajectory_steps_since_improvement triage 0"] == 1
     assert counted.shown.lines == ["begin", *["proposing"] * 5]
+
+
+def test_the_planned_steps_of_a_trajectory_that_stopped_early_are_those_it_took() -> None:
+    counted = Counted()
+    counted.record.stopping = StoppingRule(patience=1)
+    counted.begin()
+    counted.news(trajectory(candidate("A", 0.9), [candidate("B", 0.1)]))
+    assert counted["trajectory_steps_planned triage 0"] == counted["trajectory_steps triage 0"] == 1
+    assert counted["trajectory_steps_planned triage 1"] == 3
 
 
 def test_a_resumed_run_counts_new_steps_and_its_gauges_include_all_steps() -> None:

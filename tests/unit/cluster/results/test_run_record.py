@@ -9,6 +9,7 @@ from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.evaluation.evaluator import Evaluation
 from gpo.models.protocol import Usage
+from gpo.strategies.stopping import StoppingRule
 from gpo.testing.samples import TRAJECTORIES
 
 KEY, OTHER = SearchKey("desk", 0), SearchKey("desk", 1)
@@ -50,3 +51,13 @@ def test_a_run_is_complete_with_all_steps_and_test_scores(
     record.receive(Update(KEY, Phase.DONE, checkpoint=checkpoint))
     assert (record.is_done(KEY), record.is_complete) == (done, done)
     assert not replace(record, keys=(KEY, OTHER)).is_complete
+
+
+@pytest.mark.parametrize(("checkpoint", "done"), [(STEPPED, False), (with_test_scores(STEPPED), True)])
+def test_a_trajectory_that_stopped_early_is_done_with_its_test_scores(checkpoint: Checkpoint, *, done: bool) -> None:
+    record = RunRecord("run", 0.0, keys=(KEY,), num_steps={KEY: 9}, stopping=StoppingRule(target=0.01))
+    assert (record.stopped_by(KEY), record.planned_steps(KEY)) == (None, 9)
+    record.receive(Update(KEY, Phase.TESTING, checkpoint=checkpoint))
+    assert (record.stopped_by(KEY), record.planned_steps(KEY)) == ("reached the target 0.01", 1)
+    assert (record.is_done(KEY), record.is_complete) == (done, done)
+    assert not replace(record, stopping=StoppingRule()).is_done(KEY)

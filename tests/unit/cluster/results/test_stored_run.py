@@ -30,6 +30,7 @@ from gpo.checkpoint import Checkpoint
 from gpo.errors import ConfigError
 from gpo.evaluation.evaluator import Evaluation
 from gpo.models.protocol import Usage
+from gpo.strategies.stopping import StoppingRule
 from gpo.testing.samples import TRAJECTORIES
 
 KEYS = (SearchKey("desk", 0), SearchKey("desk", 1), SearchKey("lab", 0))
@@ -136,9 +137,9 @@ def test_a_status_has_progress_scores_and_age(folder: Folder) -> None:
     document = status_document(status)
     assert document["best"] == {"desk": 0.9}
     assert json.loads(json.dumps(document))["trajectories"][0] == {
-        "task": "desk", "seed": 0, "steps": 1, "initial": 0.5, "best": 0.9,
+        "task": "desk", "seed": 0, "steps": 1, "of_steps": 2, "initial": 0.5, "best": 0.9,
         "best_interval": {"level": 0.9, "low": 0.2193, "high": 0.9965}, "best_scored": 1,
-        "tried": 3, "done": False, "error": None,
+        "tried": 3, "done": False, "stopped_by": None, "error": None,
     }  # fmt: skip
     assert "step 1 of 6" in status_lines(status)[0]
 
@@ -157,6 +158,27 @@ def test_a_trajectory_is_done_with_its_steps_and_test_scores(tmp_path: Path) -> 
     CheckpointStore(folder / "trajectories").save(KEYS[0], with_tests(Checkpoint(ONE_STEP, {})))
     rows = run_status(RunReader(folder).read(), time.time()).trajectories
     assert [row.done for row in rows] == [True, False, False]
+
+
+def test_a_trajectory_that_stopped_early_is_done_and_says_why(tmp_path: Path) -> None:
+    folder = stored(str(tmp_path), config="optimizer: {steps: 9}\nstop: {target: 0.01, patience: null}\n")
+    CheckpointStore(folder / "trajectories").save(KEYS[0], with_tests(Checkpoint(ONE_STEP, {})))
+    run = RunReader(folder).read()
+    status = run_status(run, time.time())
+    assert [row.done for row in status.trajectories] == [True, False, False]
+    # The second trajectory has only its initial prompt, which reaches the target before the first step.
+    assert status.trajectories[0].stopped_by == "reached the target 0.01"
+    assert [row.of_steps for row in status.trajectories] == [1, 0, 9]
+    assert run.document()["trajectories"][0]["stopped_by"] == "reached the target 0.01"
+    on = console()
+    print_status(RunReader(folder), on, as_document=False)
+    assert "done: reached the target 0.01" in " ".join(printed(on).split())
+
+
+@pytest.mark.parametrize("stop", ["3", "{target: x}", "{target: 7}", "{patience: [1]}", "{other: 1}", "null"])
+def test_a_status_survives_a_damaged_stopping_rule(stop: str, tmp_path: Path) -> None:
+    folder = stored(str(tmp_path), config=f"optimizer: {{steps: 2}}\nstop: {stop}\n")
+    assert RunReader(folder).read().record.stopping == StoppingRule()
 
 
 @pytest.mark.parametrize(("state", "code"), [("completed", 0), ("running", 0), ("failed", 1), ("interrupted", 1)])

@@ -14,10 +14,12 @@ from rich.console import Console
 from actors.folder import Folder
 from actors.search import Phase, SearchKey, Update
 from cluster.display.line_views import PlainView
+from cluster.results.results_table import stopping_lines
 from cluster.results.run_record import RunRecord
 from cluster.runs import run as module
 from cluster.runs.run import Run, ending_recorded
 from cluster.runs.run_folder import RunFolder
+from cluster.runs.stop_file import STOP_FILE
 from cluster.session.models import Access
 from gpo.checkpoint import Checkpoint
 from gpo.errors import BudgetExhausted, ModelRefused, RefusalReason, StorageError
@@ -149,6 +151,41 @@ def test_a_run_saves_its_results_however_it_ends(
     assert (tmp_path / "report.html").exists()
     assert "desk/0: step 1" in out.getvalue()
     assert FakeSupervisor.closed
+
+
+@pytest.mark.parametrize("where", ["run", "."])
+def test_a_stop_file_ends_a_run_as_ctrl_c_does(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the run's folder, or in that of the comparison to which the run belongs."""
+    monkeypatch.setattr(FakeSupervisor, "pause_s", 60.0)
+    monkeypatch.setattr("cluster.session.interrupts._POLLED_EVERY_S", 0.05)
+    run = opened(tmp_path / "run")
+
+    class StoppingView(PlainView):
+        def show(self, update: Update) -> None:
+            (tmp_path / where / STOP_FILE).touch()
+
+    with pytest.raises(KeyboardInterrupt):
+        run.execute(
+            cast("Any", FakeSession()), StoppingView(Console(file=StringIO())), outer=[Folder.at(str(tmp_path))]
+        )
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["status"], summary["trajectories"][0]["steps"]) == ("interrupted", 1)
+    assert (tmp_path / "run" / "report.html").exists()
+    assert FakeSupervisor.closed
+
+
+def test_a_trajectory_that_stops_early_says_why_everywhere(tmp_path: Path) -> None:
+    run, out = opened(tmp_path, stop={"target": 0.01}), StringIO()
+    run.execute(cast("Any", FakeSession()), PlainView(Console(file=out, width=200)))
+    (row,) = json.loads((tmp_path / "summary.json").read_text())["trajectories"]
+    assert row["stopped_by"] == "reached the target 0.01"
+    steps = [json.loads(line)["stopped_by"] for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
+    assert steps == ["reached the target 0.01"]
+    assert "stopped early: reached the target 0.01" in (tmp_path / "report.html").read_text()
+    assert stopping_lines(run.record) == ["Stopped early (reached the target 0.01): desk/0."]
+    assert run.record.planned_steps(KEY) == 1
+    # A rule that has changed applies when the run is resumed.
+    assert opened(tmp_path, stop={"target": 0.9}).record.stopping.target == 0.9
 
 
 def test_a_complete_run_starts_nothing(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def test_nothing_is_written_after_a_takeover(new_folder: Callable[[], str]) -> N
                 action()
         if folder.local:
             with pytest.raises(LeaseLost):
-                run_folder.append_step(KEYS[0], CHECKPOINT.trajectory.steps[0])
+                run_folder.append_step(record, KEYS[0], CHECKPOINT.trajectory.steps[0])
         assert {name: folder.read(name) for name in folder.names() if "." in name[1:]} == before
         assert run_folder.checkpoints.load(KEYS[0]) is None
 

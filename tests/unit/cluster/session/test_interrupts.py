@@ -78,6 +78,25 @@ def test_without_a_signal_the_result_is_returned(number: signal.Signals) -> None
     assert run_interruptibly(work()) == number
 
 
+def test_a_request_interrupts_like_a_signal(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.session.interrupts._POLLED_EVERY_S", 0.01)
+    tidied = False
+
+    async def work() -> None:
+        nonlocal tidied
+        try:
+            await asyncio.sleep(10)
+        finally:
+            await asyncio.sleep(0)
+            tidied = True
+
+    answers = iter([False, False, True])
+    with pytest.raises(KeyboardInterrupt):
+        run_interruptibly(work(), lambda: next(answers))
+    assert tidied
+    assert signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN) or number is signal.SIGTERM
+
+
 def test_a_cancellation_from_inside_is_not_an_interrupt(number: signal.Signals) -> None:
     async def work() -> None:
         raise asyncio.CancelledError(number)
