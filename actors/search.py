@@ -16,6 +16,7 @@ class Phase(StrEnum):
     INITIAL = "initial prompt"
     PROPOSING = "proposing"
     EVALUATING = "evaluating"
+    CONFIRMING = "confirming"
     TESTING = "testing"
     DONE = "done"
 

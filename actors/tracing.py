@@ -158,15 +158,23 @@ class TracedGPO(GPO):
     async def run(self, trajectory: Trajectory, announce: Announce = silent) -> AsyncGenerator[Trajectory, None]:
         try:
             async with aclosing(GPO.run(self, trajectory, announce)) as trajectories:
-                while not self.is_done(trajectory):
-                    taken = len(trajectory.steps)
-                    with self.tracing.step(self._attributes(trajectory)) as span:
-                        _note(span, resumed=trajectory.proposal is not None, val_before=trajectory.current.score.mean)
-                        trajectory = await anext(trajectories)
-                        while len(trajectory.steps) == taken:
-                            yield trajectory
+                while True:
+                    if self.is_done(trajectory):
+                        # Confirms the best prompt, or ends the search.
+                        confirmed = await anext(trajectories, None)
+                        if confirmed is None:
+                            return
+                        trajectory = confirmed
+                    else:
+                        taken = len(trajectory.steps)
+                        with self.tracing.step(self._attributes(trajectory)) as span:
+                            val_before = trajectory.current.score.mean
+                            _note(span, resumed=trajectory.proposal is not None, val_before=val_before)
                             trajectory = await anext(trajectories)
-                        _note_step(span, trajectory)
+                            while len(trajectory.steps) == taken:
+                                yield trajectory
+                                trajectory = await anext(trajectories)
+                            _note_step(span, trajectory)
                     yield trajectory
         finally:
             # The process may end as soon as its trajectories have.

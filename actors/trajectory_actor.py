@@ -237,7 +237,8 @@ class _SearchRun:
             # ``_evaluated`` stays: the first candidates were scored while others were still being proposed.
             self._phase, self._to_evaluate = Phase.EVALUATING, len(proposal.prompts)
         else:
-            self._phase = Phase.TESTING if is_done else Phase.PROPOSING
+            last = Phase.TESTING if trajectory.is_confirmed else Phase.CONFIRMING
+            self._phase = last if is_done else Phase.PROPOSING
             self._evaluated = self._to_evaluate = 0
         self._report(checkpoint)
 

@@ -38,12 +38,19 @@ def wilson(successes: float, n: float, level: float = LEVEL) -> tuple[float, flo
 def interval(score: Score, level: float = LEVEL) -> tuple[float, float]:
     """The interval for ``score.mean_of_scored`` on new examples, within [0, 1]; (NaN, NaN) without scored examples.
 
-    It is Wilson's interval if all values are 0 or 1.
+    It is Wilson's interval if all values are 0 or 1. If the mean is an estimate with a standard error, it is Wilson's
+    interval for as many examples as would give this error.
 
     Args:
         score: only its scored examples count.
         level: in (0, 1).
     """
+    if score.partial is not None and score.partial.stderr is not None:
+        mean = min(1.0, max(0.0, score.partial.mean))
+        largest = max(mean * (1 - mean), 0.25 / score.num_examples)
+        # The examples of val are themselves a sample.
+        n = largest / (score.partial.stderr**2 + largest / score.num_examples)
+        return wilson(mean * n, n, level)
     return interval_of_mean([Part(score.scored)], level=level) if score.scored else (nan, nan)
 
 

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from gpo.concurrency import gather
 from gpo.data.example import Example
-from gpo.data.task import Split
 from gpo.errors import PromptUnscored
 from gpo.evaluation.evaluator import Evaluation, Evaluator
 from gpo.prompt import Prompt, edit_distance
-from gpo.scoring.candidates import Announce, CandidateScorer, CandidateScoring, FullScoring, Outcome, silent
+from gpo.scoring.candidates import (
+    Announce,
+    CandidateScorer,
+    CandidateScoring,
+    FullScoring,
+    Outcome,
+    Unanswered,
+    evaluated,
+    silent,
+)
 from gpo.strategies.acceptance import Acceptance
 from gpo.strategies.batches import TrainBatches
 from gpo.strategies.proposer import OnPrompt, Proposer, ignore_prompt
@@ -66,15 +74,16 @@ class GPO:
 
     async def start(self, prompt: Prompt) -> Trajectory:
         """Score the initial prompt and return a trajectory without steps."""
-        (evaluation,) = await self.evaluator.evaluate([prompt], Split.VAL)
+        evaluation = await self.scoring.first(self.evaluator, prompt)
         return Trajectory(Candidate(prompt, evaluation.score), initial_spending=evaluation.spending)
 
     async def run(self, trajectory: Trajectory, announce: Announce = silent) -> AsyncGenerator[Trajectory, None]:
         """Yield the trajectory after each change that is worth saving; pass a saved one to resume it.
 
-        Every update yields two trajectories: one when its prompts are proposed, one when its step is complete. The last
-        trajectory is done (see ``is_done``); a trajectory that is done already yields nothing. Close the generator to
-        stop early: scoring continues in the background while the generator is suspended.
+        Every update yields two trajectories: one when its prompts are proposed, one when its step is complete. When no
+        further step follows (see ``is_done``), the best prompt is scored on the examples of ``val`` that it has not
+        answered, if there are any. A trajectory that is complete yields nothing. Close the generator to stop early:
+        scoring continues in the background while the generator is suspended.
 
         Args:
             announce: called with the progress of scoring a step.
@@ -82,14 +91,21 @@ class GPO:
         Raises:
             ModelError, EvaluationError: the step failed; the last yielded trajectory remains valid.
         """
-        while not self.is_done(trajectory):
-            async with CandidateScorer(self.evaluator, self.scoring, self.num_candidates, announce) as candidates:
-                if trajectory.proposal is None:
-                    # Each prompt is scored as soon as it arrives, while others are still being sampled.
-                    proposal = await candidates.run_alongside(self.propose(trajectory, candidates.begin))
-                    trajectory = trajectory.begin(proposal)
-                    yield trajectory
-                trajectory = trajectory.append(await self.step(trajectory, candidates))
+        while True:
+            if not self.is_done(trajectory):
+                scoring = self.scoring.step(trajectory)
+                async with CandidateScorer(self.evaluator, scoring, self.num_candidates, announce) as candidates:
+                    if trajectory.proposal is None:
+                        # Each prompt is scored as soon as it arrives, while others are still being sampled.
+                        proposal = await candidates.run_alongside(self.propose(trajectory, candidates.begin))
+                        trajectory = trajectory.begin(proposal)
+                        yield trajectory
+                    trajectory = await self.step(trajectory, candidates)
+            elif unconfirmed := self.scoring.unconfirmed(trajectory):
+                # If the best prompt then misses the target of the stopping rule, the search continues.
+                trajectory = await self._confirmed(trajectory, unconfirmed, announce)
+            else:
+                return
             yield trajectory
 
     def is_done(self, trajectory: Trajectory) -> bool:
@@ -149,31 +165,47 @@ class GPO:
         )
         return direction, summary.spending + reflection.spending
 
-    async def step(self, trajectory: Trajectory, scorer: CandidateScorer) -> Step:
-        """Score the current proposal and choose the next current prompt."""
+    async def step(self, trajectory: Trajectory, scorer: CandidateScorer) -> Trajectory:
+        """Score the current proposal, choose the next current prompt, and return the trajectory after the step."""
         proposal, current = trajectory.proposal, trajectory.current
         if proposal is None:
             raise ValueError("there is no proposal to score")
 
         # Only the val split steers the search.
         outcomes = dict(zip(proposal.prompts, await scorer.outcomes(proposal.prompts), strict=True))
-        candidates = tuple(
+        scored = [
             Candidate(prompt, outcome.score, edit_distance(current.prompt, prompt))
             for prompt, outcome in outcomes.items()
             if isinstance(outcome, Evaluation)
-        )
+        ]
         for failure in (outcome for outcome in outcomes.values() if isinstance(outcome, PromptUnscored)):
             log.warning("a candidate is dropped: %s", failure)
-        return Step(
+        trajectory, candidates = self.scoring.renewed(trajectory, scored)
+        step = Step(
             index=len(trajectory.steps),
             step_size=proposal.step_size,
             direction=proposal.direction,
-            candidates=candidates,
+            candidates=tuple(candidates),
             successor=self.acceptance.choose(trajectory, candidates),
             samples=proposal.samples,
             spending=sum((_spent(outcome) for outcome in outcomes.values()), start=proposal.spending),
             unscored=tuple(prompt for prompt, outcome in outcomes.items() if isinstance(outcome, PromptUnscored)),
         )
+        return trajectory.append(step)
+
+    async def _confirmed(
+        self, trajectory: Trajectory, unconfirmed: Sequence[Unanswered], announce: Announce
+    ) -> Trajectory:
+        """Score prompts on the examples that they have not answered."""
+        announce(0, len(unconfirmed))
+        outcomes = await gather(evaluated(self.evaluator, one.candidate.prompt, one.indices) for one in unconfirmed)
+        scores = {
+            one.candidate.prompt: one.score_with(outcome) for one, outcome in zip(unconfirmed, outcomes, strict=True)
+        }
+        announce(len(unconfirmed), len(unconfirmed))
+        spent = sum((_spent(outcome) for outcome in outcomes), start=trajectory.confirmation_spending)
+        trajectory, _ = self.scoring.renewed(trajectory.rescored(scores))
+        return replace(trajectory, confirmation_spending=spent)
 
     def _seed(self, index: int, purpose: str) -> int:
         # Derived from the step's index, not from a running generator, so that a resumed search draws the same numbers.

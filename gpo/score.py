@@ -16,16 +16,20 @@ def finite(value: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """Marks a score without some examples, because the prompt had fallen too far behind other candidates.
+    """Marks a score without some examples, with an estimate of the mean over all of them.
+
+    The plain mean would depend on how hard the evaluated examples are.
 
     Attributes:
         num_left_out: examples that were not evaluated, ≥ 1.
-        mean: an estimate of the mean over all examples, from the scores of other candidates, in [0, 1]. The plain mean
-            would depend on how hard the evaluated examples are.
+        mean: the estimate, from the scores of other candidates too, in [0, 1].
+        stderr: standard error of the estimate, ≥ 0. ``None``: the prompt was dropped, and the estimate is too rough to
+            choose the prompt by it.
     """
 
     num_left_out: int
     mean: float
+    stderr: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +55,7 @@ class Score(PicklesFieldsOnly):
     """The values of one prompt, one in [0, 1] per example.
 
     ``values_E`` is in the order of the examples. ``None`` means unscored: the call failed, and the example counts
-    neither for nor against the prompt. If the score is ``partial``, examples that were left out are ``None`` as well,
-    and the prompt is never chosen.
+    neither for nor against the prompt. If the score is ``partial``, examples that were left out are ``None`` as well.
     """
 
     values_E: tuple[float | None, ...]
@@ -78,6 +81,20 @@ class Score(PicklesFieldsOnly):
     def mean(self) -> float:
         """Mean over the scored examples, in [0, 1]; NaN if there are none. An estimate if the score is partial."""
         return self.partial.mean if self.partial else self.mean_of_scored
+
+    @property
+    def lower(self) -> float:
+        """The mean, less one standard error if it is an estimate. A search chooses prompts by it."""
+        return self.mean - self._stderr_of_estimate
+
+    @property
+    def upper(self) -> float:
+        """The mean, plus one standard error if it is an estimate."""
+        return self.mean + self._stderr_of_estimate
+
+    @property
+    def _stderr_of_estimate(self) -> float:
+        return (self.partial.stderr or 0.0) if self.partial else 0.0
 
     @cached_property
     def mean_of_scored(self) -> float:

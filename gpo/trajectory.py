@@ -5,7 +5,7 @@ A ``Trajectory`` is immutable: each update creates a new one. It can be saved, r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -20,7 +20,7 @@ class Candidate:
     """A scored prompt.
 
     Attributes:
-        score: on the ``val`` split; partial if the candidate was dropped early.
+        score: on the ``val`` split; partial if the candidate answered some examples only.
         edit_distance: words by which it differs from the prompt it was made from; 0 for the initial prompt.
     """
 
@@ -30,14 +30,17 @@ class Candidate:
 
     @property
     def is_dropped(self) -> bool:
-        """Whether its scoring ended before every example was scored. A dropped candidate is never chosen."""
-        return self.score.partial is not None
+        """Whether it lost a race before every example was scored. A dropped candidate is never chosen."""
+        return self.score.partial is not None and self.score.partial.stderr is None
 
 
 def best_of(candidates: Iterable[Candidate]) -> Candidate | None:
-    """The candidate with the highest mean that was not dropped; the first one of equals."""
-    complete = [candidate for candidate in candidates if not candidate.is_dropped]
-    return max(complete, key=lambda candidate: candidate.score.mean, default=None)
+    """The candidate with the highest mean that was not dropped; the first one of equals.
+
+    Where means are estimates, it is the one with the highest mean less one standard error.
+    """
+    comparable = [candidate for candidate in candidates if not candidate.is_dropped]
+    return max(comparable, key=lambda candidate: candidate.score.lower, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +136,15 @@ class Trajectory(PicklesFieldsOnly):
     """One search from an initial prompt.
 
     ``proposal`` belongs to the current update: its prompts are paid for, but not scored yet. It is saved with the
-    trajectory, so that a resumed search does not pay for the prompts again.
+    trajectory, so that a resumed search does not pay for the prompts again. ``confirmation_spending`` is the cost of
+    scoring the best prompts on the rest of ``val`` at the end, with adaptive scoring.
     """
 
     initial: Candidate
     steps: tuple[Step, ...] = ()
     proposal: Proposal | None = None
     initial_spending: Spending = field(default_factory=Spending)
+    confirmation_spending: Spending = field(default_factory=Spending)
 
     @property
     def current(self) -> Candidate:
@@ -153,8 +158,13 @@ class Trajectory(PicklesFieldsOnly):
 
     @cached_property
     def best(self) -> Candidate:
-        """The candidate with the highest mean that was not dropped; the earliest one of equals."""
+        """The best candidate by ``best_of``; the earliest one of equals."""
         return best_of(self.history) or self.initial
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the best prompt's score is complete, or cannot be completed."""
+        return self.best.score.partial is None or self.best.is_dropped
 
     @cached_property
     def reflections(self) -> dict[Prompt, str]:
@@ -170,6 +180,7 @@ class Trajectory(PicklesFieldsOnly):
     def spending(self) -> Spending:
         """What the search cost so far, including the current update."""
         steps = sum((step.spending for step in self.steps), start=self.initial_spending)
+        steps += self.confirmation_spending
         return steps + self.proposal.spending if self.proposal else steps
 
     def unseen(self, prompts: Iterable[Prompt]) -> tuple[Prompt, ...]:
@@ -189,3 +200,16 @@ class Trajectory(PicklesFieldsOnly):
         if step.index != len(self.steps):
             raise ValueError(f"step {step.index} does not follow {len(self.steps)} steps")
         return replace(self, steps=(*self.steps, step), proposal=None)
+
+    def rescored(self, scores: Mapping[Prompt, Score]) -> Trajectory:
+        """The trajectory with other scores of these prompts."""
+
+        def changed(candidate: Candidate) -> Candidate:
+            score = scores.get(candidate.prompt, candidate.score)
+            return candidate if score is candidate.score else replace(candidate, score=score)
+
+        steps = tuple(
+            replace(step, candidates=tuple(map(changed, step.candidates)), successor=changed(step.successor))
+            for step in self.steps
+        )
+        return replace(self, initial=changed(self.initial), steps=steps)

@@ -87,7 +87,9 @@ class Row:
             return 1.0
         before = 0 if self.phase is Phase.INITIAL else 1
         part = self.evaluated / self.to_evaluate if self.to_evaluate else 0.0
-        taken = self.num_steps if self.phase is Phase.TESTING else self.steps  # it may have stopped early
+        taken = (
+            self.num_steps if self.phase in (Phase.CONFIRMING, Phase.TESTING) else self.steps
+        )  # it may have stopped early
         return (before + taken + part) / (self.num_steps + 2)
 
     @property

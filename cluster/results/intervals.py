@@ -19,5 +19,6 @@ def interval_document(ends: tuple[float, float]) -> dict[str, Any] | None:
 
 
 def score_interval(score: Score) -> dict[str, Any] | None:
-    """The interval of a mean; ``None`` for a dropped candidate, since its mean is an estimate from other candidates."""
-    return None if score.partial else interval_document(interval(score))
+    """The interval of a mean; ``None`` for a dropped candidate, since its estimated mean is rough."""
+    is_rough = score.partial is not None and score.partial.stderr is None
+    return None if is_rough else interval_document(interval(score))

@@ -81,6 +81,8 @@ class RunRecord:
         if checkpoint is None or self.steps_taken(key) < (self.planned_steps(key) or 0):
             return False
         trajectory = checkpoint.trajectory
+        if not trajectory.is_confirmed:
+            return False
         return not self.is_tested or {trajectory.initial.prompt.id, trajectory.best.prompt.id} <= set(checkpoint.test)
 
     @property

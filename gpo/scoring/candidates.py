@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self, TypeVar
 
 from gpo.concurrency import FailFastGroup
@@ -12,6 +12,8 @@ from gpo.data.task import Split
 from gpo.errors import PromptUnscored
 from gpo.evaluation.evaluator import Evaluation, Evaluator
 from gpo.prompt import Prompt
+from gpo.score import Score
+from gpo.trajectory import Candidate, Spending, Trajectory
 
 _T = TypeVar("_T")
 
@@ -27,8 +29,36 @@ def silent(evaluated: int, to_evaluate: int) -> None:
     """An ``Announce`` that does nothing."""
 
 
-class CandidateScoring(Protocol):
-    """How a step's candidates are scored on ``val``: first each one alone, then all together."""
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """The examples of ``val`` without a known score for a prompt; ``indices`` are their positions."""
+
+    candidate: Candidate
+    indices: tuple[int, ...]
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> Unanswered:
+        """The examples of a candidate."""
+        return cls(candidate, tuple(index for index, value in enumerate(candidate.score.values_E) if value is None))
+
+    def score_with(self, outcome: Outcome) -> Score:
+        """The candidate's score, completed; if the endpoint refused the prompt, the score of a dropped candidate.
+
+        Raises:
+            PromptUnscored: the endpoint is unavailable.
+        """
+        before = self.candidate.score
+        if isinstance(outcome, PromptUnscored):
+            if before.partial is None or not outcome.is_refused:
+                raise outcome
+            return replace(before, partial=replace(before.partial, stderr=None))
+        new = dict(zip(self.indices, outcome.score.values_E, strict=True))
+        values = tuple(new.get(index, value) for index, value in enumerate(before.values_E))
+        return Score(values, flaws=before.flaws + outcome.score.flaws)
+
+
+class StepScoring(Protocol):
+    """Scores the candidates of one step: first each one alone, then all together."""
 
     async def begin(self, evaluator: Evaluator, prompt: Prompt, settled: Callable[[], object]) -> Evaluation:
         """Evaluate a prompt as far as possible without knowing the others.
@@ -51,9 +81,52 @@ class CandidateScoring(Protocol):
         ...
 
 
+class CandidateScoring(Protocol):
+    """How the prompts of a search are scored on ``val``."""
+
+    async def first(self, evaluator: Evaluator, prompt: Prompt) -> Evaluation:
+        """Evaluate the initial prompt. Raises what the evaluator raises."""
+        ...
+
+    def step(self, trajectory: Trajectory) -> StepScoring:
+        """The scoring of the next step's candidates."""
+        ...
+
+    def unconfirmed(self, trajectory: Trajectory) -> Sequence[Unanswered]:
+        """What prompts must still answer before the best one is known, once the last step is taken; may be empty."""
+        ...
+
+    def renewed(
+        self, trajectory: Trajectory, candidates: Sequence[Candidate] = ()
+    ) -> tuple[Trajectory, Sequence[Candidate]]:
+        """The trajectory and the new candidates of its current prompt, with scores that can be compared."""
+        ...
+
+
+class NothingEstimated:
+    """The part of a ``CandidateScoring`` whose best prompt of each step has a complete score."""
+
+    __slots__ = ()
+
+    async def first(self, evaluator: Evaluator, prompt: Prompt) -> Evaluation:
+        (evaluation,) = await evaluator.evaluate([prompt], Split.VAL)
+        return evaluation
+
+    def unconfirmed(self, trajectory: Trajectory) -> Sequence[Unanswered]:
+        return ()
+
+    def renewed(
+        self, trajectory: Trajectory, candidates: Sequence[Candidate] = ()
+    ) -> tuple[Trajectory, Sequence[Candidate]]:
+        return trajectory, candidates
+
+
 @dataclass(frozen=True, slots=True)
-class FullScoring:
+class FullScoring(NothingEstimated):
     """Scores every candidate on every example."""
+
+    def step(self, trajectory: Trajectory) -> StepScoring:
+        return self
 
     async def begin(self, evaluator: Evaluator, prompt: Prompt, settled: Callable[[], object]) -> Evaluation:
         (evaluation,) = await evaluator.evaluate([prompt], Split.VAL)
@@ -70,6 +143,25 @@ class FullScoring:
         return begun
 
 
+async def evaluated(evaluator: Evaluator, prompt: Prompt, indices: Sequence[int]) -> Outcome:
+    """The evaluation of a prompt on these ``val`` examples, or why it cannot be scored."""
+    try:
+        (evaluation,) = await evaluator.evaluate([prompt], Split.VAL, indices)
+    except PromptUnscored as failure:
+        return failure
+    return evaluation
+
+
+def too_many_unscored(num_unscored: int, num_examples: int, tolerated: float, spending: Spending) -> PromptUnscored:
+    """The error for a prompt with too many examples whose calls failed."""
+    return PromptUnscored(
+        f"{num_unscored} of {num_examples} val examples stayed unscored with one prompt; evaluation.max_unscored "
+        f"tolerates a share of {tolerated:g}, and never all; look at the endpoint's errors, or raise it",
+        False,
+        spending,
+    )
+
+
 class CandidateScorer:
     """Scores the candidates of one step; an asynchronous context manager.
 
@@ -80,7 +172,7 @@ class CandidateScorer:
         announce: called when a score is final, and when the number of prompts is known.
     """
 
-    def __init__(self, evaluator: Evaluator, scoring: CandidateScoring, expected: int, announce: Announce) -> None:
+    def __init__(self, evaluator: Evaluator, scoring: StepScoring, expected: int, announce: Announce) -> None:
         self._evaluator, self._scoring = evaluator, scoring
         self._num_settled, self._expected, self._announce = 0, expected, announce
         self._work = FailFastGroup()

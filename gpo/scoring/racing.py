@@ -18,12 +18,12 @@ from gpo.errors import PromptUnscored
 from gpo.evaluation.evaluator import Evaluation, Evaluator
 from gpo.prompt import Prompt
 from gpo.score import Flaws, Partial, Score
-from gpo.scoring.candidates import Outcome
-from gpo.trajectory import Spending
+from gpo.scoring.candidates import NothingEstimated, Outcome, StepScoring, evaluated, too_many_unscored
+from gpo.trajectory import Spending, Trajectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Racing:
+class Racing(NothingEstimated):
     """Scores only those candidates on all of ``val`` that can still be the best of their step.
 
     The first block of a candidate starts as soon as the candidate arrives. In each following round, the remaining
@@ -58,6 +58,9 @@ class Racing:
     alpha: float
     max_unscored: float
     seed: int
+
+    def step(self, trajectory: Trajectory) -> StepScoring:
+        return self
 
     async def begin(self, evaluator: Evaluator, prompt: Prompt, settled: Callable[[], object]) -> Evaluation:
         (evaluation,) = await evaluator.evaluate([prompt], Split.VAL, self.order[: self.block])
@@ -94,7 +97,7 @@ class Racing:
             size = ceil(self.block * len(prompts) / len(left)) if len(left) > 1 else self.num_examples
             asked = min(size, self.num_examples - answered)
             indices = order_E[answered : answered + asked]
-            blocks = await gather(_outcome(evaluator, runner.prompt, indices) for runner in left)
+            blocks = await gather(evaluated(evaluator, runner.prompt, indices) for runner in left)
         for _ in left:
             settled()
         winner = max(left, key=_Runner.mean, default=None)
@@ -140,21 +143,7 @@ class Racing:
             return
         unscored = runner.values.count(None)
         if unscored / self.num_examples > self.max_unscored or unscored == self.num_examples:
-            runner.failure = PromptUnscored(
-                f"{unscored} of {self.num_examples} val examples stayed unscored with one prompt; "
-                f"evaluation.max_unscored tolerates a share of {self.max_unscored:g}, and never all; "
-                f"look at the endpoint's errors, or raise it",
-                False,
-                runner.spending,
-            )
-
-
-async def _outcome(evaluator: Evaluator, prompt: Prompt, indices: Sequence[int]) -> Outcome:
-    try:
-        (evaluation,) = await evaluator.evaluate([prompt], Split.VAL, indices)
-    except PromptUnscored as failure:
-        return failure
-    return evaluation
+            runner.failure = too_many_unscored(unscored, self.num_examples, self.max_unscored, runner.spending)
 
 
 @dataclass(slots=True)

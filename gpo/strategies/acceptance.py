@@ -70,6 +70,17 @@ class StrictImprovement:
         return candidate if candidate is not None and candidate.score.mean > current.score.mean else current
 
 
+@dataclass(frozen=True, slots=True)
+class BestSoFar:
+    """Always continue from the best prompt of the search, by ``best_of``; the earliest one of equals.
+
+    Meant for adaptive scoring: a prompt whose estimate rests on few examples must lead by one standard error.
+    """
+
+    def choose(self, trajectory: Trajectory, candidates: Sequence[Candidate]) -> Candidate:
+        return best_of((*trajectory.history, *candidates)) or trajectory.current
+
+
 def paired_differences(new: Score, old: Score) -> list[float]:
     """The differences of two prompts' values, on the examples that are scored for both."""
     pairs = zip(new.values_E, old.values_E, strict=True)

@@ -7,6 +7,7 @@ It returns at most ``k`` candidates, the most relevant one *last*; fewer if the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -70,3 +71,18 @@ class RelevanceRetriever:
         similarity = unit_ND[1:] @ unit_ND[0]
         nearest_last = np.argsort(similarity, kind="stable")[-k:]
         return tuple(past[index] for index in nearest_last)
+
+
+@dataclass(frozen=True, slots=True)
+class MixedRetriever:
+    """By turns the next one by importance and the next one by relevance; the best prompt is shown last."""
+
+    embedder: Embedder
+
+    async def retrieve(self, trajectory: Trajectory, *, k: int) -> tuple[Candidate, ...]:
+        num_past = len(trajectory.history)
+        important = await ImportanceRetriever().retrieve(trajectory, k=num_past if k else 0)
+        relevant = await RelevanceRetriever(self.embedder).retrieve(trajectory, k=num_past if k else 0)
+        by_turns = chain.from_iterable(zip(reversed(important), reversed(relevant), strict=True))
+        first = {candidate.prompt: candidate for candidate in by_turns}
+        return tuple(reversed(list(first.values())[:k]))

@@ -33,7 +33,7 @@ FORMS = ("prompt", "score", "score_reflection")
 TRAJECTORIES: Mapping[str, dict[str, Any]] = {
     "none": {"kind": "none"},
     "summary": {"kind": "summary"},
-    **{by: {"kind": "retrieval", "by": by, "k": 2} for by in ("recency", "importance", "relevance")},
+    **{by: {"kind": "retrieval", "by": by, "k": 2} for by in ("recency", "importance", "mixed")},
     "k-0": {"kind": "retrieval", "k": 0},
     "k-9": {"kind": "retrieval", "k": 9},
 }

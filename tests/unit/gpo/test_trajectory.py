@@ -138,4 +138,4 @@ def test_computed_properties_are_not_pickled() -> None:
     assert search.initial.score.scored
     there = pickle.loads(pickle.dumps(search))  # noqa: S301  # our own
     assert there == search
-    assert [len(value.__dict__) for value in (there, there.initial.prompt, there.initial.score)] == [4, 1, 3]
+    assert [len(value.__dict__) for value in (there, there.initial.prompt, there.initial.score)] == [5, 1, 3]

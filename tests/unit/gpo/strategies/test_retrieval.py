@@ -6,7 +6,13 @@ from dataclasses import dataclass, replace
 import pytest
 
 from gpo.models.embedding import StaticEmbedder
-from gpo.strategies.retrieval import ImportanceRetriever, RecencyRetriever, RelevanceRetriever, Retriever
+from gpo.strategies.retrieval import (
+    ImportanceRetriever,
+    MixedRetriever,
+    RecencyRetriever,
+    RelevanceRetriever,
+    Retriever,
+)
 from gpo.testing.contracts import RetrieverContract
 from gpo.testing.fakes import WordEmbedder
 from gpo.testing.samples import candidate, trajectory
@@ -25,6 +31,11 @@ class TestImportance(RetrieverContract):
 class TestRelevance(RetrieverContract):
     def make(self) -> Retriever:
         return RelevanceRetriever(WordEmbedder())
+
+
+class TestMixed(RetrieverContract):
+    def make(self) -> Retriever:
+        return MixedRetriever(WordEmbedder())
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,13 @@ async def texts(retriever: Retriever, k: int) -> list[str]:
 
 async def test_recency_gives_the_last_ones_in_order() -> None:
     assert await texts(RecencyRetriever(), 3) == ["low", "high", "tie"]
+
+
+async def test_mixed_takes_turns_and_gives_the_best_one_last() -> None:
+    near_low = MixedRetriever(Vectors({"now": (1.0, 0.0), "low": (1.0, 0.1), "start": (1.0, 0.5), "tie": (0.0, 1.0)}))
+    assert await texts(near_low, 4) == ["start", "tie", "low", "high"]
+    assert await texts(near_low, 2) == ["low", "high"]
+    assert await texts(near_low, 1) == ["high"]
 
 
 async def test_importance_gives_the_highest_and_the_later_of_equals_last() -> None:

@@ -1,0 +1,309 @@
+"""Adaptive scoring: candidates answer the examples that tell most about them, as in computerized adaptive testing.
+
+Examples differ in difficulty, and most of them tell nothing about a given prompt, because nearly every prompt gets them
+right, or wrong. The response model of ``gpo.scoring.abilities`` learns the difficulties while the search runs. It also
+makes scores comparable that rest on different examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import ceil, log
+from random import Random
+
+import numpy as np
+
+from gpo.concurrency import gather
+from gpo.data.task import Split
+from gpo.errors import PromptUnscored
+from gpo.evaluation.evaluator import Evaluation, Evaluator
+from gpo.prompt import Prompt
+from gpo.score import Flaws, Partial, Score
+from gpo.scoring.abilities import Abilities, Answers, Variances, fit
+from gpo.scoring.candidates import Outcome, Unanswered, evaluated, too_many_unscored
+from gpo.trajectory import Candidate, Spending, Trajectory
+
+_SHARPNESS = 4.0
+"""How strongly informative examples are preferred: an example is drawn with odds of its information to this power."""
+_MOST_ROWS = 96
+"""Prompts that the model is fitted to, at most: a fit to 100 prompts and 100 examples takes some 10 ms."""
+_MOST_BEST = 24
+"""How many of these are the best ones, and how many the last ones that were current."""
+_STDERR_OF_ONE = 0.5
+"""Standard error of the mean of a single value, assumed the largest one possible."""
+
+Values = Sequence[float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adaptive:
+    """Scores candidates on few, informative examples of ``val``, and confirms the best prompt on all of it.
+
+    The initial prompt answers ``most`` random examples. Each candidate of a step first answers the same ``block``
+    examples, which tell most about prompts as able as the current one. Then the model is fitted. Candidates whose
+    estimated mean plus one standard error is below the leader's mean are dropped, and at most half of the rest answer
+    another block, which tells most about prompts as able as the best of them. This continues until none is left, or
+    until they have answered ``most`` examples. The leader is the prompt of the whole search with the highest mean minus
+    one standard error.
+
+    The score of a prompt is an estimate of its mean on all of ``val``: known answers count as they are, the others as
+    the model expects them. After each step, all estimates of the trajectory are renewed, so they come from the same
+    fit. When the search is over, the best prompt answers the rest of ``val``, and so does the second best one if the
+    model cannot tell the two apart.
+
+    Draws depend on the seed and the number of the step alone, and decisions on answers alone, so that a resumed search
+    repeats them.
+
+    Attributes:
+        num_examples: size of ``val``, ≥ 1.
+        block: number of examples that a candidate answers at a time, ≥ 1.
+        most: number of examples that the initial prompt answers, and a candidate at most, ≥ 1.
+        max_unscored: share of examples in [0, 1] that may stay unscored for a prompt.
+        seed: determines which examples are drawn.
+    """
+
+    num_examples: int
+    block: int
+    most: int
+    max_unscored: float
+    seed: int
+
+    async def first(self, evaluator: Evaluator, prompt: Prompt) -> Evaluation:
+        num_asked = min(self.most, self.num_examples)
+        if num_asked == self.num_examples:
+            (evaluation,) = await evaluator.evaluate([prompt], Split.VAL)
+            return evaluation
+        indices = Random(f"{self.seed}/adaptive").sample(range(self.num_examples), num_asked)
+        (evaluation,) = await evaluator.evaluate([prompt], Split.VAL, indices)
+        runner = _Runner(prompt, self)
+        runner.take(indices, evaluation)
+        if runner.failure is not None:
+            raise runner.failure
+        score = evaluation.score
+        return runner.evaluation((score.mean, score.stderr if len(score.scored) > 1 else _STDERR_OF_ONE))
+
+    def step(self, trajectory: Trajectory) -> AdaptiveStep:
+        return AdaptiveStep(self, trajectory)
+
+    def unconfirmed(self, trajectory: Trajectory) -> Sequence[Unanswered]:
+        best = trajectory.best
+        if trajectory.is_confirmed:
+            return ()
+        others = [one for one in trajectory.history if one.prompt != best.prompt and not one.is_dropped]
+        second = max(others, key=lambda candidate: candidate.score.mean, default=best)
+        is_close = second.score.upper > best.score.mean
+        chosen = dict.fromkeys([best, second] if is_close else [best])
+        return [Unanswered.of(candidate) for candidate in chosen if candidate.score.partial is not None]
+
+    def renewed(
+        self, trajectory: Trajectory, candidates: Sequence[Candidate] = ()
+    ) -> tuple[Trajectory, Sequence[Candidate]]:
+        fitted = fit_search(trajectory, {candidate.prompt: candidate.score.values_E for candidate in candidates})
+        scores = {
+            candidate.prompt: _renewed(candidate.score, fitted.estimates[candidate.prompt])
+            for candidate in (*trajectory.history, *candidates)
+            if candidate.prompt in fitted.rows
+        }
+        new = [replace(candidate, score=scores[candidate.prompt]) for candidate in candidates]
+        return trajectory.rescored(scores), new
+
+
+@dataclass(frozen=True)
+class AdaptiveStep:
+    """Scores the candidates of one step. The variances of the model are those that fit before the step."""
+
+    scoring: Adaptive
+    trajectory: Trajectory
+
+    @cached_property
+    def _before(self) -> FittedSearch:
+        return fit_search(self.trajectory)
+
+    @cached_property
+    def _first_block(self) -> list[int]:
+        row = self._before.rows[self.trajectory.current.prompt]
+        return self._drawn(self._before.model, row, range(self.scoring.num_examples))
+
+    def _drawn(self, model: Abilities, row: int, among: Sequence[int]) -> list[int]:
+        """A block of examples, drawn without replacement with odds that grow with their information about a prompt."""
+        draw = Random(f"{self.scoring.seed}/{len(self.trajectory.steps)}/{len(among)}/adaptive")
+        information_E = model.information(row)
+        # The largest of log-odds with Gumbel noise are such a draw.
+        keys = {
+            index: _SHARPNESS * log(information_E[index]) - log(max(draw.expovariate(1.0), 1e-12)) for index in among
+        }
+        return sorted(sorted(among, key=lambda index: -keys[index])[: self.scoring.block])
+
+    async def begin(self, evaluator: Evaluator, prompt: Prompt, settled: Callable[[], object]) -> Evaluation:
+        (evaluation,) = await evaluator.evaluate([prompt], Split.VAL, self._first_block)
+        return evaluation
+
+    async def finish(
+        self,
+        evaluator: Evaluator,
+        prompts: Sequence[Prompt],
+        begun: Sequence[Evaluation],
+        settled: Callable[[], object],
+    ) -> Sequence[Outcome]:
+        scoring = self.scoring
+        runners = [_Runner(prompt, scoring) for prompt in prompts]
+        most = min(scoring.most, scoring.num_examples)
+        left, outcomes, block = runners, list[Outcome](begun), self._first_block
+        asked: list[int] = []
+        num_kept, fitted = len(runners), self._before
+        while left:
+            asked += block
+            for runner, outcome in zip(left, outcomes, strict=True):
+                runner.take(block, outcome)
+            fitted, num_kept = self._fitted(runners), ceil(num_kept / 2)
+            remaining = _remaining(left, fitted, num_kept) if len(asked) < most else []
+            for _ in range(len(left) - len(remaining)):
+                settled()
+            left = remaining
+            if left:
+                among = sorted(set(range(scoring.num_examples)) - set(asked))
+                block = self._drawn(fitted.model, fitted.rows[left[0].prompt], among)[: most - len(asked)]
+                outcomes = await gather(evaluated(evaluator, runner.prompt, block) for runner in left)
+        for runner in runners:
+            runner.require_a_value()
+        return [runner.failure or runner.evaluation(fitted.estimates[runner.prompt]) for runner in runners]
+
+    def _fitted(self, runners: Sequence[_Runner]) -> FittedSearch:
+        answers = {runner.prompt: runner.values for runner in runners if runner.failure is None}
+        return fit_search(self.trajectory, answers, self._before.model.variances)
+
+
+def _remaining(left: Sequence[_Runner], fitted: FittedSearch, most: int) -> list[_Runner]:
+    """The candidates that go on, best first."""
+    estimates = fitted.estimates
+    leader = max(estimates, key=lambda prompt: estimates[prompt][0] - estimates[prompt][1])
+    bound = estimates[leader][0]
+    in_play = [
+        runner
+        for runner in left
+        if runner.failure is None and (runner.prompt == leader or sum(estimates[runner.prompt]) >= bound)
+    ]
+    return sorted(in_play, key=lambda runner: -estimates[runner.prompt][0])[:most]
+
+
+# -- the response model of a search -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FittedSearch:
+    """The response model, fitted to the answers of a search; ``rows`` is prompt → row."""
+
+    model: Abilities
+    rows: Mapping[Prompt, int]
+
+    @cached_property
+    def estimates(self) -> Mapping[Prompt, tuple[float, float]]:
+        """Prompt → its estimated mean on all of ``val``, and the standard error of the estimate."""
+        means, errors = self.model.means(list(self.rows.values()))
+        return {prompt: (float(means[row]), float(errors[row])) for prompt, row in self.rows.items()}
+
+
+def fit_search(
+    trajectory: Trajectory, candidates: Mapping[Prompt, Values] | None = None, variances: Variances | None = None
+) -> FittedSearch:
+    """Fit the response model to the answers of a search, and to those of the current step's candidates.
+
+    Args:
+        candidates: prompt → values; the prompts were made from the current one.
+        variances: of the model; they are estimated if they are not given.
+    """
+    kept, parents = _kept(trajectory)
+    rows = {candidate.prompt: row for row, candidate in enumerate(kept)}
+    values = [candidate.score.values_E for candidate in kept]
+    current = rows[trajectory.current.prompt]
+    for prompt, its_values in (candidates or {}).items():
+        rows[prompt] = len(values)
+        values.append(tuple(its_values))
+        parents.append(current)
+    matrix = np.array([[np.nan if value is None else value for value in row] for row in values], dtype=np.float64)
+    return FittedSearch(fit(Answers(matrix, np.array(parents, dtype=np.intp)), variances), rows)
+
+
+def _kept(trajectory: Trajectory) -> tuple[list[Candidate], list[int]]:
+    """The candidates that the model is fitted to, and for each the row of its nearest ancestor; -1 for the first.
+
+    In a long search, these are the initial prompt, the best ones, the last ones that were current, and the newest ones.
+    """
+    history = trajectory.history
+    index_of = {candidate.prompt: index for index, candidate in enumerate(history)}
+    parents, currents = [-1], [0]
+    for step in trajectory.steps:
+        parents += [currents[-1]] * len(step.candidates)
+        currents.append(index_of[step.successor.prompt])
+    best = sorted(range(len(history)), key=lambda index: -history[index].score.lower)
+    chosen = dict.fromkeys((0, *currents[-_MOST_BEST:], *best[:_MOST_BEST], *reversed(range(len(history)))))
+    kept = sorted(list(chosen)[:_MOST_ROWS])
+    rows = {index: row for row, index in enumerate(kept)}
+
+    def ancestor(index: int) -> int:
+        parent = parents[index]
+        while parent >= 0 and parent not in rows:
+            parent = parents[parent]
+        return rows.get(parent, -1)
+
+    return [history[index] for index in kept], [ancestor(index) for index in kept]
+
+
+def _renewed(score: Score, estimate: tuple[float, float]) -> Score:
+    """The score with this estimate; a complete score needs none, and the prompt of a dropped one stays dropped."""
+    if score.partial is None or score.partial.stderr is None:
+        return score
+    mean, stderr = estimate
+    return replace(score, partial=replace(score.partial, mean=mean, stderr=stderr))
+
+
+@dataclass(slots=True)
+class _Runner:
+    """A prompt that is being scored; ``values`` are in the order of the examples, ``None`` where unknown."""
+
+    prompt: Prompt
+    scoring: Adaptive
+    values: list[float | None] = field(init=False)
+    num_asked: int = 0
+    spending: Spending = field(default_factory=Spending)
+    flaws: Flaws = field(default_factory=Flaws)
+    failure: PromptUnscored | None = None
+
+    def __post_init__(self) -> None:
+        self.values = [None] * self.scoring.num_examples
+
+    def take(self, indices: Sequence[int], outcome: Outcome) -> None:
+        """Note the outcome on these examples."""
+        if isinstance(outcome, PromptUnscored):
+            spent = outcome.spending if isinstance(outcome.spending, Spending) else Spending()
+            self.failure = PromptUnscored(str(outcome), outcome.is_refused, self.spending + spent)
+            return
+        for index, value in zip(indices, outcome.score.values_E, strict=True):
+            self.values[index] = value
+        self.num_asked += len(indices)
+        self.spending += outcome.spending
+        self.flaws += outcome.score.flaws
+        if self.num_unscored > self.scoring.max_unscored * len(self.values):
+            self.failure = self._too_many()
+
+    @property
+    def num_unscored(self) -> int:
+        """The number of examples whose call failed."""
+        return self.num_asked - sum(value is not None for value in self.values)
+
+    def require_a_value(self) -> None:
+        """Fail if not a single example is scored."""
+        if self.failure is None and self.num_unscored == self.num_asked:
+            self.failure = self._too_many()
+
+    def _too_many(self) -> PromptUnscored:
+        return too_many_unscored(self.num_unscored, len(self.values), self.scoring.max_unscored, self.spending)
+
+    def evaluation(self, estimate: tuple[float, float]) -> Evaluation:
+        """The evaluation, with this estimate of the mean and its standard error if some examples were left out."""
+        num_left_out = len(self.values) - self.num_asked
+        partial = Partial(num_left_out, *estimate) if num_left_out else None
+        score = Score(tuple(self.values), partial, self.flaws)
+        return Evaluation(score, self.spending.task, self.spending.judge)
