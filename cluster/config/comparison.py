@@ -82,6 +82,8 @@ def load_comparison(path: Path, overrides: Sequence[str], named: Sequence[str]) 
 def _load(path: Path, overrides: Sequence[str], named: Sequence[str]) -> Comparison:
     raw = read_overridden(path, overrides)
     section = raw.pop("compare", None)
+    # The methods are those of the paper, so they are compared in its terms unless the file says otherwise.
+    raw.setdefault("preset", "paper")
     base = validate(raw, base_dir=path.parent)
     methods: dict[str, RunConfig] = {}
     for method in _methods(section, named, path.parent):

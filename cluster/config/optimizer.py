@@ -13,11 +13,17 @@ from cluster.config.section import OptionInfo, Section, by_kind
 from gpo.data.example import Example
 from gpo.evaluation.evaluator import Answerer
 from gpo.models.protocol import ChatModel, Embedder, Sampling
-from gpo.strategies.acceptance import Acceptance, BestOfStep, StrictImprovement, WithinError
+from gpo.strategies.acceptance import Acceptance, BestOfStep, BestSoFar, StrictImprovement, WithinError
 from gpo.strategies.meta_prompt import CompactMetaPrompt, FullMetaPrompt, MetaPrompt
 from gpo.strategies.refinement import Editing, Generation, Paraphrase, Refinement
 from gpo.strategies.reflection import FailureReflector, NoReflection, Reflector
-from gpo.strategies.retrieval import ImportanceRetriever, RecencyRetriever, RelevanceRetriever, Retriever
+from gpo.strategies.retrieval import (
+    ImportanceRetriever,
+    MixedRetriever,
+    RecencyRetriever,
+    RelevanceRetriever,
+    Retriever,
+)
 from gpo.strategies.schedule import CosineSchedule, FixedSchedule, LinearSchedule, NoBound, StepSizeSchedule
 from gpo.strategies.summary import NoSummary, RunningSummary, Summarizer
 
@@ -97,10 +103,10 @@ class RetrievalConfig(Section):
     """Show the optimizer model past prompts that are retrieved from the trajectory."""
 
     kind: Literal["retrieval"] = "retrieval"
-    by: Literal["recency", "importance", "relevance"] = "relevance"
-    """Which prompts to show: the last ones (``recency``), the best ones (``importance``), or those closest in meaning
-    to the current prompt (``relevance``)."""
-    k: NonNegativeInt = 3
+    by: Literal["recency", "importance", "relevance", "mixed"] = "mixed"
+    """Which prompts to show: the last ones (``recency``), the best ones (``importance``), those closest in meaning to
+    the current prompt (``relevance``), or half by importance and half by relevance (``mixed``)."""
+    k: NonNegativeInt = 8
     """How many past prompts to show."""
 
 
@@ -143,6 +149,7 @@ class DirectionConfig(Section):
             "recency": RecencyRetriever(),
             "importance": ImportanceRetriever(),
             "relevance": RelevanceRetriever(embedder),
+            "mixed": MixedRetriever(embedder),
         }
         return retrievers[self.trajectory.by if isinstance(self.trajectory, RetrievalConfig) else "recency"]
 
@@ -204,10 +211,20 @@ class MetaPromptConfig(Section):
         return FullMetaPrompt(refinement.build(), show_scores=form != "prompt")
 
 
+class BestSoFarConfig(Section):
+    """Continue from the best prompt of the search; estimates count less one standard error."""
+
+    kind: Literal["best_so_far"] = "best_so_far"
+
+    def build(self) -> Acceptance:
+        """The acceptance rule."""
+        return BestSoFar()
+
+
 class BestOfStepConfig(Section):
     """Accept the best new candidate, even if it is worse than the current prompt; the reference runs do so."""
 
-    kind: Literal["best_of_step"] = "best_of_step"
+    kind: Literal["best_of_step"]
 
     def build(self) -> Acceptance:
         """The acceptance rule."""
@@ -257,12 +274,13 @@ class OptimizerConfig(Section):
     """How the optimizer model is asked for new prompts. Default: ``compact`` if the optimizer model is the embedded
     default, otherwise ``full``."""
     acceptance: Annotated[
-        Annotated[BestOfStepConfig, Tag("best_of_step")]
+        Annotated[BestSoFarConfig, Tag("best_so_far")]
+        | Annotated[BestOfStepConfig, Tag("best_of_step")]
         | Annotated[StrictImprovementConfig, Tag("strict_improvement")]
         | Annotated[WithinErrorConfig, Tag("within_error")],
-        by_kind("best_of_step", "strict_improvement", "within_error"),
+        by_kind("best_so_far", "best_of_step", "strict_improvement", "within_error"),
         OF_METHOD,
-    ] = BestOfStepConfig()
+    ] = BestSoFarConfig()
     """Which prompt becomes the current one after a step."""
 
     @model_validator(mode="before")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from cluster.config.cache import CacheConfig, SqliteCacheConfig
@@ -13,25 +13,77 @@ from cluster.config.cluster import ClusterConfig
 from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, ModelsConfig
 from cluster.config.observability import MetricsConfig, TracingConfig, TrackingConfig
 from cluster.config.optimizer import DEFAULT_STEPS, MetaPromptConfig, OptimizerConfig
+from cluster.config.presets import PresetName, with_preset
 from cluster.config.secrets import IN_ENVIRONMENT, PROBLEM, holds_credentials
-from cluster.config.section import OptionInfo, Section
+from cluster.config.section import OptionInfo, Section, by_kind
 from cluster.config.tasks import Tasks
 from gpo.data.task import Split, Task
 from gpo.limits.messages import Budget
+from gpo.scoring.adaptive import Adaptive
 from gpo.scoring.candidates import CandidateScoring, FullScoring
 from gpo.scoring.racing import Racing
 from gpo.strategies.stopping import StoppingRule
 
 
+class FullScoringConfig(Section):
+    """Every candidate answers all of ``val``; the paper's runs do so."""
+
+    kind: Literal["full"]
+
+    def build(self, num_val: int, max_unscored: float, seed: int) -> CandidateScoring:
+        """The scoring of a search with ``num_val`` examples in ``val``."""
+        return FullScoring()
+
+    def most_answers(self, num_val: int, num_steps: int, num_candidates: int) -> int:
+        """The largest number of ``val`` examples that a search answers."""
+        return num_val * (1 + num_steps * num_candidates)
+
+
 class RacingConfig(Section):
     """Candidates answer ``val`` in blocks; after each block, those that can no longer win their step are dropped."""
 
+    kind: Literal["racing"]
     block: Annotated[int, Field(ge=2)] = 10
     """Examples in the first block. Later blocks grow as candidates drop out, so that each round has as many calls."""
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Level of the test after each block, corrected for the number of candidates: about the share of steps that drop
     their best candidate if eight candidates are equally good, the hardest case. Smaller values are safer and save
     fewer calls."""
+
+    def build(self, num_val: int, max_unscored: float, seed: int) -> CandidateScoring:
+        """The scoring of a search with ``num_val`` examples in ``val``."""
+        return Racing(num_examples=num_val, block=self.block, alpha=self.alpha, max_unscored=max_unscored, seed=seed)
+
+    def most_answers(self, num_val: int, num_steps: int, num_candidates: int) -> int:
+        """The largest number of ``val`` examples that a search answers."""
+        return num_val * (1 + num_steps * num_candidates)
+
+
+class AdaptiveScoringConfig(Section):
+    """Candidates answer the examples that tell most about them; the best prompt answers all of ``val`` at the end."""
+
+    kind: Literal["adaptive"] = "adaptive"
+    block: PositiveInt = 5
+    """Examples that a candidate answers at a time."""
+    most: Annotated[int, Field(ge=2)] = 40
+    """Examples that the initial prompt answers, and that a candidate answers at most."""
+
+    def build(self, num_val: int, max_unscored: float, seed: int) -> CandidateScoring:
+        """The scoring of a search with ``num_val`` examples in ``val``."""
+        return Adaptive(num_examples=num_val, block=self.block, most=self.most, max_unscored=max_unscored, seed=seed)
+
+    def most_answers(self, num_val: int, num_steps: int, num_candidates: int) -> int:
+        """The largest number of ``val`` examples that a search answers, if two prompts are confirmed in the end."""
+        most, left, in_step = min(self.most, num_val), num_candidates, 0
+        for asked in range(0, most, self.block):
+            in_step += left * min(self.block, most - asked)
+            left = ceil(left / 2)
+        return most + num_steps * in_step + 2 * (num_val - min(self.block, most))
+
+
+def _kind_alone(value: Any) -> Any:
+    """``scoring: full`` stands for ``scoring: {kind: full}``."""
+    return {"kind": str(value)} if isinstance(value, str) else value
 
 
 class EvaluationConfig(Section):
@@ -43,20 +95,16 @@ class EvaluationConfig(Section):
     """Most ``test`` examples to score on, always the same ones. Default: all."""
     max_unscored: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of an evaluation's examples that may stay unscored because their calls failed after all retries."""
-    racing: Annotated[RacingConfig | None, OptionInfo(tunable=True)] = None
-    """Drop hopeless candidates before they have answered all of ``val``. ``null`` scores every candidate in full."""
-
-    def build_scoring(self, num_val: int, seed: int) -> CandidateScoring:
-        """The way in which candidates are scored on ``num_val`` examples."""
-        if self.racing is None:
-            return FullScoring()
-        return Racing(
-            num_examples=num_val,
-            block=self.racing.block,
-            alpha=self.racing.alpha,
-            max_unscored=self.max_unscored,
-            seed=seed,
-        )
+    scoring: Annotated[
+        Annotated[AdaptiveScoringConfig, Tag("adaptive")]
+        | Annotated[RacingConfig, Tag("racing")]
+        | Annotated[FullScoringConfig, Tag("full")],
+        by_kind("adaptive", "racing", "full"),
+        BeforeValidator(_kind_alone),
+        OptionInfo(tunable=True),
+    ] = AdaptiveScoringConfig()
+    """On how many examples of ``val`` the candidates of a step are scored. A name alone, such as ``full``, selects a
+    kind with its defaults."""
 
 
 MAY_CHANGE = OptionInfo(may_change=True)
@@ -121,6 +169,10 @@ class StopConfig(Section):
 class RunConfig(Section):
     """A run: every task with every seed."""
 
+    preset: PresetName = "efficient"
+    """Defaults for options that are left out. ``efficient``: adaptive scoring, eight past prompts shown (the best ones
+    and those closest in meaning), and each step starts from the best prompt so far. ``paper``: full scoring, the three
+    past prompts closest in meaning, and each step starts from the best prompt of the step before, as in the paper."""
     run: RunSection = RunSection()
     """Name, seeds and folder of the run."""
     models: ModelsConfig
@@ -145,6 +197,11 @@ class RunConfig(Section):
     """OpenTelemetry traces."""
     tracking: Annotated[TrackingConfig, MAY_CHANGE] = TrackingConfig()
     """Runs and trials in MLflow."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_preset(cls, data: Any) -> Any:
+        return with_preset(data)
 
     @model_validator(mode="after")
     def _names_and_seeds_are_distinct(self) -> Self:

@@ -75,7 +75,8 @@ def _task_plan(config: RunConfig, task: Task) -> TaskPlan:
     reflects = settings.direction.form == "score_reflection"
     batches = TrainBatches(len(train), settings.batch_size, seed=0)
     answered = sum(len(batches(step)) for step in range(steps)) if reflects else 0
-    answers = len(val) * (1 + candidates) + len(test) * (2 if candidates else 1) + answered
+    scored = config.evaluation.scoring.most_answers(len(val), steps, settings.candidates)
+    answers = scored + len(test) * (2 if candidates else 1) + answered
     rounds = 1 if task.answer_format.rounds == 1 or task.scorer.follow_up(val[0]) is None else 2
     samples = candidates * (settings.refinement.max_samples if settings.refinement.enforce else 1)
     reflections = steps * reflects + max(0, steps - 1) * (settings.direction.trajectory.kind == "summary")
@@ -153,9 +154,9 @@ def plan_document(config: RunConfig, plans: Sequence[TaskPlan]) -> dict[str, Any
 def plan_table(config: RunConfig, plans: Sequence[TaskPlan]) -> FittingTable:
     """A table of what each task and model takes, with totals."""
     # Which candidates drop out of a race, and when a search stops, is not known in advance.
-    raced = "evaluation.racing is on, but task calls are counted as if every candidate answered all of val."
+    raced = "evaluation.scoring is racing, but task calls are counted as if every candidate answered all of val."
     stopped = "stop is set, but calls are counted as if every trajectory took all its steps."
-    captions = [raced] * (config.evaluation.racing is not None) + [stopped] * (config.stop != StopConfig())
+    captions = [raced] * (config.evaluation.scoring.kind == "racing") + [stopped] * (config.stop != StopConfig())
     table = FittingTable(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

@@ -71,6 +71,6 @@ def build_gpo(
         batches=TrainBatches(len(train), settings.batch_size, seed),
         num_exemplars=config.meta_prompt.exemplars,
         seed=seed,
-        scoring=config.evaluation.build_scoring(len(task.examples[Split.VAL]), seed),
+        scoring=config.evaluation.scoring.build(len(task.examples[Split.VAL]), config.evaluation.max_unscored, seed),
         stopping=config.stop.build(),
     )

@@ -154,7 +154,7 @@ def placement(config: RunConfig, metrics: Metrics) -> Placement:
 def preloaded(config: RunConfig) -> Sequence[str]:
     """Modules that an actor loads while it starts; see ``actors.trajectory_actor``."""
     trajectory = config.optimizer.direction.trajectory
-    is_relevant = isinstance(trajectory, RetrievalConfig) and trajectory.by == "relevance"
+    is_relevant = isinstance(trajectory, RetrievalConfig) and trajectory.by in ("relevance", "mixed")
     if is_relevant and isinstance(config.models.embedding, EmbeddedEmbeddingConfig):
         return (*_PRELOADED, "gpo.models.embedding:word_vectors")
     return _PRELOADED

@@ -36,8 +36,9 @@ def _extremes(config: SweepConfig) -> list[Params]:
     """Corners with different costs."""
     seen: dict[str, Params] = {}
     for params in [*config.space.corners(), config.space.paper]:
-        optimizer = config.space.config(params).optimizer
-        costs = f"{optimizer.steps} {optimizer.epochs} {optimizer.candidates} {optimizer.batch_size}"
+        made = config.space.config(params)
+        optimizer, scoring = made.optimizer, made.evaluation.scoring
+        costs = f"{optimizer.steps} {optimizer.epochs} {optimizer.candidates} {optimizer.batch_size} {scoring}"
         more = f"{optimizer.direction} {optimizer.refinement}"
         seen.setdefault(f"{costs} {more}", dict(params))
     return list(seen.values())

@@ -18,6 +18,7 @@ from cluster.config import RunConfig
 from cluster.config.files import laid_over
 from cluster.config.loading import validate
 from cluster.config.optimizer import OptimizerConfig
+from cluster.config.presets import PAPER
 from cluster.config.section import OptionInfo, declared
 from cluster.config.sweep import Choices, Range, Scalar
 from cluster.session.models import check_warm_up, embedded_specs
@@ -88,11 +89,11 @@ class Space:
     @property
     def paper(self) -> Params:
         """The setting nearest to the paper's; options that the paper does not mention keep the base's value."""
-        known = {
+        defaults = {
             "optimizer": OptimizerConfig(epochs=3).model_dump(mode="json"),
             "models": {"optimizer": {"sampling": {"temperature": 1.0}}},
-            "evaluation": {"racing": None},
         }
+        known = laid_over(defaults, PAPER)
 
         def choose(path: str, distribution: BaseDistribution) -> Scalar:
             value = _at(known, path)

@@ -143,7 +143,7 @@ def test_a_reader_scores_one_prompt(gpo: Gpo, tmp_path: Path) -> None:
     done = type_in(gpo, evaluate, tmp_path)
 
     assert done.code == 0, done.stderr
-    assert re.search(r"sentiment test: \d+\.\d % ± .* 48 examples", done.stdout)
+    assert re.search(r"sentiment test: \d+\.\d % \(90 % interval: .*\), 48 examples", done.stdout)
 
 
 def test_a_reader_optimizes_a_prompt_for_their_own_data(gpo: Gpo, endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_reader_optimizes_a_prompt_for_their_own_data(gpo: Gpo, endpoint: Simu
 
     planned = type_in(gpo, plan, tmp_path)
     assert planned.code == 0, planned.stderr
-    assert "≤ 2,376" in planned.stdout  # 1 + 12·8 prompts on 24 examples, 2 on 24
+    assert "≤ 1,058" in planned.stdout  # 24 and 12·(8 + 4 + 2 + 1 + 1)·5 answers, two prompts confirmed, 2 on 24
 
     done = type_in(gpo, run, tmp_path, *fewer, **access(endpoint))
     assert done.code == 0, done.stderr

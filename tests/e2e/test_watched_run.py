@@ -106,8 +106,8 @@ def test_each_task_is_scored_by_its_metric(run: Watched) -> None:
 
 def test_each_answer_is_judged_once(run: Watched) -> None:
     row = run.summary["trajectories"][2]
-    tried = sum(len(step["candidates"]) for step in run.steps if step["task"] == "judged")
+    tried = [candidate for step in run.steps if step["task"] == "judged" for candidate in step["candidates"]]
     ends = len({row["initial"]["prompt"], row["best"]["prompt"]})
     judge = run.summary["llm"]["judge"]  # the same answer to the same question is judged once
-    assert judge["requests"] + judge["cached"] == 20 * (1 + tried) + 30 * ends
+    assert judge["requests"] + judge["cached"] == 20 + sum(candidate["scored"] for candidate in tried) + 30 * ends
     assert judge["requests"] >= 20

@@ -25,6 +25,8 @@ def make_config() -> MakeConfig:
     def make(folder: Path, base_url: str, **changes: Any) -> RunConfig:
         endpoint = {"base_url": base_url, "max_concurrency": 8}
         config = {
+            # Many calls, so that parts can be killed in the middle.
+            "preset": "paper",
             "run": {"name": folder.name, "seeds": [0, 1]},
             "models": {"task": {**endpoint, "model": "task-model"}, "optimizer": {**endpoint, "model": "opt-model"}},
             "tasks": [triage_task()],

@@ -14,14 +14,21 @@ from pydantic import ValidationError
 from cluster.config import load_config
 from cluster.config.loading import dump, validate
 from cluster.config.models import OPENAI_URL, ChatEndpointConfig, EmbeddedEmbeddingConfig
-from cluster.config.run import EvaluationConfig, RacingConfig, RunConfig
+from cluster.config.run import (
+    AdaptiveScoringConfig,
+    EvaluationConfig,
+    FullScoringConfig,
+    RacingConfig,
+    RunConfig,
+)
 from cluster.config.secrets import secret_values
 from cluster.config.section import LocatedText, OptionInfo, declared
 from cluster.config.sweep import SweepSection
 from cluster.config.tasks import TaskConfig
 from gpo.errors import ConfigError
 from gpo.models.credentials import Header
-from gpo.scoring.candidates import FullScoring
+from gpo.scoring.adaptive import Adaptive
+from gpo.scoring.candidates import CandidateScoring, FullScoring
 from gpo.scoring.racing import Racing
 
 KEY = "canary-key"
@@ -55,8 +62,8 @@ def refusal(document: Any, overrides: tuple[str, ...], folder: Path) -> ConfigEr
     return caught.value
 
 
-def test_the_defaults_are_gpo_as_published(tmp_path: Path) -> None:
-    config = load_config(written(tmp_path, raw()))
+def test_the_preset_paper_is_gpo_as_published(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, raw(preset="paper")))
     settings = config.optimizer
     assert (settings.steps, settings.candidates) == (12, 8)
     assert settings.direction.model_dump() == {
@@ -67,9 +74,39 @@ def test_the_defaults_are_gpo_as_published(tmp_path: Path) -> None:
     assert settings.schedule.model_dump() == {"kind": "cosine", "initial": 50, "final": 10, "warmup_steps": 0}
     assert settings.refinement.kind == "generation"
     assert settings.acceptance.kind == "best_of_step"
+    assert config.evaluation.scoring == FullScoringConfig(kind="full")
     assert config.tasks[0].prompt == "Let's think step by step."
     assert config.models.embedding == EmbeddedEmbeddingConfig()
     assert config.run.seeds == (0,)
+
+
+def test_the_default_is_the_efficient_preset(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, raw()))
+    assert config.preset == "efficient"
+    assert config.evaluation.scoring == AdaptiveScoringConfig(kind="adaptive", block=5, most=40)
+    assert config.optimizer.acceptance.kind == "best_so_far"
+    trajectory = config.optimizer.direction.trajectory
+    assert trajectory.model_dump() == {"kind": "retrieval", "by": "mixed", "k": 8}
+
+
+@pytest.mark.parametrize(
+    ("trajectory", "k"),
+    [({"by": "importance"}, 3), ({"kind": "retrieval", "k": 5}, 5), ({"kind": "none"}, 0), ({"kind": "summary"}, 0)],
+)
+def test_a_preset_yields_to_what_is_stated(tmp_path: Path, trajectory: dict[str, Any], k: int) -> None:
+    stated = {"direction": {"trajectory": trajectory}, "acceptance": {"kind": "within_error"}}
+    sections = raw(preset="paper", optimizer=stated, evaluation={"scoring": {"kind": "racing", "block": 7}})
+    config = load_config(written(tmp_path, sections))
+    assert config.optimizer.direction.num_neighbours == k
+    assert config.optimizer.acceptance.kind == "within_error"
+    assert config.evaluation.scoring == RacingConfig(kind="racing", block=7)
+
+
+def test_a_dumped_preset_is_read_as_it_was(tmp_path: Path) -> None:
+    for preset in ("paper", "efficient"):
+        config = load_config(written(tmp_path, raw(preset=preset)))
+        (tmp_path / "dumped.yaml").write_text(dump(config), encoding="utf-8")
+        assert load_config(tmp_path / "dumped.yaml") == config
 
 
 def test_paths_start_at_the_configuration_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,21 +382,33 @@ def test_the_number_of_replicas_follows_the_concurrent_calls(
     assert load_config(written(tmp_path, raw()), overrides).num_replicas == number
 
 
-def test_candidates_are_scored_in_full_without_racing() -> None:
-    assert EvaluationConfig().build_scoring(100, seed=1) == FullScoring()
-    assert EvaluationConfig(racing=None).build_scoring(100, seed=1) == FullScoring()
+def scoring_of(scoring: object) -> CandidateScoring:
+    config = EvaluationConfig.model_validate({"max_unscored": 0.3, "scoring": scoring})
+    return config.scoring.build(90, config.max_unscored, seed=4)
 
 
-def test_racing_is_built_as_configured() -> None:
-    config = EvaluationConfig(max_unscored=0.3, racing=RacingConfig(block=7, alpha=0.01))
-    assert config.build_scoring(90, seed=4) == Racing(num_examples=90, block=7, alpha=0.01, max_unscored=0.3, seed=4)
-    assert isinstance(EvaluationConfig.model_validate({"racing": {}}).build_scoring(9, seed=0), Racing)
+def test_scoring_is_built_as_configured() -> None:
+    assert scoring_of("full") == scoring_of({"kind": "full"}) == FullScoring()
+    raced = Racing(num_examples=90, block=7, alpha=0.01, max_unscored=0.3, seed=4)
+    assert scoring_of({"kind": "racing", "block": 7, "alpha": 0.01}) == raced
+    adaptive = Adaptive(num_examples=90, block=5, most=30, max_unscored=0.3, seed=4)
+    assert scoring_of({"kind": "adaptive", "most": 30}) == scoring_of({"most": 30}) == adaptive
 
 
-@pytest.mark.parametrize("racing", [{"block": 1}, {"alpha": 0}, {"alpha": 1}, {"blok": 5}, 5])
-def test_invalid_racing_options_are_refused(racing: object) -> None:
+@pytest.mark.parametrize(
+    "scoring",
+    [
+        *({"kind": "racing", **wrong} for wrong in ({"block": 1}, {"alpha": 0}, {"alpha": 1}, {"blok": 5})),
+        *({"kind": "adaptive", **wrong} for wrong in ({"block": 0}, {"most": 1}, {"alpha": 0.1})),
+        {"kind": "full", "block": 5},
+        "fully",
+        5,
+        None,
+    ],
+)
+def test_invalid_scoring_is_refused(scoring: object) -> None:
     with pytest.raises(ValidationError):
-        EvaluationConfig.model_validate({"racing": racing})
+        EvaluationConfig.model_validate({"scoring": scoring})
 
 
 def stated(fact: str) -> dict[str, Any]:
@@ -385,7 +434,7 @@ def test_the_facts_about_options_are_stated_on_them() -> None:
         *(f"models.*.{name}" for name in of_models),
         *(f"sweep.{name}" for name in of_sweeps),
     }  # fmt: skip
-    assert set(stated("tunable")) == {"optimizer", "models.optimizer", "evaluation.racing"}
+    assert set(stated("tunable")) == {"optimizer", "models.optimizer", "evaluation.scoring"}
     assert set(stated("is_output")) == {"cache.path", "sweep.storage.path"}
     assert stated("sensitive") == {
         "models.*.base_url": "value",

@@ -158,7 +158,7 @@ def test_the_home_of_an_unknown_user_is_named(field: str) -> None:
 def test_the_default_kinds_agree_with_validation() -> None:
     """The table that layers are merged by agrees with how sections are validated."""
     fields = dict(declared(RunConfig))
-    assert len(default_kinds()) == 9
+    assert len(default_kinds()) == 10
     for path, kind in default_kinds().items():
         (first, *others) = sections_in(fields[path].annotation)
         assert first.model_fields["kind"].default == kind

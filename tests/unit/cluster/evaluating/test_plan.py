@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cluster.config.loading import validate
-from cluster.config.run import RunConfig
+from cluster.config.run import AdaptiveScoringConfig, RunConfig
 from cluster.evaluating.plan import Expense, cost_usd, plan_document, plan_table, planned
 from cluster.session.models import build_tasks
 from gpo.errors import ConfigError
@@ -82,11 +82,19 @@ def test_tokens_are_estimated_from_the_texts_that_are_sent() -> None:
 
 
 def test_racing_keeps_the_bounds_and_is_mentioned() -> None:
-    raced, full = config({}, evaluation={"val_size": 5, "racing": {}}), config({}, evaluation={"val_size": 5})
+    raced, full = (config({}, evaluation={"val_size": 5, "scoring": kind}) for kind in ("racing", "full"))
     assert calls(raced) == calls(full)
     captions = [plan_table(made, planned(made, build_tasks(made))).caption for made in (raced, full)]
-    assert "evaluation.racing is on" in str(captions[0])
+    assert "evaluation.scoring is racing" in str(captions[0])
     assert captions[1] is None
+
+
+def test_adaptive_scoring_has_a_lower_bound() -> None:
+    made = AdaptiveScoringConfig(block=5, most=12)
+    # Eight candidates answer 5 examples, four 5 more, and two 2 more; two prompts are confirmed on the rest of val.
+    assert made.most_answers(100, num_steps=3, num_candidates=8) == 12 + 3 * (40 + 20 + 4) + 2 * 95
+    # A small val is answered as a whole from the start.
+    assert made.most_answers(4, num_steps=1, num_candidates=2) == 4 + 2 * 4
 
 
 def test_a_stopping_rule_keeps_the_bounds_and_is_mentioned() -> None:

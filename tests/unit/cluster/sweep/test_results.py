@@ -8,6 +8,7 @@ import pytest
 
 from actors.folder import Folder
 from cluster.config.loading import load_config
+from cluster.config.run import AdaptiveScoringConfig
 from cluster.sweep.folder import SweepFolder
 from cluster.sweep.plan import planned_sweep
 from cluster.sweep.results import SweepRecord, save_sweep, sweep_table
@@ -89,5 +90,5 @@ def test_the_plan_takes_the_most_expensive_corner_for_every_trial(tmp_path: Path
     config = load_sweep(sweep_file(tmp_path, trials=3, space=space), ())
     (plan,) = planned_sweep(config)
     assert plan.trajectories == 3
-    assert plan.by_role["task"].calls == 3 * 40 * (1 + 9 * 4)
+    assert plan.by_role["task"].calls == 3 * AdaptiveScoringConfig().most_answers(40, num_steps=9, num_candidates=4)
     assert plan.by_role["optimizer"].calls == 3 * 9 * 4
