@@ -10,11 +10,12 @@ from typing import Any
 from actors.search import SearchKey
 from cluster.results.averages import averages
 from cluster.results.differences import difference_on_test
-from cluster.results.intervals import score_interval
+from cluster.results.intervals import interval_document, score_interval
 from cluster.results.run_record import RunRecord, by_role
 from cluster.results.warnings import run_warnings
 from gpo.checkpoint import Checkpoint
 from gpo.score import finite
+from gpo.scoring.generalization import expected_of_best
 from gpo.trajectory import Candidate, Step
 
 _DECIMALS = 4
@@ -56,7 +57,7 @@ def _trajectory(record: RunRecord, key: SearchKey) -> dict[str, Any]:
         trajectory = checkpoint.trajectory
         row["steps"] = len(trajectory.steps)
         row["initial"] = scored_prompt(trajectory.initial, checkpoint)
-        row["best"] = scored_prompt(trajectory.best, checkpoint)
+        row["best"] = best_prompt(checkpoint)
         row["test_difference"] = difference_on_test(checkpoint)
         row["samples"] = samples(trajectory.steps)
     return row
@@ -106,10 +107,21 @@ def scored_prompt(candidate: Candidate, checkpoint: Checkpoint) -> dict[str, Any
     }
 
 
+def best_prompt(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The best prompt, as in ``scored_prompt``; but the interval for ``val`` allows for the choice of the prompt.
+
+    ``val_expected`` is an estimate of the mean on new examples that allows for it, too.
+    """
+    known = scored_prompt(checkpoint.trajectory.best, checkpoint)
+    expected = expected_of_best(checkpoint.trajectory)
+    known["val_interval"] = interval_document((expected.low, expected.high))
+    return {**known, "val_expected": _rounded(expected.mean)}
+
+
 def best_prompts(record: RunRecord) -> dict[str, Any]:
     """The content of ``best_prompts.json``: task → its best prompt by ``val``, its scores and its trajectory."""
     return {
-        task: {**scored_prompt(checkpoint.trajectory.best, checkpoint), "trajectory": asdict(key)}
+        task: {**best_prompt(checkpoint), "trajectory": asdict(key)}
         for task, (key, checkpoint) in record.best_by_task().items()
     }
 

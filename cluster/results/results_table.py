@@ -10,7 +10,7 @@ from actors.folder import Folder
 from cluster.display.console import FittingTable
 from cluster.display.progress import percent, percent_range
 from cluster.results.averages import averages
-from cluster.results.outputs import samples, scored_prompt
+from cluster.results.outputs import best_prompt, samples, scored_prompt
 from cluster.results.run_record import RunRecord
 from gpo.intervals import LEVEL
 
@@ -24,8 +24,9 @@ _NAMED = 8
 """More trajectories than these are counted instead of named."""
 
 _CAPTION = (
-    f"Below the scores: {100 * LEVEL:.0f} % intervals of the best prompts, and numbers of examples. The best prompts "
-    "were chosen by val, so val is too high on average; test is the fair number."
+    f"Below the scores: {100 * LEVEL:.0f} % intervals for the best prompts on new examples, and numbers of examples. "
+    "The best prompts were chosen by val, so val is too high on average; its intervals allow for that. The fair number "
+    "is test."
 )
 
 
@@ -52,7 +53,7 @@ def results_table(record: RunRecord) -> FittingTable:
             table.add_row(Text(key.task), str(key.seed), "0", "–", "–", outcome)
             continue
         trajectory = checkpoint.trajectory
-        initial, best = (scored_prompt(one, checkpoint) for one in (trajectory.initial, trajectory.best))
+        initial, best = scored_prompt(trajectory.initial, checkpoint), best_prompt(checkpoint)
         scores = [
             _change(initial[split], best[split], best[f"{split}_interval"], best[f"{split}_scored"])
             for split in ("val", "test")

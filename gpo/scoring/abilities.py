@@ -23,8 +23,8 @@ Indices = NDArray[np.intp]
 
 _ROOT_VARIANCE = 9.0
 """Prior variance of the first prompt's ability, in squared logits: most scores between 0.003 and 0.997."""
-_PRIOR_WEIGHT = 4.0
-"""Each estimated variance starts as if so many differences had been observed."""
+_PRIOR_WEIGHT = 2.0
+"""Each estimated variance counts so many differences of the size that is assumed first."""
 _LEAST_VARIANCE = 0.01
 _LEAST_DISPERSION = 0.02
 _MOST_LOGIT = 12.0
