@@ -21,6 +21,7 @@ ONE = Workload(name="ours, 1 trajectory", trajectories=1, steps=12)
 OURS: dict[str, Workload] = {
     "one": ONE,
     "four": Workload(name="ours, 4 trajectories", trajectories=4, steps=3),
+    "efficient": Workload(name="ours, 4 trajectories, efficient", trajectories=4, steps=30, preset="efficient"),
     "sixteen": Workload(name="ours, 16 trajectories, limit 128", trajectories=16, steps=3, limit=128),
     "eight": Workload(name="ours, 8 trajectories", trajectories=8, steps=2),
 }

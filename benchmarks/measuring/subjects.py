@@ -34,6 +34,7 @@ class Workload:
         max_concurrency: as configured for the run; ``None`` is the endpoint's limit.
         error_rate: share of calls that the endpoint answers with 500.
         num_per_label: examples of each of the four labels in each split.
+        preset: of the configuration. ``paper`` scores every candidate in full, as the peers do.
         sections: additional sections of the configuration, merged over the default ones.
     """
 
@@ -45,6 +46,7 @@ class Workload:
     max_concurrency: int | None = None
     error_rate: float = 0.0
     num_per_label: Mapping[str, int] = field(default_factory=lambda: NUM_PER_LABEL)
+    preset: str = "paper"
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -57,6 +59,7 @@ def write_configuration(folder: Path, workload: Workload, base_url: str) -> Path
     """Write ``config.yaml`` and the task's files to a folder that also holds the completion cache; return its path."""
     endpoint = {"base_url": base_url, "check": False, "max_concurrency": workload.max_concurrency or workload.limit}
     config: dict[str, Any] = {
+        "preset": workload.preset,
         "run": {"name": "benchmark", "seeds": list(range(workload.trajectories))},
         "models": {
             "task": {**endpoint, "model": "task-model", "sampling": {"max_tokens": 64}},

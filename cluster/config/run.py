@@ -64,8 +64,8 @@ class AdaptiveScoringConfig(Section):
 
     kind: Literal["adaptive"] = "adaptive"
     block: PositiveInt = 5
-    """Examples that a candidate answers at a time."""
-    most: Annotated[int, Field(ge=2)] = 40
+    """Examples in the first block. Later blocks grow as candidates drop out, so that rounds have about as many calls."""
+    most: Annotated[int, Field(ge=2)] = 20
     """Examples that the initial prompt answers, and that a candidate answers at most."""
 
     def build(self, num_val: int, max_unscored: float, seed: int) -> CandidateScoring:
@@ -74,10 +74,11 @@ class AdaptiveScoringConfig(Section):
 
     def most_answers(self, num_val: int, num_steps: int, num_candidates: int) -> int:
         """The largest number of ``val`` examples that a search answers, if two prompts are confirmed in the end."""
-        most, left, in_step = min(self.most, num_val), num_candidates, 0
-        for asked in range(0, most, self.block):
-            in_step += left * min(self.block, most - asked)
-            left = ceil(left / 2)
+        scoring = Adaptive(num_examples=num_val, block=self.block, most=self.most, max_unscored=0.0, seed=0)
+        most, asked, left, in_step = min(self.most, num_val), 0, num_candidates, 0
+        while asked < most and left:
+            size = scoring.next_block(asked, num_candidates, left)
+            asked, in_step, left = asked + size, in_step + left * size, ceil(left / 2)
         return most + num_steps * in_step + 2 * (num_val - min(self.block, most))
 
 

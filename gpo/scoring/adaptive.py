@@ -44,9 +44,9 @@ class Adaptive:
     The initial prompt answers ``most`` random examples. Each candidate of a step first answers the same ``block``
     examples, which tell most about prompts as able as the current one. Then the model is fitted. Candidates whose
     estimated mean plus one standard error is below the leader's mean are dropped, and at most half of the rest answer
-    another block, which tells most about prompts as able as the best of them. This continues until none is left, or
-    until they have answered ``most`` examples. The leader is the prompt of the whole search with the highest mean minus
-    one standard error.
+    another block, which tells most about prompts as able as the best of them. Blocks grow as candidates drop out. This
+    continues until none is left, or until they have answered ``most`` examples. The leader is the prompt of the whole
+    search with the highest mean minus one standard error.
 
     The score of a prompt is an estimate of its mean on all of ``val``: known answers count as they are, the others as
     the model expects them. After each step, all estimates of the trajectory are renewed, so they come from the same
@@ -58,7 +58,7 @@ class Adaptive:
 
     Attributes:
         num_examples: size of ``val``, ≥ 1.
-        block: number of examples that a candidate answers at a time, ≥ 1.
+        block: number of examples that a candidate answers first, ≥ 1.
         most: number of examples that the initial prompt answers, and a candidate at most, ≥ 1.
         max_unscored: share of examples in [0, 1] that may stay unscored for a prompt.
         seed: determines which examples are drawn.
@@ -83,6 +83,16 @@ class Adaptive:
             raise runner.failure
         score = evaluation.score
         return runner.evaluation((score.mean, score.stderr if len(score.scored) > 1 else _STDERR_OF_ONE))
+
+    def next_block(self, num_asked: int, num_candidates: int, num_left: int) -> int:
+        """The size of the next block; later rounds have about as many calls as the second, so the endpoint stays busy.
+
+        Args:
+            num_asked: examples that the candidates have answered.
+            num_candidates, num_left: at the beginning of the step, and now; ≥ 1.
+        """
+        size = self.block if not num_asked else self.block * max(1, ceil(num_candidates / 2) // num_left)
+        return min(size, min(self.most, self.num_examples) - num_asked)
 
     def step(self, trajectory: Trajectory) -> AdaptiveStep:
         return AdaptiveStep(self, trajectory)
@@ -124,17 +134,17 @@ class AdaptiveStep:
     @cached_property
     def _first_block(self) -> list[int]:
         row = self._before.rows[self.trajectory.current.prompt]
-        return self._drawn(self._before.model, row, range(self.scoring.num_examples))
+        return self._drawn(self._before.model, row, range(self.scoring.num_examples), self.scoring.block)
 
-    def _drawn(self, model: Abilities, row: int, among: Sequence[int]) -> list[int]:
-        """A block of examples, drawn without replacement with odds that grow with their information about a prompt."""
+    def _drawn(self, model: Abilities, row: int, among: Sequence[int], size: int) -> list[int]:
+        """Examples drawn without replacement, with odds that grow with their information about a prompt."""
         draw = Random(f"{self.scoring.seed}/{len(self.trajectory.steps)}/{len(among)}/adaptive")
         information_E = model.information(row)
         # The largest of log-odds with Gumbel noise are such a draw.
         keys = {
             index: _SHARPNESS * log(information_E[index]) - log(max(draw.expovariate(1.0), 1e-12)) for index in among
         }
-        return sorted(sorted(among, key=lambda index: -keys[index])[: self.scoring.block])
+        return sorted(sorted(among, key=lambda index: -keys[index])[:size])
 
     async def begin(self, evaluator: Evaluator, prompt: Prompt, settled: Callable[[], object]) -> Evaluation:
         (evaluation,) = await evaluator.evaluate([prompt], Split.VAL, self._first_block)
@@ -164,7 +174,8 @@ class AdaptiveStep:
             left = remaining
             if left:
                 among = sorted(set(range(scoring.num_examples)) - set(asked))
-                block = self._drawn(fitted.model, fitted.rows[left[0].prompt], among)[: most - len(asked)]
+                size = scoring.next_block(len(asked), len(runners), len(left))
+                block = self._drawn(fitted.model, fitted.rows[left[0].prompt], among, size)
                 outcomes = await gather(evaluated(evaluator, runner.prompt, block) for runner in left)
         for runner in runners:
             runner.require_a_value()

@@ -83,7 +83,7 @@ def test_the_preset_paper_is_gpo_as_published(tmp_path: Path) -> None:
 def test_the_default_is_the_efficient_preset(tmp_path: Path) -> None:
     config = load_config(written(tmp_path, raw()))
     assert config.preset == "efficient"
-    assert config.evaluation.scoring == AdaptiveScoringConfig(kind="adaptive", block=5, most=40)
+    assert config.evaluation.scoring == AdaptiveScoringConfig(kind="adaptive", block=5, most=20)
     assert config.optimizer.acceptance.kind == "best_so_far"
     trajectory = config.optimizer.direction.trajectory
     assert trajectory.model_dump() == {"kind": "retrieval", "by": "mixed", "k": 8}
