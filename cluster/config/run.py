@@ -64,7 +64,7 @@ class AdaptiveScoringConfig(Section):
 
     kind: Literal["adaptive"] = "adaptive"
     block: PositiveInt = 5
-    """Examples in the first block. Later blocks grow as candidates drop out, so that rounds have about as many calls."""
+    """Examples in the first block. Later blocks grow as candidates drop out, so that each has about as many calls."""
     most: Annotated[int, Field(ge=2)] = 20
     """Examples that the initial prompt answers, and that a candidate answers at most."""
 
