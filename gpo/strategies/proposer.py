@@ -12,7 +12,7 @@ from gpo.concurrency import gather
 from gpo.data.example import Example
 from gpo.errors import MalformedReply, ModelError, ModelRefused, ModelUnavailable
 from gpo.evaluation.answer_format import Position
-from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage
+from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage, given_up
 from gpo.prompt import Prompt, edit_distance
 from gpo.strategies.meta_prompt import Brief, MetaPrompt
 from gpo.text import without_controls
@@ -139,8 +139,7 @@ class SamplingProposer:
                 if not _concerns_one_sample(failure):
                     raise
                 # Earlier samples were paid for and still count.
-                retries = failure.retries if isinstance(failure, ModelUnavailable) else 0
-                return _Sample(None, usage + Usage(failures=1, retries=retries), num_rejected, failure=failure)
+                return _Sample(None, usage + given_up(failure), num_rejected, failure=failure)
             usage += reply.usage
             try:
                 prompt = parse_reply(reply)

@@ -14,7 +14,7 @@ from gpo.data.example import Example
 from gpo.data.task import Split
 from gpo.errors import ModelRefused
 from gpo.evaluation.evaluator import Answered, Answerer
-from gpo.models.protocol import ChatModel, Message, Sampling, Usage
+from gpo.models.protocol import ChatModel, Message, Sampling, given_up
 from gpo.strategies.sections import SCALE, example_lines, joined, neutral, scored_lines, titled
 from gpo.text import without_controls
 from gpo.trajectory import Candidate, Spending
@@ -45,7 +45,7 @@ async def write_reflection(model: ChatModel, sampling: Sampling, seed: int, requ
     except ModelRefused as refusal:
         if refusal.reason.concerns_every_call:
             raise
-        return Reflection(None, Spending(optimizer=Usage(failures=1)))
+        return Reflection(None, Spending(optimizer=given_up(refusal)))
     text = without_controls(reply.answer).strip()[:_MAX_CHARACTERS]
     return Reflection(text or None, Spending(optimizer=reply.usage))
 

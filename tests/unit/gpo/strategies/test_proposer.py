@@ -110,6 +110,13 @@ async def test_a_lost_sample_is_a_smaller_step(failure: Exception, retries: int)
     assert (proposals.usage.requests, proposals.usage.failures, proposals.usage.retries) == (3, 1, retries)
 
 
+async def test_the_tokens_of_a_filtered_reply_are_counted() -> None:
+    filtered = ModelRefused("filtered", RefusalReason.REQUEST).costing(Usage(completion_tokens=7, cost_usd=0.5))
+    usage = (await propose(proposer(failing({2: filtered})))).usage
+    without = (await propose(proposer(failing({2: ModelRefused("filtered", RefusalReason.REQUEST)})))).usage
+    assert usage == without + Usage(completion_tokens=7, cost_usd=0.5)
+
+
 async def test_a_step_without_any_sample_is_an_error() -> None:
     with pytest.raises(ModelUnavailable, match="busy"):
         await propose(proposer(failing(dict.fromkeys(range(4), ModelUnavailable("busy")))))

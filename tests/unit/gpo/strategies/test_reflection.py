@@ -79,9 +79,10 @@ async def test_an_empty_reply_is_not_a_reflection(text: str) -> None:
 
 
 async def test_one_refused_reflection_does_not_end_the_search() -> None:
-    refused = ModelRefused("content filter", RefusalReason.REQUEST, "m", "u")
+    refused = ModelRefused("content filter", RefusalReason.REQUEST, "m", "u").costing(Usage(completion_tokens=9))
     reflection = await reflector(says(refused), 0.0).reflect(CURRENT, [0], seed=0)
     assert (reflection.text, reflection.spending.optimizer.failures) == (None, 1)
+    assert reflection.spending.optimizer.completion_tokens == 9
 
 
 @pytest.mark.parametrize(
