@@ -10,7 +10,7 @@ from typing import Protocol
 
 from gpo.concurrency import gather
 from gpo.data.example import Example
-from gpo.errors import MalformedReply, ModelError, ModelRefused, ModelUnavailable
+from gpo.errors import MalformedReply, ModelError, ModelRefused
 from gpo.evaluation.answer_format import Position
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage, given_up
 from gpo.prompt import Prompt, edit_distance

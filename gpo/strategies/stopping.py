@@ -26,7 +26,7 @@ class StoppingRule:
         target: ``val`` score in (0, 1) that the best prompt must reach with 95 % confidence: the lower end of its 90 %
             interval is at least the target. ``None`` for no target.
         patience: steps in a row without an improvement, ≥ 1. Only an improvement by more than one standard error of
-            the mean paired difference counts. The best prompt is compared with the best prompt at the last
+            the mean paired difference, or of the estimate, counts. The best prompt is compared with the best prompt at the last
             improvement, so that many small improvements count together. ``None`` never loses patience.
     """
 
@@ -56,7 +56,12 @@ def steps_without_improvement(trajectory: Trajectory) -> int:
 
 
 def _is_better(new: Score, old: Score) -> bool:
-    """Whether the mean paired difference exceeds its standard error; without two pairs, whether the mean is higher."""
+    """Whether the mean paired difference exceeds its standard error; without two pairs, whether the mean is higher.
+
+    The mean of a prompt that answered some examples only must exceed the other by the standard error of its estimate.
+    """
+    if new.partial is not None:
+        return new.lower > old.mean
     differences = paired_differences(new, old)
     if len(differences) < 2:
         return new.mean > old.mean

@@ -4,6 +4,8 @@ import pickle
 
 import pytest
 
+from gpo.prompt import Prompt
+from gpo.score import Partial, Score
 from gpo.strategies.stopping import StoppingRule, steps_without_improvement
 from gpo.testing.samples import TRAJECTORIES, candidate, dropped, trajectory
 from gpo.trajectory import Candidate
@@ -107,3 +109,11 @@ def test_each_condition_is_enough() -> None:
     assert StoppingRule(target=0.9, patience=5).reason(search) == "reached the target 0.9"
     assert StoppingRule(target=0.99, patience=1).reason(search) == "no improvement in 1 step"
     assert StoppingRule(target=0.99, patience=2).reason(search) is None
+
+
+@pytest.mark.parametrize(("stderr", "count"), [(0.05, 0), (0.15, 1)])
+def test_an_estimate_must_exceed_the_best_by_its_standard_error(stderr: float, count: int) -> None:
+    """Its few answers are all right, which says less than the model's estimate."""
+    values = (RIGHT,) * 5 + (None,) * 15
+    estimated = Candidate(Prompt("better"), Score(values, Partial(15, 0.6, stderr)))
+    assert steps_without_improvement(trajectory(scored("first", 10), [estimated])) == count
