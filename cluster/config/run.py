@@ -38,6 +38,10 @@ class FullScoringConfig(Section):
         """The largest number of ``val`` examples that a search answers."""
         return num_val * (1 + num_steps * num_candidates)
 
+    def first_example(self, num_val: int, seed: int) -> int:
+        """An example of ``val`` that the initial prompt answers, whatever the search finds."""
+        return 0
+
 
 class RacingConfig(Section):
     """Candidates answer ``val`` in blocks; after each block, those that can no longer win their step are dropped."""
@@ -57,6 +61,10 @@ class RacingConfig(Section):
     def most_answers(self, num_val: int, num_steps: int, num_candidates: int) -> int:
         """The largest number of ``val`` examples that a search answers."""
         return num_val * (1 + num_steps * num_candidates)
+
+    def first_example(self, num_val: int, seed: int) -> int:
+        """An example of ``val`` that the initial prompt answers, whatever the search finds."""
+        return 0
 
 
 class AdaptiveScoringConfig(Section):
@@ -80,6 +88,11 @@ class AdaptiveScoringConfig(Section):
             size = scoring.next_block(asked, num_candidates, left)
             asked, in_step, left = asked + size, in_step + left * size, ceil(left / 2)
         return most + num_steps * in_step + 2 * (num_val - min(self.block, most))
+
+    def first_example(self, num_val: int, seed: int) -> int:
+        """An example of ``val`` that the initial prompt answers, whatever the search finds."""
+        made = Adaptive(num_examples=num_val, block=self.block, most=self.most, max_unscored=0.0, seed=seed)
+        return made.initial_block[0]
 
 
 def _kind_alone(value: Any) -> Any:

@@ -25,6 +25,7 @@ from cluster.session.models import (
     embedded_spec,
     embedder,
 )
+from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.errors import ConfigError, GPOError, MalformedReply, ModelError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.evaluation.answer_format import Position
@@ -200,7 +201,7 @@ class _Check:
     def __init__(self, config: RunConfig, tasks: Sequence[Task], prompt: Prompt | None, split: Split) -> None:
         self.found = Checked()
         self._config, self._tasks, self._prompt, self._split = config, tasks, prompt, split
-        self._task, self._example = tasks[0], tasks[0].examples[split][0]
+        self._task, self._example = tasks[0], self._first_example(tasks[0])
         self._access = Access({}, LocalLimiter(), budget_name="check")
         self._answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -246,9 +247,16 @@ class _Check:
             if not self._answer.done():
                 self._answer.set_result(self._example.target)
 
+    def _first_example(self, task: Task) -> Example:
+        """An example that the run scores anyway, so that the reply is not wasted."""
+        examples = task.examples[self._split]
+        if self._split is not Split.VAL:
+            return examples[0]
+        return examples[self._config.evaluation.scoring.first_example(len(examples), self._config.run.seeds[0])]
+
     async def _answered(self, model: SampledModel, task: Task) -> Completion | None:
         """The reply that a run would grade on the first example; ``None`` where only this call failed."""
-        example = task.examples[self._split][0]
+        example = self._first_example(task)
         messages = task.answer_format.messages(self._prompt or task.initial, example)
         reply = await self._reply("task", model, model.model.complete(messages, model.sampling))
         question = second_question(task, example)

@@ -71,11 +71,10 @@ class Adaptive:
     seed: int
 
     async def first(self, evaluator: Evaluator, prompt: Prompt) -> Evaluation:
-        num_asked = min(self.most, self.num_examples)
-        if num_asked == self.num_examples:
+        indices = self.initial_block
+        if len(indices) == self.num_examples:
             (evaluation,) = await evaluator.evaluate([prompt], Split.VAL)
             return evaluation
-        indices = Random(f"{self.seed}/adaptive").sample(range(self.num_examples), num_asked)
         (evaluation,) = await evaluator.evaluate([prompt], Split.VAL, indices)
         runner = _Runner(prompt, self)
         runner.take(indices, evaluation)
@@ -83,6 +82,12 @@ class Adaptive:
             raise runner.failure
         score = evaluation.score
         return runner.evaluation((score.mean, score.stderr if len(score.scored) > 1 else _STDERR_OF_ONE))
+
+    @property
+    def initial_block(self) -> list[int]:
+        """The examples that the initial prompt answers."""
+        num_asked = min(self.most, self.num_examples)
+        return Random(f"{self.seed}/adaptive").sample(range(self.num_examples), num_asked)
 
     def next_block(self, num_asked: int, num_candidates: int, num_left: int) -> int:
         """The size of the next block; later rounds have about as many calls as the second, so the endpoint stays busy.

@@ -17,8 +17,10 @@ from cluster.config import RunConfig, load_config
 from cluster.session import preflight
 from cluster.session.models import Access, build_tasks, chat_model
 from cluster.session.preflight import Checked, check_models, explained_refusal
+from gpo.data.task import Split
 from gpo.errors import ConfigError, ModelRefused, RefusalReason
 from gpo.limits.limiter import LocalLimiter
+from gpo.scoring.adaptive import Adaptive
 from tests.configs import CHECKED, merged, write_small_config
 
 KEY = "sk-canary-5d1f0b\"'/"
@@ -81,6 +83,20 @@ async def test_each_model_gets_one_call_with_the_run_s_parameters(endpoint: Simu
     again = await check(small(tmp_path, endpoint.base_url))
     assert again.usage["task"].cached == 1
     assert [call.model for call in endpoint.requests[3:]] == ["opt-model"]
+
+
+@pytest.mark.parametrize("scoring", ["adaptive", "full"])
+async def test_the_example_of_the_check_is_one_that_the_run_scores(tmp_path: Path, scoring: str) -> None:
+    """The initial prompt answers only some of ``val``, and the reply would be wasted on another one."""
+    async with replying(completion("billing")) as endpoint:
+        config = small(tmp_path, endpoint.base_url, run={"seeds": [5]}, evaluation={"val_size": 40, "scoring": scoring})
+        (task,) = build_tasks(config)
+        await check(config)
+        asked = [sent["messages"][-1]["content"] for sent in endpoint.requests if sent["model"] == "task-model"]
+    made = config.evaluation.scoring.build(40, 0.0, seed=5)
+    indices = made.initial_block if isinstance(made, Adaptive) else range(40)
+    (index,) = [index for index, one in enumerate(task.examples[Split.VAL]) if one.input in asked[0]]
+    assert index in indices
 
 
 async def test_the_judge_grades_the_answer_of_the_task_model(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
