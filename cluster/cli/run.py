@@ -67,6 +67,7 @@ def run(
     from cluster.results.results_table import (
         acceptance_line,
         results_table,
+        scoring_line,
         stopping_lines,
         unscored_line,
         written_files,
@@ -101,8 +102,8 @@ def run(
             except KeyboardInterrupt:
                 interrupted = True
     out.print(results_table(record))
-    about = (*difference_lines(record), *stopping_lines(record), acceptance_line(record), unscored_line(record))
-    for line in filter(None, (*about, *written_files(folder))):
+    about = (*difference_lines(record), *stopping_lines(record), scoring_line(record), acceptance_line(record))
+    for line in filter(None, (*about, unscored_line(record), *written_files(folder))):
         show(line)
     for warning in run_warnings(record):
         say(f"Warning: {warning}.")

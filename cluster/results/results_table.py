@@ -96,6 +96,18 @@ def acceptance_line(record: RunRecord) -> str | None:
     return f"{percent(rate)} % of the new prompts were within the step size{rejected}."
 
 
+def scoring_line(record: RunRecord) -> str | None:
+    """How many answers on ``val`` the prompts gave, and how many full scoring needs; ``None`` if none were left out."""
+    scores = [candidate.score for one in record.checkpoints.values() for candidate in one.trajectory.history]
+    whole = sum(score.num_examples for score in scores)
+    left_out = sum(score.partial.num_left_out for score in scores if score.partial)
+    if not left_out:
+        return None
+    return (
+        f"Scoring: {whole - left_out:,} answers on val; scoring every prompt on all of val would have taken {whole:,}."
+    )
+
+
 def stopping_lines(record: RunRecord) -> list[str]:
     """A line for each reason for which trajectories stopped early."""
     stopped: dict[str, list[str]] = {}

@@ -7,14 +7,15 @@ from rich.console import Console
 
 from actors.search import SearchKey
 from cluster.results.outputs import step_lines, summary
-from cluster.results.results_table import results_table, unscored_line
+from cluster.results.results_table import results_table, scoring_line, unscored_line
 from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.evaluation.evaluator import Evaluation
 from gpo.models.protocol import Usage
 from gpo.prompt import Prompt
-from gpo.score import Score
+from gpo.score import Partial, Score
 from gpo.testing.samples import TRAJECTORIES, candidate, trajectory
+from gpo.trajectory import Candidate
 
 KEY = SearchKey("task", 0)
 CHECKPOINT = Checkpoint(TRAJECTORIES["one step"], {})
@@ -75,6 +76,18 @@ def test_scores_come_with_their_intervals_and_numbers_of_examples() -> None:
 def test_a_dropped_candidate_has_no_interval_since_its_mean_is_an_estimate() -> None:
     (line, _) = step_lines(record(Checkpoint(TRAJECTORIES["candidates that were dropped"], {})))
     assert [row["interval"] is None for row in line["candidates"]] == [True, False, True]
+
+
+def test_a_run_says_how_many_answers_its_scoring_saved() -> None:
+    estimated = Candidate(Prompt("Guess."), Score((1.0, None, *[None] * 1998), Partial(1998, 0.8, 0.1)))
+    search = trajectory(candidate("Think.", *[0.0] * 2000), [candidate("Reason.", *[1.0] * 2000), estimated])
+    assert scoring_line(record(Checkpoint(search, {}))) == (
+        "Scoring: 4,002 answers on val; scoring every prompt on all of val would have taken 6,000."
+    )
+
+
+def test_full_scoring_saves_no_answers() -> None:
+    assert scoring_line(record(CHECKPOINT)) is None
 
 
 def test_unscored_answers_are_counted() -> None:
