@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import ceil, log
+from math import ceil, log, sqrt
 from random import Random
 
 import numpy as np
@@ -31,8 +31,6 @@ _MOST_ROWS = 96
 """Prompts that the model is fitted to, at most: a fit to 100 prompts and 100 examples takes some 10 ms."""
 _MOST_BEST = 24
 """How many of these are the best ones, and how many the last ones that were current."""
-_STDERR_OF_ONE = 0.5
-"""Standard error of the mean of a single value, assumed the largest one possible."""
 
 Values = Sequence[float | None]
 
@@ -80,8 +78,10 @@ class Adaptive:
         runner.take(indices, evaluation)
         if runner.failure is not None:
             raise runner.failure
-        score = evaluation.score
-        return runner.evaluation((score.mean, score.stderr if len(score.scored) > 1 else _STDERR_OF_ONE))
+        # As if one more answer were right and one wrong: the standard error of equal answers would be 0.
+        scored = evaluation.score.scored
+        share, num = (sum(scored) + 1) / (len(scored) + 2), len(scored) + 2
+        return runner.evaluation((evaluation.score.mean, sqrt(share * (1 - share) / num)))
 
     @property
     def initial_block(self) -> list[int]:
