@@ -47,9 +47,11 @@ def interval(score: Score, level: float = LEVEL) -> tuple[float, float]:
     """
     if score.partial is not None and score.partial.stderr is not None:
         mean = min(1.0, max(0.0, score.partial.mean))
-        largest = max(mean * (1 - mean), 0.25 / score.num_examples)
+        error = min(0.5, score.partial.stderr)
+        # A mean of 0 or 1 would be certain.
+        largest = max(mean * (1 - mean), error * (1 - error), 0.25 / score.num_examples)
         # The examples of val are themselves a sample.
-        n = largest / (score.partial.stderr**2 + largest / score.num_examples)
+        n = largest / (error**2 + largest / score.num_examples)
         return wilson(mean * n, n, level)
     return interval_of_mean([Part(score.scored)], level=level) if score.scored else (nan, nan)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpo.intervals import Part, interval, interval_of_mean, paired_difference, wilson
-from gpo.score import Score
+from gpo.score import Partial, Score
 
 
 def test_wilson_gives_the_published_values():
@@ -184,3 +184,15 @@ def test_the_interval_of_shares_contains_the_true_share_on_average(share, n):
     """A count is a whole number, so the coverage of a share can differ by some points from the level."""
     random = np.random.default_rng(17)
     assert 0.83 <= coverage(lambda size: (random.random(size) < share) * 1.0, share, n) <= 0.97
+
+
+@pytest.mark.parametrize(
+    ("mean", "stderr", "ends"),
+    [(0.8, 0.05, (0.69, 0.88)), (1.0, 0.023, (0.9, 1.0)), (0.0, 0.023, (0.0, 0.1)), (0.5, 0.0, (0.42, 0.58))],
+)
+def test_an_estimate_has_the_interval_of_as_many_examples_as_give_its_error(
+    mean: float, stderr: float, ends: tuple[float, float]
+) -> None:
+    """The answers behind the estimate do not count themselves, and all of ``val`` is a sample, too."""
+    values = (1.0,) * 5 + (None,) * 95
+    assert interval(Score(values, Partial(95, mean, stderr))) == pytest.approx(ends, abs=0.02)
