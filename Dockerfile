@@ -33,6 +33,7 @@ COPY --from=build /app /app
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app \
     PYTHONUNBUFFERED=1 \
+    OMP_NUM_THREADS=1 \
     HOME=/home/gpo \
     RAY_USAGE_STATS_ENABLED=0
 WORKDIR /app
