@@ -97,7 +97,9 @@ class GPO:
                 async with CandidateScorer(self.evaluator, scoring, self.num_candidates, announce) as candidates:
                     if trajectory.proposal is None:
                         # Each prompt is scored as soon as it arrives, while others are still being sampled.
-                        proposal = await candidates.run_alongside(self.propose(trajectory, candidates.begin))
+                        proposal = await candidates.result(
+                            candidates.begin_alongside(self.propose(trajectory, candidates.begin))
+                        )
                         trajectory = trajectory.begin(proposal)
                         yield trajectory
                     trajectory = await self.step(trajectory, candidates)
@@ -172,7 +174,9 @@ class GPO:
             raise ValueError("there is no proposal to score")
 
         # Only the val split steers the search.
+        rechecking = scorer.begin_alongside(self._answered(trajectory, self.scoring.recheck(trajectory)))
         outcomes = dict(zip(proposal.prompts, await scorer.outcomes(proposal.prompts), strict=True))
+        trajectory, spent = await scorer.result(rechecking)
         scored = [
             Candidate(prompt, outcome.score, edit_distance(current.prompt, prompt))
             for prompt, outcome in outcomes.items()
@@ -188,7 +192,7 @@ class GPO:
             candidates=tuple(candidates),
             successor=self.acceptance.choose(trajectory, candidates),
             samples=proposal.samples,
-            spending=sum((_spent(outcome) for outcome in outcomes.values()), start=proposal.spending),
+            spending=sum((_spent(outcome) for outcome in outcomes.values()), start=proposal.spending + spent),
             unscored=tuple(prompt for prompt, outcome in outcomes.items() if isinstance(outcome, PromptUnscored)),
         )
         return trajectory.append(step)
@@ -198,14 +202,17 @@ class GPO:
     ) -> Trajectory:
         """Score prompts on the examples that they have not answered."""
         announce(0, len(unconfirmed))
-        outcomes = await gather(evaluated(self.evaluator, one.candidate.prompt, one.indices) for one in unconfirmed)
-        scores = {
-            one.candidate.prompt: one.score_with(outcome) for one, outcome in zip(unconfirmed, outcomes, strict=True)
-        }
+        trajectory, spent = await self._answered(trajectory, unconfirmed)
         announce(len(unconfirmed), len(unconfirmed))
-        spent = sum((_spent(outcome) for outcome in outcomes), start=trajectory.confirmation_spending)
-        trajectory, _ = self.scoring.renewed(trajectory.rescored(scores))
-        return replace(trajectory, confirmation_spending=spent)
+        trajectory, _ = self.scoring.renewed(trajectory)
+        return replace(trajectory, confirmation_spending=trajectory.confirmation_spending + spent)
+
+    async def _answered(self, trajectory: Trajectory, unanswered: Sequence[Unanswered]) -> tuple[Trajectory, Spending]:
+        """The trajectory with the scores on more examples, and what they cost."""
+        outcomes = await gather(evaluated(self.evaluator, one.candidate.prompt, one.indices) for one in unanswered)
+        pairs = list(zip(unanswered, outcomes, strict=True))
+        scores = {one.candidate.prompt: one.score_with(outcome) for one, outcome in pairs}
+        return trajectory.rescored(scores), sum((_spent(outcome) for outcome in outcomes), start=Spending())
 
     def _seed(self, index: int, purpose: str) -> int:
         # Derived from the step's index, not from a running generator, so that a resumed search draws the same numbers.

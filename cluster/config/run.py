@@ -87,6 +87,7 @@ class AdaptiveScoringConfig(Section):
         while asked < most and left:
             size = scoring.next_block(asked, num_candidates, left)
             asked, in_step, left = asked + size, in_step + left * size, ceil(left / 2)
+        in_step += min(self.block, num_val - min(self.block, num_val))  # of the current prompt
         return most + num_steps * in_step + 2 * (num_val - min(self.block, most))
 
     def first_example(self, num_val: int, seed: int) -> int:

@@ -46,6 +46,9 @@ class Adaptive:
     continues until none is left, or until they have answered ``most`` examples. The leader is the prompt of the whole
     search with the highest mean minus one standard error.
 
+    Meanwhile, a current prompt that the last step has not replaced answers another ``block`` of random examples.
+    Otherwise a prompt could stay the current one for many steps by luck alone.
+
     The score of a prompt is an estimate of its mean on all of ``val``: known answers count as they are, the others as
     the model expects them. After each step, all estimates of the trajectory are renewed, so they come from the same
     fit. When the search is over, the best prompt answers the rest of ``val``, and so does the second best one if the
@@ -101,6 +104,15 @@ class Adaptive:
 
     def step(self, trajectory: Trajectory) -> AdaptiveStep:
         return AdaptiveStep(self, trajectory)
+
+    def recheck(self, trajectory: Trajectory) -> Sequence[Unanswered]:
+        current = trajectory.current
+        before = [trajectory.initial, *(step.successor for step in trajectory.steps)][:-1]
+        if current.score.partial is None or not before or before[-1].prompt != current.prompt:
+            return ()
+        unanswered = Unanswered.of(current).indices
+        draw = Random(f"{self.seed}/{len(trajectory.steps)}/recheck")
+        return [Unanswered(current, tuple(draw.sample(unanswered, min(self.block, len(unanswered)))))]
 
     def unconfirmed(self, trajectory: Trajectory) -> Sequence[Unanswered]:
         best = trajectory.best

@@ -31,14 +31,14 @@ def silent(evaluated: int, to_evaluate: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """The examples of ``val`` without a known score for a prompt; ``indices`` are their positions."""
+    """Examples of ``val`` without a known score for a prompt; ``indices`` are their positions."""
 
     candidate: Candidate
     indices: tuple[int, ...]
 
     @classmethod
     def of(cls, candidate: Candidate) -> Unanswered:
-        """The examples of a candidate."""
+        """All such examples of a candidate."""
         return cls(candidate, tuple(index for index, value in enumerate(candidate.score.values_E) if value is None))
 
     def score_with(self, outcome: Outcome) -> Score:
@@ -54,7 +54,9 @@ class Unanswered:
             return replace(before, partial=replace(before.partial, stderr=None))
         new = dict(zip(self.indices, outcome.score.values_E, strict=True))
         values = tuple(new.get(index, value) for index, value in enumerate(before.values_E))
-        return Score(values, flaws=before.flaws + outcome.score.flaws)
+        num_left_out = (before.partial.num_left_out if before.partial else 0) - len(self.indices)
+        partial = replace(before.partial, num_left_out=num_left_out) if before.partial and num_left_out > 0 else None
+        return Score(values, partial, before.flaws + outcome.score.flaws)
 
 
 class StepScoring(Protocol):
@@ -92,6 +94,10 @@ class CandidateScoring(Protocol):
         """The scoring of the next step's candidates."""
         ...
 
+    def recheck(self, trajectory: Trajectory) -> Sequence[Unanswered]:
+        """What earlier prompts answer while the candidates of the next step are scored; may be empty."""
+        ...
+
     def unconfirmed(self, trajectory: Trajectory) -> Sequence[Unanswered]:
         """What prompts must still answer before the best one is known, once the last step is taken; may be empty."""
         ...
@@ -111,6 +117,9 @@ class NothingEstimated:
     async def first(self, evaluator: Evaluator, prompt: Prompt) -> Evaluation:
         (evaluation,) = await evaluator.evaluate([prompt], Split.VAL)
         return evaluation
+
+    def recheck(self, trajectory: Trajectory) -> Sequence[Unanswered]:
+        return ()
 
     def unconfirmed(self, trajectory: Trajectory) -> Sequence[Unanswered]:
         return ()
@@ -190,9 +199,13 @@ class CandidateScorer:
         if prompt not in self._begun:
             self._begun[prompt] = self._work.begin(self._attempt(prompt))
 
-    async def run_alongside(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        """Run a coroutine concurrently with the scoring; a failure of either cancels both."""
-        return await self._work.result(self._work.begin(coroutine))
+    def begin_alongside(self, coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        """Start a coroutine that runs concurrently with the scoring; a failure of either cancels both."""
+        return self._work.begin(coroutine)
+
+    async def result(self, task: asyncio.Task[_T]) -> _T:
+        """The result of such a coroutine, or the first failure of all."""
+        return await self._work.result(task)
 
     async def _attempt(self, prompt: Prompt) -> Outcome:
         try:

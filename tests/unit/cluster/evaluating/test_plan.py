@@ -92,9 +92,9 @@ def test_racing_keeps_the_bounds_and_is_mentioned() -> None:
 def test_adaptive_scoring_has_a_lower_bound() -> None:
     made = AdaptiveScoringConfig(block=5, most=12)
     # Eight candidates answer 5 examples, four 5 more, and two the last 2; two prompts are confirmed on the rest of val.
-    assert made.most_answers(100, num_steps=3, num_candidates=8) == 12 + 3 * (40 + 20 + 4) + 2 * 95
+    assert made.most_answers(100, num_steps=3, num_candidates=8) == 12 + 3 * (40 + 20 + 4 + 5) + 2 * 95
     grown = AdaptiveScoringConfig(block=5, most=40).most_answers(100, num_steps=1, num_candidates=8)
-    assert grown == 40 + (8 * 5 + 4 * 5 + 2 * 10 + 1 * 20) + 2 * 95
+    assert grown == 40 + (8 * 5 + 4 * 5 + 2 * 10 + 1 * 20 + 5) + 2 * 95
     # A small val is answered as a whole from the start.
     assert made.most_answers(4, num_steps=1, num_candidates=2) == 4 + 2 * 4
 

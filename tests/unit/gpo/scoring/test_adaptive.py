@@ -140,6 +140,22 @@ async def test_the_best_prompt_and_a_close_second_are_confirmed_on_all_of_val() 
     assert all(one.score.lower <= last.best.score.mean for one in rivals)
 
 
+async def test_a_prompt_that_stays_current_answers_more_examples() -> None:
+    """One that is lucky on the first examples would otherwise stay for the rest of the search."""
+    lucky = set(Random("3/adaptive").sample(range(SIZE), MOST))
+
+    def values(prompt: Prompt) -> Values:
+        first = [1.0 if index in lucky else 0.0 for index in range(SIZE)]
+        return first if prompt.text == "one two" else list(right_about(Prompt("a b c d e f g h i j k l")))
+
+    states = [one for one in await search(optimizer(evaluator=Recording(values))) if one.proposal is None]
+    numbers = [len(one.initial.score.scored) for one in states]
+    assert numbers[:3] == [MOST, MOST, MOST + BLOCK]
+    assert states[1].current == states[1].initial
+    assert states[-1].best.prompt != states[-1].initial.prompt
+    assert states[-1].spending.task.requests == sum(len(one.score.scored) for one in states[-1].history)
+
+
 async def test_all_estimates_come_from_the_newest_fit() -> None:
     *_, before_last, last = (one for one in await search(optimizer()) if one.proposal is None)
     assert before_last.history[3].score.partial != last.history[3].score.partial
