@@ -155,7 +155,7 @@ def test_a_reader_optimizes_a_prompt_for_their_own_data(gpo: Gpo, endpoint: Simu
 
     planned = type_in(gpo, plan, tmp_path)
     assert planned.code == 0, planned.stderr
-    assert "≤ 1,066" in planned.stdout  # 20, 12·(8·5 + 4·5 + 2·10) and 2·19 answers, 2 on 24
+    assert "≤ 1,126" in planned.stdout  # 20, 12·(8·5 + 4·5 + 2·10 + 5) and 2·19 answers, 2 on 24
 
     done = type_in(gpo, run, tmp_path, *fewer, **access(endpoint))
     assert done.code == 0, done.stderr
