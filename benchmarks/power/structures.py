@@ -1,38 +1,31 @@
 """Simulated tasks with different structure: which examples a prompt answers, given how good it is.
 
 How good a prompt is depends on its words (``benchmarks.simulated.landscape``), so the simulated optimizer model can
-find better ones. The expected score of a prompt on new examples is known exactly: it is the *true* score.
+find better ones. The expected score of a prompt on new examples is known exactly: it is the *true score*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from math import exp
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.simulated.domains import DOMAINS
 from benchmarks.simulated.hashing import integer
-from benchmarks.simulated.landscape import (
-    FREE_WORDS,
-    PENALTY_PER_WORD,
-    weights,
-    words_of,
-)
-from gpo.data.task import Split
-from gpo.evaluation.evaluator import Evaluation
-from gpo.models.protocol import Usage
-from gpo.prompt import Prompt
-from gpo.score import Score
+from benchmarks.simulated.landscape import FREE_WORDS, PENALTY_PER_WORD, weights, words_of
 
-Array = NDArray[np.float64]
 NUM_LABELS = 4
-_PARTS = 5
-"""A graded score is the share of so many parts that are right."""
+NUM_PARTS = 5
+"""A graded score is the share of so many parts of an answer that are right."""
+GAIN, START = 12.0, -1.7
+"""The logit of a prompt's quality is the sum of its words' effects times ``GAIN``, plus ``START``."""
 _NORMAL = NormalDist()
+_SURE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +33,13 @@ class Structure:
     """A kind of task.
 
     Attributes:
-        num_val: examples in ``val``.
-        shared: share in [0, 1] of the variance of what decides about an answer that is the difficulty of its example,
-            the same for every prompt. With 1, a better prompt is right about all that a worse one is; with 0, every
-            prompt is right about other examples.
+        num_val: examples in ``val``; example E has label E mod 4.
+        shared: whether an answer is right depends on the example's difficulty, the same for every prompt, and on noise
+            of prompt and example. This is the difficulty's share of the variance, in [0, 1]. With 1, a better prompt is
+            right about all examples that a worse one is right about. With 0, each prompt is right about other examples.
         by_label: each word helps with the examples of one label only.
         graded: scores are 0, 0.2, ... or 1.
-        lowest, highest: true scores of the worst and the best prompt that matter.
+        lowest, highest: expected scores of the worst and of the best prompt.
     """
 
     num_val: int = 100
@@ -56,18 +49,10 @@ class Structure:
     lowest: float = 0.0
     highest: float = 1.0
 
-    def qualities(self, prompt: str, domain: str) -> tuple[float, ...]:
-        """The expected score on the examples of each label."""
-        if not self.by_label:
-            return (self._scaled(_quality(prompt, domain)),) * NUM_LABELS
-        return tuple(self._scaled(value) for value in _by_label(prompt, domain))
-
-    def true_score(self, prompt: str, domain: str) -> float:
-        """The expected score on new examples."""
-        return sum(self.qualities(prompt, domain)) / NUM_LABELS
-
-    def _scaled(self, value: float) -> float:
-        return self.lowest + value * (self.highest - self.lowest)
+    @property
+    def num_parts(self) -> int:
+        """Into how many parts an answer is divided."""
+        return NUM_PARTS if self.graded else 1
 
 
 STRUCTURES: Mapping[str, Structure] = {
@@ -78,83 +63,69 @@ STRUCTURES: Mapping[str, Structure] = {
     "30 examples": Structure(num_val=30),
     "slight": Structure(lowest=0.60, highest=0.75),
 }
+"""Name → structure."""
 
 
-GAIN = 12.0
-START = -1.7
-
-
-def _score_of(effect: float, excess: int) -> float:
-    logit = START + GAIN * (effect - PENALTY_PER_WORD * excess)
-    return 1 / (1 + exp(-logit))
-
-
-@lru_cache(maxsize=65536)
-def _quality(prompt: str, domain: str) -> float:
-    effects = weights(domain)
-    effect = sum(effects[word] for word in sorted(words_of(prompt) & effects.keys()))
-    return _score_of(effect, max(0, len(prompt.split()) - FREE_WORDS))
-
-
-@lru_cache(maxsize=65536)
-def _by_label(prompt: str, domain: str) -> tuple[float, ...]:
-    effects = weights(domain)
-    present = sorted(words_of(prompt) & effects.keys())
-    gains = [0.0] * NUM_LABELS
-    for word in present:
-        gains[_label_of(word, domain)] += NUM_LABELS * effects[word]
-    return tuple(_score_of(gain, max(0, len(prompt.split()) - FREE_WORDS)) for gain in gains)
-
-
-@lru_cache(maxsize=4096)
-def _label_of(word: str, domain: str) -> int:
-    ordered = sorted(weights(domain), key=lambda other: (-weights(domain)[other], other))
-    return ordered.index(word) % NUM_LABELS
-
-
-@dataclass
-class StructuredEvaluator:
-    """An evaluator in this process. ``calls`` counts the answered examples."""
+@dataclass(frozen=True)
+class StructuredTask:
+    """A task with a structure. The seed decides the domain, the difficulties and the noise."""
 
     structure: Structure
-    domain: str
     seed: int
-    calls: int = 0
-
-    @cached_property
-    def difficulties(self) -> Array:
-        """A standard normal number for each ``val`` example and part."""
-        draw = np.random.default_rng(integer(self.seed, "difficulty"))
-        return draw.standard_normal((self.structure.num_val, 1))
+    _known: dict[str, tuple[float, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
-    def labels(self) -> Sequence[int]:
-        """The label of each ``val`` example."""
-        return [index % NUM_LABELS for index in range(self.structure.num_val)]
+    def domain(self) -> str:
+        """The domain, which says what each word is worth."""
+        return list(DOMAINS)[self.seed % len(DOMAINS)]
 
-    @cache  # noqa: B019  # lives as long as a search
+    def true_score(self, prompt: str) -> float:
+        """The expected score of a prompt on new examples."""
+        return fmean(self._expected_by_label(prompt))
+
     def answers(self, prompt: str) -> tuple[float, ...]:
         """The scores of a prompt on all of ``val``."""
-        qualities = self.structure.qualities(prompt, self.domain)
+        if prompt not in self._known:
+            self._known[prompt] = self._drawn(prompt)
+        return self._known[prompt]
+
+    def _expected_by_label(self, prompt: str) -> tuple[float, ...]:
+        lowest, highest = self.structure.lowest, self.structure.highest
+        qualities = _qualities(prompt, self.domain, by_label=self.structure.by_label)
+        return tuple(lowest + quality * (highest - lowest) for quality in qualities)
+
+    def _drawn(self, prompt: str) -> tuple[float, ...]:
+        num_val, shared = self.structure.num_val, self.structure.shared
         draw = np.random.default_rng(integer(self.seed, "answers", prompt))
-        parts = _PARTS if self.structure.graded else 1
-        own = draw.standard_normal((self.structure.num_val, parts))
-        shared = self.structure.shared
-        drawn = np.sqrt(shared) * self.difficulties + np.sqrt(1 - shared) * own
-        bounds = np.array([_NORMAL.inv_cdf(min(1 - 1e-9, max(1e-9, qualities[label]))) for label in self.labels])
-        return tuple(float(value) for value in (drawn < bounds[:, None]).mean(axis=1))
+        noise_EP = draw.standard_normal((num_val, self.structure.num_parts))
+        latent_EP = np.sqrt(shared) * self._difficulties[:, None] + np.sqrt(1 - shared) * noise_EP
+        expected = self._expected_by_label(prompt)
+        bounds_L = [_NORMAL.inv_cdf(min(1 - _SURE, max(_SURE, value))) for value in expected]
+        bounds_E = np.array([bounds_L[index % NUM_LABELS] for index in range(num_val)])
+        return tuple((latent_EP < bounds_E[:, None]).mean(axis=1).tolist())
 
-    async def evaluate(
-        self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
-    ) -> Sequence[Evaluation]:
-        chosen = range(self.structure.num_val) if indices is None else indices
-        self.calls += len(prompts) * len(chosen)
-        evaluations = []
-        for prompt in prompts:
-            values = self.answers(prompt.text)
-            score = Score(tuple(values[index] for index in chosen))
-            evaluations.append(Evaluation(score, Usage(requests=len(chosen))))
-        return evaluations
+    @cached_property
+    def _difficulties(self) -> NDArray[np.float64]:
+        return np.random.default_rng(integer(self.seed, "difficulty")).standard_normal(self.structure.num_val)
 
-    def __hash__(self) -> int:
-        return id(self)
+
+@lru_cache(maxsize=65536)
+def _qualities(prompt: str, domain: str, *, by_label: bool) -> tuple[float, ...]:
+    """The quality of a prompt for the examples of each label, in (0, 1)."""
+    effects = weights(domain)
+    effects_L = [0.0] * NUM_LABELS
+    for word in sorted(words_of(prompt) & effects.keys()):
+        if by_label:
+            effects_L[_labels(domain)[word]] += NUM_LABELS * effects[word]
+        else:
+            effects_L = [effect + effects[word] for effect in effects_L]
+    penalty = PENALTY_PER_WORD * max(0, len(prompt.split()) - FREE_WORDS)
+    return tuple(1 / (1 + exp(-START - GAIN * (effect - penalty))) for effect in effects_L)
+
+
+@cache
+def _labels(domain: str) -> Mapping[str, int]:
+    """Word → the label that it helps with: the words by their effects, dealt out in turn."""
+    effects = weights(domain)
+    ordered = sorted(effects, key=lambda word: (-effects[word], word))
+    return {word: rank % NUM_LABELS for rank, word in enumerate(ordered)}

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from benchmarks.power.__main__ import NAMES
+from benchmarks.power.results import Cell, Job, Result, draw, read_results, table
+from benchmarks.power.searches import METHODS, search
+from benchmarks.power.structures import STRUCTURES, Structure, StructuredTask
+
+PROMPT = "Classify the text. Answer with exactly one word."
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_the_mean_of_many_answers_is_the_true_score(name: str) -> None:
+    tasks = [StructuredTask(STRUCTURES[name], seed) for seed in range(0, 800, 4)]
+    assert fmean(fmean(task.answers(PROMPT)) for task in tasks) == pytest.approx(tasks[0].true_score(PROMPT), abs=0.02)
+
+
+def test_examples_are_equally_difficult_for_all_prompts_or_for_none() -> None:
+    agreements = {}
+    for shared in (0.0, 1.0):
+        task = StructuredTask(Structure(num_val=2000, shared=shared), 0)
+        one, other = task.answers(PROMPT), task.answers(f"{PROMPT} please")
+        agreements[shared] = fmean(mine == theirs for mine, theirs in zip(one, other, strict=True))
+    share = StructuredTask(Structure(), 0).true_score(PROMPT)
+    assert agreements[1.0] == 1.0
+    assert agreements[0.0] == pytest.approx(share**2 + (1 - share) ** 2, abs=0.04)
+
+
+def test_graded_answers_have_five_parts() -> None:
+    assert set(StructuredTask(STRUCTURES["graded"], 0).answers(PROMPT)) <= {0.0, 0.2, 0.4, 0.6, 0.8, 1.0}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["by label", "30 examples"])
+def test_a_search_repeats_itself_and_stays_within_its_budget(method: str, name: str) -> None:
+    first = search(method, STRUCTURES[name], 350, 1)
+    assert first == search(method, STRUCTURES[name], 350, 1)
+    assert 0 < first.calls <= 350
+
+
+def test_results_are_kept_in_a_file(tmp_path: Path) -> None:
+    result = Result(Job("paper", "additive", 500, 3), 0.25, 400)
+    path = tmp_path / "results.jsonl"
+    assert read_results(path) == read_results(None) == {}
+    path.write_text(result.to_json() + "\n", encoding="utf-8")
+    assert read_results(path) == {result.job: result}
+
+
+def test_table_and_figure(tmp_path: Path) -> None:
+    results = [
+        Result(Job(method, "additive", 500, seed), score + seed / 10, 400)
+        for method, score in (("efficient", 0.6), ("paper", 0.5))
+        for seed in (0, 1, 2)
+    ]
+    cell = Cell.of(results, "additive", "efficient", 500)
+    assert cell == (pytest.approx(0.7), pytest.approx(0.1 / 3**0.5))
+    names = {method: NAMES[method] for method in ("efficient", "paper")}
+    assert table(results, names, ["additive"], [500, 1000]).splitlines()[2:] == [
+        "| additive | `efficient` | **0.700** ± 0.058 | – |",
+        "|  | `paper` | 0.600 ± 0.058 | – |",
+    ]
+    path = tmp_path / "power.svg"
+    draw(path, results, names, ["additive"], [500, 1000])
+    assert "additive" in path.read_text(encoding="utf-8")
