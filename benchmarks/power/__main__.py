@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -28,11 +29,11 @@ BUDGETS = (500, 1_000, 1_500, 2_500, 5_000)
 OURS, PEER_MODULES = (
     "benchmarks.power.searches",
     {
-        "dspy_gepa": "benchmarks.peers.power_dspy",
-        "dspy_mipro": "benchmarks.peers.power_dspy",
-        "gepa": "benchmarks.peers.power_gepa",
-        "capo": "benchmarks.peers.power_promptolution",
-        "evoprompt": "benchmarks.peers.power_promptolution",
+        "dspy_gepa": "benchmarks.power.peers.dspy_search",
+        "dspy_mipro": "benchmarks.power.peers.dspy_search",
+        "gepa": "benchmarks.power.peers.gepa_search",
+        "capo": "benchmarks.power.peers.promptolution_search",
+        "evoprompt": "benchmarks.power.peers.promptolution_search",
     },
 )
 NAMES = {
@@ -46,6 +47,8 @@ NAMES = {
     "evoprompt": "promptolution EvoPrompt",
 }
 _PROGRESS_S = 3.0
+# With several threads each, the processes would wait for each other.
+_ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,7 +110,9 @@ def _work(jobs: Sequence[Job], known: dict[Job, Result], settings: argparse.Name
         todo.writelines(json.dumps(asdict(job)) + "\n" for job in jobs)
         todo.seek(0)
         command = [python, "-m", "benchmarks.power.worker", module]
-        with subprocess.Popen(command, cwd=ROOT, stdin=todo, stdout=subprocess.PIPE, stderr=log, text=True) as process:  # noqa: S603
+        with subprocess.Popen(  # noqa: S603
+            command, cwd=ROOT, env=_ENVIRONMENT, stdin=todo, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as process:
             for line in process.stdout or ():
                 result = Result.from_json(line)
                 known[result.job] = result

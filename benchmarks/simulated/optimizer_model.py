@@ -8,6 +8,7 @@ with a real model.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 
 from benchmarks.simulated.hashing import integer
@@ -18,6 +19,7 @@ from benchmarks.simulated.optimizer_requests import (
     OptimizerRequest,
     ReflectionRequest,
     SummaryRequest,
+    read_advice,
 )
 from benchmarks.simulated.rewriting import GAIN_OF_ADVICE, expected_gains, rewritten
 from gpo.models.protocol import Message
@@ -60,6 +62,8 @@ def reply(
 def _new_prompt(assignment: Assignment, draw: Random, malformed_rate: float) -> str:
     # Drawn even if unused, so that the rate changes no other reply.
     fate, kind = draw.random(), draw.random()
+    if assignment.failures is not None:
+        assignment = replace(assignment, advice=read_advice(reflection(assignment.failures, draw)))
     if fate < malformed_rate:
         return "" if kind < 0.5 else "I have thought about this prompt.\n\nIt seems fine to me as it stands."
     return f"<START>{rewritten(assignment, draw)}<END>"

@@ -79,6 +79,8 @@ class Assignment:
             shows each prompt as rewritten into a better one; scores are then assumed from that order.
         advice: taken from reflections and the summary.
         step_size: number of words that may change; ``None`` is no bound.
+        other: a second prompt, to be merged with the current one before words change; ``None`` if there is none.
+        failures: inputs on which the current prompt failed, if the request shows them. The model reflects on them.
     """
 
     current: str
@@ -86,6 +88,8 @@ class Assignment:
     advice: Advice = field(default_factory=Advice)
     step_size: int | None = None
     kind: Kind = "generation"
+    other: str | None = None
+    failures: ReflectionRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +184,14 @@ def _reflection(request: str) -> ReflectionRequest | None:
     if EXAMINED not in shown or TO_REFLECT_ON not in shown:
         return None
     failures = shown.get(FAILURES, "")
-    domains = Counter(MEANING[keyword][0] for keyword in sorted(keywords_in(failures)))
-    domain = domains.most_common(1)[0][0] if domains else None
     num_failures = sum(line.startswith("Input: ") for line in failures.splitlines())
-    return ReflectionRequest(_shown_prompt(shown[EXAMINED]), domain, num_failures)
+    return ReflectionRequest(_shown_prompt(shown[EXAMINED]), domain_of(failures), num_failures)
+
+
+def domain_of(text: str) -> str | None:
+    """The domain that most keywords of a text belong to; ``None`` if it has no keyword."""
+    domains = Counter(MEANING[keyword][0] for keyword in sorted(keywords_in(text)))
+    return domains.most_common(1)[0][0] if domains else None
 
 
 def _summary(request: str) -> SummaryRequest | None:

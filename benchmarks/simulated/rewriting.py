@@ -9,6 +9,8 @@ Assumptions about such models:
   a compact meta-prompt, the order of rewritings) and the advice of reflections and summaries; the model cannot tell
   right advice from wrong.
 - If the request asks to edit rather than to write a new prompt, the model makes half as many changes.
+- If the request shows two prompts to be merged, the model keeps each word that only one of them has with probability
+  1/2, and then changes words.
 - If the request asks for a paraphrase, the model ignores all evidence. It swaps neighbouring words and replaces words
   that have no effect by others without effect; 10 % of its edits are random and may change the meaning.
 """
@@ -68,10 +70,12 @@ class _Edit(NamedTuple):
 
 
 def rewritten(assignment: Assignment, draw: Random) -> str:
-    """The current prompt with at least one word changed; unchanged for a step size of 0."""
+    """The current prompt with at least one word changed; unchanged for a step size of 0, except for merging."""
     before, bound = assignment.current.split(), assignment.step_size
+    if assignment.other is not None:
+        before = _merged(before, assignment.other.split(), draw)
     if bound == 0:
-        return assignment.current
+        return " ".join(before)
     if bound is not None and draw.random() < OVERSTEPPING:
         words = _lengthened(before, bound + draw.randint(1, _num_edits(assignment)), draw)
     elif assignment.kind == "paraphrase":
@@ -80,6 +84,15 @@ def rewritten(assignment: Assignment, draw: Random) -> str:
         evidence = expected_gains(assignment.scored, assignment.advice)
         words = _edited(before, draw.randint(1, _num_edits(assignment)), evidence, draw)
     return " ".join(words if words != before else [*words, draw.choice(NEUTRAL)])
+
+
+def _merged(words: Sequence[str], others: Sequence[str], draw: Random) -> list[str]:
+    """Each word that only one of the prompts has is kept with probability 1/2; a single word at least is kept."""
+    merged = [word for word in words if word in others or draw.random() < 0.5]
+    for word in others:
+        if word not in words and draw.random() < 0.5:
+            merged.insert(draw.randint(0, len(merged)), word)
+    return merged or list(words[:1])
 
 
 def _num_edits(assignment: Assignment) -> int:
