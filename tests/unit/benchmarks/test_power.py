@@ -6,7 +6,8 @@ from statistics import fmean
 import pytest
 
 from benchmarks.power.__main__ import NAMES
-from benchmarks.power.results import Cell, Job, Result, draw, read_results, table
+from benchmarks.power.peers.models import BudgetSpent, TaskModel, score
+from benchmarks.power.results import Cell, Found, Job, Result, draw, read_results, table
 from benchmarks.power.searches import METHODS, search
 from benchmarks.power.structures import STRUCTURES, Structure, StructuredTask
 
@@ -40,6 +41,27 @@ def test_a_search_repeats_itself_and_stays_within_its_budget(method: str, name: 
     first = search(method, STRUCTURES[name], 350, 1)
     assert first == search(method, STRUCTURES[name], 350, 1)
     assert 0 < first.calls <= 350
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_other_optimizers_see_the_same_scores(name: str) -> None:
+    task = StructuredTask(STRUCTURES[name], 2)
+    model = TaskModel(task, 1000)
+    shown = [score(model.reply(PROMPT, text), target) for text, target in model.examples]
+    assert shown == pytest.approx(task.answers(PROMPT))
+    assert model.calls == task.structure.num_val
+
+
+def test_only_prompts_that_are_scored_within_the_budget_count() -> None:
+    model = TaskModel(StructuredTask(STRUCTURES["30 examples"], 0), 65)
+    assert model.best_within_budget([(model.initial, 0.1)]).prompt == model.initial
+    prompts = [model.initial, PROMPT, f"{PROMPT} please"]
+    for prompt in prompts:
+        for text, _ in model.examples:
+            model.reply(prompt, text)
+    assert model.best_within_budget(zip(prompts, (0.1, 0.5, 0.9), strict=True)) == Found(PROMPT, 65)
+    with pytest.raises(BudgetSpent):
+        model.require(1)
 
 
 def test_results_are_kept_in_a_file(tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 from benchmarks.simulated import task_model
 from benchmarks.simulated.models import SimulatedModel
-from benchmarks.simulated.optimizer_requests import Assignment
+from benchmarks.simulated.optimizer_requests import Assignment, ReflectionRequest
 from benchmarks.simulated.other_optimizers import read_foreign
 from gpo.models.protocol import Message, Sampling
 
@@ -30,12 +31,27 @@ def test_tags_of_promptolution_are_read() -> None:
     assert found.assignment == Assignment(INITIAL, (("Guess.", 10.0), (INITIAL, 30.0)))
     assert reply(asked).startswith("<prompt>")
     assert reply(asked).endswith("</prompt>")
-    parents = user(
-        f"Prompt 1: An example.\nPrompt 2: Another.\n<prompt>x</prompt>\nPrompt 1: {INITIAL}\nPrompt 2: Guess."
-    )
-    bred = read_foreign(parents)
-    assert bred is not None
-    assert bred.assignment == Assignment(INITIAL)
+
+
+def test_requests_to_merge_and_to_rephrase_prompts_are_read() -> None:
+    example = "Prompt 1: An example.\nPrompt 2: Another.\n2. Mutate it.\n<prompt>x</prompt>\n"
+    parents = f"Prompt 1: {INITIAL}\nPrompt 2: Guess.\n<prompt>new prompt</prompt>"
+    for content, expected in (
+        (example + parents, Assignment(INITIAL, kind="editing", other="Guess.")),
+        (f"Merge the two prompts:\n{parents}", Assignment(INITIAL, step_size=0, kind="editing", other="Guess.")),
+        (f"Rephrase it.\nPrompt: {INITIAL}\n<prompt>new</prompt>", Assignment(INITIAL, kind="paraphrase")),
+    ):
+        found = read_foreign(user(content))
+        assert found is not None
+        assert found.assignment == expected
+    merged = reply(user(f"Merge the two prompts:\n{parents}")).removeprefix("<prompt>").removesuffix("</prompt>")
+    assert set(merged.split()) < {*INITIAL.split(), "Guess."}
+
+
+def test_a_request_for_diverse_prompts_gets_a_list() -> None:
+    written = json.loads(reply(user(f"Create diverse prompts.\n\nTask: {INITIAL}\n\nCreate overall 1 prompts.")))
+    assert len(written) == 1
+    assert written[0] != INITIAL
 
 
 def test_fenced_blocks_of_gepa_are_read() -> None:
@@ -43,6 +59,9 @@ def test_fenced_blocks_of_gepa_are_read() -> None:
     found = read_foreign(asked)
     assert found is not None
     assert found.assignment == Assignment(INITIAL)
+    failed = read_foreign(user(asked[0]["content"].replace(TICKET, f"{TICKET} The generated response is incorrect.")))
+    assert failed is not None
+    assert failed.assignment == Assignment(INITIAL, failures=ReflectionRequest(INITIAL, "tickets", 1))
     assert reply(asked).startswith("```\n")
     assert reply(asked).endswith("\n```")
     assert reply(asked).count("```") == 2
@@ -75,6 +94,15 @@ def test_a_new_instruction_in_fields_of_dspy_is_written() -> None:
     assert [line for line in reply(asked).splitlines() if line.startswith("[[ ## ")] == [
         f"[[ ## {name} ## ]]" for name in (*wanted, "completed")
     ]
+
+
+def test_failures_in_json_of_dspy_are_read() -> None:
+    examples = json.dumps([{"Inputs": {"text": TICKET}, "Feedback": "This trajectory got a score of 0.2."}])
+    asked = fields("Improve it.", "current_instruction", f"{INITIAL}\n\n[[ ## examples_with_feedback ## ]]\n{examples}")
+    found = read_foreign(asked)
+    assert found is not None
+    assert found.assignment == Assignment(INITIAL, failures=ReflectionRequest(INITIAL, "tickets", 1))
+    assert list(json.loads(reply(asked))) == ["new_instruction"]
 
 
 def test_our_own_requests_are_not_taken_for_foreign_ones() -> None:
