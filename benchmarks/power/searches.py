@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import count, takewhile
 from typing import Any
 
 from benchmarks.power.results import Found
@@ -22,11 +23,6 @@ from gpo.models.protocol import Sampling, Usage
 from gpo.prompt import Prompt
 from gpo.score import Score
 
-_NUM_CANDIDATES = 8
-"""The default of ``optimizer.candidates``."""
-_RACED = 0.55
-"""The share of the answers that racing needs, about."""
-
 
 @dataclass(frozen=True, slots=True)
 class Method:
@@ -34,19 +30,44 @@ class Method:
 
     Attributes:
         options: of the configuration.
-        num_steps: size of ``val`` and budget → the number of steps that cost about as many task calls as the budget.
+        share: about how many of the largest possible number of answers a search needs.
     """
 
     options: Mapping[str, Any]
-    num_steps: Callable[[int, int], int]
+    share: float
+
+    def config(self, num_val: int, budget: int) -> RunConfig:
+        """The configuration with as many steps as the budget allows, about; at least 1."""
+        config = self._config(1)
+        scoring, candidates = config.evaluation.scoring, config.optimizer.candidates
+        fitting = takewhile(
+            lambda steps: self.share * scoring.most_answers(num_val, steps, candidates) <= budget, count(1)
+        )
+        return self._config(max(fitting, default=1))
+
+    def _config(self, num_steps: int) -> RunConfig:
+        return RunConfig.model_validate(
+            {
+                **self.options,
+                "optimizer": {**self.options.get("optimizer", {}), "steps": num_steps},
+                # No endpoint is called and no file is read.
+                "models": {"task": {"model": "task-model"}, "optimizer": {"model": "optimizer-model"}},
+                "tasks": [
+                    {
+                        "name": "task",
+                        "data": {split: f"{split}.jsonl" for split in ("train", "val", "test")},
+                        "fields": {"input": "text", "target": "label"},
+                        "prompt": "unused",
+                        "answer": {"kind": "label"},
+                    }
+                ],
+            }
+        )
 
 
 METHODS: Mapping[str, Method] = {
-    # 40 calls for the initial prompt, 70 a step, and the rest of ``val`` for the best prompt or two.
-    "efficient": Method(
-        {"preset": "efficient"},
-        lambda num_val, budget: round((budget - min(40, num_val) - max(0, num_val - 25)) / 70),
-    ),
+    # The last calls score the best prompt, or the best two, on all of ``val``.
+    "efficient": Method({"preset": "efficient"}, 0.95),
     "racing": Method(
         {
             "preset": "paper",
@@ -56,9 +77,9 @@ METHODS: Mapping[str, Method] = {
                 "direction": {"trajectory": {"kind": "retrieval", "by": "importance"}},
             },
         },
-        lambda num_val, budget: round((budget - num_val) / (_NUM_CANDIDATES * num_val * _RACED)),
+        0.55,
     ),
-    "paper": Method({"preset": "paper"}, lambda num_val, budget: (budget - num_val) // (_NUM_CANDIDATES * num_val)),
+    "paper": Method({"preset": "paper"}, 1.0),
 }
 
 
@@ -70,7 +91,7 @@ def search(method: str, structure: Structure, budget: int, seed: int) -> Found:
 async def _search(method: Method, task: StructuredTask, budget: int) -> Found:
     num_val, seed = task.structure.num_val, task.seed
     evaluator, described = StructuredEvaluator(task), _described(task.domain, num_val)
-    config = RunConfig.model_validate(_configuration(method, max(1, method.num_steps(num_val, budget))))
+    config = method.config(num_val, budget)
     model = SampledModel(SimulatedModel(), Sampling(temperature=1.0))
     gpo = build_gpo(config, described, seed, evaluator, model, SimulatedEmbedder())
     trajectory = await gpo.start(described.initial)
@@ -81,25 +102,6 @@ async def _search(method: Method, task: StructuredTask, budget: int) -> Found:
                 break
             best, calls = state.best.prompt.text, evaluator.calls
     return Found(best, calls)
-
-
-def _configuration(method: Method, num_steps: int) -> dict[str, Any]:
-    options = dict(method.options)
-    return {
-        **options,
-        "optimizer": {**options.get("optimizer", {}), "steps": num_steps},
-        # No endpoint is called and no file is read.
-        "models": {"task": {"model": "task-model"}, "optimizer": {"model": "optimizer-model"}},
-        "tasks": [
-            {
-                "name": "task",
-                "data": {split: f"{split}.jsonl" for split in ("train", "val", "test")},
-                "fields": {"input": "text", "target": "label"},
-                "prompt": "unused",
-                "answer": {"kind": "label"},
-            }
-        ],
-    }
 
 
 @cache
