@@ -22,6 +22,9 @@ from gpo.evaluation.evaluator import Answered, Evaluation
 from gpo.models.protocol import Sampling, Usage
 from gpo.prompt import Prompt
 from gpo.score import Score
+from gpo.scoring.candidates import CandidateScoring
+from gpo.strategies.stopping import StoppingRule
+from gpo.trajectory import Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +33,19 @@ class Method:
 
     Attributes:
         options: of the configuration.
-        share: about how many of the largest possible number of answers a search needs.
+        fewest, usual: share of the largest possible number of answers that a step needs.
     """
 
     options: Mapping[str, Any]
-    share: float
+    fewest: float
+    usual: float
 
     def config(self, num_val: int, budget: int) -> RunConfig:
-        """The configuration with as many steps as the budget allows, about; at least 1."""
+        """The configuration with as many steps as the budget may allow; at least 1."""
         config = self._config(1)
         scoring, candidates = config.evaluation.scoring, config.optimizer.candidates
         fitting = takewhile(
-            lambda steps: self.share * scoring.most_answers(num_val, steps, candidates) <= budget, count(1)
+            lambda steps: self.fewest * scoring.most_answers(num_val, steps, candidates) <= budget, count(1)
         )
         return self._config(max(fitting, default=1))
 
@@ -66,8 +70,7 @@ class Method:
 
 
 METHODS: Mapping[str, Method] = {
-    # The last calls score the best prompt, or the best two, on all of ``val``.
-    "efficient": Method({"preset": "efficient"}, 0.95),
+    "efficient": Method({"preset": "efficient"}, 0.75, 0.9),
     "racing": Method(
         {
             "preset": "paper",
@@ -77,10 +80,31 @@ METHODS: Mapping[str, Method] = {
                 "direction": {"trajectory": {"kind": "retrieval", "by": "importance"}},
             },
         },
-        0.55,
+        0.45,
+        0.5,
     ),
-    "paper": Method({"preset": "paper"}, 1.0),
+    "paper": Method({"preset": "paper"}, 1.0, 1.0),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithinBudget(StoppingRule):
+    """Ends a search when the budget does not allow another step and the confirmation of the best prompt.
+
+    Attributes:
+        budget: task model calls.
+        step: about the largest number of calls of a step.
+        scoring: how the candidates are scored.
+    """
+
+    budget: int
+    step: float
+    scoring: CandidateScoring
+
+    def reason(self, trajectory: Trajectory) -> str | None:
+        unconfirmed = sum(len(one.indices) for one in self.scoring.unconfirmed(trajectory))
+        needed = trajectory.spending.task.requests + self.step + unconfirmed
+        return f"{needed:.0f} calls exceed the budget" if needed > self.budget else None
 
 
 def search(method: str, structure: Structure, budget: int, seed: int) -> Found:
@@ -94,6 +118,8 @@ async def _search(method: Method, task: StructuredTask, budget: int) -> Found:
     config = method.config(num_val, budget)
     model = SampledModel(SimulatedModel(), Sampling(temperature=1.0))
     gpo = build_gpo(config, described, seed, evaluator, model, SimulatedEmbedder())
+    rule = WithinBudget(budget=budget, step=method.usual * _most_answers_of_step(config, num_val), scoring=gpo.scoring)
+    gpo = replace(gpo, stopping=rule)
     trajectory = await gpo.start(described.initial)
     best, calls = trajectory.best.prompt.text, evaluator.calls
     async with aclosing(gpo.run(trajectory)) as states:
@@ -102,6 +128,11 @@ async def _search(method: Method, task: StructuredTask, budget: int) -> Found:
                 break
             best, calls = state.best.prompt.text, evaluator.calls
     return Found(best, calls)
+
+
+def _most_answers_of_step(config: RunConfig, num_val: int) -> int:
+    scoring, candidates = config.evaluation.scoring, config.optimizer.candidates
+    return scoring.most_answers(num_val, 2, candidates) - scoring.most_answers(num_val, 1, candidates)
 
 
 @cache
