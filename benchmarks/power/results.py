@@ -135,7 +135,9 @@ def draw(
                 if known:
                     at, means, errors = zip(*known, strict=True)
                     width = 2.2 if method == next(iter(names)) else 1.1
-                    axes.errorbar(at, means, errors, label=name, color=colour, linewidth=width, marker="o", ms=3)
+                    axes.errorbar(
+                        at, means, errors, label=name.strip("`"), color=colour, linewidth=width, marker="o", ms=3
+                    )
             axes.set_xscale("log")
             axes.set_xticks(budgets, [f"{budget:,}" for budget in budgets], minor=False)
             axes.set_xticks([], minor=True)

@@ -33,7 +33,8 @@ class Method:
 
     Attributes:
         options: of the configuration.
-        fewest, usual: share of the largest possible number of answers that a step needs.
+        fewest: share of the largest possible number of answers that a cheap search needs; decides the number of steps.
+        usual: share of the largest possible number of answers that a step needs; decides when a search stops.
     """
 
     options: Mapping[str, Any]
