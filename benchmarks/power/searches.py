@@ -20,6 +20,7 @@ from cluster.session.models import SampledModel
 from gpo.data.task import Split, Task
 from gpo.evaluation.evaluator import Answered, Evaluation
 from gpo.models.protocol import Sampling, Usage
+from gpo.optimizer import GPO
 from gpo.prompt import Prompt
 from gpo.score import Score
 from gpo.scoring.candidates import CandidateScoring
@@ -43,14 +44,15 @@ class Method:
 
     def config(self, num_val: int, budget: int) -> RunConfig:
         """The configuration with as many steps as the budget may allow; at least 1."""
-        config = self._config(1)
+        config = self.of_steps(1)
         scoring, candidates = config.evaluation.scoring, config.optimizer.candidates
         fitting = takewhile(
             lambda steps: self.fewest * scoring.most_answers(num_val, steps, candidates) <= budget, count(1)
         )
-        return self._config(max(fitting, default=1))
+        return self.of_steps(max(fitting, default=1))
 
-    def _config(self, num_steps: int) -> RunConfig:
+    def of_steps(self, num_steps: int) -> RunConfig:
+        """The configuration with so many steps."""
         return RunConfig.model_validate(
             {
                 **self.options,
@@ -113,15 +115,33 @@ def search(method: str, structure: Structure, budget: int, seed: int) -> Found:
     return asyncio.run(_search(METHODS[method], StructuredTask(structure, seed), budget))
 
 
-async def _search(method: Method, task: StructuredTask, budget: int) -> Found:
-    num_val, seed = task.structure.num_val, task.seed
-    evaluator, described = StructuredEvaluator(task), _described(task.domain, num_val)
-    config = method.config(num_val, budget)
+def finished_search(method: Method, task: StructuredTask, steps: int) -> Trajectory:
+    """A search with so many steps, and its best prompt confirmed."""
+
+    async def run() -> Trajectory:
+        gpo = _built(method.of_steps(steps), task, StructuredEvaluator(task))
+        trajectory = await gpo.start(_described(task.domain, task.structure.num_val).initial)
+        async with aclosing(gpo.run(trajectory)) as states:
+            async for state in states:
+                trajectory = state
+        return trajectory
+
+    return asyncio.run(run())
+
+
+def _built(config: RunConfig, task: StructuredTask, evaluator: StructuredEvaluator) -> GPO:
     model = SampledModel(SimulatedModel(), Sampling(temperature=1.0))
-    gpo = build_gpo(config, described, seed, evaluator, model, SimulatedEmbedder())
+    described = _described(task.domain, task.structure.num_val)
+    return build_gpo(config, described, task.seed, evaluator, model, SimulatedEmbedder())
+
+
+async def _search(method: Method, task: StructuredTask, budget: int) -> Found:
+    num_val, evaluator = task.structure.num_val, StructuredEvaluator(task)
+    config = method.config(num_val, budget)
+    gpo = _built(config, task, evaluator)
     rule = WithinBudget(budget=budget, step=method.usual * _most_answers_of_step(config, num_val), scoring=gpo.scoring)
     gpo = replace(gpo, stopping=rule)
-    trajectory = await gpo.start(described.initial)
+    trajectory = await gpo.start(_described(task.domain, num_val).initial)
     best, calls = trajectory.best.prompt.text, evaluator.calls
     async with aclosing(gpo.run(trajectory)) as states:
         async for state in states:

@@ -11,7 +11,7 @@ from gpo.trajectory import Trajectory
 
 _CAUTION = 1.2
 """Factor on the standard error for what the model assumes: one difficulty per example, normal priors. With it, 90 %
-intervals of 500 simulated searches cover the true score in about 90 %; ``python -m benchmarks.power --calibration``."""
+intervals of 500 simulated searches cover the true score in about 90 %; ``python -m benchmarks.power.calibration``."""
 _NEAR_CERTAIN = 1e-4
 
 
