@@ -71,6 +71,8 @@ def test_counters_equal_the_log_of_the_endpoint_if_no_process_is_killed(
         tmp_path,
         endpoint.base_url,
         models={"task": {"max_concurrency": 24, **PRICE}, "optimizer": PRICE},
+        # So many calls at once that the endpoint refuses some.
+        preset="paper",
         optimizer={"steps": 2},
         metrics={"port": 0},
     )
@@ -117,6 +119,8 @@ def test_no_counter_falls_and_a_second_is_missing_at_most_if_processes_are_kille
         endpoint.base_url,
         run={"seeds": [0, 1, 2, 3]},
         models={"task": {"max_concurrency": 24, **PRICE}, "optimizer": PRICE},
+        # So many calls that parts are killed in the middle.
+        preset="paper",
         optimizer={"steps": 4, "candidates": 4},
         cluster={"trajectories_per_actor": 2, "evaluator_replicas": 2},
         metrics={"port": 0},

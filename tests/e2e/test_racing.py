@@ -21,7 +21,7 @@ def test_a_race_makes_fewer_calls_and_records_dropped_candidates(
 ) -> None:
     config = write_config(
         tmp_path, endpoint.base_url, run={"seeds": list(SEEDS)}, optimizer={"steps": 3, "candidates": 6},
-        evaluation={"racing": {"block": 5, "alpha": 0.2}}, cache={"kind": "none"},
+        evaluation={"scoring": {"kind": "racing", "block": 5, "alpha": 0.2}}, cache={"kind": "none"}, preset="paper",
     )  # fmt: skip
     done = gpo("run", config, "--run-dir", "raced", cwd=tmp_path)
     assert done.code == 0, done.stderr

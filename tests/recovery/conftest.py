@@ -35,6 +35,8 @@ def _write_long_config(folder: Path, base_url: str, **changes: Any) -> Path:
         folder,
         base_url,
         models={"task": {"max_concurrency": 8}, "optimizer": {"max_concurrency": 4}},
+        # So many calls that nodes are lost in the middle.
+        preset="paper",
         optimizer={"steps": 5, "candidates": 4},
         cluster={"trajectories_per_actor": 1, "evaluator_replicas": 2},
         **changes,
