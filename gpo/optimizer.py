@@ -38,6 +38,9 @@ from gpo.trajectory import Candidate, Direction, Proposal, Samples, Spending, St
 
 log = logging.getLogger(__name__)
 
+_MOST_REFUSED = 2
+"""Prompts that may be dropped because the endpoint refuses them on the rest of ``val``; more are an error."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GPO:
@@ -174,7 +177,7 @@ class GPO:
             raise ValueError("there is no proposal to score")
 
         # Only the val split steers the search.
-        rechecking = scorer.begin_alongside(self._answered(trajectory, self.scoring.recheck(trajectory)))
+        rechecking = scorer.begin_alongside(self._rechecked(trajectory))
         outcomes = dict(zip(proposal.prompts, await scorer.outcomes(proposal.prompts), strict=True))
         trajectory, spent = await scorer.result(rechecking)
         scored = [
@@ -202,17 +205,26 @@ class GPO:
     ) -> Trajectory:
         """Score prompts on the examples that they have not answered."""
         announce(0, len(unconfirmed))
-        trajectory, spent = await self._answered(trajectory, unconfirmed)
+        outcomes = await self._answers(unconfirmed)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, PromptUnscored)]
+        if failures and sum(candidate.is_dropped for candidate in trajectory.history) >= _MOST_REFUSED:
+            # It is not about these prompts; all others would be dropped one after another.
+            raise failures[0]
+        trajectory, spent = _with_answers(trajectory, unconfirmed, outcomes)
         announce(len(unconfirmed), len(unconfirmed))
         trajectory, _ = self.scoring.renewed(trajectory)
         return replace(trajectory, confirmation_spending=trajectory.confirmation_spending + spent)
 
-    async def _answered(self, trajectory: Trajectory, unanswered: Sequence[Unanswered]) -> tuple[Trajectory, Spending]:
-        """The trajectory with the scores on more examples, and what they cost."""
-        outcomes = await gather(evaluated(self.evaluator, one.candidate.prompt, one.indices) for one in unanswered)
-        pairs = list(zip(unanswered, outcomes, strict=True))
-        scores = {one.candidate.prompt: one.score_with(outcome) for one, outcome in pairs}
-        return trajectory.rescored(scores), sum((_spent(outcome) for outcome in outcomes), start=Spending())
+    async def _rechecked(self, trajectory: Trajectory) -> tuple[Trajectory, Spending]:
+        """The trajectory with more answers of its current prompt, and what they cost; a failure changes nothing."""
+        unanswered = self.scoring.recheck(trajectory)
+        outcomes = await self._answers(unanswered)
+        if any(isinstance(outcome, PromptUnscored) for outcome in outcomes):
+            return trajectory, sum((_spent(outcome) for outcome in outcomes), start=Spending())
+        return _with_answers(trajectory, unanswered, outcomes)
+
+    async def _answers(self, unanswered: Sequence[Unanswered]) -> list[Outcome]:
+        return await gather(evaluated(self.evaluator, one.candidate.prompt, one.indices) for one in unanswered)
 
     def _seed(self, index: int, purpose: str) -> int:
         # Derived from the step's index, not from a running generator, so that a resumed search draws the same numbers.
@@ -222,3 +234,12 @@ class GPO:
 
 def _spent(outcome: Outcome) -> Spending:
     return outcome.spending if isinstance(outcome.spending, Spending) else Spending()
+
+
+def _with_answers(
+    trajectory: Trajectory, unanswered: Sequence[Unanswered], outcomes: Sequence[Outcome]
+) -> tuple[Trajectory, Spending]:
+    """The trajectory with the scores on more examples, and what they cost."""
+    pairs = zip(unanswered, outcomes, strict=True)
+    scores = {one.candidate.prompt: one.score_with(outcome) for one, outcome in pairs}
+    return trajectory.rescored(scores), sum((_spent(outcome) for outcome in outcomes), start=Spending())

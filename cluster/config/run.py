@@ -171,7 +171,8 @@ class StopConfig(Section):
     """When a trajectory ends before it has taken all its steps. Each condition is enough."""
 
     target: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """End once the best prompt's true ``val`` score is at least this, with 95 % confidence. Default: no target."""
+    """End once the lower end of the 90 % interval of the best prompt's ``val`` score is at least this. The interval
+    does not allow for the choice of the best prompt. Default: no target."""
     patience: PositiveInt | None = None
     """End after so many steps in a row in which the best prompt has not improved by more than one standard error.
     Default: no such end."""

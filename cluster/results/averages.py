@@ -125,7 +125,9 @@ def family_spread(family: Family, ends: Ends, *, which: str, split: str) -> Spre
     if not known:
         return None
     parts = [_part([of_seed[seed][task] for seed in known], weight) for task, weight in family.weights.items()]
-    return Spread(known, parts if all(part.values for part in parts) else ())
+    # The plain means of chosen examples are not those of all examples.
+    is_estimated = any(of_seed[seed][task].partial for seed in known for task in family.weights)
+    return Spread(known, parts if not is_estimated and all(part.values for part in parts) else ())
 
 
 def _part(scores: Sequence[Score], weight: float) -> Part:

@@ -25,8 +25,8 @@ _NAMED = 8
 
 _CAPTION = (
     f"Below the scores: {100 * LEVEL:.0f} % intervals for the best prompts on new examples, and numbers of examples. "
-    "The best prompts were chosen by val, so val is too high on average; its intervals allow for that. The fair number "
-    "is test."
+    "The best prompts were chosen by val, so val is too high on average; the intervals of single trajectories allow "
+    "for that. The fair number is test."
 )
 
 

@@ -69,7 +69,9 @@ class RunRecord:
     def stopped_by(self, key: SearchKey) -> str | None:
         """Why the stopping rule has ended a trajectory, in words; ``None`` if it has not."""
         checkpoint = self.checkpoints.get(key)
-        return self.stopping.reason(checkpoint.trajectory) if checkpoint else None
+        if checkpoint is None or 0 < self.num_steps.get(key, 0) <= self.steps_taken(key):
+            return None
+        return self.stopping.reason(checkpoint.trajectory)
 
     def planned_steps(self, key: SearchKey) -> int | None:
         """Steps that a trajectory takes in all; ``None`` where that is unknown."""

@@ -32,6 +32,9 @@ _MOST_ROWS = 96
 _MOST_BEST = 24
 """How many of these are the best ones, and how many the last ones that were current."""
 
+_MOST_CONFIRMED = 3
+"""Once so many prompts have answered all of ``val``, no other one is confirmed that is merely close to the best."""
+
 Values = Sequence[float | None]
 
 
@@ -79,6 +82,7 @@ class Adaptive:
         (evaluation,) = await evaluator.evaluate([prompt], Split.VAL, indices)
         runner = _Runner(prompt, self)
         runner.take(indices, evaluation)
+        runner.require_a_value()
         if runner.failure is not None:
             raise runner.failure
         # As if one more answer were right and one wrong: the standard error of equal answers would be 0.
@@ -108,7 +112,13 @@ class Adaptive:
     def recheck(self, trajectory: Trajectory) -> Sequence[Unanswered]:
         current = trajectory.current
         before = [trajectory.initial, *(step.successor for step in trajectory.steps)][:-1]
-        if current.score.partial is None or not before or before[-1].prompt != current.prompt:
+        # Which examples have failed is not known, so a prompt with failed calls is not asked again.
+        if (
+            current.score.partial is None
+            or current.score.num_unscored
+            or not before
+            or before[-1].prompt != current.prompt
+        ):
             return ()
         unanswered = Unanswered.of(current).indices
         draw = Random(f"{self.seed}/{len(trajectory.steps)}/recheck")
@@ -116,7 +126,8 @@ class Adaptive:
 
     def unconfirmed(self, trajectory: Trajectory) -> Sequence[Unanswered]:
         best = trajectory.best
-        if trajectory.is_confirmed:
+        num_confirmed = sum(one.score.partial is None for one in trajectory.history[1:])
+        if best.is_dropped or (best.score.partial is None and num_confirmed >= _MOST_CONFIRMED):
             return ()
         others = [one for one in trajectory.history if one.prompt != best.prompt and not one.is_dropped]
         second = max(others, key=lambda candidate: candidate.score.mean, default=best)
@@ -151,7 +162,7 @@ class AdaptiveStep:
     @cached_property
     def _first_block(self) -> list[int]:
         row = self._before.rows[self.trajectory.current.prompt]
-        return self._drawn(self._before.model, row, range(self.scoring.num_examples), self.scoring.block)
+        return self._drawn(self._before.model, row, range(self.scoring.num_examples), self.scoring.next_block(0, 1, 1))
 
     def _drawn(self, model: Abilities, row: int, among: Sequence[int], size: int) -> list[int]:
         """Examples drawn without replacement, with odds that grow with their information about a prompt."""

@@ -196,7 +196,8 @@ class _Runner:
         for position, value in zip(order_E, self.values, strict=False):
             values_E[position] = value
         num_left_out = len(order_E) - len(self.values)
-        partial = Partial(num_left_out, self._estimate(winner)) if num_left_out and winner is not None else None
+        estimate = max(0.0, self.mean()) if winner is None else self._estimate(winner)
+        partial = Partial(num_left_out, estimate) if num_left_out else None
         return Evaluation(Score(tuple(values_E), partial, self.flaws), self.spending.task, self.spending.judge)
 
     def _estimate(self, winner: _Runner) -> float:

@@ -23,8 +23,8 @@ class StoppingRule:
     The decision depends on the trajectory alone, so a search that is resumed stops after the same step.
 
     Attributes:
-        target: ``val`` score in (0, 1) that the best prompt must reach with 95 % confidence: the lower end of its 90 %
-            interval is at least the target. ``None`` for no target.
+        target: ``val`` score in (0, 1) that the best prompt must reach: the lower end of its 90 % interval is at least
+            the target. The interval does not allow for the choice of the best prompt. ``None`` for no target.
         patience: steps in a row without an improvement, ≥ 1. Only an improvement by more than one standard error of
             the mean paired difference, or of the estimate, counts. The best prompt is compared with the best prompt at
             the last improvement, so that many small improvements count together. ``None`` never loses patience.

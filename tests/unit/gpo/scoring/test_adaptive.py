@@ -20,6 +20,7 @@ from gpo.strategies.acceptance import BestSoFar
 from gpo.strategies.retrieval import ImportanceRetriever
 from gpo.strategies.stopping import StoppingRule
 from gpo.testing.fakes import FakeEvaluator, FakeProposer
+from gpo.testing.samples import trajectory
 from gpo.trajectory import Candidate, Trajectory
 from tests.optimizers import fake_optimizer
 
@@ -283,3 +284,64 @@ def test_a_score_is_chosen_by_its_mean_less_one_standard_error() -> None:
     assert BestSoFar().choose(trajectory, [unsure]) == sure
     assert BestSoFar().choose(trajectory, [unsure, better]) == better
     assert BestSoFar().choose(trajectory, []) == sure
+
+
+class Failing(Recording):
+    """Refuses some evaluations of some examples."""
+
+    def __init__(self, refuses: Callable[[Prompt, Sequence[int]], bool], *, is_refused: bool = True) -> None:
+        super().__init__(right_about)
+        self.refuses, self.is_refused = refuses, is_refused
+
+    async def evaluate(
+        self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
+    ) -> Sequence[Evaluation]:
+        if indices is not None and self.refuses(prompts[0], indices):
+            raise PromptUnscored("filtered", is_refused=self.is_refused, spending=None)
+        return await super().evaluate(prompts, split, indices)
+
+
+async def test_an_example_that_every_prompt_is_refused_on_is_an_error_and_does_not_drop_them_all() -> None:
+    evaluator = Failing(lambda _, indices: len(indices) > MOST)
+    with pytest.raises(PromptUnscored, match="filtered"):
+        await search(optimizer(evaluator=evaluator))
+
+
+@pytest.mark.parametrize("is_refused", [True, False])
+async def test_a_failure_of_the_current_prompt_s_further_answers_changes_nothing(is_refused: bool) -> None:
+    asked: list[Prompt] = []
+
+    def refuses(prompt: Prompt, indices: Sequence[int]) -> bool:
+        known = set(evaluator.asked.get(prompt, ()))
+        is_recheck = len(indices) == BLOCK and len(known) >= MOST
+        asked.extend([prompt] * is_recheck)
+        return is_recheck
+
+    evaluator = Failing(refuses, is_refused=is_refused)
+    start = await optimizer(evaluator=evaluator).start(Prompt(" ".join(f"w{index}" for index in range(15))))
+    *_, last = await search(optimizer(evaluator=evaluator), start)
+    assert asked
+    assert not last.initial.is_dropped
+
+
+async def test_an_initial_prompt_without_a_single_score_is_an_error() -> None:
+    size = 1_000
+    gpo = optimizer(scoring=adaptive(num_examples=size), evaluator=FakeEvaluator(lambda _: [None] * size), num_steps=0)
+    with pytest.raises(PromptUnscored, match="40 of 1000 val examples stayed unscored"):
+        await gpo.start(Prompt("one two"))
+
+
+def test_a_second_prompt_that_is_close_to_the_confirmed_best_is_confirmed_too() -> None:
+    def estimated(text: str, mean: float, stderr: float) -> Candidate:
+        return Candidate(Prompt(text), Score((1.0,) * 20 + (None,) * 80, Partial(80, mean, stderr)))
+
+    confirmed = Candidate(Prompt("best"), Score((1.0,) * 91 + (0.0,) * 9))
+    close, far = estimated("close", 0.90, 0.03), estimated("far", 0.7, 0.03)
+    known = trajectory(estimated("start", 0.3, 0.05), [confirmed, close, far])
+    (only,) = adaptive().unconfirmed(known)
+    assert only.candidate == close
+    assert not adaptive().unconfirmed(trajectory(estimated("start", 0.3, 0.05), [confirmed, far]))
+
+
+def test_no_first_block_is_larger_than_what_a_candidate_answers_at_most() -> None:
+    assert adaptive(block=10, most=4).next_block(0, 8, 8) == 4
