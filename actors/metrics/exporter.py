@@ -7,6 +7,7 @@ minute, so an actor that Ray restarts answers as before as soon as every driver 
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from threading import Lock
@@ -20,6 +21,7 @@ from actors.metrics.scrape_server import ScrapeServer
 
 _KEPT_S = 60.0
 """How long numbers are exported without an update: the driver that sent them has died."""
+_RELEASED_S = 2.0
 _NAMESPACE = "gpo"
 _PUSH_JOB = "gpo"
 _HEAD = {"node:__internal_head__": 0.001}
@@ -54,8 +56,19 @@ class Exporter:
         with self._lock:
             self._numbers[session] = self._clock(), numbers
             if self._server is None:
-                self._server = ScrapeServer(host, port, registry(self._total))
+                self._server = self._listening(host, port)
             return self._server.port, self._server.begun
+
+    def _listening(self, host: str, port: int) -> ScrapeServer:
+        """Listen; the process of an exporter that has just ended may hold the port for a moment longer."""
+        deadline = time.monotonic() + _RELEASED_S
+        while True:
+            try:
+                return ScrapeServer(host, port, registry(self._total))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
 
     def answered(self) -> int:
         """The number of the last scrape that was answered."""

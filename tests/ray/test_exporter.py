@@ -159,7 +159,8 @@ def test_an_exporter_runs_as_long_as_a_run_needs_it(cluster: None) -> None:
         owner.close()
         _await(lambda: _runs(port) == {"guest"})
         guest.finish()
-        assert _runs(port) == {"guest"}
+        # The first exporter may have answered just now while it ended.
+        _await(lambda: _runs(port) == {"guest"})
     finally:
         owner.close()
         guest.close()
