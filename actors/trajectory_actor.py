@@ -182,9 +182,11 @@ class _SearchRun:
         # Closed at once when the search is cancelled, or its calls would continue and cost money.
         async with aclosing(self._gpo.run(checkpoint.trajectory, self._report_progress)) as trajectories:
             async for trajectory in trajectories:
+                has_new_step = len(trajectory.steps) > len(checkpoint.trajectory.steps)
                 checkpoint = replace(checkpoint, trajectory=trajectory)
                 await self._save(checkpoint)
-                self._log("candidates proposed" if trajectory.proposal else "step taken", trajectory)
+                taken = "step taken" if has_new_step else "best prompt confirmed"
+                self._log("candidates proposed" if trajectory.proposal else taken, trajectory)
                 self._enter_next_phase(checkpoint)
         if self._search.is_tested:
             checkpoint = await self._test(checkpoint)

@@ -151,6 +151,11 @@ class Trajectory(PicklesFieldsOnly):
         """The prompt that the next step starts from."""
         return self.steps[-1].successor if self.steps else self.initial
 
+    @property
+    def currents(self) -> tuple[Candidate, ...]:
+        """The prompts that were current, one for each step and the last one; a prompt that stayed is there again."""
+        return (self.initial, *(step.successor for step in self.steps))
+
     @cached_property
     def history(self) -> tuple[Candidate, ...]:
         """Every scored prompt once, oldest first, including the initial one."""
@@ -169,10 +174,9 @@ class Trajectory(PicklesFieldsOnly):
     @cached_property
     def reflections(self) -> dict[Prompt, str]:
         """Prompt → the last reflection on it, for every prompt that was current and reflected on."""
-        currents = (self.initial, *(step.successor for step in self.steps))
         return {
             current.prompt: step.direction.reflection
-            for current, step in zip(currents, self.steps, strict=False)
+            for current, step in zip(self.currents, self.steps, strict=False)
             if step.direction.reflection is not None
         }
 

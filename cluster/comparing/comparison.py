@@ -57,7 +57,7 @@ class Comparison:
 
 
 def comparison_document(comparison: Comparison) -> dict[str, Any]:
-    """The content of ``comparison.json``. Scores are in [0, 1]; See ``mean_scores``."""
+    """The content of ``comparison.json``. Scores are in [0, 1]; see ``mean_scores``."""
     return {
         "run_id": comparison.run_id,
         "status": comparison.status,

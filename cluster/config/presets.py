@@ -37,4 +37,5 @@ def _filled(data: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _is_same_kind(known: Mapping[str, Any], default: Mapping[str, Any]) -> bool:
+    # Of the sections in a preset, only a trajectory that names no kind has the preset's kind.
     return "kind" not in default or known.get("kind", "retrieval") == default["kind"]

@@ -25,14 +25,8 @@ from gpo.scoring.racing import Racing
 from gpo.strategies.stopping import StoppingRule
 
 
-class FullScoringConfig(Section):
-    """Every candidate answers all of ``val``; the paper's runs do so."""
-
-    kind: Literal["full"]
-
-    def build(self, num_val: int, max_unscored: float, seed: int) -> CandidateScoring:
-        """The scoring of a search with ``num_val`` examples in ``val``."""
-        return FullScoring()
+class _CompleteScoringConfig(Section):
+    """Part of a section whose initial prompt answers all of ``val``."""
 
     def most_answers(self, num_val: int, num_steps: int, num_candidates: int) -> int:
         """The largest number of ``val`` examples that a search answers."""
@@ -43,7 +37,17 @@ class FullScoringConfig(Section):
         return 0
 
 
-class RacingConfig(Section):
+class FullScoringConfig(_CompleteScoringConfig):
+    """Every candidate answers all of ``val``; the paper's runs do so."""
+
+    kind: Literal["full"]
+
+    def build(self, num_val: int, max_unscored: float, seed: int) -> CandidateScoring:
+        """The scoring of a search with ``num_val`` examples in ``val``."""
+        return FullScoring()
+
+
+class RacingConfig(_CompleteScoringConfig):
     """Candidates answer ``val`` in blocks; after each block, those that can no longer win their step are dropped."""
 
     kind: Literal["racing"]
@@ -58,14 +62,6 @@ class RacingConfig(Section):
         """The scoring of a search with ``num_val`` examples in ``val``."""
         return Racing(num_examples=num_val, block=self.block, alpha=self.alpha, max_unscored=max_unscored, seed=seed)
 
-    def most_answers(self, num_val: int, num_steps: int, num_candidates: int) -> int:
-        """The largest number of ``val`` examples that a search answers."""
-        return num_val * (1 + num_steps * num_candidates)
-
-    def first_example(self, num_val: int, seed: int) -> int:
-        """An example of ``val`` that the initial prompt answers, whatever the search finds."""
-        return 0
-
 
 class AdaptiveScoringConfig(Section):
     """Candidates answer the examples that tell most about them; the best prompt answers all of ``val`` at the end."""
@@ -76,13 +72,13 @@ class AdaptiveScoringConfig(Section):
     most: Annotated[int, Field(ge=2)] = 20
     """Examples that the initial prompt answers, and that a candidate answers at most."""
 
-    def build(self, num_val: int, max_unscored: float, seed: int) -> CandidateScoring:
+    def build(self, num_val: int, max_unscored: float, seed: int) -> Adaptive:
         """The scoring of a search with ``num_val`` examples in ``val``."""
         return Adaptive(num_examples=num_val, block=self.block, most=self.most, max_unscored=max_unscored, seed=seed)
 
     def most_answers(self, num_val: int, num_steps: int, num_candidates: int) -> int:
         """The largest number of ``val`` examples that a search answers, if two prompts are confirmed in the end."""
-        scoring = Adaptive(num_examples=num_val, block=self.block, most=self.most, max_unscored=0.0, seed=0)
+        scoring = self.build(num_val, max_unscored=0.0, seed=0)
         most, asked, left, in_step = min(self.most, num_val), 0, num_candidates, 0
         while asked < most and left:
             size = scoring.next_block(asked, num_candidates, left)
@@ -92,8 +88,7 @@ class AdaptiveScoringConfig(Section):
 
     def first_example(self, num_val: int, seed: int) -> int:
         """An example of ``val`` that the initial prompt answers, whatever the search finds."""
-        made = Adaptive(num_examples=num_val, block=self.block, most=self.most, max_unscored=0.0, seed=seed)
-        return made.initial_block[0]
+        return self.build(num_val, max_unscored=0.0, seed=seed).initial_block[0]
 
 
 def _kind_alone(value: Any) -> Any:

@@ -110,15 +110,10 @@ class Adaptive:
         return AdaptiveStep(self, trajectory)
 
     def recheck(self, trajectory: Trajectory) -> Sequence[Unanswered]:
-        current = trajectory.current
-        before = [trajectory.initial, *(step.successor for step in trajectory.steps)][:-1]
+        *before, current = trajectory.currents
+        stayed = bool(before) and before[-1].prompt == current.prompt
         # Which examples have failed is not known, so a prompt with failed calls is not asked again.
-        if (
-            current.score.partial is None
-            or current.score.num_unscored
-            or not before
-            or before[-1].prompt != current.prompt
-        ):
+        if not stayed or current.score.partial is None or current.score.num_unscored:
             return ()
         unanswered = Unanswered.of(current).indices
         draw = Random(f"{self.seed}/{len(trajectory.steps)}/recheck")
@@ -272,10 +267,10 @@ def _kept(trajectory: Trajectory) -> tuple[list[Candidate], list[int]]:
     """
     history = trajectory.history
     index_of = {candidate.prompt: index for index, candidate in enumerate(history)}
-    parents, currents = [-1], [0]
-    for step in trajectory.steps:
-        parents += [currents[-1]] * len(step.candidates)
-        currents.append(index_of[step.successor.prompt])
+    currents = [index_of[candidate.prompt] for candidate in trajectory.currents]
+    parents = [-1]
+    for current, step in zip(currents, trajectory.steps, strict=False):
+        parents += [current] * len(step.candidates)
     best = sorted(range(len(history)), key=lambda index: -history[index].score.lower)
     chosen = dict.fromkeys((0, *currents[-_MOST_BEST:], *best[:_MOST_BEST], *reversed(range(len(history)))))
     kept = sorted(list(chosen)[:_MOST_ROWS])
