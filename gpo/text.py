@@ -7,6 +7,8 @@ import re
 # C0 and C1 controls except tab and line feed: they move a terminal's cursor, colour it, or set its title.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
+_GAP = " […] "
+
 
 def without_controls(text: str) -> str:
     """The text without control characters except tabs and line feeds.
@@ -14,3 +16,11 @@ def without_controls(text: str) -> str:
     Unpaired surrogates, such as half an emoji, become ``?``, since they can be neither shown, hashed nor saved.
     """
     return _CONTROLS.sub("", text).encode(errors="replace").decode()
+
+
+def abridged(text: str, max_characters: int) -> str:
+    """The text, or its beginning and its end around `` […] ``; then exactly ``max_characters`` ≥ 5 long."""
+    if len(text) <= max_characters:
+        return text
+    kept = max_characters - len(_GAP)
+    return f"{text[: kept - kept // 2]}{_GAP}{text[len(text) - kept // 2 :]}"

@@ -13,6 +13,10 @@ from gpo.models.protocol import Usage
 from gpo.process import PicklesFieldsOnly
 from gpo.prompt import Prompt
 from gpo.score import Score
+from gpo.text import abridged
+
+_MAX_CHARACTERS = 2000
+"""Of each text of a failure, since it is saved in the checkpoint and shown in meta-prompts and reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,27 @@ class Spending:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """An answer of the task model that is not fully right. Of a longer text, 2,000 characters are kept (``abridged``).
+
+    Attributes:
+        input, target: of the ``train`` example.
+        answer: what the task model answered with the current prompt; empty if it wrote nothing.
+        reason: why the answer is not right; empty if unknown.
+    """
+
+    input: str
+    target: str
+    answer: str
+    reason: str = ""
+
+    @classmethod
+    def abridged(cls, input: str, target: str, answer: str, reason: str = "") -> Failure:  # noqa: A002  # the field
+        """The failure without the middle of each text that is too long."""
+        return cls(*(abridged(text, _MAX_CHARACTERS) for text in (input, target, answer, reason)))
+
+
+@dataclass(frozen=True, slots=True)
 class Direction:
     """The update direction: what the optimizer model is shown of the search so far.
 
@@ -64,12 +89,14 @@ class Direction:
         neighbour_reflections: the reflection on each neighbour, in the same order; ``None`` if it was never current.
         reflection: the optimizer model's text on why the current prompt fails on train examples, if asked for.
         summary: the optimizer model's text on what the steps so far show, if asked for.
+        failures: answers to train examples that the current prompt got wrong, if asked for; the worst first.
     """
 
     neighbours: tuple[Candidate, ...] = ()
     neighbour_reflections: tuple[str | None, ...] = ()
     reflection: str | None = None
     summary: str | None = None
+    failures: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from gpo.data.example import Example
-from gpo.trajectory import Candidate
+from gpo.trajectory import Candidate, Failure
 
 START, END = "<START>", "<END>"
 """The tags around a new prompt in a reply."""
@@ -15,9 +15,9 @@ _TAG = re.compile(r"</?(?:START|END)>", re.IGNORECASE)
 # Other titles may occur in a prompt.
 _TITLES = (
     "What to (?:do|note|reflect on)|What the search has taught|Examples of the task|Earlier prompts|Current prompt|"
-    "Examined prompt|Inputs that it failed on|Reflection on|Notes so far|Prompts? (?:before|after|that)"
+    "Examined prompt|Inputs that it failed on|Wrong answers|Reflection on|Notes so far|Prompts? (?:before|after|that)"
 )
-_LABELS = "Prompt|Score|Reflection|Input|Correct answer|The model's answer"
+_LABELS = "Prompt|Score|Reflection|Input|Correct answer|The model's answer|Why it is wrong"
 _OURS = re.compile(rf"^(?=##[ \t]+(?:{_TITLES})|(?:{_LABELS}):)", re.MULTILINE | re.IGNORECASE)
 
 
@@ -64,6 +64,16 @@ def ordered(candidates: Sequence[Candidate], *, by_score: bool) -> list[Candidat
 def example_lines(example: Example) -> str:
     """An example's input and its right answer."""
     return f"Input: {neutral(example.input)}\nCorrect answer: {neutral(example.target)}"
+
+
+def failure_lines(failure: Failure) -> str:
+    """An example that the prompt failed on: its input, right answer, the model's answer and, if known, the reason."""
+    lines = [
+        f"Input: {neutral(failure.input)}",
+        f"Correct answer: {neutral(failure.target)}",
+        f"The model's answer: {neutral(failure.answer)}",
+    ]
+    return "\n".join([*lines, f"Why it is wrong: {neutral(failure.reason)}"] if failure.reason else lines)
 
 
 SCALE = (

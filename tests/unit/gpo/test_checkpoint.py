@@ -13,7 +13,7 @@ from gpo.evaluation.evaluator import Evaluation
 from gpo.models.protocol import Usage
 from gpo.prompt import Prompt
 from gpo.score import Partial, Score
-from gpo.trajectory import Candidate, Direction, Proposal, Samples, Spending, Step, Trajectory
+from gpo.trajectory import Candidate, Direction, Failure, Proposal, Samples, Spending, Step, Trajectory
 
 counts = st.integers(0, 2**40)
 usages = st.builds(Usage, *[counts] * 6, st.floats(0, 1e6))
@@ -30,7 +30,8 @@ def tuples(strategy: st.SearchStrategy, max_size: int = 3) -> st.SearchStrategy:
 
 
 words = st.none() | st.text(max_size=20)
-directions = st.builds(Direction, tuples(candidates), tuples(words), words, words)
+failures = st.builds(Failure, *[st.text(max_size=20)] * 4)
+directions = st.builds(Direction, tuples(candidates), tuples(words), words, words, tuples(failures))
 samples = st.builds(Samples, *[counts] * 4)
 proposals = st.builds(Proposal, step_sizes, directions, tuples(prompts), samples, spendings)
 steps = st.builds(Step, counts, step_sizes, directions, tuples(candidates), candidates, samples, spendings)

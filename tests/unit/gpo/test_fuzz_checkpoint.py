@@ -16,14 +16,14 @@ from gpo.evaluation.evaluator import Evaluation
 from gpo.models.protocol import Usage
 from gpo.prompt import Prompt
 from gpo.score import Partial, Score
-from gpo.trajectory import Candidate, Direction, Proposal, Samples, Spending, Step, Trajectory
+from gpo.trajectory import Candidate, Direction, Failure, Proposal, Samples, Spending, Step, Trajectory
 
 EXAMPLES = int(os.environ.get("GPO_FUZZ_EXAMPLES", "20"))
 fuzzed = settings(max_examples=5 * EXAMPLES, suppress_health_check=list(HealthCheck))
 
 ONE = Candidate(Prompt("Think. 🤔"), Score((1.0, None, 0.5)))
 TWO = Candidate(Prompt("Reason."), Score((0.0, None, None), Partial(2, 0.25)), 3)
-WHERE = Direction((ONE, TWO), (None, "why"), "because", "so far")
+WHERE = Direction((ONE, TWO), (None, "why"), "because", "so far", (Failure("2 + 2", "4", "Five.", "read 5"),))
 STEP = Step(0, 50, WHERE, (TWO,), ONE, Samples(1, 2, 3, 4), Spending(Usage(requests=3, cost_usd=0.5)))
 INTACT = Checkpoint(
     Trajectory(ONE, (STEP,), Proposal(None, WHERE, (Prompt("Next."),), Samples(), Spending())), {}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gpo.models.protocol import Usage
 from gpo.prompt import Prompt
 from gpo.testing.samples import candidate, dropped, trajectory
-from gpo.trajectory import Candidate, Direction, Proposal, Samples, Spending, Step, Trajectory, best_of
+from gpo.trajectory import Candidate, Direction, Failure, Proposal, Samples, Spending, Step, Trajectory, best_of
 
 texts = st.sampled_from("abcdefgh")
 means = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
@@ -139,3 +139,9 @@ def test_computed_properties_are_not_pickled() -> None:
     there = pickle.loads(pickle.dumps(search))  # noqa: S301  # our own
     assert there == search
     assert [len(value.__dict__) for value in (there, there.initial.prompt, there.initial.score)] == [5, 1, 3]
+
+
+def test_long_texts_of_a_failure_lose_their_middle() -> None:
+    failure = Failure.abridged("Q" * 5000 + "?", "4", "A" * 2000, "read 5")
+    assert (len(failure.input), failure.input[0], failure.input[-1]) == (2000, "Q", "?")
+    assert (failure.target, failure.answer, failure.reason) == ("4", "A" * 2000, "read 5")
