@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -9,6 +10,18 @@ from hashlib import blake2b
 from rapidfuzz.distance import Levenshtein
 
 from gpo.process import PicklesFieldsOnly
+
+PLACEHOLDER = re.compile(r"\{\{([^{}\n]*)\}\}")
+"""A placeholder of a template, such as ``{{ ticket }}``; the group is the expression in it."""
+HEADING = re.compile(r"\[\[(system|user)\]\]")
+"""The heading of a message of a template: ``[[system]]`` or ``[[user]]``."""
+_ATOM = rf"{PLACEHOLDER.pattern}|{HEADING.pattern}"
+_WORD = re.compile(rf"{_ATOM}|(?:(?!{_ATOM})\S)+")
+
+
+def placeholder(expression: str) -> str:
+    """A placeholder as it is compared: one space at either end, and between the parts of the expression."""
+    return f"{{{{ {' '.join(expression.split())} }}}}"
 
 
 @dataclass(frozen=True)
@@ -24,8 +37,13 @@ class Prompt(PicklesFieldsOnly):
 
     @cached_property
     def words(self) -> tuple[str, ...]:
-        """The text split at white space; punctuation stays with its word."""
-        return tuple(self.text.split())
+        """The text split at white space; punctuation stays with its word.
+
+        A placeholder or a heading of a template is a word of its own. White space in a placeholder does not count.
+        """
+        if "{{" not in self.text and "[[" not in self.text:  # most prompts
+            return tuple(self.text.split())
+        return tuple(found[0] if found[1] is None else placeholder(found[1]) for found in _WORD.finditer(self.text))
 
 
 def edit_distance(before: Prompt, after: Prompt) -> int:

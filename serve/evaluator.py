@@ -25,6 +25,10 @@ class UnknownTask(LookupError):
     """The evaluator has no task with this name."""
 
 
+class UnfitPrompt(ValueError):
+    """The task model cannot be asked with this prompt."""
+
+
 class EvaluatorReplica:
     """Scores prompts on any of its tasks.
 
@@ -59,9 +63,16 @@ class EvaluatorReplica:
         Args:
             caller: the trajectory that asks; callers take turns.
             step: the caller's step, for the log.
+
+        Raises:
+            UnfitPrompt: a prompt lacks a placeholder of the task's template, or has another one.
         """
         self._begin(task, caller, step)
         evaluator = self._evaluator(task)
+        for prompt in prompts:
+            problem = evaluator.task.prompt_problem(prompt)
+            if problem is not None:
+                raise UnfitPrompt(f"the prompt {problem}")
         num_examples = len(evaluator.task.examples[split] if indices is None else indices)
         async with self._work_limiter.entered(len(prompts) * num_examples):
             return await evaluator.evaluate(prompts, split, indices)

@@ -13,7 +13,7 @@ from ray.serve.exceptions import RayServeException
 
 from gpo.errors import BudgetExhausted, EvaluationError, ModelError, OutOfReach
 from serve.client import reply
-from serve.evaluator import UnknownTask
+from serve.evaluator import UnfitPrompt, UnknownTask
 from serve.http_limits import BODY_TIMEOUT_S, MAX_BODY_BYTES
 from serve.http_schemas import ErrorReply
 
@@ -35,7 +35,7 @@ ERRORS = {
     408: f"The body did not arrive within {BODY_TIMEOUT_S:.0f} s.",
     413: f"The body is larger than {MAX_BODY_BYTES} bytes.",
     415: "The body is neither JSON nor msgpack.",
-    422: "The body does not match the schema.",
+    422: "The body does not match the schema, or a prompt lacks placeholders of the task's template.",
     502: "The task model failed, or too many examples stayed unscored.",
     **UNREACHABLE,
 }
@@ -80,6 +80,8 @@ def _http_error(failure: Exception) -> HTTPException | None:
     match failure:
         case UnknownTask(args=(task, known)):
             return HTTPException(404, f"no task {task!r}; known tasks: {', '.join(known)}")
+        case UnfitPrompt():
+            return HTTPException(422, str(failure))
         case BudgetExhausted():
             return HTTPException(402, str(failure))
         case EvaluationError() | ModelError():

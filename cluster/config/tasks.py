@@ -46,6 +46,7 @@ from gpo.data.task import Split, Task
 from gpo.data.template import Template
 from gpo.errors import ConfigError
 from gpo.evaluation.answer_format import AnswerFormat, Position
+from gpo.evaluation.prompt_template import in_messages, initial_problem, placeholders
 from gpo.prompt import Prompt
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,9 @@ class FieldsConfig(Section):
     """Which columns hold the input and the target."""
 
     input: str | None = None
-    """Column with the input, such as a question or a text. Default: ``input``, unless ``template`` is set."""
+    """Column with the input, such as a question or a text. Default: ``input``, unless ``template`` is set. With
+    ``position: template``, the input tells examples apart in splits, reports and meta-prompts; default: the columns of
+    the placeholders."""
     template: str | None = None
     """Instead of ``input``, a Jinja template that makes a text from several columns, which are its variables, as in
     ``{{ context }}``. ``row["Two words"]`` is a column whose name is not an identifier, ``row.row`` the column row."""
@@ -89,13 +92,20 @@ class FieldsConfig(Section):
                 ) from None
         return self
 
-    def build(self, where: str) -> Fields:
-        """Input and target as readers of files need them; ``where`` is this section's path, for errors."""
+    def build(self, where: str, placeholders: tuple[Template, ...] = ()) -> Fields:
+        """Input and target as readers of files need them.
+
+        Args:
+            where: this section's path, for errors.
+            placeholders: those of the task's prompt, if it is a template.
+        """
+        default = None if placeholders else "input"
         return Fields(
-            self.input or "input" if self.template is None else Template(self.template, f"{where}.template"),
+            self.input or default if self.template is None else Template(self.template, f"{where}.template"),
             self.target or "target"
             if self.target_template is None
             else Template(self.target_template, f"{where}.target_template"),
+            placeholders,
         )
 
 
@@ -335,6 +345,20 @@ def data_kind(value: Any) -> str:
 
 
 DEFAULT_PROMPT = "Let's think step by step."
+_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class MessagesConfig(Section):
+    """A prompt of two messages, with ``position: template``."""
+
+    system: _Text
+    """The system message; it may contain placeholders."""
+    user: _Text
+    """The message of the user; it may contain placeholders."""
+
+
+def _prompt_kind(prompt: Any) -> str:
+    return "messages" if isinstance(prompt, dict | MessagesConfig) else "text"
 
 
 class TaskConfig(Section):
@@ -356,10 +380,14 @@ class TaskConfig(Section):
     """Where the examples come from: three files, one file, a known benchmark, or a data set of the Hugging Face Hub."""
     fields: FieldsConfig | None = None
     """Which columns hold the input and the target; not for a benchmark. Default: ``input`` and ``target``."""
-    prompt: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] = DEFAULT_PROMPT
-    """The initial prompt."""
+    prompt: Annotated[
+        Annotated[_Text, Tag("text")] | Annotated[MessagesConfig, Tag("messages")], Discriminator(_prompt_kind)
+    ] = DEFAULT_PROMPT
+    """The initial prompt: a text, or the two messages ``system`` and ``user`` of a template."""
     position: Position = Position.QUESTION_END
-    """Position of the prompt: question_end, question_begin, before_question, answer_begin or system."""
+    """Position of the prompt: question_end, question_begin, before_question, answer_begin or system. With template,
+    the prompt contains placeholders of the data's columns, such as ``{{ ticket }}``; ``{{ row["Two words"] }}`` is a
+    column whose name is not an identifier."""
     question_marks: bool = False
     """Mark the question with "Q:" and the answer with "A:"."""
     shots: NonNegativeInt = 0
@@ -390,6 +418,44 @@ class TaskConfig(Section):
             return {"name": next(names, "unnamed"), **task}
         return task
 
+    @model_validator(mode="after")
+    def _prompt_fits_position(self) -> Self:
+        if self.position is Position.TEMPLATE:
+            self._require_template()
+        elif isinstance(self.prompt, MessagesConfig):
+            raise PydanticCustomError(
+                "messages",
+                "has two messages, which needs position: template; set it, or write a text",
+                {"at": "prompt"},
+            )
+        return self
+
+    def _require_template(self) -> None:
+        if isinstance(self.data, BenchmarkConfig):
+            raise PydanticCustomError(
+                "template",
+                "template does not apply to a benchmark, whose columns are not named; choose another position",
+                {"at": "position"},
+            )
+        if self.question_marks:
+            raise PydanticCustomError(
+                "template",
+                "does not apply to a template; write Q: and A: into the prompt, and leave this out",
+                {"at": "question_marks"},
+            )
+        problem = initial_problem(self._initial)
+        if problem is not None:
+            raise PydanticCustomError(
+                "template",
+                "{problem}; correct it, or choose another position than template",
+                {"at": "prompt", "problem": problem},
+            )
+
+    @property
+    def _initial(self) -> str:
+        prompt = self.prompt
+        return prompt if isinstance(prompt, str) else in_messages(prompt.system, prompt.user)
+
     def build(self, where: str, val_size: PositiveInt | None, test_size: PositiveInt | None) -> Task:
         """Load and check the task.
 
@@ -410,11 +476,13 @@ class TaskConfig(Section):
     def _built(self, where: str, val_size: PositiveInt | None, test_size: PositiveInt | None) -> Task:
         splits, demonstrations = self._load(where).with_shots(self.shots, where=where)
         examples = [example for split in (*splits.values(), demonstrations) for example in split]
+        if self.position is not Position.TEMPLATE and (unfilled := placeholders(self._initial)):
+            log.warning("%s.prompt contains %s, which only position: template fills in", where, unfilled[0])
         is_benchmark = isinstance(self.data, BenchmarkConfig)
         known = self.data.known if isinstance(self.data, BenchmarkConfig) else None
         return Task(
             name=self.name,
-            initial=Prompt(self.prompt),
+            initial=Prompt(self._initial),
             examples={
                 Split.TRAIN: splits[Split.TRAIN],
                 Split.VAL: sampled(splits[Split.VAL], val_size),
@@ -435,7 +503,10 @@ class TaskConfig(Section):
                     f"{where}.fields", "does not apply to a benchmark, whose columns are known", "remove it"
                 )
             return self.data.load(f"{where}.data")
-        fields = (self.fields or FieldsConfig()).build(f"{where}.fields")
+        is_template = self.position is Position.TEMPLATE
+        names = dict.fromkeys(placeholders(self._initial) if is_template else ())
+        filled_in = tuple(Template(name, f"{where}.prompt") for name in names)
+        fields = (self.fields or FieldsConfig()).build(f"{where}.fields", filled_in)
         return self.data.load(fields, f"{where}.data")
 
 

@@ -76,6 +76,9 @@ def evaluate_prompt(
     loaded = config.tasks[index].build(f"tasks[{index}]", sizes.val_size, sizes.test_size)
     is_judged = isinstance(loaded.scorer, Rubric)
     scored = Prompt(prompt.strip()) if prompt else loaded.initial
+    problem = loaded.prompt_problem(scored)
+    if problem is not None:
+        raise ConfigError("--prompt", problem, "write the placeholders and headings as in the task's initial prompt")
     with console.status("Checking the models …"):
         roles: tuple[Role, ...] = ("task", "judge") if is_judged else ("task",)
         checked = asyncio.run(

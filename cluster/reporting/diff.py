@@ -8,8 +8,12 @@ from typing import Literal
 
 from rapidfuzz.distance import Levenshtein
 
+from gpo.prompt import PLACEHOLDER, placeholder
+
 # White space is listed explicitly, since the page's script splits the same texts and its ``\s`` differs from Python's.
-_WORD = re.compile(r"[ \t\n\r\f\v]*[^ \t\n\r\f\v]+|[ \t\n\r\f\v]+$")
+_SPACE = r"[ \t\n\r\f\v]"
+_ATOM = r"\{\{[^{}\n]*\}\}|\[\[(?:system|user)\]\]"
+_WORD = re.compile(rf"{_SPACE}*(?:{_ATOM}|(?:(?!{_ATOM})[^ \t\n\r\f\v])+)|{_SPACE}+$")
 
 Change = Literal["same", "deleted", "inserted"]
 
@@ -23,7 +27,10 @@ class Segment:
 
 
 def words(text: str) -> list[str]:
-    """Split a text into words, each with the white space before it; joined, they are the text."""
+    """Split a text into words, each with the white space before it; joined, they are the text.
+
+    As in ``Prompt.words``, a placeholder or a heading of a template is one word.
+    """
     return _WORD.findall(text)
 
 
@@ -63,5 +70,6 @@ def word_diff(before: str, after: str) -> list[Segment]:
 
 
 def _compared(text: str) -> list[str]:
-    # Other white space before a word is not a change of the word.
-    return [word.strip(" \t\n\r\f\v") for word in words(text)]
+    # Other white space before a word, or in a placeholder, is not a change of the word.
+    stripped = (word.strip(" \t\n\r\f\v") for word in words(text))
+    return [placeholder(found[1]) if (found := PLACEHOLDER.fullmatch(word)) else word for word in stripped]

@@ -322,11 +322,15 @@ async def leased_folder(folder: Folder) -> AsyncGenerator[RunFolder]:
 
 
 def fingerprint(task: Task) -> str:
-    """Sixteen hexadecimal digits that change with any example of the task, demonstrations included, and their order."""
+    """Sixteen hexadecimal digits that change with any example of the task, demonstrations included, and their order.
+
+    They cover the texts of placeholders, too.
+    """
     digest = blake2b(digest_size=8)
     for split, examples in (*sorted(task.examples.items()), ("shots", task.answer_format.demonstrations)):
         for example in examples:
-            digest.update(json.dumps([split, example.input, *example.targets]).encode())
+            texts = [example.placeholder_texts] if example.placeholder_texts else []
+            digest.update(json.dumps([split, example.input, *example.targets, *texts]).encode())
     return digest.hexdigest()
 
 

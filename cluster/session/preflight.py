@@ -31,6 +31,7 @@ from gpo.errors import ConfigError, GPOError, MalformedReply, ModelError, ModelR
 from gpo.evaluation.answer_format import Position
 from gpo.evaluation.evaluator import follow_up, second_question
 from gpo.evaluation.metrics import Rubric
+from gpo.evaluation.prompt_template import headings
 from gpo.limits.limiter import LocalLimiter
 from gpo.models.adapting import AdaptingModel
 from gpo.models.protocol import Completion, Usage
@@ -334,11 +335,15 @@ class _Check:
             raise _unavailable(where, endpoint, failure) from None
 
     def _with_position(self, task: Task, error: ConfigError) -> ConfigError:
-        is_system = task.answer_format.position is Position.SYSTEM
+        position = task.answer_format.position
+        is_template = position is Position.TEMPLATE
+        is_system = bool(headings(task.initial.text)) if is_template else position is Position.SYSTEM
         if not is_system or not re.search(r"\bsystem\b", error.problem, re.IGNORECASE):
             return error
         index = [other.name for other in self._config.tasks].index(task.name)
         remedy = f"set tasks[{index}].position to question_begin, which needs no system message"
+        if is_template:
+            remedy = f"write tasks[{index}].prompt as one text, without a system message"
         return ConfigError(error.field, error.problem, remedy)
 
     def _warn(self, role: Role, flaw: str, remedy: str) -> None:

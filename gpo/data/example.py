@@ -16,10 +16,15 @@ class Example:
     """An input and its right answers.
 
     ``targets`` has at least one entry; several are alternatives, such as the references of a text generation task.
+
+    Attributes:
+        placeholder_texts: the placeholders of the task's template, such as ``{{ ticket }}``, each with the text that it
+            stands for; empty if the prompt is no template.
     """
 
     input: str
     targets: tuple[str, ...]
+    placeholder_texts: tuple[tuple[str, str], ...] = ()
 
     @property
     def target(self) -> str:

@@ -29,23 +29,31 @@ _MISSING = ("nan", "NaN")
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """The sources of an example's input and target: each is a column or a template."""
+    """The sources of an example's input and target: each is a column or a template.
 
-    input: str | Template = "input"
+    Attributes:
+        input: ``None`` makes the input of the texts of the placeholders, one ``name: text`` a line.
+        placeholders: the different placeholders of the task's prompt, in order; empty if it is no template.
+    """
+
+    input: str | Template | None = "input"
     target: str | Template = "target"
+    placeholders: tuple[Template, ...] = ()
 
     @property
     def columns(self) -> frozenset[str]:
-        """The columns that input and target need; with ``row`` if a template uses the whole row.
+        """The columns that input, target and placeholders need; with ``row`` if a template uses the whole row.
 
         Raises:
             ConfigError: a template is invalid.
         """
-        each = (source.variables if isinstance(source, Template) else (source,) for source in (self.input, self.target))
+        sources = (self.input, self.target, *self.placeholders)
+        each = (source.variables if isinstance(source, Template) else (source,) for source in sources if source)
         return frozenset(name for names in each for name in names)
 
 
 _FILL_IN = "fill it in, or remove the example"
+_COLUMN = re.compile(r"""row\["([^"]+)"\]|row\['([^']+)'\]|row\.(\w+)|(\w+)""")
 
 
 def example_of(row: Mapping[str, Any], fields: Fields, where: str) -> Example:
@@ -59,14 +67,27 @@ def example_of(row: Mapping[str, Any], fields: Fields, where: str) -> Example:
     Raises:
         ConfigError: a column is missing, empty, or has a value of another type.
     """
-    text, *more = _texts(row, fields.input, "input", where)
+    filled = tuple((one.source, one.filled(row, where)) for one in fields.placeholders)
+    if filled and not any(text.strip() for _, text in filled):
+        raise ConfigError(where, "the columns of all placeholders are empty", _FILL_IN)
+    if fields.input is None:
+        text, more = "\n".join(f"{_name(source)}: {text}" for source, text in filled), []
+    else:
+        text, *more = _texts(row, fields.input, "input", where)
     if more:
         raise ConfigError(where, f"column {fields.input!r} is a list", "an example has one input")
     targets = tuple(_texts(row, fields.target, "target", where))
     for target in targets:
         if target.strip() in _MISSING:
             raise ConfigError(where, f"the target is {target.strip()!r}, a missing value", _FILL_IN)
-    return Example(input=text, targets=targets)
+    return Example(input=text, targets=targets, placeholder_texts=filled)
+
+
+def _name(placeholder: str) -> str:
+    """The column of a placeholder without its filters; else the expression."""
+    expression = placeholder.strip("{} ")
+    found = _COLUMN.fullmatch(expression.split("|")[0].strip())
+    return found[found.lastindex or 0] if found else expression
 
 
 def _texts(row: Mapping[str, Any], source: str | Template, role: str, where: str) -> list[str]:

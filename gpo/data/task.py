@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gpo.data.example import Example
-from gpo.evaluation.answer_format import AnswerFormat
+from gpo.evaluation.answer_format import AnswerFormat, Position
 from gpo.evaluation.metrics import Rubric, Scorer
+from gpo.evaluation.prompt_template import template_problem
 from gpo.prompt import Prompt
 
 
@@ -41,3 +42,9 @@ class Task:
     answer_format: AnswerFormat = field(default_factory=AnswerFormat)
     group: str = ""
     counts_as: str = ""
+
+    def prompt_problem(self, prompt: Prompt) -> str | None:
+        """Why the task model cannot be asked with a prompt, in words that follow "the prompt"; ``None`` if it can."""
+        if self.answer_format.position is not Position.TEMPLATE:
+            return None
+        return template_problem(self.initial, prompt)

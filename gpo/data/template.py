@@ -74,6 +74,20 @@ class Template:
         Raises:
             ConfigError: the syntax is invalid, a column is missing or null, or the text is empty.
         """
+        text = self.filled(row, where)
+        if not text.strip():
+            raise ConfigError(where, "the template gives only white space", f"correct {self.field}, or the row")
+        return text
+
+    def filled(self, row: Mapping[str, Any], where: str) -> str:
+        """Render the template for a row; the text may be empty.
+
+        Args:
+            where: location of the row, for errors.
+
+        Raises:
+            ConfigError: the syntax is invalid, or a column is missing or null.
+        """
         self.check()
         try:
             text = _compiled(self.source).render({**row, ROW: row})
@@ -85,8 +99,6 @@ class Template:
                 f"the template cannot be filled in ({error}); the columns are: {columns}",
                 f"correct {self.field}, or the row",
             ) from None
-        if not text.strip():
-            raise ConfigError(where, "the template gives only white space", f"correct {self.field}, or the row")
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise ConfigError(where, "a column contains a lone surrogate", "write the whole character")
         return text

@@ -67,6 +67,7 @@ class Evaluator(Protocol):
 
         Raises:
             ValueError: an index is out of range.
+            KeyError: a prompt does not fit the task; see ``Task.prompt_problem``.
             PromptUnscored: too many examples stayed unscored.
             EvaluationError: a user's function failed.
             ModelRefused: the endpoint refuses every call (key, model name).

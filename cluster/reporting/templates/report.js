@@ -35,7 +35,10 @@
   }
 
   // Splits texts like cluster/reporting/diff.py.
-  const split = (text) => text.match(/[ \t\n\r\f\v]*[^ \t\n\r\f\v]+|[ \t\n\r\f\v]+$/g) ?? [];
+  const WORD = new RegExp(String.raw`SPACE*(?:ATOM|(?:(?!ATOM)[^ \t\n\r\f\v])+)|SPACE+$`
+    .replaceAll("SPACE", String.raw`[ \t\n\r\f\v]`)
+    .replaceAll("ATOM", String.raw`\{\{[^{}\n]*\}\}|\[\[(?:system|user)\]\]`), "g");
+  const split = (text) => text.match(WORD) ?? [];
 
   function diff(row) {
     const before = split(rows[row[PARENT]][PROMPT]), after = split(row[PROMPT]), ranges = row[CHANGES];

@@ -33,6 +33,7 @@ from starlette.requests import Request
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.errors import BudgetExhausted, EvaluationError, ModelUnavailable, OutOfReach, Part
+from gpo.evaluation.answer_format import AnswerFormat, Position
 from gpo.evaluation.evaluator import Evaluation, LocalEvaluator
 from gpo.evaluation.grading import RuleGrader
 from gpo.evaluation.metrics.text import ExactScorer
@@ -318,6 +319,19 @@ def test_bodies_beyond_the_limits_are_refused(body: bytes, media: str) -> None:
     with pytest.raises(HTTPException) as caught:
         decode(body, media)
     assert caught.value.status_code == 400
+
+
+@pytest.mark.parametrize(("prompt", "status"), [("{{x}}? Say yes.", 200), ("Say yes.", 422), ("{{ x.y }}", 422)])
+async def test_a_prompt_of_a_template_needs_its_placeholders(prompt: str, status: int) -> None:
+    examples = (Example("x: 1", ("yes",), (("{{ x }}", "1"),)),)
+    asked = AnswerFormat(Position.TEMPLATE)
+    task = Task("template", Prompt("{{ x }}"), dict.fromkeys(Split, examples), ExactScorer(), asked)
+    scoring = LocalEvaluator(task, FakeModel(lambda *_: "yes"), Sampling(), RuleGrader(task.scorer))
+    app = evaluator_app([scoring], replicas=1, examples_at_once=100, cpus=0, drain_s=0)
+    handle = ray_serve.run(app, name="template", route_prefix=None, _local_testing_mode=True)
+    reply = await ask(build_api(handle, None), "POST", "/v1/evaluate", json={"task": "template", "prompt": prompt})
+    assert reply.status_code == status, reply.text
+    assert status == 200 or reply.json()["detail"].startswith("the prompt contains {{ x")
 
 
 async def test_an_unpaired_surrogate_in_a_field_name_is_reported(api: FastAPI) -> None:

@@ -93,6 +93,17 @@ def test_an_impossible_option_is_one_line(
     assert endpoint.requests == []
 
 
+def test_a_prompt_of_a_template_needs_its_placeholders(endpoint: SimulatedEndpoint, evaluate: Evaluate) -> None:
+    task = {"position": "template", "prompt": "Classify it.\nTicket: {{ text }}", "fields": {"input": None}}
+    finished = evaluate("--prompt", "Classify the ticket.", tasks=[task])
+    assert finished.code == 2
+    assert finished.stderr.startswith("gpo: error: --prompt: contains {{ text }} not at all, the initial prompt once; ")
+    assert endpoint.requests == []
+    finished = evaluate("--prompt", "{{text}}\nWhich desk: billing, technical, shipping or account?", tasks=[task])
+    assert finished.code == 0, finished.stderr
+    assert "20 examples, 20 calls" in finished.stdout
+
+
 @pytest.mark.parametrize("is_checked", [True, False])
 def test_an_unknown_model_is_found_at_the_first_call(is_checked: bool, evaluate: Evaluate) -> None:
     finished = evaluate(models={"task": {"model": "task-modle", "check": is_checked}})

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cluster.reporting.diff import Segment, changes, word_diff, words
 
-TEXTS = st.text(alphabet=st.sampled_from("ab <\n\t\u00a0\x1c\ufeff"), max_size=30)
+TEXTS = st.text(alphabet=st.sampled_from("ab <\n\t\u00a0\x1c\ufeff") | st.sampled_from("{}[]"), max_size=30)
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,9 @@ TEXTS = st.text(alphabet=st.sampled_from("ab <\n\t\u00a0\x1c\ufeff"), max_size=3
         ("a", "", [("deleted", "a")]),
         ("", "", []),
         ("a b", "a\nb", [("same", "a\nb")]),
+        ("a {{ b c }}d", "a {{b  c}} d", [("same", "a {{b  c}} d")]),
+        ("a {{ b c }}", "a {{ b d }}", [("same", "a"), ("deleted", " {{ b c }}"), ("inserted", " {{ b d }}")]),
+        ("[[user]]a", "[[system]]b[[user]]a", [("inserted", "[[system]]b"), ("same", "[[user]]a")]),
         ("a b c d", "a x y d", [("same", "a"), ("deleted", " b c"), ("inserted", " x y"), ("same", " d")]),
     ],
 )

@@ -270,3 +270,12 @@ def test_a_fingerprint_depends_on_every_example() -> None:
     assert (
         len({of(("a", "b"), ("c", "d")), of(("c", "d"), ("a", "b")), of(("a", "b")), of(("a", "d"), ("c", "b"))}) == 4
     )
+
+
+def test_a_fingerprint_depends_on_the_columns_of_a_template() -> None:
+    def of(**texts: str) -> str:
+        example = Example("a", ("b",), tuple(texts.items()))
+        return fingerprint(Task("t", Prompt("p"), dict.fromkeys(Split, (example,)), ExactScorer()))
+
+    assert of(x="1") == of(x="1")
+    assert len({of(), of(x="1"), of(x="2"), of(y="1"), of(x="1", y="1")}) == 5

@@ -7,6 +7,8 @@ from gpo.evaluation.answer_format import AnswerFormat, Position
 from gpo.prompt import Prompt
 
 PROMPT, EXAMPLE = Prompt("Think."), Example("1 + 1?", ("2",))
+AROUND_INPUT = [position for position in Position if position is not Position.TEMPLATE]
+"""Those of a prompt that does not contain the input; ``test_prompt_template.py`` tests the other one."""
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,7 @@ def test_a_system_message_separates_the_prompt(question_marks: bool, content: st
     ]
 
 
-@pytest.mark.parametrize("position", Position)
+@pytest.mark.parametrize("position", AROUND_INPUT)
 def test_every_position_shows_prompt_and_input_once(position: Position) -> None:
     shown = "\n".join(message["content"] for message in AnswerFormat(position).messages(PROMPT, EXAMPLE))
     assert (shown.count("Think."), shown.count("1 + 1?")) == (1, 1)
@@ -43,7 +45,7 @@ SHOWN = (Example("2 + 2?", ("4",)), Example("3 + 3?", ("6", "six")))
 
 
 @pytest.mark.parametrize("question_marks", [False, True])
-@pytest.mark.parametrize("position", Position)
+@pytest.mark.parametrize("position", AROUND_INPUT)
 def test_demonstrations_are_asked_like_the_question_and_answered_before_it(
     position: Position, question_marks: bool
 ) -> None:

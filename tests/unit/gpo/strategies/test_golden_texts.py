@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from gpo.data.example import Example
 from gpo.evaluation.answer_format import AnswerFormat, Position
+from gpo.evaluation.prompt_template import in_messages
 from gpo.evaluation.evaluator import Answered
 from gpo.models.protocol import Message, Sampling
 from gpo.prompt import Prompt
@@ -88,10 +90,20 @@ async def reflections_and_summaries() -> list[tuple[str, str]]:
 
 
 def questions() -> Iterator[tuple[str, str]]:
+    question = Example("Is 11 a prime?", ("Yes",))
     for position, marks, shots in product(Position, (False, True), (0, 2)):
+        if position is Position.TEMPLATE:
+            continue
         asked = AnswerFormat(position, question_marks=marks, demonstrations=EXEMPLARS[:shots])
         name = f"questions/{position}{'-marked' if marks else ''}{'-two-shot' if shots else ''}"
-        yield name, shown(asked.messages(Prompt("Think."), Example("Is 11 a prime?", ("Yes",))))
+        yield name, shown(asked.messages(Prompt("Think."), question))
+    template = Prompt(in_messages("Think.", "Question: {{ question }}\nAnswer:"))
+    *exemplars, last = (
+        replace(one, placeholder_texts=(("{{ question }}", one.input),)) for one in (*EXEMPLARS, question)
+    )
+    for demonstrations in ((), tuple(exemplars)):
+        asked = AnswerFormat(Position.TEMPLATE, demonstrations=demonstrations)
+        yield f"questions/template{'-two-shot' if demonstrations else ''}", shown(asked.messages(template, last))
 
 
 async def test_every_text_equals_its_stored_version() -> None:
