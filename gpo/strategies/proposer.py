@@ -12,6 +12,7 @@ from gpo.concurrency import gather
 from gpo.data.example import Example
 from gpo.errors import MalformedReply, ModelError, ModelRefused
 from gpo.evaluation.answer_format import Position
+from gpo.evaluation.prompt_template import template_problem
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage, given_up
 from gpo.prompt import Prompt, edit_distance
 from gpo.strategies.meta_prompt import Brief, MetaPrompt
@@ -32,7 +33,7 @@ class Proposals:
     """The prompts that the optimizer model wrote, in the order of the samples, with repeats.
 
     Attributes:
-        num_malformed: replies without a prompt.
+        num_malformed: replies without a prompt, or with one that breaks a placeholder of the task's template.
         num_rejected: prompts that exceeded an enforced step size.
         num_failed: failed calls.
     """
@@ -144,6 +145,8 @@ class SamplingProposer:
             try:
                 prompt = parse_reply(reply)
             except MalformedReply:
+                return _Sample(None, usage, num_rejected, malformed=True)
+            if self.position is Position.TEMPLATE and template_problem(current, prompt) is not None:
                 return _Sample(None, usage, num_rejected, malformed=True)
             if bound is None or edit_distance(current, prompt) <= bound:
                 on_prompt(prompt)

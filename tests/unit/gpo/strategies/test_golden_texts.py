@@ -16,8 +16,8 @@ import pytest
 
 from gpo.data.example import Example
 from gpo.evaluation.answer_format import AnswerFormat, Position
-from gpo.evaluation.prompt_template import in_messages
 from gpo.evaluation.evaluator import Answered
+from gpo.evaluation.prompt_template import in_messages
 from gpo.models.protocol import Message, Sampling
 from gpo.prompt import Prompt
 from gpo.strategies.meta_prompt import Brief, CompactMetaPrompt, FullMetaPrompt, Kind

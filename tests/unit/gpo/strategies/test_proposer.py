@@ -223,3 +223,13 @@ async def test_calls_before_a_failure_are_counted() -> None:
     proposals = await made.propose(candidate("word", 0.5), Direction(), step_size=4, exemplars=[], n=1, seed=0)
     assert (proposals.prompts, proposals.num_rejected) == ((), 2)
     assert (proposals.usage.requests, proposals.usage.failures, proposals.usage.retries) == (2, 1, 3)
+
+
+async def test_a_prompt_that_breaks_a_placeholder_is_dropped() -> None:
+    texts = ("Sort {{x}}.", "Sort it.", "Sort {{ x }} and {{ x }}.", "Sort {{ X }}.", "{% if x %}{{ x }}{% endif %}")
+    model = FakeModel.scripted(f"<START>{text}<END>" for text in texts)
+    made = proposer(model, position=Position.TEMPLATE)
+    current = candidate("File {{ x }}.", 0.5)
+    proposals = await made.propose(current, Direction(), step_size=4, exemplars=[], n=len(texts), seed=0)
+    assert proposals.prompts == (Prompt("Sort {{x}}."),)
+    assert proposals.num_malformed == 4
