@@ -243,6 +243,7 @@ class _Reflector:
         with part("reflect") as span:
             reflection = await self.inner.reflect(current, batch, seed=seed)
             _note_usage(span, reflection.spending.optimizer)
+            _note(span, failures=len(reflection.failures))
             return reflection
 
 

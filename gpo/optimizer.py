@@ -167,6 +167,7 @@ class GPO:
             neighbour_reflections=tuple(known.get(neighbour.prompt) for neighbour in neighbours),
             reflection=reflection.text,
             summary=summary.text,
+            failures=reflection.failures,
         )
         return direction, summary.spending + reflection.spending
 

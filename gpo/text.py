@@ -18,6 +18,11 @@ def without_controls(text: str) -> str:
     return _CONTROLS.sub("", text).encode(errors="replace").decode()
 
 
+def one_line(text: str, max_characters: int) -> str:
+    """The text on one line, without control characters, and without its middle if it is too long."""
+    return abridged(" ".join(without_controls(text).split()), max_characters)
+
+
 def abridged(text: str, max_characters: int) -> str:
     """The text, or its beginning and its end around `` […] ``; then exactly ``max_characters`` ≥ 5 long."""
     if len(text) <= max_characters:

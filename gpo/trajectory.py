@@ -89,7 +89,8 @@ class Direction:
         neighbour_reflections: the reflection on each neighbour, in the same order; ``None`` if it was never current.
         reflection: the optimizer model's text on why the current prompt fails on train examples, if asked for.
         summary: the optimizer model's text on what the steps so far show, if asked for.
-        failures: answers to train examples that the current prompt got wrong, if asked for; the worst first.
+        failures: answers to train examples that the current prompt got wrong, if asked for; the worst first. With a
+            reflection, the failures that it is about.
     """
 
     neighbours: tuple[Candidate, ...] = ()

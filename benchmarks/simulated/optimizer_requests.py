@@ -20,12 +20,13 @@ GAIN_PER_REWRITING = 5.0
 
 HISTORY, HISTORY_WITHOUT_SCORES = "Earlier prompts and their scores, worst first", "Earlier prompts"
 CURRENT, REFLECTION, SUMMARY = "Current prompt", "Reflection on the current prompt", "What the search has taught so far"
+WRONG_ANSWERS = "Wrong answers with the current prompt"
 INSTRUCTIONS = "What to do"
 EXAMINED, FAILURES, TO_REFLECT_ON = "Examined prompt", "Inputs that it failed on", "What to reflect on"
 NOTES, BEFORE, REFLECTION_BEFORE = "Notes so far", "Prompt before the last step", "Reflection on that prompt"
 TRIED, TO_NOTE = "Prompts that the last step tried, worst first", "What to note"
 _TITLES = (
-    "Examples of the task", HISTORY, HISTORY_WITHOUT_SCORES, CURRENT, REFLECTION, SUMMARY, INSTRUCTIONS,
+    "Examples of the task", HISTORY, HISTORY_WITHOUT_SCORES, CURRENT, WRONG_ANSWERS, REFLECTION, SUMMARY, INSTRUCTIONS,
     EXAMINED, FAILURES, TO_REFLECT_ON, NOTES, BEFORE, REFLECTION_BEFORE, TRIED, TO_NOTE,
 )  # fmt: skip
 # Only these titles count, since a prompt may contain sections too.
@@ -136,12 +137,14 @@ def _full(shown: dict[str, str]) -> Assignment | None:
         return None
     history, instructions = shown.get(HISTORY, shown.get(HISTORY_WITHOUT_SCORES, "")), shown[INSTRUCTIONS]
     bound = _STEP_SIZE.search(instructions)
+    current = _shown_prompt(shown[CURRENT])
     return Assignment(
-        current=_shown_prompt(shown[CURRENT]),
+        current=current,
         scored=_scored_prompts(history, shown[CURRENT]),
         advice=read_advice(shown.get(SUMMARY, ""), history, shown.get(REFLECTION, "")),
         step_size=int(bound[1]) if bound else None,
         kind=_kind(instructions),
+        failures=_failures(current, shown[WRONG_ANSWERS]) if WRONG_ANSWERS in shown else None,
     )
 
 
@@ -183,9 +186,12 @@ def _reflection(request: str) -> ReflectionRequest | None:
     shown = _sections(request)
     if EXAMINED not in shown or TO_REFLECT_ON not in shown:
         return None
-    failures = shown.get(FAILURES, "")
-    num_failures = sum(line.startswith("Input: ") for line in failures.splitlines())
-    return ReflectionRequest(_shown_prompt(shown[EXAMINED]), domain_of(failures), num_failures)
+    return _failures(_shown_prompt(shown[EXAMINED]), shown.get(FAILURES, ""))
+
+
+def _failures(prompt: str, shown: str) -> ReflectionRequest:
+    num_failures = sum(line.startswith("Input: ") for line in shown.splitlines())
+    return ReflectionRequest(prompt, domain_of(shown), num_failures)
 
 
 def domain_of(text: str) -> str | None:

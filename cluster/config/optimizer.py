@@ -16,7 +16,7 @@ from gpo.models.protocol import ChatModel, Embedder, Sampling
 from gpo.strategies.acceptance import Acceptance, BestOfStep, BestSoFar, StrictImprovement, WithinError
 from gpo.strategies.meta_prompt import CompactMetaPrompt, FullMetaPrompt, MetaPrompt
 from gpo.strategies.refinement import Editing, Generation, Paraphrase, Refinement
-from gpo.strategies.reflection import FailureReflector, NoReflection, Reflector
+from gpo.strategies.reflection import FailureReflector, Feedback, NoReflection, Reflector
 from gpo.strategies.retrieval import (
     ImportanceRetriever,
     MixedRetriever,
@@ -125,11 +125,12 @@ class SummaryConfig(Section):
 class DirectionConfig(Section):
     """The update direction: what the optimizer model learns from."""
 
-    form: Literal["prompt", "score", "score_reflection"] = "score"
-    """What is shown of prompts. ``prompt``: their texts. ``score``: texts and scores. ``score_reflection``: also the
-    optimizer model's reflection on failures of the current prompt on a batch of ``train``."""
+    form: Literal["prompt", "score", "score_reflection", "feedback"] = "score"
+    """What is shown of prompts. ``prompt``: their texts. ``score``: texts and scores. ``feedback``: also wrong answers
+    of the current prompt to a batch of ``train``, and why they are wrong. ``score_reflection``: also a reflection on
+    these answers, which the optimizer model writes first."""
     failures: PositiveInt = 3
-    """Most failures that a reflection is based on, with ``score_reflection``."""
+    """Most wrong answers that are shown, or that a reflection is based on."""
     trajectory: Annotated[
         Annotated[RetrievalConfig, Tag("retrieval")]
         | Annotated[SummaryConfig, Tag("summary")]
@@ -137,6 +138,11 @@ class DirectionConfig(Section):
         by_kind("retrieval", "summary", "none"),
     ] = RetrievalConfig()
     """What is shown of the trajectory so far."""
+
+    @property
+    def answers_train(self) -> bool:
+        """Whether the task model answers each step's batch of ``train``."""
+        return self.form in ("feedback", "score_reflection")
 
     @property
     def num_neighbours(self) -> int:
@@ -163,8 +169,10 @@ class DirectionConfig(Section):
         self, model: ChatModel, sampling: Sampling, answerer: Answerer, examples: Sequence[Example]
     ) -> Reflector:
         """The reflector, on the optimizer model and the train split's examples."""
-        if self.form != "score_reflection":
+        if not self.answers_train:
             return NoReflection()
+        if self.form == "feedback":
+            return Feedback(answerer=answerer, examples=examples, num_failures=self.failures)
         return FailureReflector(
             model=model, sampling=sampling, answerer=answerer, examples=examples, num_failures=self.failures
         )
@@ -261,7 +269,7 @@ class OptimizerConfig(Section):
     epochs: Annotated[PositiveInt | None, SHARED] = None
     """Passes over ``train``, with one step per batch; instead of ``steps``."""
     batch_size: Annotated[PositiveInt, SHARED] = 8
-    """Train examples per step, for reflections and for the examples in the meta-prompt."""
+    """Train examples per step, for feedback, reflections and the examples in the meta-prompt."""
     candidates: Annotated[PositiveInt, SHARED] = 8
     """New prompts per step."""
     direction: Annotated[DirectionConfig, OF_METHOD] = DirectionConfig()

@@ -21,7 +21,7 @@ from gpo.prompt import Prompt
 from gpo.score import Score
 from gpo.strategies.batches import TrainBatches
 from gpo.strategies.meta_prompt import Brief
-from gpo.trajectory import Candidate, Direction
+from gpo.trajectory import Candidate, Direction, Failure
 
 CHARACTERS_PER_TOKEN = 4
 """A rule of thumb for English; the models' own tokenizers are not used."""
@@ -74,7 +74,7 @@ def _task_plan(config: RunConfig, task: Task) -> TaskPlan:
     candidates = steps * settings.candidates
     reflects = settings.direction.form == "score_reflection"
     batches = TrainBatches(len(train), settings.batch_size, seed=0)
-    answered = sum(len(batches(step)) for step in range(steps)) if reflects else 0
+    answered = sum(len(batches(step)) for step in range(steps)) if settings.direction.answers_train else 0
     scored = config.evaluation.scoring.most_answers(len(val), steps, settings.candidates)
     answers = scored + len(test) * (2 if candidates else 1) + answered
     rounds = 1 if task.answer_format.rounds == 1 or task.scorer.follow_up(val[0]) is None else 2
@@ -107,12 +107,16 @@ def _meta_prompt_tokens(config: RunConfig, task: Task, steps: int) -> float:
     """Tokens of one meta-prompt with all its prompts and exemplars, all as long as the initial prompt."""
     settings = config.optimizer
     candidate = Candidate(Prompt(task.initial.text), Score((0.5,)))
+    train = task.examples[Split.TRAIN]
+    answer = "." * (_TEXT_TOKENS * CHARACTERS_PER_TOKEN)
+    shown = min(settings.direction.failures, settings.batch_size) * (settings.direction.form == "feedback")
+    failures = tuple(Failure.abridged(example.input, example.target, answer) for example in train[:shown])
     past = (candidate,) * min(settings.direction.num_neighbours, max(0, steps - 1) * settings.candidates)
     brief = Brief(
         candidate,
-        Direction(past, (None,) * len(past)),
+        Direction(past, (None,) * len(past), failures=failures),
         settings.schedule.build(max(1, steps))(0),
-        task.examples[Split.TRAIN][: config.meta_prompt.exemplars],
+        train[: config.meta_prompt.exemplars],
         task.answer_format.position,
     )
     return _tokens(config.meta_prompt.build(settings.refinement, settings.direction.form).messages(brief))

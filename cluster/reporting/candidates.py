@@ -10,30 +10,39 @@ from cluster.results.intervals import score_interval
 from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.score import finite
-from gpo.trajectory import Candidate
+from gpo.text import abridged
+from gpo.trajectory import Candidate, Failure
 
 _DECIMALS = 4
+_MAX_CHARACTERS = 500
+"""Of each text of a failure; ``steps.jsonl`` has more."""
 ACCEPTED, BEST, DROPPED = 1, 2, 4
 """Bit flags of a candidate: it became the current prompt, is the best of its trajectory, was dropped early."""
 
 
 def candidate_rows(record: RunRecord) -> dict[str, Any]:
-    """``trajectories``, ``rows`` and ``notes`` for the page's script.
+    """``trajectories``, ``rows``, ``notes`` and ``failures`` for the page's script.
 
     A row is a list, since there may be tens of thousands: index of the trajectory, step (0 is the initial prompt),
     ``val`` mean, the two ends of its interval, words changed, words allowed to change, flags, prompt, row of the
     parent prompt, changes from the parent (see ``changes``), number of unscored examples. Unknown values are null.
 
-    ``notes`` maps trajectory and step (such as ``3/1``) to the reflection and summary that the step used.
+    ``notes`` maps trajectory and step (such as ``3/1``) to the reflection and summary that the step used, ``failures``
+    to the texts of each wrong answer: input, right answer, answer, reason.
     """
     rows: list[list[Any]] = []
     notes: dict[str, dict[str, str]] = {}
+    failures: dict[str, list[list[str]]] = {}
     keys = sorted(record.checkpoints)
     for number, key in enumerate(keys):
         checkpoint = record.checkpoints[key]
         rows += _rows(number, checkpoint, len(rows))
         notes.update(_notes(number, checkpoint))
-    return {"trajectories": [[key.task, key.seed] for key in keys], "rows": rows, "notes": notes}
+        for step in checkpoint.trajectory.steps:
+            if step.direction.failures:
+                failures[f"{number}/{step.index + 1}"] = [_texts(failure) for failure in step.direction.failures]
+    trajectories = [[key.task, key.seed] for key in keys]
+    return {"trajectories": trajectories, "rows": rows, "notes": notes, "failures": failures}
 
 
 def _rows(number: int, checkpoint: Checkpoint, first: int) -> Iterator[list[Any]]:
@@ -81,6 +90,11 @@ def _notes(number: int, checkpoint: Checkpoint) -> Iterator[tuple[str, dict[str,
         texts = {"Reflection": step.direction.reflection, "Summary so far": step.direction.summary}
         if known := {title: text for title, text in texts.items() if text}:
             yield f"{number}/{step.index + 1}", known
+
+
+def _texts(failure: Failure) -> list[str]:
+    texts = (failure.input, failure.target, failure.answer, failure.reason)
+    return [abridged(text, _MAX_CHARACTERS) for text in texts]
 
 
 def _rounded(value: float) -> float | None:

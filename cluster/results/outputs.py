@@ -143,6 +143,7 @@ def step_line(record: RunRecord, key: SearchKey, step: Step) -> dict[str, Any]:
         "neighbours": [neighbour.prompt.text for neighbour in step.direction.neighbours],
         "reflection": step.direction.reflection,
         "summary": step.direction.summary,
+        "failures": [asdict(failure) for failure in step.direction.failures],
         "candidates": [
             {
                 "prompt": candidate.prompt.text,

@@ -10,12 +10,16 @@ from gpo.concurrency import gather
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.errors import ModelRefused, ModelUnavailable, PromptUnscored
-from gpo.evaluation.grading import Grader
-from gpo.evaluation.metrics.scorer import can_read
+from gpo.evaluation.grading import Grade, Grader
+from gpo.evaluation.metrics.scorer import can_read, explanation
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage, given_up
 from gpo.prompt import Prompt
 from gpo.score import Flaws, Score
+from gpo.text import one_line
 from gpo.trajectory import Spending
+
+_MAX_REASON = 1000
+"""Characters of a reason; a longer one loses its middle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Answered:
         problem: why there is no grade; empty otherwise.
         is_refused: whether the endpoint refused the request, rather than being unavailable.
         flaws: what the answer lacks.
+        reason: why the grade is below 1, on one line; empty if it is not, or if nobody can say.
     """
 
     text: str
@@ -51,6 +56,7 @@ class Answered:
     problem: str = ""
     is_refused: bool = False
     flaws: Flaws = field(default_factory=Flaws)
+    reason: str = ""
 
 
 class Evaluator(Protocol):
@@ -76,7 +82,7 @@ class Evaluator(Protocol):
 
 
 class Answerer(Protocol):
-    """Shows the task model's answers on one task."""
+    """Shows the task model's answers on one task, with the reasons of their grades."""
 
     async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
         """One answer per index, in order; those of failed calls are unscored.
@@ -120,7 +126,7 @@ class LocalEvaluator:
         return [self._evaluation(split, row, is_whole=indices is None) for row in rows]
 
     async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
-        return await gather(self._answered(prompt, example) for example in self._chosen(split, indices))
+        return await gather(self._answered(prompt, example, explains=True) for example in self._chosen(split, indices))
 
     def _chosen(self, split: Split, indices: Sequence[int]) -> list[Example]:
         examples = self.task.examples[split]
@@ -150,7 +156,7 @@ class LocalEvaluator:
         spending = sum((answer.spending for answer in answers), start=Spending())
         return Evaluation(score, spending.task, spending.judge)
 
-    async def _answered(self, prompt: Prompt, example: Example) -> Answered:
+    async def _answered(self, prompt: Prompt, example: Example, *, explains: bool = False) -> Answered:
         messages = self.task.answer_format.messages(prompt, example)
         question = second_question(self.task, example)
         usage, text = Usage(), ""
@@ -169,7 +175,18 @@ class LocalEvaluator:
         grade = await self.grader.grade(reply.answer, example)
         spending = Spending(task=usage, judge=grade.usage)
         flaws = self._flaws(reply, example, grade.value)
-        return Answered(text, grade.value, spending, grade.problem, grade.is_refused, flaws)
+        reason = self._reason(reply, example, grade) if explains else ""
+        return Answered(text, grade.value, spending, grade.problem, grade.is_refused, flaws, reason)
+
+    def _reason(self, reply: Completion, example: Example, grade: Grade) -> str:
+        if grade.value is None or grade.value >= 1:
+            return ""
+        cut = "the reply was cut off, since it is too long" if reply.truncated else ""
+        if reply.answer.strip():
+            known = grade.reason or explanation(self.task.scorer, reply.answer, example)
+        else:
+            known = "the answer is empty"
+        return one_line("; ".join(filter(None, (cut, known))), _MAX_REASON)
 
     def _flaws(self, reply: Completion, example: Example, value: float | None) -> Flaws:
         is_empty = not reply.answer.strip()

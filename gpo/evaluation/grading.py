@@ -8,6 +8,7 @@ from typing import Protocol
 from gpo.data.example import Example
 from gpo.errors import MalformedReply, ModelRefused, ModelUnavailable
 from gpo.evaluation.metrics import Rubric, Scorer
+from gpo.evaluation.metrics.scorer import score_with_reason
 from gpo.models.protocol import ChatModel, Sampling, Usage, given_up
 
 
@@ -20,12 +21,14 @@ class Grade:
         usage: cost of the judge's calls.
         problem: why there is no value, else empty.
         is_refused: whether the judge's endpoint refused the request, rather than being unavailable.
+        reason: why the value is what it is, as a custom metric or the judge says; else empty.
     """
 
     value: float | None
     usage: Usage = field(default_factory=Usage)
     problem: str = ""
     is_refused: bool = False
+    reason: str = ""
 
 
 class Grader(Protocol):
@@ -48,7 +51,8 @@ class RuleGrader:
     scorer: Scorer
 
     async def grade(self, answer: str, example: Example) -> Grade:
-        return Grade(self.scorer.score(answer, example))
+        value, reason = score_with_reason(self.scorer, answer, example)
+        return Grade(value, reason=reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,8 @@ class ModelGrader:
         except ModelUnavailable as failure:
             return Grade(None, given_up(failure), f"the judge: {failure}")
         try:
-            return Grade(self.rubric.read(reply.answer), reply.usage)
+            value = self.rubric.read(reply.answer)
+            return Grade(value, reply.usage, reason=self.rubric.reason(reply.answer))
         except MalformedReply as malformed:
             cut = "the judge's reply was cut off at max_tokens; raise models.judge.sampling.max_tokens"
             return Grade(None, reply.usage, cut if reply.truncated else str(malformed))

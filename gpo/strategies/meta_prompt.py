@@ -15,7 +15,19 @@ from gpo.data.example import Example
 from gpo.evaluation.answer_format import Position
 from gpo.models.protocol import Message
 from gpo.strategies.refinement import Generation, Refinement
-from gpo.strategies.sections import END, SCALE, START, example_lines, joined, neutral, ordered, shown, titled
+from gpo.strategies.sections import (
+    END,
+    SCALE,
+    START,
+    example_lines,
+    failure_lines,
+    joined,
+    neutral,
+    ordered,
+    shown,
+    titled,
+    unexplained,
+)
 from gpo.trajectory import Candidate, Direction
 
 
@@ -85,6 +97,7 @@ class FullMetaPrompt:
             titled("What the search has taught so far", neutral(direction.summary or "")),
             titled(self._history_title(), "\n\n".join(self._history(direction))),
             titled("Current prompt", shown(brief.current, score=self.show_scores)),
+            titled("Wrong answers with the current prompt", "\n\n".join(map(failure_lines, unexplained(direction)))),
             titled("Reflection on the current prompt", neutral(direction.reflection or "")),
             titled("What to do", self._instructions(brief)),
         )
@@ -125,6 +138,8 @@ class FullMetaPrompt:
             sources.append("what the search has taught so far")
         if direction.reflection or any(direction.neighbour_reflections):
             sources.append("what the reflections say")
+        if unexplained(direction):
+            sources.append("what the wrong answers have in common")
         return f"Go by {', and by '.join(sources)}." if sources else ""
 
 
@@ -168,9 +183,9 @@ class CompactMetaPrompt:
     """Shows rewritings as chat turns: fixed examples first, then prompts of the trajectory.
 
     A model of a few hundred million parameters continues such a pattern but does not follow long instructions. Each
-    retrieved prompt is shown as rewritten into the next better one, and the best into the current prompt. A reflection
-    or summary precedes the last request as a short note. Scores and the step size are not shown, since such a model
-    ignores numbers; the selection on ``val`` has to suffice.
+    retrieved prompt is shown as rewritten into the next better one, and the best into the current prompt. A reflection,
+    a summary and the reasons of wrong answers precede the last request as short notes. Scores and the step size are not
+    shown, since such a model ignores numbers; the selection on ``val`` has to suffice.
 
     Attributes:
         by_score: order the retrieved prompts by score; otherwise keep the order of retrieval.
@@ -190,7 +205,9 @@ class CompactMetaPrompt:
         for before, after in (*_EXAMPLES[self.kind], *pairwise(path)):
             turns.append({"role": "user", "content": self._request(before)})
             turns.append({"role": "assistant", "content": f"{START}{after}{END}"})
-        notes = [_note(text) for text in (brief.direction.summary, brief.direction.reflection) if text]
+        reasons = dict.fromkeys(failure.reason for failure in unexplained(brief.direction) if failure.reason)
+        wrong = f"Answers were wrong: {'; '.join(reasons)}" if reasons else None
+        notes = [_note(text) for text in (brief.direction.summary, brief.direction.reflection, wrong) if text]
         return [*turns, {"role": "user", "content": "\n\n".join([*notes, self._request(path[-1])])}]
 
     def _request(self, prompt: str) -> str:

@@ -1,23 +1,23 @@
-"""Update direction: a reflection on why the current prompt fails on train examples.
+"""Update direction: why the current prompt fails on train examples.
 
-The paper's "prompt + score + reflection", the counterpart of a gradient: the optimizer model describes what is wrong
-with the prompt before it writes a better one.
+In the paper's "prompt + score + reflection", the counterpart of a gradient, the optimizer model describes what is wrong
+with the prompt before it writes a better one. With feedback, it sees the failures and their reasons instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from gpo.data.example import Example
 from gpo.data.task import Split
 from gpo.errors import ModelRefused
-from gpo.evaluation.evaluator import Answered, Answerer
+from gpo.evaluation.evaluator import Answerer
 from gpo.models.protocol import ChatModel, Message, Sampling, given_up
-from gpo.strategies.sections import SCALE, example_lines, joined, neutral, scored_lines, titled
+from gpo.strategies.sections import SCALE, failure_lines, joined, scored_lines, titled
 from gpo.text import without_controls
-from gpo.trajectory import Candidate, Spending
+from gpo.trajectory import Candidate, Failure, Spending
 
 _MAX_CHARACTERS = 10_000
 """A longer reflection is cut here. The request asks for five sentences, and the text enters every later meta-prompt."""
@@ -25,10 +25,16 @@ _MAX_CHARACTERS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Reflection:
-    """What the optimizer model wrote about the search, and its cost; ``text`` is ``None`` if it wrote nothing."""
+    """What was found out about the search, and its cost.
+
+    Attributes:
+        text: what the optimizer model wrote; ``None`` if it wrote nothing.
+        failures: wrong answers with the current prompt, the worst first.
+    """
 
     text: str | None = None
     spending: Spending = field(default_factory=Spending)
+    failures: tuple[Failure, ...] = ()
 
 
 async def write_reflection(model: ChatModel, sampling: Sampling, seed: int, request: str) -> Reflection:
@@ -51,10 +57,10 @@ async def write_reflection(model: ChatModel, sampling: Sampling, seed: int, requ
 
 
 class Reflector(Protocol):
-    """Describes what is wrong with the current prompt."""
+    """Finds out what is wrong with the current prompt."""
 
     async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Reflection:
-        """Reflect on the failures in a batch of train examples.
+        """Look for failures in a batch of train examples.
 
         Args:
             batch: indices into the train split.
@@ -75,14 +81,44 @@ class NoReflection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """Lets the task model answer the batch, and keeps the worst answers with their reasons. It writes no text.
+
+    Costs one answer per example of the batch.
+
+    Args:
+        examples: the train split.
+        num_failures: the most failures to keep; the worst first, equal ones in the order of the batch.
+    """
+
+    answerer: Answerer
+    examples: Sequence[Example]
+    num_failures: int = 3
+
+    async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Reflection:
+        answers = await self.answerer.answer(current.prompt, Split.TRAIN, batch)
+        spending = sum((answer.spending for answer in answers), start=Spending())
+        wrong = [
+            (value, index, answer)
+            for index, answer in zip(batch, answers, strict=True)
+            if (value := answer.value) is not None and value < 1
+        ]
+        worst = sorted(wrong, key=lambda failure: failure[0])[: self.num_failures]
+        failures = tuple(
+            Failure.abridged(self.examples[index].input, self.examples[index].target, answer.text, answer.reason)
+            for _, index, answer in worst
+        )
+        return Reflection(None, spending, failures)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FailureReflector:
-    """Lets the task model answer the batch, and shows the worst answers to the optimizer model.
+    """Shows the worst answers with the current prompt to the optimizer model, which writes a text about them.
 
     Costs one answer per example of the batch, and one call of the optimizer model if any answer is not fully right.
 
     Args:
-        examples: the train split.
-        num_failures: the most failures to show; the worst first, equal ones in the order of the batch.
+        examples, num_failures: as in ``Feedback``.
     """
 
     model: ChatModel
@@ -92,31 +128,20 @@ class FailureReflector:
     num_failures: int = 3
 
     async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Reflection:
-        answers = await self.answerer.answer(current.prompt, Split.TRAIN, batch)
-        spending = sum((answer.spending for answer in answers), start=Spending())
-        failures = [
-            (value, index, answer)
-            for index, answer in zip(batch, answers, strict=True)
-            if (value := answer.value) is not None and value < 1
-        ]
-        if not failures:
-            return Reflection(None, spending)
-        worst = sorted(failures, key=lambda failure: failure[0])[: self.num_failures]
-        shown = "\n\n".join(_failure(self.examples[index], answer) for _, index, answer in worst)
-        reflection = await write_reflection(self.model, self.sampling, seed, _request(current, shown))
-        return Reflection(reflection.text, spending + reflection.spending)
+        feedback = Feedback(answerer=self.answerer, examples=self.examples, num_failures=self.num_failures)
+        found = await feedback.reflect(current, batch, seed=seed)
+        if not found.failures:
+            return found
+        reflection = await write_reflection(self.model, self.sampling, seed, _request(current, found.failures))
+        return replace(found, text=reflection.text, spending=found.spending + reflection.spending)
 
 
-def _failure(example: Example, answer: Answered) -> str:
-    return f"{example_lines(example)}\nThe model's answer: {neutral(answer.text)}"
-
-
-def _request(current: Candidate, failures: str) -> str:
+def _request(current: Candidate, failures: Sequence[Failure]) -> str:
     return joined(
         "You examine prompts. A language model receives a prompt together with one input at a time and has to answer "
         f"correctly. {SCALE}",
         titled("Examined prompt", scored_lines(current)),
-        titled("Inputs that it failed on", failures),
+        titled("Inputs that it failed on", "\n\n".join(map(failure_lines, failures))),
         titled(
             "What to reflect on",
             "Say in at most five sentences why this prompt leads to such answers, and what a better prompt would "

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from gpo.data.example import Example
-from gpo.trajectory import Candidate, Failure
+from gpo.trajectory import Candidate, Direction, Failure
 
 START, END = "<START>", "<END>"
 """The tags around a new prompt in a reply."""
@@ -74,6 +74,11 @@ def failure_lines(failure: Failure) -> str:
         f"The model's answer: {neutral(failure.answer)}",
     ]
     return "\n".join([*lines, f"Why it is wrong: {neutral(failure.reason)}"] if failure.reason else lines)
+
+
+def unexplained(direction: Direction) -> tuple[Failure, ...]:
+    """The failures to show in a meta-prompt: all, unless a reflection explains them."""
+    return () if direction.reflection else direction.failures
 
 
 SCALE = (

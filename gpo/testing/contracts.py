@@ -20,6 +20,7 @@ from typing import ClassVar
 from gpo.cache.store import CompletionStore, Missing
 from gpo.data.example import Example
 from gpo.evaluation.metrics import Scorer
+from gpo.evaluation.metrics.scorer import explanation
 from gpo.models.protocol import Completion, Usage
 from gpo.strategies.acceptance import Acceptance
 from gpo.strategies.retrieval import Retriever
@@ -152,6 +153,10 @@ class ScorerContract:
     def test_every_target_is_right(self) -> None:
         for target in self.example.targets:
             assert self.scorer.score(target, self.example) == 1.0
+
+    def test_any_answer_can_be_explained(self) -> None:
+        for answer in ODD_ANSWERS:
+            assert isinstance(explanation(self.scorer, answer, self.example), str)
 
     def test_the_follow_up_is_a_question_or_none(self) -> None:
         question = self.scorer.follow_up(self.example)

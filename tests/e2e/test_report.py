@@ -15,7 +15,7 @@ from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.prompt import Prompt, edit_distance
 from gpo.score import Score
-from gpo.trajectory import Candidate, Direction, Samples, Spending, Step, Trajectory
+from gpo.trajectory import Candidate, Direction, Failure, Samples, Spending, Step, Trajectory
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = (
@@ -38,7 +38,10 @@ def search(initial: str, seed: int) -> Trajectory:
             scored(f"{current} rule{index}{number}-{seed}", current, 5 + 4 * index + number + seed)
             for number in range(4)
         )
-        direction = Direction(reflection=f"{HOSTILE} misses two" if index == 1 else None)
+        failure = Failure(f"ticket {HOSTILE}", "desk", f"Hm. {HOSTILE}", f"names no desk {HOSTILE}")
+        direction = Direction(
+            reflection=f"{HOSTILE} misses two" if index == 1 else None, failures=(failure,) if index == 1 else ()
+        )
         trajectory = trajectory.append(
             Step(index, 50 - 20 * index, direction, candidates, candidates[-1], Samples(), Spending())
         )
@@ -132,6 +135,9 @@ def test_candidates_are_sorted_searched_and_compared_with_the_keyboard_alone(pag
     expect(row.locator("ins")).to_have_text([" rule12-0"])
     expect(row.locator("del")).to_have_count(0)
     expect(row.get_by_text("misses two")).to_be_visible()
+    expect(row.get_by_text("names no desk")).to_be_hidden()
+    row.get_by_text("Failures shown to the optimizer model").click()
+    expect(row.get_by_text("names no desk")).to_be_visible()
     page.get_by_label("Search").fill("no such word")
     expect(page.get_by_role("status")).to_have_text("No prompt matches.")
 

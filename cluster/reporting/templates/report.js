@@ -5,7 +5,7 @@
   const source = document.getElementById("data");
   const table = document.getElementById("table");
   if (!table) return;
-  const { trajectories, rows, notes } = JSON.parse(source.textContent);
+  const { trajectories, rows, notes, failures } = JSON.parse(source.textContent);
   // The layout of rows in cluster/reporting/candidates.py.
   const [TRAJECTORY, STEP, VAL, INTERVAL, CHANGED, ALLOWED, FLAGS, PROMPT, PARENT, CHANGES, UNSCORED] = Array(11).keys();
   const ACCEPTED = 1, BEST = 2, DROPPED = 4, ROWS_A_PAGE = 25;
@@ -65,7 +65,18 @@
       parts.push(element("p", { class: "aside" }, `${title} used in this step:`));
       parts.push(element("p", { class: "prompt" }, text));
     }
+    const wrong = failures[`${row[TRAJECTORY]}/${row[STEP]}`];
+    if (wrong) parts.push(shownFailures(wrong));
     return parts;
+  }
+
+  function shownFailures(wrong) {
+    const titles = ["Input", "Correct answer", "The model's answer", "Why it is wrong"];
+    const summary = element("summary", { class: "aside" }, "Failures shown to the optimizer model");
+    const lists = wrong.map((texts) => element("dl", {}, ...texts.flatMap((text, index) => (
+      text ? [element("dt", { class: "aside" }, titles[index]), element("dd", { class: "prompt" }, text)] : []
+    ))));
+    return element("details", { class: "failures" }, summary, ...lists);
   }
 
   function promptCell(row) {

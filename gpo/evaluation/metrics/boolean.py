@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gpo.data.example import Example
 from gpo.evaluation.metrics.normal_form import unwrapped
-from gpo.evaluation.metrics.scorer import announced, without_markup
+from gpo.evaluation.metrics.scorer import announced, misread, without_markup
 
 _PAIRS = (
     ("yes", "no"),
@@ -61,11 +61,16 @@ class BooleanScorer:
         wanted = {_POLARITY.get(target.strip().lower()) for target in example.targets}
         return float(side is not None and side in wanted)
 
+    def explain(self, answer: str, example: Example) -> str:
+        """The side that was read."""
+        side, (first, second) = self._read(answer, example), _pair_of(example)
+        if side is None:
+            return f"neither {first} nor {second} was found in the answer"
+        return misread(first if side else second, example.target)
+
     def follow_up(self, example: Example) -> str:
         """Asks for one word of the target's pair."""
-        target = example.target.strip()
-        pair = next((pair for pair in _PAIRS if target.lower() in pair), _PAIRS[0])
-        first, second = (word.capitalize() if target[:1].isupper() else word for word in pair)
+        first, second = _pair_of(example)
         return f"Now give only the final answer, in one word: {first} or {second}."
 
     @staticmethod
@@ -78,3 +83,10 @@ class BooleanScorer:
                 verdict = verdicts[0] if opens else verdicts[-1]
                 return _POLARITY[verdict[2].lower()] != bool(verdict[1])
         return None
+
+
+def _pair_of(example: Example) -> tuple[str, str]:
+    """The words of the target's pair, capitalized if the target is."""
+    target = example.target.strip()
+    first, second = next((pair for pair in _PAIRS if target.lower() in pair), _PAIRS[0])
+    return (first.capitalize(), second.capitalize()) if target[:1].isupper() else (first, second)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gpo.data.example import Example
 from gpo.evaluation.metrics.normal_form import UNSPACED, normal_form, unwrapped
-from gpo.evaluation.metrics.scorer import announced, neither_nor, without_markup
+from gpo.evaluation.metrics.scorer import announced, misread, neither_nor, without_markup
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -84,12 +84,20 @@ class ChoiceScorer:
 
     def can_read(self, answer: str, example: Example) -> bool:
         """Whether the answer settles on an option."""
-        return _letter(without_markup(unwrapped(answer)), options(example)) is not None
+        return self._read(answer, example) is not None
+
+    def _read(self, answer: str, example: Example) -> str | None:
+        return _letter(without_markup(unwrapped(answer)), options(example))
 
     def score(self, answer: str, example: Example) -> float:
         """1 if the letter read from the answer is the target's, else 0."""
-        letter = _letter(without_markup(unwrapped(answer)), options(example))
+        letter = self._read(answer, example)
         return float(letter is not None and letter in {target.strip("() ").upper() for target in example.targets})
+
+    def explain(self, answer: str, example: Example) -> str:
+        """The option that was read."""
+        letter = self._read(answer, example)
+        return misread(f"({letter})", example.target) if letter else "no option such as (A) was found in the answer"
 
     def follow_up(self, example: Example) -> str:
         """Asks for one of the listed options."""

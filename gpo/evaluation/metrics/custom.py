@@ -15,9 +15,9 @@ from typing import Any, SupportsFloat
 
 from gpo.data.example import Example
 from gpo.errors import EvaluationError
-from gpo.evaluation.metrics.scorer import BARE_ANSWER, Scorer
+from gpo.evaluation.metrics.scorer import BARE_ANSWER, Scorer, explanation, quoted
 from gpo.evaluation.metrics.user_modules import user_module
-from gpo.text import without_controls
+from gpo.text import one_line
 
 _SHOWN = 300
 """Characters of an error or a value of the user function that a message quotes."""
@@ -88,7 +88,10 @@ class FunctionReference:
 
 @dataclass(frozen=True, slots=True)
 class CustomScorer:
-    """A custom metric: ``function(answer, targets, input)`` returns a number in [0, 1] or a boolean."""
+    """A custom metric: ``function(answer, targets, input)`` returns a number in [0, 1] or a boolean.
+
+    It may also return a pair of that and a text that says why, or ``None`` for no text.
+    """
 
     metric: FunctionReference
 
@@ -98,14 +101,27 @@ class CustomScorer:
         Raises:
             EvaluationError: the function fails or returns anything else; such an answer is not scored 0.
         """
-        value = self.metric.call(answer, example.targets, example.input)
+        return self.score_with_reason(answer, example)[0]
+
+    def score_with_reason(self, answer: str, example: Example) -> tuple[float, str]:
+        """The metric's value and, if the metric gives one, the reason. Raises as ``score`` does."""
+        returned = self.metric.call(answer, example.targets, example.input)
+        value, reason = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
+        if not isinstance(reason, str | None):
+            raise EvaluationError(
+                f"the function {self.metric} returned {_quoted(returned)}; the second value of a pair must be a text "
+                "that says why"
+            )
         try:
             number = float(value) if isinstance(value, SupportsFloat) else None
         except (TypeError, ValueError, OverflowError):  # such as an array
             number = None
         if number is None or not -_ROUNDING <= number <= 1 + _ROUNDING:
-            raise EvaluationError(f"the function {self.metric} returned {_quoted(value)}, not a number from 0 to 1")
-        return min(max(number, 0.0), 1.0)
+            raise EvaluationError(
+                f"the function {self.metric} returned {_quoted(returned)}, not a number from 0 to 1, or a pair of one "
+                "and a text"
+            )
+        return min(max(number, 0.0), 1.0), reason or ""
 
     def follow_up(self, example: Example) -> str:
         """Asks for the bare answer."""
@@ -125,10 +141,18 @@ class ParsedScorer:
         Raises:
             EvaluationError: the function fails or does not return a text.
         """
+        return self.scorer.score(self._parsed(answer, example), example)
+
+    def explain(self, answer: str, example: Example) -> str:
+        """What the parser returned, and what the scorer says about it. Raises as ``score`` does."""
+        parsed = self._parsed(answer, example)
+        return f"the parser returned {quoted(parsed)}; {explanation(self.scorer, parsed, example)}"
+
+    def _parsed(self, answer: str, example: Example) -> str:
         parsed = self.parser.call(answer, example.input)
         if not isinstance(parsed, str):
             raise EvaluationError(f"the function {self.parser} returned {_quoted(parsed)}, not a text")
-        return self.scorer.score(parsed, example)
+        return parsed
 
     def follow_up(self, example: Example) -> str | None:
         """The scorer's question."""
@@ -148,18 +172,13 @@ def _shown(error: BaseException, function: Callable[..., Any] | None = None) -> 
 
 def _message(error: BaseException) -> str:
     try:
-        return _line(str(error))
+        return one_line(str(error), _SHOWN)
     except Exception:  # ``str`` of the error fails
         return "an error without a message"
 
 
 def _quoted(value: Any) -> str:
     try:
-        return _line(repr(value))
+        return one_line(repr(value), _SHOWN)
     except Exception:
         return f"a {type(value).__name__}"
-
-
-def _line(text: str) -> str:
-    line = " ".join(without_controls(text).split())
-    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"

@@ -21,6 +21,8 @@ _BARE_NUMBER = re.compile(r"\A[\s*\[(]*(\d\S{0,20})\s*\Z")
 # The beginning of everything that ``_VERDICT`` matches.
 _CLAIM = re.compile(rf"(verdict(?:[^\w\n]|_)*?){_SEPARATOR}", re.IGNORECASE)
 
+_AROUND_VERDICT = " \t\n*_#`>-[(<"
+
 _OPENING = """\
 Judge one answer to a question by this rubric:
 
@@ -77,6 +79,12 @@ class Rubric:
             if number is not None and int(number[1]) <= self.scale:
                 return int(number[1]) / self.scale
         raise MalformedReply(f"the judge's verdict is {verdicts[-1][:40]!r}, not a whole number from 0 to {self.scale}")
+
+    def reason(self, reply: str) -> str:
+        """What a reply says before its last verdict; empty if it is a bare number."""
+        reply = normal_form(reply)
+        begin = max((found.start() for found in _VERDICT.finditer(reply)), default=0)
+        return reply[:begin].strip(_AROUND_VERDICT)
 
     def follow_up(self, example: Example) -> None:
         """No question, since the whole answer is judged."""

@@ -9,7 +9,7 @@ from math import isclose
 
 from gpo.data.example import Example
 from gpo.evaluation.metrics.normal_form import normal_form, unwrapped
-from gpo.evaluation.metrics.scorer import stated, without_markup
+from gpo.evaluation.metrics.scorer import misread, stated, without_markup
 
 # With thousands separators of any kind, or a decimal comma: 1,234.5, 1'234, 1_234, 1.234.567, 1.234,5, 12,34,567, 3,5.
 _GROUPED = (
@@ -91,16 +91,25 @@ class NumberScorer:
 
     def score(self, answer: str, example: Example) -> float:
         """1 if the number read from the answer equals a target, else 0."""
+        values = self._read(answer)
+        targets = [reading for target in example.targets for reading in _readings(target)[:1]]
+        pairs = product(chain.from_iterable(values), chain.from_iterable(targets))
+        return float(any(_equal(value, target) for value, target in pairs))
+
+    def explain(self, answer: str, example: Example) -> str:
+        """The number that was read."""
+        values = self._read(answer)
+        return misread(f"{values[0][1]:.15g}", example.target) if values else "no number was found in the answer"
+
+    def _read(self, answer: str) -> list[tuple[float, float]]:
+        """The readings of the one number that counts; empty if there is none."""
         read = unwrapped(_SPACES_BETWEEN_DIGITS.sub("_", answer.replace("####", "answer is")))
         text = _FRACTION.sub(r"\1/\2", without_markup(read))
         outside = _IN_BRACKETS.sub(" ", text)
         if _readings(outside):  # "18 (9 * 2)": the calculation is not the answer
             text = outside
         after = _readings(_LEFT_SIDE.sub("", stated(text) or "", count=1))
-        values = after[:1] or _readings(text)[-1:]
-        targets = [reading for target in example.targets for reading in _readings(target)[:1]]
-        pairs = product(chain.from_iterable(values), chain.from_iterable(targets))
-        return float(any(_equal(value, target) for value, target in pairs))
+        return after[:1] or _readings(text)[-1:]
 
     def follow_up(self, example: Example) -> str:
         """Asks for the bare number."""

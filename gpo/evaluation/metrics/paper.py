@@ -17,7 +17,7 @@ from gpo.errors import ConfigError
 from gpo.evaluation.metrics.boolean import BooleanScorer
 from gpo.evaluation.metrics.choice import ChoiceScorer
 from gpo.evaluation.metrics.number import NumberScorer
-from gpo.evaluation.metrics.scorer import Scorer
+from gpo.evaluation.metrics.scorer import Scorer, misread
 from gpo.evaluation.metrics.text import ExactScorer, RougeScorer
 
 # Anchored at the beginning, since a search in a text without these words would try every start position.
@@ -45,9 +45,17 @@ class PaperChoiceScorer(ChoiceScorer):
 
     def score(self, answer: str, example: Example) -> float:
         """1 if the letter is the target's, in upper or lower case."""
-        option = _OPTION.search(_ANNOUNCED.sub("", answer))
-        read = option[1].lower() if option else _bare(answer)
+        read = _option(answer)
         return float(bool(read) and any(read == _bare(target) for target in example.targets))
+
+    def explain(self, answer: str, example: Example) -> str:
+        """The letter, or the text that should be one."""
+        return misread(_option(answer), example.target)
+
+
+def _option(answer: str) -> str:
+    option = _OPTION.search(_ANNOUNCED.sub("", answer))
+    return option[1].lower() if option else _bare(answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,10 @@ class PaperBooleanScorer(BooleanScorer):
         read = _bare(answer)
         return float(bool(read) and any(read == _bare(target) for target in example.targets))
 
+    def explain(self, answer: str, example: Example) -> str:
+        """The text that should be the target."""
+        return misread(_bare(answer), example.target)
+
 
 @dataclass(frozen=True, slots=True)
 class PaperNumberScorer(NumberScorer):
@@ -75,6 +87,11 @@ class PaperNumberScorer(NumberScorer):
         """1 if the number equals the target."""
         read = _last_number(answer)
         return float(read is not None and any(read == _last_number(target) for target in example.targets))
+
+    def explain(self, answer: str, example: Example) -> str:
+        """The last number."""
+        read = _last_number(answer)
+        return "no number was found in the answer" if read is None else misread(f"{read:.15g}", example.target)
 
 
 def _last_number(text: str) -> float | None:
@@ -95,6 +112,10 @@ class PaperWordsScorer(ExactScorer):
         targets = [target.lower().split() for target in example.targets]
         return float(any(target == words[-len(target) :] for target in targets if target))
 
+    def explain(self, answer: str, example: Example) -> str:
+        """That the answer ends otherwise."""
+        return "the answer does not end with the right answer, word for word and without punctuation"
+
 
 @dataclass(frozen=True, slots=True)
 class PaperBracketsScorer(ExactScorer):
@@ -107,6 +128,11 @@ class PaperBracketsScorer(ExactScorer):
         """1 if the brackets are the target's."""
         read = _NO_BRACKET.sub("", answer)
         return float(bool(read) and any(read == _NO_BRACKET.sub("", target) for target in example.targets))
+
+    def explain(self, answer: str, example: Example) -> str:
+        """The brackets that were read."""
+        read = _NO_BRACKET.sub("", answer)
+        return misread(read, _NO_BRACKET.sub("", example.target)) if read else "no bracket was found in the answer"
 
 
 @dataclass(frozen=True, slots=True)

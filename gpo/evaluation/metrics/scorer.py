@@ -6,9 +6,12 @@ import re
 from typing import Protocol
 
 from gpo.data.example import Example
+from gpo.text import abridged
 
 BARE_ANSWER = "Now give only the final answer and nothing else."
 """A follow-up question that fits every kind of answer."""
+
+_QUOTED = 80
 
 _SAYS = r"(?:(?:is|are|(?:would|should|must|will)\s+be)\b|:|=|(?<=\s)-(?=\s))"
 _IN_ENGLISH = (
@@ -40,7 +43,10 @@ def neither_nor(named: str) -> re.Pattern[str]:
 
 
 class Scorer(Protocol):
-    """Judges answers of one kind."""
+    """Judges answers of one kind.
+
+    A scorer may have more methods, which the functions below call: ``score_with_reason``, ``explain`` and ``can_read``.
+    """
 
     def score(self, answer: str, example: Example) -> float:
         """Score an answer in [0, 1].
@@ -61,6 +67,34 @@ def can_read(scorer: object, answer: str, example: Example) -> bool:
     """Whether the scorer finds anything of its kind in the answer; scorers without ``can_read`` read every answer."""
     reads = getattr(scorer, "can_read", None)
     return reads is None or bool(reads(answer, example))
+
+
+def score_with_reason(scorer: Scorer, answer: str, example: Example) -> tuple[float, str]:
+    """The score and, from scorers with a method ``score_with_reason``, its reason; otherwise an empty reason."""
+    scores = getattr(scorer, "score_with_reason", None)
+    return scores(answer, example) if scores is not None else (scorer.score(answer, example), "")
+
+
+def explanation(scorer: object, answer: str, example: Example) -> str:
+    """Why an answer scores below 1, for the optimizer model; empty if the scorer cannot say.
+
+    Scorers with a method ``explain`` say what they read in the answer. It is called only for answers that are shown,
+    since scoring is more frequent.
+    """
+    explains = getattr(scorer, "explain", None)
+    if explains is not None:
+        return str(explains(answer, example))
+    return "" if can_read(scorer, answer, example) else "nothing was found in the answer that could be scored"
+
+
+def misread(read: str, target: str) -> str:
+    """The explanation that a scorer read something else than the target."""
+    return f"read as {quoted(read)}, but the right answer is {quoted(target)}"
+
+
+def quoted(text: str) -> str:
+    """At most 80 characters of a text in quotation marks."""
+    return f'"{abridged(text.strip(), _QUOTED)}"'
 
 
 def without_markup(answer: str) -> str:

@@ -10,7 +10,7 @@ from rapidfuzz.distance import LCSseq
 
 from gpo.data.example import Example
 from gpo.evaluation.metrics.normal_form import UNSPACED, normal_form, unwrapped
-from gpo.evaluation.metrics.scorer import BARE_ANSWER, announced, neither_nor, without_markup
+from gpo.evaluation.metrics.scorer import BARE_ANSWER, announced, misread, neither_nor, quoted, without_markup
 
 # Excludes signs with a meaning: "-5" is not "5", and "C#" is not "C".
 _AROUND = " .,;:!?\"'`()[]{}<>*_「」『』《》〈〉【】"
@@ -23,6 +23,8 @@ _TOKEN = re.compile(r"\w+")
 _FILLERS = ("a", "an", "the", "very", "really", "particularly", "exactly", "quite")
 _DENIAL = rf"\b(?:not|never|isn't|wasn't|aren't|neither|nor)\s+(?:(?:{'|'.join(_FILLERS)})\s+)*"
 _SEPARATOR = re.compile(r"[\s_-]+")
+_MOST_LISTED = 20
+"""More labels are not listed in a text for a model."""
 _WHOLE_NUMBER = re.compile(r"-?\d+(?:\.0+)?")
 
 
@@ -52,6 +54,14 @@ class ExactScorer:
                 for target in map(normal_form, example.targets)
             )
         )
+
+    def explain(self, answer: str, example: Example) -> str:
+        """Whether the right answer is there, with other text around it."""
+        words = f" {' '.join(_TOKEN.findall(answer.casefold()))} "
+        wanted = (" ".join(_TOKEN.findall(target.casefold())) for target in example.targets)
+        if any(target and f" {target} " in words for target in wanted):
+            return "the right answer has other text around it; it must be alone"
+        return "the answer does not equal the right one, word for word"
 
     def follow_up(self, example: Example) -> str:
         """Asks for the bare answer."""
@@ -105,6 +115,18 @@ class LabelScorer:
         """Whether there is a label in the answer."""
         return bool(self._found(answer))
 
+    def explain(self, answer: str, example: Example) -> str:
+        """The labels that were found."""
+        found = self._found(answer)
+        denied = [match["denied"] for match in found if match["denied"]]
+        named = {_key(match["label"] or match["denied"]): match["label"] or match["denied"] for match in found}
+        if not named:
+            among = f"; the labels are {', '.join(self.labels)}" if len(self.labels) <= _MOST_LISTED else ""
+            return f"no label was found in the answer{among}"
+        if len(named) > 1:
+            return f"the answer names several labels: {', '.join(named.values())}"
+        return f"the answer denies {quoted(denied[0])}" if denied else misread(*named.values(), example.target)
+
     def _found(self, answer: str) -> list[re.Match[str]]:
         text = without_markup(unwrapped(answer)).casefold()
         if not any("neither" in label.casefold() for label in self.labels):
@@ -113,7 +135,7 @@ class LabelScorer:
 
     def follow_up(self, example: Example) -> str:
         """Asks for one of the labels or, if there are many, for the bare answer."""
-        if len(self.labels) > 20:
+        if len(self.labels) > _MOST_LISTED:
             return BARE_ANSWER
         return f"Now give only the final answer, one of: {', '.join(self.labels)}."
 
@@ -154,6 +176,14 @@ class RougeScorer:
     def score(self, answer: str, example: Example) -> float:
         """ROUGE-L F1 with the most similar reference, in [0, 1]."""
         return max(rouge_l(answer, reference) for reference in example.targets)
+
+    def explain(self, answer: str, example: Example) -> str:
+        """How similar the answer is, and how long."""
+        closest = max(example.targets, key=lambda reference: rouge_l(answer, reference))
+        return (
+            f"its similarity to the right answer is {self.score(answer, example):.0%} (ROUGE-L); "
+            f"words: {len(answer.split())}, in the right answer: {len(closest.split())}"
+        )
 
     def follow_up(self, example: Example) -> None:
         """No question, since the text is the answer."""

@@ -30,7 +30,7 @@ from gpo.strategies.reflection import FailureReflector
 from gpo.strategies.summary import RunningSummary
 from gpo.testing.fakes import FakeModel
 from gpo.testing.samples import candidate, trajectory
-from gpo.trajectory import Direction, Spending, Trajectory
+from gpo.trajectory import Direction, Failure, Spending, Trajectory
 
 INITIAL = "Classify the support ticket into one of: billing, technical, shipping, account."
 GOOD = "Read carefully.\n\n## Rules\nAt most 3 words."
@@ -91,12 +91,21 @@ def test_a_prompt_of_several_lines_is_read_completely() -> None:
         assert assignment.current == GOOD
 
 
+def test_failures_are_read_as_what_a_reflection_is_made_from() -> None:
+    failures = tuple(Failure(example.input, example.target, "Hm.", "no label was found") for example in EXAMPLES)
+    direction = Direction((WORSE,), (None,), failures=failures)
+    assignment = read_assignment(FullMetaPrompt().messages(Brief(BETTER, direction, 5, EXAMPLES, Position.SYSTEM)))
+    assert assignment is not None
+    assert assignment.current == GOOD
+    assert assignment.failures == ReflectionRequest(GOOD, "tickets", len(EXAMPLES))
+
+
 async def reflection_request(
     current: str, examples: Sequence[Example], num_failures: int = 3
 ) -> OptimizerRequest | None:
     class Wrong:
         async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
-            return [Answered("Hm.", 0.0, Spending()) for _ in indices]
+            return [Answered("Hm.", 0.0, Spending(), reason="no label was found") for _ in indices]
 
     model = FakeModel.scripted(["Well."])
     reflector = FailureReflector(

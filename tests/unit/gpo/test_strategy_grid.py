@@ -21,7 +21,7 @@ from gpo.data.task import Split, Task
 from gpo.evaluation.evaluator import LocalEvaluator
 from gpo.evaluation.grading import RuleGrader
 from gpo.models.protocol import Sampling
-from gpo.prompt import edit_distance
+from gpo.prompt import Prompt, edit_distance
 from gpo.strategies.reflection import FailureReflector
 from gpo.testing.fakes import WordEmbedder
 from gpo.trajectory import Trajectory
@@ -29,7 +29,7 @@ from tests.configs import triage_task
 
 STEPS, CANDIDATES, BATCH, VAL = 3, 2, 2, 4
 
-FORMS = ("prompt", "score", "score_reflection")
+FORMS = ("prompt", "score", "score_reflection", "feedback")
 TRAJECTORIES: Mapping[str, dict[str, Any]] = {
     "none": {"kind": "none"},
     "summary": {"kind": "summary"},
@@ -96,7 +96,7 @@ def grid() -> Iterator[dict[str, Any]]:
 def test_every_combination_of_optimizer_strategies_completes_and_costs_what_the_formula_says() -> None:
     (task,) = build_tasks(config())
     combinations = list(grid())
-    assert len(combinations) == 3 * 7 * (4 * 7 - 1) * 3 * 2
+    assert len(combinations) == 4 * 7 * (4 * 7 - 1) * 3 * 2
 
     async def run_all() -> None:
         for optimizer in combinations:
@@ -109,7 +109,8 @@ def test_every_combination_of_optimizer_strategies_completes_and_costs_what_the_
 def check(optimizer: Mapping[str, Any], made: RunConfig, last: Trajectory) -> None:
     sizes = made.optimizer.schedule.build(STEPS)
     assert [step.step_size for step in last.steps] == [sizes(step) for step in range(STEPS)], optimizer
-    reflects = optimizer["direction"]["form"] == "score_reflection"
+    form = optimizer["direction"]["form"]
+    reflects, answers = form == "score_reflection", form in ("score_reflection", "feedback")
     summarizes = optimizer["direction"]["trajectory"]["kind"] == "summary"
     tried = sum(len(step.candidates) for step in last.steps)
     rejected = sum(step.samples.num_rejected for step in last.steps)
@@ -118,8 +119,9 @@ def check(optimizer: Mapping[str, Any], made: RunConfig, last: Trajectory) -> No
     reflections = sum(step.direction.reflection is not None for step in last.steps)
     # The simulated optimizer model has something to say of every failure; a batch of two need not hold one.
     assert reflections in (range(1, STEPS + 1) if reflects else (0,)), optimizer
+    assert any(step.direction.failures for step in last.steps) == answers, optimizer
     usage = last.spending
-    assert usage.task.requests == VAL * (1 + tried) + reflects * STEPS * BATCH, optimizer
+    assert usage.task.requests == VAL * (1 + tried) + answers * STEPS * BATCH, optimizer
     expected = rejected + lost + reflections + summarizes * (STEPS - 1)
     assert usage.optimizer.requests == expected, optimizer
     if not made.optimizer.refinement.enforce:
@@ -170,3 +172,13 @@ def test_a_reflection_is_made_from_as_many_failures_as_the_configuration_says() 
     reflector = build_gpo(made, task, 0, evaluator, SampledModel(model, Sampling()), WordEmbedder()).reflector
     assert isinstance(reflector, FailureReflector)
     assert reflector.num_failures == 5
+
+
+async def test_feedback_shows_as_many_failures_as_the_configuration_says() -> None:
+    (task,) = build_tasks(config())
+    task = replace(task, initial=Prompt("Hm."))
+    last = await search(config({"direction": {"form": "feedback", "failures": 3}, "batch_size": 8}), task)
+    failures = last.steps[0].direction.failures
+    assert len(failures) == 3
+    assert all(failure.input and failure.target and failure.reason for failure in failures)
+    assert last.steps[0].direction.reflection is None

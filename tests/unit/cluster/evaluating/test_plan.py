@@ -47,6 +47,7 @@ def calls(made: RunConfig) -> dict[str, int]:
         (config({}, run={"seeds": [0, 1]}), {"task": 2 * (5 * 13 + 7 * 2), "optimizer": 24}),
         (config({}, {"answer": {"kind": "exact", "rounds": 2}}), {"task": 2 * (5 * 13 + 7 * 2), "optimizer": 12}),
         (config({"direction": {"form": "score_reflection"}}), {"task": 5 * 13 + 7 * 2 + 3 * 8, "optimizer": 15}),
+        (config({"direction": {"form": "feedback"}}), {"task": 5 * 13 + 7 * 2 + 3 * 8, "optimizer": 12}),
         (config({"direction": {"trajectory": {"kind": "summary"}}}), {"task": 5 * 13 + 7 * 2, "optimizer": 14}),
         (config({"refinement": {"enforce": True}}), {"task": 5 * 13 + 7 * 2, "optimizer": 48}),
         (config({"steps": None, "epochs": 2}), {"task": 5 * 25 + 7 * 2, "optimizer": 24}),
@@ -79,6 +80,17 @@ def test_tokens_are_estimated_from_the_texts_that_are_sent() -> None:
     # 99 times six characters more, at four a token, in each call.
     assert long["task"].prompt_tokens - short["task"].prompt_tokens == pytest.approx(99 * 6 / 4 * 79, abs=99)
     assert long["optimizer"].prompt_tokens > short["optimizer"].prompt_tokens
+
+
+def test_the_failures_in_a_meta_prompt_are_estimated() -> None:
+    plain, one, three = (
+        planned(made, build_tasks(made))[0].by_role["optimizer"].prompt_tokens
+        for made in (config({"direction": direction}) for direction in (
+            {}, {"form": "feedback", "failures": 1}, {"form": "feedback"}
+        ))
+    )  # fmt: skip
+    assert 12 * 150 < one - plain < 12 * 300
+    assert three - plain > 2 * (one - plain)
 
 
 def test_racing_keeps_the_bounds_and_is_mentioned() -> None:

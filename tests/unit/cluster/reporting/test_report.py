@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64decode
+from dataclasses import replace
 from html import unescape
 from typing import Any
 
@@ -21,6 +22,7 @@ from gpo.models.protocol import Usage
 from gpo.prompt import Prompt
 from gpo.score import Score
 from gpo.testing.samples import TRAJECTORIES, candidate, dropped, trajectory
+from gpo.trajectory import Direction, Failure
 
 KEY = SearchKey("task", 0)
 MARKUP = '</script><script>alert(1)</script><img src="x" onerror="alert(2)"> <!-- & "quotes" \u2028'
@@ -72,6 +74,17 @@ def test_texts_of_models_are_escaped_and_only_our_script_may_run() -> None:
     assert "unsafe" not in policy
     assert not re.search(r'(src|href)="(?!#|data:)', text)  # nothing is loaded
     assert "url(" not in text
+
+
+def test_failures_are_escaped_and_abridged() -> None:
+    search = trajectory(candidate("a"), [candidate("b", 0.9)], [candidate("c", 0.1)])
+    failure = Failure(MARKUP, "4", "x" * 2000, "")
+    steps = (replace(search.steps[0], direction=Direction(failures=(failure, failure))), search.steps[1])
+    text = page(record(Checkpoint(trajectory(candidate("z")), {}), Checkpoint(replace(search, steps=steps), {})))
+    assert text.count("<script") == text.count("</script>") == 2
+    assert list(data(text)["failures"]) == ["1/1"]
+    shown, _ = data(text)["failures"]["1/1"]
+    assert [shown[0], shown[1], len(shown[2]), shown[3]] == [MARKUP, "4", 500, ""]
 
 
 def test_secrets_in_addresses_are_removed() -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from io import StringIO
 
 from rich.console import Console
@@ -15,7 +15,7 @@ from gpo.models.protocol import Usage
 from gpo.prompt import Prompt
 from gpo.score import Partial, Score
 from gpo.testing.samples import TRAJECTORIES, candidate, trajectory
-from gpo.trajectory import Candidate
+from gpo.trajectory import Candidate, Direction, Failure
 
 KEY = SearchKey("task", 0)
 CHECKPOINT = Checkpoint(TRAJECTORIES["one step"], {})
@@ -44,6 +44,16 @@ def test_a_dropped_candidate_is_marked() -> None:
     (row,) = summary(record(checkpoint), {"started_at": None, "finished_at": None})["trajectories"]
     assert row["best"]["prompt"] == "Reason."
     assert (row["samples"]["candidates"], row["samples"]["dropped"]) == (4, 3)
+
+
+def test_failures_are_recorded_with_their_reasons() -> None:
+    search = TRAJECTORIES["one step"]
+    failure = Failure("2 + 2", "4", "Five.", "no number was found")
+    step = replace(search.steps[0], direction=Direction(failures=(failure,)))
+    (line,) = step_lines(record(Checkpoint(replace(search, steps=(step,)), {})))
+    assert line["failures"] == [{"input": "2 + 2", "target": "4", "answer": "Five.", "reason": "no number was found"}]
+    (plain,) = step_lines(record(Checkpoint(search, {})))
+    assert plain["failures"] == []
 
 
 def test_scores_come_with_their_intervals_and_numbers_of_examples() -> None:

@@ -91,8 +91,41 @@ def test_any_other_value_is_an_error_and_not_0(value: str, shown: str, module: W
         scored(value, module, tmp_path)
     message = str(caught.value)
     assert f":metric returned {shown}" in message
-    assert message.endswith("not a number from 0 to 1")
+    assert message.endswith("not a number from 0 to 1, or a pair of one and a text")
     assert len(message) < 500
+
+
+@pytest.mark.parametrize(
+    ("value", "number", "reason"),
+    [("(0.5, 'too short')", 0.5, "too short"), ("(True, None)", 1.0, ""), ("(0, '')", 0.0, ""), ("0.5", 0.5, "")],
+)
+def test_a_metric_may_say_why(value: str, number: float, reason: str, module: WriteModule, tmp_path: Path) -> None:
+    name = module(f"def metric(answer, targets, input):\n    return {value}\n")
+    scorer = CustomScorer(FunctionReference(name, "metric", (str(tmp_path),)))
+    assert scorer.score_with_reason("2", EXAMPLE) == (number, reason)
+    assert scorer.score("2", EXAMPLE) == number
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("('too short', 0.5)", "the second value of a pair must be a text"),
+        ("(0.5, ['too short'])", "the second value of a pair must be a text"),
+        ("(1.5, 'too long')", "not a number from 0 to 1, or a pair"),
+        ("(0.5,)", "not a number from 0 to 1, or a pair"),
+        ("(0.5, 'too short', 1)", "not a number from 0 to 1, or a pair"),
+        ("[0.5, 'too short']", "not a number from 0 to 1, or a pair"),
+    ],
+)
+def test_any_other_pair_is_an_error(value: str, problem: str, module: WriteModule, tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=problem) as caught:
+        scored(value, module, tmp_path)
+    assert "metric returned " in str(caught.value)
+
+
+def test_what_a_parser_returned_is_part_of_the_explanation() -> None:
+    explained = TestParser.scorer.explain("It is 4.\n3", TestParser.example)
+    assert explained == 'the parser returned "3"; read as "3", but the right answer is "2"'
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from gpo.evaluation.answer_format import AnswerFormat
 from gpo.evaluation.evaluator import Answered, LocalEvaluator
 from gpo.evaluation.grading import Grade, ModelGrader, RuleGrader
 from gpo.evaluation.metrics import ExactScorer, RougeScorer, Rubric
-from gpo.models.protocol import Message, Sampling, Usage
+from gpo.models.protocol import Completion, Message, Sampling, Usage
 from gpo.prompt import Prompt
 from gpo.testing.fakes import FakeModel, Reply
 from gpo.trajectory import Spending
@@ -176,8 +176,64 @@ async def test_answers_come_with_their_verdicts_in_the_order_asked() -> None:
     model = FakeModel(lambda messages, sampling: messages[0]["content"].split()[2].replace("7", "seven"))
     answers = await evaluator(model).answer(GOOD, Split.VAL, [7, 2])
     asked = Usage(requests=1, prompt_tokens=6, completion_tokens=1)
-    assert answers == [Answered("seven", 0.0, Spending(asked)), Answered("2", 1.0, Spending(asked))]
+    reason = "the answer does not equal the right one, word for word"
+    assert answers == [Answered("seven", 0.0, Spending(asked), reason=reason), Answered("2", 1.0, Spending(asked))]
     assert len(model.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ("", "the answer is empty"),
+        (Completion("", Usage(), truncated=True), "the reply was cut off, since it is too long; the answer is empty"),
+        (Completion("3", Usage(), truncated=True), "the reply was cut off, since it is too long; the answer does not"),
+        ("It is 1.", "the right answer has other text around it"),
+        ("1", ""),
+        (Completion("1", Usage(), truncated=True), ""),
+        (ModelUnavailable("busy"), ""),
+    ],
+)
+async def test_shown_answers_have_a_reason(reply: Reply, reason: str) -> None:
+    (answer,) = await evaluator(lambda messages, sampling: reply).answer(GOOD, Split.VAL, [1])
+    assert answer.reason.startswith(reason)
+    assert bool(answer.reason) == bool(reason)
+
+
+async def test_reasons_are_found_only_for_answers_that_are_shown() -> None:
+    class Explaining(ExactScorer):
+        explained = 0
+
+        def explain(self, answer: str, example: Example) -> str:
+            Explaining.explained += 1
+            return "It says\n\x1b[31mno\ud83d " + "idea " * 500
+
+    task = replace(TASK, scorer=Explaining())
+    await evaluator(solve, task).evaluate([BAD], Split.VAL)
+    assert Explaining.explained == 0
+    (bad,) = await evaluator(solve, task).answer(BAD, Split.VAL, [1])
+    (good,) = await evaluator(solve, task).answer(GOOD, Split.VAL, [1])
+    assert Explaining.explained == 1
+    assert bad.reason.startswith("It says [31mno? idea idea")
+    assert (len(bad.reason), good.reason) == (1000, "")
+
+
+async def test_the_reason_of_a_metric_comes_with_its_only_call() -> None:
+    class Reasoning(ExactScorer):
+        def score_with_reason(self, answer: str, example: Example) -> tuple[float, str]:
+            return self.score(answer, example), f"expected {example.target}"
+
+        def explain(self, answer: str, example: Example) -> str:
+            raise AssertionError("the reason is known")
+
+    (answer,) = await evaluator(solve, replace(TASK, scorer=Reasoning())).answer(BAD, Split.VAL, [1])
+    assert answer.reason == "expected 1"
+
+
+async def test_the_judge_s_reason_is_kept() -> None:
+    (answer,) = await judged(lambda messages, sampling: "It is\nrude.\n\n**Verdict: 3**").answer(GOOD, Split.VAL, [1])
+    assert (answer.value, answer.reason) == (0.75, "It is rude.")
+    (answer,) = await judged(lambda messages, sampling: "Fine.\nVerdict: 4").answer(GOOD, Split.VAL, [1])
+    assert (answer.value, answer.reason) == (1.0, "")
 
 
 async def test_an_answer_of_two_rounds_shows_both() -> None:

@@ -90,6 +90,21 @@ def test_text_that_only_resembles_tags_and_verdicts_stays() -> None:
 
 
 @pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ("It is short.\n\nVerdict: 7", "It is short."),
+        ("It is short.\n**Verdict: 7**", "It is short."),
+        ("It is short. [Verdict: 7]", "It is short."),
+        ("Verdict: 2\nBut it is short.\nVerdict: 9", "Verdict: 2\nBut it is short."),
+        ("Verdict: 7\nIt is short.", ""),
+        ("7", ""),
+    ],
+)
+def test_the_reason_is_what_stands_before_the_verdict(reply: str, reason: str) -> None:
+    assert RUBRIC.reason(reply) == reason
+
+
+@pytest.mark.parametrize(
     ("reply", "value"),
     [
         ("Verdict: 7", 0.7),

@@ -7,7 +7,7 @@ import pytest
 from gpo.evaluation.answer_format import Position
 from gpo.strategies.meta_prompt import Brief, CompactMetaPrompt, Kind
 from gpo.testing.samples import candidate
-from gpo.trajectory import Direction
+from gpo.trajectory import Direction, Failure
 
 BRIEF = Brief(
     current=candidate("Which desk?", 0.5),
@@ -66,3 +66,12 @@ def test_the_reflection_comes_before_the_last_request_and_is_shortened() -> None
 
 def test_generation_ends_with_the_prompt() -> None:
     assert CompactMetaPrompt().stop == ("<END>", "\n")
+
+
+def test_the_reasons_of_failures_precede_the_request_as_a_note() -> None:
+    failures = [Failure("1 + 1", "2", "Hm.", reason) for reason in ("no number", "", "no number", "read as 3")]
+    brief = replace(BRIEF, direction=Direction(failures=tuple(failures)))
+    last = CompactMetaPrompt().messages(brief)[-1]["content"]
+    assert last.startswith("Note: Answers were wrong: no number; read as 3\n\n")
+    brief = replace(BRIEF, direction=Direction(failures=(Failure("1 + 1", "2", "Hm."),)))
+    assert "Note" not in CompactMetaPrompt().messages(brief)[-1]["content"]

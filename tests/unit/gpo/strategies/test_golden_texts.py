@@ -26,13 +26,17 @@ from gpo.strategies.reflection import FailureReflector
 from gpo.strategies.summary import RunningSummary
 from gpo.testing.fakes import FakeModel
 from gpo.testing.samples import candidate
-from gpo.trajectory import Direction, Samples, Spending, Step, Trajectory
+from gpo.trajectory import Direction, Failure, Samples, Spending, Step, Trajectory
 
 GOLDEN = Path(__file__).parent / "golden"
 
 CURRENT = candidate("Let's think step by step.", 0.5, 1.0, 0.5)
 NEIGHBOURS = (candidate("Think carefully, then answer.", 0.75), candidate("Answer.", 0.0, 0.0, 1.0))
 REFLECTION = "It does not say in which form to answer."
+FAILURES = (
+    Failure("Is 7 a prime?", "Yes", "7 is a number.", "neither Yes nor No was found in the answer"),
+    Failure("Is 9 a prime?", "No", "Yes, it is odd.", 'read as "Yes", but the right answer is "No"'),
+)
 SUMMARY = "Prompts that ask for one word do better than those that ask for reasons."
 EXEMPLARS = (Example("Is 7 a prime?", ("Yes",)), Example("Is 9 a prime?", ("No", "no")))
 
@@ -66,6 +70,11 @@ def meta_prompts() -> Iterator[tuple[str, str]]:
         full = FullMetaPrompt(REFINEMENTS[refinement], show_scores=form != "prompt")
         bound = "bounded" if step_size else "unbounded"
         yield f"full/{form}-{trajectory}-{refinement}-{bound}", shown(full.messages(brief(form, trajectory, step_size)))
+    feedback = replace(
+        brief("feedback", "retrieval", 30), direction=replace(direction("feedback", "retrieval"), failures=FAILURES)
+    )
+    yield "full/feedback-retrieval-generation-bounded", shown(FullMetaPrompt().messages(feedback))
+    yield "compact/feedback-retrieval-generation", shown(CompactMetaPrompt().messages(feedback))
     for form, trajectory, kind in product(forms, trajectories, KINDS):
         compact = CompactMetaPrompt(kind, by_score=form != "prompt")
         yield f"compact/{form}-{trajectory}-{kind}", shown(compact.messages(brief(form, trajectory, 30)))
@@ -73,7 +82,12 @@ def meta_prompts() -> Iterator[tuple[str, str]]:
 
 class _Answers:
     async def answer(self, prompt: object, split: object, indices: list[int]) -> list[Answered]:
-        return [Answered(f"I would rather not say, in case {index}.", 0.0, Spending()) for index in indices]
+        return [
+            Answered(
+                f"I would rather not say, in case {index}.", 0.0, Spending(), reason="neither Yes nor No was found"
+            )
+            for index in indices
+        ]
 
 
 async def reflections_and_summaries() -> list[tuple[str, str]]:

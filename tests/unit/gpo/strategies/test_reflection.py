@@ -11,10 +11,10 @@ from gpo.errors import ModelRefused, ModelUnavailable, RefusalReason
 from gpo.evaluation.evaluator import Answered
 from gpo.models.protocol import Sampling, Usage
 from gpo.prompt import Prompt
-from gpo.strategies.reflection import FailureReflector, NoReflection
+from gpo.strategies.reflection import FailureReflector, Feedback, NoReflection
 from gpo.testing.fakes import FakeModel, Reply
 from gpo.testing.samples import candidate
-from gpo.trajectory import Spending
+from gpo.trajectory import Failure, Spending
 
 EXAMPLES = [Example(f"input {number}.", (f"target {number}.",)) for number in range(6)]
 CURRENT = candidate("Think.", 0.5, 0.25)
@@ -30,7 +30,7 @@ class Answers:
     async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
         self.asked.append((prompt, split, tuple(indices)))
         cost = Spending(task=Usage(requests=1))
-        return [Answered(f"answer {index}.", self.values[index], cost) for index in indices]
+        return [Answered(f"answer {index}.", self.values[index], cost, reason=f"reason {index}.") for index in indices]
 
 
 def reflector(model: FakeModel, *values: float | None, num_failures: int = 2) -> FailureReflector:
@@ -55,7 +55,10 @@ async def test_the_worst_answers_of_the_batch_are_shown() -> None:
     assert sampling == Sampling(temperature=1.0, seed=3)
     text = message["content"]
     assert "Prompt: Think.\nScore: 37.5" in text
-    assert "Input: input 4.\nCorrect answer: target 4.\nThe model's answer: answer 4." in text
+    assert (
+        "Input: input 4.\nCorrect answer: target 4.\nThe model's answer: answer 4.\nWhy it is wrong: reason 4." in text
+    )
+    assert [failure.reason for failure in reflection.failures] == ["reason 4.", "reason 3."]
     assert text.index("input 4.") < text.index("input 3.")
     assert not any(f"input {number}." in text for number in (0, 1, 2, 5))  # right, less bad, not of the batch, unscored
 
@@ -98,6 +101,19 @@ async def test_model_texts_cannot_act_as_instructions() -> None:
     reflection = await reflector(model, 0.0).reflect(candidate("Think. <START>x<END>"), [0], seed=0)
     assert "<START>" not in model.calls[0][0][0]["content"]
     assert reflection.text == "It says <START> and half ? a character[31m."
+
+
+async def test_feedback_keeps_the_worst_answers_and_asks_no_optimizer_model() -> None:
+    answers = Answers([1.0, 0.9, 0.0, 0.5, 0.0, None])
+    feedback = Feedback(answerer=answers, examples=EXAMPLES, num_failures=2)
+    reflection = await feedback.reflect(CURRENT, [1, 3, 5, 0, 4], seed=3)
+    assert reflection.text is None
+    assert reflection.spending == Spending(task=Usage(requests=5))
+    assert reflection.failures == (
+        Failure("input 4.", "target 4.", "answer 4.", "reason 4."),
+        Failure("input 3.", "target 3.", "answer 3.", "reason 3."),
+    )
+    assert answers.asked == [(CURRENT.prompt, Split.TRAIN, (1, 3, 5, 0, 4))]
 
 
 async def test_no_reflection_costs_nothing() -> None:
