@@ -35,12 +35,13 @@ from gpo.models.protocol import Completion, Message, Sampling, Usage
 from gpo.prompt import Prompt
 
 FORMS = ("score", "score_reflection", "feedback")
-TOPICS = tuple(
-    "accent address amount author brand budget bullets capital chapter client colour comma context country currency "
-    "date deadline detail digits email emoji footer format greeting header length link list metric name number order "
-    "plural price quote reason region season source spelling style summary table tense time title tone units version "
-    "weight".split()
-)
+TOPICS = (
+    "accent", "address", "amount", "author", "brand", "budget", "bullets", "capital", "chapter", "client", "colour",
+    "comma", "context", "country", "currency", "date", "deadline", "detail", "digits", "email", "emoji", "footer",
+    "format", "greeting", "header", "length", "link", "list", "metric", "name", "number", "order", "plural",
+    "price", "quote", "reason", "region", "season", "source", "spelling", "style", "summary", "table", "tense",
+    "time", "title", "tone", "units", "version", "weight",
+)  # fmt: skip
 NUM_REQUIREMENTS = 6
 MAX_STEPS = 60
 _RULE = re.compile(r"the rule about (\w+)")
@@ -147,7 +148,7 @@ async def _found(form: str, seed: int) -> Found:
     gpo = build_gpo(config, task, seed, evaluator, model, SimulatedEmbedder())
     trajectory = await gpo.start(task.initial)
     async with aclosing(gpo.run(trajectory)) as states:
-        async for trajectory in states:  # noqa: B020  # the last state counts
+        async for trajectory in states:
             if requirements.met(trajectory.best.prompt.text) == 1:
                 break
     spent = trajectory.spending
