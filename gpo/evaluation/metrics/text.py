@@ -125,7 +125,9 @@ class LabelScorer:
             return f"no label was found in the answer{among}"
         if len(named) > 1:
             return f"the answer names several labels: {', '.join(named.values())}"
-        return f"the answer denies {quoted(denied[0])}" if denied else misread(*named.values(), example.target)
+        return (
+            f"the answer denies {quoted(denied[0])}" if denied else misread(next(iter(named.values())), example.target)
+        )
 
     def _found(self, answer: str) -> list[re.Match[str]]:
         text = without_markup(unwrapped(answer)).casefold()
