@@ -47,13 +47,15 @@ class GPO:
     """The optimizer of one task.
 
     Attributes:
-        num_steps: updates in a search, at most; ≥ 0.
+        num_steps: updates in a search, at most; ≥ 0. The step of ``first`` is one of them.
         num_candidates: prompts requested per step, ≥ 1.
         num_neighbours: past prompts shown to the optimizer model, ≥ 0.
         train: the train split; ``batches`` selects a batch of it for each step.
         num_exemplars: examples of the step's batch shown to the optimizer model, ≥ 0.
         scoring: how the candidates of a step are scored.
         stopping: when the search ends before it has taken ``num_steps`` steps; by default never.
+        first: writes the candidates of the first step, which are not made from the initial prompt. The schedule and
+            the passes over ``train`` begin with the next step. ``None`` for a search from the initial prompt alone.
         seed: determines all random choices. With equal seeds and deterministic models, two searches are equal, even if
             they were interrupted and resumed.
     """
@@ -74,6 +76,7 @@ class GPO:
     seed: int
     scoring: CandidateScoring = field(default_factory=FullScoring)
     stopping: StoppingRule = field(default_factory=StoppingRule)
+    first: Proposer | None = None
 
     async def start(self, prompt: Prompt) -> Trajectory:
         """Score the initial prompt and return a trajectory without steps."""
@@ -120,15 +123,20 @@ class GPO:
     async def propose(self, trajectory: Trajectory, on_prompt: OnPrompt = ignore_prompt) -> Proposal:
         """Ask for the prompts of the next step; ``on_prompt`` is called with each new prompt, perhaps repeatedly."""
         index, current = len(trajectory.steps), trajectory.current
-        batch = self.batches(index)
+        first = self.first if index == 0 else None
+        number = index if self.first is None else max(0, index - 1)
+        batch = self.batches(number)
 
         # Update direction: what the optimizer model is shown of the trajectory and of failures on train.
-        direction, spent = await self._direction(trajectory, batch, index)
+        if first is None:
+            direction, spent = await self._direction(trajectory, batch, index)
+        else:
+            direction, spent = Direction(), Spending()
 
         # Update method: rewrite the current prompt within a decaying step size.
-        step_size = self.schedule(index)
+        step_size = self.schedule(number) if first is None else None
         shown = Random(f"{self.seed}/{index}/exemplars").sample(batch, min(self.num_exemplars, len(batch)))
-        proposals = await self.proposer.propose(
+        proposals = await (first or self.proposer).propose(
             current,
             direction,
             step_size=step_size,
@@ -151,6 +159,7 @@ class GPO:
                 num_failed=proposals.num_failed,
             ),
             spending=spent + Spending(optimizer=proposals.usage),
+            has_first_prompts=first is not None,
         )
 
     async def _direction(self, trajectory: Trajectory, batch: Sequence[int], index: int) -> tuple[Direction, Spending]:
@@ -198,6 +207,7 @@ class GPO:
             samples=proposal.samples,
             spending=sum((_spent(outcome) for outcome in outcomes.values()), start=proposal.spending + spent),
             unscored=tuple(prompt for prompt, outcome in outcomes.items() if isinstance(outcome, PromptUnscored)),
+            has_first_prompts=proposal.has_first_prompts,
         )
         return trajectory.append(step)
 

@@ -127,6 +127,8 @@ class Proposal:
         prompts: distinct and never scored before; may be empty.
         samples: counts of the other replies.
         spending: what the proposal cost.
+        has_first_prompts: whether the prompts were given, or written from the goal of the task, and not made from the
+            current prompt.
     """
 
     step_size: int | None
@@ -134,6 +136,7 @@ class Proposal:
     prompts: tuple[Prompt, ...]
     samples: Samples
     spending: Spending
+    has_first_prompts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ class Step:
 
     Attributes:
         index: 0 for the first.
-        step_size, direction, samples: as in ``Proposal``.
+        step_size, direction, samples, has_first_prompts: as in ``Proposal``.
         candidates: the scored prompts of the proposal, in order; may be empty.
         successor: the current prompt after the step.
         spending: what proposing and evaluating cost.
@@ -157,6 +160,7 @@ class Step:
     samples: Samples
     spending: Spending
     unscored: tuple[Prompt, ...] = ()
+    has_first_prompts: bool = False
 
 
 @dataclass(frozen=True)

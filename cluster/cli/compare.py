@@ -52,7 +52,7 @@ def compare(
     loaded = load_comparison(config_path, overrides or [], methods or [])
     base = loaded.base
     ray_address = resolve_address(address)
-    tasks = build_tasks(base)
+    tasks = build_tasks(base, say)
     for config in loaded.methods.values():
         check_warm_up(config, tasks)
     refused = check_endpoints(base, tasks=tasks)

@@ -43,7 +43,7 @@ def plan(
         say(f"{swept.section.trials} trials, each as expensive as the space allows; pruned trials take less.")
     else:
         config = validate_run_file(raw, config_path)
-        plans = planned(config, build_tasks(config))
+        plans = planned(config, build_tasks(config, say))
     out.print(plan_table(config, plans))
     say(
         "Calls are upper bounds: candidates that repeat a prompt are not scored again. Retries come on top. "

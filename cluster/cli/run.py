@@ -58,7 +58,17 @@ def run(
 
     config = load_config(config_path, overrides or [])
     ray_address = resolve_address(address)
-    tasks = build_tasks(config)
+    from cluster.runs.run_folder import new_run_id
+
+    if run_id is not None and run_dir is None:
+        require_run_id(run_id)
+        run_dir = f"{config.run.dir.rstrip('/')}/{run_id}"
+    run_id = run_id or new_run_id(config.run.name)
+    run_folder = results_folder(config.run.dir, config.run.name, run_id, run_dir, resume)
+    continues = resume and run_folder.holds_run
+    if continues:
+        config = run_folder.with_known_prompts(config)
+    tasks = build_tasks(config, say)
 
     prepare_environment(ray_address)
     from actors.lease import Leases
@@ -74,17 +84,11 @@ def run(
     )
     from cluster.results.warnings import run_warnings
     from cluster.runs.run import Run
-    from cluster.runs.run_folder import new_run_id
     from cluster.session.session import Session
 
-    if run_id is not None and run_dir is None:
-        require_run_id(run_id)
-        run_dir = f"{config.run.dir.rstrip('/')}/{run_id}"
-    run_id = run_id or new_run_id(config.run.name)
     leases = Leases()
-    run_folder = replace(results_folder(config.run.dir, config.run.name, run_id, run_dir, resume), leases=leases)
+    run_folder = replace(run_folder, leases=leases)
     # The models of a run that is resumed are checked once it is known to be incomplete: otherwise none is called.
-    continues = resume and run_folder.holds_run
     refused = {} if continues else check_endpoints(config, tasks=tasks)
     record = run_folder.open(config, tasks, run_id=run_id, resume=resume)
     folder = run_folder.folder

@@ -161,7 +161,7 @@ def _checked(config_path: Path, overrides: list[str], sweep: bool) -> tuple[RunC
     if "sweep" in raw:
         raise ConfigError("sweep", "is a search for hyperparameters", "submit it with: --sweep")
     config = validate_run_file(raw, config_path)
-    build_tasks(config)
+    build_tasks(config, say)
     return config, None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 from typing import Annotated, Any, Literal, Self
 
@@ -269,8 +270,18 @@ class RunConfig(Section):
         return self.cluster.trajectories_per_actor or max(8, ceil(self._num_trajectories / _MOST_ACTORS))
 
     def num_steps(self, task: Task) -> int:
-        """Steps of each trajectory on a task."""
+        """Steps of each trajectory on a task, including the step of its first prompts."""
+        return self.num_updates(task) + task.has_first_prompts
+
+    def num_updates(self, task: Task) -> int:
+        """Steps of each trajectory on a task that change the current prompt, as the optimizer's section states."""
         return self.optimizer.num_steps(len(task.examples[Split.TRAIN]))
+
+    def with_prompts(self, tasks: Sequence[Task]) -> Self:
+        """The configuration with the prompts of the files and runs that it names, as they are in the loaded tasks."""
+        pairs = zip(self.tasks, tasks, strict=True)
+        read = tuple(one.with_prompts([prompt.text for prompt in (task.initial, *task.given)]) for one, task in pairs)
+        return self.model_copy(update={"tasks": read})
 
     @property
     def _num_trajectories(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,7 +18,6 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    StringConstraints,
     Tag,
     ValidationInfo,
     field_validator,
@@ -27,6 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from cluster.config.answers import AnswerConfig
+from cluster.config.prompts import MessagesConfig, PromptConfig, PromptFileConfig, PromptRunConfig, known_texts
 from cluster.config.section import ConfigPath, Section, absolute
 from gpo.data.benchmarks import BENCHMARKS
 from gpo.data.catalogue import BenchmarkTask, known_task, tasks_of
@@ -46,7 +46,7 @@ from gpo.data.task import Split, Task
 from gpo.data.template import Template
 from gpo.errors import ConfigError
 from gpo.evaluation.answer_format import AnswerFormat, Position
-from gpo.evaluation.prompt_template import in_messages, initial_problem, placeholders
+from gpo.evaluation.prompt_template import initial_problem, placeholders
 from gpo.prompt import Prompt
 
 log = logging.getLogger(__name__)
@@ -345,20 +345,6 @@ def data_kind(value: Any) -> str:
 
 
 DEFAULT_PROMPT = "Let's think step by step."
-_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-
-
-class MessagesConfig(Section):
-    """A prompt of two messages, with ``position: template``."""
-
-    system: _Text
-    """The system message; it may contain placeholders."""
-    user: _Text
-    """The message of the user; it may contain placeholders."""
-
-
-def _prompt_kind(prompt: Any) -> str:
-    return "messages" if isinstance(prompt, dict | MessagesConfig) else "text"
 
 
 class TaskConfig(Section):
@@ -380,10 +366,10 @@ class TaskConfig(Section):
     """Where the examples come from: three files, one file, a known benchmark, or a data set of the Hugging Face Hub."""
     fields: FieldsConfig | None = None
     """Which columns hold the input and the target; not for a benchmark. Default: ``input`` and ``target``."""
-    prompt: Annotated[
-        Annotated[_Text, Tag("text")] | Annotated[MessagesConfig, Tag("messages")], Discriminator(_prompt_kind)
-    ] = DEFAULT_PROMPT
-    """The initial prompt: a text, or the two messages ``system`` and ``user`` of a template."""
+    prompt: PromptConfig = DEFAULT_PROMPT
+    """The initial prompt: a text, or the two messages ``system`` and ``user`` of a template. Or several prompts: a
+    list, a file, or the best prompts of an earlier run. Then the first is the initial prompt, and the search tries the
+    others first."""
     position: Position = Position.QUESTION_END
     """Position of the prompt: question_end, question_begin, before_question, answer_begin or system. With template,
     the prompt contains placeholders of the data's columns, such as ``{{ ticket }}``; ``{{ row["Two words"] }}`` is a
@@ -443,18 +429,14 @@ class TaskConfig(Section):
                 "does not apply to a template; write Q: and A: into the prompt, and leave this out",
                 {"at": "question_marks"},
             )
-        problem = initial_problem(self._initial)
+        known = known_texts(self.prompt)
+        problem = initial_problem(known[0]) if known else None  # otherwise checked once they are read
         if problem is not None:
             raise PydanticCustomError(
                 "template",
                 "{problem}; correct it, or choose another position than template",
                 {"at": "prompt", "problem": problem},
             )
-
-    @property
-    def _initial(self) -> str:
-        prompt = self.prompt
-        return prompt if isinstance(prompt, str) else in_messages(prompt.system, prompt.user)
 
     def build(self, where: str, val_size: PositiveInt | None, test_size: PositiveInt | None) -> Task:
         """Load and check the task.
@@ -474,15 +456,17 @@ class TaskConfig(Section):
             raise ConfigError(error.field, f"task {self.name}: {error.problem}", error.remedy) from None
 
     def _built(self, where: str, val_size: PositiveInt | None, test_size: PositiveInt | None) -> Task:
-        splits, demonstrations = self._load(where).with_shots(self.shots, where=where)
+        initial, *given = self._prompts(f"{where}.prompt")
+        splits, demonstrations = self._load(where, initial).with_shots(self.shots, where=where)
         examples = [example for split in (*splits.values(), demonstrations) for example in split]
-        if self.position is not Position.TEMPLATE and (unfilled := placeholders(self._initial)):
+        if self.position is not Position.TEMPLATE and (unfilled := placeholders(initial.text)):
             log.warning("%s.prompt contains %s, which only position: template fills in", where, unfilled[0])
         is_benchmark = isinstance(self.data, BenchmarkConfig)
         known = self.data.known if isinstance(self.data, BenchmarkConfig) else None
-        return Task(
+        task = Task(
             name=self.name,
-            initial=Prompt(self._initial),
+            initial=initial,
+            given=tuple(given),
             examples={
                 Split.TRAIN: splits[Split.TRAIN],
                 Split.VAL: sampled(splits[Split.VAL], val_size),
@@ -495,8 +479,29 @@ class TaskConfig(Section):
             group=known.group if known else "",
             counts_as=known.counts_as if known else "",
         )
+        for number, prompt in enumerate(given, start=2):
+            if problem := task.prompt_problem(prompt):
+                raise ConfigError(f"{where}.prompt", f"prompt {number} {problem}", "correct it, or remove it")
+        return task
 
-    def _load(self, where: str) -> LoadedTask:
+    def _prompts(self, where: str) -> tuple[Prompt, ...]:
+        """The distinct prompts, the initial one first."""
+        texts = self.prompt.read(where) if isinstance(self.prompt, PromptFileConfig) else known_texts(self.prompt)
+        if texts is None:
+            raise TypeError("the prompts of the run are not known yet: read them first")
+        if self.position is Position.TEMPLATE and (problem := initial_problem(texts[0])):
+            raise ConfigError(
+                where, f"the first prompt {problem}", "correct it, or choose another position than template"
+            )
+        return tuple(map(Prompt, texts))
+
+    def with_prompts(self, texts: Sequence[str]) -> TaskConfig:
+        """The section with what was found in the file or run that ``prompt`` names, the initial prompt first."""
+        if not isinstance(self.prompt, PromptFileConfig | PromptRunConfig):
+            return self
+        return self.model_copy(update={"prompt": self.prompt.model_copy(update={"prompts": tuple(texts)})})
+
+    def _load(self, where: str, initial: Prompt) -> LoadedTask:
         if isinstance(self.data, BenchmarkConfig):
             if self.fields is not None:
                 raise ConfigError(
@@ -504,7 +509,7 @@ class TaskConfig(Section):
                 )
             return self.data.load(f"{where}.data")
         is_template = self.position is Position.TEMPLATE
-        names = dict.fromkeys(placeholders(self._initial) if is_template else ())
+        names = dict.fromkeys(placeholders(initial.text) if is_template else ())
         filled_in = tuple(Template(name, f"{where}.prompt") for name in names)
         fields = (self.fields or FieldsConfig()).build(f"{where}.fields", filled_in)
         return self.data.load(fields, f"{where}.data")

@@ -20,7 +20,7 @@ from cluster.results.intervals import score_interval
 from cluster.results.outputs import as_json
 from cluster.results.warnings import score_warnings
 from cluster.session.interrupts import run_interruptibly
-from cluster.session.models import Access, EmbeddedUrls, Role, build_evaluators, embedded_spec
+from cluster.session.models import Access, EmbeddedUrls, Role, build_evaluators, build_task, embedded_spec
 from cluster.session.preflight import check_models, explained_refusal
 from gpo.data.task import Split
 from gpo.errors import ConfigError, ModelRefused
@@ -72,8 +72,7 @@ def evaluate_prompt(
     if prompt is not None and not prompt.strip():
         raise ConfigError("--prompt", "is empty", "write a prompt, or leave the option out")
     index = names.index(chosen)
-    sizes = config.evaluation
-    loaded = config.tasks[index].build(f"tasks[{index}]", sizes.val_size, sizes.test_size)
+    loaded = build_task(config, index)
     is_judged = isinstance(loaded.scorer, Rubric)
     scored = Prompt(prompt.strip()) if prompt else loaded.initial
     problem = loaded.prompt_problem(scored)

@@ -70,16 +70,19 @@ def planned(config: RunConfig, tasks: Sequence[Task]) -> list[TaskPlan]:
 def _task_plan(config: RunConfig, task: Task) -> TaskPlan:
     settings = config.optimizer
     train, val, test = (task.examples[split] for split in (Split.TRAIN, Split.VAL, Split.TEST))
-    steps = config.num_steps(task)
-    candidates = steps * settings.candidates
+    steps, updates = config.num_steps(task), config.num_updates(task)
+    candidates = updates * settings.candidates
     reflects = settings.direction.form == "score_reflection"
     batches = TrainBatches(len(train), settings.batch_size, seed=0)
-    answered = sum(len(batches(step)) for step in range(steps)) if settings.direction.answers_train else 0
-    scored = config.evaluation.scoring.most_answers(len(val), steps, settings.candidates)
-    answers = scored + len(test) * (2 if candidates else 1) + answered
+    answered = sum(len(batches(step)) for step in range(updates)) if settings.direction.answers_train else 0
+    most_answers = config.evaluation.scoring.most_answers
+    scored = most_answers(len(val), updates, settings.candidates)
+    if task.has_first_prompts:
+        scored += most_answers(len(val), 1, len(task.given)) - most_answers(len(val), 0, len(task.given))
+    answers = scored + len(test) * (2 if steps else 1) + answered
     rounds = 1 if task.answer_format.rounds == 1 or task.scorer.follow_up(val[0]) is None else 2
     samples = candidates * (settings.refinement.max_samples if settings.refinement.enforce else 1)
-    reflections = steps * reflects + max(0, steps - 1) * (settings.direction.trajectory.kind == "summary")
+    reflections = updates * reflects + max(0, steps - 1) * (settings.direction.trajectory.kind == "summary")
     asked = _tokens(message for example in val for message in task.answer_format.messages(task.initial, example)) / len(
         val
     )
@@ -93,7 +96,7 @@ def _task_plan(config: RunConfig, task: Task) -> TaskPlan:
 
     by_role = {
         "task": expense(config.models.task, rounds * answers, asked + (rounds - 1) * _TEXT_TOKENS / 2),
-        "optimizer": expense(config.models.optimizer, samples, _meta_prompt_tokens(config, task, steps))
+        "optimizer": expense(config.models.optimizer, samples, _meta_prompt_tokens(config, task, updates))
         + expense(config.models.optimizer, reflections, asked * settings.direction.failures + _TEXT_TOKENS),
     }
     if isinstance(task.scorer, Rubric):

@@ -139,6 +139,7 @@ def step_line(record: RunRecord, key: SearchKey, step: Step) -> dict[str, Any]:
         "task": key.task,
         "seed": key.seed,
         "step": step.index,
+        "first_prompts": step.has_first_prompts,
         "step_size": step.step_size,
         "neighbours": [neighbour.prompt.text for neighbour in step.direction.neighbours],
         "reflection": step.direction.reflection,

@@ -94,7 +94,8 @@ class RunReader:
         record.keys = tuple(dict.fromkeys((*record.keys, *sorted(found))))
         config = _sections(record.config)
         if (num_steps := _num_steps(config)) is not None:
-            record.num_steps = dict.fromkeys(record.keys, num_steps)
+            first = _with_first_prompts(config)
+            record.num_steps = {key: num_steps + (key.task in first) for key in record.keys}
         record.stopping = _stopping(config)
         for key, stamp in found.items():
             checkpoint = self._checkpoint(key, stamp)
@@ -175,8 +176,18 @@ def _sections(config: str) -> Mapping[str, Any]:
         return {}
 
 
+def _with_first_prompts(config: Mapping[str, Any]) -> set[str]:
+    """The tasks whose trajectories begin with a step of first prompts."""
+    try:
+        prompts = {str(task["name"]): task["prompt"] for task in config["tasks"]}
+    except NOT_AS_WRITTEN:
+        return set()
+    texts = {name: prompt.get("prompts") if isinstance(prompt, dict) else prompt for name, prompt in prompts.items()}
+    return {name for name, known in texts.items() if isinstance(known, list) and len(known) > 1}
+
+
 def _num_steps(config: Mapping[str, Any]) -> int | None:
-    """Steps that each trajectory takes; ``None`` where that depends on the data."""
+    """Steps that change the current prompt, in each trajectory; ``None`` where that depends on the data."""
     try:
         steps = config["optimizer"]["steps"]
     except NOT_AS_WRITTEN:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import secrets
@@ -12,7 +11,6 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +23,16 @@ from actors.search import SearchKey
 from cluster.config import RunConfig
 from cluster.config.files import read_yaml
 from cluster.config.loading import dump, validate
+from cluster.config.prompts import PromptRunConfig
 from cluster.config.section import first_difference, lasting
+from cluster.config.tasks import TaskConfig
 from cluster.reporting.page import report
 from cluster.results.averages import families_of
 from cluster.results.outputs import as_json, as_json_lines, best_prompts, step_line, step_lines, summary
 from cluster.results.run_record import RunRecord
 from cluster.results.stored_run import json_object, restore_totals
 from cluster.runs.stop_file import withdraw_stop
-from gpo.data.task import Task
+from gpo.data.task import Task, fingerprint
 from gpo.errors import ConfigError, StorageError
 from gpo.text import without_controls
 from gpo.trajectory import Step
@@ -69,6 +69,17 @@ class RunFolder:
         """Whether a run was started here; ``open`` checks that it may be resumed."""
         return read_file(self.folder, "config.yaml") is not None
 
+    def with_known_prompts(self, config: RunConfig) -> RunConfig:
+        """The configuration with the prompts that the run here took from an earlier run, so that it is not read again.
+
+        Raises:
+            ConfigError: the folder cannot be read, or its configuration is damaged.
+        """
+        stored = self._stored_config()
+        known = {task.name: task.prompt for task in stored.tasks} if stored else {}
+        tasks = tuple(_with_known_prompts(task, known.get(task.name)) for task in config.tasks)
+        return config.model_copy(update={"tasks": tasks})
+
     def open(
         self, config: RunConfig, tasks: Sequence[Task], *, run_id: str, resume: bool, is_tested: bool = True
     ) -> RunRecord:
@@ -85,6 +96,7 @@ class RunFolder:
                 process works in the folder; or the folder cannot be written to.
             StorageError: a checkpoint cannot be read, or is damaged.
         """
+        config = config.with_prompts(tasks)
         fingerprints = {task.name: fingerprint(task) for task in tasks}
         exists = self._exists(config, fingerprints, resume=resume)
         if self.leases is not None:
@@ -164,8 +176,8 @@ class RunFolder:
                 "resume with its own configuration",
             )
         known = json_object(read_file(self.folder, "data.json"))
-        for index, (task, fingerprint) in enumerate(fingerprints.items()):
-            if known.get(task, fingerprint) != fingerprint:
+        for index, (task, digest) in enumerate(fingerprints.items()):
+            if known.get(task, digest) != digest:
                 raise ConfigError(
                     f"tasks[{index}].data",
                     f"the examples of {task!r} are not those that the run in {self.folder.url!r} began with",
@@ -321,17 +333,11 @@ async def leased_folder(folder: Folder) -> AsyncGenerator[RunFolder]:
         await asyncio.to_thread(leases.release)
 
 
-def fingerprint(task: Task) -> str:
-    """Sixteen hexadecimal digits that change with any example of the task, demonstrations included, and their order.
-
-    They cover the texts of placeholders, too.
-    """
-    digest = blake2b(digest_size=8)
-    for split, examples in (*sorted(task.examples.items()), ("shots", task.answer_format.demonstrations)):
-        for example in examples:
-            texts = [example.placeholder_texts] if example.placeholder_texts else []
-            digest.update(json.dumps([split, example.input, *example.targets, *texts]).encode())
-    return digest.hexdigest()
+def _with_known_prompts(task: TaskConfig, known: object) -> TaskConfig:
+    if not isinstance(task.prompt, PromptRunConfig) or not isinstance(known, PromptRunConfig):
+        return task
+    is_same = known == task.prompt.model_copy(update={"prompts": known.prompts})
+    return task.model_copy(update={"prompt": known}) if is_same else task
 
 
 def _shown(value: Any) -> str:

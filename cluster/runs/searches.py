@@ -13,6 +13,7 @@ from gpo.evaluation.evaluator import Answerer, Evaluator
 from gpo.models.protocol import Embedder
 from gpo.optimizer import GPO
 from gpo.strategies.batches import TrainBatches
+from gpo.strategies.first_prompts import GivenPrompts
 from gpo.strategies.proposer import SamplingProposer
 
 
@@ -49,12 +50,11 @@ def build_gpo(
     """
     settings, train = config.optimizer, task.examples[Split.TRAIN]
     direction = settings.direction
-    num_steps = config.num_steps(task)
     return GPO(
         retriever=direction.build_retriever(embedding),
         reflector=direction.build_reflector(model.model, model.sampling, evaluator, train),
         summarizer=direction.build_summarizer(model.model, model.sampling),
-        schedule=settings.schedule.build(num_steps),
+        schedule=settings.schedule.build(config.num_updates(task)),
         proposer=SamplingProposer(
             model=model.model,
             sampling=model.sampling,
@@ -64,7 +64,7 @@ def build_gpo(
         ),
         evaluator=evaluator,
         acceptance=settings.acceptance.build(),
-        num_steps=num_steps,
+        num_steps=config.num_steps(task),
         num_candidates=settings.candidates,
         num_neighbours=direction.num_neighbours,
         train=train,
@@ -73,4 +73,5 @@ def build_gpo(
         seed=seed,
         scoring=config.evaluation.scoring.build(len(task.examples[Split.VAL]), config.evaluation.max_unscored, seed),
         stopping=config.stop.build(),
+        first=GivenPrompts(task.given) if task.given else None,
     )

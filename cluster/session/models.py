@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
 from cluster.config import RunConfig
 from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, EmbeddedEmbeddingConfig, EndpointConfig
+from cluster.config.prompts import PromptRunConfig
+from cluster.session.earlier_run import earlier_run
 from gpo.data.task import Split, Task
 from gpo.errors import ConfigError
 from gpo.evaluation.evaluator import LocalEvaluator
@@ -61,17 +63,30 @@ def is_judged(config: RunConfig) -> bool:
     return any(task.answer.kind == "judge" for task in config.tasks)
 
 
-def build_tasks(config: RunConfig) -> list[Task]:
+def build_tasks(config: RunConfig, say: Callable[[str], object] = lambda _: None) -> list[Task]:
     """Load and check every task.
 
+    Args:
+        say: called with what the prompts of an earlier run scored there.
+
     Raises:
-        ConfigError: the first task whose data cannot be used.
+        ConfigError: the first task whose data or prompts cannot be used.
     """
-    sizes = config.evaluation
-    tasks = [task.build(f"tasks[{index}]", sizes.val_size, sizes.test_size) for index, task in enumerate(config.tasks)]
+    tasks = [build_task(config, index, say) for index in range(len(config.tasks))]
     check_warm_up(config, tasks)
     _check_target(config, tasks)
     return tasks
+
+
+def build_task(config: RunConfig, index: int, say: Callable[[str], object] = lambda _: None) -> Task:
+    """Load and check one of the tasks, as ``build_tasks`` does."""
+    own, sizes, where = config.tasks[index], config.evaluation, f"tasks[{index}]"
+    if not isinstance(own.prompt, PromptRunConfig) or own.prompt.prompts is not None:
+        return own.build(where, sizes.val_size, sizes.test_size)
+    earlier = earlier_run(own.prompt, own.name, f"{where}.prompt")
+    task = own.with_prompts(earlier.texts).build(where, sizes.val_size, sizes.test_size)
+    say(earlier.statement(config, own, task))
+    return task
 
 
 def check_warm_up(config: RunConfig, tasks: Sequence[Task]) -> None:
@@ -81,7 +96,7 @@ def check_warm_up(config: RunConfig, tasks: Sequence[Task]) -> None:
         ConfigError: names the first task with too few steps.
     """
     for task in tasks:
-        num_steps = config.num_steps(task)
+        num_steps = config.num_updates(task)
         if not config.optimizer.warm_up_fits(num_steps):
             raise ConfigError(
                 "optimizer.schedule.warmup_steps",

@@ -289,7 +289,7 @@ class _Check:
         meta_prompt = config.meta_prompt.build(settings.refinement, settings.direction.form)
         current = Candidate(task.initial, Score((0.0,)))
         exemplars = train[: config.meta_prompt.exemplars]
-        step_size = settings.schedule.build(max(1, config.num_steps(task)))(0)
+        step_size = settings.schedule.build(max(1, config.num_updates(task)))(0)
         messages = meta_prompt.messages(
             Brief(current, Direction((current,), (None,)), step_size, exemplars, task.answer_format.position)
         )

@@ -94,6 +94,7 @@ def load_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
     section = validate_section(_File, {"sweep": raw.pop("sweep")}, path.parent).sweep
     base = validate(raw, base_dir=path.parent)
     tasks = build_tasks(base)
+    base = base.with_prompts(tasks)
     space = Space(raw, base, path.parent, section.space)
     space.check(tasks)
     if section.holdout is None:
@@ -110,7 +111,8 @@ def load_sweep(path: Path, overrides: Sequence[str]) -> SweepConfig:
         holdout = holdout.model_copy(
             update={"run": holdout.run.model_copy(update={"seeds": tuple(dict.fromkeys(section.holdout.seeds))})}
         )
-    return SweepConfig(section, base, space, tasks, holdout, _built(holdout))
+    holdout_tasks = _built(holdout)
+    return SweepConfig(section, base, space, tasks, holdout.with_prompts(holdout_tasks), holdout_tasks)
 
 
 def with_tasks(config: RunConfig, tasks: Sequence[Any]) -> RunConfig:

@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from actors.folder import Folder
-from cluster.runs.run_folder import fingerprint, leased_folder
+from cluster.runs.run_folder import leased_folder
 from cluster.session.actor_pool import ActorPool
 from cluster.session.models import check_warm_up
 from cluster.session.session import Services
@@ -19,6 +19,7 @@ from cluster.sweep.config import SweepConfig
 from cluster.sweep.space import Params
 from cluster.sweep.trial import Population
 from gpo.concurrency import gather
+from gpo.data.task import fingerprint
 from gpo.errors import GPOError
 
 WINNER, PAPER = "the best trial", "the paper's setting"

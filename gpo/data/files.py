@@ -144,15 +144,28 @@ def read_numbered(path: Path, fields: Fields, *, where: str) -> dict[int, Exampl
         ConfigError: the file does not exist, has another format, an incomplete line, a missing column or value, or no
             example.
     """
+    rows = read_rows(path, fields.columns - {ROW}, where=where)
+    examples = {line: example_of(row, fields, f"{where} ({path.name}:{line})") for line, row in rows}
+    if not examples:
+        raise ConfigError(where, f"{str(path)!r} contains no example", "every split needs at least one")
+    return examples
+
+
+def read_rows(path: Path, columns: frozenset[str], *, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Read the rows of a ``.jsonl``, ``.csv`` or ``.tsv`` file as ``read_numbered`` does, with their line numbers.
+
+    Args:
+        columns: those that are needed; they decide what separates the cells of a table.
+        where: the setting that names the file, for errors.
+
+    Raises:
+        ConfigError: the file does not exist, has another format, or an incomplete line.
+    """
     suffix = path.suffix.lower()
     if suffix not in (".jsonl", ".csv", ".tsv"):
         raise ConfigError(where, f"{str(path)!r} is neither .jsonl nor .csv nor .tsv", "convert it to one of these")
     text, location = read_text(path, where), f"{where} ({path.name}"
-    rows = _json_lines(text, location) if suffix == ".jsonl" else _table(text, fields.columns - {ROW}, location)
-    examples = {line: example_of(row, fields, f"{location}:{line})") for line, row in rows}
-    if not examples:
-        raise ConfigError(where, f"{str(path)!r} contains no example", "every split needs at least one")
-    return examples
+    return _json_lines(text, location) if suffix == ".jsonl" else _table(text, columns, location)
 
 
 def read_json_lines(path: Path, *, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

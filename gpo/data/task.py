@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import blake2b
 
 from gpo.data.example import Example
 from gpo.evaluation.answer_format import AnswerFormat, Position
@@ -28,6 +30,7 @@ class Task:
     Attributes:
         name: letters, digits, ``.``, ``_`` and ``-``; used in files, metrics and tables.
         initial: the prompt that the search starts from.
+        given: prompts that the search tries first; distinct, without the initial one.
         examples: the examples of each split in a fixed order; ``VAL`` and ``TEST`` are not empty.
         answer_format: format of the conversation with the task model.
         scorer: compares an answer with the example's targets; with a rubric, a language model does so.
@@ -42,9 +45,28 @@ class Task:
     answer_format: AnswerFormat = field(default_factory=AnswerFormat)
     group: str = ""
     counts_as: str = ""
+    given: tuple[Prompt, ...] = ()
+
+    @property
+    def has_first_prompts(self) -> bool:
+        """Whether a search begins with a step whose prompts are not made from the initial one."""
+        return bool(self.given)
 
     def prompt_problem(self, prompt: Prompt) -> str | None:
         """Why the task model cannot be asked with a prompt, in words that follow "the prompt"; ``None`` if it can."""
         if self.answer_format.position is not Position.TEMPLATE:
             return None
         return template_problem(self.initial, prompt)
+
+
+def fingerprint(task: Task) -> str:
+    """Sixteen hexadecimal digits that change with any example of the task, demonstrations included, and their order.
+
+    They cover the texts of placeholders, too.
+    """
+    digest = blake2b(digest_size=8)
+    for split, examples in (*sorted(task.examples.items()), ("shots", task.answer_format.demonstrations)):
+        for example in examples:
+            texts = [example.placeholder_texts] if example.placeholder_texts else []
+            digest.update(json.dumps([split, example.input, *example.targets, *texts]).encode())
+    return digest.hexdigest()

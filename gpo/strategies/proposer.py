@@ -26,6 +26,8 @@ _QUOTED = re.compile(
     r"""\s*(?:"([^"]*)"|“([^“”]*)”|'((?:[^']|(?<=\w)'(?=\w))*)'|```(?:\w*\n)?([^`]*)```|`([^`]*)`)\s*"""
 )
 _BLANK_LINE = re.compile(r"\n\s*\n")
+MAX_WORDS, MAX_CHARACTERS = 1000, 20_000
+"""Bounds on a new prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,7 @@ def _concerns_one_sample(failure: ModelError) -> bool:
     return not (isinstance(failure, ModelRefused) and failure.reason.concerns_every_call)
 
 
-def parse_reply(reply: Completion, *, max_words: int = 1000, max_characters: int = 20_000) -> Prompt:
+def parse_reply(reply: Completion, *, max_words: int = MAX_WORDS, max_characters: int = MAX_CHARACTERS) -> Prompt:
     """Extract the prompt from a reply.
 
     The prompt is the text between the last nonempty ``<START>`` and the following ``<END>`` (or the end of a reply that

@@ -25,9 +25,10 @@ class StoppingRule:
     Attributes:
         target: ``val`` score in (0, 1) that the best prompt must reach: the lower end of its 90 % interval is at least
             the target. The interval does not allow for the choice of the best prompt. ``None`` for no target.
-        patience: steps in a row without an improvement, ≥ 1. Only an improvement by more than one standard error of
-            the mean paired difference, or of the estimate, counts. The best prompt is compared with the best prompt at
-            the last improvement, so that many small improvements count together. ``None`` never loses patience.
+        patience: steps in a row without an improvement, ≥ 1. A step of first prompts is not counted. Only an
+            improvement by more than one standard error of the mean paired difference, or of the estimate, counts. The
+            best prompt is compared with the best prompt at the last improvement, so that many small improvements count
+            together. ``None`` never loses patience.
     """
 
     target: float | None = None
@@ -50,7 +51,7 @@ def steps_without_improvement(trajectory: Trajectory) -> int:
         best = best_of((best, *step.candidates)) or best
         if _is_better(best.score, reference.score):
             reference, count = best, 0
-        else:
+        elif not step.has_first_prompts:
             count += 1
     return count
 

@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 _HEAVY = {"ray", "optuna", "openai", "pydantic", "fastapi"}
-_BEFORE_RAY = "cluster.config, cluster.session.models, cluster.session.preflight, cluster.sweep.config"
+_BEFORE_RAY = (
+    "cluster.config, cluster.session.models, cluster.session.preflight, cluster.sweep.config, cluster.runs.run_folder"
+)
 _SHOW = 'import sys; print(*sorted(name for name in sys.modules if "." not in name))'
 
 

@@ -159,3 +159,29 @@ def test_an_unknown_column_is_named_with_the_columns(tmp_path: Path) -> None:
     assert "'prodct' is undefined" in str(caught.value)
     assert "the columns are: id, product, The review, label" in str(caught.value)
     assert "correct tasks[0].prompt" in caught.value.remedy
+
+
+def test_several_templates_can_be_given(tmp_path: Path) -> None:
+    texts = ["{{ product }}: {{ id }}. Label?", "Label {{ id }}, {{product}}!"]
+    (tmp_path / "a.json").write_text(json.dumps(texts))
+    for prompt in (texts, {"file": "a.json"}):
+        task = built(config(tmp_path, prompt=prompt))
+        assert [one.text for one in (task.initial, *task.given)] == texts
+        assert dict(task.examples[Split.VAL][0].placeholder_texts).keys() == {"{{ product }}", "{{ id }}"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["{{ product }}?", "Label {{ produce }}."], "prompt 2 contains {{ product }} not at all"),
+        (["{{ product }}?", "{{ product }}!", "{% if a %}"], "prompt 3 contains a statement"),
+        (["Which?", "{{ product }}?"], "contains no placeholder of a column"),
+    ],
+)
+def test_given_prompts_have_the_placeholders_of_the_first(texts: list[str], said: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(texts))
+    for prompt in (texts, {"file": "a.json"}):
+        with pytest.raises(ConfigError) as caught:
+            built(config(tmp_path, prompt=prompt))
+        assert caught.value.field == "tasks[0].prompt"
+        assert said in str(caught.value)

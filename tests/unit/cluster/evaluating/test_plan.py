@@ -44,6 +44,9 @@ def calls(made: RunConfig) -> dict[str, int]:
     [
         (config({}), {"task": 5 * 13 + 7 * 2, "optimizer": 12}),
         (config({"steps": 0}), {"task": 5 + 7, "optimizer": 0}),
+        # Two given prompts answer val as well, and the optimizer model is not asked for them.
+        (config({}, {"prompt": ["Sort.", "Label.", "Name."]}), {"task": 5 * 15 + 7 * 2, "optimizer": 12}),
+        (config({"steps": 0}, {"prompt": ["Sort.", "Label."]}), {"task": 5 * 2 + 7 * 2, "optimizer": 0}),
         (config({}, run={"seeds": [0, 1]}), {"task": 2 * (5 * 13 + 7 * 2), "optimizer": 24}),
         (config({}, {"answer": {"kind": "exact", "rounds": 2}}), {"task": 2 * (5 * 13 + 7 * 2), "optimizer": 12}),
         (config({"direction": {"form": "score_reflection"}}), {"task": 5 * 13 + 7 * 2 + 3 * 8, "optimizer": 15}),

@@ -17,10 +17,10 @@ from cluster.comparing.compare import ComparisonFolder
 from cluster.config.loading import validate
 from cluster.config.run import RunConfig
 from cluster.results.run_record import RunRecord
-from cluster.runs.run_folder import RunFolder, fingerprint, latest_run
+from cluster.runs.run_folder import RunFolder, latest_run
 from gpo.checkpoint import Checkpoint
 from gpo.data.example import Example
-from gpo.data.task import Split, Task
+from gpo.data.task import Split, Task, fingerprint
 from gpo.errors import CheckpointError, ConfigError, StorageError
 from gpo.evaluation.metrics import ExactScorer
 from gpo.process import ProcessIdentity

@@ -200,6 +200,22 @@ def test_extended_files_are_shipped_even_if_git_ignores_them(work: Path) -> None
     assert {"config.yaml", "data/middle.yaml", "data/base.yaml", "data/val.jsonl"} <= set(_packed(work).names)
 
 
+def test_prompts_are_shipped_but_not_from_the_folder_of_runs(work: Path) -> None:
+    (work / "data/prompts.txt").write_text("Think.\nAnswer.\n", encoding="utf-8")
+    (work / "earlier").mkdir()
+    (work / "earlier/summary.json").write_text("{}", encoding="utf-8")
+    (work / ".gitignore").write_text("/data/\n/earlier/\n", encoding="utf-8")
+
+    def names(prompt: str) -> tuple[str, ...]:
+        return _packed(work, load_config(work / "config.yaml", [f"tasks.0.prompt={prompt}"])).names
+
+    assert "data/prompts.txt" in names("{file: data/prompts.txt}")
+    assert "earlier/summary.json" in names("{run: earlier}")
+    assert "earlier/summary.json" not in names("{run: 's3://bucket/runs/first'}")
+    said = _refusal(lambda: names("{run: runs/first}"))
+    assert said.startswith("tasks.0.prompt.run: 'runs/first' is never shipped")
+
+
 def test_naming_a_file_that_is_never_shipped_is_refused(work: Path) -> None:
     (work / "runs/data").mkdir()
     (work / "data/val.jsonl").rename(work / "runs/data/val.jsonl")
