@@ -198,6 +198,11 @@ def test_a_reader_scores_answers_with_their_own_metric(gpo: Gpo, endpoint: Simul
     done = type_in(gpo, run, tmp_path, **access(endpoint))
     assert done.code == 0, done.stderr
     assert json.loads((tmp_path / "runs/ratings/summary.json").read_text(encoding="utf-8"))["status"] == "completed"
+    steps = [json.loads(line) for line in (tmp_path / "runs/ratings/steps.jsonl").read_text().splitlines()]
+    reasons = {failure["reason"] for step in steps for failure in step["failures"]}
+    assert reasons == {"the answer contains no number from 1 to 5"}
+    report = (tmp_path / "runs/ratings/report.html").read_text(encoding="utf-8")
+    assert "the answer contains no number from 1 to 5" in report
 
     planned = type_in(gpo, plan, tmp_path)
     assert planned.code == 0, planned.stderr
