@@ -6,6 +6,7 @@ with the prompt before it writes a better one. With feedback, it sees the failur
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -88,7 +89,8 @@ class Feedback:
 
     Args:
         examples: the train split.
-        num_failures: the most failures to keep; the worst first, equal ones in the order of the batch.
+        num_failures: the most failures to keep; the worst first. Of equal ones, those with a reason of their own come
+            first, and otherwise those that are earlier in the batch.
     """
 
     answerer: Answerer
@@ -98,15 +100,17 @@ class Feedback:
     async def reflect(self, current: Candidate, batch: Sequence[int], *, seed: int) -> Reflection:
         answers = await self.answerer.answer(current.prompt, Split.TRAIN, batch)
         spending = sum((answer.spending for answer in answers), start=Spending())
-        wrong = [
-            (value, index, answer)
-            for index, answer in zip(batch, answers, strict=True)
-            if (value := answer.value) is not None and value < 1
-        ]
-        worst = sorted(wrong, key=lambda failure: failure[0])[: self.num_failures]
+        earlier = Counter[tuple[float, str]]()
+        wrong = []
+        for index, answer in zip(batch, answers, strict=True):
+            if answer.value is not None and answer.value < 1:
+                alike = answer.value, answer.reason
+                wrong.append((answer.value, earlier[alike], index, answer))
+                earlier[alike] += 1
+        worst = sorted(wrong, key=lambda failure: failure[:2])[: self.num_failures]
         failures = tuple(
             Failure.abridged(self.examples[index].input, self.examples[index].target, answer.text, answer.reason)
-            for _, index, answer in worst
+            for _, _, index, answer in worst
         )
         return Reflection(None, spending, failures)
 

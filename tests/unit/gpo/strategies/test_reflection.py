@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -114,6 +114,19 @@ async def test_feedback_keeps_the_worst_answers_and_asks_no_optimizer_model() ->
         Failure("input 3.", "target 3.", "answer 3.", "reason 3."),
     )
     assert answers.asked == [(CURRENT.prompt, Split.TRAIN, (1, 3, 5, 0, 4))]
+
+
+async def test_failures_with_different_reasons_are_preferred() -> None:
+    class Alike(Answers):
+        async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
+            answers = await super().answer(prompt, split, indices)
+            return [replace(one, reason="cut" if index < 3 else "rude") for index, one in enumerate(answers)]
+
+    feedback = Feedback(answerer=Alike([0.0, 0.0, 0.0, 0.0, 0.5]), examples=EXAMPLES, num_failures=4)
+    reflection = await feedback.reflect(CURRENT, [0, 1, 2, 3, 4], seed=3)
+    assert [(failure.input, failure.reason) for failure in reflection.failures] == [
+        ("input 0.", "cut"), ("input 3.", "rude"), ("input 1.", "cut"), ("input 2.", "cut"),
+    ]  # fmt: skip
 
 
 async def test_no_reflection_costs_nothing() -> None:
