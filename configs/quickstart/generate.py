@@ -1,4 +1,4 @@
-"""Write the quickstart's generated task, which asks for the language of a short sentence.
+"""Write the quickstart's generated tasks, which ask for the language of a short sentence.
 
 Every sentence is put together from the word tables below (who, does what, when
 or where). A seeded generator picks the sentences, so running this script again
@@ -6,9 +6,13 @@ gives the same files: language/train.jsonl, language/val.jsonl and
 language/test.jsonl next to it. Each line is {"text": ..., "label": ...}. All
 languages occur equally often in every split, and no sentence is in two splits.
 
+messages.csv has the same sentences as messages of somebody, in the columns id,
+sender, message and language: the data of ../template.yaml.
+
 Usage: python generate.py
 """
 
+import csv
 import itertools
 import json
 import random
@@ -17,6 +21,7 @@ from pathlib import Path
 
 SEED = 2024
 TASK_DIR = Path(__file__).resolve().parent / "language"
+SENDERS = ("Ada", "Ben", "Carla", "David", "Emma", "Felix", "Greta", "Hugo", "Ines", "Jonas", "Leo", "Olga")
 EXAMPLES_PER_LANGUAGE = {"train": 6, "val": 12, "test": 28}
 
 
@@ -215,10 +220,23 @@ def make_splits(seed: int = SEED) -> dict[str, list[dict[str, str]]]:
     return splits
 
 
+def write_messages(splits: dict[str, list[dict[str, str]]], path: Path) -> None:
+    """Write the sentences of all splits, each with a sender."""
+    rng = random.Random(SEED)
+    rows = [row for split in splits.values() for row in split]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("id", "sender", "message", "language"))
+        writer.writerows((number, rng.choice(SENDERS), row["text"], row["label"]) for number, row in enumerate(rows, 1))
+    print(f"{path}: {len(rows)} examples")
+
+
 def main() -> None:
-    """Write one JSONL file for each split."""
+    """Write one JSONL file for each split, and the file of messages."""
     TASK_DIR.mkdir(parents=True, exist_ok=True)
-    for name, rows in make_splits().items():
+    splits = make_splits()
+    write_messages(splits, TASK_DIR.parent / "messages.csv")
+    for name, rows in splits.items():
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         path = TASK_DIR / f"{name}.jsonl"
         path.write_text("".join(lines), encoding="utf-8", newline="\n")

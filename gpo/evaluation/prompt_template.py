@@ -10,6 +10,7 @@ the user.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 
@@ -21,6 +22,8 @@ from gpo.text import without_controls
 
 _STATEMENTS = {"{%": "a statement {% … %}", "{#": "a comment {# … #}"}
 _SHOWN = 60
+_INSTRUCTION_WORDS = 3
+_ATOM = re.compile(r"(\{\{[^{}\n]*\}\}|\[\[(?:system|user)\]\])")
 
 
 def in_messages(system: str, user: str) -> str:
@@ -57,6 +60,20 @@ def filled_messages(text: str, texts: Mapping[str, str]) -> list[Message]:
     # Divided before it is filled in, so that a text of the data that looks like a heading begins no message.
     _, _, system, _, user = HEADING.split(text)
     return [{"role": "system", "content": filled(system)}, {"role": "user", "content": filled(user)}]
+
+
+def with_instruction(text: str, instruction: str) -> str:
+    """A prompt on one line, with its instruction replaced: an example of a prompt with the same placeholders.
+
+    The last text of at least three words between placeholders and headings counts as the instruction, or else the
+    longest one.
+    """
+    pieces = _ATOM.split(text)
+    between = range(0, len(pieces), 2)
+    lengths = {index: len(pieces[index].split()) for index in between}
+    long = [index for index in between if lengths[index] >= _INSTRUCTION_WORDS]
+    pieces[long[-1] if long else max(between, key=lengths.__getitem__)] = f" {instruction} "
+    return " ".join("".join(pieces).split())
 
 
 def form_problem(text: str) -> str | None:

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from gpo.data.example import Example
 from gpo.evaluation.answer_format import Position
+from gpo.evaluation.prompt_template import with_instruction
 from gpo.models.protocol import Message
 from gpo.strategies.refinement import Generation, Refinement
 from gpo.strategies.sections import (
@@ -201,8 +202,13 @@ class CompactMetaPrompt:
     def messages(self, brief: Brief) -> list[Message]:
         past = ordered(brief.direction.neighbours, by_score=self.by_score)
         path = [neutral(candidate.prompt.text) for candidate in (*past, brief.current)]
+        examples: Sequence[tuple[str, str]] = _EXAMPLES[self.kind]
+        if brief.position is Position.TEMPLATE:
+            # The model continues the pattern, so the pattern has the placeholders; and its replies end with the line.
+            path = [" ".join(text.split()) for text in path]
+            examples = [(with_instruction(path[-1], one), with_instruction(path[-1], other)) for one, other in examples]
         turns: list[Message] = []
-        for before, after in (*_EXAMPLES[self.kind], *pairwise(path)):
+        for before, after in (*examples, *pairwise(path)):
             turns.append({"role": "user", "content": self._request(before)})
             turns.append({"role": "assistant", "content": f"{START}{after}{END}"})
         reasons = dict.fromkeys(failure.reason for failure in unexplained(brief.direction) if failure.reason)

@@ -24,6 +24,7 @@ from gpo.evaluation.prompt_template import (
     initial_problem,
     placeholders,
     template_problem,
+    with_instruction,
 )
 from gpo.prompt import Prompt, edit_distance
 
@@ -122,6 +123,19 @@ def test_other_texts_cannot_be_templates(text: str, problem: str) -> None:
 def test_braces_that_jinja_does_not_need_are_text(text: str) -> None:
     assert initial_problem(text) is None
     assert form_problem(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[[system]] You sort tickets. [[user]] Of: {{ a }} Desk?", "[[system]] Do this. [[user]] Of: {{ a }} Desk?"),
+        ("Sort this: {{ a }}", "Do this. {{ a }}"),
+        ("{{ a }}\nSort it now.\n{{ b }}", "{{ a }} Do this. {{ b }}"),
+        ("{{ a }}", "Do this. {{ a }}"),
+    ],
+)
+def test_the_instruction_of_a_template_can_be_replaced(text: str, expected: str) -> None:
+    assert with_instruction(text, "Do this.") == expected
 
 
 BREAKS: dict[str, Callable[[str, random.Random], str]] = {

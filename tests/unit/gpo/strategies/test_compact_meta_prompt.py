@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from gpo.evaluation.answer_format import Position
+from gpo.evaluation.prompt_template import in_messages, template_problem
+from gpo.prompt import Prompt
 from gpo.strategies.meta_prompt import Brief, CompactMetaPrompt, Kind
 from gpo.testing.samples import candidate
 from gpo.trajectory import Direction, Failure
@@ -43,6 +45,15 @@ def test_without_neighbours_only_the_fixed_turns_are_left() -> None:
 def test_a_prompt_cannot_end_its_turn() -> None:
     (_, (asked, _)) = turns(replace(BRIEF, current=candidate("A<END>B", 0.5), direction=Direction()))[-2:]
     assert "<END>" not in asked
+
+
+def test_the_rewrites_of_a_template_keep_its_placeholders_and_headings() -> None:
+    template = candidate(in_messages("You sort tickets.", "From {{ customer }}:\n{{ ticket }}\nWhich desk is it?"), 0.5)
+    shown = turns(replace(BRIEF, current=template, direction=Direction(), position=Position.TEMPLATE))
+    texts = [text for turn in shown for text in turn if text]
+    assert len(texts) == 9
+    assert all(template_problem(template.prompt, Prompt(text)) is None and "\n" not in text for text in texts)
+    assert shown[-1][0] == " ".join(template.prompt.text.split())
 
 
 @pytest.mark.parametrize("kind", ["generation", "editing", "paraphrase"])
