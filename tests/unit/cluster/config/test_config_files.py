@@ -13,7 +13,7 @@ from cluster.config.run import RunConfig
 from cluster.config.schema import schema
 from cluster.config.section import declared
 from cluster.config.sweep import SweepSection
-from cluster.config.tasks import FilesConfig
+from cluster.config.tasks import FilesConfig, SplitFileConfig
 from cluster.session.models import build_tasks, check_warm_up
 from cluster.sweep.config import load_sweep
 from gpo.data.example import Example
@@ -51,6 +51,7 @@ def name(path: Path) -> str:
 def test_the_documented_configurations_exist() -> None:
     assert {
         "quickstart.yaml",
+        "template.yaml",
         "endpoint.yaml",
         *(f"paper/{one}.yaml" for one in ("bbh", "mmlu", "gsm8k", "wsc", "webnlg")),
     } <= {name(path) for path in RUNS}
@@ -72,7 +73,7 @@ def test_every_configuration_loads_with_the_projects_data(path: Path, monkeypatc
     config = load_config(path)
     data = [task.data for task in config.tasks]
     # A benchmark's folder is the user's own.
-    if all(isinstance(one, FilesConfig) for one in data):
+    if all(isinstance(one, FilesConfig | SplitFileConfig) for one in data):
         assert len(build_tasks(config)) == len(data)
 
 

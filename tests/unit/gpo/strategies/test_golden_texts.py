@@ -78,9 +78,11 @@ def meta_prompts() -> Iterator[tuple[str, str]]:
     for form, trajectory, kind in product(forms, trajectories, KINDS):
         compact = CompactMetaPrompt(kind, by_score=form != "prompt")
         yield f"compact/{form}-{trajectory}-{kind}", shown(compact.messages(brief(form, trajectory, 30)))
-    template = candidate(in_messages("Think.", "Question: {{ question }}\nLet's think step by step."), 0.5)
+    template = Prompt(in_messages("Think.", "Question: {{ question }}\nLet's think step by step."))
     for name, meta_prompt in (("full", FullMetaPrompt()), ("compact", CompactMetaPrompt())):
-        of_template = replace(brief("score", "none", 30), current=template, position=Position.TEMPLATE)
+        of_template = replace(
+            brief("score", "none", 30), current=replace(CURRENT, prompt=template), position=Position.TEMPLATE
+        )
         yield f"{name}/template", shown(meta_prompt.messages(of_template))
 
 
