@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
@@ -272,6 +273,7 @@ class _Proposer:
                 malformed=proposals.num_malformed,
                 rejected=proposals.num_rejected,
                 failed=proposals.num_failed,
+                **Counter(proposals.broken),
             )
             _note_usage(span, proposals.usage)
             return proposals

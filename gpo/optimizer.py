@@ -157,6 +157,7 @@ class GPO:
                 num_rejected=proposals.num_rejected,
                 num_repeated=len(proposals.prompts) - len(fresh),
                 num_failed=proposals.num_failed,
+                broken=proposals.broken,
             ),
             spending=spent + Spending(optimizer=proposals.usage),
             has_first_prompts=first is not None,

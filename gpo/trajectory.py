@@ -109,12 +109,14 @@ class Samples:
         num_rejected: contained a prompt that exceeds an enforced step size.
         num_repeated: contained a prompt that was scored before, or that is in another reply of the step.
         num_failed: calls that failed.
+        broken: for each reply with a prompt that breaks a rule, the rule (``gpo/strategies/rules.py``).
     """
 
     num_malformed: int = 0
     num_rejected: int = 0
     num_repeated: int = 0
     num_failed: int = 0
+    broken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

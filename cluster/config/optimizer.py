@@ -6,15 +6,28 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, Tag, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from cluster.config.section import OptionInfo, Section, by_kind
+from cluster.config.section import ConfigPath, OptionInfo, Section, by_kind
 from gpo.data.example import Example
+from gpo.data.files import read_text
+from gpo.data.template import Template
+from gpo.errors import ConfigError
 from gpo.evaluation.evaluator import Answerer
 from gpo.models.protocol import ChatModel, Embedder, Sampling
 from gpo.strategies.acceptance import Acceptance, BestOfStep, BestSoFar, StrictImprovement, WithinError
+from gpo.strategies.demonstrations import DemonstrationMetaPrompt
 from gpo.strategies.meta_prompt import CompactMetaPrompt, FullMetaPrompt, MetaPrompt
+from gpo.strategies.own_meta_prompt import ExtendedMetaPrompt, TemplateMetaPrompt
 from gpo.strategies.refinement import Editing, Generation, Paraphrase, Refinement
 from gpo.strategies.reflection import FailureReflector, Feedback, NoReflection, Reflector
 from gpo.strategies.retrieval import (
@@ -207,16 +220,60 @@ class RefinementConfig(Section):
 class MetaPromptConfig(Section):
     """The meta-prompt: how the optimizer model is asked for new prompts."""
 
-    kind: Literal["full", "compact"]
-    """``full``: one long instruction, for capable models. ``compact``: a few example turns, for small models."""
+    kind: Literal["demonstrations", "full", "compact"] | None = None
+    """``demonstrations``: solved requests for other tasks, and then the request, for models from about a billion
+    parameters. ``full``: one long instruction. ``compact``: pairs of prompts without scores, for models of some hundred
+    million parameters. Default: ``compact`` if the optimizer model is the embedded default; otherwise
+    ``demonstrations``, and with the preset ``paper``, ``full``."""
     exemplars: NonNegativeInt = 3
-    """Train examples that ``full`` shows, drawn from the step's batch."""
+    """Train examples that are shown, drawn from the step's batch; ``compact`` shows none."""
+    extra: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
+    """Sentences of your own for the optimizer model, which stand before its request."""
+    template: ConfigPath | None = None
+    """Instead of ``kind``, a file with a meta-prompt of your own, a Jinja template. It must contain ``{{ prompt }}``,
+    ask for the new prompt between ``<START>`` and ``<END>``, and show ``rules`` if a task has any. It can use
+    ``score``, ``examples`` (``input``, ``target``), ``earlier`` (``prompt``, ``score``), ``failures`` (``input``,
+    ``target``, ``answer``, ``reason``), ``goal``, ``rules``, ``step_size``, ``reflection`` and ``summary``."""
+    text: str | None = None
+    """The content of ``template``. A run writes it into its ``config.yaml``, so that it can be resumed without the
+    file."""
+
+    @model_validator(mode="after")
+    def _template_is_read(self) -> Self:
+        if self.template is not None and self.kind is not None:
+            raise PydanticCustomError("kind", "is set as well as template; keep one of the two", {"at": "kind"})
+        try:
+            if self.template is not None and self.text is None:
+                # Assignment would validate again.
+                object.__setattr__(self, "text", read_text(self.template, "template"))
+            if (own := self.own) is not None:
+                own.check()
+        except ConfigError as error:
+            raise PydanticCustomError(
+                "template", "{problem}; {remedy}",
+                {"at": "template", "problem": error.problem, "remedy": error.remedy},
+            ) from None  # fmt: skip
+        return self
+
+    @property
+    def own(self) -> TemplateMetaPrompt | None:
+        """The user's own meta-prompt, if there is one."""
+        return None if self.text is None else TemplateMetaPrompt(Template(self.text, "optimizer.meta_prompt.template"))
 
     def build(self, refinement: RefinementConfig, form: str) -> MetaPrompt:
         """The meta-prompt for this refinement and form of direction."""
-        if self.kind == "compact":
-            return CompactMetaPrompt(refinement.kind, by_score=form != "prompt")
-        return FullMetaPrompt(refinement.build(), show_scores=form != "prompt")
+        built = self.own or self._built(refinement, form)
+        return built if self.extra is None else ExtendedMetaPrompt(built, self.extra)
+
+    def _built(self, refinement: RefinementConfig, form: str) -> MetaPrompt:
+        shows_scores = form != "prompt"
+        match self.kind:
+            case "compact":
+                return CompactMetaPrompt(refinement.kind, by_score=shows_scores)
+            case "full":
+                return FullMetaPrompt(refinement.build(), show_scores=shows_scores)
+            case _:
+                return DemonstrationMetaPrompt(refinement.kind, show_scores=shows_scores)
 
 
 class BestSoFarConfig(Section):
@@ -278,9 +335,8 @@ class OptimizerConfig(Section):
     """How many words may change in each step."""
     refinement: Annotated[RefinementConfig, OF_METHOD] = RefinementConfig()
     """How a new prompt is made."""
-    meta_prompt: MetaPromptConfig | None = None
-    """How the optimizer model is asked for new prompts. Default: ``compact`` if the optimizer model is the embedded
-    default, otherwise ``full``."""
+    meta_prompt: MetaPromptConfig = MetaPromptConfig()
+    """How the optimizer model is asked for new prompts."""
     acceptance: Annotated[
         Annotated[BestSoFarConfig, Tag("best_so_far")]
         | Annotated[BestOfStepConfig, Tag("best_of_step")]

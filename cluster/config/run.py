@@ -239,6 +239,20 @@ class RunConfig(Section):
             )  # fmt: skip
         return self
 
+    @model_validator(mode="after")
+    def _own_meta_prompt_shows_rules(self) -> Self:
+        own = self.optimizer.meta_prompt.own
+        if own is not None and not own.shows_rules:
+            for task in self.tasks:
+                if task.must_keep or task.max_words or task.forbid or task.language:
+                    raise PydanticCustomError(
+                        "rules",
+                        "does not show the constraints of task {task}; write {{{{ rules | join(' ') }}}} where they "
+                        "belong",
+                        {"at": "optimizer.meta_prompt.template", "task": task.name},
+                    )
+        return self
+
     @property
     def num_replicas(self) -> int:
         """How many replicas of the evaluator there are."""
@@ -289,7 +303,8 @@ class RunConfig(Section):
 
     @property
     def meta_prompt(self) -> MetaPromptConfig:
-        """The meta-prompt's settings: the configured ones, or those that suit the optimizer model."""
-        model = self.models.optimizer
+        """The meta-prompt's settings, with the kind that suits the optimizer model and the preset."""
+        model, settings = self.models.optimizer, self.optimizer.meta_prompt
         small = isinstance(model, EmbeddedChatConfig) and model.gguf is None
-        return self.optimizer.meta_prompt or MetaPromptConfig(kind="compact" if small else "full")
+        default = "compact" if small else "full" if self.preset == "paper" else "demonstrations"
+        return settings if settings.kind or settings.own else settings.model_copy(update={"kind": default})

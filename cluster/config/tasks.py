@@ -18,6 +18,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    StringConstraints,
     Tag,
     ValidationInfo,
     field_validator,
@@ -30,6 +31,7 @@ from cluster.config.prompts import MessagesConfig, PromptConfig, PromptFileConfi
 from cluster.config.section import ConfigPath, Section, absolute
 from gpo.data.benchmarks import BENCHMARKS
 from gpo.data.catalogue import BenchmarkTask, known_task, tasks_of
+from gpo.data.constraints import LANGUAGE_CODES, Constraints
 from gpo.data.example import Example
 from gpo.data.files import Fields, read_numbered
 from gpo.data.huggingface import HubDataset
@@ -344,6 +346,8 @@ def data_kind(value: Any) -> str:
     return "files"
 
 
+_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
 DEFAULT_PROMPT = "Let's think step by step."
 
 
@@ -370,6 +374,20 @@ class TaskConfig(Section):
     """The initial prompt: a text, or the two messages ``system`` and ``user`` of a template. Or several prompts: a
     list, a file, or the best prompts of an earlier run. Then the first is the initial prompt, and the search tries the
     others first."""
+    goal: _Text | None = None
+    """What the task is, in a sentence or two; the optimizer model reads it."""
+    must_keep: tuple[_Text, ...] = ()
+    """Texts that every prompt must contain, word for word."""
+    max_words: PositiveInt | None = None
+    """Most words of a prompt; placeholders do not count. Default: no bound but 1,000."""
+    forbid: tuple[_Text, ...] = ()
+    """Words or phrases that no prompt may contain, in capitals or not."""
+    language: Literal[LANGUAGE_CODES] | None = None  # type: ignore[valid-type]  # a tuple of literals
+    """Language of the prompts, as a code such as ``en`` or ``de``. A prompt is dropped if it is surely in another one;
+    of a very short prompt, the language cannot be told. Default: any."""
+    allow_copied_examples: bool = False
+    """Accept new prompts that copy a ``train`` example: six of its words in a row, or a shorter one as a whole. Words
+    that more than a fifth of the examples share may always be used."""
     position: Position = Position.QUESTION_END
     """Position of the prompt: question_end, question_begin, before_question, answer_begin or system. With template,
     the prompt contains placeholders of the data's columns, such as ``{{ ticket }}``; ``{{ row["Two words"] }}`` is a
@@ -478,9 +496,16 @@ class TaskConfig(Section):
             ),
             group=known.group if known else "",
             counts_as=known.counts_as if known else "",
+            goal=self.goal,
+            constraints=Constraints(self.must_keep, self.max_words, self.forbid, self.language),
+            guards_examples=not self.allow_copied_examples,
         )
+        if broken := task.constraints.broken(initial):
+            constraint, problem = broken
+            raise ConfigError(f"{where}.{constraint}", f"the initial prompt {problem}", "change one of the two")
         for number, prompt in enumerate(given, start=2):
-            if problem := task.prompt_problem(prompt):
+            _, broken_by = task.constraints.broken(prompt) or ("", "")
+            if problem := task.prompt_problem(prompt) or broken_by:
                 raise ConfigError(f"{where}.prompt", f"prompt {number} {problem}", "correct it, or remove it")
         return task
 

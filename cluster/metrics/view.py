@@ -114,6 +114,7 @@ class MetricsView:
             "rejected": samples.num_rejected,
             "repeated": samples.num_repeated,
             "failed": samples.num_failed,
+            **Counter(samples.broken),
         }
         for fate, number in fates.items():
             self._add(SAMPLES, number, key.task, fate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -85,6 +86,7 @@ def samples(steps: Sequence[Step]) -> dict[str, Any]:
         "rejected": rejected,
         "repeated": sum(step.samples.num_repeated for step in steps),
         "failed": sum(step.samples.num_failed for step in steps),
+        "broken": dict(Counter(rule for step in steps for rule in step.samples.broken)),
         "unscored": sum(len(step.unscored) for step in steps),
         "acceptance_rate": _rounded(kept / judged) if judged else None,
     }
@@ -163,6 +165,7 @@ def step_line(record: RunRecord, key: SearchKey, step: Step) -> dict[str, Any]:
         "rejected": step.samples.num_rejected,
         "repeated": step.samples.num_repeated,
         "failed": step.samples.num_failed,
+        "broken": dict(Counter(step.samples.broken)),
         "unscored": [prompt.text for prompt in step.unscored],
         "successor": step.successor.prompt.text,
         "stopped_by": record.stopped_by(key) if step.index + 1 == record.steps_taken(key) else None,

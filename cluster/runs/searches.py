@@ -15,6 +15,7 @@ from gpo.optimizer import GPO
 from gpo.strategies.batches import TrainBatches
 from gpo.strategies.first_prompts import GivenPrompts
 from gpo.strategies.proposer import SamplingProposer
+from gpo.strategies.rules import search_rules
 
 
 class TaskEvaluator(Evaluator, Answerer, Protocol):
@@ -60,6 +61,8 @@ def build_gpo(
             sampling=model.sampling,
             meta_prompt=config.meta_prompt.build(settings.refinement, direction.form),
             position=task.answer_format.position,
+            goal=task.goal,
+            rules=search_rules(task),
             max_samples=settings.refinement.max_samples if settings.refinement.enforce else 1,
         ),
         evaluator=evaluator,

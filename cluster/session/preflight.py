@@ -40,6 +40,7 @@ from gpo.prompt import Prompt
 from gpo.score import Score
 from gpo.strategies.meta_prompt import Brief
 from gpo.strategies.proposer import parse_reply
+from gpo.strategies.rules import search_rules
 from gpo.trajectory import Candidate, Direction
 
 _T = TypeVar("_T")
@@ -291,7 +292,15 @@ class _Check:
         exemplars = train[: config.meta_prompt.exemplars]
         step_size = settings.schedule.build(max(1, config.num_updates(task)))(0)
         messages = meta_prompt.messages(
-            Brief(current, Direction((current,), (None,)), step_size, exemplars, task.answer_format.position)
+            Brief(
+                current,
+                Direction((current,), (None,)),
+                step_size,
+                exemplars,
+                task.answer_format.position,
+                goal=task.goal,
+                rules=search_rules(task).sentences(),
+            )
         )
         sampling = model.sampling.seeded(_SEED).stopping_at(meta_prompt.stop)
         reply = await self._reply("optimizer", model, model.model.complete(messages, sampling))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
 
+from gpo.data.constraints import Constraints
 from gpo.data.example import Example
 from gpo.evaluation.answer_format import AnswerFormat, Position
 from gpo.evaluation.metrics import Rubric, Scorer
@@ -36,6 +37,9 @@ class Task:
         scorer: compares an answer with the example's targets; with a rubric, a language model does so.
         group: heading under which the score is reported together with others; empty for none.
         counts_as: unit in averages, shared by tasks with the same value; empty if the task counts alone.
+        goal: what the task is, for the optimizer model.
+        constraints: what every prompt must keep.
+        guards_examples: whether new prompts must not copy ``train`` examples.
     """
 
     name: str
@@ -46,6 +50,9 @@ class Task:
     group: str = ""
     counts_as: str = ""
     given: tuple[Prompt, ...] = ()
+    goal: str | None = None
+    constraints: Constraints = field(default_factory=Constraints)
+    guards_examples: bool = True
 
     @property
     def has_first_prompts(self) -> bool:

@@ -1,7 +1,8 @@
 """Meta-prompts: the requests for a new prompt that the optimizer model receives.
 
-``full`` explains the task to a capable model; ``compact`` shows a small model examples of rewriting. Both ask for the
-new prompt between ``<START>`` and ``<END>``. The wording is this project's own.
+``full`` is one long instruction; ``compact`` shows a small model examples of rewriting. See also ``demonstrations.py``
+and ``own_meta_prompt.py``. All ask for the new prompt between ``<START>`` and ``<END>``. The wording is this project's
+own.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ class Brief:
         step_size: number of words that may change; ``None`` is no bound.
         exemplars: train examples that show the task.
         position: position of the prompt relative to the input.
+        goal: what the task is, in the user's words.
+        rules: sentences about what each new prompt must keep.
+        sample: number of the request among those of a step, ≥ 0. Requests may differ in it.
     """
 
     current: Candidate
@@ -49,6 +53,9 @@ class Brief:
     step_size: int | None
     exemplars: Sequence[Example]
     position: Position
+    goal: str | None = None
+    rules: tuple[str, ...] = ()
+    sample: int = 0
 
 
 class MetaPrompt(Protocol):
@@ -94,6 +101,7 @@ class FullMetaPrompt:
         direction = brief.direction
         content = joined(
             self._assignment(brief.position),
+            titled("Goal of the task", neutral(brief.goal or "")),
             titled("Examples of the task", "\n\n".join(example_lines(example) for example in brief.exemplars)),
             titled("What the search has taught so far", neutral(direction.summary or "")),
             titled(self._history_title(), "\n\n".join(self._history(direction))),
@@ -128,7 +136,7 @@ class FullMetaPrompt:
         return (
             f"{self.refinement.instruction(self._evidence(brief.direction), brief.step_size)} It must work for every "
             "input of the task, so do not put a particular input or answer into it, and do not repeat a prompt shown "
-            f"above. Write the new prompt between {START} and {END}, and nothing else."
+            f"above. {rule_sentences(brief.rules)}Write the new prompt between {START} and {END}, and nothing else."
         )
 
     def _evidence(self, direction: Direction) -> str:
@@ -142,6 +150,11 @@ class FullMetaPrompt:
         if unexplained(direction):
             sources.append("what the wrong answers have in common")
         return f"Go by {', and by '.join(sources)}." if sources else ""
+
+
+def rule_sentences(rules: Sequence[str]) -> str:
+    """The rules as text that ends with a space; empty without rules."""
+    return "".join(f"{neutral(rule)} " for rule in rules)
 
 
 Kind = Literal["generation", "editing", "paraphrase"]
@@ -213,7 +226,11 @@ class CompactMetaPrompt:
             turns.append({"role": "assistant", "content": f"{START}{after}{END}"})
         reasons = dict.fromkeys(failure.reason for failure in unexplained(brief.direction) if failure.reason)
         wrong = f"Answers were wrong: {'; '.join(reasons)}" if reasons else None
-        notes = [_note(text) for text in (brief.direction.summary, brief.direction.reflection, wrong) if text]
+        notes = [
+            _note(text)
+            for text in (brief.goal, brief.direction.summary, brief.direction.reflection, wrong, *brief.rules)
+            if text
+        ]
         return [*turns, {"role": "user", "content": "\n\n".join([*notes, self._request(path[-1])])}]
 
     def _request(self, prompt: str) -> str:

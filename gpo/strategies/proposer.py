@@ -5,17 +5,18 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from gpo.concurrency import gather
 from gpo.data.example import Example
 from gpo.errors import MalformedReply, ModelError, ModelRefused
 from gpo.evaluation.answer_format import Position
-from gpo.evaluation.prompt_template import template_problem
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage, given_up
 from gpo.prompt import Prompt, edit_distance
 from gpo.strategies.meta_prompt import Brief, MetaPrompt
+from gpo.strategies.rules import Rule, Rules
+from gpo.strategies.sections import without_frame
 from gpo.text import without_controls
 from gpo.trajectory import Candidate, Direction
 
@@ -35,9 +36,10 @@ class Proposals:
     """The prompts that the optimizer model wrote, in the order of the samples, with repeats.
 
     Attributes:
-        num_malformed: replies without a prompt, or with one that breaks a placeholder of the task's template.
+        num_malformed: replies without a prompt.
         num_rejected: prompts that exceeded an enforced step size.
         num_failed: failed calls.
+        broken: for each reply with a prompt that breaks a rule, the rule.
     """
 
     prompts: tuple[Prompt, ...]
@@ -45,6 +47,7 @@ class Proposals:
     usage: Usage
     num_rejected: int = 0
     num_failed: int = 0
+    broken: tuple[Rule, ...] = ()
 
 
 OnPrompt = Callable[[Prompt], object]
@@ -90,14 +93,18 @@ class SamplingProposer:
     differently, and some refuse it.
 
     Args:
+        rules: what each new prompt must keep.
         max_samples: with 1, the step size is only advice. A higher number enforces it: a prompt that exceeds it is
-            sampled again, up to this number of samples, and then given up. A malformed reply is not sampled again.
+            sampled again, up to this number of samples, and then given up. A malformed reply and a prompt that breaks a
+            rule are not sampled again.
     """
 
     model: ChatModel
     sampling: Sampling
     meta_prompt: MetaPrompt
     position: Position
+    rules: Rules = field(default_factory=Rules)
+    goal: str | None = None
     max_samples: int = 1
 
     async def propose(
@@ -112,12 +119,19 @@ class SamplingProposer:
         on_prompt: OnPrompt = ignore_prompt,
     ) -> Proposals:
         draw = random.Random(seed)
-        messages = self.meta_prompt.messages(Brief(current, direction, step_size, exemplars, self.position))
+        brief = Brief(
+            current, direction, step_size, exemplars, self.position, goal=self.goal, rules=self.rules.sentences()
+        )
         # Every endpoint accepts a signed 32-bit seed.
         seeds = [draw.getrandbits(31) for _ in range(n)]
         bound = step_size if self.max_samples > 1 else None
         # An error that concerns every call cancels the others immediately.
-        samples = await gather(self._sample(messages, seed, current.prompt, bound, on_prompt) for seed in seeds)
+        samples = await gather(
+            self._sample(
+                self.meta_prompt.messages(replace(brief, sample=index)), seed, current.prompt, bound, on_prompt
+            )
+            for index, seed in enumerate(seeds)
+        )
         # Some failed samples make the step smaller; if all failed, the model is unavailable.
         lost = [sample.failure for sample in samples if sample.failure is not None and sample.num_rejected == 0]
         if lost and len(lost) == len(samples):
@@ -127,6 +141,7 @@ class SamplingProposer:
             num_malformed=sum(sample.malformed for sample in samples),
             num_rejected=sum(sample.num_rejected for sample in samples),
             num_failed=sum(sample.failure is not None for sample in samples),
+            broken=tuple(sample.broken for sample in samples if sample.broken is not None),
             usage=sum((sample.usage for sample in samples), start=Usage()),
         )
 
@@ -148,8 +163,8 @@ class SamplingProposer:
                 prompt = parse_reply(reply)
             except MalformedReply:
                 return _Sample(None, usage, num_rejected, malformed=True)
-            if self.position is Position.TEMPLATE and template_problem(current, prompt) is not None:
-                return _Sample(None, usage, num_rejected, malformed=True)
+            if (broken := self.rules.broken(prompt)) is not None:
+                return _Sample(None, usage, num_rejected, broken=broken)
             if bound is None or edit_distance(current, prompt) <= bound:
                 on_prompt(prompt)
                 return _Sample(prompt, usage, num_rejected)
@@ -165,6 +180,7 @@ class _Sample:
     usage: Usage
     num_rejected: int
     malformed: bool = False
+    broken: Rule | None = None
     failure: ModelError | None = None
 
 
@@ -176,8 +192,8 @@ def parse_reply(reply: Completion, *, max_words: int = MAX_WORDS, max_characters
     """Extract the prompt from a reply.
 
     The prompt is the text between the last nonempty ``<START>`` and the following ``<END>`` (or the end of a reply that
-    was not cut off), without quotation marks or a code fence around it. A reply without tags is the prompt if it is a
-    single paragraph. The prompt is always valid Unicode without control characters.
+    was not cut off), without quotation marks, a code fence or parts of the request around it. A reply without tags is
+    the prompt if it is a single paragraph. The prompt is always valid Unicode without control characters.
 
     Raises:
         MalformedReply: there is no prompt, it was cut off at the token limit, or it has more than ``max_words`` words
@@ -193,7 +209,7 @@ def parse_reply(reply: Completion, *, max_words: int = MAX_WORDS, max_characters
     if reply.truncated and not after_end:
         raise MalformedReply("the reply was cut off at max_tokens before <END>")
     quoted = _QUOTED.fullmatch(found)
-    found = (found if quoted is None else quoted[quoted.lastindex or 0]).strip()
+    found = without_frame(found if quoted is None else quoted[quoted.lastindex or 0])
     if not found:
         raise MalformedReply("the reply contains no prompt")
     if len(found.split()) > max_words:

@@ -15,10 +15,41 @@ _TAG = re.compile(r"</?(?:START|END)>", re.IGNORECASE)
 # Other titles may occur in a prompt.
 _TITLES = (
     "What to (?:do|note|reflect on)|What the search has taught|Examples of the task|Earlier prompts|Current prompt|"
-    "Examined prompt|Inputs that it failed on|Wrong answers|Reflection on|Notes so far|Prompts? (?:before|after|that)"
+    "Goal of the task|Examined prompt|"
+    "Inputs that it failed on|Wrong answers|Reflection on|Notes so far|Prompts? (?:before|after|that)"
 )
-_LABELS = "Prompt|Score|Reflection|Input|Correct answer|The model's answer|Why it is wrong"
+_LABELS = (
+    "Prompt|Goal|Examples|Notes|Earlier prompts|Prompt to improve|Wrong answers|Score|Reflection|Input|Correct answer|"
+    "The model's answer|Why it is wrong"
+)
 _OURS = re.compile(rf"^(?=##[ \t]+(?:{_TITLES})|(?:{_LABELS}):)", re.MULTILINE | re.IGNORECASE)
+
+
+_PROMPT_TAG = re.compile(r"</?prompt\b[^<>]*>", re.IGNORECASE)
+_SCORE = r"(?:score|accuracy)\s*[:=]\s*\"?\d+(?:\.\d+)?\s*%?\"?"
+_PARTS = re.compile(
+    rf"{_PROMPT_TAG.pattern}|\b{_SCORE}|^##[ \t]+(?:{_TITLES})|^(?:Prompt to improve|Earlier prompts|Correct answer|"
+    r"The model's answer|Why it is wrong)\b.*:",
+    re.MULTILINE | re.IGNORECASE,
+)
+_LABEL = re.compile(r"\s*(?:#+\s*)?(?:(?:new|better|improved|current)\s+)?prompt:\s*", re.IGNORECASE)
+_SCORE_LINE = re.compile(rf"\s*\n\s*{_SCORE}\s*$", re.IGNORECASE)
+
+
+def without_prompt_tags(text: str) -> str:
+    """A text in which no tag ends, or begins, a prompt that is shown in such tags."""
+    return _PROMPT_TAG.sub(" ", text)
+
+
+def has_parts_of_a_request(text: str) -> bool:
+    """Whether a text contains what only a request to the optimizer model has: scores, titles or tags."""
+    return _PARTS.search(text) is not None
+
+
+def without_frame(text: str) -> str:
+    """A prompt without what a model copies around it: the label "Prompt:", tags, and a last line with a score."""
+    text = _PROMPT_TAG.sub("", text)
+    return _SCORE_LINE.sub("", _LABEL.sub("", text, count=1) if _LABEL.match(text) else text).strip()
 
 
 def neutral(text: str) -> str:

@@ -1,0 +1,116 @@
+"""What a user asks of every prompt of a task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from gpo.prompt import HEADING, PLACEHOLDER, Prompt
+
+Constraint = Literal["must_keep", "max_words", "forbid", "language"]
+"""The names of the constraints: those of the options."""
+
+_CERTAIN = 0.5
+"""A prompt is in another language if the detector gives that one at least this probability."""
+_FEWEST_DETECTED = 3
+"""Fewer words tell too little about their language."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """What the user asks of every prompt of a task.
+
+    Attributes:
+        must_keep: texts that each prompt contains, as they are written here; white space may differ.
+        max_words: most words, with placeholders not counted; ``None`` is no bound.
+        forbid: words or phrases that no prompt contains, in capitals or not.
+        language: ISO 639-1 code of the language of the prompts; ``None`` for any.
+    """
+
+    must_keep: tuple[str, ...] = ()
+    max_words: int | None = None
+    forbid: tuple[str, ...] = ()
+    language: str | None = None
+
+    def broken(self, prompt: Prompt) -> tuple[Constraint, str] | None:
+        """The first constraint that the prompt does not keep, and how it breaks it; ``None`` if it keeps all.
+
+        The second text follows "the prompt", as in "has 12 words, more than 10".
+        """
+        text = _spaced(prompt.text)
+        for kept in self.must_keep:
+            if _spaced(kept) not in text:
+                return "must_keep", f"does not contain {kept!r}"
+        num_words = len(_written(prompt).split())
+        if self.max_words is not None and num_words > self.max_words:
+            return "max_words", f"has {num_words} words, more than {self.max_words}"
+        for forbidden in self.forbid:
+            if _phrase(forbidden).search(text):
+                return "forbid", f"contains {forbidden!r}"
+        if self.language is not None and (found := _other_language(_written(prompt), self.language)):
+            return "language", f"is in another language ({found}) than {self.language}"
+        return None
+
+    def sentences(self) -> Iterator[str]:
+        """The constraints in words, for the optimizer model."""
+        if self.must_keep:
+            yield f"It must contain, word for word: {_listed(self.must_keep)}."
+        if self.forbid:
+            yield f"It must not contain: {_listed(self.forbid)}."
+        if self.max_words is not None:
+            yield f"It must have at most {self.max_words} words."
+        if self.language is not None:
+            yield f"Write it in {_LANGUAGES.get(self.language, self.language)}."
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _written(prompt: Prompt) -> str:
+    """The text without placeholders and headings."""
+    return HEADING.sub(" ", PLACEHOLDER.sub(" ", prompt.text))
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return ", ".join(f'"{text}"' for text in texts)
+
+
+@cache
+def _phrase(text: str) -> re.Pattern[str]:
+    """Finds whole words, whatever their capitals; signs are found anywhere."""
+    words = r"\s+".join(map(re.escape, text.split()))
+    return re.compile(rf"(?<!\w){words}(?!\w)" if re.match(r"\w.*\w$|\w$", text, re.DOTALL) else words, re.IGNORECASE)
+
+
+_LANGUAGES = {
+    "ar": "Arabic", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek", "en": "English", "es": "Spanish",
+    "fi": "Finnish", "fr": "French", "he": "Hebrew", "hi": "Hindi", "hu": "Hungarian", "id": "Indonesian",
+    "it": "Italian", "ja": "Japanese", "ko": "Korean", "nl": "Dutch", "no": "Norwegian", "pl": "Polish",
+    "pt": "Portuguese", "ro": "Romanian", "ru": "Russian", "sv": "Swedish", "th": "Thai", "tr": "Turkish",
+    "uk": "Ukrainian", "vi": "Vietnamese", "zh": "Chinese",
+}  # fmt: skip
+LANGUAGE_CODES = tuple(_LANGUAGES)
+"""The languages that can be asked for."""
+
+
+def _other_language(text: str, language: str) -> str | None:
+    """The language of the text if it is surely not this one."""
+    # Languages without spaces have few words.
+    if len(text.split()) < _FEWEST_DETECTED and text.isascii():
+        return None
+    found, probability = _detector().classify(text)
+    return str(found) if found != language and probability >= _CERTAIN else None
+
+
+@cache
+def _detector() -> Any:
+    # Its model takes about a second to load.
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    detector = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    detector.set_languages(list(LANGUAGE_CODES))
+    return detector

@@ -1,0 +1,104 @@
+"""The rules that each new prompt must keep; a reply that breaks one is counted and dropped, never repaired."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from gpo.data.constraints import Constraint, Constraints
+from gpo.data.example import Example
+from gpo.data.task import Split, Task
+from gpo.evaluation.answer_format import Position
+from gpo.evaluation.prompt_template import placeholders, template_problem
+from gpo.process import PicklesFieldsOnly
+from gpo.prompt import HEADING, Prompt
+from gpo.strategies.sections import has_parts_of_a_request
+
+Rule = Constraint | Literal["placeholders", "copied_example", "parroted"]
+"""The names of the rules."""
+
+_COPIED_WORDS = 6
+"""A new prompt that has so many words in a row in common with an example has copied them."""
+_FEWEST_WORDS = 3
+"""A shorter example is not guarded: an answer such as "positive" may be named in a prompt."""
+_COMMON = 0.2
+"""Words that are in more than this share of the examples are the wording of the task, which a prompt may use."""
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class Rules(PicklesFieldsOnly):
+    """All rules for the new prompts of a search.
+
+    Attributes:
+        initial: the initial prompt; its words may be used, and its placeholders must be.
+        is_template: whether prompts have the placeholders of the initial prompt.
+        guarded: examples whose words a prompt must not copy; none turns this rule off.
+    """
+
+    initial: Prompt = field(default_factory=lambda: Prompt(""))
+    constraints: Constraints = field(default_factory=Constraints)
+    is_template: bool = False
+    guarded: tuple[Example, ...] = ()
+
+    def broken(self, prompt: Prompt) -> Rule | None:
+        """The first rule that a new prompt breaks; ``None`` if it keeps all."""
+        if self.is_template and template_problem(self.initial, prompt) is not None:
+            return "placeholders"
+        if has_parts_of_a_request(prompt.text) and not has_parts_of_a_request(self.initial.text):
+            return "parroted"
+        if (problem := self.constraints.broken(prompt)) is not None:
+            return problem[0]
+        return "copied_example" if self._copies(prompt) else None
+
+    def sentences(self) -> tuple[str, ...]:
+        """The rules in words, for the optimizer model; those that go without saying are left out."""
+        kept = dict.fromkeys((*placeholders(self.initial.text), *HEADING.findall(self.initial.text)))
+        template = [f"Keep unchanged, each as often as now: {' '.join(kept)}."] if self.is_template else []
+        return (*template, *self.constraints.sentences())
+
+    def _copies(self, prompt: Prompt) -> bool:
+        own = _joined(prompt.text)
+        words = own.split()
+        rows = {f" {' '.join(words[at : at + _COPIED_WORDS])} " for at in range(len(words) - _COPIED_WORDS + 1)}
+        whole = [text for text in self._short if text in own]
+        return any(self._is_of_few(part) for part in (*rows, *whole) if part not in self._initial_words)
+
+    def _is_of_few(self, part: str) -> bool:
+        return 0 < sum(part in text for text in self._texts) <= max(1, _COMMON * len(self.guarded))
+
+    @cached_property
+    def _initial_words(self) -> str:
+        return _joined(self.initial.text)
+
+    @cached_property
+    def _texts(self) -> tuple[str, ...]:
+        """The words of each example, input and targets."""
+        return tuple(" | ".join(map(_joined, (example.input, *example.targets))) for example in self.guarded)
+
+    @cached_property
+    def _short(self) -> tuple[str, ...]:
+        """Inputs and targets that are shorter than what counts as copied, and must not be copied as a whole."""
+        each = (_joined(text) for example in self.guarded for text in (example.input, *example.targets))
+        return tuple(dict.fromkeys(text for text in each if _FEWEST_WORDS <= len(text.split()) < _COPIED_WORDS))
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())
+
+
+def _joined(text: str) -> str:
+    """The words with one space around each, so that a search for some of them finds whole words only."""
+    return f" {' '.join(_words(text))} "
+
+
+def search_rules(task: Task) -> Rules:
+    """The rules for the new prompts of a task."""
+    return Rules(
+        initial=task.initial,
+        constraints=task.constraints,
+        is_template=task.answer_format.position is Position.TEMPLATE,
+        guarded=task.examples[Split.TRAIN] if task.guards_examples else (),
+    )
