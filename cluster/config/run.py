@@ -247,8 +247,7 @@ class RunConfig(Section):
                 if task.must_keep or task.max_words or task.forbid or task.language:
                     raise PydanticCustomError(
                         "rules",
-                        "does not show the constraints of task {task}; write {{{{ rules | join(' ') }}}} where they "
-                        "belong",
+                        "does not show the constraints of task {task}; write {{ rules | join(' ') }} where they belong",
                         {"at": "optimizer.meta_prompt.template", "task": task.name},
                     )
         return self

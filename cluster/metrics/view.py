@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 
 from actors.metrics.catalogue import (
     BUDGET_LEFT,

@@ -226,11 +226,10 @@ class CompactMetaPrompt:
             turns.append({"role": "assistant", "content": f"{START}{after}{END}"})
         reasons = dict.fromkeys(failure.reason for failure in unexplained(brief.direction) if failure.reason)
         wrong = f"Answers were wrong: {'; '.join(reasons)}" if reasons else None
-        notes = [
-            _note(text)
-            for text in (brief.goal, brief.direction.summary, brief.direction.reflection, wrong, *brief.rules)
-            if text
-        ]
+        # The turns show placeholders already, and more words make it lose them.
+        rules = () if brief.position is Position.TEMPLATE else brief.rules
+        known = (brief.goal, brief.direction.summary, brief.direction.reflection, wrong, *rules)
+        notes = [_note(text) for text in known if text]
         return [*turns, {"role": "user", "content": "\n\n".join([*notes, self._request(path[-1])])}]
 
     def _request(self, prompt: str) -> str:

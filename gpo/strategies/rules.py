@@ -11,9 +11,9 @@ from gpo.data.constraints import Constraint, Constraints
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.evaluation.answer_format import Position
-from gpo.evaluation.prompt_template import placeholders, template_problem
+from gpo.evaluation.prompt_template import headings, placeholders, template_problem
 from gpo.process import PicklesFieldsOnly
-from gpo.prompt import HEADING, Prompt
+from gpo.prompt import Prompt
 from gpo.strategies.sections import has_parts_of_a_request
 
 Rule = Constraint | Literal["placeholders", "copied_example", "parroted"]
@@ -55,7 +55,7 @@ class Rules(PicklesFieldsOnly):
 
     def sentences(self) -> tuple[str, ...]:
         """The rules in words, for the optimizer model; those that go without saying are left out."""
-        kept = dict.fromkeys((*placeholders(self.initial.text), *HEADING.findall(self.initial.text)))
+        kept = dict.fromkeys((*placeholders(self.initial.text), *headings(self.initial.text)))
         template = [f"Keep unchanged, each as often as now: {' '.join(kept)}."] if self.is_template else []
         return (*template, *self.constraints.sentences())
 

@@ -33,7 +33,7 @@ _PARTS = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 _LABEL = re.compile(r"\s*(?:#+\s*)?(?:(?:new|better|improved|current)\s+)?prompt:\s*", re.IGNORECASE)
-_SCORE_LINE = re.compile(rf"\s*\n\s*{_SCORE}\s*$", re.IGNORECASE)
+_SCORE_LINE = re.compile(rf"(?:\s*\n\s*{_SCORE}|\s+(?:score|accuracy):)\s*$", re.IGNORECASE)
 
 
 def without_prompt_tags(text: str) -> str:

@@ -360,14 +360,16 @@ def test_a_key_is_required_where_a_variable_was_named_and_by_openai() -> None:
     ("model", "kind"),
     [
         ({"kind": "embedded"}, "compact"),
-        ({"kind": "embedded", "gguf": "large.gguf"}, "full"),
-        ({"model": "m", "base_url": "http://here/v1"}, "full"),
+        ({"kind": "embedded", "gguf": "large.gguf"}, "demonstrations"),
+        ({"model": "m", "base_url": "http://here/v1"}, "demonstrations"),
     ],
 )
 def test_the_meta_prompt_suits_the_optimizer_model(model: dict[str, Any], kind: str, tmp_path: Path) -> None:
     document = raw()
     document["models"]["optimizer"] = model
     assert load_config(written(tmp_path, document)).meta_prompt.kind == kind
+    papers = load_config(written(tmp_path, {**document, "preset": "paper"})).meta_prompt.kind
+    assert papers == ("compact" if kind == "compact" else "full")
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,19 @@ from pathlib import Path
 
 import pytest
 
+from gpo.data.constraints import Constraints
 from gpo.data.example import Example
 from gpo.evaluation.answer_format import AnswerFormat, Position
 from gpo.evaluation.evaluator import Answered
 from gpo.evaluation.prompt_template import in_messages
 from gpo.models.protocol import Message, Sampling
 from gpo.prompt import Prompt
+from gpo.strategies.demonstrations import DemonstrationMetaPrompt
 from gpo.strategies.meta_prompt import Brief, CompactMetaPrompt, FullMetaPrompt, Kind
+from gpo.strategies.own_meta_prompt import ExtendedMetaPrompt
 from gpo.strategies.refinement import Editing, Generation, Paraphrase, Refinement
 from gpo.strategies.reflection import FailureReflector
+from gpo.strategies.rules import Rules
 from gpo.strategies.summary import RunningSummary
 from gpo.testing.fakes import FakeModel
 from gpo.testing.samples import candidate
@@ -78,10 +82,26 @@ def meta_prompts() -> Iterator[tuple[str, str]]:
     for form, trajectory, kind in product(forms, trajectories, KINDS):
         compact = CompactMetaPrompt(kind, by_score=form != "prompt")
         yield f"compact/{form}-{trajectory}-{kind}", shown(compact.messages(brief(form, trajectory, 30)))
+    for form, trajectory, kind in product(forms, trajectories, KINDS):
+        shows = DemonstrationMetaPrompt(kind, show_scores=form != "prompt")
+        yield f"demonstrations/{form}-{trajectory}-{kind}", shown(shows.messages(brief(form, trajectory, 30)))
+    yield "demonstrations/feedback-retrieval-generation", shown(DemonstrationMetaPrompt().messages(feedback))
     template = Prompt(in_messages("Think.", "Question: {{ question }}\nLet's think step by step."))
-    for name, meta_prompt in (("full", FullMetaPrompt()), ("compact", CompactMetaPrompt())):
+    constraints = Constraints(("JSON",), 40, ("sorry", "please"), "en")
+    rules = Rules(initial=template, constraints=constraints, is_template=True).sentences()
+    for name, meta_prompt in (
+        ("full", FullMetaPrompt()),
+        ("compact", CompactMetaPrompt()),
+        ("demonstrations", DemonstrationMetaPrompt()),
+        ("extended", ExtendedMetaPrompt(DemonstrationMetaPrompt(), "Our users are children.")),
+    ):
         of_template = replace(
-            brief("score", "none", 30), current=replace(CURRENT, prompt=template), position=Position.TEMPLATE
+            brief("score", "none", 30),
+            current=replace(CURRENT, prompt=template),
+            position=Position.TEMPLATE,
+            goal="Answer questions about numbers.",
+            rules=rules,
+            sample=2,
         )
         yield f"{name}/template", shown(meta_prompt.messages(of_template))
 

@@ -13,6 +13,7 @@ from gpo.models.protocol import Completion, Message, Sampling, Usage
 from gpo.prompt import Prompt
 from gpo.strategies.meta_prompt import FullMetaPrompt
 from gpo.strategies.proposer import Proposals, SamplingProposer
+from gpo.strategies.rules import Rules
 from gpo.testing.fakes import FakeModel, Reply
 from gpo.testing.samples import candidate
 from gpo.trajectory import Direction
@@ -228,8 +229,8 @@ async def test_calls_before_a_failure_are_counted() -> None:
 async def test_a_prompt_that_breaks_a_placeholder_is_dropped() -> None:
     texts = ("Sort {{x}}.", "Sort it.", "Sort {{ x }} and {{ x }}.", "Sort {{ X }}.", "{% if x %}{{ x }}{% endif %}")
     model = FakeModel.scripted(f"<START>{text}<END>" for text in texts)
-    made = proposer(model, position=Position.TEMPLATE)
     current = candidate("File {{ x }}.", 0.5)
+    made = proposer(model, position=Position.TEMPLATE, rules=Rules(initial=current.prompt, is_template=True))
     proposals = await made.propose(current, Direction(), step_size=4, exemplars=[], n=len(texts), seed=0)
     assert proposals.prompts == (Prompt("Sort {{x}}."),)
-    assert proposals.num_malformed == 4
+    assert proposals.broken == ("placeholders",) * 4
