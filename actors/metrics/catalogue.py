@@ -131,7 +131,10 @@ EDIT_DISTANCE = Metric(
 )  # fmt: skip
 SAMPLES = Metric(
     "gpo_samples_total", Kind.COUNTER, "Replies with new prompts, by outcome.", (*_TASK, "fate"),
-    ("scored", "dropped", "malformed", "rejected", "repeated", "failed"),
+    (
+        "scored", "dropped", "malformed", "rejected", "repeated", "failed",
+        "placeholders", "must_keep", "max_words", "forbid", "language", "copied_example", "parroted",
+    ),
 )  # fmt: skip
 EXAMPLES = Metric(
     "gpo_examples_total", Kind.COUNTER,

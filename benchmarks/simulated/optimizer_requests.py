@@ -40,6 +40,11 @@ _KINDS: dict[str, Kind] = {
     "Say this instruction in other words": "paraphrase",
 }
 _REQUEST = re.compile(rf"^({'|'.join(_KINDS)}):\s", re.MULTILINE)
+_TAGGED = re.compile(r'<prompt(?: accuracy="([\d.]+)")?>(.*?)</prompt>', re.DOTALL)
+_HINTS: dict[str, Kind] = {
+    "Change only the words that keep it": "editing",
+    "Say the same in other words.": "paraphrase",
+}
 _NEW_PROMPT = re.compile(r"<START>(.*)<END>", re.DOTALL)
 _ADVICE = re.compile(r"should (not )?say ('[a-z]+'(?:, '[a-z]+')*)")
 
@@ -129,7 +134,7 @@ def read_assignment(messages: Sequence[Message]) -> Assignment | None:
     if last is None:
         return None
     request = messages[last]["content"]
-    return _full(_sections(request)) or _compact(request, messages[:last])
+    return _full(_sections(request)) or _demonstrated(request) or _compact(request, messages[:last])
 
 
 def _full(shown: dict[str, str]) -> Assignment | None:
@@ -145,6 +150,29 @@ def _full(shown: dict[str, str]) -> Assignment | None:
         step_size=int(bound[1]) if bound else None,
         kind=_kind(instructions),
         failures=_failures(current, shown[WRONG_ANSWERS]) if WRONG_ANSWERS in shown else None,
+    )
+
+
+def _demonstrated(request: str) -> Assignment | None:
+    before, found, rest = request.rpartition("Prompt to improve:\n<prompt")
+    if not found:
+        return None
+    shown, _, rest = rest.partition("</prompt>")
+    failures, asked, instructions = rest.rpartition("Write a better prompt, unlike those above.")
+    if not asked:
+        return None
+    bound = re.search(r"Change at most (\d+) words?\.", instructions)
+    scored = tuple(
+        (prompt.strip(), float(score)) for score, prompt in _TAGGED.findall(f"{before}<prompt{shown}</prompt>") if score
+    )
+    current = shown.partition(">")[2].strip()
+    return Assignment(
+        current=current,
+        scored=scored,
+        advice=read_advice(before),
+        step_size=int(bound[1]) if bound else None,
+        kind=next((kind for words, kind in _HINTS.items() if words in instructions), "generation"),
+        failures=_failures(current, failures.replace("<wrong>", "\nInput: ")) if "<wrong>" in failures else None,
     )
 
 

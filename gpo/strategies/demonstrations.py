@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from gpo.models.protocol import Message
 from gpo.strategies.meta_prompt import Brief, Kind, rule_sentences
-from gpo.strategies.sections import END, START, joined, neutral, ordered, unexplained, without_prompt_tags
+from gpo.strategies.sections import END, START, joined, neutral, unexplained, without_prompt_tags
 from gpo.trajectory import Candidate, Failure
 
 
@@ -20,6 +21,7 @@ class _Request:
     hint: str
     step_size: int | None = None
     earlier: tuple[tuple[str, float], ...] = ()
+    reflections: tuple[str | None, ...] = ()
     goal: str = ""
     failures: tuple[Failure, ...] = ()
     notes: tuple[str, ...] = ()
@@ -31,20 +33,27 @@ class _Request:
         return joined(
             _headed("Goal", [_clean(self.goal)] if self.goal else []),
             _headed("Examples", [_example(*pair) for pair in self.examples]),
+            _headed("Earlier prompts", self._earlier(show_scores)),
             _headed("Notes", [_clean(note) for note in self.notes]),
-            _headed("Earlier prompts", [_tagged(*scored, show_scores) for scored in self.earlier]),
             _headed("Prompt to improve", [_tagged(*self.current, show_scores)]),
             _headed("Wrong answers", [_wrong(failure) for failure in self.failures]),
             f"Write a better prompt, unlike those above.{bound} {rule_sentences(self.rules)}{self.hint}".strip(),
         )
 
+    def _earlier(self, show_scores: bool) -> list[str]:
+        pairs = zip_longest(self.earlier, self.reflections)
+        return [
+            _tagged(*scored, show_scores) + (f"\n<reflection>{_clean(reflection)}</reflection>" if reflection else "")
+            for scored, reflection in pairs
+        ]
+
 
 _HINTS: Mapping[Kind, tuple[str, ...]] = {
     "generation": (
+        "Ask for the one thing that is wanted, and name it again at the end.",
         "Say exactly what to find in the input, and what to write.",
-        "Ask the same in other, plainer words.",
         "Name the possible answers, or the form of the answer.",
-        "Make it shorter and more direct.",
+        "Ask the same in other, plainer words.",
     ),
     "editing": ("Change only the words that keep it from working better.",),
     "paraphrase": ("Say the same in other words.",),
@@ -68,7 +77,7 @@ _DEMONSTRATIONS: Mapping[Kind, tuple[tuple[_Request, str], ...]] = {
             _Request(
                 _SPELLING,
                 ("Is there a mistake in the spelling of some word here?", 20),
-                _HINTS["generation"][3],
+                _HINTS["generation"][1],
                 30,
                 (("Spelling?", 4), ("Can you spell this right?", 12)),
             ),
@@ -138,13 +147,16 @@ class DemonstrationMetaPrompt:
 
     def _request(self, brief: Brief) -> _Request:
         direction, hints = brief.direction, _HINTS[self.kind]
-        past = ordered(direction.neighbours, by_score=self.show_scores)
+        past = list(zip_longest(direction.neighbours, direction.neighbour_reflections))
+        if self.show_scores:
+            past.sort(key=lambda entry: entry[0].score.mean)
         return _Request(
             examples=tuple((example.input, example.target) for example in brief.exemplars),
             current=_scored(brief.current),
             hint=hints[brief.sample % len(hints)],
             step_size=brief.step_size,
-            earlier=tuple(map(_scored, past)),
+            earlier=tuple(_scored(candidate) for candidate, _ in past),
+            reflections=tuple(reflection for _, reflection in past),
             goal=brief.goal or "",
             failures=unexplained(direction),
             notes=tuple(text for text in (direction.summary, direction.reflection) if text),
@@ -169,7 +181,7 @@ def _example(given: str, answer: str) -> str:
 
 
 def _tagged(prompt: str, percent: float, show_scores: bool) -> str:
-    score = f' accuracy="{percent:.0f}"' if show_scores else ""
+    score = f' accuracy="{percent:.1f}"'.replace('.0"', '"') if show_scores else ""
     return f"<prompt{score}>{_clean(prompt)}</prompt>"
 
 

@@ -24,6 +24,7 @@ from gpo.evaluation.answer_format import AnswerFormat, Position
 from gpo.evaluation.evaluator import Answered
 from gpo.models.protocol import Message, Sampling
 from gpo.prompt import Prompt
+from gpo.strategies.demonstrations import DemonstrationMetaPrompt
 from gpo.strategies.meta_prompt import Brief, CompactMetaPrompt, FullMetaPrompt, Kind, MetaPrompt
 from gpo.strategies.refinement import Editing, Generation, Paraphrase, Refinement
 from gpo.strategies.reflection import FailureReflector
@@ -83,8 +84,21 @@ def test_compact_meta_prompts_are_read(kind: Kind, shown: str) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", REFINEMENTS)
+@pytest.mark.parametrize("step_size", [None, 17])
+@pytest.mark.parametrize("shown", DIRECTIONS)
+@pytest.mark.parametrize("show_scores", [True, False])
+def test_demonstrating_meta_prompts_are_read(kind: Kind, step_size: int | None, shown: str, show_scores: bool) -> None:
+    direction, said = DIRECTIONS[shown]
+    scored = [("Guess.", 10.0), (GOOD, 70.0)] if direction.neighbours else []
+    scores = (*scored, (INITIAL, 30.0)) if show_scores else ()
+    asked = messages(DemonstrationMetaPrompt(kind, show_scores), direction, step_size)
+    assert read_request(asked) == Assignment(INITIAL, scores, said, step_size, kind)
+
+
 def test_a_prompt_of_several_lines_is_read_completely() -> None:
-    for meta_prompt in (FullMetaPrompt(), FullMetaPrompt(show_scores=False), CompactMetaPrompt()):
+    demonstrations = (DemonstrationMetaPrompt(), DemonstrationMetaPrompt(show_scores=False))
+    for meta_prompt in (FullMetaPrompt(), FullMetaPrompt(show_scores=False), CompactMetaPrompt(), *demonstrations):
         asked = meta_prompt.messages(Brief(BETTER, Direction((WORSE,), (None,)), 5, EXAMPLES, Position.SYSTEM))
         assignment = read_assignment(asked)
         assert assignment is not None
@@ -94,10 +108,11 @@ def test_a_prompt_of_several_lines_is_read_completely() -> None:
 def test_failures_are_read_as_what_a_reflection_is_made_from() -> None:
     failures = tuple(Failure(example.input, example.target, "Hm.", "no label was found") for example in EXAMPLES)
     direction = Direction((WORSE,), (None,), failures=failures)
-    assignment = read_assignment(FullMetaPrompt().messages(Brief(BETTER, direction, 5, EXAMPLES, Position.SYSTEM)))
-    assert assignment is not None
-    assert assignment.current == GOOD
-    assert assignment.failures == ReflectionRequest(GOOD, "tickets", len(EXAMPLES))
+    for meta_prompt in (FullMetaPrompt(), DemonstrationMetaPrompt()):
+        assignment = read_assignment(meta_prompt.messages(Brief(BETTER, direction, 5, EXAMPLES, Position.SYSTEM)))
+        assert assignment is not None
+        assert assignment.current == GOOD
+        assert assignment.failures == ReflectionRequest(GOOD, "tickets", len(EXAMPLES))
 
 
 async def reflection_request(
