@@ -273,7 +273,7 @@ class _Proposer:
                 malformed=proposals.num_malformed,
                 rejected=proposals.num_rejected,
                 failed=proposals.num_failed,
-                **Counter(proposals.broken),
+                **Counter[str](proposals.broken),
             )
             _note_usage(span, proposals.usage)
             return proposals

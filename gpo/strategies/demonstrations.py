@@ -20,8 +20,7 @@ class _Request:
     current: tuple[str, float]
     hint: str
     step_size: int | None = None
-    earlier: tuple[tuple[str, float], ...] = ()
-    reflections: tuple[str | None, ...] = ()
+    earlier: tuple[tuple[str, float, str | None], ...] = ()
     goal: str = ""
     failures: tuple[Failure, ...] = ()
     notes: tuple[str, ...] = ()
@@ -41,10 +40,10 @@ class _Request:
         )
 
     def _earlier(self, show_scores: bool) -> list[str]:
-        pairs = zip_longest(self.earlier, self.reflections)
         return [
-            _tagged(*scored, show_scores) + (f"\n<reflection>{_clean(reflection)}</reflection>" if reflection else "")
-            for scored, reflection in pairs
+            _tagged(prompt, percent, show_scores)
+            + (f"\n<reflection>{_clean(reflection)}</reflection>" if reflection else "")
+            for prompt, percent, reflection in self.earlier
         ]
 
 
@@ -70,7 +69,7 @@ _DEMONSTRATIONS: Mapping[Kind, tuple[tuple[_Request, str], ...]] = {
             "What is the topic of the text, sport or politics? Name the topic of the text.",
         ),
         (
-            _Request(_SUMS, ("How much is that?", 50), _HINTS["generation"][2], 9, (("How much?", 25),)),
+            _Request(_SUMS, ("How much is that?", 50), _HINTS["generation"][2], 9, (("How much?", 25, None),)),
             "What is the result of the calculation? Write the number.",
         ),
         (
@@ -79,7 +78,7 @@ _DEMONSTRATIONS: Mapping[Kind, tuple[tuple[_Request, str], ...]] = {
                 ("Is there a mistake in the spelling of some word here?", 20),
                 _HINTS["generation"][1],
                 30,
-                (("Spelling?", 4), ("Can you spell this right?", 12)),
+                (("Spelling?", 4, None), ("Can you spell this right?", 12, None)),
             ),
             "Find the misspelled word. Write its correct spelling.",
         ),
@@ -90,7 +89,7 @@ _DEMONSTRATIONS: Mapping[Kind, tuple[tuple[_Request, str], ...]] = {
             "Is this text about sport or politics? Name the topic.",
         ),
         (
-            _Request(_SUMS, ("How much is that?", 50), _HINTS["editing"][0], 3, (("How much?", 25),)),
+            _Request(_SUMS, ("How much is that?", 50), _HINTS["editing"][0], 3, (("How much?", 25, None),)),
             "How much is that? Write the number.",
         ),
     ),
@@ -100,7 +99,7 @@ _DEMONSTRATIONS: Mapping[Kind, tuple[tuple[_Request, str], ...]] = {
             "Does the text deal with sport, or with politics?",
         ),
         (
-            _Request(_SUMS, ("How much is that?", 50), _HINTS["paraphrase"][0], 9, (("How much?", 25),)),
+            _Request(_SUMS, ("How much is that?", 50), _HINTS["paraphrase"][0], 9, (("How much?", 25, None),)),
             "What does that come to?",
         ),
     ),
@@ -155,8 +154,7 @@ class DemonstrationMetaPrompt:
             current=_scored(brief.current),
             hint=hints[brief.sample % len(hints)],
             step_size=brief.step_size,
-            earlier=tuple(_scored(candidate) for candidate, _ in past),
-            reflections=tuple(reflection for _, reflection in past),
+            earlier=tuple((*_scored(candidate), reflection) for candidate, reflection in past),
             goal=brief.goal or "",
             failures=unexplained(direction),
             notes=tuple(text for text in (direction.summary, direction.reflection) if text),
