@@ -26,6 +26,7 @@ from gpo.evaluation.evaluator import Answerer
 from gpo.models.protocol import ChatModel, Embedder, Sampling
 from gpo.strategies.acceptance import Acceptance, BestOfStep, BestSoFar, StrictImprovement, WithinError
 from gpo.strategies.demonstrations import DemonstrationMetaPrompt
+from gpo.strategies.first_prompts import GoalMetaPrompt
 from gpo.strategies.meta_prompt import CompactMetaPrompt, FullMetaPrompt, MetaPrompt
 from gpo.strategies.own_meta_prompt import ExtendedMetaPrompt, TemplateMetaPrompt
 from gpo.strategies.refinement import Editing, Generation, Paraphrase, Refinement
@@ -262,7 +263,13 @@ class MetaPromptConfig(Section):
 
     def build(self, refinement: RefinementConfig, form: str) -> MetaPrompt:
         """The meta-prompt for this refinement and form of direction."""
-        built = self.own or self._built(refinement, form)
+        return self._extended(self.own or self._built(refinement, form))
+
+    def build_first(self) -> MetaPrompt:
+        """The meta-prompt for first prompts, which are written from the goal of a task."""
+        return self._extended(GoalMetaPrompt(is_compact=self.kind == "compact"))
+
+    def _extended(self, built: MetaPrompt) -> MetaPrompt:
         return built if self.extra is None else ExtendedMetaPrompt(built, self.extra)
 
     def _built(self, refinement: RefinementConfig, form: str) -> MetaPrompt:

@@ -18,6 +18,7 @@ from pydantic import (
     ValidationInfo,
 )
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
 from cluster.config.secrets import IN_ENVIRONMENT, PROBLEM, holds_credentials
 from cluster.config.section import ConfigPath, Section, absolute
@@ -179,7 +180,7 @@ def prompt_kind(value: Any) -> str | None:
     return None if isinstance(value, dict) else "a text"
 
 
-PromptConfig = Annotated[
+_PromptConfig = Annotated[
     Annotated[PromptText, Tag("a text")]
     | Annotated[MessagesConfig, Tag("messages")]
     | Annotated[PromptTexts, Tag("a list of texts")]
@@ -191,6 +192,8 @@ PromptConfig = Annotated[
         custom_error_message="is no prompt; write a text, a list, or a section with file, run, or system and user",
     ),
 ]
+# A type alias, since a union with None needs members that can be hashed.
+PromptConfig = TypeAliasType("PromptConfig", _PromptConfig)
 """What ``tasks[].prompt`` may be."""
 
 

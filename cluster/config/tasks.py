@@ -18,7 +18,6 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    StringConstraints,
     Tag,
     ValidationInfo,
     field_validator,
@@ -27,7 +26,14 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from cluster.config.answers import AnswerConfig
-from cluster.config.prompts import MessagesConfig, PromptConfig, PromptFileConfig, PromptRunConfig, known_texts
+from cluster.config.prompts import (
+    MessagesConfig,
+    PromptConfig,
+    PromptFileConfig,
+    PromptRunConfig,
+    PromptText,
+    known_texts,
+)
 from cluster.config.section import ConfigPath, Section, absolute
 from gpo.data.benchmarks import BENCHMARKS
 from gpo.data.catalogue import BenchmarkTask, known_task, tasks_of
@@ -346,8 +352,6 @@ def data_kind(value: Any) -> str:
     return "files"
 
 
-_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-
 DEFAULT_PROMPT = "Let's think step by step."
 
 
@@ -370,17 +374,18 @@ class TaskConfig(Section):
     """Where the examples come from: three files, one file, a known benchmark, or a data set of the Hugging Face Hub."""
     fields: FieldsConfig | None = None
     """Which columns hold the input and the target; not for a benchmark. Default: ``input`` and ``target``."""
-    prompt: PromptConfig = DEFAULT_PROMPT
+    goal: PromptText | None = None
+    """What the task is, in a sentence or two; the optimizer model reads it."""
+    prompt: PromptConfig | None = None
     """The initial prompt: a text, or the two messages ``system`` and ``user`` of a template. Or several prompts: a
     list, a file, or the best prompts of an earlier run. Then the first is the initial prompt, and the search tries the
-    others first."""
-    goal: _Text | None = None
-    """What the task is, in a sentence or two; the optimizer model reads it."""
-    must_keep: tuple[_Text, ...] = ()
+    others first. Default: the text of ``goal``, and the search first tries prompts that the optimizer model writes from
+    the goal and examples. Without a goal: "Let's think step by step.\""""
+    must_keep: tuple[PromptText, ...] = ()
     """Texts that every prompt must contain, word for word."""
     max_words: PositiveInt | None = None
     """Most words of a prompt; placeholders do not count. Default: no bound but 1,000."""
-    forbid: tuple[_Text, ...] = ()
+    forbid: tuple[PromptText, ...] = ()
     """Words or phrases that no prompt may contain, in capitals or not."""
     language: Literal[LANGUAGE_CODES] | None = None  # type: ignore[valid-type]  # a tuple of literals
     """Language of the prompts, as a code such as ``en`` or ``de``. A prompt is dropped if it is surely in another one;
@@ -422,6 +427,14 @@ class TaskConfig(Section):
             return {"name": next(names, "unnamed"), **task}
         return task
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_prompt(cls, task: Any) -> Any:
+        """Write the default out, since it depends on the goal."""
+        if isinstance(task, dict) and task.get("prompt") is None and task.get("goal") is None:
+            return {**task, "prompt": DEFAULT_PROMPT}
+        return task
+
     @model_validator(mode="after")
     def _prompt_fits_position(self) -> Self:
         if self.position is Position.TEMPLATE:
@@ -447,7 +460,7 @@ class TaskConfig(Section):
                 "does not apply to a template; write Q: and A: into the prompt, and leave this out",
                 {"at": "question_marks"},
             )
-        known = known_texts(self.prompt)
+        known = self._known_texts
         problem = initial_problem(known[0]) if known else None  # otherwise checked once they are read
         if problem is not None:
             raise PydanticCustomError(
@@ -485,6 +498,7 @@ class TaskConfig(Section):
             name=self.name,
             initial=initial,
             given=tuple(given),
+            starts_from_goal=self.prompt is None,
             examples={
                 Split.TRAIN: splits[Split.TRAIN],
                 Split.VAL: sampled(splits[Split.VAL], val_size),
@@ -511,7 +525,7 @@ class TaskConfig(Section):
 
     def _prompts(self, where: str) -> tuple[Prompt, ...]:
         """The distinct prompts, the initial one first."""
-        texts = self.prompt.read(where) if isinstance(self.prompt, PromptFileConfig) else known_texts(self.prompt)
+        texts = self.prompt.read(where) if isinstance(self.prompt, PromptFileConfig) else self._known_texts
         if texts is None:
             raise TypeError("the prompts of the run are not known yet: read them first")
         if self.position is Position.TEMPLATE and (problem := initial_problem(texts[0])):
@@ -519,6 +533,11 @@ class TaskConfig(Section):
                 where, f"the first prompt {problem}", "correct it, or choose another position than template"
             )
         return tuple(map(Prompt, texts))
+
+    @property
+    def _known_texts(self) -> tuple[str, ...] | None:
+        """The prompts, the initial one first; ``None`` if they have to be read."""
+        return (self.goal or DEFAULT_PROMPT,) if self.prompt is None else known_texts(self.prompt)
 
     def with_prompts(self, texts: Sequence[str]) -> TaskConfig:
         """The section with what was found in the file or run that ``prompt`` names, the initial prompt first."""

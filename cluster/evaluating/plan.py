@@ -77,8 +77,9 @@ def _task_plan(config: RunConfig, task: Task) -> TaskPlan:
     answered = sum(len(batches(step)) for step in range(updates)) if settings.direction.answers_train else 0
     most_answers = config.evaluation.scoring.most_answers
     scored = most_answers(len(val), updates, settings.candidates)
-    if task.has_first_prompts:
-        scored += most_answers(len(val), 1, len(task.given)) - most_answers(len(val), 0, len(task.given))
+    first = settings.candidates if task.starts_from_goal else len(task.given)
+    if first:
+        scored += most_answers(len(val), 1, first) - most_answers(len(val), 0, first)
     answers = scored + len(test) * (2 if steps else 1) + answered
     rounds = 1 if task.answer_format.rounds == 1 or task.scorer.follow_up(val[0]) is None else 2
     samples = candidates * (settings.refinement.max_samples if settings.refinement.enforce else 1)
@@ -97,6 +98,7 @@ def _task_plan(config: RunConfig, task: Task) -> TaskPlan:
     by_role = {
         "task": expense(config.models.task, rounds * answers, asked + (rounds - 1) * _TEXT_TOKENS / 2),
         "optimizer": expense(config.models.optimizer, samples, _meta_prompt_tokens(config, task, updates))
+        + expense(config.models.optimizer, first * task.starts_from_goal, _goal_tokens(config, task))
         + expense(config.models.optimizer, reflections, asked * settings.direction.failures + _TEXT_TOKENS),
     }
     if isinstance(task.scorer, Rubric):
@@ -123,6 +125,13 @@ def _meta_prompt_tokens(config: RunConfig, task: Task, steps: int) -> float:
         task.answer_format.position,
     )
     return _tokens(config.meta_prompt.build(settings.refinement, settings.direction.form).messages(brief))
+
+
+def _goal_tokens(config: RunConfig, task: Task) -> float:
+    """Tokens of one request for a prompt from the goal."""
+    exemplars, position = task.examples[Split.TRAIN][: config.meta_prompt.exemplars], task.answer_format.position
+    brief = Brief(Candidate(task.initial, Score((0.5,))), Direction(), None, exemplars, position, goal=task.goal)
+    return _tokens(config.meta_prompt.build_first().messages(brief))
 
 
 def _tokens(messages: Iterable[Message]) -> float:

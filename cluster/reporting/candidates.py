@@ -16,8 +16,9 @@ from gpo.trajectory import Candidate, Failure
 _DECIMALS = 4
 _MAX_CHARACTERS = 500
 """Of each text of a failure; ``steps.jsonl`` has more."""
-ACCEPTED, BEST, DROPPED = 1, 2, 4
-"""Bit flags of a candidate: it became the current prompt, is the best of its trajectory, was dropped early."""
+ACCEPTED, BEST, DROPPED, FIRST = 1, 2, 4, 8
+"""Bit flags of a candidate: it became the current prompt, is the best of its trajectory, was dropped early, is one of
+the first prompts, which were not made from the initial one."""
 
 
 def candidate_rows(record: RunRecord) -> dict[str, Any]:
@@ -55,6 +56,7 @@ def _rows(number: int, checkpoint: Checkpoint, first: int) -> Iterator[list[Any]
             flags = ACCEPTED if candidate.prompt == step.successor.prompt else 0
             flags |= BEST if candidate.prompt == best.prompt else 0
             flags |= DROPPED if candidate.is_dropped else 0
+            flags |= FIRST if step.has_first_prompts else 0
             changed = changes(current.prompt.text, candidate.prompt.text)
             yield _row(number, step.index + 1, candidate, step.step_size, flags, row_of[current.prompt], changed)
         current = step.successor

@@ -183,7 +183,11 @@ def _with_first_prompts(config: Mapping[str, Any]) -> set[str]:
     except NOT_AS_WRITTEN:
         return set()
     texts = {name: prompt.get("prompts") if isinstance(prompt, dict) else prompt for name, prompt in prompts.items()}
-    return {name for name, known in texts.items() if isinstance(known, list) and len(known) > 1}
+    return {
+        name
+        for name, known in texts.items()
+        if (isinstance(known, list) and len(known) > 1) or prompts[name] is None  # written from the goal
+    }
 
 
 def _num_steps(config: Mapping[str, Any]) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from actors.search import Search, SearchKey
@@ -14,7 +15,7 @@ from gpo.models.protocol import Embedder
 from gpo.optimizer import GPO
 from gpo.strategies.batches import TrainBatches
 from gpo.strategies.first_prompts import GivenPrompts
-from gpo.strategies.proposer import SamplingProposer
+from gpo.strategies.proposer import Proposer, SamplingProposer
 from gpo.strategies.rules import search_rules
 
 
@@ -51,20 +52,21 @@ def build_gpo(
     """
     settings, train = config.optimizer, task.examples[Split.TRAIN]
     direction = settings.direction
+    proposer = SamplingProposer(
+        model=model.model,
+        sampling=model.sampling,
+        meta_prompt=config.meta_prompt.build(settings.refinement, direction.form),
+        position=task.answer_format.position,
+        goal=task.goal,
+        rules=search_rules(task),
+        max_samples=settings.refinement.max_samples if settings.refinement.enforce else 1,
+    )
     return GPO(
         retriever=direction.build_retriever(embedding),
         reflector=direction.build_reflector(model.model, model.sampling, evaluator, train),
         summarizer=direction.build_summarizer(model.model, model.sampling),
         schedule=settings.schedule.build(config.num_updates(task)),
-        proposer=SamplingProposer(
-            model=model.model,
-            sampling=model.sampling,
-            meta_prompt=config.meta_prompt.build(settings.refinement, direction.form),
-            position=task.answer_format.position,
-            goal=task.goal,
-            rules=search_rules(task),
-            max_samples=settings.refinement.max_samples if settings.refinement.enforce else 1,
-        ),
+        proposer=proposer,
         evaluator=evaluator,
         acceptance=settings.acceptance.build(),
         num_steps=config.num_steps(task),
@@ -76,5 +78,12 @@ def build_gpo(
         seed=seed,
         scoring=config.evaluation.scoring.build(len(task.examples[Split.VAL]), config.evaluation.max_unscored, seed),
         stopping=config.stop.build(),
-        first=GivenPrompts(task.given) if task.given else None,
+        first=_first(config, task, proposer),
     )
+
+
+def _first(config: RunConfig, task: Task, proposer: SamplingProposer) -> Proposer | None:
+    """What writes the prompts of the first step, if they are not made from the initial prompt."""
+    if task.starts_from_goal:
+        return replace(proposer, meta_prompt=config.meta_prompt.build_first(), max_samples=1)
+    return GivenPrompts(task.given) if task.given else None

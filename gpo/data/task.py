@@ -40,6 +40,7 @@ class Task:
         goal: what the task is, for the optimizer model.
         constraints: what every prompt must keep.
         guards_examples: whether new prompts must not copy ``train`` examples.
+        starts_from_goal: whether the optimizer model writes the prompts that the search tries first, from the goal.
     """
 
     name: str
@@ -53,11 +54,12 @@ class Task:
     goal: str | None = None
     constraints: Constraints = field(default_factory=Constraints)
     guards_examples: bool = True
+    starts_from_goal: bool = False
 
     @property
     def has_first_prompts(self) -> bool:
         """Whether a search begins with a step whose prompts are not made from the initial one."""
-        return bool(self.given)
+        return bool(self.given) or self.starts_from_goal
 
     def prompt_problem(self, prompt: Prompt) -> str | None:
         """Why the task model cannot be asked with a prompt, in words that follow "the prompt"; ``None`` if it can."""

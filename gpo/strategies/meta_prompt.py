@@ -81,6 +81,11 @@ _PLACES = {
 }
 
 
+def placed(position: Position) -> str:
+    """Where the prompt is, relative to the input."""
+    return _PLACES[position]
+
+
 @dataclass(frozen=True, slots=True)
 class FullMetaPrompt:
     """One instruction in titled sections, for models that follow long instructions. Scores are percentages.

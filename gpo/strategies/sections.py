@@ -29,7 +29,7 @@ _PROMPT_TAG = re.compile(r"</?prompt\b[^<>]*>", re.IGNORECASE)
 _SCORE = r"(?:score|accuracy)\s*[:=]\s*\"?\d+(?:\.\d+)?\s*%?\"?"
 _PARTS = re.compile(
     rf"{_PROMPT_TAG.pattern}|\b{_SCORE}|^##[ \t]+(?:{_TITLES})|^(?:Prompt to improve|Earlier prompts|Correct answer|"
-    r"The model's answer|Why it is wrong)\b.*:",
+    r"The model's answer|Why it is wrong|Write an instruction for this task)\b.*:",
     re.MULTILINE | re.IGNORECASE,
 )
 _LABEL = re.compile(r"\s*(?:#+\s*)?(?:(?:new|better|improved|current)\s+)?prompt:\s*", re.IGNORECASE)

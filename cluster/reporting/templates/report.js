@@ -8,7 +8,7 @@
   const { trajectories, rows, notes, failures } = JSON.parse(source.textContent);
   // The layout of rows in cluster/reporting/candidates.py.
   const [TRAJECTORY, STEP, VAL, INTERVAL, CHANGED, ALLOWED, FLAGS, PROMPT, PARENT, CHANGES, UNSCORED] = Array(11).keys();
-  const ACCEPTED = 1, BEST = 2, DROPPED = 4, ROWS_A_PAGE = 25;
+  const ACCEPTED = 1, BEST = 2, DROPPED = 4, FIRST = 8, ROWS_A_PAGE = 25;
   const byId = (id) => document.getElementById(id);
   const percent = (value) => (value === null ? "–" : (100 * value).toFixed(1));
   const range = (ends) => (ends === null ? "–" : ends.map(percent).join("–"));
@@ -57,7 +57,10 @@
   function about(row) {
     const parts = [element("p", { class: "prompt" }, row[PROMPT])];
     if (row[PARENT] !== null) {
-      parts.push(element("p", { class: "aside" }, "Changes from the parent prompt:"));
+      const isFirst = row[FLAGS] & FIRST;
+      if (isFirst) parts.push(element("p", { class: "aside" }, "A first prompt: given, or written from the goal."));
+      const parent = isFirst ? "initial" : "parent";
+      parts.push(element("p", { class: "aside" }, `Changes from the ${parent} prompt:`));
       parts.push(element("p", { class: "prompt diff" }, ...diff(row)));
     }
     if (row[UNSCORED]) parts.push(element("p", { class: "aside" }, `${row[UNSCORED]} examples stayed unscored.`));
@@ -85,7 +88,7 @@
     details.addEventListener("toggle", () => {
       if (details.open && details.children.length === 1) details.append(...about(row));
     });
-    const marks = [[BEST, "best"], [ACCEPTED, row[STEP] ? "accepted" : "initial"], [DROPPED, "dropped"]]
+    const marks = [[BEST, "best"], [ACCEPTED, row[STEP] ? "accepted" : "initial"], [DROPPED, "dropped"], [FIRST, "first"]]
       .filter(([mark]) => row[FLAGS] & mark)
       .flatMap(([, name]) => [element("span", { class: `mark ${name}` }, name), " "]);
     return element("td", { role: "cell", class: "whole" }, ...marks, details);

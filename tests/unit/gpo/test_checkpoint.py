@@ -33,8 +33,19 @@ words = st.none() | st.text(max_size=20)
 failures = st.builds(Failure, *[st.text(max_size=20)] * 4)
 directions = st.builds(Direction, tuples(candidates), tuples(words), words, words, tuples(failures))
 samples = st.builds(Samples, *[counts] * 4)
-proposals = st.builds(Proposal, step_sizes, directions, tuples(prompts), samples, spendings)
-steps = st.builds(Step, counts, step_sizes, directions, tuples(candidates), candidates, samples, spendings)
+proposals = st.builds(Proposal, step_sizes, directions, tuples(prompts), samples, spendings, st.booleans())
+steps = st.builds(
+    Step,
+    counts,
+    step_sizes,
+    directions,
+    tuples(candidates),
+    candidates,
+    samples,
+    spendings,
+    tuples(prompts),
+    st.booleans(),
+)
 trajectories = st.builds(Trajectory, candidates, tuples(steps), st.none() | proposals, spendings)
 evaluations = st.builds(Evaluation, scores, usages, usages)
 checkpoints = st.builds(Checkpoint, trajectories, st.dictionaries(st.text(max_size=12), evaluations, max_size=2))

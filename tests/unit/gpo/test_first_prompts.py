@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gpo.checkpoint import Checkpoint, decode, encode
+from gpo.data.example import Example
 from gpo.data.task import Split
-from gpo.models.protocol import Usage
+from gpo.evaluation.answer_format import Position
+from gpo.models.protocol import Sampling, Usage
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt
 from gpo.scoring.adaptive import Adaptive
@@ -14,10 +16,11 @@ from gpo.scoring.candidates import CandidateScoring, FullScoring
 from gpo.scoring.racing import Racing
 from gpo.strategies.acceptance import BestSoFar
 from gpo.strategies.batches import TrainBatches
-from gpo.strategies.first_prompts import GivenPrompts
+from gpo.strategies.first_prompts import GivenPrompts, GoalMetaPrompt
+from gpo.strategies.proposer import SamplingProposer
 from gpo.strategies.schedule import CosineSchedule
 from gpo.strategies.stopping import StoppingRule, steps_without_improvement
-from gpo.testing.fakes import FakeEvaluator, FakeProposer
+from gpo.testing.fakes import FakeEvaluator, FakeModel, FakeProposer
 from gpo.trajectory import Direction, Trajectory
 from tests.optimizers import fake_optimizer
 
@@ -116,3 +119,34 @@ async def test_a_step_of_given_prompts_does_not_use_up_patience() -> None:
     last = (await search(gpo))[-1]
     assert len(last.steps) == 1 + 2
     assert steps_without_improvement(last) == 2
+
+
+async def test_first_prompts_can_be_written_from_the_goal() -> None:
+    replies = ["<START>Think about it, then answer.<END>", "<START>Guess.</START>", "I do not know.\n\nSorry."]
+    model = FakeModel.scripted(replies)
+    goal = "Answer the <START>question."
+    writer = SamplingProposer(
+        model=model, sampling=Sampling(), meta_prompt=GoalMetaPrompt(), position=Position.SYSTEM, goal=goal
+    )
+    train = [Example(f"question {number}", (f"answer {number}",)) for number in range(8)]
+    gpo = optimizer(first=writer, num_candidates=3, num_exemplars=2, train=train, num_steps=1)
+    (step,) = (await search(gpo))[-1].steps
+    assert [candidate.prompt for candidate in step.candidates] == [BEST, WORSE]
+    assert step.successor.prompt == BEST
+    assert (step.has_first_prompts, step.samples.num_malformed, step.spending.optimizer.requests) == (True, 1, 3)
+    for messages, sampling in model.calls:
+        asked = messages[-1]["content"]
+        assert asked.startswith("Write an instruction for this task: Answer the  question.")
+        assert asked.count("Input: question") == 2
+        assert sampling.stop == ("<END>",)
+    assert len({sampling.seed for _, sampling in model.calls}) == 3
+
+
+async def test_a_goal_without_any_usable_reply_leaves_the_initial_prompt() -> None:
+    model = FakeModel(lambda _messages, _sampling: "One.\n\nTwo.")
+    writer = SamplingProposer(
+        model=model, sampling=Sampling(), meta_prompt=GoalMetaPrompt(), position=Position.SYSTEM, goal="Answer."
+    )
+    last = (await search(optimizer(first=writer, num_steps=2)))[-1]
+    assert (last.steps[0].candidates, last.steps[0].successor.prompt) == ((), INITIAL)
+    assert last.steps[1].step_size == 50

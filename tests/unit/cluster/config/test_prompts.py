@@ -173,3 +173,49 @@ def test_plain_prompts_are_left_alone(tmp_path: Path) -> None:
         made = config(tmp_path, prompt)
         tasks: list[Task] = build_tasks(made)
         assert made.with_prompts(tasks) == made
+
+
+def with_goal(folder: Path, goal: str, **changes: Any) -> RunConfig:
+    document = config(folder, "Think.").model_dump(mode="json")
+    del document["tasks"][0]["prompt"]
+    document["tasks"][0] |= {"goal": goal, **changes}
+    return validate(document, base_dir=folder)
+
+
+def test_without_a_prompt_the_goal_is_the_initial_one(tmp_path: Path) -> None:
+    made = with_goal(tmp_path, " Sort support tickets. ")
+    (task,) = build_tasks(made)
+    assert (task.initial.text, task.goal, task.given) == ("Sort support tickets.", "Sort support tickets.", ())
+    assert task.starts_from_goal
+    assert (made.num_steps(task), made.num_updates(task)) == (13, 12)
+    again = validate(yaml.safe_load(dump(made.with_prompts([task]))), base_dir=Path("/"))
+    assert build_tasks(again) == [task]
+
+
+@pytest.mark.parametrize("prompt", ["Think.", ["Think.", "Answer."]])
+def test_with_a_prompt_no_first_prompts_are_written_from_the_goal(prompt: Any, tmp_path: Path) -> None:
+    (task,) = build_tasks(with_goal(tmp_path, "Sort support tickets.", prompt=prompt))
+    assert (task.initial.text, task.goal, task.starts_from_goal) == ("Think.", "Sort support tickets.", False)
+
+
+def test_without_prompt_and_goal_there_is_a_default(tmp_path: Path) -> None:
+    for absent in ({}, {"prompt": None}):
+        document = config(tmp_path, "Think.").model_dump(mode="json")
+        del document["tasks"][0]["prompt"]
+        document["tasks"][0] |= absent
+        made = validate(document, base_dir=tmp_path)
+        assert made.tasks[0].prompt == "Let's think step by step."
+        (task,) = build_tasks(made)
+        assert not task.has_first_prompts
+
+
+def test_an_empty_goal_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        with_goal(tmp_path, " ")
+    assert caught.value.field == "tasks[0].goal"
+
+
+def test_a_template_cannot_be_written_from_the_goal(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="contains no placeholder of a column") as caught:
+        with_goal(tmp_path, "Sort support tickets.", position="template")
+    assert caught.value.field == "tasks[0].prompt"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from actors.search import SearchKey
-from cluster.reporting.candidates import ACCEPTED, BEST, DROPPED, candidate_rows
+from cluster.reporting.candidates import ACCEPTED, BEST, DROPPED, FIRST, candidate_rows
 from cluster.reporting.curves import curves_in_words, curves_svg
 from cluster.reporting.outcomes import outcomes
 from cluster.reporting.page import report
@@ -151,3 +151,11 @@ def test_curves_are_reproducible_and_described(count: int) -> None:
     assert ("seed 0" in svg) == (count <= 8)
     words = curves_in_words(curves)
     assert "50.0 to 75.0 %" in words or "50.0 to 50.0 % at the start, 75.0 to 75.0 %" in words
+
+
+def test_first_prompts_are_marked() -> None:
+    plain = trajectory(candidate("a b c", 0.5), [candidate("x y z", 0.75)], [candidate("x y", 0.25)])
+    given = replace(plain, steps=(replace(plain.steps[0], step_size=None, has_first_prompts=True), plain.steps[1]))
+    rows = candidate_rows(record(Checkpoint(given, {})))["rows"]
+    assert [row[6] & FIRST for row in rows] == [0, FIRST, 0]
+    assert "x y z" in page(record(Checkpoint(given, {})))

@@ -203,10 +203,11 @@ def test_other_prompts_on_resume_are_refused(prompt: Any, field: str, work: Path
 
 
 @pytest.mark.parametrize(
-    ("prompt", "steps"), [(["Think.", "Answer."], 13), (["Think."], 12), ("Think.", 12), ({"run": "one"}, 13)]
+    ("prompt", "steps"),
+    [(["Think.", "Answer."], 13), (["Think."], 12), ("Think.", 12), ({"run": "one"}, 13), (None, 13)],
 )
 def test_readers_of_the_folder_know_the_number_of_steps(prompt: Any, steps: int, work: Path) -> None:
     save_run(work, str(work / "one"))
-    record = open_run(config(work, prompt), work / "two")
+    record = open_run(config(work, prompt, task={"goal": "Answer."}), work / "two")
     assert set(record.num_steps.values()) == {steps}
     assert RunReader(Folder.at(str(work / "two"))).read().record.num_steps == record.num_steps

@@ -22,6 +22,7 @@ from gpo.evaluation.prompt_template import in_messages
 from gpo.models.protocol import Message, Sampling
 from gpo.prompt import Prompt
 from gpo.strategies.demonstrations import DemonstrationMetaPrompt
+from gpo.strategies.first_prompts import GoalMetaPrompt
 from gpo.strategies.meta_prompt import Brief, CompactMetaPrompt, FullMetaPrompt, Kind
 from gpo.strategies.own_meta_prompt import ExtendedMetaPrompt
 from gpo.strategies.refinement import Editing, Generation, Paraphrase, Refinement
@@ -79,6 +80,13 @@ def meta_prompts() -> Iterator[tuple[str, str]]:
     )
     yield "full/feedback-retrieval-generation-bounded", shown(FullMetaPrompt().messages(feedback))
     yield "compact/feedback-retrieval-generation", shown(CompactMetaPrompt().messages(feedback))
+    for kind, is_compact in (("full", False), ("compact", True)):
+        from_goal = replace(
+            brief("score", "none", None),
+            goal="Decide whether a number is a prime.",
+            rules=("Write at most 20 words.",),
+        )
+        yield f"{kind}/first-prompts", shown(GoalMetaPrompt(is_compact=is_compact).messages(from_goal))
     for form, trajectory, kind in product(forms, trajectories, KINDS):
         compact = CompactMetaPrompt(kind, by_score=form != "prompt")
         yield f"compact/{form}-{trajectory}-{kind}", shown(compact.messages(brief(form, trajectory, 30)))
@@ -163,4 +171,5 @@ async def test_every_text_equals_its_stored_version() -> None:
 def test_scores_are_shown_on_the_scale_that_the_text_states() -> None:
     for name, text in meta_prompts():
         scale, scores = "from 0 (none) to 100 (all)" in text, "Score: 66.7" in text
-        assert scale == scores == (name.startswith("full/") and "/prompt-" not in name)
+        is_scored = name.startswith("full/") and "/prompt-" not in name and "first-prompts" not in name
+        assert scale == scores == is_scored
