@@ -21,7 +21,7 @@ from time import monotonic
 
 from benchmarks.measuring.servers import ROOT
 from benchmarks.measuring.tables import write_between
-from benchmarks.meta_prompts.searches import Found, search
+from benchmarks.meta_prompts.searches import VARIANTS, Found, search
 from benchmarks.meta_prompts.tasks import NAMES, make_task
 from cluster.session.models import SampledModel
 from gpo.models.endpoint import Endpoint
@@ -29,7 +29,7 @@ from gpo.models.openai import openai_model
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling
 from serve.embedded_model import EmbeddedModelServer, EmbeddedModelSpec, free_port
 
-META_PROMPTS = ("full", "compact", "demonstrations")
+META_PROMPTS = tuple(VARIANTS)
 SMALL = "SmolLM2-135M"
 _TIMEOUT_S = 600.0
 
@@ -134,7 +134,7 @@ def table(found: Sequence[Found]) -> str:
         error = stdev(best) / len(best) ** 0.5 if len(best) > 1 else 0.0
         edits = [edit for one in ones for edit in one.edits]
         rows.append(
-            f"| {model} | `{meta_prompt}` | {len(ones)} | {sum(one.num_usable for one in ones) / replies:.0%} | "
+            f"| {model} | {meta_prompt} | {len(ones)} | {sum(one.num_usable for one in ones) / replies:.0%} | "
             f"{sum(one.num_parroted for one in ones) / replies:.0%} | "
             f"{sum(one.num_repeated for one in ones) / replies:.0%} | {fmean(edits):.2f} | "
             f"{sum(one.num_better for one in ones) / candidates:.0%} | {fmean(one.num_calls for one in ones):.0f} | "

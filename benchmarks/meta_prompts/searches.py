@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,13 @@ from gpo.trajectory import Trajectory
 
 TASK_SAMPLING = Sampling(temperature=0.0, max_tokens=8)
 STEPS, CANDIDATES = 2, 4
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "full": {"meta_prompt": {"kind": "full"}},
+    "compact": {"meta_prompt": {"kind": "compact"}},
+    "demonstrations": {"meta_prompt": {"kind": "demonstrations"}},
+    "demonstrations, feedback": {"meta_prompt": {"kind": "demonstrations"}, "direction": {"form": "feedback"}},
+}
+"""Name in the table → options of ``optimizer``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +96,7 @@ def config(meta_prompt: str, seed: int) -> RunConfig:
                     "answer": {"kind": "label"},
                 }
             ],
-            "optimizer": {"steps": STEPS, "candidates": CANDIDATES, "meta_prompt": {"kind": meta_prompt}},
+            "optimizer": {"steps": STEPS, "candidates": CANDIDATES, **VARIANTS[meta_prompt]},
             "evaluation": {"scoring": {"kind": "adaptive", "block": 4, "most": 12}},
         }
     )
