@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -17,11 +18,14 @@ from gpo.evaluation.metrics import Rubric
 from gpo.models.embedding import StaticEmbedder
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling
 from gpo.prompt import Prompt, edit_distance
-from gpo.strategies.sections import has_parts_of_a_request
 from gpo.trajectory import Trajectory
 
 TASK_SAMPLING = Sampling(temperature=0.0, max_tokens=8)
 STEPS, CANDIDATES = 2, 4
+# Wider than the rule of the program: no prompt of these tasks has a reason to say any of it.
+_COPIED = re.compile(
+    r"score\b|accuracy|</?(?:prompt|example|input|answer|wrong|reason)|^##|prompt:", re.MULTILINE | re.IGNORECASE
+)
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "full": {"meta_prompt": {"kind": "full"}},
     "compact": {"meta_prompt": {"kind": "compact"}},
@@ -140,10 +144,10 @@ def _replies(replies: Sequence[str], trajectory: Trajectory) -> dict[str, Any]:
     return {
         "num_replies": len(replies),
         "num_usable": len(candidates),
-        "num_parroted": sum(has_parts_of_a_request(reply) for reply in replies),
+        "num_parroted": sum(bool(_COPIED.search(reply)) for reply in replies),
         "num_repeated": sum(step.samples.num_repeated for step in trajectory.steps),
         "num_candidates": len(candidates),
-        "num_parroted_candidates": sum(has_parts_of_a_request(candidate.prompt.text) for candidate in candidates),
+        "num_parroted_candidates": sum(bool(_COPIED.search(one.prompt.text)) for one in candidates),
         "num_better": sum(
             candidate.score.mean > parent.score.mean for parent, step in steps for candidate in step.candidates
         ),

@@ -241,10 +241,11 @@ class MetaPromptConfig(Section):
 
     @model_validator(mode="after")
     def _template_is_read(self) -> Self:
-        if self.template is not None and self.kind is not None:
+        if (self.template or self.text) and self.kind is not None:
             raise PydanticCustomError("kind", "is set as well as template; keep one of the two", {"at": "kind"})
         try:
-            if self.template is not None and self.text is None:
+            # A run that is resumed elsewhere has the text without the file.
+            if self.template is not None and (self.text is None or self.template.exists()):
                 # Assignment would validate again.
                 object.__setattr__(self, "text", read_text(self.template, "template"))
             if (own := self.own) is not None:

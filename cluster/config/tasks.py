@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -391,8 +392,8 @@ class TaskConfig(Section):
     """Language of the prompts, as a code such as ``en`` or ``de``. A prompt is dropped if it is surely in another one;
     of a very short prompt, the language cannot be told. Default: any."""
     allow_copied_examples: bool = False
-    """Accept new prompts that copy a ``train`` example: six of its words in a row, or a shorter one as a whole. Words
-    that more than a fifth of the examples share may always be used."""
+    """Accept new prompts that copy a ``train`` example: six of its words in a row, or an input of three to five words
+    as a whole. Words that more than a fifth of the examples share, and labels, may always be used."""
     position: Position = Position.QUESTION_END
     """Position of the prompt: question_end, question_begin, before_question, answer_begin or system. With template,
     the prompt contains placeholders of the data's columns, such as ``{{ ticket }}``; ``{{ row["Two words"] }}`` is a
@@ -514,14 +515,20 @@ class TaskConfig(Section):
             constraints=Constraints(self.must_keep, self.max_words, self.forbid, self.language),
             guards_examples=not self.allow_copied_examples,
         )
-        if broken := task.constraints.broken(initial):
+        if broken := task.constraints.broken(initial, is_template=self.position is Position.TEMPLATE):
             constraint, problem = broken
             raise ConfigError(f"{where}.{constraint}", f"the initial prompt {problem}", "change one of the two")
+        usable = []
         for number, prompt in enumerate(given, start=2):
-            _, broken_by = task.constraints.broken(prompt) or ("", "")
-            if problem := task.prompt_problem(prompt) or broken_by:
-                raise ConfigError(f"{where}.prompt", f"prompt {number} {problem}", "correct it, or remove it")
-        return task
+            broken = task.constraints.broken(prompt, is_template=self.position is Position.TEMPLATE)
+            reason = task.prompt_problem(prompt) or (broken[1] if broken else None)
+            if reason is None:
+                usable.append(prompt)
+            elif isinstance(self.prompt, PromptRunConfig):
+                log.warning("%s.prompt: a prompt of the earlier run %s, and is left out", where, reason)
+            else:
+                raise ConfigError(f"{where}.prompt", f"prompt {number} {reason}", "correct it, or remove it")
+        return replace(task, given=tuple(usable))
 
     def _prompts(self, where: str) -> tuple[Prompt, ...]:
         """The distinct prompts, the initial one first."""

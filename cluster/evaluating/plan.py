@@ -21,6 +21,7 @@ from gpo.prompt import Prompt
 from gpo.score import Score
 from gpo.strategies.batches import TrainBatches
 from gpo.strategies.meta_prompt import Brief
+from gpo.strategies.rules import search_rules
 from gpo.trajectory import Candidate, Direction, Failure
 
 CHARACTERS_PER_TOKEN = 4
@@ -123,6 +124,9 @@ def _meta_prompt_tokens(config: RunConfig, task: Task, steps: int) -> float:
         settings.schedule.build(max(1, steps))(0),
         train[: config.meta_prompt.exemplars],
         task.answer_format.position,
+        goal=task.goal,
+        rules=search_rules(task).sentences(),
+        unchanged=search_rules(task).unchanged,
     )
     return _tokens(config.meta_prompt.build(settings.refinement, settings.direction.form).messages(brief))
 

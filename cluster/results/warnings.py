@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from cluster.results.run_record import RunRecord
 from gpo.score import Score
+from gpo.trajectory import Trajectory
 
 _WORTH_SAYING = 0.2
 """Least share of a prompt's answers that is worth a warning."""
@@ -36,6 +38,18 @@ def score_warnings(score: Score, what: str) -> Iterator[str]:
             yield f"{number} of {asked} answers to {what} are {flaw}; {remedy}"
 
 
+def rule_warnings(trajectory: Trajectory, name: str) -> Iterator[str]:
+    """A sentence if most new prompts of a search broke rules, with the rule that most of them broke."""
+    broken = Counter(rule for step in trajectory.steps for rule in step.samples.broken)
+    found = sum(len(step.candidates) for step in trajectory.steps)
+    if broken.total() > found:
+        (rule, number), *_ = broken.most_common(1)
+        yield (
+            f"{broken.total()} of {broken.total() + found} new prompts of {name} were dropped, {number} of them by the "
+            f"rule {rule}; state it in optimizer.meta_prompt.extra, relax it, or use a larger optimizer model"
+        )
+
+
 def run_warnings(record: RunRecord) -> list[str]:
     """The warnings about the best prompt of each trajectory, on ``val`` and ``test``."""
     warnings: list[str] = []
@@ -43,6 +57,7 @@ def run_warnings(record: RunRecord) -> list[str]:
         checkpoint = record.checkpoints.get(key)
         if checkpoint is None:
             continue
+        warnings += rule_warnings(checkpoint.trajectory, str(key))
         best = checkpoint.trajectory.best
         warnings += score_warnings(best.score, f"the best prompt of {key} on val")
         if (test := checkpoint.test.get(best.prompt.id)) is not None:

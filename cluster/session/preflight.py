@@ -300,6 +300,7 @@ class _Check:
                 task.answer_format.position,
                 goal=task.goal,
                 rules=search_rules(task).sentences(),
+                unchanged=search_rules(task).unchanged,
             )
         )
         sampling = model.sampling.seeded(_SEED).stopping_at(meta_prompt.stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +14,7 @@ from gpo.prompt import HEADING, PLACEHOLDER, Prompt
 Constraint = Literal["must_keep", "max_words", "forbid", "language"]
 """The names of the constraints: those of the options."""
 
-_CERTAIN = 0.5
+_CERTAIN = 0.9
 """A prompt is in another language if the detector gives that one at least this probability."""
 _FEWEST_DETECTED = 3
 """Fewer words tell too little about their language."""
@@ -24,7 +25,8 @@ class Constraints:
     """What the user asks of every prompt of a task.
 
     Attributes:
-        must_keep: texts that each prompt contains, as they are written here; white space may differ.
+        must_keep: texts that each prompt contains, as they are written here; white space and the form of quotation
+            marks may differ.
         max_words: most words, with placeholders not counted; ``None`` is no bound.
         forbid: words or phrases that no prompt contains, in capitals or not.
         language: ISO 639-1 code of the language of the prompts; ``None`` for any.
@@ -35,22 +37,25 @@ class Constraints:
     forbid: tuple[str, ...] = ()
     language: str | None = None
 
-    def broken(self, prompt: Prompt) -> tuple[Constraint, str] | None:
+    def broken(self, prompt: Prompt, *, is_template: bool = False) -> tuple[Constraint, str] | None:
         """The first constraint that the prompt does not keep, and how it breaks it; ``None`` if it keeps all.
 
         The second text follows "the prompt", as in "has 12 words, more than 10".
+
+        Args:
+            is_template: whether the prompt has placeholders, which do not count as words.
         """
-        text = _spaced(prompt.text)
+        text, written = _spaced(prompt.text), _written(prompt) if is_template else prompt.text
         for kept in self.must_keep:
             if _spaced(kept) not in text:
                 return "must_keep", f"does not contain {kept!r}"
-        num_words = len(_written(prompt).split())
+        num_words = len(written.split())
         if self.max_words is not None and num_words > self.max_words:
             return "max_words", f"has {num_words} words, more than {self.max_words}"
         for forbidden in self.forbid:
             if _phrase(forbidden).search(text):
                 return "forbid", f"contains {forbidden!r}"
-        if self.language is not None and (found := _other_language(_written(prompt), self.language)):
+        if self.language is not None and (found := _other_language(written, self.language)):
             return "language", f"is in another language ({found}) than {self.language}"
         return None
 
@@ -67,7 +72,9 @@ class Constraints:
 
 
 def _spaced(text: str) -> str:
-    return " ".join(text.split())
+    """The text in one form: compatible characters, plain quotation marks, single spaces, no invisible signs."""
+    text = unicodedata.normalize("NFKC", text).translate(_PLAIN)
+    return " ".join("".join(sign for sign in text if unicodedata.category(sign) != "Cf").split())
 
 
 def _written(prompt: Prompt) -> str:
@@ -82,10 +89,14 @@ def _listed(texts: Iterable[str]) -> str:
 @cache
 def _phrase(text: str) -> re.Pattern[str]:
     """Finds whole words, whatever their capitals; signs are found anywhere."""
-    words = r"\s+".join(map(re.escape, text.split()))
+    words = r"[\s-]+".join(map(re.escape, _spaced(text).split()))
     return re.compile(rf"(?<!\w){words}(?!\w)" if re.match(r"\w.*\w$|\w$", text, re.DOTALL) else words, re.IGNORECASE)
 
 
+_PLAIN = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "‐": "-", "‑": "-"})
+_ALIKE = ({"da", "no"},)
+"""Languages that short texts do not tell apart."""
+_KANA = re.compile(r"[\u3040-\u30ff]")
 _LANGUAGES = {
     "ar": "Arabic", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek", "en": "English", "es": "Spanish",
     "fi": "Finnish", "fr": "French", "he": "Hebrew", "hi": "Hindi", "hu": "Hungarian", "id": "Indonesian",
@@ -103,7 +114,10 @@ def _other_language(text: str, language: str) -> str | None:
     if len(text.split()) < _FEWEST_DETECTED and text.isascii():
         return None
     found, probability = _detector().classify(text)
-    return str(found) if found != language and probability >= _CERTAIN else None
+    alike = [*_ALIKE, *([] if _KANA.search(text) else [{"ja", "zh"}])]
+    if found == language or probability < _CERTAIN or {found, language} in alike:
+        return None
+    return str(found)
 
 
 @cache

@@ -45,6 +45,7 @@ class Brief:
         position: position of the prompt relative to the input.
         goal: what the task is, in the user's words.
         rules: sentences about what each new prompt must keep.
+        unchanged: a sentence about the placeholders of a template; may be empty.
         sample: number of the request among those of a step, ≥ 0. Requests may differ in it.
     """
 
@@ -55,6 +56,7 @@ class Brief:
     position: Position
     goal: str | None = None
     rules: tuple[str, ...] = ()
+    unchanged: str = ""
     sample: int = 0
 
 
@@ -141,7 +143,8 @@ class FullMetaPrompt:
         return (
             f"{self.refinement.instruction(self._evidence(brief.direction), brief.step_size)} It must work for every "
             "input of the task, so do not put a particular input or answer into it, and do not repeat a prompt shown "
-            f"above. {rule_sentences(brief.rules)}Write the new prompt between {START} and {END}, and nothing else."
+            f"above. {rule_sentences((brief.unchanged, *brief.rules))}Write the new prompt between {START} and {END}, "
+            "and nothing else."
         )
 
     def _evidence(self, direction: Direction) -> str:
@@ -159,7 +162,7 @@ class FullMetaPrompt:
 
 def rule_sentences(rules: Sequence[str]) -> str:
     """The rules as text that ends with a space; empty without rules."""
-    return "".join(f"{neutral(rule)} " for rule in rules)
+    return "".join(f"{neutral(rule)} " for rule in rules if rule)
 
 
 Kind = Literal["generation", "editing", "paraphrase"]
@@ -231,10 +234,10 @@ class CompactMetaPrompt:
             turns.append({"role": "assistant", "content": f"{START}{after}{END}"})
         reasons = dict.fromkeys(failure.reason for failure in unexplained(brief.direction) if failure.reason)
         wrong = f"Answers were wrong: {'; '.join(reasons)}" if reasons else None
-        # The turns show placeholders already, and more words make it lose them.
-        rules = () if brief.position is Position.TEMPLATE else brief.rules
-        known = (brief.goal, brief.direction.summary, brief.direction.reflection, wrong, *rules)
+        known = (brief.goal, brief.direction.summary, brief.direction.reflection, wrong)
         notes = [_note(text) for text in known if text]
+        # The turns show placeholders already, and more words make the model lose them.
+        notes += [f"Note: {neutral(rule)}" for rule in brief.rules]
         return [*turns, {"role": "user", "content": "\n\n".join([*notes, self._request(path[-1])])}]
 
     def _request(self, prompt: str) -> str:

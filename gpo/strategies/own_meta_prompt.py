@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gpo.data.example import Example
 from gpo.data.template import Template
 from gpo.errors import ConfigError
 from gpo.evaluation.answer_format import Position
@@ -12,7 +13,7 @@ from gpo.prompt import Prompt
 from gpo.score import Score
 from gpo.strategies.meta_prompt import Brief, MetaPrompt
 from gpo.strategies.sections import END, START, neutral, ordered
-from gpo.trajectory import Candidate, Direction
+from gpo.trajectory import Candidate, Direction, Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,19 @@ class TemplateMetaPrompt:
             raise ConfigError(
                 where, f"does not ask for the new prompt between {START} and {END}", "add a sentence that does"
             )
-        self.messages(Brief(Candidate(Prompt("…"), Score((0.0,))), Direction(), 1, (), Position.QUESTION_END))
+        current, one = Candidate(Prompt("…"), Score((0.0,))), Example("…", ("…",))
+        full = Direction((current,), (None,), "…", "…", (Failure("…", "…", "…", "…"),))
+        # Early steps have no earlier prompts; a search without a bound has no step size.
+        for brief in (
+            Brief(current, full, 1, (one,), Position.QUESTION_END, goal="…", rules=("…",)),
+            Brief(current, Direction(), None, (), Position.QUESTION_END),
+        ):
+            try:
+                self.messages(brief)
+            except ConfigError as error:
+                raise ConfigError(
+                    where, error.problem.partition("; the columns are")[0], "correct it; each variable may be empty"
+                ) from None
 
     def messages(self, brief: Brief) -> list[Message]:
         direction = brief.direction
@@ -88,7 +101,7 @@ class TemplateMetaPrompt:
                 for one in direction.failures
             ],
             "goal": brief.goal or "",
-            "rules": list(brief.rules),
+            "rules": [rule for rule in (brief.unchanged, *brief.rules) if rule],
             "step_size": "" if brief.step_size is None else brief.step_size,
             "reflection": neutral(direction.reflection or ""),
             "summary": neutral(direction.summary or ""),

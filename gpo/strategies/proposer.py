@@ -120,7 +120,14 @@ class SamplingProposer:
     ) -> Proposals:
         draw = random.Random(seed)
         brief = Brief(
-            current, direction, step_size, exemplars, self.position, goal=self.goal, rules=self.rules.sentences()
+            current,
+            direction,
+            step_size,
+            exemplars,
+            self.position,
+            goal=self.goal,
+            rules=self.rules.sentences(),
+            unchanged=self.rules.unchanged,
         )
         # Every endpoint accepts a signed 32-bit seed.
         seeds = [draw.getrandbits(31) for _ in range(n)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -14,7 +15,7 @@ from gpo.evaluation.answer_format import Position
 from gpo.evaluation.prompt_template import headings, placeholders, template_problem
 from gpo.process import PicklesFieldsOnly
 from gpo.prompt import Prompt
-from gpo.strategies.sections import has_parts_of_a_request
+from gpo.strategies.sections import parts_of_a_request
 
 Rule = Constraint | Literal["placeholders", "copied_example", "parroted"]
 """The names of the rules."""
@@ -22,9 +23,11 @@ Rule = Constraint | Literal["placeholders", "copied_example", "parroted"]
 _COPIED_WORDS = 6
 """A new prompt that has so many words in a row in common with an example has copied them."""
 _FEWEST_WORDS = 3
-"""A shorter example is not guarded: an answer such as "positive" may be named in a prompt."""
+"""A shorter input is not guarded. Short targets never are: a prompt may name the labels."""
 _COMMON = 0.2
 """Words that are in more than this share of the examples are the wording of the task, which a prompt may use."""
+_MOST_GUARDED = 1_000
+"""Examples that are compared with each reply; more would keep the process busy for too long."""
 _WORD = re.compile(r"\w+")
 
 
@@ -47,27 +50,33 @@ class Rules(PicklesFieldsOnly):
         """The first rule that a new prompt breaks; ``None`` if it keeps all."""
         if self.is_template and template_problem(self.initial, prompt) is not None:
             return "placeholders"
-        if has_parts_of_a_request(prompt.text) and not has_parts_of_a_request(self.initial.text):
+        if parts_of_a_request(prompt.text) - parts_of_a_request(self.initial.text):
             return "parroted"
-        if (problem := self.constraints.broken(prompt)) is not None:
+        if (problem := self.constraints.broken(prompt, is_template=self.is_template)) is not None:
             return problem[0]
         return "copied_example" if self._copies(prompt) else None
 
     def sentences(self) -> tuple[str, ...]:
-        """The rules in words, for the optimizer model; those that go without saying are left out."""
+        """The constraints in words, for the optimizer model."""
+        return tuple(self.constraints.sentences())
+
+    @property
+    def unchanged(self) -> str:
+        """The placeholders and headings that each prompt must have, in a sentence; empty if there are none."""
+        if not self.is_template:
+            return ""
         kept = dict.fromkeys((*placeholders(self.initial.text), *headings(self.initial.text)))
-        template = [f"Keep unchanged, each as often as now: {' '.join(kept)}."] if self.is_template else []
-        return (*template, *self.constraints.sentences())
+        return f"Keep unchanged, each as often as now: {' '.join(kept)}."
 
     def _copies(self, prompt: Prompt) -> bool:
         own = _joined(prompt.text)
         words = own.split()
         rows = {f" {' '.join(words[at : at + _COPIED_WORDS])} " for at in range(len(words) - _COPIED_WORDS + 1)}
-        whole = [text for text in self._short if text in own]
-        return any(self._is_of_few(part) for part in (*rows, *whole) if part not in self._initial_words)
+        parts = [row for row in rows if row in self._all] + [text for text in self._short if text in own]
+        return any(self._is_of_few(part) for part in parts if part not in self._initial_words)
 
     def _is_of_few(self, part: str) -> bool:
-        return 0 < sum(part in text for text in self._texts) <= max(1, _COMMON * len(self.guarded))
+        return sum(part in text for text in self._texts) <= max(1, _COMMON * len(self._texts))
 
     @cached_property
     def _initial_words(self) -> str:
@@ -75,14 +84,25 @@ class Rules(PicklesFieldsOnly):
 
     @cached_property
     def _texts(self) -> tuple[str, ...]:
-        """The words of each example, input and targets."""
-        return tuple(" | ".join(map(_joined, (example.input, *example.targets))) for example in self.guarded)
+        """The words of each example: its inputs, and its targets unless they are labels."""
+        examples = self.guarded[:_MOST_GUARDED]
+        repeats = Counter(target for example in examples for target in example.targets)
+        each = ((*_inputs(example), *(one for one in example.targets if repeats[one] == 1)) for example in examples)
+        return tuple(" | ".join(map(_joined, texts)) for texts in each)
+
+    @cached_property
+    def _all(self) -> str:
+        return " | ".join(self._texts)
 
     @cached_property
     def _short(self) -> tuple[str, ...]:
-        """Inputs and targets that are shorter than what counts as copied, and must not be copied as a whole."""
-        each = (_joined(text) for example in self.guarded for text in (example.input, *example.targets))
+        """Inputs that are shorter than what counts as copied, and must not be copied as a whole."""
+        each = (_joined(text) for example in self.guarded[:_MOST_GUARDED] for text in _inputs(example))
         return tuple(dict.fromkeys(text for text in each if _FEWEST_WORDS <= len(text.split()) < _COPIED_WORDS))
+
+
+def _inputs(example: Example) -> tuple[str, ...]:
+    return (example.input, *(text for _, text in example.placeholder_texts))
 
 
 def _words(text: str) -> list[str]:

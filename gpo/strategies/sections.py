@@ -23,33 +23,38 @@ _LABELS = (
     "The model's answer|Why it is wrong"
 )
 _OURS = re.compile(rf"^(?=##[ \t]+(?:{_TITLES})|(?:{_LABELS}):)", re.MULTILINE | re.IGNORECASE)
-
-
 _PROMPT_TAG = re.compile(r"</?prompt\b[^<>]*>", re.IGNORECASE)
+# Scores are shown with one decimal, or as an attribute.
 _SCORE = r"(?:score|accuracy)\s*[:=]\s*\"?\d+(?:\.\d+)?\s*%?\"?"
 _PARTS = re.compile(
-    rf"{_PROMPT_TAG.pattern}|\b{_SCORE}|^##[ \t]+(?:{_TITLES})|^(?:Prompt to improve|Earlier prompts|Correct answer|"
-    r"The model's answer|Why it is wrong|Write an instruction for this task)\b.*:",
+    rf"\b(?:score|accuracy)\s*[:=]\s*\"?\d+\.\d|accuracy\s*[:=]\s*\"?\d+|^\s*{_SCORE}\s*$|\bscore\s*[:=]\s*\d{{2,}}\s*$|"
+    rf"<prompt accuracy|<example><input>|<wrong><input>|<answered>|^##[ \t]+(?:{_TITLES})|"
+    r"^(?:Prompt to improve|Earlier prompts|Wrong answers|Correct answer|The model's answer|Why it is wrong):|"
+    r"Write a better prompt, unlike those above|^Write an instruction for this task\b.*:",
     re.MULTILINE | re.IGNORECASE,
 )
-_LABEL = re.compile(r"\s*(?:#+\s*)?(?:(?:new|better|improved|current)\s+)?prompt:\s*", re.IGNORECASE)
-_SCORE_LINE = re.compile(rf"(?:\s*\n\s*{_SCORE}|\s+(?:score|accuracy):)\s*$", re.IGNORECASE)
+_LABEL = re.compile(r"\s*(?:#+\s*)?(?:(?:new|better|improved|current)\s+)?prompt:\s*(?=(?-i:[^\sa-z]))", re.IGNORECASE)
+_FRAME = re.compile(r"\s*<prompt\b[^<>]*>|</prompt>\s*$", re.IGNORECASE)
+_SCORE_LINE = re.compile(rf"\s*\n\s*{_SCORE}\s*$", re.IGNORECASE)
+
+
+def parts_of_a_request(text: str) -> set[str]:
+    """What only a request to the optimizer model has: scores, titles and tags, in lower case; digits count as equal."""
+    return {re.sub(r"\d+", "0", found[0].strip().lower()) for found in _PARTS.finditer(text)}
+
+
+def without_frame(text: str) -> str:
+    """A prompt without what a model copies around it: the label "Prompt:", tags, and a last line with a score."""
+    if found := _LABEL.match(text):
+        text = text[found.end() :]
+    if found := _FRAME.match(text):
+        text = text[found.end() :]
+    return _SCORE_LINE.sub("", _FRAME.sub("", text) if text.rstrip().endswith("</prompt>") else text).strip()
 
 
 def without_prompt_tags(text: str) -> str:
     """A text in which no tag ends, or begins, a prompt that is shown in such tags."""
     return _PROMPT_TAG.sub(" ", text)
-
-
-def has_parts_of_a_request(text: str) -> bool:
-    """Whether a text contains what only a request to the optimizer model has: scores, titles or tags."""
-    return _PARTS.search(text) is not None
-
-
-def without_frame(text: str) -> str:
-    """A prompt without what a model copies around it: the label "Prompt:", tags, and a last line with a score."""
-    text = _PROMPT_TAG.sub("", text)
-    return _SCORE_LINE.sub("", _LABEL.sub("", text, count=1) if _LABEL.match(text) else text).strip()
 
 
 def neutral(text: str) -> str:

@@ -74,6 +74,11 @@ def test_a_meta_prompt_file_is_read_once_and_kept(tmp_path: Path) -> None:
     assert again == made
 
 
+def test_another_meta_prompt_file_replaces_the_kept_text(tmp_path: Path) -> None:
+    (tmp_path / "new.txt").write_text(f"New. {OWN}")
+    assert config(tmp_path, {"template": "new.txt", "text": OWN}).meta_prompt.text == f"New. {OWN}"
+
+
 @pytest.mark.parametrize(
     ("meta_prompt", "problem"),
     [

@@ -85,6 +85,8 @@ def test_a_template_of_the_users_own_is_filled_in() -> None:
         ("{{ prompt }} {{ scores }} <START> <END>", "'scores'"),
         ("{{ prompt }} {% for <START> <END>", "not a valid template"),
         ("{{ prompt }} {{ examples[0].input }} <START> <END>", "cannot be filled in"),
+        ("{{ prompt }} {% for one in failures %}{{ one.answr }}{% endfor %} <START> <END>", "answr"),
+        ("{{ prompt }} {{ step_size + 1 }} <START> <END>", "cannot be filled in"),
     ],
 )
 def test_a_template_that_cannot_work_is_refused(source: str, problem: str) -> None:

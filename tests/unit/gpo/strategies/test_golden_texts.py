@@ -96,7 +96,7 @@ def meta_prompts() -> Iterator[tuple[str, str]]:
     yield "demonstrations/feedback-retrieval-generation", shown(DemonstrationMetaPrompt().messages(feedback))
     template = Prompt(in_messages("Think.", "Question: {{ question }}\nLet's think step by step."))
     constraints = Constraints(("JSON",), 40, ("sorry", "please"), "en")
-    rules = Rules(initial=template, constraints=constraints, is_template=True).sentences()
+    rules = Rules(initial=template, constraints=constraints, is_template=True)
     for name, meta_prompt in (
         ("full", FullMetaPrompt()),
         ("compact", CompactMetaPrompt()),
@@ -108,7 +108,8 @@ def meta_prompts() -> Iterator[tuple[str, str]]:
             current=replace(CURRENT, prompt=template),
             position=Position.TEMPLATE,
             goal="Answer questions about numbers.",
-            rules=rules,
+            rules=rules.sentences(),
+            unchanged=rules.unchanged,
             sample=2,
         )
         yield f"{name}/template", shown(meta_prompt.messages(of_template))

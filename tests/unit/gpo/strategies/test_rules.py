@@ -43,17 +43,24 @@ def parsed(text: str) -> str:
         (Constraints(must_keep=("one of: a, b",)), "Name one\n of:  a, b", None),
         (Constraints(max_words=3), "One two three", None),
         (Constraints(max_words=3), "One two three four", "max_words"),
-        (Constraints(max_words=3), "One {{ two }} three [[user]] four", None),
+        (Constraints(max_words=3), "One {{ two words }} three", "max_words"),
         (Constraints(forbid=("art",)), "Start with the article.", None),
         (Constraints(forbid=("art",)), "Name the ART.", "forbid"),
         (Constraints(forbid=("do not",)), "Do\nnot guess.", "forbid"),
         (Constraints(forbid=("**",)), "Be **brief**.", "forbid"),
+        (Constraints(forbid=("don't",)), "Don’t guess.", "forbid"),
+        (Constraints(forbid=("café",)), "Cafe\u0301 or bar?", "forbid"),
+        (Constraints(forbid=("AI",)), "As an A\u200bI, sort it.", "forbid"),
+        (Constraints(forbid=("step by step",)), "Think step-by-step.", "forbid"),
+        (Constraints(must_keep=("don't",)), "Don't, I said: don’t.", None),
         (Constraints(forbid=("état",)), "Nomme l'ÉTAT.", "forbid"),
         (Constraints(language="en"), "Name the topic of the text in one word.", None),
         (Constraints(language="en"), "Nenne das Thema des Textes in einem Wort.", "language"),
         (Constraints(language="de"), "Nenne das Thema des Textes in einem Wort.", None),
         (Constraints(language="de"), "Name the topic of the text in one word.", "language"),
         (Constraints(language="en"), "JSON!", None),
+        (Constraints(language="da"), "Er dette positivt eller negativt?", None),
+        (Constraints(language="ja"), "分類", None),
         (Constraints(language="en"), "文章的主题是什么？", "language"),
         (Constraints(language="zh"), "文章的主题是什么？", None),
     ],
@@ -79,12 +86,29 @@ def test_every_language_that_can_be_asked_for_is_detected() -> None:
     [
         "Sort messages such as: the shop sent me two LEFT shoes, and so on.",
         'Is "A lovely bag." praise?',
-        "Say: a question about invoices.",
     ],
 )
 def test_a_prompt_that_copies_an_example_is_dropped(text: str) -> None:
     assert Rules(INITIAL, guarded=TRAIN).broken(Prompt(text)) == "copied_example"
     assert Rules(INITIAL).broken(Prompt(text)) is None
+
+
+def test_labels_of_several_words_may_be_named() -> None:
+    labels = ("card not working", "cash withdrawal charge", "exchange rate for cards")
+    train = tuple(Example(f"Ticket {number}", (label,)) for label in labels for number in range(2))
+    assert Rules(INITIAL, guarded=train).broken(Prompt(f"Which one is it: {', '.join(labels)}?")) is None
+
+
+def test_the_values_of_placeholders_are_guarded() -> None:
+    example = Example("name: Ann\ntext: my parcel is lost", ("a",), (("{{ text }}", "my parcel is lost"),))
+    text = "Sort mails such as: my parcel is lost."
+    assert Rules(INITIAL, guarded=(example,)).broken(Prompt(text)) == "copied_example"
+
+
+def test_placeholders_do_not_count_as_words_of_a_template() -> None:
+    prompt = Prompt("[[system]] One two [[user]] {{ a long name }} three")
+    assert Constraints(max_words=3).broken(prompt, is_template=True) is None
+    assert Constraints(max_words=2).broken(prompt, is_template=True) == ("max_words", "has 3 words, more than 2")
 
 
 @pytest.mark.parametrize("text", ["Is it a complaint, praise or a question?", "The shop sent me. Sort it. A bag."])
@@ -106,7 +130,9 @@ def test_words_of_the_initial_prompt_and_of_the_task_may_be_used() -> None:
         ("<START>Prompt: Which city is it?\n\nScore: 50.5<END>", "Which city is it?"),
         ("<START>New prompt: Which city is it?<END>", "Which city is it?"),
         ('<START><prompt accuracy="80">Which city is it?</prompt><END>', "Which city is it?"),
-        ("<START>Which city is it? Score:<END>", "Which city is it?"),
+        ("<START>Rate the essay.\nScore:<END>", "Rate the essay.\nScore:"),
+        ("<START>Put it in <prompt>tags</prompt>.<END>", "Put it in <prompt>tags</prompt>."),
+        ("<START>Prompt: engineers ask you things.<END>", "Prompt: engineers ask you things."),
         ("Which city is it?</prompt>", "Which city is it?"),
         ("<START>Which city is it?\nAccuracy = 70 %<END>", "Which city is it?"),
         ("<START>Rate it. Score: 1 to 5<END>", "Rate it. Score: 1 to 5"),
@@ -121,6 +147,8 @@ def test_the_frame_of_a_prompt_is_removed(reply: str, prompt: str) -> None:
     [
         "Is this review positive or negative? Score: 70.0",
         "Which city? (accuracy: 80%)",
+        "<example><input>a</input><answer>b</answer></example> Which city?",
+        "Write a better prompt, unlike those above.",
         "## Current prompt\nWhich city?",
         "Which city?\nEarlier prompts:\nWhere?",
         "Which city?\nCorrect answer: Rome",
@@ -128,7 +156,14 @@ def test_the_frame_of_a_prompt_is_removed(reply: str, prompt: str) -> None:
 )
 def test_a_prompt_with_parts_of_the_request_is_dropped(text: str) -> None:
     assert Rules(Prompt("Which city?")).broken(Prompt(text)) == "parroted"
-    assert Rules(Prompt("Give a score: 7 is best.")).broken(Prompt(f"{text} Score: 7")) is None
+    assert Rules(Prompt(f"As before: {text}\n{text}")).broken(Prompt(text)) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["Rate the review. Score: 1 to 5.", "Answer with `Score: 7`.", "Goal: be brief.\nNotes: none.", "Score it."]
+)
+def test_a_prompt_about_scores_is_no_part_of_a_request(text: str) -> None:
+    assert Rules(Prompt("Which city?")).broken(Prompt(text)) is None
 
 
 def broken_replies() -> Iterator[tuple[str, str]]:
