@@ -23,6 +23,8 @@ EXAMPLES = {
     domain: [Example(row["text"], (row["label"],)) for rows in splits(domain, seed=130).values() for row in rows]
     for domain in DOMAINS
 }
+# A filled-in template is one text; the simulated model cannot tell the prompt in it from the input.
+POSITIONS = [position for position in Position if position is not Position.TEMPLATE]
 TICKET = EXAMPLES["tickets"][0].input
 
 
@@ -50,7 +52,7 @@ def test_the_share_of_right_answers_is_the_prompts_quality(domain: str) -> None:
         assert mean(shares) == pytest.approx(quality(prompt, domain), abs=0.06)
 
 
-@pytest.mark.parametrize("position", Position)
+@pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("marked", [False, True])
 @pytest.mark.parametrize("prompt", [INITIAL, "Sort them:\nbilling (invoice, refund) or account (login).", "Label it."])
 def test_example_and_prompt_are_separated_at_every_position(position: Position, marked: bool, prompt: str) -> None:
@@ -60,7 +62,7 @@ def test_example_and_prompt_are_separated_at_every_position(position: Position, 
         assert read_question("\n".join(turn["content"] for turn in messages)) == Question(text, domain, label, prompt)
 
 
-@pytest.mark.parametrize("position", Position)
+@pytest.mark.parametrize("position", POSITIONS)
 def test_demonstrations_help_a_little_and_are_not_questions(position: Position) -> None:
     shown, prompt = EXAMPLES["weather"][-5:], DOMAINS["weather"].initial
     formats = [AnswerFormat(position, demonstrations=tuple(shown[:number])) for number in (0, 2, 4, 5)]
@@ -72,7 +74,7 @@ def test_demonstrations_help_a_little_and_are_not_questions(position: Position) 
     assert right("weather", prompt, formats[0]) < right("weather", prompt, formats[2])
 
 
-@pytest.mark.parametrize("position", Position)
+@pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("num_demonstrations", [0, 2])
 @pytest.mark.parametrize("prompt", [INITIAL, "Now give only the final answer."])
 def test_a_follow_up_gets_the_same_answer(position: Position, num_demonstrations: int, prompt: str) -> None:
