@@ -15,13 +15,20 @@ PLACEHOLDER = re.compile(r"\{\{([^{}\n]*)\}\}")
 """A placeholder of a template, such as ``{{ ticket }}``; the group is the expression in it."""
 HEADING = re.compile(r"\[\[(system|user)\]\]")
 """The heading of a message of a template: ``[[system]]`` or ``[[user]]``."""
-_ATOM = rf"{PLACEHOLDER.pattern}|{HEADING.pattern}"
-_WORD = re.compile(rf"{_ATOM}|(?:(?!{_ATOM})\S)+")
+ATOM = r"\{\{[^{}\n]*\}\}|\[\[(?:system|user)\]\]"
+"""A regular expression, without groups, for what counts as one word: a placeholder or a heading."""
+_WORD = re.compile(rf"{ATOM}|(?:(?!{ATOM})\S)+")
 
 
 def placeholder(expression: str) -> str:
     """A placeholder as it is compared: one space at either end, and between the parts of the expression."""
     return f"{{{{ {' '.join(expression.split())} }}}}"
+
+
+def compared(word: str) -> str:
+    """A word as it is compared: white space in a placeholder does not count."""
+    found = PLACEHOLDER.fullmatch(word)
+    return placeholder(found[1]) if found else word
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Prompt(PicklesFieldsOnly):
         """
         if "{{" not in self.text and "[[" not in self.text:  # most prompts
             return tuple(self.text.split())
-        return tuple(found[0] if found[1] is None else placeholder(found[1]) for found in _WORD.finditer(self.text))
+        return tuple(map(compared, _WORD.findall(self.text)))
 
 
 def edit_distance(before: Prompt, after: Prompt) -> int:

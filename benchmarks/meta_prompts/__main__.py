@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -47,16 +47,16 @@ class RememberingModel:
         return self._known[key]
 
 
-@cache
 def _model(gguf: Path | None, parallel: int) -> ChatModel:
     # Requests of a step share all but their last words. A server that decodes one at a time reads these only once.
     spec = EmbeddedModelSpec(gguf, parallel=parallel, context=2048, threads=None)
-    server = EmbeddedModelServer(spec, free_port())
-    _SERVERS.append(server)
-    return openai_model(Endpoint(server.base_url(), spec.name, max_concurrency=parallel, timeout_s=_TIMEOUT_S))
+    url = _server(spec).base_url()
+    return openai_model(Endpoint(url, spec.name, max_concurrency=parallel, timeout_s=_TIMEOUT_S))
 
 
-_SERVERS: list[EmbeddedModelServer] = []
+@cache  # a server runs as long as it is kept
+def _server(spec: EmbeddedModelSpec) -> EmbeddedModelServer:
+    return EmbeddedModelServer(spec, free_port())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,7 +126,6 @@ def table(found: Sequence[Found]) -> str:
         "parent | Task calls | Test: initial | Test: best |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    groups: Mapping[tuple[str, str], list[Found]] = {}
     groups = {key: [one for one in found if (one.model, one.meta_prompt) == key] for key in _keys(found)}
     for (model, meta_prompt), ones in groups.items():
         replies, candidates = sum(one.num_replies for one in ones), sum(one.num_candidates for one in ones)

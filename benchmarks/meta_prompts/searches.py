@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.power.searches import Method
 from cluster.config import RunConfig
 from cluster.runs.searches import build_gpo
 from cluster.session.models import SampledModel
@@ -85,25 +86,13 @@ class RecordingModel:
         return completion
 
 
-def config(meta_prompt: str, seed: int) -> RunConfig:
+def config(meta_prompt: str) -> RunConfig:
     """The configuration of a search; it differs from the defaults in its size alone."""
-    return RunConfig.model_validate(
-        {
-            "run": {"seeds": [seed]},
-            "models": {"task": {"model": "task-model"}, "optimizer": {"model": "optimizer-model"}},
-            # No endpoint is called and no file is read by these names.
-            "tasks": [
-                {
-                    "name": "task",
-                    "data": {split: f"{split}.jsonl" for split in ("train", "val", "test")},
-                    "prompt": "unused",
-                    "answer": {"kind": "label"},
-                }
-            ],
-            "optimizer": {"steps": STEPS, "candidates": CANDIDATES, **VARIANTS[meta_prompt]},
-            "evaluation": {"scoring": {"kind": "adaptive", "block": 4, "most": 12}},
-        }
-    )
+    options = {
+        "optimizer": {"candidates": CANDIDATES, **VARIANTS[meta_prompt]},
+        "evaluation": {"scoring": {"kind": "adaptive", "block": 4, "most": 12}},
+    }
+    return Method(options, 1.0, 1.0).of_steps(STEPS)
 
 
 async def search(
@@ -115,7 +104,7 @@ async def search(
     recording = RecordingModel(optimizer.model)
     evaluator = LocalEvaluator(task, task_model, TASK_SAMPLING, RuleGrader(task.scorer))
     gpo = build_gpo(
-        config(meta_prompt, seed), task, seed, evaluator, SampledModel(recording, optimizer.sampling), StaticEmbedder()
+        config(meta_prompt), task, seed, evaluator, SampledModel(recording, optimizer.sampling), StaticEmbedder()
     )
     trajectory = await gpo.start(task.initial)
     async with aclosing(gpo.run(trajectory)) as states:

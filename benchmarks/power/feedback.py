@@ -134,7 +134,7 @@ class Found:
 
 
 def found(form: str, seed: int) -> Found:
-    """Search with the default options and this form of direction."""
+    """Search with this form of direction and the meta-prompt ``full``, and the default options otherwise."""
     return asyncio.run(_found(form, seed))
 
 

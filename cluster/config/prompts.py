@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from cluster.config.secrets import IN_ENVIRONMENT, PROBLEM, holds_credentials
-from cluster.config.section import ConfigPath, Section, absolute
+from cluster.config.section import ConfigPath, Section, absolute, option_of
 from gpo.data.files import cell_texts, read_rows, read_text
 from gpo.errors import ConfigError
 from gpo.evaluation.prompt_template import in_messages
@@ -174,10 +174,10 @@ def prompt_kind(value: Any) -> str | None:
     kinds = (
         ("file", PromptFileConfig), ("run", PromptRunConfig), ("system", MessagesConfig), ("user", MessagesConfig)
     )  # fmt: skip
-    for option, section in kinds:
-        if option in value if isinstance(value, dict) else isinstance(value, section):
-            return "messages" if section is MessagesConfig else f"a {option}"
-    return None if isinstance(value, dict) else "a text"
+    option = option_of(value, kinds)
+    if option is None:
+        return None if isinstance(value, dict) else "a text"
+    return f"a {option}" if option in ("file", "run") else "messages"
 
 
 _PromptConfig = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -197,6 +197,18 @@ def _variable_name(name: str) -> str:
 
 VariableName = Annotated[str, AfterValidator(_variable_name)]
 """The name of an environment variable."""
+
+
+def option_of(value: Any, kinds: Iterable[tuple[str, type[Section]]]) -> str | None:
+    """The first option that tells which section a value is; ``None`` if it is none of them.
+
+    Args:
+        kinds: an option that a section has, and the section.
+    """
+    for option, section in kinds:
+        if option in value if isinstance(value, dict) else isinstance(value, section):
+            return option
+    return None
 
 
 def by_kind(default: str, *others: str) -> Discriminator:

@@ -35,7 +35,7 @@ from cluster.config.prompts import (
     PromptText,
     known_texts,
 )
-from cluster.config.section import ConfigPath, Section, absolute
+from cluster.config.section import ConfigPath, Section, absolute, option_of
 from gpo.data.benchmarks import BENCHMARKS
 from gpo.data.catalogue import BenchmarkTask, known_task, tasks_of
 from gpo.data.constraints import LANGUAGE_CODES, Constraints
@@ -347,10 +347,8 @@ def data_kind(value: Any) -> str:
         ("benchmark", BenchmarkConfig), ("huggingface", HuggingFaceConfig), ("file", SplitFileConfig),
         ("split", SplitFileConfig),
     )  # fmt: skip
-    for option, section in kinds:
-        if option in value if isinstance(value, dict) else isinstance(value, section):
-            return f"a {option}"
-    return "files"
+    option = option_of(value, kinds)
+    return f"a {option}" if option else "files"
 
 
 DEFAULT_PROMPT = "Let's think step by step."
@@ -515,12 +513,15 @@ class TaskConfig(Section):
             constraints=Constraints(self.must_keep, self.max_words, self.forbid, self.language),
             guards_examples=not self.allow_copied_examples,
         )
-        if broken := task.constraints.broken(initial, is_template=self.position is Position.TEMPLATE):
+        if broken := task.constraints.broken(initial, is_template=task.is_template):
             constraint, problem = broken
-            raise ConfigError(f"{where}.{constraint}", f"the initial prompt {problem}", "change one of the two")
+            what, remedy = "the initial prompt", "change one of the two"
+            if self.prompt is None:
+                what, remedy = "the goal, which is the initial prompt,", "write a prompt that keeps it"
+            raise ConfigError(f"{where}.{constraint}", f"{what} {problem}", remedy)
         usable = []
         for number, prompt in enumerate(given, start=2):
-            broken = task.constraints.broken(prompt, is_template=self.position is Position.TEMPLATE)
+            broken = task.constraints.broken(prompt, is_template=task.is_template)
             reason = task.prompt_problem(prompt) or (broken[1] if broken else None)
             if reason is None:
                 usable.append(prompt)

@@ -125,8 +125,7 @@ def _meta_prompt_tokens(config: RunConfig, task: Task, steps: int) -> float:
         train[: config.meta_prompt.exemplars],
         task.answer_format.position,
         goal=task.goal,
-        rules=search_rules(task).sentences(),
-        unchanged=search_rules(task).unchanged,
+        rules=search_rules(task),
     )
     return _tokens(config.meta_prompt.build(settings.refinement, settings.direction.form).messages(brief))
 
@@ -134,7 +133,8 @@ def _meta_prompt_tokens(config: RunConfig, task: Task, steps: int) -> float:
 def _goal_tokens(config: RunConfig, task: Task) -> float:
     """Tokens of one request for a prompt from the goal."""
     exemplars, position = task.examples[Split.TRAIN][: config.meta_prompt.exemplars], task.answer_format.position
-    brief = Brief(Candidate(task.initial, Score((0.5,))), Direction(), None, exemplars, position, goal=task.goal)
+    initial = Candidate(task.initial, Score((0.5,)))
+    brief = Brief(initial, Direction(), None, exemplars, position, goal=task.goal, rules=search_rules(task))
     return _tokens(config.meta_prompt.build_first().messages(brief))
 
 

@@ -8,12 +8,11 @@ from typing import Literal
 
 from rapidfuzz.distance import Levenshtein
 
-from gpo.prompt import PLACEHOLDER, placeholder
+from gpo.prompt import ATOM, compared
 
 # White space is listed explicitly, since the page's script splits the same texts and its ``\s`` differs from Python's.
 _SPACE = r"[ \t\n\r\f\v]"
-_ATOM = r"\{\{[^{}\n]*\}\}|\[\[(?:system|user)\]\]"
-_WORD = re.compile(rf"{_SPACE}*(?:{_ATOM}|(?:(?!{_ATOM})[^ \t\n\r\f\v])+)|{_SPACE}+$")
+_WORD = re.compile(rf"{_SPACE}*(?:{ATOM}|(?:(?!{ATOM})[^ \t\n\r\f\v])+)|{_SPACE}+$")
 
 Change = Literal["same", "deleted", "inserted"]
 
@@ -71,5 +70,4 @@ def word_diff(before: str, after: str) -> list[Segment]:
 
 def _compared(text: str) -> list[str]:
     # Other white space before a word, or in a placeholder, is not a change of the word.
-    stripped = (word.strip(" \t\n\r\f\v") for word in words(text))
-    return [placeholder(found[1]) if (found := PLACEHOLDER.fullmatch(word)) else word for word in stripped]
+    return [compared(word.strip(" \t\n\r\f\v")) for word in words(text)]

@@ -179,15 +179,15 @@ def _sections(config: str) -> Mapping[str, Any]:
 def _with_first_prompts(config: Mapping[str, Any]) -> set[str]:
     """The tasks whose trajectories begin with a step of first prompts."""
     try:
-        prompts = {str(task["name"]): task["prompt"] for task in config["tasks"]}
+        return {str(task["name"]) for task in config["tasks"] if _gives_first_prompts(task["prompt"])}
     except NOT_AS_WRITTEN:
         return set()
-    texts = {name: prompt.get("prompts") if isinstance(prompt, dict) else prompt for name, prompt in prompts.items()}
-    return {
-        name
-        for name, known in texts.items()
-        if (isinstance(known, list) and len(known) > 1) or prompts[name] is None  # written from the goal
-    }
+
+
+def _gives_first_prompts(prompt: Any) -> bool:
+    texts = prompt.get("prompts") if isinstance(prompt, dict) else prompt
+    # Without a prompt, the optimizer model writes some from the goal.
+    return prompt is None or (isinstance(texts, list) and len(texts) > 1)
 
 
 def _num_steps(config: Mapping[str, Any]) -> int | None:

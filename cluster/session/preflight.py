@@ -299,8 +299,7 @@ class _Check:
                 exemplars,
                 task.answer_format.position,
                 goal=task.goal,
-                rules=search_rules(task).sentences(),
-                unchanged=search_rules(task).unchanged,
+                rules=search_rules(task),
             )
         )
         sampling = model.sampling.seeded(_SEED).stopping_at(meta_prompt.stop)

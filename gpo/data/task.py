@@ -61,11 +61,14 @@ class Task:
         """Whether a search begins with a step whose prompts are not made from the initial one."""
         return bool(self.given) or self.starts_from_goal
 
+    @property
+    def is_template(self) -> bool:
+        """Whether the prompt contains the input: see ``gpo.evaluation.prompt_template``."""
+        return self.answer_format.position is Position.TEMPLATE
+
     def prompt_problem(self, prompt: Prompt) -> str | None:
         """Why the task model cannot be asked with a prompt, in words that follow "the prompt"; ``None`` if it can."""
-        if self.answer_format.position is not Position.TEMPLATE:
-            return None
-        return template_problem(self.initial, prompt)
+        return template_problem(self.initial, prompt) if self.is_template else None
 
 
 def fingerprint(task: Task) -> str:

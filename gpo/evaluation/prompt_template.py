@@ -17,13 +17,13 @@ from collections.abc import Mapping
 from gpo.data.template import Template
 from gpo.errors import ConfigError
 from gpo.models.protocol import Message
-from gpo.prompt import HEADING, PLACEHOLDER, Prompt, placeholder
+from gpo.prompt import ATOM, HEADING, PLACEHOLDER, Prompt, placeholder
 from gpo.text import without_controls
 
 _STATEMENTS = {"{%": "a statement {% … %}", "{#": "a comment {# … #}"}
 _SHOWN = 60
 _INSTRUCTION_WORDS = 3
-_ATOM = re.compile(r"(\{\{[^{}\n]*\}\}|\[\[(?:system|user)\]\])")
+_ATOM = re.compile(f"({ATOM})")
 
 
 def in_messages(system: str, user: str) -> str:

@@ -158,7 +158,7 @@ class DemonstrationMetaPrompt:
             goal=brief.goal or "",
             failures=unexplained(direction),
             notes=tuple(text for text in (direction.summary, direction.reflection) if text),
-            rules=(brief.unchanged, *brief.rules),
+            rules=brief.rules.sentences,
         )
 
 

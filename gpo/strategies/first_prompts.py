@@ -78,7 +78,10 @@ class GoalMetaPrompt:
             explanation = "" if turns or self.is_compact else _explanation(brief.position)
             turns.append({"role": "user", "content": joined(explanation, self._request(goal, [example]))})
             turns.append({"role": "assistant", "content": f"{START}{prompt}{END}"})
-        return [*turns, {"role": "user", "content": self._request(brief.goal or "", brief.exemplars, brief.rules)}]
+        return [
+            *turns,
+            {"role": "user", "content": self._request(brief.goal or "", brief.exemplars, brief.rules.sentences)},
+        ]
 
     def _request(self, goal: str, exemplars: Sequence[Example], rules: Sequence[str] = ()) -> str:
         shown = () if self.is_compact else exemplars

@@ -17,6 +17,7 @@ from gpo.evaluation.answer_format import Position
 from gpo.evaluation.prompt_template import with_instruction
 from gpo.models.protocol import Message
 from gpo.strategies.refinement import Generation, Refinement
+from gpo.strategies.rules import Rules
 from gpo.strategies.sections import (
     END,
     SCALE,
@@ -44,8 +45,7 @@ class Brief:
         exemplars: train examples that show the task.
         position: position of the prompt relative to the input.
         goal: what the task is, in the user's words.
-        rules: sentences about what each new prompt must keep.
-        unchanged: a sentence about the placeholders of a template; may be empty.
+        rules: what each new prompt must keep.
         sample: number of the request among those of a step, ≥ 0. Requests may differ in it.
     """
 
@@ -55,8 +55,7 @@ class Brief:
     exemplars: Sequence[Example]
     position: Position
     goal: str | None = None
-    rules: tuple[str, ...] = ()
-    unchanged: str = ""
+    rules: Rules = field(default_factory=Rules)
     sample: int = 0
 
 
@@ -143,7 +142,7 @@ class FullMetaPrompt:
         return (
             f"{self.refinement.instruction(self._evidence(brief.direction), brief.step_size)} It must work for every "
             "input of the task, so do not put a particular input or answer into it, and do not repeat a prompt shown "
-            f"above. {rule_sentences((brief.unchanged, *brief.rules))}Write the new prompt between {START} and {END}, "
+            f"above. {rule_sentences(brief.rules.sentences)}Write the new prompt between {START} and {END}, "
             "and nothing else."
         )
 
@@ -162,7 +161,7 @@ class FullMetaPrompt:
 
 def rule_sentences(rules: Sequence[str]) -> str:
     """The rules as text that ends with a space; empty without rules."""
-    return "".join(f"{neutral(rule)} " for rule in rules if rule)
+    return "".join(f"{neutral(rule)} " for rule in rules)
 
 
 Kind = Literal["generation", "editing", "paraphrase"]
@@ -237,7 +236,7 @@ class CompactMetaPrompt:
         known = (brief.goal, brief.direction.summary, brief.direction.reflection, wrong)
         notes = [_note(text) for text in known if text]
         # The turns show placeholders already, and more words make the model lose them.
-        notes += [f"Note: {neutral(rule)}" for rule in brief.rules]
+        notes += [f"Note: {neutral(rule)}" for rule in brief.rules.constraints.sentences()]
         return [*turns, {"role": "user", "content": "\n\n".join([*notes, self._request(path[-1])])}]
 
     def _request(self, prompt: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gpo.data.constraints import Constraints
 from gpo.data.example import Example
 from gpo.data.template import Template
 from gpo.errors import ConfigError
@@ -12,6 +13,7 @@ from gpo.models.protocol import Message
 from gpo.prompt import Prompt
 from gpo.score import Score
 from gpo.strategies.meta_prompt import Brief, MetaPrompt
+from gpo.strategies.rules import Rules
 from gpo.strategies.sections import END, START, neutral, ordered
 from gpo.trajectory import Candidate, Direction, Failure
 
@@ -78,7 +80,15 @@ class TemplateMetaPrompt:
         full = Direction((current,), (None,), "…", "…", (Failure("…", "…", "…", "…"),))
         # Early steps have no earlier prompts; a search without a bound has no step size.
         for brief in (
-            Brief(current, full, 1, (one,), Position.QUESTION_END, goal="…", rules=("…",)),
+            Brief(
+                current,
+                full,
+                1,
+                (one,),
+                Position.QUESTION_END,
+                goal="…",
+                rules=Rules(constraints=Constraints(max_words=1)),
+            ),
             Brief(current, Direction(), None, (), Position.QUESTION_END),
         ):
             try:
@@ -101,7 +111,7 @@ class TemplateMetaPrompt:
                 for one in direction.failures
             ],
             "goal": brief.goal or "",
-            "rules": [rule for rule in (brief.unchanged, *brief.rules) if rule],
+            "rules": list(brief.rules.sentences),
             "step_size": "" if brief.step_size is None else brief.step_size,
             "reflection": neutral(direction.reflection or ""),
             "summary": neutral(direction.summary or ""),

@@ -126,8 +126,7 @@ class SamplingProposer:
             exemplars,
             self.position,
             goal=self.goal,
-            rules=self.rules.sentences(),
-            unchanged=self.rules.unchanged,
+            rules=self.rules,
         )
         # Every endpoint accepts a signed 32-bit seed.
         seeds = [draw.getrandbits(31) for _ in range(n)]

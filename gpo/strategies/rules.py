@@ -11,7 +11,6 @@ from typing import Literal
 from gpo.data.constraints import Constraint, Constraints
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
-from gpo.evaluation.answer_format import Position
 from gpo.evaluation.prompt_template import headings, placeholders, template_problem
 from gpo.process import PicklesFieldsOnly
 from gpo.prompt import Prompt
@@ -56,17 +55,14 @@ class Rules(PicklesFieldsOnly):
             return problem[0]
         return "copied_example" if self._copies(prompt) else None
 
-    def sentences(self) -> tuple[str, ...]:
-        """The constraints in words, for the optimizer model."""
-        return tuple(self.constraints.sentences())
-
     @property
-    def unchanged(self) -> str:
-        """The placeholders and headings that each prompt must have, in a sentence; empty if there are none."""
+    def sentences(self) -> tuple[str, ...]:
+        """The placeholders and headings to keep, and the constraints, in words, for the optimizer model."""
+        constraints = self.constraints.sentences()
         if not self.is_template:
-            return ""
+            return tuple(constraints)
         kept = dict.fromkeys((*placeholders(self.initial.text), *headings(self.initial.text)))
-        return f"Keep unchanged, each as often as now: {' '.join(kept)}."
+        return (f"Keep unchanged, each as often as now: {' '.join(kept)}.", *constraints)
 
     def _copies(self, prompt: Prompt) -> bool:
         own = _joined(prompt.text)
@@ -85,9 +81,8 @@ class Rules(PicklesFieldsOnly):
     @cached_property
     def _texts(self) -> tuple[str, ...]:
         """The words of each example: its inputs, and its targets unless they are labels."""
-        examples = self.guarded[:_MOST_GUARDED]
-        repeats = Counter(target for example in examples for target in example.targets)
-        each = ((*_inputs(example), *(one for one in example.targets if repeats[one] == 1)) for example in examples)
+        repeats = Counter(target for example in self.guarded for target in example.targets)
+        each = ((*_inputs(example), *(one for one in example.targets if repeats[one] == 1)) for example in self.guarded)
         return tuple(" | ".join(map(_joined, texts)) for texts in each)
 
     @cached_property
@@ -97,7 +92,7 @@ class Rules(PicklesFieldsOnly):
     @cached_property
     def _short(self) -> tuple[str, ...]:
         """Inputs that are shorter than what counts as copied, and must not be copied as a whole."""
-        each = (_joined(text) for example in self.guarded[:_MOST_GUARDED] for text in _inputs(example))
+        each = (_joined(text) for example in self.guarded for text in _inputs(example))
         return tuple(dict.fromkeys(text for text in each if _FEWEST_WORDS <= len(text.split()) < _COPIED_WORDS))
 
 
@@ -105,13 +100,9 @@ def _inputs(example: Example) -> tuple[str, ...]:
     return (example.input, *(text for _, text in example.placeholder_texts))
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
-
-
 def _joined(text: str) -> str:
     """The words with one space around each, so that a search for some of them finds whole words only."""
-    return f" {' '.join(_words(text))} "
+    return f" {' '.join(_WORD.findall(text.casefold()))} "
 
 
 def search_rules(task: Task) -> Rules:
@@ -119,6 +110,6 @@ def search_rules(task: Task) -> Rules:
     return Rules(
         initial=task.initial,
         constraints=task.constraints,
-        is_template=task.answer_format.position is Position.TEMPLATE,
-        guarded=task.examples[Split.TRAIN] if task.guards_examples else (),
+        is_template=task.is_template,
+        guarded=task.examples[Split.TRAIN][:_MOST_GUARDED] if task.guards_examples else (),
     )

@@ -28,7 +28,7 @@ def test_the_splits_of_a_task_share_no_example(name: str) -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_variants_are_options_of_the_configuration(name: str) -> None:
-    assert config(name, 0).meta_prompt.kind == name.partition(",")[0]
+    assert config(name).meta_prompt.kind == name.partition(",")[0]
 
 
 async def test_replies_and_scores_of_a_search_are_counted() -> None:

@@ -59,6 +59,11 @@ def test_an_initial_prompt_that_breaks_a_constraint_is_refused(
     assert caught.value.field == f"tasks[0].{field}"
 
 
+def test_a_goal_that_breaks_a_constraint_is_named_as_the_initial_prompt(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the goal, which is the initial prompt, does not contain 'JSON'"):
+        build_tasks(config(tmp_path, must_keep=["JSON"], goal="Route the ticket.", prompt=None))
+
+
 def test_a_given_prompt_that_breaks_a_constraint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="prompt 2 does not contain 'JSON'"):
         build_tasks(config(tmp_path, must_keep=["JSON"], prompt=["Reply with JSON.", "Sort."]))

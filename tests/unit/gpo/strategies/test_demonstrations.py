@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gpo.data.constraints import Constraints
 from gpo.data.example import Example
 from gpo.data.template import Template
 from gpo.errors import ConfigError
@@ -11,6 +12,7 @@ from gpo.evaluation.answer_format import Position
 from gpo.strategies.demonstrations import DemonstrationMetaPrompt
 from gpo.strategies.meta_prompt import Brief
 from gpo.strategies.own_meta_prompt import TemplateMetaPrompt
+from gpo.strategies.rules import Rules
 from gpo.testing.samples import candidate
 from gpo.trajectory import Direction, Failure
 
@@ -55,7 +57,11 @@ def test_the_requests_of_a_step_differ_in_their_last_sentence_alone() -> None:
 
 def test_goal_rules_and_failures_are_shown() -> None:
     failures = (Failure("in Oslo", "Oslo", "Norway", "that is the country"),)
-    shown = request(goal="Find the city.", rules=("Write it in German.",), direction=Direction(failures=failures))
+    shown = request(
+        goal="Find the city.",
+        rules=Rules(constraints=Constraints(language="de")),
+        direction=Direction(failures=failures),
+    )
     for part in ("Find the city.", "Write it in German.", "in Oslo", "Norway", "that is the country"):
         assert part in shown
 

@@ -84,7 +84,7 @@ def meta_prompts() -> Iterator[tuple[str, str]]:
         from_goal = replace(
             brief("score", "none", None),
             goal="Decide whether a number is a prime.",
-            rules=("Write at most 20 words.",),
+            rules=Rules(constraints=Constraints(max_words=20)),
         )
         yield f"{kind}/first-prompts", shown(GoalMetaPrompt(is_compact=is_compact).messages(from_goal))
     for form, trajectory, kind in product(forms, trajectories, KINDS):
@@ -108,8 +108,7 @@ def meta_prompts() -> Iterator[tuple[str, str]]:
             current=replace(CURRENT, prompt=template),
             position=Position.TEMPLATE,
             goal="Answer questions about numbers.",
-            rules=rules.sentences(),
-            unchanged=rules.unchanged,
+            rules=rules,
             sample=2,
         )
         yield f"{name}/template", shown(meta_prompt.messages(of_template))
