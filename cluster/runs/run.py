@@ -4,31 +4,64 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from actors.checkpoints import CheckpointStore
 from actors.folder import Folder
-from actors.search import Update
-from actors.slots import SpareActors
-from actors.supervisor import Supervisor
+from actors.search import Search, Update
 from cluster.config import RunConfig
 from cluster.display.progress import Progress, View
 from cluster.results.run_record import RunRecord
 from cluster.runs.run_folder import RunFolder
-from cluster.runs.searches import build_searches
+from cluster.runs.searches import TaskEvaluator, build_searches
 from cluster.runs.stop_file import stop_requested
 from cluster.session.budget import BudgetTracker
-from cluster.session.interrupts import run_interruptibly
+from cluster.session.interrupts import StopRequested, run_interruptibly, stoppable_work
+from cluster.session.models import Access
 from cluster.session.preflight import explained_refusal
-from cluster.session.session import Services, Session, placement
 from cluster.tracking.tracking import tracked
 from gpo.concurrency import FailFastGroup
 from gpo.data.task import Task
 from gpo.errors import BudgetExhausted, ModelRefused, StorageError
 
+if TYPE_CHECKING:
+    from cluster.session.session import Session
+
 _SAVED_EVERY_S = 10.0
+
+
+class Services(Protocol):
+    """What a run works with: a ``Session`` on Ray, or this process alone."""
+
+    @property
+    def evaluators(self) -> Mapping[str, TaskEvaluator]:
+        """Task name → its evaluator."""
+        ...
+
+    @property
+    def access(self) -> Access:
+        """How to reach the models."""
+        ...
+
+    def run(
+        self, config: RunConfig, searches: Sequence[Search], store: CheckpointStore, pool: Any = None
+    ) -> AsyncGenerator[Update]:
+        """Run searches to their ends; closing the generator stops them.
+
+        Args:
+            pool: running actors, for services that run searches in actors; takes idle ones back.
+
+        Raises:
+            GPOError: as for ``actors.supervisor.Supervisor.run``.
+        """
+        ...
+
+    def counted_view(self, view: View, config: RunConfig, record: RunRecord) -> View:
+        """A view that also counts what it is shown, if metrics are on."""
+        ...
 
 
 class Run:
@@ -47,28 +80,23 @@ class Run:
         self.record = record
         self._config, self._tasks, self._folder, self._population = config, tasks, folder, population
 
-    async def updates(
-        self, services: Services, actors: Iterable[Any], pool: SpareActors | None = None
-    ) -> AsyncGenerator[Update, None]:
+    async def updates(self, services: Services, pool: Any = None) -> AsyncGenerator[Update, None]:
         """Continue the trajectories to their ends; yields each update once the record and ``steps.jsonl`` hold it.
 
-        Closing the generator stops the trajectories; their checkpoints stay, and their actors end or return to the
-        pool.
+        Closing the generator stops the trajectories; their checkpoints stay.
 
         Args:
-            actors: running ones, to be used first.
-            pool: takes idle actors back; without one, they end.
+            pool: see ``Services.run``.
 
         Raises:
-            GPOError: as for ``Supervisor.run``.
+            GPOError: as for ``Services.run``.
         """
         searches = [
             replace(search, is_tested=self.record.is_tested, population=self._population)
             for search in build_searches(self._config, self._tasks, services.evaluators, services.access)
         ]
-        spread = placement(self._config, services.metrics)
-        # Closed here, not by the garbage collector: the actors must end before Ray does, even after a failure.
-        async with aclosing(Supervisor(searches, self._folder.checkpoints, spread, actors, pool=pool).run()) as updates:
+        # Closed here, not by the garbage collector: actors must end before Ray does, even after a failure.
+        async with aclosing(services.run(self._config, searches, self._folder.checkpoints, pool)) as updates:
             async for update in updates:
                 for step in self.record.receive(update):
                     self._folder.append_step(self.record, update.key, step)
@@ -87,6 +115,28 @@ class Run:
             GPOError: the run could not continue.
             KeyboardInterrupt: a signal or a stop file ended the run; all finished work is saved.
         """
+        with self._saved() as began:
+            if not self.record.is_complete:
+                services = session.services
+                folders = (self._folder.folder, *outer)
+                run_interruptibly(self._follow(services, view, title, began), lambda: stop_requested(folders))
+
+    async def execute_here(self, services: Services, view: View) -> None:
+        """Run to the end in the running event loop, and save the results however it ends.
+
+        Raises:
+            ConfigError, GPOError: as for ``execute``.
+            StopRequested: a stop file ended the run; all finished work is saved.
+            CancelledError: the task was cancelled; all finished work is saved.
+        """
+        with self._saved() as began:
+            if not self.record.is_complete:
+                folders = (self._folder.folder,)
+                await stoppable_work(self._follow(services, view, "", began), lambda: stop_requested(folders))
+
+    @contextmanager
+    def _saved(self) -> Iterator[float]:
+        """Track the run, record how the block ends, and save everything then; gives the time at which it began."""
         record = self.record
         with tracked(self._config, record, self._folder.folder):
             began = time.monotonic() - record.wall_s
@@ -94,18 +144,13 @@ class Run:
                 record.status = "running"
                 self._folder.save(record)
                 with ending_recorded(record, self._config):
-                    if not record.is_complete:
-                        services = session.services
-                        counted = services.metrics.counted_view(view, self._config, record)
-                        folders = (self._folder.folder, *outer)
-                        run_interruptibly(
-                            self._follow(services, counted, title, began), lambda: stop_requested(folders)
-                        )
+                    yield began
             finally:
                 record.finished_at, record.wall_s = time.time(), time.monotonic() - began
                 self._folder.save(record)
 
     async def _follow(self, services: Services, view: View, title: str, began: float) -> None:
+        view = services.counted_view(view, self._config, self.record)
         budget = BudgetTracker(self._config.budget, services.access, self.record)
         await budget.open(time.monotonic() - began)
         progress = Progress(self.record.num_steps, title, self.record.stopping)
@@ -120,7 +165,7 @@ class Run:
             await budget.update()
 
     async def _show_updates(self, services: Services, progress: Progress, view: View) -> None:
-        async with aclosing(self.updates(services, services.take_actors())) as updates:
+        async with aclosing(self.updates(services)) as updates:
             async for update in updates:
                 progress.rows[update.key].receive(update)
                 view.show(update)
@@ -160,7 +205,7 @@ def ending_recorded(record: RunRecord, config: RunConfig) -> Iterator[None]:
         record.status = "failed" if record.errors else "completed"
     except BudgetExhausted as exhausted:
         record.status, record.ended_by = "budget_exhausted", str(exhausted)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StopRequested, asyncio.CancelledError):
         record.status = "interrupted"
         raise
     except ModelRefused as refusal:

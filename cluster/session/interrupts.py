@@ -17,6 +17,10 @@ _REPEATED_WITHIN_S = 2.0
 _POLLED_EVERY_S = 2.0
 
 
+class StopRequested(Exception):
+    """A stop file asked for the end. Not a ``KeyboardInterrupt``, which would end the event loop that it passes."""
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Let both signals raise ``KeyboardInterrupt``, even while a library waits in Python code."""
@@ -36,11 +40,43 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+async def stoppable_work(work: Coroutine[Any, Any, _T], stop_requested: Callable[[], bool]) -> _T:
+    """Await a coroutine and return its result; a request cancels it, so that it can clean up.
+
+    Args:
+        stop_requested: whether there is a request. Called in a thread every 2 s; must not raise.
+
+    Raises:
+        StopRequested: a request cancelled it.
+    """
+    task = asyncio.ensure_future(work)
+    is_requested = False
+
+    async def poll() -> None:
+        nonlocal is_requested
+        while True:
+            if await asyncio.to_thread(stop_requested):
+                is_requested = True
+                task.cancel()
+                return
+            await asyncio.sleep(_POLLED_EVERY_S)
+
+    polling = asyncio.create_task(poll())
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not is_requested:
+            raise
+        raise StopRequested from None
+    finally:
+        polling.cancel()
+
+
 def run_interruptibly(work: Coroutine[Any, Any, _T], stop_requested: Callable[[], bool] | None = None) -> _T:
     """Run a coroutine and return its result; a signal or a request cancels it, so that it can clean up.
 
     Args:
-        stop_requested: whether there is a request. Called in a thread every 2 s; must not raise.
+        stop_requested: as for ``stoppable_work``.
 
     Raises:
         KeyboardInterrupt: a signal or a request cancelled it.
@@ -48,7 +84,8 @@ def run_interruptibly(work: Coroutine[Any, Any, _T], stop_requested: Callable[[]
     interrupted = False
 
     async def supervised() -> _T:
-        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(stoppable_work(work, stop_requested) if stop_requested else work)
 
         def stop() -> None:
             nonlocal interrupted
@@ -57,22 +94,13 @@ def run_interruptibly(work: Coroutine[Any, Any, _T], stop_requested: Callable[[]
 
         for number in _SIGNALS:
             loop.add_signal_handler(number, stop)
-        polling = asyncio.create_task(poll(stop_requested, stop)) if stop_requested else None
-        try:
-            return await task
-        finally:
-            if polling is not None:
-                polling.cancel()
-
-    async def poll(is_requested: Callable[[], bool], stop: Callable[[], None]) -> None:
-        while True:
-            if await asyncio.to_thread(is_requested):
-                return stop()
-            await asyncio.sleep(_POLLED_EVERY_S)
+        return await task
 
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         return asyncio.run(supervised())
+    except StopRequested:
+        raise KeyboardInterrupt from None
     except asyncio.CancelledError:
         if not interrupted:
             raise

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from actors.checkpoints import CheckpointStore
 from actors.limiter import LimiterActor
-from actors.slots import Placement
+from actors.search import Search, Update
+from actors.slots import Placement, SpareActors
+from actors.supervisor import Supervisor
 from cluster.config import RunConfig
 from cluster.config.models import EmbeddedEmbeddingConfig
 from cluster.config.optimizer import RetrievalConfig
-from cluster.display.progress import Announcing
+from cluster.display.progress import Announcing, View
+from cluster.results.run_record import RunRecord
 from cluster.session.models import Access, RefusedParameters, build_evaluators, embedded_specs
 from cluster.session.ray_connection import EMBEDDED_CPUS, cpus_missing, ray_connection
 from gpo.data.task import Task
@@ -24,6 +28,13 @@ from gpo.process import usable_cores
 if TYPE_CHECKING:
     from cluster.metrics.run_metrics import Metrics
     from serve.client import ServeEvaluator
+
+
+class ReusedActors(SpareActors, Protocol):
+    """Running actors, which it takes back when they are idle."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
 
 _DEPLOYMENTS = "cluster.session.deployments"
 _PRELOADED = ("serve.client", "gpo.models.openai")
@@ -51,6 +62,22 @@ class Services:
         taken = list(self.actors)
         self.actors.clear()
         return taken
+
+    def run(
+        self, config: RunConfig, searches: Sequence[Search], store: CheckpointStore, pool: ReusedActors | None = None
+    ) -> AsyncGenerator[Update]:
+        """Run searches in actors; see ``actors.supervisor.Supervisor.run``.
+
+        Args:
+            pool: gives running actors, and takes idle ones back; without one, the session's idle actors are used, and
+                end.
+        """
+        actors = self.take_actors() if pool is None else pool
+        return Supervisor(searches, store, placement(config, self.metrics), actors, pool=pool).run()
+
+    def counted_view(self, view: View, config: RunConfig, record: RunRecord) -> View:
+        """A view that counts what it is shown for Prometheus, and shows it in the view that people see."""
+        return self.metrics.counted_view(view, config, record)
 
 
 class Session:

@@ -79,7 +79,7 @@ class Population:
             return
         record.status, began, known = "running", time.monotonic() - record.wall_s, self.steps
         try:
-            async with aclosing(self._run.updates(services, pool, pool)) as updates:
+            async with aclosing(self._run.updates(services, pool)) as updates:
                 async for _ in updates:
                     if record.errors:
                         return

@@ -22,7 +22,7 @@ from actors.limiter import LimiterActor
 from actors.search import Phase, SearchKey, Update
 from actors.slots import Placement
 from actors.supervisor import Supervisor
-from actors.trajectory_actor import TrajectoryWorker
+from actors.trajectory_worker import TrajectoryWorker
 from benchmarks.measuring.access_log import repeats
 from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndpoint
 from cluster.config import RunConfig

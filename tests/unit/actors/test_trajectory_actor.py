@@ -14,7 +14,8 @@ import pytest
 from actors.checkpoints import CheckpointStore
 from actors.folder import Folder
 from actors.search import Phase, Search, SearchKey, Update
-from actors.trajectory_actor import TrajectoryActor, TrajectoryWorker
+from actors.trajectory_actor import TrajectoryActor
+from actors.trajectory_worker import TrajectoryWorker
 from gpo.checkpoint import Checkpoint
 from gpo.data.task import Split
 from gpo.evaluation.evaluator import Evaluation

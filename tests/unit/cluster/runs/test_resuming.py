@@ -14,7 +14,7 @@ import pytest
 from actors.checkpoints import CheckpointStore
 from actors.folder import Folder
 from actors.search import Search, SearchKey
-from actors.trajectory_actor import TrajectoryWorker
+from actors.trajectory_worker import TrajectoryWorker
 from benchmarks.simulated.models import SimulatedModel
 from cluster.config.loading import validate
 from cluster.runs.searches import build_gpo

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, cast
 
 import pytest
@@ -69,51 +69,34 @@ def test_a_run_with_a_failed_trajectory_has_failed() -> None:
     assert record.status == "failed"
 
 
-class FakeSupervisor:
-    """Reports fixed updates in place of actors, and then waits for ``pause_s``."""
-
-    updates: Sequence[Update] = ()
-    pause_s = 0.0
-    closed = False
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        type(self).closed = False
-
-    async def run(self) -> AsyncGenerator[Update, None]:
-        try:
-            for update in self.updates:
-                yield update
-            await asyncio.sleep(self.pause_s)
-        finally:
-            type(self).closed = True
-
-
+@dataclass
 class FakeSession:
-    """A session without Ray."""
+    """A session whose searches are fixed updates; then it waits for ``pause_s``."""
 
-    evaluators: Mapping[str, Any] = MappingProxyType({})
-    access = Access({}, LocalLimiter(), "run")
+    pause_s: float = 0.0
+    is_closed: bool = False
+    evaluators: Mapping[str, Any] = field(default_factory=dict)
+    access: Access = field(default_factory=lambda: Access({}, LocalLimiter(), "run"))
 
     @property
     def services(self) -> Any:
         return self
 
-    metrics = services
-
-    def take_actors(self) -> list[Any]:
-        return []
+    async def run(self, *_: Any) -> AsyncGenerator[Update, None]:
+        try:
+            for checkpoint in (STARTED, STEPPED, STEPPED):
+                yield Update(KEY, Phase.PROPOSING, checkpoint=checkpoint)
+            await asyncio.sleep(self.pause_s)
+        finally:
+            self.is_closed = True
 
     def counted_view(self, view: PlainView, *_: Any) -> PlainView:
         return view
 
 
 @pytest.fixture(autouse=True)
-def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Supervisor", FakeSupervisor)
+def _without_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "build_searches", lambda *_: [])
-    monkeypatch.setattr(module, "placement", lambda *_: None)
-    updates = [Update(KEY, Phase.PROPOSING, checkpoint=checkpoint) for checkpoint in (STARTED, STEPPED, STEPPED)]
-    monkeypatch.setattr(FakeSupervisor, "updates", updates)
 
 
 def opened(folder: Path, **sections: Any) -> Run:
@@ -128,21 +111,21 @@ def steps_in(folder: Path) -> int:
 
 async def test_each_update_is_recorded_before_it_is_yielded(tmp_path: Path) -> None:
     run = opened(tmp_path)
-    updates = run.updates(cast("Any", FakeSession()), [])
+    session = FakeSession()
+    updates = run.updates(cast("Any", session))
     known = [(run.record.steps_taken(KEY), steps_in(tmp_path)) async for _ in updates]
     assert known == [(0, 0), (1, 1), (1, 1)]
-    assert FakeSupervisor.closed
+    assert session.is_closed
 
 
 @pytest.mark.parametrize(
     ("budget", "pause_s", "status"), [({}, 0.0, "completed"), ({"wall_s": 0.2}, 60.0, "budget_exhausted")]
 )
 def test_a_run_saves_its_results_however_it_ends(
-    budget: dict[str, Any], pause_s: float, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    budget: dict[str, Any], pause_s: float, status: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(FakeSupervisor, "pause_s", pause_s)
-    run, out = opened(tmp_path, budget=budget), StringIO()
-    run.execute(cast("Any", FakeSession()), PlainView(Console(file=out, width=200)))
+    run, out, session = opened(tmp_path, budget=budget), StringIO(), FakeSession(pause_s)
+    run.execute(cast("Any", session), PlainView(Console(file=out, width=200)))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["status"], summary["trajectories"][0]["steps"]) == (status, 1)
     assert (summary["ended_by"] or "").startswith("budget.wall_s" if budget else "")
@@ -150,13 +133,13 @@ def test_a_run_saves_its_results_however_it_ends(
     assert steps_in(tmp_path) == 1
     assert (tmp_path / "report.html").exists()
     assert "desk/0: step 1" in out.getvalue()
-    assert FakeSupervisor.closed
+    assert session.is_closed
 
 
 @pytest.mark.parametrize("where", ["run", "."])
 def test_a_stop_file_ends_a_run_as_ctrl_c_does(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the run's folder, or in that of the comparison to which the run belongs."""
-    monkeypatch.setattr(FakeSupervisor, "pause_s", 60.0)
+    session = FakeSession(pause_s=60.0)
     monkeypatch.setattr("cluster.session.interrupts._POLLED_EVERY_S", 0.05)
     run = opened(tmp_path / "run")
 
@@ -165,13 +148,11 @@ def test_a_stop_file_ends_a_run_as_ctrl_c_does(where: str, tmp_path: Path, monke
             (tmp_path / where / STOP_FILE).touch()
 
     with pytest.raises(KeyboardInterrupt):
-        run.execute(
-            cast("Any", FakeSession()), StoppingView(Console(file=StringIO())), outer=[Folder.at(str(tmp_path))]
-        )
+        run.execute(cast("Any", session), StoppingView(Console(file=StringIO())), outer=[Folder.at(str(tmp_path))])
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["status"], summary["trajectories"][0]["steps"]) == ("interrupted", 1)
     assert (tmp_path / "run" / "report.html").exists()
-    assert FakeSupervisor.closed
+    assert session.is_closed
 
 
 def test_a_trajectory_that_stops_early_says_why_everywhere(tmp_path: Path) -> None:
