@@ -19,7 +19,6 @@ from gpo.evaluation.metrics import (
     ChoiceScorer,
     CustomScorer,
     ExactScorer,
-    FunctionReference,
     LabelScorer,
     NumberScorer,
     ParsedScorer,
@@ -28,7 +27,8 @@ from gpo.evaluation.metrics import (
     Scorer,
 )
 from gpo.evaluation.metrics.paper import PARSERS
-from gpo.evaluation.metrics.user_modules import home_of
+from gpo.user_functions import FunctionReference
+from gpo.user_modules import home_of
 
 _FUNCTION = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpo.evaluation.metrics.boolean import BooleanScorer
 from gpo.evaluation.metrics.choice import ChoiceScorer
-from gpo.evaluation.metrics.custom import CustomScorer, FunctionReference, ParsedScorer
+from gpo.evaluation.metrics.custom import CustomScorer, ParsedScorer
 from gpo.evaluation.metrics.judge import Rubric
 from gpo.evaluation.metrics.number import NumberScorer
 from gpo.evaluation.metrics.scorer import Scorer
@@ -15,7 +15,6 @@ __all__ = [
     "ChoiceScorer",
     "CustomScorer",
     "ExactScorer",
-    "FunctionReference",
     "LabelScorer",
     "NumberScorer",
     "ParsedScorer",

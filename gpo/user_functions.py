@@ -1,0 +1,107 @@
+"""Functions of a user, by name: metrics, answer parsers and strategies.
+
+A function is referenced as ``module:function`` and imported in the command and in every process that calls it. On a
+cluster, the module must be installed on every node or exist there at the same path.
+"""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gpo.errors import EvaluationError
+from gpo.text import one_line
+from gpo.user_modules import user_module
+
+_SHOWN = 300
+"""Characters of an error or a value of the user function that a message quotes."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionReference:
+    """A user function by name, so that it can be pickled.
+
+    Attributes:
+        module: dotted name, searched in the folders in order, and then on Python's search path.
+        name: name of the function in the module.
+        folders: absolute paths that are not on Python's search path (see ``user_modules``).
+    """
+
+    module: str
+    name: str
+    folders: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.name}"
+
+    def load(self) -> Callable[..., Any]:
+        """Import the function.
+
+        Raises:
+            EvaluationError: there is no such module or function, or the import fails.
+        """
+        try:
+            module = user_module(self.module, self.folders)
+        except (Exception, SystemExit) as error:  # a user module may raise anything
+            if isinstance(error, ModuleNotFoundError) and self._is_missing(error):
+                searched = [*(f"in {folder!r}" for folder in self.folders), "on Python's search path"]
+                raise EvaluationError(f"there is no module {self.module!r} {' or '.join(searched)}") from None
+            raise EvaluationError(f"the module {self.module!r} cannot be imported: {shown_error(error)}") from None
+        function = getattr(module, self.name, None)
+        if not callable(function):
+            path = getattr(module, "__file__", None) or "built in"
+            problem = "is not a function" if hasattr(module, self.name) else "is not defined"
+            raise EvaluationError(f"{self.name!r} {problem} in the module {self.module!r} ({path})")
+        return function  # type: ignore[no-any-return]
+
+    def call(self, *arguments: Any) -> Any:
+        """Call the function and return its value.
+
+        Raises:
+            EvaluationError: the function cannot be imported, is async, or raises; the message says where and what.
+        """
+        function = self.load()
+        try:
+            value = function(*arguments)
+        except (Exception, SystemExit) as error:
+            # If its first line was not reached, the arguments do not match.
+            inside = error.__traceback__ is None or error.__traceback__.tb_next is not None
+            shown = shown_error(error, None if inside else function)
+            raise EvaluationError(f"the function {self} failed: {shown}") from None
+        if inspect.iscoroutine(value):
+            value.close()
+            raise EvaluationError(f"the function {self} is async; write a plain function")
+        return value
+
+    def _is_missing(self, missing: ModuleNotFoundError) -> bool:
+        """Whether this module itself is missing, not a module that it imports."""
+        return f"{self.module}.".startswith(f"{missing.name}.")
+
+
+def shown_error(error: BaseException, function: Callable[..., Any] | None = None) -> str:
+    """Type, message and location of an error on one line; the location is that of the function, if given."""
+    if function is None:
+        frames = traceback.extract_tb(error.__traceback__)
+        location = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    else:
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        location = f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""
+    return f"{type(error).__name__}: {_message(error)}{location}"
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return one_line(str(error), _SHOWN)
+    except Exception:  # ``str`` of the error fails
+        return "an error without a message"
+
+
+def shown_value(value: Any) -> str:
+    """A value of a user function on one line."""
+    try:
+        return one_line(repr(value), _SHOWN)
+    except Exception:
+        return f"a {type(value).__name__}"
