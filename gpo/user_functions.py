@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +45,13 @@ class FunctionReference:
         Raises:
             EvaluationError: there is no such module or function, or the import fails.
         """
+        if (passed := _passed.get().get(str(self))) is not None:
+            return passed
+        if self.module == "__main__":
+            raise EvaluationError(
+                f"the function {self.name!r} was passed as an object by a script or notebook, and is known only there; "
+                "continue there with the same call, or move the function to a module and name that"
+            )
         try:
             module = user_module(self.module, self.folders)
         except (Exception, SystemExit) as error:  # a user module may raise anything
@@ -79,6 +88,23 @@ class FunctionReference:
     def _is_missing(self, missing: ModuleNotFoundError) -> bool:
         """Whether this module itself is missing, not a module that it imports."""
         return f"{self.module}.".startswith(f"{missing.name}.")
+
+
+_passed: ContextVar[Mapping[str, Callable[..., Any]]] = ContextVar("_passed", default={})  # noqa: B039  # never changed
+
+
+@contextmanager
+def passed_functions(functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Let references find these objects, in this context and in the tasks that start in it.
+
+    Args:
+        functions: ``module:name`` → function.
+    """
+    token = _passed.set(functions)
+    try:
+        yield
+    finally:
+        _passed.reset(token)
 
 
 def shown_error(error: BaseException, function: Callable[..., Any] | None = None) -> str:

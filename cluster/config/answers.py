@@ -87,8 +87,10 @@ class AnswerConfig(Section):
     metric: (
         Annotated[str, AfterValidator(_function), Field(json_schema_extra={"pattern": rf"^{_FUNCTION}$"})] | None
     ) = None
-    """Your own function ``module:function``, for kind ``custom``. It gets the answer, a tuple of the targets and the
-    input, and returns a number from 0 to 1, or a truth value."""
+    """Your own function ``module:function``, for kind ``custom``. It gets the answer and the example, and returns a
+    number from 0 to 1 or a truth value, or a pair of that and a text that says why. The example has ``input``,
+    ``target``, ``targets``, and all columns of its row, as in ``example["column"]``. A function with three required
+    parameters gets the answer, the targets and the input."""
     rubric: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
     """What makes an answer good, for kind ``judge``."""
     scale: Annotated[int, Field(ge=1, le=100)] | None = None

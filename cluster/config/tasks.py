@@ -101,12 +101,13 @@ class FieldsConfig(Section):
                 ) from None
         return self
 
-    def build(self, where: str, placeholders: tuple[Template, ...] = ()) -> Fields:
+    def build(self, where: str, placeholders: tuple[Template, ...] = (), *, keeps_rows: bool = False) -> Fields:
         """Input and target as readers of files need them.
 
         Args:
             where: this section's path, for errors.
             placeholders: those of the task's prompt, if it is a template.
+            keeps_rows: see ``gpo.data.files.Fields``.
         """
         default = None if placeholders else "input"
         return Fields(
@@ -115,6 +116,7 @@ class FieldsConfig(Section):
             if self.target_template is None
             else Template(self.target_template, f"{where}.target_template"),
             placeholders,
+            keeps_rows,
         )
 
 
@@ -563,7 +565,9 @@ class TaskConfig(Section):
         is_template = self.position is Position.TEMPLATE
         names = dict.fromkeys(placeholders(initial.text) if is_template else ())
         filled_in = tuple(Template(name, f"{where}.prompt") for name in names)
-        fields = (self.fields or FieldsConfig()).build(f"{where}.fields", filled_in)
+        fields = (self.fields or FieldsConfig()).build(
+            f"{where}.fields", filled_in, keeps_rows=self.answer.metric is not None
+        )
         return self.data.load(fields, f"{where}.data")
 
 

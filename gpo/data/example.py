@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 _LETTER = re.compile(r"\([A-Z]\)")
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
@@ -20,11 +21,24 @@ class Example:
     Attributes:
         placeholder_texts: the placeholders of the task's template, such as ``{{ ticket }}``, each with the text that it
             stands for; empty if the prompt is no template.
+        row: all columns of the example in its file, for the user's own metric; empty where no metric needs them.
+            ``example["column"]`` is one of them.
     """
 
     input: str
     targets: tuple[str, ...]
     placeholder_texts: tuple[tuple[str, str], ...] = ()
+    row: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False, repr=False)
+
+    def __getitem__(self, column: str) -> Any:
+        """The value of a column.
+
+        Raises:
+            KeyError: there is no such column; the message names the columns.
+        """
+        if column not in self.row:
+            raise KeyError(f"there is no column {column!r}; the columns are: {', '.join(map(str, self.row))}")
+        return self.row[column]
 
     @property
     def target(self) -> str:

@@ -34,11 +34,13 @@ class Fields:
     Attributes:
         input: ``None`` makes the input of the texts of the placeholders, one ``name: text`` a line.
         placeholders: the different placeholders of the task's prompt, in order; empty if it is no template.
+        keeps_rows: whether examples keep all columns, for the user's own metric.
     """
 
     input: str | Template | None = "input"
     target: str | Template = "target"
     placeholders: tuple[Template, ...] = ()
+    keeps_rows: bool = False
 
     @property
     def columns(self) -> frozenset[str]:
@@ -80,7 +82,7 @@ def example_of(row: Mapping[str, Any], fields: Fields, where: str) -> Example:
     for target in targets:
         if target.strip() in _MISSING:
             raise ConfigError(where, f"the target is {target.strip()!r}, a missing value", _FILL_IN)
-    return Example(input=text, targets=targets, placeholder_texts=filled)
+    return Example(input=text, targets=targets, placeholder_texts=filled, row=dict(row) if fields.keeps_rows else {})
 
 
 def _name(placeholder: str) -> str:

@@ -74,11 +74,12 @@ class Task:
 def fingerprint(task: Task) -> str:
     """Sixteen hexadecimal digits that change with any example of the task, demonstrations included, and their order.
 
-    They cover the texts of placeholders, too.
+    They cover the texts of placeholders, and the columns that the user's own metric can read.
     """
     digest = blake2b(digest_size=8)
     for split, examples in (*sorted(task.examples.items()), ("shots", task.answer_format.demonstrations)):
         for example in examples:
             texts = [example.placeholder_texts] if example.placeholder_texts else []
-            digest.update(json.dumps([split, example.input, *example.targets, *texts]).encode())
+            rows = [dict(example.row)] if example.row else []
+            digest.update(json.dumps([split, example.input, *example.targets, *texts, *rows], default=str).encode())
     return digest.hexdigest()

@@ -5,8 +5,11 @@ A function runs in the event loop of the scoring process, so a slow function del
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import SupportsFloat
+from functools import cache
+from typing import Any, SupportsFloat
 
 from gpo.data.example import Example
 from gpo.errors import EvaluationError
@@ -19,9 +22,10 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class CustomScorer:
-    """A custom metric: ``function(answer, targets, input)`` returns a number in [0, 1] or a boolean.
+    """A custom metric: ``function(answer, example)`` returns a number in [0, 1] or a boolean.
 
-    It may also return a pair of that and a text that says why, or ``None`` for no text.
+    It may also return a pair of that and a text that says why, or ``None`` for no text. A function with three required
+    parameters gets answer, targets and input instead of the example.
     """
 
     metric: FunctionReference
@@ -36,7 +40,8 @@ class CustomScorer:
 
     def score_with_reason(self, answer: str, example: Example) -> tuple[float, str]:
         """The metric's value and, if the metric gives one, the reason. Raises as ``score`` does."""
-        returned = self.metric.call(answer, example.targets, example.input)
+        arguments = (example.targets, example.input) if _takes_three(self.metric.load()) else (example,)
+        returned = self.metric.call(answer, *arguments)
         value, reason = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
         if not isinstance(reason, str | None):
             raise EvaluationError(
@@ -57,6 +62,19 @@ class CustomScorer:
     def follow_up(self, example: Example) -> str:
         """Asks for the bare answer."""
         return BARE_ANSWER
+
+
+@cache
+def _takes_three(function: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some functions that are written in C
+        return True
+    places = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    required = sum(one.default is one.empty for one in places)
+    return (
+        required > 2 or (required < 2 and len(places) > 2) or any(one.kind is one.VAR_POSITIONAL for one in parameters)
+    )
 
 
 @dataclass(frozen=True, slots=True)

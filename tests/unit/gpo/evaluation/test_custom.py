@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from gpo.data.example import Example
+from gpo.data.files import Fields, example_of
 from gpo.errors import EvaluationError
 from gpo.evaluation.metrics import CustomScorer, NumberScorer, ParsedScorer
 from gpo.testing.contracts import ScorerContract
-from gpo.user_functions import FunctionReference
+from gpo.user_functions import FunctionReference, passed_functions
 
 EXAMPLE = Example("1 + 1?", ("2", "two"))
 WriteModule = Callable[[str], str]
@@ -167,11 +168,33 @@ def test_type_hints_of_a_class_in_a_user_s_module_resolve(module: WriteModule, t
 
 
 def test_arguments_that_do_not_fit_point_at_the_function(module: WriteModule, tmp_path: Path) -> None:
-    name = module("\n\ndef metric(answer, targets):\n    return 1\n")
+    name = module("\n\ndef metric(answer):\n    return 1\n")
     with pytest.raises(
-        EvaluationError, match=rf"takes 2 positional arguments but 3 were given \(.*{name}\.py, line 3\)"
+        EvaluationError, match=rf"takes 1 positional argument but 2 were given \(.*{name}\.py, line 3\)"
     ):
         CustomScorer(FunctionReference(name, "metric", (str(tmp_path),))).score("2", EXAMPLE)
+
+
+@pytest.mark.parametrize(
+    "signature", ["answer, example", "answer, example, weight=0.5", "answer, example, *, weight=0.5"]
+)
+def test_a_metric_with_two_required_parameters_gets_the_example_with_its_row(
+    signature: str, module: WriteModule, tmp_path: Path
+) -> None:
+    name = module(f"def metric({signature}):\n    return answer == example.target and example['weight'] == 3\n")
+    scorer = CustomScorer(FunctionReference(name, "metric", (str(tmp_path),)))
+    example = example_of({"input": "1 + 1", "target": "2", "weight": 3}, Fields(keeps_rows=True), "row 1")
+    assert (scorer.score("2", example), scorer.score("3", example)) == (1.0, 0.0)
+    with pytest.raises(EvaluationError, match="there is no column 'weight'; the columns are: "):
+        scorer.score("2", EXAMPLE)
+
+
+def test_a_function_that_a_program_passes_is_used_under_its_name() -> None:
+    scorer = CustomScorer(FunctionReference("__main__", "metric"))
+    with pytest.raises(EvaluationError, match="passed as an object by a script or notebook, and is known only there"):
+        scorer.score("2", EXAMPLE)
+    with passed_functions({"__main__:metric": lambda answer, example: answer == example.target}):
+        assert scorer.score("2", EXAMPLE) == 1.0
 
 
 @pytest.mark.filterwarnings("error")
