@@ -54,17 +54,6 @@ def test_statistics_of_a_log() -> None:
     assert seen.refused_late_share == pytest.approx(2 / 4)
 
 
-def test_the_order_of_a_log_does_not_matter() -> None:
-    assert traffic(LOG[::-1]) == traffic(LOG)
-
-
-def test_a_log_without_answered_chats() -> None:
-    assert traffic([LOG[0], LOG[-1]]) is None
-    refused = traffic([record(1.0, status=429)])
-    assert refused is not None
-    assert (refused.busy(0.2, 2), refused.refused_share) == (0.0, 1.0)
-
-
 def test_reads_the_lines_that_the_endpoint_writes(tmp_path: Path) -> None:
     path = tmp_path / "access.jsonl"
     path.write_text("".join(json.dumps(asdict(one)) + "\n" for one in LOG), encoding="utf-8")

@@ -8,10 +8,10 @@ import pytest
 
 from actors.limiter import SharedLimiter
 from actors.trajectory_actor import TrajectoryActor
-from benchmarks.chaos import DRIVER, PARTS, never_killed, table
+from benchmarks.chaos import DRIVER, PARTS, table
 from benchmarks.measuring.access_log import Repeats
 from benchmarks.measuring.chaos_run import UNDISTURBED, ChaosRun, append_row, read_rows
-from benchmarks.measuring.kills import PROGRAMS, Kills, Part, Plan, every_few_seconds
+from benchmarks.measuring.kills import PROGRAMS, Kills, Part, Plan
 from benchmarks.measuring.processes import Process
 from cluster import cli
 from serve.embedded_model import EmbeddedModelServer
@@ -57,22 +57,6 @@ def test_a_kill_waits_for_calls_answered_after_the_previous_kill(killed_pids: li
     assert [kill.at_s for kill in kills.done] == [9.0, 11.0]
 
 
-def test_all_parts_have_the_same_chance_however_many_processes_they_have(killed_pids: list[int]) -> None:
-    draw = Random(0)
-    seconds = iter(range(1_000_000))
-    kills = Kills(every_few_seconds(draw, 2.0, 6.0), draw, lambda: 100 * next(seconds))
-    for second in range(4 * 400 * 10):
-        kills.observe(second / 10, [*ACTORS, REPLICA, CONTROLLER, DRIVER_PROCESS, DAEMON])
-    kinds = [kill.part for kill in kills.done]
-    assert set(kinds) == {Part.ACTOR, Part.REPLICA, Part.CONTROLLER}
-    assert all(kinds.count(kind) == pytest.approx(len(kinds) / 3, rel=0.25) for kind in set(kinds))
-    assert len(kinds) == pytest.approx(400, rel=0.1)
-    gaps = [after.at_s - before.at_s for before, after in zip(kills.done, kills.done[1:], strict=False)]
-    assert 2.0 <= min(gaps) < 2.5
-    assert 5.5 < max(gaps) <= 6.2
-    assert {kill.pid for kill in kills.done} == {1, 2, 3, 4, 5}
-
-
 def test_program_names_are_those_of_the_classes_and_the_command() -> None:
     ours = {kind.__name__ for kind in (TrajectoryActor, SharedLimiter, EmbeddedModelServer)} | {cli.__name__}
     assert set(PROGRAMS) == ours | {"ServeReplica", "ServeController"}
@@ -99,18 +83,6 @@ NONE, BEYOND = Repeats(0, 0, 0, 0), Repeats(0, 0, 1, 0)
 def test_a_run_is_good_if_parts_were_killed_and_no_call_was_repeated(changes: dict[str, Any], is_good: bool) -> None:
     row = {"scenario": PARTS, "seed": 0, "kills": {Part.ACTOR: 1}, "task": NONE, "optimizer": NONE, **GOOD}
     assert ChaosRun(**{**row, **changes}).is_good is is_good
-
-
-def test_a_part_that_was_never_killed_is_reported_after_many_kills() -> None:
-    kills: dict[str, int] = {Part.ACTOR: 10, Part.REPLICA: 9, Part.CONTROLLER: 11}
-    rows = [
-        ChaosRun(scenario=scenario, seed=seed, kills=kills, **GOOD)
-        for scenario, seed in ((PARTS, 0), (PARTS, 1), (DRIVER, 0))
-    ]
-    assert never_killed(rows) == [Part.LIMITER]
-    assert never_killed(rows[1:]) == []
-    all_of_them = ChaosRun(scenario=PARTS, seed=2, kills={Part.LIMITER: 1}, **GOOD)
-    assert never_killed([*rows, all_of_them]) == []
 
 
 def test_rows_are_stored_and_add_up_in_the_table(tmp_path: Path) -> None:

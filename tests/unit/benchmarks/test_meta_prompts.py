@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from benchmarks.meta_prompts.__main__ import table
-from benchmarks.meta_prompts.searches import VARIANTS, config, search
+from benchmarks.meta_prompts.searches import search
 from benchmarks.meta_prompts.tasks import NAMES, NUM_TEST, NUM_TRAIN, NUM_VAL, make_task
 from cluster.session.models import SampledModel
 from gpo.data.task import Split
@@ -24,11 +24,6 @@ def test_the_splits_of_a_task_share_no_example(name: str) -> None:
     assert [len(examples[split]) for split in Split] == [NUM_TRAIN, NUM_VAL, NUM_TEST]
     inputs = [example.input for split in Split for example in examples[split]]
     assert len(set(inputs)) == len(inputs)
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_the_variants_are_options_of_the_configuration(name: str) -> None:
-    assert config(name).meta_prompt.kind == name.partition(",")[0]
 
 
 async def test_replies_and_scores_of_a_search_are_counted() -> None:

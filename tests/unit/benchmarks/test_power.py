@@ -9,7 +9,7 @@ from benchmarks.power.__main__ import NAMES
 from benchmarks.power.peers.models import BudgetSpent, TaskModel, score
 from benchmarks.power.results import Cell, Found, Job, Result, draw, read_results, table
 from benchmarks.power.searches import METHODS, search
-from benchmarks.power.structures import STRUCTURES, Structure, StructuredTask
+from benchmarks.power.structures import STRUCTURES, StructuredTask
 
 PROMPT = "Classify the text. Answer with exactly one word."
 
@@ -18,21 +18,6 @@ PROMPT = "Classify the text. Answer with exactly one word."
 def test_the_mean_of_many_answers_is_the_true_score(name: str) -> None:
     tasks = [StructuredTask(STRUCTURES[name], seed) for seed in range(0, 800, 4)]
     assert fmean(fmean(task.answers(PROMPT)) for task in tasks) == pytest.approx(tasks[0].true_score(PROMPT), abs=0.02)
-
-
-def test_examples_are_equally_difficult_for_all_prompts_or_for_none() -> None:
-    agreements = {}
-    for shared in (0.0, 1.0):
-        task = StructuredTask(Structure(num_val=2000, shared=shared), 0)
-        one, other = task.answers(PROMPT), task.answers(f"{PROMPT} please")
-        agreements[shared] = fmean(mine == theirs for mine, theirs in zip(one, other, strict=True))
-    share = StructuredTask(Structure(), 0).true_score(PROMPT)
-    assert agreements[1.0] == 1.0
-    assert agreements[0.0] == pytest.approx(share**2 + (1 - share) ** 2, abs=0.04)
-
-
-def test_graded_answers_have_five_parts() -> None:
-    assert set(StructuredTask(STRUCTURES["graded"], 0).answers(PROMPT)) <= {0.0, 0.2, 0.4, 0.6, 0.8, 1.0}
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -3,13 +3,12 @@ from __future__ import annotations
 import json
 import runpy
 from collections import Counter
-from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from benchmarks.simulated.domains import DOMAINS, NUM_PER_LABEL, splits, write_task
-from benchmarks.simulated.landscape import HELPFUL, NEUTRAL, VOCABULARY, WEIGHTS, quality, weights, words_of
+from benchmarks.simulated.landscape import HELPFUL, VOCABULARY, WEIGHTS, quality, words_of
 from benchmarks.simulated.task_model import MEANING, keywords_in
 from tests.paths import DATA
 
@@ -25,21 +24,6 @@ def test_quality_rises_with_helpful_words_and_falls_with_harmful_ones_and_length
     assert quality(INITIAL + " the" * 60) < quality(INITIAL) == quality(INITIAL + " the" * 20)
     assert quality(" ".join(HELPFUL)) == pytest.approx(0.90)
     assert sum(WEIGHTS.values()) == pytest.approx(0)
-
-
-def test_every_domain_has_a_different_landscape() -> None:
-    landscapes = [weights(domain) for domain in DOMAINS]
-    assert landscapes[0] == WEIGHTS
-    for one, other in combinations(landscapes, 2):
-        assert sorted(one.values()) == sorted(other.values())
-        assert one.keys() == other.keys()
-        assert sum(one[word] != other[word] for word in one) > len(one) / 2
-    assert weights("weather")["poem"] == 0.045  # on every machine
-    for domain in DOMAINS:
-        best = [word for word, effect in weights(domain).items() if effect > 0]
-        assert quality(" ".join(best), domain) == pytest.approx(0.90)
-        assert quality(" ".join(NEUTRAL), domain) == pytest.approx(0.15)
-        assert 0.05 < quality(DOMAINS[domain].initial, domain) < 0.4
 
 
 def test_keywords_determine_domain_and_label() -> None:

@@ -1,25 +1,20 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from benchmarks.simulated import task_model
-from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint, embed
+from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from gpo.evaluation.answer_format import Position
 from gpo.strategies.meta_prompt import Brief, FullMetaPrompt
 from gpo.testing.samples import candidate
@@ -49,22 +44,6 @@ def user(text: str) -> list[Any]:
 async def ask(endpoint: SimulatedEndpoint, text: str, model: str = "task-model", **settings: Any) -> Any:
     async with client(endpoint) as api:
         return await api.chat.completions.create(model=model, messages=user(text), **settings)
-
-
-async def test_lists_its_models(endpoint: SimulatedEndpoint) -> None:
-    async with client(endpoint) as api:
-        assert [model.id async for model in api.models.list()] == ["task-model", "opt-model", "embed-model"]
-        endpoint.behaviour = Behaviour(list_models=False)
-        with pytest.raises(openai.NotFoundError):
-            await api.models.list()
-
-
-async def test_answers_tickets_with_usage(endpoint: SimulatedEndpoint) -> None:
-    text = f"{GOOD}\n{TICKET}"
-    reply = await ask(endpoint, text, n=2)
-    assert [choice.message.content for choice in reply.choices] == [task_model.answer(user(text), seed=0)] * 2
-    assert reply.choices[0].finish_reason == "stop"
-    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (len(text.split()), 2)
 
 
 async def test_the_optimizer_model_follows_seed_temperature_and_limits(endpoint: SimulatedEndpoint) -> None:
@@ -101,19 +80,6 @@ async def test_a_repeated_request_without_a_seed_gets_a_new_reply(endpoint: Simu
     assert len(set(await replies(temperature=0.0))) == 1
 
 
-@pytest.mark.parametrize("encoding", ["float", "base64", None])
-async def test_embeddings_support_both_encodings(endpoint: SimulatedEndpoint, encoding: Any) -> None:
-    texts = [INITIAL, GOOD]
-    settings = {} if encoding is None else {"encoding_format": encoding}
-    async with client(endpoint) as api:
-        reply = await api.embeddings.create(model="embed-model", input=texts, **settings)
-    vectors: list[Any] = [row.embedding for row in reply.data]
-    if encoding == "base64":  # asked for by name, the client leaves it undecoded
-        vectors = [struct.unpack("<64f", base64.b64decode(vector)) for vector in vectors]
-    for text, vector in zip(texts, vectors, strict=True):
-        assert vector == pytest.approx(embed(text), abs=1e-6)
-
-
 async def test_wrong_keys_unknown_models_and_malformed_bodies_are_refused() -> None:
     with SimulatedEndpoint(Behaviour(api_key="right")) as endpoint:
         async with client(endpoint, "wrong") as api:
@@ -144,52 +110,6 @@ async def test_wrong_keys_unknown_models_and_malformed_bodies_are_refused() -> N
         assert [record.status for record in endpoint.requests] == [401, 200, 404, *[400] * len(malformed), 404]
 
 
-async def test_requests_beyond_the_limit_are_refused() -> None:
-    with SimulatedEndpoint(Behaviour(latency_s=0.3, limit=2, retry_after_s=1.5)) as endpoint:
-        replies = await asyncio.gather(*(ask(endpoint, f"{TICKET} {i}") for i in range(5)), return_exceptions=True)
-        refused = [reply for reply in replies if isinstance(reply, openai.RateLimitError)]
-        assert len(refused) == 3
-        assert {error.response.headers["retry-after"] for error in refused} == {"1.5"}
-        assert Counter(record.status for record in endpoint.requests) == {200: 2, 429: 3}
-        assert max(record.in_flight for record in endpoint.requests if record.status == 200) == 2
-        await ask(endpoint, TICKET)  # the endpoint accepts requests again
-
-
-async def test_retries_after_injected_errors_succeed() -> None:
-    async def attempts_needed(seed: int) -> list[int]:
-        with SimulatedEndpoint(Behaviour(error_rate=0.5, seed=seed)) as endpoint:
-            async with client(endpoint) as api:
-                needed = [await attempts(api, f"{TICKET} {number}") for number in range(12)]
-            assert Counter(record.status for record in endpoint.requests) == {200: 12, 500: sum(needed) - 12}
-            return needed
-
-    async def attempts(api: openai.AsyncOpenAI, text: str) -> int:
-        for attempt in range(1, 50):
-            with suppress(openai.InternalServerError):
-                await api.chat.completions.create(model="task-model", messages=user(text))
-                return attempt
-        pytest.fail("50 errors in a row")
-
-    first = await attempts_needed(0)
-    assert max(first) > 1
-    assert first == await attempts_needed(0)
-    assert first != await attempts_needed(1)
-
-
-async def test_the_endpoint_fails_for_some_requests_and_recovers(endpoint: SimulatedEndpoint) -> None:
-    endpoint.behaviour = replace(endpoint.behaviour, fail_next=2, error_status=503)
-    for _ in range(2):
-        with pytest.raises(openai.InternalServerError):
-            await ask(endpoint, TICKET)
-    await ask(endpoint, TICKET)
-    endpoint.behaviour = replace(endpoint.behaviour, fail_next=1)
-    with pytest.raises(openai.InternalServerError):
-        await ask(endpoint, TICKET)
-    endpoint.behaviour = Behaviour()
-    await ask(endpoint, TICKET)
-    assert [record.status for record in endpoint.requests] == [503, 503, 200, 503, 200]
-
-
 async def test_a_hanging_request_ends_when_its_client_disconnects() -> None:
     with SimulatedEndpoint(Behaviour(hang_rate=1.0, limit=1)) as endpoint:
         with pytest.raises(TimeoutError):
@@ -203,16 +123,6 @@ async def test_a_hanging_request_ends_when_its_client_disconnects() -> None:
         assert [record.status for record in endpoint.requests] == [499, 200]
 
 
-async def test_latency_grows_with_the_length_of_the_reply() -> None:
-    text = META_PROMPT[0]["content"]
-    with SimulatedEndpoint(Behaviour(latency_s=0.05, latency_per_token_s=0.02)) as endpoint:
-        await ask(endpoint, text, max_tokens=10)
-        await ask(endpoint, text, max_tokens=1)
-        long, short = (record.finished_s - record.started_s for record in endpoint.requests)
-    assert short >= 0.07
-    assert long >= 0.25
-
-
 async def test_access_log_holds_the_records(tmp_path: Path) -> None:
     log = tmp_path / "access.jsonl"
     with SimulatedEndpoint(access_log=log) as endpoint:
@@ -224,12 +134,6 @@ async def test_access_log_holds_the_records(tmp_path: Path) -> None:
     assert same == again != other
     assert all(record.started_s <= record.finished_s for record in endpoint.requests)
     assert (endpoint.requests[0].path, endpoint.requests[0].model) == ("/v1/chat/completions", "task-model")
-
-
-def test_an_address_in_use_is_an_error(endpoint: SimulatedEndpoint) -> None:
-    port = int(endpoint.base_url.split(":")[-1].removesuffix("/v1"))
-    with pytest.raises(OSError, match="in use"), SimulatedEndpoint(port=port):
-        pytest.fail("listens on an address in use")
 
 
 def test_the_process_runs_until_sigterm(tmp_path: Path) -> None:

@@ -8,9 +8,7 @@ import pytest
 
 from benchmarks.simulated import task_model
 from benchmarks.simulated.domains import DOMAINS, splits
-from benchmarks.simulated.hashing import uniform
 from benchmarks.simulated.landscape import quality, weights
-from benchmarks.simulated.models import embed
 from benchmarks.simulated.task_model import Question, read_question
 from gpo.data.example import Example
 from gpo.evaluation.answer_format import AnswerFormat, Position
@@ -63,18 +61,6 @@ def test_example_and_prompt_are_separated_at_every_position(position: Position, 
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-def test_demonstrations_help_a_little_and_are_not_questions(position: Position) -> None:
-    shown, prompt = EXAMPLES["weather"][-5:], DOMAINS["weather"].initial
-    formats = [AnswerFormat(position, demonstrations=tuple(shown[:number])) for number in (0, 2, 4, 5)]
-    numbers = [mean(len(right("weather", prompt, form, seed)) for seed in range(10)) for form in formats]
-    gain = task_model.GAIN_PER_DEMONSTRATION * len(EXAMPLES["weather"])
-    assert numbers[3] == numbers[2]
-    assert numbers[1] - numbers[0] == pytest.approx(2 * gain, abs=gain)
-    assert numbers[2] - numbers[1] == pytest.approx(2 * gain, abs=gain)
-    assert right("weather", prompt, formats[0]) < right("weather", prompt, formats[2])
-
-
-@pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("num_demonstrations", [0, 2])
 @pytest.mark.parametrize("prompt", [INITIAL, "Now give only the final answer."])
 def test_a_follow_up_gets_the_same_answer(position: Position, num_demonstrations: int, prompt: str) -> None:
@@ -114,31 +100,3 @@ def follow_up(answer: str, scorer: Scorer, example: Example) -> list[Message]:
     question = scorer.follow_up(example)
     assert question is not None
     return [{"role": "assistant", "content": f"I say {answer}."}, {"role": "user", "content": question}]
-
-
-@pytest.mark.parametrize(
-    ("text", "answers"),
-    [
-        ("Which one?\nOptions:\n(A) red\n(B) green\n(C) blue", {"(A)", "(B)", "(C)"}),
-        ("Is it?\nOptions:\n- Yes\n- No", {"Yes", "No"}),
-        ("Answer with Yes or No: does it rain?", {"Yes", "No"}),
-        ("not ( True ) and ( True ) is", {"True", "False"}),
-        ("How many?", {"Yes", "No", "(A)", "(B)", "42"}),
-    ],
-)
-def test_other_questions_get_one_of_their_options(text: str, answers: set[str]) -> None:
-    assert {task_model.answer(user(f"{text}\nVariant {i}."), seed=0) for i in range(60)} == answers
-
-
-def test_embeddings_of_texts_with_common_words_are_similar() -> None:
-    def cosine(one: str, other: str) -> float:
-        return sum(a * b for a, b in zip(embed(one), embed(other), strict=True))
-
-    assert len(embed(INITIAL)) == 64
-    assert cosine(INITIAL, INITIAL.upper()) == pytest.approx(1)
-    assert cosine("", "") == pytest.approx(1)
-    assert cosine(INITIAL, f"{INITIAL} Answer only.") > 0.7 > 0.5 > abs(cosine(INITIAL, "Think about it step by step."))
-
-
-def test_hashes_do_not_depend_on_the_process() -> None:
-    assert [round(uniform("a", 1), 6), round(uniform("a", 2), 6)] == [0.505886, 0.269022]

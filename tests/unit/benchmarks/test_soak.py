@@ -36,23 +36,6 @@ def test_growth_beyond_the_tolerance_is_named(changes: dict[str, Any], grown: li
     assert growths(_resources(), _resources(**changes), Tolerance(), 64) == grown
 
 
-def test_tasks_of_other_processes_need_not_be_counted() -> None:
-    daemon = _resources("raylet", tasks=None, must_count=False)
-    assert growths(daemon, daemon, Tolerance(), 64) == []
-
-
-def test_a_small_process_may_grow_by_a_fixed_size() -> None:
-    assert growths(_resources(private=10_000_000), _resources(private=18_000_000), Tolerance(), 64) == []
-    assert growths(_resources(private=10_000_000), _resources(private=18_000_001), Tolerance(), 64) == ["memory"]
-
-
-def test_expected_growth_is_no_leak() -> None:
-    assert growths(_resources(), _resources(private=130_000_000), Tolerance(), 64, expected_bytes=20_000_000) == []
-    assert growths(_resources(), _resources(private=130_000_001), Tolerance(), 64, expected_bytes=20_000_000) == [
-        "memory"
-    ]
-
-
 def test_resources_of_a_process_are_read(tmp_path: Path) -> None:
     script = "import socket; held, ends = bytearray(b'x' * 50_000_000), socket.socketpair(); print(); input()"
     now_s = time.monotonic()
@@ -73,18 +56,6 @@ def test_resources_of_a_process_are_read(tmp_path: Path) -> None:
     assert resources.files >= 5
     assert actor.must_count
     assert (stale.tasks, uncounted.tasks) == (None, None)
-
-
-def test_a_busy_ray_worker_must_count_its_tasks(tmp_path: Path) -> None:
-    with subprocess.Popen(["ray::Proxy", "60"], executable="/bin/sleep") as process:
-        while not Path(f"/proc/{process.pid}/cmdline").read_bytes():  # empty right after the start
-            pass
-        must_count = [
-            read_resources([Process(process.pid, "0", program)], tmp_path)[process.pid].must_count
-            for program in ("Proxy", "IDLE")
-        ]
-        process.kill()
-    assert must_count == [True, False]
 
 
 def _all_parts() -> dict[int, Resources]:

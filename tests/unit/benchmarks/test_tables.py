@@ -2,12 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from benchmarks.measuring.measurement import Measurement
 from benchmarks.measuring.servers import ROOT
-from benchmarks.measuring.tables import CALLS, NAME, SPEED, NoMarkers, table, write_between
-from benchmarks.saturation import FAULTS, OURS
+from benchmarks.measuring.tables import CALLS, NAME, SPEED, table, write_between
 from benchmarks.scaling import TABLES
 
 DONE = Measurement(
@@ -36,24 +33,7 @@ def test_only_the_text_between_the_markers_is_replaced(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    "document",
-    ["nothing", "<!-- bench -->", "<!-- /bench --><!-- bench -->", "<!-- bench --><!-- bench --><!-- /bench -->"],
-)
-def test_a_document_without_markers_is_unchanged(document: str, tmp_path: Path) -> None:
-    path = tmp_path / "README.md"
-    path.write_text(document, encoding="utf-8")
-    with pytest.raises(NoMarkers, match="README"):
-        write_between(path, "bench", "text")
-    assert path.read_text("utf-8") == document
-
-
 def test_every_table_has_markers_in_the_readme() -> None:
     document = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
     for name in ("saturation", "faults", *TABLES):
         assert document.count(f"<!-- {name} -->") == document.count(f"<!-- /{name} -->") == 1
-
-
-def test_scenario_names_are_unique() -> None:
-    loads = [*OURS.values(), *FAULTS.values(), *(load for part, _ in TABLES.values() for load in part.values())]
-    assert len({load.name for load in loads}) == len(loads)
