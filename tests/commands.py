@@ -14,13 +14,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from unittest.mock import patch
 from uuid import uuid4
 
 import pytest
 
 from tests.paths import ROOT
+
+if TYPE_CHECKING:
+    from actors.search import SearchKey
+    from gpo.checkpoint import Checkpoint
 
 _NOT_INHERITED = ("OPENAI_", "RAY_", "GPO_")
 _MARK = "TEST_PROCESS_MARK"
@@ -167,29 +171,39 @@ def gpo_in_this_process(*arguments: object, cwd: Path, env: Mapping[str, str] | 
     return Finished(result.exit_code, result.stdout, result.stderr)
 
 
-def best_without_a_cluster(config_path: Path) -> dict[tuple[str, int], tuple[str, float, float]]:
-    """Task and seed → the best prompt with its scores on val and test, from the plain optimization loop."""
+def searched(config_path: Path, overrides: Sequence[str] = ()) -> dict[SearchKey, Checkpoint]:
+    """The result of each search of a configuration, from the plain optimization loop; the best prompt is tested."""
     from cluster.config.loading import load_config
     from cluster.runs.searches import build_searches
     from cluster.session.models import Access, build_evaluators, build_tasks
+    from gpo.checkpoint import Checkpoint
     from gpo.data.task import Split
     from gpo.limits.limiter import LocalLimiter
 
-    async def search() -> dict[tuple[str, int], tuple[str, float, float]]:
-        config = load_config(config_path)
+    async def search() -> dict[SearchKey, Checkpoint]:
+        config = load_config(config_path, overrides)
         tasks, access = build_tasks(config), Access({}, LocalLimiter(), "alone")
         evaluators = {evaluator.task.name: evaluator for evaluator in build_evaluators(config, tasks, access)}
-        best = {}
+        found = {}
         for search in build_searches(config, tasks, evaluators, access):
             trajectory = await search.gpo.start(search.initial)
             async for later in search.gpo.run(trajectory):
                 trajectory = later
-            prompt, score = trajectory.best.prompt, trajectory.best.score
-            (test,) = await evaluators[search.key.task].evaluate([prompt], Split.TEST)
-            best[search.key.task, search.key.seed] = (prompt.text, round(score.mean, 4), round(test.score.mean, 4))
-        return best
+            best = trajectory.best.prompt
+            (test,) = await evaluators[search.key.task].evaluate([best], Split.TEST)
+            found[search.key] = Checkpoint(trajectory, {best.id: test})
+        return found
 
     return asyncio.run(search())
+
+
+def best_without_a_cluster(config_path: Path) -> dict[tuple[str, int], tuple[str, float, float]]:
+    """Task and seed → the best prompt with its scores on val and test, from ``searched``."""
+    return {
+        (key.task, key.seed): (best.prompt.text, round(best.score.mean, 4), round(test.score.mean, 4))
+        for key, checkpoint in searched(config_path).items()
+        for best, (test,) in [(checkpoint.trajectory.best, checkpoint.test.values())]
+    }
 
 
 def _inherited() -> dict[str, str]:

@@ -19,11 +19,10 @@ FLAW = """{"vulns": [{"id": "GHSA-test", "aliases": ["CVE-2020-1"], "summary": "
 "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "1.0.1"}]}]}]}]}"""
 
 
-@pytest.fixture(params=[FLAW], ids=["flaw"])
-def advisories(request: pytest.FixtureRequest) -> Iterator[str]:
+@pytest.fixture
+def advisories() -> Iterator[str]:
     """The URL of a service with the same answer for every package."""
-
-    with closing(HttpServer(lambda *_: request.param.encode())) as server:
+    with closing(HttpServer(lambda *_: FLAW.encode())) as server:
         yield f"{server.url}/v1/query"
 
 
@@ -45,12 +44,6 @@ def test_a_known_vulnerability_fails(advisories: str, tmp_path: Path) -> None:
 
 def test_an_ignored_vulnerability_passes(advisories: str, tmp_path: Path) -> None:
     done = audit(tmp_path, advisories, "CVE-2020-1")
-    assert (done.returncode, done.stdout) == (0, "audit: 1 packages, 0 known vulnerabilities\n")
-
-
-@pytest.mark.parametrize("advisories", ["{}"], indirect=True, ids=["clean"])
-def test_an_audit_without_a_finding_passes(advisories: str, tmp_path: Path) -> None:
-    done = audit(tmp_path, advisories, "CVE-2019-1")
     assert (done.returncode, done.stdout) == (0, "audit: 1 packages, 0 known vulnerabilities\n")
 
 

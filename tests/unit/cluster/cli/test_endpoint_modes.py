@@ -15,16 +15,15 @@ import pytest
 from benchmarks.simulated.modes import OPTIMIZER_REPLIES
 from benchmarks.simulated_endpoint import Behaviour, Mode, SimulatedEndpoint
 from cluster.config import load_config
-from cluster.runs.searches import build_searches
-from cluster.session.models import Access, build_evaluators, build_tasks, embedder
+from cluster.session.models import Access, embedder
 from gpo.limits.limiter import LocalLimiter
+from tests.commands import searched
 from tests.configs import CHECKED, merged
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gpo.trajectory import Trajectory
     from tests.commands import Finished, RunGpo
     from tests.configs import WriteConfig
 
@@ -37,22 +36,10 @@ TWO_ROUNDS = {
 SYSTEM = {"tasks": [{"position": "system"}]}
 BODIES: dict[str, Any] = {
     "detail": {"detail": WORDS},
-    "message": {"message": WORDS},
-    "error": {"error": WORDS},
-    "error.message": {"error": {"message": WORDS}},
-    "a list": [{"error": {"message": WORDS}}],
-    "text": WORDS,
     "a page": f"<html><head><style>b {{}}</style></head><body><b>{WORDS}</b></body></html>",
-    "object: error": {"object": "error", "message": WORDS, "type": "BadRequestError", "code": 400},
-    "error.detail": {"error": {"detail": WORDS}},
-    "a list of details": {"detail": [{"loc": ["body", "messages"], "msg": WORDS}]},
-    "an ID": {"id": "x", "message": WORDS},
-    "errors": {"errors": [{"message": WORDS}]},
-    "message.detail": {"message": {"detail": WORDS}},
-    "metadata.raw": {"error": {"message": "Provider returned error", "metadata": {"raw": WORDS}}},
-    "JSON in a text": {"error": {"message": f'{{"error": {{"message": "{WORDS}"}}}}'}},
     "a repeated key": {"error": {"message": f"{WORDS}; your key is {KEY}"}},
 }
+"""``tests/unit/gpo/models/test_failures.py`` has all forms."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +121,7 @@ CASES: dict[Mode, Case] = {
     ),
 }
 ELSEWHERE = {
-    Mode.SAYS: "test_the_words_of_every_body_are_shown",
+    Mode.SAYS: "test_the_words_of_a_body_are_shown",
     Mode.KEY_EXPIRES: "test_a_replaced_key_is_read_again",
     Mode.SMALL_BATCHES: "test_embeddings_are_asked_for_in_batches_that_the_endpoint_takes",
     Mode.OPTIMIZER_THINKS: "test_thoughts_of_the_optimizer_model_become_no_candidates",
@@ -229,7 +216,7 @@ def test_a_failed_reply_is_not_cached(
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 @pytest.mark.parametrize(("status", "checked"), [(400, True), (400, False), (200, True)])
-def test_the_words_of_every_body_are_shown(
+def test_the_words_of_a_body_are_shown(
     body: Any,
     status: int,
     checked: bool,
@@ -290,24 +277,6 @@ def test_a_replaced_key_is_read_again(
     check_output(finished, 0, (*GOOD, "8 calls"))
 
 
-def searched(config_path: Path) -> list[Trajectory]:
-    """The trajectories of a configuration, from the plain optimization loop."""
-
-    async def search() -> list[Trajectory]:
-        config = load_config(config_path, [])
-        tasks, access = build_tasks(config), Access({}, LocalLimiter(), "alone")
-        evaluators = {evaluator.task.name: evaluator for evaluator in build_evaluators(config, tasks, access)}
-        found = []
-        for each in build_searches(config, tasks, evaluators, access):
-            trajectory = await each.gpo.start(each.initial)
-            async for later in each.gpo.run(trajectory):
-                trajectory = later
-            found.append(trajectory)
-        return found
-
-    return asyncio.run(search())
-
-
 def test_embeddings_are_asked_for_in_batches_that_the_endpoint_takes(
     endpoint: SimulatedEndpoint, write_config: WriteConfig, tmp_path: Path
 ) -> None:
@@ -320,7 +289,8 @@ def test_embeddings_are_asked_for_in_batches_that_the_endpoint_takes(
         optimizer={"candidates": 8, "direction": {"trajectory": {"by": "relevance"}}},
         evaluation={"val_size": 4, "test_size": 4},
     )
-    (trajectory,) = searched(config)
+    ((_, found),) = searched(config).items()
+    trajectory = found.trajectory
     assert len(trajectory.steps) == 3
     texts = [candidate.prompt.text for step in trajectory.steps for candidate in step.candidates]
     assert len(texts) > 10
@@ -340,7 +310,8 @@ def test_thoughts_of_the_optimizer_model_become_no_candidates(
     config = write_config(
         tmp_path, endpoint.base_url, run={"seeds": [0]}, optimizer={"steps": 1, "candidates": len(OPTIMIZER_REPLIES)}
     )
-    (trajectory,) = searched(config)
+    ((_, found),) = searched(config).items()
+    trajectory = found.trajectory
     (step,) = trajectory.steps
     assert sorted(candidate.prompt.text for candidate in step.candidates) == [
         "Name the label, after a closing tag.",
@@ -356,7 +327,8 @@ def test_a_filtered_candidate_is_dropped_and_the_search_continues(
     endpoint: SimulatedEndpoint, write_config: WriteConfig, tmp_path: Path
 ) -> None:
     endpoint.behaviour = Behaviour(mode=Mode.FILTERS_ONE_CANDIDATE)
-    (trajectory,) = searched(write_config(tmp_path, endpoint.base_url, run={"seeds": [0]}))
+    ((_, found),) = searched(write_config(tmp_path, endpoint.base_url, run={"seeds": [0]})).items()
+    trajectory = found.trajectory
     assert len(trajectory.steps) == 3
     assert [prompt.text for step in trajectory.steps for prompt in step.unscored] == [
         "Answer with the forbidden phrase."
