@@ -1,7 +1,13 @@
+"""``gpo serve`` with a token, on an endpoint with a key; ``tests/unit/serve`` has every refusal, in one process."""
+
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,15 +15,29 @@ import httpx2
 import msgpack
 import pytest
 
-from benchmarks.simulated_endpoint import SimulatedEndpoint
+from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from tests.commands import announced_url, gpo_in_this_process
+from tests.e2e.secrets import CANARY, leaks, memory_of_gcs
 
 if TYPE_CHECKING:
-    from tests.commands import Gpo
+    from tests.commands import Gpo, Started
     from tests.configs import WriteConfig
 
 GOOD = "Read carefully and classify the customer ticket: answer with exactly one category label, a single word only."
-JSON, MSGPACK = {"Content-Type": "application/json"}, {"Content-Type": "application/msgpack"}
+MSGPACK = {"Content-Type": "application/msgpack", "Accept": "application/msgpack"}
+KEY, TOKEN = 'sk-canary-5d1f0b/"env"&', "canary-token-3b8a41"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running ``gpo serve``, and a client that has its token."""
+
+    command: Started
+    client: httpx2.Client
+    config: Path
+
+    def evaluate(self, **body: Any) -> httpx2.Response:
+        return self.client.post("/v1/evaluate", json=body)
 
 
 @pytest.fixture(scope="module")
@@ -27,28 +47,28 @@ def endpoint() -> Iterator[SimulatedEndpoint]:
 
 
 @pytest.fixture(scope="module")
-def config(endpoint: SimulatedEndpoint, write_config: WriteConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def server(endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig) -> Iterator[Server]:
+    folder = Path(tempfile.mkdtemp(prefix="gc-"))  # short enough for Ray's sockets
     tasks = [{}, {"name": "desks", "prompt": "Which desk?"}]
-    return write_config(tmp_path_factory.mktemp("serve"), endpoint.base_url, tasks=tasks)
-
-
-@pytest.fixture(scope="module")
-def server(gpo: Gpo, config: Path) -> Iterator[httpx2.Client]:
-    started = gpo.start("serve", config, "--port", 0, cwd=config.parent)
-    with httpx2.Client(base_url=announced_url(started), timeout=60, trust_env=False) as client:
-        yield client
-    started.interrupt()
-    finished = started.finish()
+    config = write_config(folder, endpoint.base_url, tasks=tasks)
+    # With as many log lines as possible.
+    loud = {"OPENAI_LOG": "debug", "RAY_BACKEND_LOG_LEVEL": "debug", "RAY_SERVE_LOG_LEVEL": "DEBUG"}
+    env = {"OPENAI_API_KEY": KEY, "GPO_SERVE_TOKEN": TOKEN, "RAY_TMPDIR": str(folder / "ray"), **loud}
+    command = gpo.start("serve", config, "--port", 0, cwd=folder, env=env)
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    with httpx2.Client(base_url=announced_url(command), timeout=60, trust_env=False, headers=bearer) as client:
+        yield Server(command, client, config)
+    command.interrupt()
+    finished = command.finish()
     assert finished.code == 0, finished.stderr
+    assert leaks(folder) == []
+    assert "canary" not in finished.stdout + finished.stderr
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def _evaluate(server: httpx2.Client, **body: Any) -> httpx2.Response:
-    return server.post("/v1/evaluate", json=body)
-
-
-def test_prompts_are_scored_in_the_order_of_the_request(server: httpx2.Client, endpoint: SimulatedEndpoint) -> None:
+def test_prompts_are_scored_in_the_order_of_the_request(server: Server, endpoint: SimulatedEndpoint) -> None:
     before = len(endpoint.requests)
-    reply = _evaluate(server, task="triage", prompts=["Think.", GOOD], split="test")
+    reply = server.evaluate(task="triage", prompts=["Think.", GOOD], split="test")
     assert reply.status_code == 200, reply.text
     document = reply.json()
     assert (document["task"], document["split"]) == ("triage", "test")
@@ -59,78 +79,65 @@ def test_prompts_are_scored_in_the_order_of_the_request(server: httpx2.Client, e
     assert len(endpoint.requests) - before == 2 * 30
 
 
-def test_the_score_equals_that_of_gpo_evaluate(server: httpx2.Client, config: Path) -> None:
-    finished = gpo_in_this_process("evaluate", config, "--prompt", GOOD, "--output", "score.json", cwd=config.parent)
+def test_the_score_equals_that_of_gpo_evaluate(server: Server) -> None:
+    cwd = server.config.parent
+    options = ("--prompt", GOOD, "--output", "score.json")
+    finished = gpo_in_this_process("evaluate", server.config, *options, cwd=cwd, env={"OPENAI_API_KEY": KEY})
     assert finished.code == 0, finished.stderr
-    document = json.loads((config.parent / "score.json").read_text(encoding="utf-8"))
-    (score,) = _evaluate(server, task="triage", prompt=GOOD).json()["scores"]
+    document = json.loads((cwd / "score.json").read_text(encoding="utf-8"))
+    (score,) = server.evaluate(task="triage", prompt=GOOD).json()["scores"]
     cost = score.pop("usage")
     assert {name: document[name] for name in score} == score
     assert (document["usage"]["requests"], cost["requests"], cost["cached"]) == (20, 0, 20)
 
 
-def test_msgpack_and_json_hold_the_same_scores(server: httpx2.Client) -> None:
+def test_msgpack_and_json_hold_the_same_scores(server: Server) -> None:
     body = {"task": "desks", "prompt": GOOD, "split": "val"}
-    as_json = server.post("/v1/evaluate", json=body)
-    as_msgpack = server.post(
-        "/v1/evaluate", content=msgpack.packb(body), headers={**MSGPACK, "Accept": "application/msgpack"}
-    )
+    as_msgpack = server.client.post("/v1/evaluate", content=msgpack.packb(body), headers=MSGPACK)
     assert as_msgpack.headers["content-type"] == "application/msgpack"
-    assert msgpack.unpackb(as_msgpack.content) == as_json.json()
+    assert msgpack.unpackb(as_msgpack.content) == server.evaluate(**body).json()
 
 
-def test_the_server_lists_its_tasks(server: httpx2.Client) -> None:
+def test_the_server_describes_itself_and_its_tasks(server: Server) -> None:
     sizes = {"train": 24, "val": 20, "test": 30}
-    assert server.get("/v1/tasks").json() == {"tasks": {"triage": sizes, "desks": sizes}}
-
-
-def test_the_server_describes_its_interface(server: httpx2.Client) -> None:
-    described = server.get("/openapi.json").json()
+    assert server.client.get("/v1/tasks").json() == {"tasks": {"triage": sizes, "desks": sizes}}
+    described = server.client.get("/openapi.json").json()
     content = described["paths"]["/v1/evaluate"]["post"]["requestBody"]["content"]
     assert set(content) == {"application/json", "application/msgpack"}
     assert "prompts" in content["application/json"]["schema"]["properties"]
-    page = server.get("/docs")
+    page = server.client.get("/docs")
     assert (page.status_code, "text/html" in page.headers["content-type"]) == (200, True)
-    assert server.get("/health").json() == {"status": "ok"}
+    assert server.client.get("/health").json() == {"status": "ok"}
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "words"),
-    [
-        ({"task": "nowhere", "prompt": GOOD}, 404, ("nowhere", "desks, triage")),
-        ({"task": "triage"}, 422, ("give prompt or prompts",)),
-        ({"task": "triage", "prompt": ""}, 422, ("prompt", "at least 1")),
-        ({"task": "triage", "prompts": ["Think."] * 65}, 422, ("prompts", "at most 64")),
-        ({"task": "triage", "prompt": GOOD, "promt": "x"}, 422, ("promt",)),
-        ({"task": "triage", "prompt": GOOD, "split": "dev"}, 422, ("split", "train")),
-        ({"prompt": GOOD}, 422, ("task", "required")),
-        ([], 422, ()),
-    ],
-)
-def test_an_invalid_request_is_refused(
-    body: Any, status: int, words: tuple[str, ...], server: httpx2.Client, endpoint: SimulatedEndpoint
-) -> None:
+def test_an_invalid_request_is_refused_before_any_call(server: Server, endpoint: SimulatedEndpoint) -> None:
     before = len(endpoint.requests)
-    reply = server.post("/v1/evaluate", json=body)
-    assert reply.status_code == status, reply.text
-    assert not [word for word in words if word not in reply.text], reply.text
+    unknown = server.evaluate(task="nowhere", prompt=GOOD)
+    assert (unknown.status_code, "desks, triage" in unknown.text) == (404, True)
+    assert server.evaluate(task="triage").status_code == 422
+    assert server.client.post("/v1/evaluate", content=b"\x82\xa4task", headers=MSGPACK).status_code == 400
     assert len(endpoint.requests) == before
 
 
-@pytest.mark.parametrize(
-    ("content", "headers", "status"),
-    [
-        (b'{"task": ', JSON, 400),
-        (b"\xff\xfe", JSON, 400),
-        (b"[" * 100_000, JSON, 400),
-        (b"\x82\xa4task", MSGPACK, 400),
-        (b"\x81\x01\x02", MSGPACK, 400),
-        (b"task=triage", {"Content-Type": "application/x-www-form-urlencoded"}, 415),
-        (b'{"task": "triage", "prompt": "' + b"x" * 1_000_000 + b'"}', JSON, 413),
-    ],
-)
-def test_an_unreadable_body_is_refused(
-    content: bytes, headers: dict[str, str], status: int, server: httpx2.Client
+def test_requests_need_the_token_and_replies_show_neither_key_nor_token(
+    server: Server, endpoint: SimulatedEndpoint
 ) -> None:
-    reply = server.post("/v1/evaluate", content=content, headers=headers)
-    assert reply.status_code == status, reply.text
+    client, body = server.client, {"task": "triage", "prompt": "Never asked before."}
+    replies = []
+    wrong = ["", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer", "Bearer \xe9"]
+    for (path, method), given in product((("/v1/evaluate", "POST"), ("/v1/tasks", "GET")), wrong):
+        replies += [
+            refused := client.request(method, path, json=body, headers={b"authorization": given.encode("latin-1")})
+        ]
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer"), (path, given)
+    for status in (400, 401):
+        endpoint.behaviour = Behaviour(fail_next=10_000, error_status=status, repeats_key=True)
+        replies += [masked := server.evaluate(**body)]
+        assert masked.status_code == 502
+    endpoint.behaviour = Behaviour()
+    assert "***" in masked.text
+    replies += [client.get("/v1/canary")]
+    assert not [reply.text for reply in replies if "canary" in reply.text.replace("/v1/canary", "")]
+    state = memory_of_gcs(server.command)
+    assert b"task-model" in state
+    assert CANARY not in state

@@ -15,14 +15,13 @@ import pytest
 import ray
 
 from actors.checkpoints import CheckpointStore
-from actors.failure_policy import Fault, RetryLimits
 from actors.folder import Folder
 from actors.search import Phase, Search, SearchKey, Update
 from actors.slots import Placement
 from actors.supervisor import Supervisor
 from cluster.session.ray_connection import ray_connection
 from gpo.data.task import Split
-from gpo.errors import ModelRefused, OutOfReach, Part, RefusalReason
+from gpo.errors import ModelRefused, RefusalReason
 from gpo.evaluation.evaluator import Evaluation, Evaluator
 from gpo.prompt import Prompt
 from gpo.testing.fakes import FakeEvaluator, FakeProposer
@@ -94,19 +93,6 @@ def _die_once(journal: Path, prompt: Prompt, split: Split) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _lose_limiter(journal: Path, prompt: Prompt, split: Split) -> None:
-    """Do not reach the limiter at the first two calls."""
-    asked = journal.with_name("asked")
-    with asked.open("a") as file:
-        file.write("x")
-    if len(asked.read_text()) <= 2:
-        raise OutOfReach(Part.LIMITER, "gone")
-
-
-def _never_reach_evaluator(journal: Path, prompt: Prompt, split: Split) -> None:
-    raise OutOfReach(Part.EVALUATOR, "gone")
-
-
 def _refuse_key(journal: Path, prompt: Prompt, split: Split) -> None:
     raise ModelRefused("HTTP 401: no", RefusalReason.KEY, "the-model", "http://there/v1")
 
@@ -160,23 +146,6 @@ async def test_a_search_that_kills_its_actor_is_isolated_and_lost_alone(tmp_path
     error = last[poison.key].error
     assert error is not None
     assert error.startswith("TrajectoryLost: trajectory poison/0: its actor died 2 times")
-
-
-async def test_a_search_that_cannot_reach_a_part_is_retried_within_its_retry_limit(tmp_path: Path) -> None:
-    shaken = _search(JournaledEvaluator(tmp_path / "shaken", _lose_limiter), "shaken")
-    lost = _search(JournaledEvaluator(tmp_path / "lost", _never_reach_evaluator), "lost")
-    supervisor = Supervisor(
-        [shaken, lost],
-        CheckpointStore(Folder(str(tmp_path / "checkpoints"))),
-        Placement(8, 0.1, 0),
-        retry_limits=RetryLimits(crashes=0, evaluator=1, limiter=2),
-    )
-    last = {update.key: update async for update in supervisor.run()}
-    assert last[shaken.key].error is None
-    error = last[lost.key].error
-    assert error is not None
-    assert error.startswith("TrajectoryLost: trajectory lost/0: the evaluator could not be reached 2 times")
-    assert supervisor.faults == {Fault.EVALUATOR: 2, Fault.LIMITER: 2}
 
 
 async def test_a_refused_key_ends_all_searches_with_the_error_of_the_actor(tmp_path: Path) -> None:

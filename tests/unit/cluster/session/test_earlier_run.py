@@ -13,8 +13,10 @@ import yaml
 
 from actors.folder import Folder
 from actors.search import SearchKey
-from cluster.config.loading import validate
+from benchmarks.simulated_endpoint import SimulatedEndpoint
+from cluster.config.loading import load_config, validate
 from cluster.config.run import RunConfig
+from cluster.results.outputs import step_lines
 from cluster.results.run_record import RunRecord
 from cluster.results.stored_run import RunReader
 from cluster.runs.run_folder import RunFolder
@@ -22,6 +24,8 @@ from cluster.session.models import build_tasks
 from gpo.checkpoint import Checkpoint
 from gpo.errors import ConfigError
 from gpo.testing.samples import candidate, dropped, trajectory
+from tests.commands import searched
+from tests.configs import WriteConfig
 
 MODEL = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model"}
 FIRST = Checkpoint(
@@ -211,3 +215,22 @@ def test_readers_of_the_folder_know_the_number_of_steps(prompt: Any, steps: int,
     record = open_run(config(work, prompt, task={"goal": "Answer."}), work / "two")
     assert set(record.num_steps.values()) == {steps}
     assert RunReader(Folder.at(str(work / "two"))).read().record.num_steps == record.num_steps
+
+
+def test_a_search_tries_them_before_it_asks_for_new_prompts(
+    endpoint: SimulatedEndpoint, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    sizes = {"run": {"seeds": [0]}, "optimizer": {"steps": 1, "candidates": 2}}
+    earlier = load_config(write_config(tmp_path, endpoint.base_url, **sizes))
+    run = RunFolder(Folder.at(str(tmp_path / "earlier")))
+    run.open(earlier, build_tasks(earlier), run_id="earlier", resume=False)
+    run.checkpoints.save(SearchKey("triage", 0), SECOND)
+    path = write_config(tmp_path, endpoint.base_url, tasks=[{"prompt": {"run": "earlier"}}], **sizes)
+
+    ((_, found),) = searched(path).items()
+
+    first, second = step_lines(RunRecord("run", 0.0, checkpoints={SearchKey("triage", 0): found}))
+    assert [one["prompt"] for one in first["candidates"]] == ["Best.", "Good."]
+    assert (first["first_prompts"], first["step_size"], first["llm"]["optimizer"]["requests"]) == (True, None, 0)
+    assert (second["first_prompts"], second["step_size"], len(second["candidates"])) == (False, 50, 2)
+    assert found.trajectory.initial.prompt.text == "Think."
