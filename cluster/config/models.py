@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -15,15 +16,18 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     Tag,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
+from cluster.config.functions import FunctionName, folder_beside, folder_of, reference
 from cluster.config.section import ConfigPath, OptionInfo, Section, VariableName, by_kind
 from gpo.models.credentials import Header, KeySource, fits_header, names_a_secret
 from gpo.models.endpoint import Endpoint
+from gpo.models.function import FunctionModel
 from gpo.models.protocol import Sampling
 from gpo.models.replies import Price
 from gpo.models.retrying import DEFAULT_MAX_ATTEMPTS, DEFAULT_PATIENCE_S, RetryPolicy
@@ -299,6 +303,54 @@ class EmbeddedChatConfig(Section):
         return self.sampling.model_copy(update={"max_tokens": self.sampling.max_tokens or 256})
 
 
+class FunctionChatConfig(Section):
+    """A Python function of your own as a model: ``async def ask(messages, **sampling) -> str``.
+
+    Its replies are not cached, since they may depend on anything. Tokens are not known, so no budget can bound them.
+    """
+
+    kind: Annotated[Literal["function"], TRACKED]
+    function: Annotated[FunctionName, TRACKED]
+    """The function, ``module:function``. It gets the messages as a list of ``{role, content}``, and those of
+    ``temperature``, ``max_tokens``, ``top_p``, ``stop`` and ``seed`` that it takes and that are set. A plain function
+    runs in a thread. On a cluster, every node must have the module."""
+    folder: ConfigPath | None = None
+    """Folder with the module. The working directory is searched next, then the installed packages. Default: this file's
+    folder."""
+    max_concurrency: Annotated[PositiveInt, MAY_CHANGE] = 16
+    """Most concurrent calls, over all processes."""
+    timeout_s: Annotated[PositiveFloat, MAY_CHANGE] = 120.0
+    """Bound on one call, in seconds."""
+    max_attempts: Annotated[PositiveInt, MAY_CHANGE] = DEFAULT_MAX_ATTEMPTS
+    """Most attempts of one call, where the function raises an error of the network or of a server."""
+    check: Annotated[bool, MAY_CHANGE] = True
+    """Call the function once before a run, so that a fault in it shows before anything is paid for."""
+    sampling: Annotated[SamplingConfig, TRACKED] = SamplingConfig()
+    """How replies are sampled, if the function takes these settings."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folder_of_function(cls, model: Any) -> Any:
+        if isinstance(model, dict) and model.get("folder") is None:
+            return {**model, "folder": folder_beside(model.get("function"))}
+        return model
+
+    @field_validator("folder")
+    @classmethod
+    def _folder_where_it_is(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
+        name = info.data.get("function")
+        return folder if folder is None or name is None else folder_of(name, folder)
+
+    @property
+    def retries(self) -> RetryPolicy:
+        """When a call is repeated."""
+        return RetryPolicy(max_attempts=self.max_attempts)
+
+    def build(self) -> FunctionModel:
+        """The model."""
+        return FunctionModel(reference(self.function, self.folder), self.timeout_s)
+
+
 class EmbeddedEmbeddingConfig(Section):
     """Static word vectors in the process: no endpoint, no download."""
 
@@ -306,8 +358,10 @@ class EmbeddedEmbeddingConfig(Section):
 
 
 ChatModelConfig = Annotated[
-    Annotated[ChatEndpointConfig, Tag("openai")] | Annotated[EmbeddedChatConfig, Tag("embedded")],
-    by_kind("openai", "embedded"),
+    Annotated[ChatEndpointConfig, Tag("openai")]
+    | Annotated[EmbeddedChatConfig, Tag("embedded")]
+    | Annotated[FunctionChatConfig, Tag("function")],
+    by_kind("openai", "embedded", "function"),
 ]
 EmbeddingConfig = Annotated[
     Annotated[EndpointConfig, Tag("openai")] | Annotated[EmbeddedEmbeddingConfig, Tag("embedded")],
@@ -342,7 +396,7 @@ class ModelsConfig(Section):
         return {role: _with_temperature(model, _TEMPERATURES.get(role)) for role, model in models.items()}
 
     @property
-    def judging(self) -> ChatEndpointConfig | EmbeddedChatConfig:
+    def judging(self) -> ChatEndpointConfig | EmbeddedChatConfig | FunctionChatConfig:
         """The judge, or else the optimizer model, at temperature 0 if it takes a temperature."""
         if self.judge is not None:
             return self.judge

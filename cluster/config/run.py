@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from cluster.config.cache import CacheConfig, SqliteCacheConfig
 from cluster.config.cluster import ClusterConfig
-from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, ModelsConfig
+from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, FunctionChatConfig, ModelsConfig
 from cluster.config.observability import MetricsConfig, TracingConfig, TrackingConfig
 from cluster.config.optimizer import DEFAULT_STEPS, MetaPromptConfig, OptimizerConfig
 from cluster.config.presets import PresetName, with_preset
@@ -231,6 +231,12 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _money_can_be_counted(self) -> Self:
         models = (self.models.task, self.models.optimizer, self.models.judge)
+        if self.budget.tokens is not None and any(isinstance(model, FunctionChatConfig) for model in models):
+            raise PydanticCustomError(
+                "no_tokens",
+                "is set, but the tokens of a model of kind function are not known; set budget.calls instead",
+                {"at": "budget.tokens"},
+            )
         prices = [model.price for model in models if isinstance(model, ChatEndpointConfig)]
         if self.budget.usd is not None and not any(price.prompt or price.completion for price in prices):
             raise PydanticCustomError(
@@ -270,7 +276,7 @@ class RunConfig(Section):
     @property
     def _calls_at_once(self) -> int:
         model = self.models.task
-        return model.max_concurrency if isinstance(model, ChatEndpointConfig) else model.parallel
+        return model.parallel if isinstance(model, EmbeddedChatConfig) else model.max_concurrency
 
     @property
     def num_actors(self) -> int:

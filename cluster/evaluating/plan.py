@@ -11,7 +11,7 @@ from rich import box
 from rich.text import Text
 
 from cluster.config import RunConfig
-from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig
+from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, FunctionChatConfig
 from cluster.config.run import StopConfig
 from cluster.display.console import FittingTable
 from gpo.data.task import Split, Task
@@ -90,7 +90,9 @@ def _task_plan(config: RunConfig, task: Task) -> TaskPlan:
     )
     seeds = len(config.run.seeds)
 
-    def expense(role: ChatEndpointConfig | EmbeddedChatConfig, calls: int, tokens_each: float) -> Expense:
+    def expense(
+        role: ChatEndpointConfig | EmbeddedChatConfig | FunctionChatConfig, calls: int, tokens_each: float
+    ) -> Expense:
         bound = role.bounded_sampling.max_tokens if isinstance(role, EmbeddedChatConfig) else role.sampling.max_tokens
         return Expense(
             seeds * calls, ceil(seeds * calls * tokens_each), None if bound is None else seeds * calls * bound
@@ -147,6 +149,8 @@ def cost_usd(config: RunConfig, role: str, expense: Expense) -> float | None:
     model = config.models.judging if role == "judge" else getattr(config.models, role)
     if isinstance(model, EmbeddedChatConfig):
         return 0.0
+    if isinstance(model, FunctionChatConfig):
+        return None
     price = model.price
     if expense.completion_tokens is None and price.completion:
         return None

@@ -8,7 +8,13 @@ from functools import cache
 from typing import Literal
 
 from cluster.config import RunConfig
-from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, EmbeddedEmbeddingConfig, EndpointConfig
+from cluster.config.models import (
+    ChatEndpointConfig,
+    EmbeddedChatConfig,
+    EmbeddedEmbeddingConfig,
+    EndpointConfig,
+    FunctionChatConfig,
+)
 from cluster.config.prompts import PromptRunConfig
 from cluster.session.earlier_run import earlier_run
 from gpo.data.task import Split, Task
@@ -24,9 +30,10 @@ from gpo.models.adapting import AdaptingModel
 from gpo.models.cached import CachedModel
 from gpo.models.embedding import CachedEmbedder, StaticEmbedder
 from gpo.models.endpoint import Endpoint
+from gpo.models.limited import LimitedModel
 from gpo.models.openai import openai_model
 from gpo.models.protocol import ChatModel, Embedder, Sampling
-from gpo.models.retrying import RetryPolicy
+from gpo.models.retrying import RetryingModel, RetryPolicy
 from gpo.score import Score
 from serve.embedded_model import EmbeddedModelSpec
 
@@ -168,6 +175,10 @@ def chat_model(
         is_cached: whether it uses the cache.
     """
     model, gate = _chat_config(config, role), _gate(config, role, access)
+    if isinstance(model, FunctionChatConfig):
+        policy = retries or model.retries
+        limited = LimitedModel(model.build(), gate, policy.max_backoff_s)
+        return SampledModel(RetryingModel(limited, policy, gate), model.sampling.build())
     if isinstance(model, ChatEndpointConfig):
         sampling, identity = model.sampling, {"base_url": model.base_url, "model": model.model, **model.variant}
         if model.completion_limit != "max_tokens":  # some servers ignore it
@@ -203,7 +214,7 @@ def embedder(config: RunConfig, access: Access, *, retries: RetryPolicy | None =
     return CachedEmbedder(openai_model(embedding.build(), gate, retries or embedding.retries))
 
 
-def _chat_config(config: RunConfig, role: ChatRole) -> ChatEndpointConfig | EmbeddedChatConfig:
+def _chat_config(config: RunConfig, role: ChatRole) -> ChatEndpointConfig | EmbeddedChatConfig | FunctionChatConfig:
     return config.models.judging if role == "judge" else getattr(config.models, role)
 
 
@@ -238,11 +249,13 @@ def _gate(config: RunConfig, role: Role, access: Access) -> Gate:
 
 
 def _target(
-    model: EndpointConfig | EmbeddedChatConfig | EmbeddedEmbeddingConfig, urls: EmbeddedUrls
+    model: EndpointConfig | EmbeddedChatConfig | FunctionChatConfig | EmbeddedEmbeddingConfig, urls: EmbeddedUrls
 ) -> tuple[str, str, int]:
     """A model's URL, its name there, and its limit on requests in flight."""
     if isinstance(model, EndpointConfig):
         return model.base_url, model.model, model.max_concurrency
+    if isinstance(model, FunctionChatConfig):
+        return "python", model.function, model.max_concurrency
     if isinstance(model, EmbeddedChatConfig) and embedded_spec(model) in urls:
         # More requests than the server decodes together would only wait there.
         spec = embedded_spec(model)

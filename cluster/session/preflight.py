@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from cluster.config import RunConfig
-from cluster.config.models import EmbeddedChatConfig, EndpointConfig
+from cluster.config.models import EmbeddedChatConfig, EndpointConfig, FunctionChatConfig
 from cluster.session.models import (
     Access,
     ChatRole,
@@ -27,7 +27,16 @@ from cluster.session.models import (
 )
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
-from gpo.errors import ConfigError, GPOError, MalformedReply, ModelError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.errors import (
+    ConfigError,
+    EvaluationError,
+    GPOError,
+    MalformedReply,
+    ModelError,
+    ModelRefused,
+    ModelUnavailable,
+    RefusalReason,
+)
 from gpo.evaluation.answer_format import Position
 from gpo.evaluation.evaluator import follow_up, second_question
 from gpo.evaluation.metrics import Rubric
@@ -215,7 +224,7 @@ class _Check:
     def call(self, role: Role) -> Callable[[], Coroutine[Any, Any, None]] | None:
         """The call of a role; ``None`` where nothing is to be called."""
         _, model = _section(self._config, role)
-        if not isinstance(model, EndpointConfig) or not model.check:
+        if not isinstance(model, EndpointConfig | FunctionChatConfig) or not model.check:
             if role == "task":
                 self._answer.set_result(self._example.target)
             return None
@@ -331,6 +340,12 @@ class _Check:
 
     async def _guarded(self, role: Role, call: Awaitable[_T]) -> _T | None:
         where, endpoint = _section(self._config, role)
+        if isinstance(endpoint, FunctionChatConfig):
+            try:
+                return await call
+            except (ModelError, EvaluationError) as failure:
+                remedy = f"correct the function, or set {where}.check: false to begin anyway"
+                raise ConfigError(f"{where}.function", f"the first call failed: {failure}", remedy) from None
         try:
             return await call
         except ModelRefused as refusal:

@@ -1,0 +1,99 @@
+"""Functions of a user in the configuration: their names, and the folders in which their modules are searched."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from cluster.config.section import LocatedText
+from gpo.errors import ConfigError, EvaluationError
+from gpo.user_functions import FunctionReference
+from gpo.user_modules import home_of
+
+FUNCTION = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+"""A pattern of ``module:function``."""
+
+
+def quoted(text: str) -> str:
+    """A text of the user in an error, abridged."""
+    return repr(text if len(text) <= 40 else f"{text[:40]}…")
+
+
+def refuse_file(name: str) -> None:
+    """Refuse the path of a file, with what to write instead."""
+    if name.partition(":")[0].endswith(".py"):
+        raise PydanticCustomError(
+            "function",
+            "{value} is a file; write module:function without .py, and the file's folder as folder",
+            {"value": quoted(name)},
+        )
+
+
+def _function(name: str) -> str:
+    refuse_file(name)
+    if not re.fullmatch(FUNCTION, name):
+        raise PydanticCustomError(
+            "function", "{value} is not a function; write it as module:function", {"value": quoted(name)}
+        )
+    return name
+
+
+FunctionName = Annotated[str, AfterValidator(_function), Field(json_schema_extra={"pattern": rf"^{FUNCTION}$"})]
+"""``module:function``."""
+
+
+def folder_beside(function: object) -> str:
+    """The folder of the file that names the function, as the default of an option ``folder``.
+
+    It is stored explicitly, because the run folder's copy of the configuration is in another folder.
+    """
+    return LocatedText(".", function.folder) if isinstance(function, LocatedText) else "."
+
+
+def folder_of(function: str, folder: Path) -> Path:
+    """The folder in which the function's module is found, so that a run can be resumed from anywhere.
+
+    It is ``folder`` itself if the module is in neither of the folders that are searched.
+    """
+    found = home_of(function.partition(":")[0], _searched(folder))
+    return folder if found is None else Path(found)
+
+
+def reference(function: str, folder: Path | None) -> FunctionReference:
+    """The function, which is searched in ``folder`` and then in the working directory."""
+    module, _, name = function.partition(":")
+    return FunctionReference(module, name, _searched(folder or Path.cwd()))
+
+
+def _searched(folder: Path) -> tuple[str, ...]:
+    """The folders that are searched for modules before Python's own, in order."""
+    return tuple(dict.fromkeys((str(folder), str(Path.cwd()))))
+
+
+def require_loadable(function: FunctionReference, field: str) -> None:
+    """Import the function.
+
+    Args:
+        field: the option that names the function; an option ``folder`` is beside it.
+
+    Raises:
+        ConfigError: it cannot be imported.
+    """
+    try:
+        function.load()
+    except EvaluationError as failure:
+        section, folder = field.rpartition(".")[0], Path(function.folders[0])
+        if not folder.is_dir():
+            lack = "is not a folder" if folder.exists() else "does not exist"
+            raise ConfigError(
+                f"{section}.folder", f"{str(folder)!r} {lack}, and {failure}", "name the folder that holds the module"
+            ) from None
+        raise ConfigError(
+            field,
+            str(failure),
+            "name a function of a module that is installed, or that is in the option folder or the working directory",
+        ) from None
