@@ -1,4 +1,56 @@
-"""Gradient-inspired Prompt Optimization (arXiv:2402.17564): the algorithm, as a library of values.
+"""Gradient-inspired Prompt Optimization: better prompts for language models.
 
-It does not depend on Ray or any other cluster. Begin reading at ``gpo.optimizer``.
+``optimize`` runs a search in this process; ``Run.open`` reads any run from its folder. The names are loaded when they
+are first used, since each process of a cluster imports this package.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cluster.api.endpoint import Endpoint
+    from cluster.api.optimize import optimize, optimize_async
+    from cluster.api.run import Run, ScoredPrompt
+    from gpo.data.example import Example
+    from gpo.errors import BudgetExhausted, ConfigError, GPOError
+    from gpo.events import CandidateScored, RunEnded, StepTaken
+
+__all__ = [
+    "BudgetExhausted",
+    "CandidateScored",
+    "ConfigError",
+    "Endpoint",
+    "Example",
+    "GPOError",
+    "Run",
+    "RunEnded",
+    "ScoredPrompt",
+    "StepTaken",
+    "optimize",
+    "optimize_async",
+]
+
+_MODULES = {
+    "BudgetExhausted": "gpo.errors",
+    "CandidateScored": "gpo.events",
+    "ConfigError": "gpo.errors",
+    "Endpoint": "cluster.api.endpoint",
+    "Example": "gpo.data.example",
+    "GPOError": "gpo.errors",
+    "Run": "cluster.api.run",
+    "RunEnded": "gpo.events",
+    "ScoredPrompt": "cluster.api.run",
+    "StepTaken": "gpo.events",
+    "optimize": "cluster.api.optimize",
+    "optimize_async": "cluster.api.optimize",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'gpo' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -73,15 +73,7 @@ def run(
     prepare_environment(ray_address)
     from actors.lease import Leases
     from cluster.display.live_view import view_for
-    from cluster.results.differences import difference_lines
-    from cluster.results.results_table import (
-        acceptance_line,
-        results_table,
-        scoring_line,
-        stopping_lines,
-        unscored_line,
-        written_files,
-    )
+    from cluster.results.results_table import closing_lines, results_table, written_files
     from cluster.results.warnings import run_warnings
     from cluster.runs.run import Run
     from cluster.session.session import Session
@@ -106,8 +98,7 @@ def run(
             except KeyboardInterrupt:
                 interrupted = True
     out.print(results_table(record))
-    about = (*difference_lines(record), *stopping_lines(record), scoring_line(record), acceptance_line(record))
-    for line in filter(None, (*about, unscored_line(record), *written_files(folder))):
+    for line in (*closing_lines(record), *written_files(folder)):
         show(line)
     for warning in run_warnings(record):
         say(f"Warning: {warning}.")

@@ -69,7 +69,7 @@ class LiveView:
         rows = list(progress.rows.values())
         wait = self._wait(progress)
         shown = _most_relevant(rows, self._live.console.height - _LINES_AROUND - len(wait))
-        self._spinner.update(text=Text(f"{duration(time.monotonic() - self._started)} · {_totals(progress)}"))
+        self._spinner.update(text=Text(f"{duration(time.monotonic() - self._started)} · {totals(progress)}"))
         title = [Text(progress.title, style="bold")] if progress.title else []
         bar: list[RenderableType] = [
             ProgressBar(1.0, progress.share, width=_BAR_WIDTH),
@@ -134,7 +134,7 @@ class LiveView:
         return table
 
 
-def _totals(progress: Progress) -> str:
+def totals(progress: Progress) -> str:
     """A line with time left, calls, cost and failures."""
     left, rows = progress.left_s(), progress.rows.values()
     calls = max(progress.spent.calls, sum(row.calls for row in rows))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +18,9 @@ from cluster.evaluating.score import write_output
 from cluster.results.intervals import score_interval
 from cluster.results.outputs import as_json
 from cluster.results.warnings import score_warnings
+from cluster.session.in_process import embedded_urls
 from cluster.session.interrupts import run_interruptibly
-from cluster.session.models import Access, EmbeddedUrls, Role, build_evaluators, build_task, embedded_spec
+from cluster.session.models import Access, Role, build_evaluators, build_task, embedded_spec
 from cluster.session.preflight import check_models, explained_refusal
 from gpo.data.task import Split
 from gpo.errors import ConfigError, ModelRefused
@@ -31,7 +31,6 @@ from gpo.limits.messages import Spent
 from gpo.models.protocol import Usage
 from gpo.prompt import Prompt
 from gpo.score import finite
-from serve.embedded_model import EmbeddedModelServer, EmbeddedModelSpec, free_port
 
 _T = TypeVar("_T")
 
@@ -86,14 +85,16 @@ def evaluate_prompt(
     for warning in checked.warnings:
         _say(console, f"Warning: {warning}.", style="yellow")
 
-    with _embedded_models(config, is_judged, console) as urls:
-        access = Access(urls, LocalLimiter(), budget_name="evaluation", refused=checked.refused)
-        (evaluator,) = build_evaluators(config, [loaded], access)
-        with console.status(f"Scoring on {len(loaded.examples[split])} examples …"):
-            try:
-                (evaluation,) = run_interruptibly(_within_budget(config, access, evaluator.evaluate([scored], split)))
-            except ModelRefused as refusal:
-                raise explained_refusal(config, refusal) from None
+    models = [config.models.task, *([config.models.judging] if is_judged else [])]
+    with console.status("Starting the embedded model …"):
+        urls = embedded_urls([embedded_spec(model) for model in models if isinstance(model, EmbeddedChatConfig)])
+    access = Access(urls, LocalLimiter(), budget_name="evaluation", refused=checked.refused)
+    (evaluator,) = build_evaluators(config, [loaded], access)
+    with console.status(f"Scoring on {len(loaded.examples[split])} examples …"):
+        try:
+            (evaluation,) = run_interruptibly(_within_budget(config, access, evaluator.evaluate([scored], split)))
+        except ModelRefused as refusal:
+            raise explained_refusal(config, refusal) from None
     counted = replace(
         evaluation,
         usage=checked.counted("task", evaluation.usage),
@@ -109,17 +110,6 @@ def _say(console: Console, text: str, style: str | None = None) -> None:
 async def _within_budget(config: RunConfig, access: Access, work: Awaitable[_T]) -> _T:
     await access.limiter.open_budget(access.budget_name, config.budget.build(), Spent())
     return await work
-
-
-@contextmanager
-def _embedded_models(config: RunConfig, is_judged: bool, console: Console) -> Iterator[EmbeddedUrls]:
-    """Serve the embedded models in this process."""
-    models = [config.models.task, *([config.models.judging] if is_judged else [])]
-    servers: dict[EmbeddedModelSpec, EmbeddedModelServer] = {}
-    for spec in dict.fromkeys(embedded_spec(model) for model in models if isinstance(model, EmbeddedChatConfig)):
-        with console.status("Starting the embedded model …"):
-            servers[spec] = EmbeddedModelServer(spec, free_port())
-    yield {spec: server.base_url() for spec, server in servers.items()}
 
 
 def report_evaluation(evaluated: Evaluated, console: Console, output: Path | None) -> None:

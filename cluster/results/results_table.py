@@ -10,6 +10,7 @@ from actors.folder import Folder
 from cluster.display.console import FittingTable
 from cluster.display.progress import percent, percent_range
 from cluster.results.averages import averages
+from cluster.results.differences import difference_lines
 from cluster.results.outputs import best_prompt, samples, scored_prompt
 from cluster.results.run_record import RunRecord
 from gpo.intervals import LEVEL
@@ -140,6 +141,12 @@ def unscored_line(record: RunRecord) -> str | None:
     if dropped := sum(len(step.unscored) for step in steps):
         said.append(f"Candidates dropped because they could not be scored: {dropped} (in steps.jsonl, under unscored).")
     return " ".join(said) or None
+
+
+def closing_lines(record: RunRecord) -> list[str]:
+    """What is said below the table at the end of a run: differences, early ends, counts of answers."""
+    about = (*difference_lines(record), *stopping_lines(record), scoring_line(record), acceptance_line(record))
+    return [line for line in (*about, unscored_line(record)) if line]
 
 
 def written_files(folder: Folder) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,6 +27,9 @@ from cluster.tracking.tracking import tracked
 from gpo.concurrency import FailFastGroup
 from gpo.data.task import Task
 from gpo.errors import BudgetExhausted, ModelRefused, StorageError
+from gpo.events import Event, OnEvent, RunEnded, new_events
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from cluster.session.session import Session
@@ -72,12 +76,20 @@ class Run:
         record: the state of the run, as ``RunFolder.open`` returns it; kept up to date.
         folder: where everything is saved.
         population: distinguishes trajectories of one task and seed that run side by side; empty for a run on its own.
+        on_event: called in the driver with everything that happens; what it raises is logged, and the run continues.
     """
 
     def __init__(
-        self, config: RunConfig, tasks: Sequence[Task], record: RunRecord, folder: RunFolder, *, population: str = ""
+        self,
+        config: RunConfig,
+        tasks: Sequence[Task],
+        record: RunRecord,
+        folder: RunFolder,
+        *,
+        population: str = "",
+        on_event: OnEvent | None = None,
     ) -> None:
-        self.record = record
+        self.record, self._on_event = record, on_event
         self._config, self._tasks, self._folder, self._population = config, tasks, folder, population
 
     async def updates(self, services: Services, pool: Any = None) -> AsyncGenerator[Update, None]:
@@ -98,9 +110,20 @@ class Run:
         # Closed here, not by the garbage collector: actors must end before Ray does, even after a failure.
         async with aclosing(services.run(self._config, searches, self._folder.checkpoints, pool)) as updates:
             async for update in updates:
+                known = self.record.steps_taken(update.key) if update.key in self.record.checkpoints else None
                 for step in self.record.receive(update):
                     self._folder.append_step(self.record, update.key, step)
+                if update.checkpoint is not None:
+                    key, trajectory = update.key, update.checkpoint.trajectory
+                    self._emit(new_events(key.task, key.seed, trajectory, known))
                 yield update
+
+    def _emit(self, events: Iterable[Event]) -> None:
+        for event in events if self._on_event else ():
+            try:
+                self._on_event(event)  # type: ignore[misc]  # not None here
+            except Exception:
+                log.exception("on_event failed; the run continues")
 
     def execute(self, session: Session, view: View, title: str = "", outer: Sequence[Folder] = ()) -> None:
         """Run to the end, and save the results however it ends.
@@ -148,6 +171,7 @@ class Run:
             finally:
                 record.finished_at, record.wall_s = time.time(), time.monotonic() - began
                 self._folder.save(record)
+                self._emit([RunEnded(record.run_id, record.status, self._folder.folder.path("").rstrip("/"))])
 
     async def _follow(self, services: Services, view: View, title: str, began: float) -> None:
         view = services.counted_view(view, self._config, self.record)

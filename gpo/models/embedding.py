@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -56,7 +57,13 @@ class StaticEmbedder:
 @cache
 def word_vectors() -> Any:
     """The word vectors, loaded once per process, which takes half a second."""
-    import wordllama
+    # On import, the package would let everything be logged, unless logging has a handler.
+    silent = logging.NullHandler()
+    logging.getLogger().addHandler(silent)
+    try:
+        import wordllama
+    finally:
+        logging.getLogger().removeHandler(silent)
 
     # The package looks for its files in a cache folder and downloads missing ones; its own folder has all of them.
     package_folder = Path(wordllama.__file__).parent

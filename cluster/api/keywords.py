@@ -1,0 +1,315 @@
+"""From the arguments of ``gpo.optimize`` to a configuration: the same options as in YAML, under the same names."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from actors.folder import Folder
+from cluster.api.endpoint import Endpoint
+from cluster.config import RunConfig
+from cluster.config.loading import validate
+from cluster.config.tasks import TaskConfig
+from gpo.data.files import read_rows
+from gpo.data.task import Split
+from gpo.data.template import Template
+from gpo.errors import ConfigError, StorageError
+from gpo.evaluation.prompt_template import placeholders
+
+_PYTHON_NAMES = (
+    ("tasks[0].answer", "metric"),
+    ("tasks[0].", ""),
+    ("models.task", "task_model"),
+    ("models.optimizer", "optimizer_model"),
+    ("models.judge", "judge_model"),
+    ("models.embedding", "embedding_model"),
+    ("optimizer.steps", "steps"),
+    ("run.seeds", "seed"),
+    ("run.name", "name"),
+    ("run.dir", "run_dir"),
+    ("--run-dir", "run_dir"),
+)
+"""How an option of the configuration begins, and the argument that it is set by."""
+_TARGETS = ("target", "label", "answer", "output")
+_INPUTS = ("input", "text", "question")
+"""Names of columns that are used where ``fields`` does not name one."""
+
+
+@contextmanager
+def named_by_arguments() -> Iterator[None]:
+    """Let errors in the block name arguments instead of options.
+
+    Raises:
+        ConfigError: as in the block, with the other name.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        for option, argument in _PYTHON_NAMES:
+            if error.field == option or (error.field.startswith(option) and not error.field[len(option)].isalnum()):
+                name = f"{argument}{error.field[len(option) :]}"
+                raise ConfigError(name, error.problem.replace("models.", ""), error.remedy) from None
+            if option.endswith(".") and error.field.startswith(option):
+                raise ConfigError(error.field.removeprefix(option), error.problem, error.remedy) from None
+        raise
+
+
+@dataclass
+class Arguments:
+    """The arguments of ``gpo.optimize``, on their way to a configuration.
+
+    Attributes:
+        functions: the functions among them, by the name that the configuration has for each.
+        rows: examples that were passed as objects, by the name of their file.
+    """
+
+    values: Mapping[str, Any]
+    functions: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def configuration(self, folder: Folder) -> RunConfig:
+        """The checked configuration. Examples that were passed as objects are files in the run's folder.
+
+        Raises:
+            ConfigError: names the argument that cannot be used.
+        """
+        return validate(self._sections(folder), base_dir=Path.cwd())
+
+    def save_rows(self, folder: Folder, *, is_new: bool) -> None:
+        """Write the examples that were passed as objects into the run's folder.
+
+        Args:
+            is_new: whether no run is in the folder yet; a run that is there needs the examples that it began with.
+
+        Raises:
+            ConfigError: the run in the folder began with other examples.
+            StorageError: they cannot be written.
+        """
+        for name, rows in self.rows.items():
+            content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode(errors="replace")
+            try:
+                known = folder.read(f"data/{name}.jsonl")
+                if known == content:
+                    continue
+                if not is_new and known is not None:
+                    raise ConfigError(
+                        name,
+                        f"the examples are not those that the run in {folder.url!r} began with",
+                        "pass the same ones, or name another run_dir",
+                    )
+                folder.write(f"data/{name}.jsonl", content)
+            except OSError as error:
+                raise StorageError(f"{folder.path(f'data/{name}.jsonl')} cannot be written: {error}") from None
+
+    def _sections(self, folder: Folder) -> dict[str, Any]:
+        given = {name: value for name, value in self.values.items() if value is not None}
+        more = given.pop("options", {})
+        task = {name: given.pop(name) for name in list(given) if name in TaskConfig.model_fields and name != "data"}
+        for name, value in more.items():
+            if name in TaskConfig.model_fields:
+                task[name] = value
+            elif name in RunConfig.model_fields and name not in ("tasks", "models", "run"):
+                given[name] = value
+            else:
+                raise self._unknown(name)
+        name = str(task.pop("name", "task"))
+        task["data"] = self._data(given, folder)
+        self._add_fields(task, folder)
+        if "metric" in given:
+            task["answer"] = self._answer(given.pop("metric"), task.get("answer", {}))
+        models = {
+            role: self._model(given.pop(f"{role}_model"), f"{role}_model")
+            for role in ("task", "optimizer", "judge", "embedding")
+            if f"{role}_model" in given
+        }
+        if "task" not in models:
+            raise ConfigError("task_model", "is missing", "name a model, such as 'gpt-4o-mini', or pass a function")
+        models.setdefault("optimizer", models["task"])
+        seed = given.pop("seed", 0)
+        optimizer = dict(given.pop("optimizer", {}))
+        if "steps" in given:
+            optimizer["steps"] = given.pop("steps")
+            optimizer.pop("epochs", None)
+        return {
+            **given,
+            "run": {"name": name, "seeds": list(seed) if isinstance(seed, Sequence) else [seed]},
+            "models": models,
+            "tasks": [{"name": name, **task}],
+            **({"optimizer": optimizer} if optimizer else {}),
+        }
+
+    def _unknown(self, name: str) -> ConfigError:
+        known = [one for one in (*self.values, *TaskConfig.model_fields, *RunConfig.model_fields) if one != "options"]
+        near = get_close_matches(name, known, n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else "see help(gpo.optimize)"
+        return ConfigError(name, "is not an argument", remedy)
+
+    # -- data ---------------------------------------------------------------------------------------------------------
+
+    def _data(self, given: dict[str, Any], folder: Folder) -> dict[str, Any]:
+        data, split = given.pop("data", None), given.pop("split", None)
+        splits = {str(one): given.pop(str(one)) for one in Split if str(one) in given}
+        if data is not None and splits:
+            raise ConfigError(next(iter(splits)), "is set as well as data", "keep one of the two")
+        if data is None:
+            if missing := [str(one) for one in Split if str(one) not in splits]:
+                remedy = "pass train, val and test, or data to be divided"
+                raise ConfigError(missing[0], "is missing", remedy)
+            return {name: self._file(value, name, folder) for name, value in splits.items()}
+        if isinstance(data, Mapping):  # a section as in YAML: a benchmark, or a data set of the Hugging Face Hub
+            return dict(data)
+        section: dict[str, Any] = {"file": self._file(data, "data", folder)}
+        if split is not None:
+            section["split"] = split if isinstance(split, Mapping) else dict(zip(map(str, Split), split, strict=False))
+        return section
+
+    def _file(self, value: Any, name: str, folder: Folder) -> str:
+        """The file with the examples, which is written later if they were passed as objects."""
+        if isinstance(value, str | Path):
+            return str(value)
+        if folder.local is None:
+            remedy = "write them to a file and pass its path, or name a local run_dir"
+            raise ConfigError(name, f"examples as objects need a local run_dir, not {folder.url!r}", remedy)
+        self.rows[name] = list(_plain_rows(value, name))
+        if not self.rows[name]:
+            raise ConfigError(name, "holds no example", "pass at least one")
+        return str(folder.local / "data" / f"{name}.jsonl")
+
+    def _add_fields(self, task: dict[str, Any], folder: Folder) -> None:
+        """Set what follows from the prompt and the columns, where the arguments leave it open."""
+        prompt = task.get("prompt")
+        texts = (
+            prompt.values() if isinstance(prompt, Mapping) else prompt if isinstance(prompt, list | tuple) else [prompt]
+        )
+        named = [one for text in texts if isinstance(text, str) for one in placeholders(text)]
+        if named:
+            task.setdefault("position", "template")
+        fields = dict(task.get("fields") or {})
+        columns = self._columns(task["data"])
+        if columns and task.get("position") == "template":
+            used = {column for one in named for column in _columns_in(one)}
+            _choose(fields, "target", [one for one in columns if one not in used], _TARGETS)
+        elif columns:
+            _choose(fields, "target", [one for one in columns if one != fields.get("input")], _TARGETS)
+            _choose(fields, "input", [one for one in columns if one != fields.get("target", "target")], _INPUTS)
+        if fields:
+            task["fields"] = fields
+
+    def _columns(self, data: Mapping[str, Any]) -> list[str]:
+        """The columns of the first example, if it is an object or in a file."""
+        name = "data" if "file" in data else "train"
+        if name in self.rows:
+            return list(self.rows[name][0])
+        path = data.get("file" if "file" in data else "train")
+        if not isinstance(path, str) or "benchmark" in data or "huggingface" in data:
+            return []
+        rows = read_rows(Path(path).expanduser(), frozenset(), where=name)
+        return [column for _, row in islice(rows, 1) for column in row]
+
+    # -- functions and models -----------------------------------------------------------------------------------------
+
+    def _answer(self, metric: Any, answer: Mapping[str, Any]) -> dict[str, Any]:
+        if callable(metric):
+            return {**answer, "kind": "custom", "metric": self._named(metric), **_folder_of(metric)}
+        if isinstance(metric, Mapping):
+            return {**answer, **metric}
+        if isinstance(metric, str) and ":" in metric:
+            return {**answer, "kind": "custom", "metric": metric}
+        return {**answer, "kind": metric}
+
+    def _model(self, model: Any, argument: str) -> dict[str, Any]:
+        if isinstance(model, Endpoint):
+            return dict(model.options)
+        if isinstance(model, Mapping):
+            return dict(model)
+        if isinstance(model, str):
+            return {"kind": "embedded"} if model == "embedded" else {"model": model}
+        if callable(model):
+            return {"kind": "function", "function": self._named(model), **_folder_of(model)}
+        problem = f"a {type(model).__name__} is not a model"
+        raise ConfigError(argument, problem, "pass a name, a gpo.Endpoint, or an async function of messages")
+
+    def _named(self, function: Callable[..., Any]) -> str:
+        """The name of a function in the configuration."""
+        module = getattr(function, "__module__", "__main__")
+        name = getattr(function, "__qualname__", type(function).__name__)
+        if not _is_importable(function):
+            module, name = "__main__", re.sub(r"\W+", "_", name.replace("<locals>.", "")).strip("_") or "function"
+        while self.functions.get(f"{module}:{name}", function) is not function:  # two lambdas, for example
+            name += "_"
+        self.functions[f"{module}:{name}"] = function
+        return f"{module}:{name}"
+
+
+def _is_importable(function: Callable[..., Any]) -> bool:
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if module in (None, "__main__") or not name.isidentifier():
+        return False
+    return getattr(sys.modules.get(str(module)), name, None) is function
+
+
+def _folder_of(function: Callable[..., Any]) -> dict[str, str]:
+    """The folder in which other processes find the function's module, as an option; none where no process can."""
+    path = getattr(sys.modules.get(getattr(function, "__module__", "") or ""), "__file__", None)
+    if path is None or not _is_importable(function):
+        return {}
+    depth = function.__module__.count(".") + (Path(path).name == "__init__.py")
+    return {"folder": str(Path(path).resolve().parents[depth])}
+
+
+def _columns_in(one: str) -> frozenset[str]:
+    """The columns of a placeholder; those of an invalid one are reported later."""
+    try:
+        variables = Template(one, "prompt").variables
+    except ConfigError:
+        return frozenset()
+    quoted = re.findall(r"""row\[["']([^"']+)["']\]|row\.(\w+)""", one)
+    return variables | {name for pair in quoted for name in pair if name}
+
+
+def _choose(fields: dict[str, Any], role: str, columns: Sequence[str], known: Sequence[str]) -> None:
+    """Set the column of a role if it has not its usual name and there is one column that it must be."""
+    if role in fields or f"{role}_template" in fields or (role == "input" and "template" in fields):
+        return
+    likely = [name for name in known if name in columns] or list(columns)
+    if role not in columns and (len(likely) == 1 or likely[0] in known):
+        fields[role] = likely[0]
+
+
+def _plain_rows(value: Any, name: str) -> Iterator[dict[str, Any]]:
+    """Rows as JSON values: of dictionaries, a data frame of pandas or polars, or any iterable of mappings."""
+    if hasattr(value, "to_dicts"):
+        value = value.to_dicts()
+    elif hasattr(value, "to_dict") and hasattr(value, "columns"):
+        value = value.to_dict("records")
+    if isinstance(value, Mapping) or not hasattr(value, "__iter__"):
+        remedy = "pass a list of dictionaries, a data frame, or the path of a file"
+        raise ConfigError(name, f"a {type(value).__name__} cannot be used as examples", remedy)
+    for number, row in enumerate(value, start=1):
+        if not isinstance(row, Mapping):
+            problem = f"row {number} is a {type(row).__name__}, not a dictionary"
+            raise ConfigError(name, problem, "pass one dictionary for each example, such as {'input': …, 'target': …}")
+        yield {str(column): _plain(cell, f"{name}, row {number}, column {column!r}") for column, cell in row.items()}
+
+
+def _plain(cell: Any, where: str) -> Any:
+    if hasattr(cell, "item") and not isinstance(cell, str | bytes):  # a number of numpy
+        cell = cell.item()
+    if isinstance(cell, list | tuple):
+        return [_plain(one, where) for one in cell]
+    if isinstance(cell, Mapping):
+        return {str(name): _plain(one, where) for name, one in cell.items()}
+    if isinstance(cell, float) and not math.isfinite(cell):
+        return None  # how data frames write a missing value
+    if cell is None or isinstance(cell, str | int | float | bool):
+        return cell
+    return str(cell)

@@ -1,0 +1,212 @@
+"""``gpo.optimize``: a run in this process, from Python."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from actors.folder import Folder
+from actors.lease import Leases
+from cluster.api.keywords import Arguments, named_by_arguments
+from cluster.api.progress import progress_view
+from cluster.api.run import Run
+from cluster.config import RunConfig
+from cluster.config.secrets import refuse_credentials
+from cluster.display.progress import View
+from cluster.runs.run import Run as RunLoop
+from cluster.runs.run_folder import RunFolder, new_run_id
+from cluster.session.in_process import local_services, require_no_metrics
+from cluster.session.interrupts import StopRequested
+from cluster.session.models import RefusedParameters, build_tasks
+from cluster.session.preflight import check_models
+from gpo.data.task import Task
+from gpo.errors import ConfigError, GPOError
+from gpo.events import OnEvent
+from gpo.user_functions import passed_functions
+
+log = logging.getLogger(__name__)
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_POLLED_EVERY_S = 0.2
+
+
+async def optimize_async(
+    prompt: str | Sequence[str] | Mapping[str, Any] | None = None,
+    *,
+    train: Any = None,
+    val: Any = None,
+    test: Any = None,
+    data: Any = None,
+    split: Sequence[float] | Mapping[str, float] | None = None,
+    fields: Mapping[str, str] | None = None,
+    metric: str | Mapping[str, Any] | Callable[..., Any] | None = None,
+    task_model: Any = None,
+    optimizer_model: Any = None,
+    judge_model: Any = None,
+    goal: str | None = None,
+    must_keep: Sequence[str] | None = None,
+    max_words: int | None = None,
+    steps: int | None = None,
+    budget: Mapping[str, float] | None = None,
+    stop: Mapping[str, float] | None = None,
+    seed: int | Sequence[int] = 0,
+    preset: str | None = None,
+    name: str = "task",
+    run_dir: str | Path | None = None,
+    progress: bool = True,
+    on_event: OnEvent | None = None,
+    **options: Any,
+) -> Run:
+    """Optimize a prompt in this process, without Ray, and return the run with its results.
+
+    The run's folder is that of ``gpo run``. The same call with the same ``run_dir`` continues a run that was
+    interrupted, and returns the results of one that is complete. ``gpo stop RUN_DIR`` ends it from outside.
+
+    Args:
+        prompt: the initial prompt, or a template with columns of the data, such as ``{{ ticket }}``; a list of prompts
+            to try first; or ``{"system": …, "user": …}``. Default: prompts that the optimizer model writes from
+            ``goal``.
+        train: examples that the optimizer model sees, a few at a time: a list of dictionaries, a data frame, or the
+            path of a ``.jsonl``, ``.csv`` or ``.tsv`` file.
+        val: examples that prompts are scored on; they decide the search.
+        test: examples that only the initial and the best prompt are scored on.
+        data: in place of the three, all examples, to be divided; or a section as in YAML, such as ``{"benchmark": …}``.
+        split: shares or numbers of examples for train, val and test. Default: 0.2, 0.4, 0.4.
+        fields: columns, such as ``{"input": "text", "target": "label"}``. Default: columns of these and similar names.
+        metric: how an answer is judged: a kind such as ``"label"``, ``"number"``, ``"choice"``, ``"text"``; a section
+            as in YAML, such as ``{"kind": "judge", "rubric": …}``; or a function of ``(answer, example)`` that returns
+            a number from 0 to 1, or a pair of that and a text that says why. Default: inferred from the targets.
+        task_model: the model that answers: its name, a ``gpo.Endpoint``, ``"embedded"`` for the small model that needs
+            no endpoint, or a function ``async (messages, **sampling) -> str``.
+        optimizer_model: the model that writes prompts. Default: ``task_model``.
+        judge_model: the model that judges answers, for kind ``judge``. Default: the optimizer model.
+        goal: what the task is, in a sentence or two.
+        must_keep: texts that every prompt must contain.
+        max_words: most words of a prompt.
+        steps: steps of the search. Default: 12.
+        budget: most ``calls``, ``tokens``, ``usd`` or ``wall_s`` (seconds). When it is used up, the run ends, and its
+            results so far are returned.
+        stop: ends early at a ``target`` score, or after ``patience`` steps without improvement.
+        seed: determines all random choices; several seeds are several searches.
+        preset: ``efficient`` (default) or ``paper``.
+        name: of the task, in the folder and the report.
+        run_dir: folder of the run, or a URL such as ``s3://BUCKET/PATH``. Default: a new folder in ``runs``.
+        progress: show the progress, in a terminal, a notebook or a log.
+        on_event: called with a ``gpo.CandidateScored``, ``StepTaken`` or ``RunEnded`` when that happens.
+        options: all other options of a task and all other sections as in YAML, such as ``forbid``, ``language``,
+            ``shots``, ``position``, ``optimizer={"candidates": 4}``, ``evaluation``, ``cache``, ``tracking``.
+
+    Raises:
+        ConfigError: an argument, the data or a model cannot be used; raised before much is paid for.
+        GPOError: the run failed; finished work is saved.
+    """
+    values = dict(locals())  # all arguments, and nothing else yet
+    arguments = Arguments({name: values[name] for name in values.keys() - {"progress", "on_event", "run_dir"}})
+    with named_by_arguments():
+        folder, run_id = _folder(run_dir, name)
+        config = arguments.configuration(folder)
+        require_no_metrics(config)
+        with passed_functions(arguments.functions), progress_view(progress) as view:
+            run_folder = RunFolder(folder)
+            arguments.save_rows(folder, is_new=not run_folder.holds_run)
+            await run_in_this_process(config, run_folder, run_id, view, on_event)
+    run = Run.open(folder.url)
+    if run.status == "failed" and not run.summary["spent"]["calls"] and run.errors:
+        raise GPOError(f"the run in {run.folder} failed: {next(iter(run.errors.values()))}")
+    return run
+
+
+async def run_in_this_process(
+    config: RunConfig, run_folder: RunFolder, run_id: str, view: View, on_event: OnEvent | None = None
+) -> None:
+    """Start a run here, or continue the one in the folder, to its end.
+
+    Raises:
+        ConfigError, GPOError: as for ``cluster.runs.run.Run.execute``.
+    """
+    continues = await asyncio.to_thread(lambda: run_folder.holds_run)
+    if continues:
+        config = run_folder.with_known_prompts(config)
+    tasks = await asyncio.to_thread(build_tasks, config, log.info)
+    leases = Leases()
+    run_folder = replace(run_folder, leases=leases)
+    # A run that is continued is checked once it is known to be incomplete: otherwise no model is called.
+    refused = {} if continues else await _checked(config, tasks, view)
+    with leases:
+        record = await asyncio.to_thread(lambda: run_folder.open(config, tasks, run_id=run_id, resume=True))
+        if record.is_complete:
+            return
+        if continues:
+            refused = await _checked(config, tasks, view)
+        services = await local_services(config, tasks, view, budget_name=f"gpo-{record.run_id}", refused=refused)
+        try:
+            await RunLoop(config, tasks, record, run_folder, on_event=on_event).execute_here(services, view)
+        except StopRequested:
+            log.warning("the run was stopped; finished work is saved in %s", run_folder.folder.path(""))
+
+
+async def _checked(config: RunConfig, tasks: Sequence[Task], view: View) -> RefusedParameters:
+    view.status("Checking the models")
+    checked = await check_models(config, tasks, say=log.warning)
+    for warning in checked.warnings:
+        log.warning("%s", warning)
+    return checked.refused
+
+
+def _folder(run_dir: str | Path | None, name: str) -> tuple[Folder, str]:
+    """The folder of the run, and the ID that a new run gets."""
+    if run_dir is None:
+        run_id = new_run_id(name)
+        return Folder.at(f"runs/{run_id}"), run_id
+    refuse_credentials("run_dir", str(run_dir))
+    if not str(run_dir).strip():
+        raise ConfigError("run_dir", "is empty", "name a folder, or leave it out")
+    folder = Folder.at(str(run_dir))
+    return folder, folder.url.rstrip("/").rpartition("/")[2] or new_run_id(name)
+
+
+def _blocking(work: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, _T]:
+    """A function that runs the coroutine in a thread of its own, so that it works inside a running event loop, too."""
+
+    @wraps(work)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        outcome: Future[_T] = Future()
+        started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+
+        async def main() -> _T:
+            task = asyncio.current_task()
+            if task is not None:
+                started.set_result((asyncio.get_running_loop(), task))
+            return await work(*args, **kwargs)
+
+        def execute() -> None:
+            try:
+                outcome.set_result(asyncio.run(main()))
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(execute,), name="gpo.optimize")
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(_POLLED_EVERY_S)
+        except KeyboardInterrupt:
+            loop, task = started.result()
+            loop.call_soon_threadsafe(task.cancel)
+            thread.join()  # a second interrupt ends the wait
+            raise
+        return outcome.result()
+
+    return run
+
+
+optimize = _blocking(optimize_async)
