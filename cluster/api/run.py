@@ -185,7 +185,7 @@ class Run:
     def __str__(self) -> str:
         """The table and the sentences that ``gpo run`` prints at its end."""
         out = StringIO()
-        console = Console(file=out, width=100, color_system=None)
+        console = Console(file=out, width=100, color_system=None, force_jupyter=False)
         console.print(results_table(self._record))
         for line in closing_lines(self._record):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
