@@ -144,8 +144,10 @@ def metrics(_argument: str, _docname: str) -> str:
 
 def modules(package: str, _docname: str) -> str:
     """The public classes and functions of every module of a package, from their docstrings."""
+    # The names in the package ``gpo`` itself are those of the page on the Python interface.
+    members = {name: "" if name == "gpo" else "\n   :members:" for name in module_names(package)}
     return "\n\n".join(
-        f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```" for name in module_names(package)
+        f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}{option}\n```" for name, option in members.items()
     )
 
 

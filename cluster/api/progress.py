@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from html import escape
+from importlib import import_module
 from typing import Any, Self
 
 from actors.search import Update
@@ -38,11 +39,10 @@ class NotebookView(SilentView):
     """A progress bar below the cell, which is redrawn with each update."""
 
     def __init__(self) -> None:
-        from IPython.display import HTML, display
-
-        self._html: Any = HTML
+        shown: Any = import_module("IPython.display")
+        self._html = shown.HTML
         self._progress: Progress | None = None
-        self._handle: Any = display(HTML("<i>Starting …</i>"), display_id=True)
+        self._handle: Any = shown.display(shown.HTML("<i>Starting …</i>"), display_id=True)
 
     def status(self, text: str) -> None:
         self._handle.update(self._html(f"<i>{escape(text)} …</i>"))
