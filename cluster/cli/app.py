@@ -13,6 +13,7 @@ import typer
 
 from cluster.cli.compare import compare
 from cluster.cli.evaluate import evaluate
+from cluster.cli.init import init
 from cluster.cli.monitor import monitor
 from cluster.cli.plan import plan
 from cluster.cli.report import report
@@ -70,5 +71,5 @@ def options(
 
 
 # In the order in which `--help` lists them.
-for _command in (run, compare, sweep, submit, stop, report, status, plan, evaluate, score, serve, monitor):
+for _command in (init, run, compare, sweep, submit, stop, report, status, plan, evaluate, score, serve, monitor):
     app.command()(exiting(_command))

@@ -44,8 +44,7 @@ class HubDataset:
                 reachable; the data set, configuration or split does not exist; a column is missing, empty or cannot be
                 decoded; or there is no example.
         """
-        self._require_hub_name(f"{where}.huggingface")
-        rows = self._rows(split, fields, where, at)
+        rows = self.rows(split, fields.columns, where=where, at=at)
         location = f"{where}.{at} ({self.id} {split}"
         examples = tuple(example_of(row, fields, f"{location}: row {index})") for index, row in enumerate(rows))
         if not examples:
@@ -67,7 +66,24 @@ class HubDataset:
                 "write ./name for a folder next to the configuration, or, for the Hub, run in another folder",
             )
 
-    def _rows(self, split: str, fields: Fields, where: str, at: str) -> Iterator[Mapping[str, Any]]:
+    def split_names(self, *, where: str) -> list[str]:
+        """The names of the splits, in the order of the data set.
+
+        Args:
+            where: the section ``data``, for errors.
+
+        Raises:
+            ConfigError: as for ``read``; or the data set has several configurations, and none is named.
+        """
+        datasets = self._package(where)
+        try:
+            return list(datasets.get_dataset_split_names(self.id, self.config, revision=self.revision))
+        except Exception as error:
+            raise self._explained(error, "", where, "split") from None
+
+    def _package(self, where: str) -> Any:
+        """The package ``datasets``, once it is known that the name means a data set to it."""
+        self._require_hub_name(f"{where}.huggingface")
         try:
             # Optional, and slow to import.
             import datasets
@@ -78,8 +94,21 @@ class HubDataset:
                 "install the extra: pip install 'distributed-gpo[huggingface]'",
             ) from None
         datasets.disable_progress_bars()
+        return datasets
+
+    def rows(self, split: str, columns: frozenset[str], *, where: str, at: str) -> Iterator[Mapping[str, Any]]:
+        """The rows of a split in order; class labels become their names.
+
+        Args:
+            columns: those that are needed; ``row`` stands for all.
+            split, where, at: as for ``read``.
+
+        Raises:
+            ConfigError: as for ``read``, except that an empty split is no error.
+        """
+        datasets = self._package(where)
         try:
-            table = _needed(datasets.load_dataset(self.id, self.config, split=split, revision=self.revision), fields)
+            table = _needed(datasets.load_dataset(self.id, self.config, split=split, revision=self.revision), columns)
             labels = {name: label for name, label in table.features.items() if isinstance(label, datasets.ClassLabel)}
             for row in table:
                 # Unlabelled examples have the label -1.
@@ -125,11 +154,10 @@ _FORMATS = frozenset(
 """Names that ``datasets`` treats as a file format rather than a data set."""
 
 
-def _needed(table: Dataset, fields: Fields) -> Dataset:
+def _needed(table: Dataset, columns: frozenset[str]) -> Dataset:
     """The table with only the needed columns and without decoding of images, audio and other media."""
-    named = fields.columns
-    if ROW not in named and named <= set(table.column_names):
-        table = table.select_columns(sorted(named))
+    if ROW not in columns and columns <= set(table.column_names):
+        table = table.select_columns(sorted(columns))
     for name, feature in table.features.items():
         if getattr(feature, "decode", False):
             table = table.cast_column(name, replace(feature, decode=False))

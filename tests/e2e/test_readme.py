@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shlex
@@ -12,8 +13,10 @@ from textwrap import dedent
 from urllib.request import Request, urlopen
 
 import pytest
+import yaml
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from gpo.data.task import Split
 from tests.commands import Finished, Gpo
 from tests.paths import ROOT
 
@@ -46,6 +49,15 @@ def write_data(folder: Path, prefix: str = "", **columns: object) -> None:
         lines = (ROOT / "configs/quickstart/sentiment" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
         rows = [json.dumps({**json.loads(line), **columns}) for line in lines[:24]]
         (folder / f"{prefix}{split}.jsonl").write_text("\n".join(rows), encoding="utf-8")
+
+
+def write_table(folder: Path) -> None:
+    """Write the examples of the quickstart's first task into one table, as the tutorial's reader does."""
+    write_data(folder)
+    lines = [line for split in Split for line in (folder / f"{split}.jsonl").read_text("utf-8").splitlines()]
+    rows = [json.loads(line) for line in lines]
+    with (folder / "reviews.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *((row["text"], row["label"]) for row in rows)])
 
 
 def type_in(gpo: Gpo, command: str, folder: Path, *more: str, **env: str) -> Finished:
@@ -86,15 +98,11 @@ def test_every_command_is_covered() -> None:
         *commands("docs/tutorial/first-run.md", "gpo"),
         *commands("docs/tutorial/own-data.md", "gpo"),
         *commands("docs/tutorial/own-metric.md", "gpo"),
-        "gpo run my-task.yaml",  # as in own-data.md, with another folder
+        "gpo run reviews.yaml",  # as in own-data.md, with another folder
         *("gpo compare configs/endpoint.yaml", "gpo sweep configs/sweeps/quickstart.yaml"),
         *("gpo serve configs/quickstart.yaml", "gpo --help"),
     )
     assert not set(rest) - set(tested)
-
-
-def test_the_readme_and_the_tutorial_show_the_same_task() -> None:
-    assert files("README.md")["my-task.yaml"] == files("docs/tutorial/own-data.md")["my-task.yaml"]
 
 
 @pytest.mark.parametrize(
@@ -148,14 +156,19 @@ def test_a_reader_scores_one_prompt(gpo: Gpo, tmp_path: Path) -> None:
 
 def test_a_reader_optimizes_a_prompt_for_their_own_data(gpo: Gpo, endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
     page = "docs/tutorial/own-data.md"
-    plan, run, resume, _ = commands(page, "gpo")
-    (tmp_path / "my-task.yaml").write_text(files(page)["my-task.yaml"], encoding="utf-8")
-    write_data(tmp_path)
+    init, plan, run, resume, _ = commands(page, "gpo")
+    write_table(tmp_path)
     fewer = ("--set", "optimizer.steps=1")
+
+    proposed = type_in(gpo, init, tmp_path)
+    assert proposed.code == 0, proposed.stderr
+    assert "CHECK" not in proposed.stdout
+    written = (tmp_path / "reviews.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(written) == yaml.safe_load(files(page)["reviews.yaml"])
 
     planned = type_in(gpo, plan, tmp_path)
     assert planned.code == 0, planned.stderr
-    assert "≤ 1,126" in planned.stdout  # 20, 12·(8·5 + 4·5 + 2·10 + 5) and 2·19 answers, 2 on 24
+    assert "≤ 1,146" in planned.stdout  # 20, 12·(8·5 + 4·5 + 2·10 + 5) and 2·24 answers, 2 on 29
 
     done = type_in(gpo, run, tmp_path, *fewer, **access(endpoint))
     assert done.code == 0, done.stderr
@@ -174,8 +187,8 @@ def test_a_reader_optimizes_a_prompt_for_their_own_data(gpo: Gpo, endpoint: Simu
 def test_a_reader_limits_what_a_run_may_spend(gpo: Gpo, endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
     page = "docs/tutorial/own-data.md"
     (small,) = (command for command in commands(page, "gpo") if "budget" in command)
-    (tmp_path / "my-task.yaml").write_text(files(page)["my-task.yaml"], encoding="utf-8")
-    write_data(tmp_path)
+    (tmp_path / "reviews.yaml").write_text(files(page)["reviews.yaml"], encoding="utf-8")
+    write_table(tmp_path)
 
     done = type_in(gpo, small, tmp_path, **access(endpoint))
 

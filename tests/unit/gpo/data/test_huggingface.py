@@ -15,19 +15,7 @@ from gpo.data.huggingface import _FORMATS, HubDataset
 from gpo.data.template import Template
 from gpo.errors import ConfigError
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    # Read when the packages are imported; another test may have done that already.
-    with pytest.MonkeyPatch.context() as patch:
-        home = tmp_path_factory.mktemp("huggingface")
-        patch.setenv("HF_HOME", str(home))
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        datasets = pytest.importorskip("datasets")
-        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", home / "datasets")
-        yield
+pytestmark = pytest.mark.usefixtures("offline_datasets")
 
 
 @pytest.fixture
