@@ -88,8 +88,11 @@ class _Options:
 
 
 def _variant(section: dict[str, Any]) -> str:
-    kind = section["properties"].get("kind", {}).get("const")
-    return f" with `kind: {kind}`" if kind else f" with `{next(iter(section['properties']))}`"
+    kind = section["properties"].get("kind", {})
+    kinds = [kind["const"]] if "const" in kind else kind.get("enum", [])
+    if "pattern" in kind:  # a function of the user
+        kinds = ["module:function"]
+    return " with " + (", ".join(f"`kind: {one}`" for one in kinds) or f"`{next(iter(section['properties']))}`")
 
 
 def _default(option: dict[str, Any], section: dict[str, Any], name: str) -> str:

@@ -8,6 +8,7 @@
     │   └── MalformedReply       the reply does not contain what was asked for
     ├── EvaluationError      the user's metric failed
     │   └── PromptUnscored       too many examples of one prompt are unscored
+    ├── StrategyError        a strategy of the user failed
     ├── BudgetExhausted      a budget of calls, tokens, money or time is used up
     ├── ClusterError         Ray or Serve cannot start a part of the program
     │   └── OutOfReach           a part that was running does not answer any more
@@ -180,6 +181,13 @@ class PromptUnscored(EvaluationError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class StrategyError(GPOError):
+    """A strategy of the user cannot be built, failed, or returned what a search cannot use.
+
+    Raised before a run, or by the search that uses the strategy; the search ends with its last checkpoint.
+    """
 
 
 class BudgetExhausted(GPOError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -117,9 +117,8 @@ class PicklesFieldsOnly:
     """
 
     def __getstate__(self) -> dict[str, Any]:
-        fields: dict[str, Any] = type(self).__dataclass_fields__  # type: ignore[attr-defined]
         values = self.__dict__
-        return {name: values[name] for name in fields}
+        return {field.name: values[field.name] for field in fields(self)}  # type: ignore[arg-type]
 
 
 # -- cores ------------------------------------------------------------------------------------------------------------

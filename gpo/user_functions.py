@@ -66,7 +66,7 @@ class FunctionReference:
             raise EvaluationError(f"{self.name!r} {problem} in the module {self.module!r} ({path})")
         return function  # type: ignore[no-any-return]
 
-    def call(self, *arguments: Any) -> Any:
+    def call(self, *arguments: Any, **options: Any) -> Any:
         """Call the function and return its value.
 
         Raises:
@@ -74,7 +74,7 @@ class FunctionReference:
         """
         function = self.load()
         try:
-            value = function(*arguments)
+            value = function(*arguments, **options)
         except (Exception, SystemExit) as error:
             # If its first line was not reached, the arguments do not match.
             inside = error.__traceback__ is None or error.__traceback__.tb_next is not None

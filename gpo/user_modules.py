@@ -1,7 +1,8 @@
 """Imports user modules from given folders without adding the folders to Python's search path.
 
 Each list of folders becomes a separate package, so that modules of the same name in different folders do not clash.
-Imports in these modules are searched in the same folders first, except for names of the standard library.
+Imports in these modules are searched in the same folders first, except for names of the standard library and of this
+package: a second copy of it, in a folder with its source, would have other classes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 _PREFIX = "_gpo_user_"
+_LIBRARY = __name__.partition(".")[0]
 
 
 def home_of(module: str, folders: Sequence[str]) -> str | None:
@@ -45,7 +47,7 @@ def user_module(module: str, folders: tuple[str, ...]) -> ModuleType:
     """
     invalidate_caches()  # the file may be new
     home = home_of(module, folders)
-    if home is None:
+    if home is None or module.partition(".")[0] == _LIBRARY:
         return import_module(module)
     return import_module(f"{_package((home, *(folder for folder in folders if folder != home)))}.{module}")
 
@@ -90,7 +92,7 @@ def _imported(
     """Replaces ``__import__`` in user modules."""
     top = name.partition(".")[0]
     package = str((globals or {}).get("__name__", "")).partition(".")[0]
-    is_near = level == 0 and package in sys.modules and top not in sys.stdlib_module_names
+    is_near = level == 0 and package in sys.modules and top not in {*sys.stdlib_module_names, _LIBRARY}
     if not is_near or home_of(name, sys.modules[package].__path__) is None:
         return __import__(name, globals, locals, fromlist or (), level)
     found = __import__(f"{package}.{name}", globals, locals, fromlist or (), 0)

@@ -46,7 +46,7 @@ def compare(
     **gpo stop** stops cleanly; **--resume** continues from the checkpoints.
     """
     from cluster.config.comparison import load_comparison
-    from cluster.session.models import build_tasks, check_warm_up
+    from cluster.session.models import build_tasks, check_strategies
     from cluster.session.ray_environment import prepare_environment, resolve_address
 
     loaded = load_comparison(config_path, overrides or [], methods or [])
@@ -54,7 +54,7 @@ def compare(
     ray_address = resolve_address(address)
     tasks = build_tasks(base, say)
     for config in loaded.methods.values():
-        check_warm_up(config, tasks)
+        check_strategies(config, tasks)
     refused = check_endpoints(base, tasks=tasks)
 
     prepare_environment(ray_address)

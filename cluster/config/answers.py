@@ -10,7 +10,17 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from cluster.config.section import ConfigPath, LocatedText, Section
+from cluster.config.functions import (
+    FUNCTION,
+    FunctionName,
+    folder_beside,
+    folder_of,
+    quoted,
+    reference,
+    refuse_file,
+    require_loadable,
+)
+from cluster.config.section import ConfigPath, Section
 from gpo.data.catalogue import BenchmarkTask, Family
 from gpo.data.example import Example, inferred_kind
 from gpo.errors import ConfigError, EvaluationError
@@ -28,41 +38,15 @@ from gpo.evaluation.metrics import (
 )
 from gpo.evaluation.metrics.paper import PARSERS
 from gpo.user_functions import FunctionReference
-from gpo.user_modules import home_of
-
-_FUNCTION = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
-
-
-def _quoted(text: str) -> str:
-    return repr(text if len(text) <= 40 else f"{text[:40]}…")
-
-
-def _function(name: str) -> str:
-    _refuse_file(name)
-    if not re.fullmatch(_FUNCTION, name):
-        raise PydanticCustomError(
-            "function", "{value} is not a function; write it as module:function", {"value": _quoted(name)}
-        )
-    return name
-
-
-def _refuse_file(name: str) -> None:
-    module = name.partition(":")[0]
-    if module.endswith(".py"):
-        raise PydanticCustomError(
-            "function",
-            "{value} is a file; write module:function without .py, and the file's folder as answer.folder",
-            {"value": _quoted(name)},
-        )
 
 
 def _parser(name: str) -> str:
-    _refuse_file(name)
-    if name not in PARSERS and not re.fullmatch(_FUNCTION, name):
+    refuse_file(name)
+    if name not in PARSERS and not re.fullmatch(FUNCTION, name):
         raise PydanticCustomError(
             "parser",
             "{value} is not a parser; choose default, paper, or a function as module:function",
-            {"value": _quoted(name)},
+            {"value": quoted(name)},
         )
     return name
 
@@ -76,7 +60,7 @@ class AnswerConfig(Section):
     ``custom``: by the function ``metric``. ``judge``: a language model judges by ``rubric``. Default: as the benchmark
     needs, or inferred from the targets."""
     parser: Annotated[
-        str, AfterValidator(_parser), Field(json_schema_extra={"pattern": rf"^(default|paper|{_FUNCTION})$"})
+        str, AfterValidator(_parser), Field(json_schema_extra={"pattern": rf"^(default|paper|{FUNCTION})$"})
     ] = "default"
     """How an answer is read: ``default``, ``paper`` (the rules behind the paper's figures), or your own function,
     ``module:function``, which gets the answer and the input and returns the text that ``kind`` judges."""
@@ -84,9 +68,7 @@ class AnswerConfig(Section):
     """Rounds per example; 2 asks a second time, for the bare answer. Default: 1 for files, 2 for benchmarks."""
     labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     """The labels, for kind ``label``. Default: all targets in the data."""
-    metric: (
-        Annotated[str, AfterValidator(_function), Field(json_schema_extra={"pattern": rf"^{_FUNCTION}$"})] | None
-    ) = None
+    metric: FunctionName | None = None
     """Your own function ``module:function``, for kind ``custom``. It gets the answer and the example, and returns a
     number from 0 to 1 or a truth value, or a pair of that and a text that says why. The example has ``input``,
     ``target``, ``targets``, and all columns of its row, as in ``example["column"]``. A function with three required
@@ -102,22 +84,16 @@ class AnswerConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _folder_of_functions(cls, answer: Any) -> Any:
-        """Store the folder explicitly, because the run folder's copy of the configuration is in another folder."""
         if isinstance(answer, dict) and answer.get("folder") is None and _names_function(answer):
             function = answer["metric"] if answer.get("metric") else answer["parser"]
-            folder = LocatedText(".", function.folder) if isinstance(function, LocatedText) else "."
-            return {**answer, "folder": folder}
+            return {**answer, "folder": folder_beside(function)}
         return answer
 
     @field_validator("folder")
     @classmethod
     def _folder_where_it_is(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
-        """Replace the folder by the one in which the function was found, so that a run can be resumed from anywhere."""
         name = info.data.get("metric") or str(info.data.get("parser"))
-        if folder is None or ":" not in name:
-            return folder
-        found = home_of(name.partition(":")[0], _searched(folder))
-        return folder if found is None else Path(found)
+        return folder if folder is None or ":" not in name else folder_of(name, folder)
 
     @model_validator(mode="after")
     def _options_fit_the_kind(self) -> Self:
@@ -153,12 +129,12 @@ class AnswerConfig(Section):
         if self.kind == "judge":
             return Rubric(self.rubric or "", self.scale or _SCALE)
         if self.kind == "custom":
-            metric = self._reference(self.metric or "")
+            metric = reference(self.metric or "", self.folder)
             return _tried(CustomScorer(metric), metric, examples[0], f"{where}.metric")
         scorer = self._by_rule(examples, where, known)
         if self.parser in PARSERS:
             return scorer
-        parser = self._reference(self.parser)
+        parser = reference(self.parser, self.folder)
         return _tried(ParsedScorer(parser, scorer), parser, examples[0], f"{where}.parser")
 
     def _by_rule(self, examples: list[Example], where: str, known: BenchmarkTask | None) -> Scorer:
@@ -174,7 +150,7 @@ class AnswerConfig(Section):
         if len(wrong) > max(1, _FAULTY * len(examples)):
             raise ConfigError(
                 f"{where}.{'labels' if self.labels else 'kind'}",
-                f"{kind!r} would judge {len(wrong)} of {len(examples)} targets wrong, such as {_quoted(wrong[0])}",
+                f"{kind!r} would judge {len(wrong)} of {len(examples)} targets wrong, such as {quoted(wrong[0])}",
                 "choose the kind or the labels that fit the data, or correct those targets",
             )
         return scorer
@@ -195,15 +171,6 @@ class AnswerConfig(Section):
         found = {target for example in examples for target in example.targets}
         return LabelScorer(self.labels or tuple(sorted(found)))
 
-    def _reference(self, name: str) -> FunctionReference:
-        module, _, function = name.partition(":")
-        return FunctionReference(module, function, _searched(self.folder or Path.cwd()))
-
-
-def _searched(folder: Path) -> tuple[str, ...]:
-    """The folders that are searched for modules before Python's own, in order."""
-    return tuple(dict.fromkeys((str(folder), str(Path.cwd()))))
-
 
 def _names_function(answer: Mapping[str, Any]) -> bool:
     return bool(answer.get("metric")) or ":" in str(answer.get("parser"))
@@ -211,20 +178,7 @@ def _names_function(answer: Mapping[str, Any]) -> bool:
 
 def _tried(scorer: Scorer, function: FunctionReference, example: Example, field: str) -> Scorer:
     """The scorer, after its function was loaded and has judged a target."""
-    try:
-        function.load()
-    except EvaluationError as failure:
-        section, folder = field.rpartition(".")[0], Path(function.folders[0])
-        if not folder.is_dir():
-            lack = "is not a folder" if folder.exists() else "does not exist"
-            raise ConfigError(
-                f"{section}.folder", f"{str(folder)!r} {lack}, and {failure}", "name the folder that holds the module"
-            ) from None
-        raise ConfigError(
-            field,
-            str(failure),
-            "name a function of a module that is installed, or that is in answer.folder or the working directory",
-        ) from None
+    require_loadable(function, field)
     try:
         scorer.score(example.target, example)
     except EvaluationError as failure:

@@ -17,7 +17,13 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from cluster.config.section import ConfigPath, OptionInfo, Section, by_kind
+from cluster.config.own_strategies import (
+    OwnAcceptanceConfig,
+    OwnRefinementConfig,
+    OwnRetrievalConfig,
+    OwnScheduleConfig,
+)
+from cluster.config.section import OWN, ConfigPath, OptionInfo, Section, by_kind
 from gpo.data.example import Example
 from gpo.data.files import read_text
 from gpo.data.template import Template
@@ -108,8 +114,9 @@ ScheduleConfig = Annotated[
     Annotated[CosineScheduleConfig, Tag("cosine")]
     | Annotated[LinearScheduleConfig, Tag("linear")]
     | Annotated[FixedScheduleConfig, Tag("fixed")]
-    | Annotated[NoScheduleConfig, Tag("none")],
-    by_kind("cosine", "linear", "fixed", "none"),
+    | Annotated[NoScheduleConfig, Tag("none")]
+    | Annotated[OwnScheduleConfig, Tag(OWN)],
+    by_kind("cosine", "linear", "fixed", "none", OWN),
 ]
 
 
@@ -148,8 +155,9 @@ class DirectionConfig(Section):
     trajectory: Annotated[
         Annotated[RetrievalConfig, Tag("retrieval")]
         | Annotated[SummaryConfig, Tag("summary")]
-        | Annotated[NoTrajectoryConfig, Tag("none")],
-        by_kind("retrieval", "summary", "none"),
+        | Annotated[NoTrajectoryConfig, Tag("none")]
+        | Annotated[OwnRetrievalConfig, Tag(OWN)],
+        by_kind("retrieval", "summary", "none", OWN),
     ] = RetrievalConfig()
     """What is shown of the trajectory so far."""
 
@@ -161,10 +169,12 @@ class DirectionConfig(Section):
     @property
     def num_neighbours(self) -> int:
         """How many past prompts are shown."""
-        return self.trajectory.k if isinstance(self.trajectory, RetrievalConfig) else 0
+        return self.trajectory.k if isinstance(self.trajectory, RetrievalConfig | OwnRetrievalConfig) else 0
 
     def build_retriever(self, embedder: Embedder) -> Retriever:
         """The retriever; any one if no past prompt is shown."""
+        if isinstance(self.trajectory, OwnRetrievalConfig):
+            return self.trajectory.build(embedder)
         retrievers: dict[str, Retriever] = {
             "recency": RecencyRetriever(),
             "importance": ImportanceRetriever(),
@@ -224,8 +234,8 @@ class MetaPromptConfig(Section):
     kind: Literal["demonstrations", "full", "compact"] | None = None
     """``demonstrations``: solved requests for other tasks, and then the request, for models from about a billion
     parameters. ``full``: one long instruction. ``compact``: pairs of prompts without scores, for models of some hundred
-    million parameters. Default: ``compact`` if the optimizer model is the embedded default; otherwise
-    ``demonstrations``, and with the preset ``paper``, ``full``."""
+    million parameters. Default: ``full`` with a refinement of your own; ``compact`` if the optimizer model is the
+    embedded default; otherwise ``demonstrations``, and with the preset ``paper``, ``full``."""
     exemplars: NonNegativeInt = 3
     """Train examples that are shown, drawn from the step's batch; ``compact`` shows none."""
     extra: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
@@ -262,7 +272,7 @@ class MetaPromptConfig(Section):
         """The user's own meta-prompt, if there is one."""
         return None if self.text is None else TemplateMetaPrompt(Template(self.text, "optimizer.meta_prompt.template"))
 
-    def build(self, refinement: RefinementConfig, form: str) -> MetaPrompt:
+    def build(self, refinement: RefinementConfig | OwnRefinementConfig, form: str) -> MetaPrompt:
         """The meta-prompt for this refinement and form of direction."""
         return self._extended(self.own or self._built(refinement, form))
 
@@ -273,8 +283,10 @@ class MetaPromptConfig(Section):
     def _extended(self, built: MetaPrompt) -> MetaPrompt:
         return built if self.extra is None else ExtendedMetaPrompt(built, self.extra)
 
-    def _built(self, refinement: RefinementConfig, form: str) -> MetaPrompt:
+    def _built(self, refinement: RefinementConfig | OwnRefinementConfig, form: str) -> MetaPrompt:
         shows_scores = form != "prompt"
+        if isinstance(refinement, OwnRefinementConfig):
+            return FullMetaPrompt(refinement.build(), show_scores=shows_scores)
         match self.kind:
             case "compact":
                 return CompactMetaPrompt(refinement.kind, by_score=shows_scores)
@@ -341,7 +353,14 @@ class OptimizerConfig(Section):
     """What the optimizer model learns from."""
     schedule: Annotated[ScheduleConfig, OF_METHOD] = CosineScheduleConfig()
     """How many words may change in each step."""
-    refinement: Annotated[RefinementConfig, OF_METHOD] = RefinementConfig()
+    refinement: Annotated[
+        Annotated[RefinementConfig, Tag("generation")]
+        | Annotated[RefinementConfig, Tag("editing")]
+        | Annotated[RefinementConfig, Tag("paraphrase")]
+        | Annotated[OwnRefinementConfig, Tag(OWN)],
+        by_kind("generation", "editing", "paraphrase", OWN),
+        OF_METHOD,
+    ] = RefinementConfig()
     """How a new prompt is made."""
     meta_prompt: MetaPromptConfig = MetaPromptConfig()
     """How the optimizer model is asked for new prompts."""
@@ -349,8 +368,9 @@ class OptimizerConfig(Section):
         Annotated[BestSoFarConfig, Tag("best_so_far")]
         | Annotated[BestOfStepConfig, Tag("best_of_step")]
         | Annotated[StrictImprovementConfig, Tag("strict_improvement")]
-        | Annotated[WithinErrorConfig, Tag("within_error")],
-        by_kind("best_so_far", "best_of_step", "strict_improvement", "within_error"),
+        | Annotated[WithinErrorConfig, Tag("within_error")]
+        | Annotated[OwnAcceptanceConfig, Tag(OWN)],
+        by_kind("best_so_far", "best_of_step", "strict_improvement", "within_error", OWN),
         OF_METHOD,
     ] = BestSoFarConfig()
     """Which prompt becomes the current one after a step."""
@@ -377,6 +397,23 @@ class OptimizerConfig(Section):
                 "has no step size to enforce, since schedule.kind is none; choose a schedule, or leave it out",
                 {"at": "refinement.enforce"},
             )
+        return self
+
+    @model_validator(mode="after")
+    def _own_refinement_is_shown(self) -> Self:
+        if isinstance(self.refinement, OwnRefinementConfig):
+            if self.meta_prompt.kind not in (None, "full"):
+                raise PydanticCustomError(
+                    "kind",
+                    "is {kind}, which does not show the instruction of optimizer.refinement; set full, or leave it out",
+                    {"at": "meta_prompt.kind", "kind": self.meta_prompt.kind},
+                )
+            if self.meta_prompt.own is not None:
+                raise PydanticCustomError(
+                    "template",
+                    "does not show the instruction of optimizer.refinement; keep one of the two",
+                    {"at": "meta_prompt.template"},
+                )
         return self
 
     @model_validator(mode="after")

@@ -14,14 +14,16 @@ from cluster.config.cluster import ClusterConfig
 from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, FunctionChatConfig, ModelsConfig
 from cluster.config.observability import MetricsConfig, TracingConfig, TrackingConfig
 from cluster.config.optimizer import DEFAULT_STEPS, MetaPromptConfig, OptimizerConfig
+from cluster.config.own_strategies import OwnStrategyConfig
 from cluster.config.presets import PresetName, with_preset
 from cluster.config.secrets import IN_ENVIRONMENT, PROBLEM, holds_credentials
-from cluster.config.section import OptionInfo, Section, by_kind
+from cluster.config.section import OWN, OptionInfo, Section, by_kind
 from cluster.config.tasks import Tasks
 from gpo.data.task import Split, Task
 from gpo.limits.messages import Budget
 from gpo.scoring.adaptive import Adaptive
 from gpo.scoring.candidates import CandidateScoring, FullScoring
+from gpo.scoring.own import OwnScoring
 from gpo.scoring.racing import Racing
 from gpo.strategies.stopping import StoppingRule
 
@@ -64,6 +66,17 @@ class RacingConfig(_CompleteScoringConfig):
         return Racing(num_examples=num_val, block=self.block, alpha=self.alpha, max_unscored=max_unscored, seed=seed)
 
 
+class OwnScoringConfig(OwnStrategyConfig, _CompleteScoringConfig):
+    """A scoring of candidates of your own."""
+
+    passed = ("num_val", "max_unscored", "seed")
+
+    def build(self, num_val: int, max_unscored: float, seed: int) -> OwnScoring:
+        """The scoring of a search with ``num_val`` examples in ``val``."""
+        given = {"num_val": num_val, "max_unscored": max_unscored, "seed": seed}
+        return OwnScoring(self.function, self.arguments, given)
+
+
 class AdaptiveScoringConfig(Section):
     """Candidates answer the examples that tell most about them; the best prompt answers all of ``val`` at the end."""
 
@@ -94,7 +107,7 @@ class AdaptiveScoringConfig(Section):
 
 def _kind_alone(value: Any) -> Any:
     """``scoring: full`` stands for ``scoring: {kind: full}``."""
-    return {"kind": str(value)} if isinstance(value, str) else value
+    return {"kind": value} if isinstance(value, str) else value
 
 
 class EvaluationConfig(Section):
@@ -109,8 +122,9 @@ class EvaluationConfig(Section):
     scoring: Annotated[
         Annotated[AdaptiveScoringConfig, Tag("adaptive")]
         | Annotated[RacingConfig, Tag("racing")]
-        | Annotated[FullScoringConfig, Tag("full")],
-        by_kind("adaptive", "racing", "full"),
+        | Annotated[FullScoringConfig, Tag("full")]
+        | Annotated[OwnScoringConfig, Tag(OWN)],
+        by_kind("adaptive", "racing", "full", OWN),
         BeforeValidator(_kind_alone),
         OptionInfo(tunable=True),
     ] = AdaptiveScoringConfig()

@@ -112,11 +112,11 @@ def declared(kind: type[Section], path: str = "") -> Iterator[tuple[str, FieldIn
 
 
 def sections_in(annotation: Any) -> list[type[Section]]:
-    """The kinds of section that a type allows; the first one is meant where a section does not name its kind."""
+    """The kinds of section that a type allows, each once; without a ``kind``, a section is of the first one."""
     if isinstance(annotation, TypeAliasType):
         annotation = annotation.__value__
     if parts := get_args(annotation):
-        return [section for part in parts for section in sections_in(part)]
+        return list(dict.fromkeys(section for part in parts for section in sections_in(part)))
     return [annotation] if isinstance(annotation, type) and issubclass(annotation, Section) else []
 
 
@@ -211,13 +211,16 @@ def option_of(value: Any, kinds: Iterable[tuple[str, type[Section]]]) -> str | N
     return None
 
 
+OWN = "module:function"
+"""The tag of a section whose ``kind`` is a function of the user."""
+
+
 def by_kind(default: str, *others: str) -> Discriminator:
     """Chooses among sections by their ``kind``; a section without one has the default kind."""
 
     def kind_of(value: Any) -> str:
-        if isinstance(value, dict):
-            return str(cast("dict[str, Any]", value).get("kind", default))
-        return str(getattr(value, "kind", default))
+        kind = cast("dict[str, Any]", value).get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+        return default if kind is None else OWN if ":" in str(kind) and OWN in others else str(kind)
 
     return Discriminator(
         kind_of,

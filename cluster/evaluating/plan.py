@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cluster.config import RunConfig
 from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, FunctionChatConfig
-from cluster.config.run import StopConfig
+from cluster.config.run import OwnScoringConfig, StopConfig
 from cluster.display.console import FittingTable
 from gpo.data.task import Split, Task
 from gpo.evaluation.metrics import Rubric
@@ -178,9 +178,12 @@ def plan_document(config: RunConfig, plans: Sequence[TaskPlan]) -> dict[str, Any
 def plan_table(config: RunConfig, plans: Sequence[TaskPlan]) -> FittingTable:
     """A table of what each task and model takes, with totals."""
     # Which candidates drop out of a race, and when a search stops, is not known in advance.
-    raced = "evaluation.scoring is racing, but task calls are counted as if every candidate answered all of val."
+    scoring = config.evaluation.scoring
+    counted = "but task calls are counted as if every candidate answered all of val."
+    raced, own = f"evaluation.scoring is racing, {counted}", f"evaluation.scoring is your own, {counted}"
     stopped = "stop is set, but calls are counted as if every trajectory took all its steps."
-    captions = [raced] * (config.evaluation.scoring.kind == "racing") + [stopped] * (config.stop != StopConfig())
+    captions = [raced] * (scoring.kind == "racing") + [own] * isinstance(scoring, OwnScoringConfig)
+    captions += [stopped] * (config.stop != StopConfig())
     table = FittingTable(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

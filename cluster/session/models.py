@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
 from cluster.config import RunConfig
+from cluster.config.functions import require_loadable
 from cluster.config.models import (
     ChatEndpointConfig,
     EmbeddedChatConfig,
@@ -18,7 +19,7 @@ from cluster.config.models import (
 from cluster.config.prompts import PromptRunConfig
 from cluster.session.earlier_run import earlier_run
 from gpo.data.task import Split, Task
-from gpo.errors import ConfigError
+from gpo.errors import ConfigError, StrategyError
 from gpo.evaluation.evaluator import LocalEvaluator
 from gpo.evaluation.grading import Grader, ModelGrader, RuleGrader
 from gpo.evaluation.metrics import Rubric, Scorer
@@ -34,6 +35,7 @@ from gpo.models.limited import LimitedModel
 from gpo.models.openai import openai_model
 from gpo.models.protocol import ChatModel, Embedder, Sampling
 from gpo.models.retrying import RetryingModel, RetryPolicy
+from gpo.own_strategy import OwnStrategy
 from gpo.score import Score
 from serve.embedded_model import EmbeddedModelSpec
 
@@ -80,7 +82,7 @@ def build_tasks(config: RunConfig, say: Callable[[str], object] = lambda _: None
         ConfigError: the first task whose data or prompts cannot be used.
     """
     tasks = [build_task(config, index, say) for index in range(len(config.tasks))]
-    check_warm_up(config, tasks)
+    check_strategies(config, tasks)
     _check_target(config, tasks)
     return tasks
 
@@ -96,11 +98,12 @@ def build_task(config: RunConfig, index: int, say: Callable[[str], object] = lam
     return task
 
 
-def check_warm_up(config: RunConfig, tasks: Sequence[Task]) -> None:
-    """Check that the warm-up is shorter than the search on every task.
+def check_strategies(config: RunConfig, tasks: Sequence[Task]) -> None:
+    """Check that the strategies suit every task: the length of the warm-up, and the user's own strategies.
 
     Raises:
-        ConfigError: names the first task with too few steps.
+        ConfigError: a task has too few steps; or a strategy of the user cannot be built, lacks a method, or returns
+            what a search cannot use.
     """
     for task in tasks:
         num_steps = config.num_updates(task)
@@ -110,6 +113,28 @@ def check_warm_up(config: RunConfig, tasks: Sequence[Task]) -> None:
                 f"{config.optimizer.schedule.warmup_steps} is too large, task {task.name} has only {num_steps} steps",
                 "use fewer warm-up steps",
             )
+        for option, own in _own_strategies(config, task):
+            require_loadable(own.function, option)
+            try:
+                own.check()
+            except StrategyError as error:
+                raise ConfigError(option, str(error), "correct the function, or its options") from None
+
+
+def _own_strategies(config: RunConfig, task: Task) -> Iterator[tuple[str, OwnStrategy]]:
+    """The user's own strategies in a search on this task, each with the option that names it."""
+    settings, evaluation = config.optimizer, config.evaluation
+    num_val, seed = len(task.examples[Split.VAL]), config.run.seeds[0]
+    strategies: dict[str, object] = {
+        "optimizer.direction.trajectory.kind": settings.direction.build_retriever(StaticEmbedder()),
+        "optimizer.schedule.kind": settings.schedule.build(config.num_updates(task)),
+        "optimizer.refinement.kind": settings.refinement.build(),
+        "optimizer.acceptance.kind": settings.acceptance.build(),
+        "evaluation.scoring.kind": evaluation.scoring.build(num_val, evaluation.max_unscored, seed),
+    }
+    for option, strategy in strategies.items():
+        if isinstance(strategy, OwnStrategy):
+            yield option, strategy
 
 
 def _check_target(config: RunConfig, tasks: Sequence[Task]) -> None:

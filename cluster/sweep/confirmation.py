@@ -13,7 +13,7 @@ from typing import Any
 from actors.folder import Folder
 from cluster.runs.run_folder import leased_folder
 from cluster.session.actor_pool import ActorPool
-from cluster.session.models import check_warm_up
+from cluster.session.models import check_strategies
 from cluster.session.session import Services
 from cluster.sweep.config import SweepConfig
 from cluster.sweep.space import Params
@@ -155,7 +155,7 @@ async def _test_scores(
     assert holdout is not None  # noqa: S101  # as above
     space = replace(config.space, base=holdout)
     tuned = space.config(params).model_copy(update={"tasks": holdout.tasks, "run": holdout.run})
-    check_warm_up(tuned, config.holdout_tasks)
+    check_strategies(tuned, config.holdout_tasks)
     async with leased_folder(folder) as leased:
         population = Population(tuned, config.holdout_tasks, leased, name=f"{config.study}-{name}", is_tested=True)
         notify(name, population.steps, population.num_steps)

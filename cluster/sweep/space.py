@@ -21,7 +21,7 @@ from cluster.config.optimizer import OptimizerConfig
 from cluster.config.presets import PAPER
 from cluster.config.section import OptionInfo, declared
 from cluster.config.sweep import Choices, Range, Scalar
-from cluster.session.models import check_warm_up, embedded_specs
+from cluster.session.models import check_strategies, embedded_specs
 from gpo.data.task import Task
 from gpo.errors import ConfigError
 
@@ -135,7 +135,7 @@ class Space:
         specs = set(embedded_specs(self.base))
         for params in self.corners():
             config = self.config(params)
-            check_warm_up(config, tasks)
+            check_strategies(config, tasks)
             if not set(embedded_specs(config)) <= specs:
                 raise ConfigError(
                     "sweep.space", "changes how the embedded model's server is started", "tune other options"

@@ -15,17 +15,31 @@ from __future__ import annotations
 import asyncio
 import pickle
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from random import Random
 from typing import ClassVar
 
 from gpo.cache.store import CompletionStore, Missing
 from gpo.data.example import Example
+from gpo.data.task import Split
+from gpo.errors import PromptUnscored
+from gpo.evaluation.evaluator import Evaluation, Evaluator
 from gpo.evaluation.metrics import Scorer
 from gpo.evaluation.metrics.scorer import explanation
 from gpo.models.protocol import Completion, Usage
-from gpo.strategies.acceptance import Acceptance
-from gpo.strategies.retrieval import Retriever
-from gpo.strategies.schedule import StepSizeSchedule
+from gpo.optimizer import GPO
+from gpo.prompt import Prompt
+from gpo.scoring.candidates import Announce, CandidateScoring, silent
+from gpo.strategies.acceptance import Acceptance, BestOfStep
+from gpo.strategies.batches import TrainBatches
+from gpo.strategies.refinement import Refinement
+from gpo.strategies.reflection import NoReflection
+from gpo.strategies.retrieval import RecencyRetriever, Retriever
+from gpo.strategies.schedule import FixedSchedule, StepSizeSchedule
+from gpo.strategies.summary import NoSummary
+from gpo.testing.fakes import FakeEvaluator, FakeProposer
 from gpo.testing.samples import TRAJECTORIES, candidate, dropped
+from gpo.trajectory import Spending, Trajectory
 
 
 class RetrieverContract(ABC):
@@ -121,6 +135,139 @@ class AcceptanceContract(ABC):
             full = candidate("full", 0.9)
             for candidates in ((given_up, full), (full, given_up)):
                 assert self.make().choose(trajectory, candidates) is not given_up
+
+
+class RefinementContract(ABC):
+    """For ``gpo.strategies.refinement.Refinement``."""
+
+    @abstractmethod
+    def make(self) -> Refinement:
+        """The refinement under test."""
+
+    def test_is_a_text_for_any_evidence_and_step_size(self) -> None:
+        for evidence in ("", "Go by what the reflections say."):
+            for step_size in (None, 1, 50):
+                assert self.make().instruction(evidence, step_size).strip()
+
+    def test_states_the_step_size(self) -> None:
+        assert "4321" in self.make().instruction("", 4321)
+
+    def test_is_deterministic(self) -> None:
+        assert self.make().instruction("", 7) == self.make().instruction("", 7)
+
+
+class ScoringContract(ABC):
+    """For ``gpo.scoring.candidates.CandidateScoring``: searches of three steps with four candidates each.
+
+    Attributes:
+        num_val: size of ``val``.
+    """
+
+    num_val: ClassVar[int] = 24
+
+    @abstractmethod
+    def make(self) -> CandidateScoring:
+        """The scoring under test, for ``num_val`` examples, of which 10 % may stay unscored."""
+
+    async def test_each_score_has_a_value_or_none_for_each_example(self) -> None:
+        trajectory, _ = await self._search()
+        assert len(trajectory.steps) == 3
+        for one in trajectory.history:
+            assert one.score.num_examples == self.num_val
+            assert 0 <= one.score.mean <= 1
+            assert all(value in (None, _value(one.prompt, index)) for index, value in enumerate(one.score.values_E))
+            left_out = one.score.partial.num_left_out if one.score.partial else 0
+            assert one.score.values_E.count(None) == left_out
+
+    async def test_the_best_prompt_answers_all_examples_in_the_end(self) -> None:
+        trajectory, _ = await self._search()
+        assert trajectory.best.score.values_E == tuple(_values(trajectory.best.prompt, self.num_val))
+        assert trajectory.best.score.partial is None
+
+    async def test_no_prompt_answers_an_example_twice(self) -> None:
+        _, evaluator = await self._search()
+        assert len(set(evaluator.asked)) == len(evaluator.asked)
+
+    async def test_every_answer_is_counted_in_the_spending(self) -> None:
+        trajectory, evaluator = await self._search()
+        assert trajectory.spending.task.requests == len(evaluator.asked)
+
+    async def test_every_prompt_is_reported_as_settled(self) -> None:
+        progress: list[tuple[int, int]] = []
+        await self._search(lambda done, total: progress.append((done, total)))
+        assert progress.count((4, 4)) >= 3
+        assert all(done <= total for done, total in progress)
+
+    async def test_a_resumed_search_repeats_the_interrupted_one(self) -> None:
+        evaluator = _ValEvaluator(self.num_val)
+        saved = [await _optimizer(self.make(), evaluator).start(Prompt("start"))]
+        saved += [one async for one in _optimizer(self.make(), evaluator).run(saved[0])]
+        for trajectory in saved:
+            resumed = [trajectory, *[one async for one in _optimizer(self.make(), evaluator).run(trajectory)]]
+            assert resumed[-1] == saved[-1]
+
+    async def test_a_prompt_that_cannot_be_scored_is_left_out(self) -> None:
+        trajectory, _ = await self._search(refused="start 1")
+        assert Prompt("start 1") in trajectory.steps[0].unscored
+        assert len(trajectory.steps[0].candidates) == 3
+
+    async def _search(self, announce: Announce = silent, refused: str = "") -> tuple[Trajectory, _ValEvaluator]:
+        evaluator = _ValEvaluator(self.num_val, refused)
+        optimizer = _optimizer(self.make(), evaluator)
+        trajectory = await optimizer.start(Prompt("start"))
+        async for changed in optimizer.run(trajectory, announce):
+            trajectory = changed
+        return trajectory, evaluator
+
+
+def _value(prompt: Prompt, index: int) -> float:
+    """Right or wrong; prompts differ in how often they are right."""
+    share = 0.3 + 0.6 * Random(prompt.text).random()
+    return float(Random(f"{prompt.text}/{index}").random() < share)
+
+
+def _values(prompt: Prompt, num_val: int) -> list[float]:
+    return [_value(prompt, index) for index in range(num_val)]
+
+
+class _ValEvaluator(FakeEvaluator):
+    """Notes which example each prompt was asked, and refuses one prompt."""
+
+    def __init__(self, num_val: int, refused: str = "") -> None:
+        super().__init__(lambda prompt: _values(prompt, num_val))
+        self.asked: list[tuple[Prompt, int]] = []
+        self._indices, self._refused = range(num_val), Prompt(refused)
+
+    async def evaluate(
+        self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
+    ) -> Sequence[Evaluation]:
+        assert split is Split.VAL, "only val steers a search"
+        if self._refused in prompts:
+            raise PromptUnscored("refused", True, Spending())
+        self.asked += [
+            (prompt, index) for prompt in prompts for index in (self._indices if indices is None else indices)
+        ]
+        return await super().evaluate(prompts, split, indices)
+
+
+def _optimizer(scoring: CandidateScoring, evaluator: Evaluator) -> GPO:
+    return GPO(
+        retriever=RecencyRetriever(),
+        reflector=NoReflection(),
+        summarizer=NoSummary(),
+        schedule=FixedSchedule(size=5),
+        proposer=FakeProposer(lambda current, n, _: [f"{current.prompt.text} {number}" for number in range(n)]),
+        evaluator=evaluator,
+        acceptance=BestOfStep(),
+        num_steps=3,
+        num_candidates=4,
+        num_neighbours=0,
+        train=(),
+        batches=TrainBatches(1, 1, seed=0),
+        num_exemplars=0,
+        seed=0,
+        scoring=scoring,
+    )
 
 
 ODD_ANSWERS = (

@@ -9,7 +9,6 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from textwrap import dedent
 from urllib.request import Request, urlopen
 
 import pytest
@@ -18,29 +17,11 @@ import yaml
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from gpo.data.task import Split
 from tests.commands import Finished, Gpo
+from tests.pages import commands, files
 from tests.paths import ROOT
 
 MODELS = ("gpt-4o", "gpt-4o-mini")
 PAGES = ("README.md", "docs/tutorial/first-run.md", "docs/tutorial/own-data.md", "docs/tutorial/own-metric.md")
-
-
-def blocks(page: str, *languages: str) -> list[str]:
-    """The code blocks of a page in these languages."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    found = re.findall(r"^( *)```(\w+)\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
-    return [dedent(content) for _, language, content in found if language in languages]
-
-
-def commands(page: str, beginning: str = "") -> list[str]:
-    """The commands of a page that begin like this, in order."""
-    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
-    return [line.partition(" #")[0].strip() for line in lines if line.startswith(beginning) and line.strip()]
-
-
-def files(page: str) -> dict[str, str]:
-    """The files of a page: blocks that begin with a comment with a name."""
-    found = [re.match(r"# (\S+\.\w+)\n", block) for block in blocks(page, "yaml", "python")]
-    return {match[1]: match.string for match in found if match}
 
 
 def write_data(folder: Path, prefix: str = "", **columns: object) -> None:
@@ -202,16 +183,21 @@ def test_a_reader_scores_answers_with_their_own_metric(gpo: Gpo, endpoint: Simul
     evaluate, run, plan = commands(page, "gpo")
     for name, content in files(page).items():
         (tmp_path / name).write_text(content, encoding="utf-8")
+    with (tmp_path / "ratings.py").open("a", encoding="utf-8") as module:
+        module.write("class Last:\n    def choose(self, trajectory, candidates): return candidates[-1]\n")
     write_data(tmp_path, "ratings-", stars=3)
 
     done = type_in(gpo, evaluate, tmp_path, **access(endpoint))
     assert done.code == 0, done.stderr
     assert "ratings val:" in done.stdout
 
-    done = type_in(gpo, run, tmp_path, **access(endpoint))
+    # A strategy of the reader's own, too; see how-to/own-strategies.md.
+    done = type_in(gpo, run, tmp_path, "--set", "optimizer.acceptance.kind=ratings:Last", **access(endpoint))
     assert done.code == 0, done.stderr
     assert json.loads((tmp_path / "runs/ratings/summary.json").read_text(encoding="utf-8"))["status"] == "completed"
     steps = [json.loads(line) for line in (tmp_path / "runs/ratings/steps.jsonl").read_text().splitlines()]
+    assert steps
+    assert all(step["successor"] == step["candidates"][-1]["prompt"] for step in steps)
     reasons = {failure["reason"] for step in steps for failure in step["failures"]}
     assert reasons == {"the answer contains no number from 1 to 5"}
     report = (tmp_path / "runs/ratings/report.html").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from gpo.errors import EvaluationError
+from gpo.errors import EvaluationError, GPOError
 from gpo.user_functions import FunctionReference
 from gpo.user_modules import home_of
 
@@ -83,6 +83,15 @@ def test_modules_with_one_name_in_two_folders_and_their_neighbours_stay_separate
         assert second.call() == ["second"] * 3
     assert "near" not in sys.modules
     assert first.load() is first.load()
+
+
+@pytest.mark.parametrize("module", ["own_metrics", "gpo.errors"])
+def test_the_library_is_not_imported_again_from_a_folder_with_its_source(module: str, tmp_path: Path) -> None:
+    (tmp_path / "own_metrics.py").write_text("from gpo.errors import GPOError", encoding="utf-8")
+    (tmp_path / "gpo").mkdir()
+    for name in ("__init__", "errors"):
+        (tmp_path / f"gpo/{name}.py").write_text("class GPOError: ...", encoding="utf-8")
+    assert FunctionReference(module, "GPOError", (str(tmp_path),)).load() is GPOError
 
 
 def test_a_module_comes_from_the_first_folder_that_has_it_and_finds_neighbours_in_the_others(tmp_path: Path) -> None:

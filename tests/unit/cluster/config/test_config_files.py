@@ -14,7 +14,7 @@ from cluster.config.schema import schema
 from cluster.config.section import declared
 from cluster.config.sweep import SweepSection
 from cluster.config.tasks import FilesConfig, SplitFileConfig
-from cluster.session.models import build_tasks, check_warm_up
+from cluster.session.models import build_tasks, check_strategies
 from cluster.sweep.config import load_sweep
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
@@ -85,7 +85,7 @@ def test_every_comparison_loads_and_its_methods_differ(path: Path) -> None:
     assert all(one != other for index, one in enumerate(optimizers) for other in optimizers[:index])
     for config in comparison.methods.values():
         assert config.model_copy(update={"optimizer": comparison.base.optimizer}) == comparison.base
-        check_warm_up(config, [OF_BBH])
+        check_strategies(config, [OF_BBH])
 
 
 def test_the_quickstarts_sweep_loads_with_its_data(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,24 @@ import pytest
 from gpo.evaluation.answer_format import Position
 from gpo.strategies.meta_prompt import Brief, FullMetaPrompt
 from gpo.strategies.refinement import Editing, Generation, Paraphrase, Refinement
+from gpo.testing.contracts import RefinementContract
 from gpo.testing.samples import candidate
 from gpo.trajectory import Direction
+
+
+class TestGeneration(RefinementContract):
+    def make(self) -> Refinement:
+        return Generation()
+
+
+class TestEditing(RefinementContract):
+    def make(self) -> Refinement:
+        return Editing()
+
+
+class TestParaphrase(RefinementContract):
+    def make(self) -> Refinement:
+        return Paraphrase()
 
 
 def asked(refinement: Refinement, step_size: int | None) -> str:
