@@ -219,8 +219,11 @@ def by_kind(default: str, *others: str) -> Discriminator:
     """Chooses among sections by their ``kind``; a section without one has the default kind."""
 
     def kind_of(value: Any) -> str:
-        kind = cast("dict[str, Any]", value).get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
-        return default if kind is None else OWN if ":" in str(kind) and OWN in others else str(kind)
+        if isinstance(value, dict):
+            kind = str(cast("dict[str, Any]", value).get("kind", default))
+        else:
+            kind = str(getattr(value, "kind", default))
+        return OWN if ":" in kind and OWN in others else kind
 
     return Discriminator(
         kind_of,

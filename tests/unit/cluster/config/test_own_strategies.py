@@ -219,8 +219,11 @@ def test_a_refinement_of_the_user_selects_the_meta_prompt_that_shows_it(kind: st
     assert built.refinement == made.optimizer.refinement.build()
 
 
-def test_unknown_kinds_are_told_of_functions(folder: Path) -> None:
-    assert "within_error, module:function" in refusal(folder, acceptance={"kind": "best"}).remedy
+@pytest.mark.parametrize("kind", ["best", None])
+def test_unknown_kinds_are_told_of_functions(kind: str | None, folder: Path) -> None:
+    error = refusal(folder, acceptance={"kind": kind})
+    assert error.problem == f"{kind!r} is unknown"
+    assert "within_error, module:function" in error.remedy
 
 
 def test_a_schedule_is_built_for_a_search_without_steps(folder: Path) -> None:
