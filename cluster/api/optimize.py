@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _POLLED_EVERY_S = 0.2
+_HOW_TO_CONTINUE = "the same call with that run_dir continues"
 
 
 async def optimize_async(
@@ -118,7 +119,12 @@ async def optimize_async(
         with passed_functions(arguments.functions), progress_view(progress) as view:
             run_folder = RunFolder(folder)
             arguments.save_rows(folder, is_new=not run_folder.holds_run)
-            await run_in_this_process(config, run_folder, run_id, view, on_event)
+            try:
+                await run_in_this_process(config, run_folder, run_id, view, on_event)
+            except asyncio.CancelledError:
+                where = folder.path("").rstrip("/")
+                log.warning("interrupted; finished work is saved in %s; %s", where, _HOW_TO_CONTINUE)
+                raise
     run = Run.open(folder.url)
     if run.status == "failed" and not run.summary["spent"]["calls"] and run.errors:
         raise GPOError(f"the run in {run.folder} failed: {next(iter(run.errors.values()))}")
@@ -151,7 +157,8 @@ async def run_in_this_process(
         try:
             await RunLoop(config, tasks, record, run_folder, on_event=on_event).execute_here(services, view)
         except StopRequested:
-            log.warning("the run was stopped; finished work is saved in %s", run_folder.folder.path(""))
+            where = run_folder.folder.path("").rstrip("/")
+            log.warning("stopped; finished work is saved in %s; %s", where, _HOW_TO_CONTINUE)
 
 
 async def _checked(config: RunConfig, tasks: Sequence[Task], view: View) -> RefusedParameters:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from cluster.config import RunConfig
 from cluster.config.models import EmbeddedChatConfig, EndpointConfig, FunctionChatConfig
+from cluster.config.run import BudgetConfig
 from cluster.session.models import (
     Access,
     ChatRole,
@@ -211,7 +212,9 @@ class _Check:
 
     def __init__(self, config: RunConfig, tasks: Sequence[Task], prompt: Prompt | None, split: Split) -> None:
         self.found = Checked()
-        self._config, self._tasks, self._prompt, self._split = config, tasks, prompt, split
+        # The run's budget is not open yet: no limiter grants a call that it would have to pay for.
+        self._config = config.model_copy(update={"budget": BudgetConfig()})
+        self._tasks, self._prompt, self._split = tasks, prompt, split
         self._task, self._example = tasks[0], self._first_example(tasks[0])
         self._access = Access({}, LocalLimiter(), budget_name="check")
         self._answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -83,6 +84,13 @@ async def test_each_model_gets_one_call_with_the_run_s_parameters(endpoint: Simu
     again = await check(small(tmp_path, endpoint.base_url))
     assert again.usage["task"].cached == 1
     assert [call.model for call in endpoint.requests[3:]] == ["opt-model"]
+
+
+async def test_a_budget_that_is_not_open_yet_delays_no_call(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
+    async with asyncio.timeout(10):
+        found = await check(small(tmp_path, endpoint.base_url, budget={"calls": 9, "tokens": 9000}))
+    assert found.warnings == []
+    assert sorted(call.model for call in endpoint.requests) == ["opt-model", "task-model"]
 
 
 @pytest.mark.parametrize("scoring", ["adaptive", "full"])
