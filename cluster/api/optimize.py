@@ -7,7 +7,7 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -204,12 +204,13 @@ def _blocking(work: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, _T]:
         thread = threading.Thread(target=contextvars.copy_context().run, args=(execute,), name="gpo.optimize")
         thread.start()
         try:
-            while thread.is_alive():
-                thread.join(_POLLED_EVERY_S)
+            # Not ``Thread.join``, which takes an interrupt for the end of the thread (Python 3.11).
+            while not wait([outcome], _POLLED_EVERY_S).done:
+                pass
         except KeyboardInterrupt:
             loop, task = started.result()
             loop.call_soon_threadsafe(task.cancel)
-            thread.join()  # a second interrupt ends the wait
+            wait([outcome])  # a second interrupt ends this
             raise
         return outcome.result()
 
