@@ -16,12 +16,14 @@ from gpo.evaluation.metrics import Rubric, Scorer
 from gpo.evaluation.metrics.choice import options
 from gpo.text import without_controls
 
-_LETTER = re.compile(r"\(?[A-J]\)?")
+_LETTER = re.compile(r"\(?[A-J]\)?", re.IGNORECASE)
 _MOST = 0.95
 _ALMOST_ALL = 0.9
 _MANY_WORDS, _SEVERAL_WORDS = 6, 3
+_MOST_LABELS = 200
 _LONGEST_LABEL, _LONGEST_LIST = 60, 600
 _FEWEST_FOR_RARE = 20
+_SHOWN = 10
 _TRIED = 1_000
 """Rows that are tried to find out whether a column gives the answer away."""
 
@@ -46,8 +48,11 @@ class Answer:
 
     @property
     def labels(self) -> list[str]:
-        """The different targets if these are few, in alphabetical order; of those that differ in capitals, one."""
-        if len(self.counts) > FEW_VALUES:
+        """The different targets, if these are labels or few, in alphabetical order.
+
+        Of those that differ in capitals, the most frequent one.
+        """
+        if self.kind != "label" and len(self.counts) > FEW_VALUES:
             return []
         rarest_first = sorted(self.counts, key=lambda label: (self.counts[label], label))
         return sorted({label.casefold(): label for label in rarest_first}.values(), key=str.casefold)
@@ -108,14 +113,14 @@ def _best_kind(examples: Sequence[Example], counts: Counter[str]) -> str:
     is_repeated = distinct <= min(FEW_VALUES, total // 2)
     if kind in ("choice", "boolean"):
         return kind
-    if is_letter and is_repeated and any(target.strip("()") == "A" for target in counts):
+    if is_letter and is_repeated and any(target.strip("()").upper() == "A" for target in counts):
         return "choice"
     if sum(counts[target] for target in numbers) >= _MOST * total:
         digits = [target for target in numbers if re.fullmatch(r"\d|10", target)]
         return "label" if len(digits) == distinct <= total // 3 else "number"
-    if is_repeated:
-        return "label"
     words = fmean(len(target.split()) for example in examples for target in example.targets)
+    if is_repeated or (distinct <= min(_MOST_LABELS, total // 10) and words <= _SEVERAL_WORDS):
+        return "label"
     return "text" if words > _MANY_WORDS else "exact"
 
 
@@ -169,9 +174,11 @@ def _label_doubts(counts: Counter[str]) -> list[str]:
         for same in forms.values()
         if len(same) > 1
     ]
+    if len(counts) > FEW_VALUES or _listed([*counts]) is None:
+        found.append(f"The prompt does not list the {len(counts)} labels: add what a model needs to choose among them.")
     once = sorted(label for label, count in counts.items() if count == 1)
     if once and counts.total() >= _FEWEST_FOR_RARE:
-        found.append(f"Some labels occur only once: {', '.join(map(named, once))}. Are they mistakes?")
+        found.append(f"Some labels occur only once: {_names(once)}. Are they mistakes?")
     if all(NUMBER.fullmatch(label) for label in counts):
         found.append(
             "The labels are numbers: say in the prompt what each means, or set kind: number if they are counts."
@@ -189,13 +196,18 @@ def first_prompt(answer: Answer, target: str) -> str:
     if answer.kind == "boolean":
         return f"Answer with {' or '.join(sorted(labels, key=_is_negative))}."
     if answer.kind == "label":
-        listed = _listed(labels)
+        listed = _listed(labels) if len(labels) <= FEW_VALUES else None
         return f"Classify the text. Answer with one of: {listed}." if listed else "Classify the text."
     return {
         "choice": "Choose the right option. Answer with its letter, such as (A).",
         "number": "Answer with a number.",
         "exact": "Give the answer and nothing else.",
     }.get(answer.kind, f"Write the {_noun(target)}.")
+
+
+def _names(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+    return ", ".join(map(named, labels[:_SHOWN])) + more
 
 
 def _is_negative(label: str) -> bool:

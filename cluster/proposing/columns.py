@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import Any
 
 from cluster.proposing.rows import Row
-from gpo.data.files import cell_texts
 from gpo.errors import ConfigError
 from gpo.text import abridged
 
@@ -162,16 +161,16 @@ def target_of(columns: dict[str, Column], wanted: str | None) -> tuple[Column, l
         ConfigError: there is no such column, or none looks like a target.
     """
     listed = ", ".join(map(named, columns))
-    if wanted is not None:
-        if wanted not in columns:
-            raise ConfigError("--target", f"there is no column {named(wanted)}", f"name one of: {listed}")
-        return columns[wanted], []
     if not columns:
         raise ConfigError("FILE", "has no headings", "write the names of the columns into the first line")
     if len(columns) < 2:
         raise ConfigError(
             "FILE", f"has only the column {listed}", "a task needs two: the input, and the right answer as target"
         )
+    if wanted is not None:
+        if wanted not in columns:
+            raise ConfigError("--target", f"there is no column {named(wanted)}", f"name one of: {listed}")
+        return columns[wanted], []
     fit = [column for column in columns.values() if column.reason is None or _is_list_of_texts(column)]
     categories = [column for column in fit if column.is_category and not _is_input(column)]
     by_name = sorted((column for column in fit if _rank(column) is not None), key=lambda one: _rank(one) or (True, 0))
@@ -215,12 +214,3 @@ def _doubts(chosen: Column, why: str, candidates: Sequence[Column], *, is_guess:
         return []
     more = f" These could be the target, too: {', '.join(others)}." if others else ""
     return [f"Column {named(chosen.name)} is taken as the target because of {why}.{more} To choose another: --target."]
-
-
-def texts_of(column: Column) -> list[tuple[str, ...]]:
-    """The texts of a cell of each row, as an example has them.
-
-    Raises:
-        ConfigError: a cell holds an object or a half character.
-    """
-    return [tuple(cell_texts(value, column.name, "FILE")) for value in column.values]

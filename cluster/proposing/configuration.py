@@ -14,7 +14,7 @@ import yaml
 
 from cluster.config.loading import load_config
 from cluster.proposing.answers import Answer
-from cluster.proposing.columns import named
+from cluster.proposing.columns import FEW_VALUES, named
 from cluster.proposing.proposal import Proposal
 from cluster.session.models import build_tasks
 from gpo.data.task import Task
@@ -168,7 +168,8 @@ def _labels(proposal: Proposal) -> str:
     counts = proposal.answer.counts
     if not proposal.answer.labels:
         return f", {len(counts):,} different"
-    return f": {', '.join(f'{named(label)} ({count:,})' for label, count in counts.most_common())}"
+    shown = ", ".join(f"{named(label)} ({count:,})" for label, count in counts.most_common(FEW_VALUES))
+    return f": {shown}{f' and {len(counts) - FEW_VALUES:,} more' if len(counts) > FEW_VALUES else ''}"
 
 
 def _left_out(proposal: Proposal) -> Iterator[str]:
@@ -203,12 +204,15 @@ def _models(model: str | None, proposal: Proposal, *, is_embedded: bool) -> Iter
 
 def _hub_name(name: str, output: Path) -> str:
     """The name of a data set; a folder has a relative path, which begins with a point."""
-    return f"./{_relative(Path(name), output)}" if os.path.isabs(name) else name  # noqa: PTH117
+    if not os.path.isabs(name):  # noqa: PTH117
+        return name
+    relative = _relative(Path(name), output)
+    return relative if relative.startswith(("/", ".")) else f"./{relative}"
 
 
 def _relative(file: Path, output: Path) -> str:
     relative = os.path.relpath(file.absolute(), output.absolute().parent)
-    return f"./{relative}" if relative.startswith("~") else relative
+    return str(file.absolute()) if relative.startswith("~") else relative  # "~name" is the home of a user
 
 
 # -- YAML -------------------------------------------------------------------------------------------------------------

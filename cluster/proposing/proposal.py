@@ -12,10 +12,10 @@ from statistics import fmean
 from typing import Any
 
 from cluster.proposing.answers import Answer, answer_of, first_prompt, with_inputs
-from cluster.proposing.columns import Column, columns_of, named, target_of, texts_of
+from cluster.proposing.columns import Column, columns_of, named, target_of
 from cluster.proposing.rows import Data
 from gpo.data.example import Example
-from gpo.data.files import Fields, example_of
+from gpo.data.files import Fields, cell_texts, example_of
 from gpo.data.splits import distinct, row_warnings, with_equal_numbers_alike
 from gpo.data.template import ROW, Template
 from gpo.errors import ConfigError
@@ -95,18 +95,17 @@ def proposed(data: Data, inputs: Sequence[str], target: str | None, *, is_embedd
             f"column {named(chosen.name)} always has the value {named(chosen.texts[0])}",
             "name another column with --target",
         )
-    targets = with_equal_numbers_alike({"": tuple(Example("", texts) for texts in texts_of(chosen))})[""]
+    targets = with_equal_numbers_alike({"": _targets(chosen, data)})[""]
     answer = answer_of(targets)
     used, left_out, about_inputs = _inputs_of(columns, chosen, inputs, answer, targets)
     is_template = len(used) > 1
     if not is_template:
         _require_filled(used[0], data, "--input")
     fields = _fields(used, chosen)
+    places = iter(data.places)
     parts = {
-        part: {
-            number: example_of(row, fields, f"FILE ({data.place(part, number)})") for number, row in part_rows.items()
-        }
-        for part, part_rows in data.parts.items()
+        part: {number: example_of(row, fields, f"FILE ({next(places)})") for number, row in rows.items()}
+        for part, rows in data.parts.items()
     }
     examples = [example for part_examples in parts.values() for example in part_examples.values()]
     answer = with_inputs(answer, examples)
@@ -138,9 +137,15 @@ def proposed(data: Data, inputs: Sequence[str], target: str | None, *, is_embedd
     )
 
 
+def _targets(column: Column, data: Data) -> tuple[Example, ...]:
+    """Examples with the targets in a column, without inputs."""
+    cells = zip(column.values, data.places, strict=True)
+    return tuple(Example("", tuple(cell_texts(value, column.name, f"FILE ({place})"))) for value, place in cells)
+
+
 def _require_filled(column: Column, data: Data, option: str) -> None:
     """Require that no cell is empty, which the program would refuse one by one."""
-    places = [data.place(part, number) for part, rows in data.parts.items() for number in rows]
+    places = data.places
     empty = [place for place, value in zip(places, column.values, strict=True) if value is None]
     if empty:
         more = f" and {len(empty) - _LISTED:,} more" if len(empty) > _LISTED else ""
@@ -169,7 +174,7 @@ def _inputs_of(
                 )
                 raise ConfigError("--input", f"{named(name)} {what}", "name another column")
         used = tuple(others[name] for name in dict.fromkeys(wanted))
-        doubts = [f"Column {named(name)} {_LEAK}." for name in wanted if reasons[name] == _LEAK]
+        doubts = [f"{_statement([column], _LEAK)}." for column in used if reasons[column.name] == _LEAK]
         return used, {name: reasons[name] or "not named" for name in others if others[name] not in used}, doubts
     used = tuple(column for name, column in others.items() if reasons[name] is None)
     doubts = []
@@ -177,7 +182,7 @@ def _inputs_of(
         used = tuple(column for name, column in others.items() if reasons[name] == reason)
         if used:
             if reason != _NUMBERS:
-                doubts.append(f"{_names(used)} {reason}, but there is no other input.")
+                doubts.append(f"{_statement(used, reason)}, but there is no other input.")
             break
     if not used:
         why = "; ".join(f"{named(name)} {reason}" for name, reason in reasons.items())
@@ -188,19 +193,21 @@ def _inputs_of(
         doubts.append(f"There are {len(used)} columns that could be inputs; the first {_MOST_INPUTS} are used.")
         used = used[:_MOST_INPUTS]
     left_out = {name: reasons[name] or "" for name, column in others.items() if column not in used}
-    leaks = [others[name] for name, reason in left_out.items() if reason == _LEAK]
-    if leaks:
-        doubts.append(f"Left out, because it {_LEAK}: {', '.join(named(column.name) for column in leaks)}.")
+    if leaks := [others[name] for name, reason in left_out.items() if reason == _LEAK]:
+        doubts.append(f"{_statement(leaks, _LEAK)}, so the prompt does not contain {'them' if leaks[1:] else 'it'}.")
     if split := [others[name] for name, reason in left_out.items() if reason == "seems to name splits"]:
         doubts.append(
-            f"{_names(split)} seems to name splits, which are not used here. To keep them, write one file for each "
-            "split, and name the three files: data: {train: …, val: …, test: …}."
+            f"{_statement(split, 'seems to name splits')}, which are not used here. To keep them, write one file for "
+            "each split, and name the three files: data: {train: …, val: …, test: …}."
         )
     return used, left_out, doubts
 
 
-def _names(columns: Sequence[Column]) -> str:
-    return f"Column{'s' * (len(columns) > 1)} {' and '.join(named(column.name) for column in columns)}"
+def _statement(columns: Sequence[Column], reason: str) -> str:
+    """A sentence such as "Columns 'a' and 'b' give the answer away", without its end."""
+    verb, _, rest = reason.partition(" ")
+    names = " and ".join(named(column.name) for column in columns)
+    return f"Columns {names} {verb.removesuffix('s')} {rest}" if len(columns) > 1 else f"Column {names} {reason}"
 
 
 def _reason(column: Column, target: Column, answer: Answer, targets: Sequence[Example]) -> str | None:

@@ -52,9 +52,12 @@ class Data:
         }
         return replace(self, parts=parts or self.parts)
 
-    def place(self, part: str, number: int) -> str:
-        """Where a row is, such as ``line 3``."""
-        return f"{part} row {number}" if part else f"line {number}"
+    @property
+    def places(self) -> list[str]:
+        """Where each row is, such as ``line 3``."""
+        return [
+            f"{part} row {number}" if part else f"line {number}" for part, rows in self.parts.items() for number in rows
+        ]
 
 
 def read_data(name: str, config: str | None, columns: frozenset[str]) -> Data:

@@ -60,6 +60,16 @@ def test_the_user_chooses_columns_model_and_file(gpo: RunGpo, tmp_path: Path) ->
     assert gpo("plan", "my.yaml", cwd=tmp_path).code == 0
 
 
+def test_the_path_of_a_file_in_another_folder(gpo: RunGpo, tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    write(tmp_path, name="~reviews.csv")
+    for output, file in (("here.yaml", str(tmp_path / "~reviews.csv")), ("configs/there.yaml", "../~reviews.csv")):
+        finished = gpo("init", "~reviews.csv", "--output", output, cwd=tmp_path)
+        assert finished.code == 0, finished.stderr
+        config = yaml.safe_load((tmp_path / output).read_text(encoding="utf-8"))
+        assert config["tasks"][0]["data"]["file"] == file
+
+
 def test_a_file_is_replaced_only_if_the_user_says_so(gpo: RunGpo, tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "reviews.yaml").write_text("mine", encoding="utf-8")
@@ -106,8 +116,8 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["reviews.csv", "reviews.xlsx"]
 
 
-def test_text_of_the_file_moves_no_cursor_and_ends_no_comment(gpo: RunGpo, tmp_path: Path) -> None:
-    evil = "\x1b[2J\u2028models: x\x85tasks: y\u202e"
+@pytest.mark.parametrize("evil", ["\x1b[2J\u2028models: x\x85tasks: y", "\u202e", "\U000e0001", "a\n\u202e"])
+def test_text_of_the_file_moves_no_cursor_and_ends_no_comment(gpo: RunGpo, evil: str, tmp_path: Path) -> None:
     rows = [{f"id{evil}": row, "text": f"text {row}", f"target{evil}": f"{evil}{row % 2}"} for row in range(60)]
     write(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "rows.jsonl")
     finished = gpo("init", "rows.jsonl", "--target", f"target{evil}", "--input", "text", cwd=tmp_path)

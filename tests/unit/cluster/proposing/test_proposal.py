@@ -204,7 +204,7 @@ CASES: dict[str, tuple[str, str, Expected]] = {
         ),
         Expected(
             SENTIMENT,
-            ["only 24", "answer away: 'code', 'reason'", "'split' seems to name splits"],
+            ["only 24", "Columns 'code' and 'reason' give the answer away", "Column 'split' seems to name"],
             {
                 "id": "looks like an id",
                 "line": "looks like an id",
@@ -258,10 +258,10 @@ CASES: dict[str, tuple[str, str, Expected]] = {
     ),
     "labels that differ in capitals, or occur once": (
         "csv",
-        table(60, text=lambda row: f"text {row}", label=["good", "bad"]) + "text x,Good\n",
+        table(60, text=lambda row: f"text {row}", label=["Good", "bad"]) + "text x,good\n",
         Expected(
-            SENTIMENT,
-            ["differ only in capitals or spaces: 'Good', 'good'", "only once: 'Good'"],
+            label("text", "label", prompt="Classify the text. Answer with one of: bad, Good."),
+            ["differ only in capitals or spaces: 'Good', 'good'", "only once: 'good'"],
         ),
     ),
     "almost always the same target": (
@@ -277,7 +277,26 @@ CASES: dict[str, tuple[str, str, Expected]] = {
     "labels that no prompt should contain": (
         "jsonl",
         lines(60, text=lambda row: f"text {row}", label=["{{ text }}", "b\nc"]),
-        Expected(label("text", "label", prompt="Classify the text.")),
+        Expected(label("text", "label", prompt="Classify the text."), ["does not list the 2 labels"]),
+    ),
+    "labels like placeholders, in a template": (
+        "jsonl",
+        lines(60, text=lambda row: f"text {row}", note=lambda row: f"note {row}", label=["{{ text }}", "x"]),
+        Expected(
+            {"prompt": "Text: {{ text }}\nNote: {{ note }}\n\nClassify the text."}, ["does not list the 2 labels"]
+        ),
+    ),
+    "many labels": (
+        "csv",
+        table(
+            300, text=lambda row: f"text {row}", intent=lambda row: f"intent {'abcdefghijklmnopqrstuvwxyz'[row % 26]}"
+        ),
+        Expected(label("text", "intent", prompt="Classify the text."), ["does not list the 26 labels"]),
+    ),
+    "small letters of options": (
+        "csv",
+        table(question=[text.lower() for text in CHOICES], answer=["a", "b", "c"]),
+        Expected({"answer": {"kind": "choice"}}, ["only 24"]),
     ),
     "long texts": (
         "csv",
@@ -348,6 +367,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "another target": (ROWS, {"target": "labels"}, ("--target", "no column 'labels'", "'text', 'label'")),
     "another input": (ROWS, {"inputs": ["texts"]}, ("--input", "'texts' is no column", "'text'")),
     "the target as input": (ROWS, {"inputs": ["label"]}, ("--input", "'label' is the target")),
+    "one column, named as the target": ("a\nx\ny\n", {"target": "a"}, ("FILE", "only the column 'a'")),
     "an odd heading": ("te\x1b[31mxt\nx\n", {}, ("FILE", r"'te\x1b[31mxt'")),
 }
 
