@@ -77,7 +77,7 @@ def configuration(proposal: Proposal, output: Path, *, model: str | None, is_emb
         *(_comment(f"Left out: {names}.", 4) for names in _left_out(proposal)),
         _entry("fields", fields, 4),
         _entry("position", "template", 4) if proposal.is_template else "",
-        _comment("The prompt that the search starts from; what it says about the task, the better.", 4),
+        _comment("The prompt that the search starts from. The more it says about the task, the better.", 4),
         _entry("prompt", proposal.prompt, 4),
         *_marked(answer.doubts),
         _comment(f"Fits {_share(answer)} of the targets{_labels(proposal)}.", 4),
