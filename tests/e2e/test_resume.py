@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 NUM_STEPS = 6
 SLOW = Behaviour(latency_s=0.05)
 """Slow enough for a signal after one step to arrive during the next."""
-SLOWER = Behaviour(latency_s=0.15)
-"""Slow enough for a stop file, which the run looks for every 2 s, to be found long before the end."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +68,15 @@ class Attempts:
         *options: object,
         folder: Path | None,
         end: Callable[[Started], object] | None = None,
-        behaviour: Behaviour = SLOW,
     ) -> None:
         """Run a command.
 
         Args:
             folder: of the run; ``None`` for the only one below ``run.dir``.
             end: ends the command early, after two more steps.
-            behaviour: of the endpoint until then.
         """
         runs, before = self.config.with_name("runs"), len(self.endpoint.requests)
-        self.endpoint.behaviour = behaviour if end else Behaviour()
+        self.endpoint.behaviour = SLOW if end else Behaviour()
         where = () if folder is None else ("--run-dir", folder)
         command = self.gpo.start("run", self.config, *where, *options, cwd=self.config.parent)
         if end is not None:
@@ -114,7 +110,7 @@ class Attempts:
 def attempts(
     gpo: Gpo, write_config: WriteConfig, until: Until, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Attempts]:
-    """A run without a disturbance; another that is interrupted, killed, stopped by ``gpo stop``, and then completes."""
+    """A run without a disturbance; another that is interrupted, killed, and then completes."""
     folder = tmp_path_factory.mktemp("resume")
     with SimulatedEndpoint() as endpoint:
         config = write_config(
@@ -129,11 +125,6 @@ def attempts(
         made.make("interrupted", folder=None, end=lambda command: command.interrupt())
         made.make("killed", "--resume", folder=None, end=lambda command: command.kill())
         (run,) = (folder / "runs").iterdir()
-
-        def stop(_: Started) -> None:
-            assert gpo_in_this_process("stop", run, cwd=folder).code == 0
-
-        made.make("stopped", "--resume", folder=run, end=stop, behaviour=SLOWER)
         made.make("resumed", "--resume", folder=run)
         yield made
 
@@ -153,18 +144,6 @@ def test_an_interrupted_run_saves_its_steps_and_says_how_to_resume(attempts: Att
     assert 2 <= sum(row["steps"] for row in rows) < NUM_STEPS * len(rows)
     assert {row["error"] for row in rows} == {None}
     assert _num_lines(stopped.folder / "steps.jsonl") == sum(row["steps"] for row in rows)
-
-
-def test_gpo_stop_ends_a_run_as_ctrl_c_does(attempts: Attempts) -> None:
-    stopped, resumed = attempts["stopped"], attempts["resumed"]
-    assert (stopped.finished.code, stopped.summary["status"]) == (1, "interrupted")
-    assert stopped.finished.stderr.splitlines()[-1].startswith("Interrupted; finished work is saved. Resume with:")
-    assert (stopped.folder / "stop").exists()
-    assert (stopped.folder / "report.html").exists()
-    assert sum(row["steps"] for row in stopped.summary["trajectories"]) < NUM_STEPS * 2
-    # The run that continues has removed the file.
-    assert resumed.finished.code == 0
-    assert not (resumed.folder / "stop").exists()
 
 
 def test_a_resumed_run_has_the_result_of_an_undisturbed_one(attempts: Attempts) -> None:
@@ -192,16 +171,16 @@ def test_a_resumed_run_is_the_same_run(attempts: Attempts) -> None:
 
 
 def test_saved_work_is_not_paid_for_again(attempts: Attempts) -> None:
-    names = ("undisturbed", "interrupted", "killed", "stopped", "resumed")
-    undisturbed, interrupted, killed, stopped, resumed = (attempts[name] for name in names)
-    assert all(attempt.paid <= undisturbed.paid for attempt in (interrupted, killed, stopped, resumed))
+    names = ("undisturbed", "interrupted", "killed", "resumed")
+    undisturbed, interrupted, killed, resumed = (attempts[name] for name in names)
+    assert all(attempt.paid <= undisturbed.paid for attempt in (interrupted, killed, resumed))
     for role, model in (("task", "task-model"), ("optimizer", "opt-model")):
-        saved = [getattr(attempt.saved, role).requests for attempt in (interrupted, killed, stopped, undisturbed)]
-        assert 0 < saved[0] < saved[1] < saved[2] < saved[3] == undisturbed.num_paid(model)
-        assert resumed.num_paid(model) == undisturbed.num_paid(model) - saved[2]
+        saved = [getattr(attempt.saved, role).requests for attempt in (interrupted, killed, undisturbed)]
+        assert 0 < saved[0] < saved[1] < saved[2] == undisturbed.num_paid(model)
+        assert resumed.num_paid(model) == undisturbed.num_paid(model) - saved[1]
     # Calls are paid for twice if they were in flight at a stop: at most one step's scoring for each trajectory.
-    twice = interrupted.paid + killed.paid + stopped.paid + resumed.paid - undisturbed.paid
-    assert sum(twice.values()) <= 3 * (2 * 3 * 20)
+    twice = interrupted.paid + killed.paid + resumed.paid - undisturbed.paid
+    assert sum(twice.values()) <= 2 * (2 * 3 * 20)
 
 
 def test_resuming_a_completed_run_makes_no_call(attempts: Attempts) -> None:

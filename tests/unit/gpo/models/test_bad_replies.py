@@ -164,7 +164,7 @@ OK, FAILED = b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 500 Oh\r\n"
 async def test_an_endless_reply_does_not_fill_the_memory(
     head: bytes, proxied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with sending(head, b"x" * 1_000_000, 300) as url:
+    async with sending(head, b"x" * 1_000_000, 100) as url:
         if proxied:
             monkeypatch.setenv("HTTP_PROXY", url.removesuffix("/v1"))
         tracemalloc.start()
@@ -177,7 +177,7 @@ async def test_an_endless_reply_does_not_fill_the_memory(
 
 @pytest.mark.parametrize("packing", ["gzip", "deflate"])
 async def test_compressed_zeros_are_not_decompressed_beyond_the_bound(packing: str) -> None:
-    packed = gzip.compress(b"0" * 200_000_000) if packing == "gzip" else zlib.compress(b"0" * 200_000_000)
+    packed = gzip.compress(b"0" * 60_000_000) if packing == "gzip" else zlib.compress(b"0" * 60_000_000)
     async with sending(OK + f"Content-Encoding: {packing}\r\n".encode(), packed) as url:
         tracemalloc.start()
         with pytest.raises(ModelRefused, match="larger than 8 MB"):
@@ -245,7 +245,7 @@ async def test_any_error_body_becomes_a_failure_that_can_be_shown(status: int) -
         assert str(caught.value).encode()
 
 
-CHARSETS = ["undefined", "idna", "hex", "base64", "zlib", "rot13", "utf-16", "utf-7", "latin-1", "no such thing", ""]
+CHARSETS = ["undefined", "zlib", "utf-16", "no such thing", ""]
 
 
 @pytest.mark.parametrize("proxied", [False, True])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -139,6 +141,11 @@ def test_a_refused_parameter_is_named(status: int, body: Any, parameter: str) ->
 )
 def test_the_endpoint_says_when_to_try_again(headers: Mapping[str, str], body: Any, seconds: float | None) -> None:
     assert read(429, body, headers).retry_after_s == seconds
+
+
+def test_the_time_to_try_again_may_be_a_date() -> None:
+    when = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    assert 25 < read(503, "", {"retry-after": when}).retry_after_s <= 30
 
 
 @pytest.mark.parametrize("piece", ["<!--", "<script>", '{"error":', "[", "model ", "invalid ", "try again "])

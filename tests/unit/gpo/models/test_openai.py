@@ -4,8 +4,6 @@ import asyncio
 import json
 import pickle
 import time
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +70,6 @@ async def test_a_completion_has_its_usage_and_cost(server: SimulatedEndpoint) ->
     assert not completion.truncated
 
 
-async def test_a_truncated_reply_is_marked(server: SimulatedEndpoint) -> None:
-    asked: list[Message] = [{"role": "user", "content": "Rewrite this instruction: Think about it carefully."}]
-    optimizer = model(server.base_url, name="opt-model")
-    async with endpoint_of(optimizer).client:
-        completion = await optimizer.complete(asked, Sampling(max_tokens=2))
-    assert completion.truncated
-
-
 async def test_retries_are_counted(server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour(fail_next=2)
     completion = await complete(model(server.base_url))
@@ -107,12 +97,6 @@ async def test_retry_after_is_respected(server: SimulatedEndpoint) -> None:
     assert time.monotonic() - started < 5
 
 
-async def test_a_retry_after_beyond_the_longest_backoff_is_cut(server: SimulatedEndpoint) -> None:
-    server.behaviour = Behaviour(limit=0, retry_after_s=3600)
-    await asyncio.wait_for(failure(model(server.base_url, max_backoff_s=0.05)), 5)
-    assert set(statuses(server)) == {429}
-
-
 async def test_refusals_for_overload_do_not_count_as_attempts(server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour(limit=0, retry_after_s=0.0)
     waiting = asyncio.create_task(complete(model(server.base_url, patience_s=60)))
@@ -121,20 +105,6 @@ async def test_refusals_for_overload_do_not_count_as_attempts(server: SimulatedE
             await asyncio.sleep(0.01)
     server.behaviour = Behaviour()
     assert (await waiting).usage.retries >= 10
-
-
-async def test_retry_after_may_be_a_date() -> None:
-    asked: list[float] = []
-
-    async def later(_: web.BaseRequest) -> web.Response:
-        asked.append(time.time())
-        when = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)  # in whole seconds
-        return web.json_response({"error": {"message": "later"}}, status=503, headers={"Retry-After": when})
-
-    async with serving(later) as url:
-        error = await failure(model(url, max_attempts=2, max_backoff_s=5.0))
-    assert isinstance(error, ModelUnavailable)
-    assert asked[1] - asked[0] > 0.9
 
 
 @pytest.mark.parametrize(
@@ -156,26 +126,6 @@ async def test_a_final_refusal_is_not_retried(
     assert (error.reason, error.model, error.base_url) == (reason, "task-model", server.base_url)
     assert error.key_location == "the environment variable OPENAI_API_KEY"
     assert len(server.requests) == 1
-
-
-@pytest.mark.parametrize("status", [408, 409, 429, 502, 503])
-async def test_transient_failures_are_retried(status: int, server: SimulatedEndpoint) -> None:
-    server.behaviour = Behaviour(fail_next=1, error_status=status)
-    assert (await complete(model(server.base_url))).usage.retries == 1
-
-
-async def test_an_account_without_quota_is_refused_at_once() -> None:
-    asked = 0
-
-    async def no_quota(_: web.Request) -> web.Response:
-        nonlocal asked
-        asked += 1
-        return web.json_response({"error": {"message": "pay first", "code": "insufficient_quota"}}, status=429)
-
-    async with serving(no_quota) as url:
-        error = await failure(model(url))
-    assert isinstance(error, ModelRefused)
-    assert (error.reason, asked) == (RefusalReason.CREDIT, 1)
 
 
 async def test_a_missing_server_is_unavailable(unused_tcp_port: int) -> None:
@@ -253,39 +203,18 @@ async def test_a_server_that_never_answers_is_unavailable(server: SimulatedEndpo
         '{"choices": 3}',
     ],
 )
-@pytest.mark.parametrize("kind", ["application/json", "text/html"])
-async def test_a_successful_reply_without_a_completion_is_unavailable(body: str, kind: str) -> None:
+async def test_a_successful_reply_without_a_completion_is_unavailable(body: str) -> None:
     asked = 0
 
     async def nonsense(_: web.Request) -> web.Response:
         nonlocal asked
         asked += 1
-        return web.Response(text=body, content_type=kind)
+        return web.Response(text=body, content_type="text/html")
 
     async with serving(nonsense) as url:
         error = await failure(model(url))
     assert isinstance(error, ModelUnavailable)
     assert asked == 3
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        {"choices": [choice(content=None)]},
-        {"choices": [choice()]},
-        {"choices": [choice(content="")], "usage": None},
-        {"choices": [{"message": {"content": ""}}], "usage": {}},
-        {"choices": [choice(content="")], "usage": {"prompt_tokens": None}},
-    ],
-)
-async def test_missing_text_and_usage_count_as_an_empty_reply_of_unknown_cost(document: dict[str, Any]) -> None:
-    async def sparse(_: web.Request) -> web.Response:
-        return web.json_response(document)
-
-    async with serving(sparse) as url:
-        completion = await complete(model(url))
-    assert completion.text == ""
-    assert (completion.usage.requests, completion.usage.prompt_tokens, completion.usage.completion_tokens) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 500])
@@ -315,14 +244,6 @@ async def test_sampling_settings_are_sent_unchanged() -> None:
     asked = {"model": "task-model", "messages": ASKED}
     sampling = {"temperature": 0.5, "max_tokens": 7, "top_p": 0.9, "stop": ["<END>"], "seed": 3, "min_p": 0.05}
     assert bodies == [{**asked, **sampling}, asked, {**asked, "max_completion_tokens": 7}]
-
-
-async def test_no_more_requests_are_in_flight_than_allowed(server: SimulatedEndpoint) -> None:
-    server.behaviour = Behaviour(latency_s=0.02)
-    asked = model(server.base_url, max_concurrency=3)
-    async with endpoint_of(asked).client:
-        await asyncio.gather(*(asked.complete(ASKED, GREEDY) for _ in range(12)))
-    assert max(record.in_flight for record in server.requests) == 3
 
 
 async def test_a_used_model_pickles_without_key_or_connection(server: SimulatedEndpoint) -> None:

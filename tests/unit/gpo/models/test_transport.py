@@ -167,7 +167,9 @@ async def test_a_cancelled_call_closes_its_connection(server: SimulatedEndpoint)
     server.behaviour = Behaviour(hang_rate=1.0)
     asked = model(server.base_url, timeout_s=60.0)
     call = asyncio.create_task(complete(asked))
-    await asyncio.sleep(1.0)  # it has arrived by then
+    async with asyncio.timeout(5):
+        while not server._service._in_flight:  # noqa: ASYNC110  # the server's thread knows no event of ours
+            await asyncio.sleep(0.01)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
@@ -274,8 +276,6 @@ async def test_an_unusable_proxy_is_one_error_that_names_the_variable(
         await complete(model("https://far.invalid/v1"))
     assert caught.value.field == variable
     assert "canary" not in str(caught.value)
-    monkeypatch.setenv("NO_PROXY", "far.invalid")
-    await failure(model("https://far.invalid/v1"))  # the host does not exist
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"])
