@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import fsspec
@@ -149,7 +150,8 @@ def test_the_lease_of_a_process_of_another_machine_must_expire(
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"holder": 3}', b"\xff"])
-def test_a_damaged_lease_can_be_taken_over(folder: Folder, content: bytes) -> None:
+def test_a_damaged_lease_can_be_taken_over(tmp_path: Path, content: bytes) -> None:
+    folder = Folder(str(tmp_path))
     (folder / ".lease").write("000007.json", content)
     assert Lease.take(folder).fence.number == 8
 

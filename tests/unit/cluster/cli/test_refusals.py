@@ -1,4 +1,7 @@
-"""Mistakes that ``gpo run`` reports after a call to each model at most, and before it starts Ray."""
+"""Mistakes that ``gpo run`` reports after a call to each model at most, and before it starts Ray.
+
+``tests/unit/cluster/config`` has those of a configuration alone.
+"""
 
 from __future__ import annotations
 
@@ -47,12 +50,7 @@ SETTINGS = {
     "tasks.0.fields.input=ticket": ("tasks[0].data.train", "train.jsonl:1", "'ticket'", "text, label", "fields.input"),
     "tasks.0.answer.kind=exactly": ("tasks[0].answer.kind", "'exactly'", "choose one of", "'exact'"),
     "tasks.0.answer.kind=number": ("tasks[0].answer.kind", "'number' would judge", "targets wrong", "choose the kind"),
-    "optimizer.schedule.kind=sine": ("optimizer.schedule.kind", "'sine'", "choose one of: cosine, linear, fixed, none"),
-    "optimizer.direction.trajectory.by=luck": (".direction.trajectory.by", "'luck'", "choose one of", "'relevance'"),
-    "optimizer.direction.trajectory.k=-1": ("optimizer.direction.trajectory.k", "-1", "at least 0"),
     "optimizer.schedule.final=-5": ("optimizer.schedule.final", "-5", "above 0"),
-    "optimizer.candiates=4": ("optimizer.candiates", "is not an option", "did you mean 'candidates'?"),
-    "optimizer.steps": ("--set", "optimizer.steps", "=value"),
     "models.optimizer.base_url=http://127.0.0.1:9/v1": (
         "models.optimizer.base_url",
         ":9/v1 cannot be reached",
@@ -63,8 +61,6 @@ SETTINGS = {
     "models.task.api_key_file=nothing": ("models.task.api_key_file", "nothing' cannot be read", "a readable file"),
     "models.task={kind: embedded, gguf: train.jsonl}": ("models.task.gguf", "train.jsonl' is not a GGUF file", ".gguf"),
     "run.seeds=[3, 4, 3]": ("run.seeds", "duplicate seed '3'", "seeds must be unique"),
-    "run.seeds=[]": ("run.seeds", "at least 1"),
-    "budget.usd=1": ("budget.usd", "no model has a price", "models.task.price"),
 }
 OPTIONS = {
     ("--address", "ray://127.0.0.1:10001"): ("--address", "'ray://127.0.0.1:10001'", "use local, auto or HOST:PORT"),
@@ -99,9 +95,6 @@ CASES = {
         name="test.jsonl",
         text=(TRIAGE / "train.jsonl").read_text(encoding="utf-8"),
     ),
-    "a negative step size in the file": Case(
-        ("optimizer.schedule.initial", "-5", "above 0"), {"optimizer": {"schedule": {"initial": -5}}}
-    ),
     "a refused key": Case(
         ("models.task.api_key_env", "HTTP 401", "OPENAI_API_KEY", "set a key"),
         env={"OPENAI_API_KEY": "canary-of-another"},
@@ -111,24 +104,6 @@ CASES = {
         ("models.embedding.model", "'nothing'", "the model `nothing`", "correct the name"),
         {"models": {"embedding": {"kind": "openai", "model": "nothing"}}},
         env={"OPENAI_BASE_URL": "ENDPOINT"},
-    ),
-    "a password in the address": Case(
-        ("models.task.base_url", "holds a user name or password", "set api_key_env instead"),
-        {"models": {"task": {"base_url": f"http://user:{KEY}@127.0.0.1:9/v1"}}},
-        hidden=KEY,
-    ),
-    "a key in the configuration": Case(
-        ("models.task.api_key", "is not an option", "did you mean 'api_key_env'?"),
-        {"models": {"task": {"api_key": KEY}}},
-        hidden=KEY,
-    ),
-    "a key instead of its variable": Case(
-        ("models.task.api_key_env", "is not the name of an environment variable", "write its name"),
-        {"models": {"task": {"api_key_env": KEY}}},
-        hidden=KEY,
-    ),
-    "two tasks with one name": Case(
-        ("tasks", "duplicate task name 'triage'", "task names must be unique"), {"tasks": [{}, {"prompt": "Think."}]}
     ),
     "two keys in a file": Case(
         ("models.task.api_key_file", "characters that no key has", "nothing else"),

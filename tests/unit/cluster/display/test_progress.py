@@ -55,11 +55,6 @@ def shown(on: Console) -> str:
     return on.file.getvalue()
 
 
-def test_a_terminal_shows_a_table_and_other_consoles_show_lines() -> None:
-    assert isinstance(view_for(console(terminal=True)), LiveView)
-    assert isinstance(view_for(console(terminal=False)), PlainView)
-
-
 def test_each_event_is_one_plain_line() -> None:
     on = console(terminal=False)
     progress = Progress({FIRST: 1, SECOND: 1})

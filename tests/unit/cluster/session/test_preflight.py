@@ -187,11 +187,6 @@ async def test_a_failed_call_names_the_option_and_repeats_the_endpoint_but_no_ke
     assert len(replies.requests) <= 2 * 4
 
 
-async def test_an_address_without_v1_is_named(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"write base_url up to and including /v1: http://[\d.:]+/v1$"):
-        await check(small(tmp_path, endpoint.base_url.removesuffix("/v1")))
-
-
 async def test_a_refused_parameter_is_passed_on_to_the_run(
     endpoint: SimulatedEndpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -242,27 +237,6 @@ def test_a_refusal_during_the_run_names_option_cause_and_remedy(reason: RefusalR
     assert error.remedy
 
 
-async def test_the_check_sends_the_configured_headers_and_parameters(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GATEWAY_TOKEN", "canary-token")
-    settings = {
-        "api_key_command": ["printf", "%s", "of-the-command"],
-        "api_key_header": "api-key",
-        "headers": {"X-Organization": "acme", "X-Tag": {"env": "GATEWAY_TOKEN"}},
-        "query": {"api-version": "2024-06-01"},
-    }
-    async with replying(completion("billing")) as replies:
-        await check(small(tmp_path, replies.base_url, models={"task": settings, "optimizer": settings}))
-    assert len(replies.received) == 2
-    for request in replies.received:
-        sent = {name: request.headers.get(name) for name in ("api-key", "X-Organization", "X-Tag", "Authorization")}
-        assert sent == {
-            "api-key": "of-the-command", "X-Organization": "acme", "X-Tag": "canary-token", "Authorization": None,
-        }  # fmt: skip
-        assert dict(request.query) == {"api-version": "2024-06-01"}
-
-
 @pytest.mark.parametrize(
     ("settings", "field_"),
     [
@@ -276,12 +250,3 @@ async def test_a_secret_that_cannot_be_read_names_its_option(
     with pytest.raises(ConfigError) as caught:
         await check(small(tmp_path, "http://127.0.0.1:9/v1", models={"task": settings}))
     assert caught.value.field == field_
-
-
-async def test_an_unusable_proxy_names_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.setenv("ALL_PROXY", "socks4://127.0.0.1:1080")
-    with pytest.raises(ConfigError) as caught:
-        await check(small(tmp_path, "http://far.invalid/v1"))
-    assert caught.value.field == "ALL_PROXY"

@@ -119,8 +119,14 @@ def postgresql_url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[Process, Process]:
+    """Two processes with one study."""
+    return Process(tmp_path), Process(tmp_path)
+
+
 @pytest.fixture(params=["journal", "sqlite", "redis", "postgresql"])
-def two(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Process, Process]:
+def stored(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Process, Process]:
     sweep: dict[str, Any] = {"study": uuid4().hex}
     if request.param == "sqlite":
         sweep["storage"] = f"sqlite:///{tmp_path}/study.db"
@@ -129,8 +135,8 @@ def two(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Process, Proces
     return Process(tmp_path, **sweep), Process(tmp_path, **sweep)
 
 
-def test_all_trials_are_enqueued_and_the_first_is_the_papers_setting(two: tuple[Process, Process]) -> None:
-    one, other = two
+def test_all_trials_are_enqueued_and_the_first_is_the_papers_setting(stored: tuple[Process, Process]) -> None:
+    one, other = stored
     assert [trial.number for trial in other.study.trials()] == list(range(TRIALS))
     first, second = one.claim(), other.claim()
     assert (first.number, second.number) == (0, 1)
@@ -194,18 +200,18 @@ def test_a_dropped_trial_can_be_claimed_again(two: tuple[Process, Process]) -> N
     assert one.claim().number == claim.number + 1
 
 
-def test_two_processes_share_the_trials(two: tuple[Process, Process]) -> None:
+def test_two_processes_share_the_trials(stored: tuple[Process, Process]) -> None:
     claims: list[int] = []
     while True:
-        taken = [claim for process in two if (claim := process.study.claim()) is not None]
+        taken = [claim for process in stored if (claim := process.study.claim()) is not None]
         if not taken:
             break
-        for process, claim in zip(two, taken, strict=False):
+        for process, claim in zip(stored, taken, strict=False):
             claims.append(claim.number)
             process.complete(claim, 0.5)
     assert sorted(claims) == list(range(TRIALS))
-    assert two[0].study.is_over()
-    assert len(two[1].study.study.trials) == TRIALS
+    assert stored[0].study.is_over()
+    assert len(stored[1].study.study.trials) == TRIALS
 
 
 def test_a_released_trial_keeps_its_proposal_and_folder(two: tuple[Process, Process]) -> None:
@@ -223,8 +229,8 @@ def test_a_released_trial_keeps_its_proposal_and_folder(two: tuple[Process, Proc
     assert values_by_step(trial) == [[0.25, 0.75], [0.5, 1.0]]
 
 
-def test_a_trial_is_taken_over_after_a_lease_without_heartbeat(two: tuple[Process, Process]) -> None:
-    one, other = two
+def test_a_trial_is_taken_over_after_a_lease_without_heartbeat(stored: tuple[Process, Process]) -> None:
+    one, other = stored
     claim = one.claim()
     one.beat_from_another_machine()
     assert other.study.abandoned() == []
