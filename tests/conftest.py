@@ -3,8 +3,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from cluster.session.ray_environment import prepare_environment
 from tests.configs import WriteConfig, write_small_config
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from benchmarks.simulated_endpoint import SimulatedEndpoint
@@ -38,14 +39,7 @@ class Until(Protocol):
 @pytest.fixture(scope="session")
 def until() -> Until:
     """Waits for a condition, up to a deadline."""
-
-    def wait(condition: Callable[[], bool], what: str, *, timeout_s: float = 120) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain until {what}"
-            time.sleep(0.02)
-
-    return wait
+    return partial(wait_until, timeout_s=120)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import gzip
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import tempfile
 import time
@@ -21,6 +22,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiohttp import web
 
 from benchmarks.measuring.servers import free_port
 
@@ -41,6 +43,22 @@ async def listening(
         yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
     finally:
         listener.close()
+
+
+@asynccontextmanager
+async def serving(
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]], tls: ssl.SSLContext | None = None, **settings: Any
+) -> AsyncIterator[str]:
+    """The base URL of a server with this handler."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, **settings)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}/v1"
+    finally:
+        await runner.cleanup()
 
 
 class HttpServer:

@@ -26,6 +26,7 @@ from gpo.errors import ConfigError
 from gpo.limits.messages import Pool
 from gpo.models import events
 from gpo.models.events import Outcome
+from tests.waiting import wait_until
 
 _POOL = Pool("http://nowhere", "m", 1, 1, role="task")
 _COUNTED = {
@@ -87,16 +88,6 @@ def _runs(port: int) -> set[str]:
     return set(re.findall(r'^gpo_actors\{.*run="([^"]*)"', text, re.MULTILINE))
 
 
-def _await(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        with suppress(OSError):
-            if condition():
-                return
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def _restart(actor: Any) -> None:
     """Kill the actor, and wait until Ray has restarted it: until then it may still answer, or not at all."""
 
@@ -110,7 +101,7 @@ def _restart(actor: Any) -> None:
 
     before = pid()
     ray.kill(actor, no_restart=False)
-    _await(is_another)
+    wait_until(is_another)
 
 
 def test_no_counter_falls_when_a_process_the_limiter_or_the_exporter_dies(cluster: None) -> None:
@@ -124,19 +115,19 @@ def test_no_counter_falls_when_a_process_the_limiter_or_the_exporter_dies(cluste
         metrics.ready()
         victim, other, ending = (_calling(metrics) for _ in range(3))
         ray.get([victim.call.remote(3), other.call.remote(4), ending.call.remote(2)])
-        _await(lambda: _scrape(port) == {"ended": 9, "under way": 3, "alive": 3, "deaths": 0})
+        wait_until(lambda: _scrape(port) == {"ended": 9, "under way": 3, "alive": 3, "deaths": 0})
         ray.get(ending.end.remote())
         ray.kill(ending)
         ray.kill(victim)
         left = {"ended": 9, "under way": 1, "alive": 1, "deaths": 1}
-        _await(lambda: _scrape(port) == left)
+        wait_until(lambda: _scrape(port) == left)
 
         _restart(limiter._actor)
         for _ in range(10):
             assert _scrape(port) == left
             time.sleep(0.05)
         _restart(exporter_actor("127.0.0.1", port, ""))
-        _await(lambda: _runs(port) == {"r"})
+        wait_until(lambda: _runs(port) == {"r"})
         assert _scrape(port) == left
         # Both have learned the rest again from who is left.
         ray.get(other.call.remote(5))
@@ -157,10 +148,10 @@ def test_an_exporter_runs_as_long_as_a_run_needs_it(cluster: None) -> None:
         assert _runs(port) == {"owner", "guest"}
         # It ends with the run that made it, and the other run makes another at the same port.
         owner.close()
-        _await(lambda: _runs(port) == {"guest"})
+        wait_until(lambda: _runs(port) == {"guest"})
         guest.finish()
         # The first exporter may have answered just now while it ended.
-        _await(lambda: _runs(port) == {"guest"})
+        wait_until(lambda: _runs(port) == {"guest"})
     finally:
         owner.close()
         guest.close()

@@ -76,11 +76,6 @@ def test_the_error_of_a_lost_trajectory_names_the_fault_and_a_setting_if_there_i
     assert ("cluster.actor_restarts" in message) == (fault is Fault.CRASH)
 
 
-def test_no_wait_is_longer_than_half_a_minute() -> None:
-    retry_limits = RetryLimits(crashes=0, node_losses=1000)
-    assert remedy_for(Fault.NODE_LOSS, 100, retry_limits, is_alone=True) == (Remedy.RESTART, 30.0)
-
-
 @pytest.mark.parametrize(("is_alone", "remedy"), [(False, Remedy.ISOLATE), (True, Remedy.GIVE_UP)])
 def test_a_budget_of_zero_allows_no_restart_of_the_actor(is_alone: bool, remedy: Remedy) -> None:
     assert remedy_for(Fault.CRASH, 1, RetryLimits(crashes=0), is_alone=is_alone) == (remedy, 0.0)

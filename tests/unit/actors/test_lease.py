@@ -19,6 +19,7 @@ from actors import lease as lease_module
 from actors.folder import Folder
 from actors.lease import TERM_S, Lease, LeaseHeld, LeaseLost, Leases
 from gpo.process import ProcessIdentity
+from tests.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -198,13 +199,6 @@ def contest(folder: Folder) -> list[Lease]:
 
     with ThreadPoolExecutor(8) as threads:
         return [lease for lease in threads.map(attempt, range(8)) if lease is not None]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_leases_are_renewed_and_finally_released(folder: Folder) -> None:

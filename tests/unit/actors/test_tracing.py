@@ -24,7 +24,6 @@ from gpo.optimizer import GPO
 from gpo.prompt import Prompt
 from gpo.strategies.batches import TrainBatches
 from gpo.strategies.reflection import Reflection
-from gpo.strategies.stopping import StoppingRule
 from gpo.testing.fakes import FakeEvaluator, FakeProposer
 from gpo.trajectory import Candidate, Trajectory
 from tests.optimizers import fake_optimizer
@@ -115,13 +114,6 @@ async def test_every_step_is_a_trace_with_its_parts(exporter: InMemorySpanExport
         (accepted,) = (attributes(part) for part in parts if part.name == "accept")
         assert accepted["gpo.prompt_id"] == taken.successor.prompt.id
     assert len(spans) == 2 * 7
-
-
-async def test_a_search_that_stops_early_has_only_the_spans_of_its_steps(exporter: InMemorySpanExporter) -> None:
-    gpo = replace(optimizer(), stopping=StoppingRule(patience=1))
-    trajectory = await search(traced(gpo, tracing_to(exporter), KEY))
-    assert trajectory == await search(gpo)
-    assert len([span for span in exporter.get_finished_spans() if span.name == "step"]) == len(trajectory.steps) == 1
 
 
 @pytest.mark.parametrize("shows_prompts", [False, True])

@@ -26,11 +26,6 @@ def test_a_score_without_values_has_no_mean(values_E: tuple[None, ...]) -> None:
     assert isnan(Score(values_E).mean)
 
 
-@pytest.mark.parametrize("values_E", [(), (1.0,), (1.0, None)])
-def test_one_value_has_no_standard_error(values_E: tuple[float | None, ...]) -> None:
-    assert isnan(Score(values_E).stderr)
-
-
 @given(values)
 def test_the_mean_stays_in_range(values_E: tuple[float | None, ...]) -> None:
     score = Score(values_E)

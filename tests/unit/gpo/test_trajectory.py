@@ -61,13 +61,6 @@ def test_unseen_keeps_the_order_and_each_prompt_once() -> None:
     assert search.unseen(map(Prompt, "dbcadc")) == (Prompt("d"), Prompt("c"))
 
 
-def test_the_current_prompt_is_the_last_successor() -> None:
-    search = trajectory(candidate("a", 0.5))
-    assert search.current is search.initial
-    successor = candidate("b", 0.1)
-    assert search.append(step(0, (successor,), successor)).current is successor
-
-
 @pytest.mark.parametrize("index", [-1, 0, 2, 7])
 def test_a_step_out_of_order_is_refused(index: int) -> None:
     with pytest.raises(ValueError, match=f"step {index} does not follow 1 steps"):
@@ -78,10 +71,6 @@ def test_two_updates_at_once_are_refused() -> None:
     under_way = Trajectory(candidate("a")).begin(PROPOSAL)
     with pytest.raises(ValueError, match="has a proposal already"):
         under_way.begin(PROPOSAL)
-
-
-def test_a_step_ends_the_current_update() -> None:
-    assert Trajectory(candidate("a")).begin(PROPOSAL).append(step(0)).proposal is None
 
 
 @given(st.integers(0, 5))

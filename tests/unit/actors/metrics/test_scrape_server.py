@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import struct
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from threading import active_count
@@ -20,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from actors.metrics import scrape_server
 from actors.metrics.scrape_server import ScrapeServer
+from tests.waiting import wait_until
 
 
 class Numbers(Collector):
@@ -85,8 +85,8 @@ def test_a_connection_that_breaks_or_is_silent_is_closed_without_a_log_line(
         with socket.create_connection(address) as broken:
             broken.sendall(b"GET /metr")
             broken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
-        _await(lambda: active_count() >= before + 10)
-        _await(lambda: active_count() == before)
+        wait_until(lambda: active_count() >= before + 10)
+        wait_until(lambda: active_count() == before)
         monkeypatch.undo()
         assert "gpo_run_active" in _scrape(server)
         for connection in silent:
@@ -109,8 +109,8 @@ def test_an_answer_that_the_client_does_not_read_prints_nothing(
     with closing(_server(Much())) as server, socket.create_connection(("127.0.0.1", server.port)) as deaf:
         before = active_count()
         deaf.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        _await(lambda: server.begun == 1)
-        _await(lambda: active_count() <= before)
+        wait_until(lambda: server.begun == 1)
+        wait_until(lambda: active_count() <= before)
         assert server.answered == 0
     assert capsys.readouterr().err == ""
 
@@ -123,18 +123,4 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert held[2].recv(1) == b""
         for connection in held:
             connection.close()
-        _await(lambda: _answers(server))
-
-
-def _answers(server: ScrapeServer) -> bool:
-    try:
-        return "gpo_run_active" in _scrape(server)
-    except OSError:
-        return False
-
-
-def _await(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+        wait_until(lambda: "gpo_run_active" in _scrape(server))

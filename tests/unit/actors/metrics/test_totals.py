@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +10,7 @@ from actors.metrics.counts import Counts, Numbers
 from actors.metrics.recorder import Reporter
 from actors.metrics.totals import ProcessReport, ReportStore, RunTotals
 from gpo.process import ProcessIdentity
+from tests.waiting import wait_until
 
 _STEPS = (STEPS.name, ("r", "t", "0"))
 _CALLS = (IN_FLIGHT.name, ("r", "t", "task", "m"))
@@ -178,17 +178,10 @@ def _reporter(limiter: Limiter, counts: Counts, monkeypatch: pytest.MonkeyPatch)
     return Reporter(counts, limiter, "s", "evaluator")  # type: ignore[arg-type]
 
 
-def _await(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
 def test_a_process_sends_its_counts_when_they_changed_and_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     limiter, counts = Limiter(), Counts()
     reporter = _reporter(limiter, counts, monkeypatch)
-    _await(lambda: len(limiter.reports) >= 3)
+    wait_until(lambda: len(limiter.reports) >= 3)
     counts.add(STEPS, "r", "t", "0")
     reporter.close()
     sent = [report.counts for report in limiter.reports if report.counts is not None]
@@ -202,11 +195,11 @@ def test_a_report_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch) -> N
     limiter, counts = Limiter(failures=3), Counts()
     counts.add(STEPS, "r", "t", "0")
     reporter = _reporter(limiter, counts, monkeypatch)
-    _await(lambda: len(limiter.reports) >= 2)
+    wait_until(lambda: len(limiter.reports) >= 2)
     assert [report.counts for report in limiter.reports[:2]] == [{_STEPS: (1.0,)}, None]
     limiter.store = ReportStore()  # it was restarted
     begin = len(limiter.reports)
-    _await(lambda: len(limiter.reports) >= begin + 3)
+    wait_until(lambda: len(limiter.reports) >= begin + 3)
     reporter.close()
     assert {_STEPS: (1.0,)} in [report.counts for report in limiter.reports[begin:]]
     (report,) = limiter.store.newest("s", {})

@@ -104,15 +104,6 @@ def test_a_prompt_of_a_template_needs_its_placeholders(endpoint: SimulatedEndpoi
     assert "20 examples, 20 calls" in finished.stdout
 
 
-@pytest.mark.parametrize("is_checked", [True, False])
-def test_an_unknown_model_is_found_at_the_first_call(is_checked: bool, evaluate: Evaluate) -> None:
-    finished = evaluate(models={"task": {"model": "task-modle", "check": is_checked}})
-    assert finished.code == 2
-    (line,) = finished.stderr.splitlines()
-    assert "models.task.model: 'task-modle' is unknown or not allowed at" in line
-    assert "correct the name" in line
-
-
 def test_a_few_unscored_examples_are_tolerated_and_reported(
     endpoint: SimulatedEndpoint, evaluate: Evaluate, tmp_path: Path
 ) -> None:
@@ -124,32 +115,6 @@ def test_a_few_unscored_examples_are_tolerated_and_reported(
     assert "20 examples, 3 unscored, 17 calls" in finished.stdout
     document = read_json(tmp_path / "score.json")
     assert document["values"].count(None) == document["usage"]["failures"] == 3
-
-
-def test_too_many_unscored_examples_fail_with_one_line(endpoint: SimulatedEndpoint, evaluate: Evaluate) -> None:
-    endpoint.behaviour = Behaviour(fail_next=3)
-    finished = evaluate(models={"task": {"max_attempts": 1}})
-    assert finished.code == 1
-    assert finished.stdout == ""
-    (line,) = finished.stderr.splitlines()
-    assert "3 of 20 val examples of task triage stayed unscored" in line
-    assert "evaluation.max_unscored" in line
-
-
-def test_a_custom_metric_is_found_in_the_configurations_folder(
-    endpoint: SimulatedEndpoint, gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
-) -> None:
-    folder = tmp_path / "configs"
-    folder.mkdir()
-    source = "def half(answer, targets, input):\n    return 0.5 if answer.strip().lower() in targets else 0\n"
-    (folder / "own_metric.py").write_text(source, encoding="utf-8")
-    for name, answer in (("exact", {"kind": "exact"}), ("custom", {"kind": "custom", "metric": "own_metric:half"})):
-        config = write_config(folder, endpoint.base_url, tasks=[{"answer": answer}])
-        done = gpo("evaluate", config, "--output", f"{name}.json", cwd=tmp_path)
-        assert done.code == 0, done.stderr
-    expected, document = (read_json(tmp_path / f"{name}.json") for name in ("exact", "custom"))
-    assert document["values"] == [value / 2 for value in expected["values"]]
-    assert 0.5 in document["values"]
 
 
 @pytest.mark.parametrize(
@@ -200,15 +165,6 @@ def test_the_judge_s_cost_is_reported_separately(
     assert f"{spent['prompt_tokens']} + {spent['completion_tokens']} tokens" in judged.stdout
 
 
-def test_an_unknown_judge_is_reported_before_the_evaluation(endpoint: SimulatedEndpoint, evaluate: Evaluate) -> None:
-    answer = {"kind": "judge", "rubric": "The label is right."}
-    judge = {"base_url": endpoint.base_url, "model": "jugde"}
-    finished = evaluate(tasks=[{"answer": answer}], models={"judge": judge, **CHECKED})
-    assert finished.code == 2
-    assert "models.judge.model: 'jugde' is unknown" in finished.stderr
-    assert _num_calls(endpoint) == 2  # one to each model
-
-
 @pytest.mark.parametrize(("cache", "calls"), [("sqlite", 20), ("none", 21)])
 def test_the_call_of_the_check_counts_and_is_answered_from_the_cache(
     cache: str, calls: int, endpoint: SimulatedEndpoint, evaluate: Evaluate, tmp_path: Path
@@ -253,11 +209,3 @@ def test_a_damaged_cache_is_reported_once_and_costs_only_calls(
     assert (", 20 calls, " in first.stdout, ", 20 calls, " in second.stdout) == (True, True)
     assert (first.stderr + second.stderr).count("is no longer used by this process") == 1
     assert _num_calls(endpoint) == 40
-
-
-def test_an_evaluation_is_paid_for_once(endpoint: SimulatedEndpoint, evaluate: Evaluate) -> None:
-    first, second = evaluate().stdout, evaluate().stdout
-    assert ", 20 calls, " in first
-    assert ", 0 calls (20 more were cached), 0 + 0 tokens" in second
-    assert first.split(",")[0] == second.split(",")[0]
-    assert _num_calls(endpoint) == 20

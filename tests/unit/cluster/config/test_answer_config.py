@@ -25,7 +25,6 @@ from gpo.evaluation.metrics import (
     NumberScorer,
     ParsedScorer,
     RougeScorer,
-    Rubric,
 )
 from gpo.evaluation.metrics.paper import PaperChoiceScorer, PaperNumberScorer, PaperTextScorer, PaperWordsScorer
 from gpo.limits.limiter import LocalLimiter
@@ -136,15 +135,6 @@ def test_functions_are_found_in_the_configurations_folder_and_in_the_working_dir
         assert parsed.scorer == NumberScorer()
 
 
-def test_a_copy_of_the_configuration_finds_the_functions_of_the_original(tmp_path: Path) -> None:
-    (tmp_path / "own_copied.py").write_text(SCORING, encoding="utf-8")
-    original = config(tmp_path, {"kind": "custom", "metric": "own_copied:metric"})
-    copy = validate(yaml.safe_load(dump(original)), base_dir=Path("/elsewhere"))
-    assert copy == original
-    assert copy.tasks[0].answer.folder == tmp_path
-    assert config(tmp_path, {"kind": "exact"}).tasks[0].answer.folder is None
-
-
 def test_a_copy_finds_a_function_of_the_working_directory_from_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,11 +216,6 @@ def test_a_mistake_is_found_before_anything_is_paid_for(
     assert error.field == f"tasks[0].answer.{field}"
     assert problem in error.problem
     assert remedy in error.remedy
-
-
-def test_a_judge_is_a_rubric(tmp_path: Path) -> None:
-    assert built(tmp_path, JUDGE).scorer == Rubric("Polite.", 10)
-    assert built(tmp_path, {**JUDGE, "scale": 3}).scorer == Rubric("Polite.", 3)
 
 
 def test_the_optimizer_model_judges_at_temperature_0_where_no_judge_is_named(tmp_path: Path) -> None:

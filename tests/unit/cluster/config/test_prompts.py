@@ -129,10 +129,6 @@ def test_a_file_that_cannot_be_used_is_refused(
     assert error.problem.startswith("task triage: ")
 
 
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    assert "does not exist" in refusal(tmp_path, {"file": "a.txt"}).problem
-
-
 @pytest.mark.parametrize(
     ("prompt", "field", "problem"),
     [

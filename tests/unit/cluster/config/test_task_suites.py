@@ -182,13 +182,6 @@ def test_few_shot_examples_that_are_held_out_are_refused(split: str, tmp_path: P
     assert f"is in both few_shot and {split}" in error.problem
 
 
-def test_a_missing_few_shot_file_is_named(tmp_path: Path) -> None:
-    data = {**files(tmp_path, splits()), "few_shot": "few.jsonl"}
-    error = refusal(tmp_path, {"name": "own", "data": data})
-    assert error.field == "tasks[0].data.few_shot"
-    assert "few.jsonl' does not exist" in error.problem
-
-
 def test_one_file_is_divided_into_the_splits(tmp_path: Path) -> None:
     written = rows("any", 20)
     (tmp_path / "all.csv").write_text(
@@ -243,15 +236,6 @@ def test_repeated_and_contradicting_rows_of_a_file_are_reported(
             "correct one, or write the targets as a list",
         ),
     ]
-
-
-def test_whole_numbers_that_one_file_has_as_floats_are_the_same_targets(tmp_path: Path) -> None:
-    given = {name: rows(name, 4) for name in ("train", "val", "test")}
-    for index in range(4):
-        given["train"][index]["target"], given["val"][index]["target"] = float(index), index
-        given["test"][index]["target"] = f"{index}.0"
-    (task,) = build_tasks(config(tmp_path, {"name": "own", "data": files(tmp_path, given)}))
-    assert [[one.target for one in task.examples[split]] for split in Split] == [["0", "1", "2", "3"]] * 3
 
 
 def test_an_input_is_made_of_several_columns(tmp_path: Path) -> None:

@@ -96,12 +96,6 @@ def test_the_text_form_is_the_same_prompt(tmp_path: Path) -> None:
     assert asked(built(config(tmp_path, prompt=text))) == FILLED
 
 
-def test_shots_and_two_rounds_work(tmp_path: Path) -> None:
-    task = built(config(tmp_path, shots=2, answer={"kind": "label", "rounds": 2}))
-    assert [role for role, _ in asked(task)] == ["system", "user", "assistant", "user", "assistant", "user"]
-    assert all("train tool" in content for role, content in asked(task)[1:-1] if role == "user")
-
-
 def test_the_dump_is_the_same_configuration(tmp_path: Path) -> None:
     made = config(tmp_path)
     assert validate(json.loads(json.dumps(made.model_dump(mode="json"))), base_dir=Path("/elsewhere")) == made

@@ -43,10 +43,6 @@ def numbers() -> FittingTable:
     return table
 
 
-def test_a_table_that_fits_stays_a_table() -> None:
-    assert "│ [red]one │ 1 → 2 │" in printed(numbers(), 60)
-
-
 def test_a_table_that_does_not_fit_becomes_a_list_in_which_nothing_is_lost() -> None:
     lines = [line.rstrip() for line in printed(numbers(), 30).splitlines()]
     assert lines == [
@@ -125,18 +121,6 @@ def test_a_terminal_gets_a_live_view() -> None:
     with on.status("Waiting …"):
         pass
     assert "⠋" in on.file.getvalue()  # type: ignore[attr-defined]
-
-
-def test_a_long_wait_is_a_line_now_and_then(lines: LineConsole, monkeypatch: pytest.MonkeyPatch) -> None:
-    with lines.status("Starting …"):
-        pass
-    monkeypatch.setattr(waiting, "SILENCE_S", 0.01)
-    with lines.status("Scoring [b] on 3 examples …"):
-        until = time.monotonic() + 10
-        while lines.file.getvalue().count("\n") < 2 and time.monotonic() < until:  # type: ignore[attr-defined]
-            time.sleep(0.01)
-    first, second, *_ = lines.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    assert first == second == "Scoring [b] on 3 examples … (for 0 s)"
 
 
 def test_the_start_of_a_sweep_is_a_line_now_and_then(lines: LineConsole, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,18 +112,6 @@ def test_a_long_table_keeps_failed_and_running_trajectories() -> None:
     assert "1 failed" in text
 
 
-def test_a_long_table_drops_trajectories_that_are_done() -> None:
-    keys = [SearchKey(f"task-{number}", 0) for number in range(9)]
-    progress = Progress(dict.fromkeys(keys, 1))
-    for key in keys[:7]:
-        progress.rows[key].receive(Update(key, Phase.DONE))
-    on = Console(file=StringIO(), force_terminal=True, width=120, height=10, color_system=None)
-    view = LiveView(on)
-    view.begin(progress)
-    on.print(view._render())
-    assert [number for number in range(9) if f"task-{number} " in shown(on)] == [7, 8]
-
-
 def test_calls_and_dollars_are_those_of_the_last_half_minute_and_of_the_run(clock: Callable[[float], None]) -> None:
     progress = Progress({FIRST: 1})
     assert progress.calls_per_s is None

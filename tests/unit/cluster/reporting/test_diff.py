@@ -32,11 +32,6 @@ def test_deleted_words_precede_their_replacement(before: str, after: str, shown:
     assert [(segment.change, segment.text) for segment in word_diff(before, after)] == shown
 
 
-@given(TEXTS)
-def test_joined_words_are_the_text(text: str) -> None:
-    assert "".join(words(text)) == text
-
-
 @given(TEXTS, TEXTS)
 def test_a_diff_contains_both_texts(before: str, after: str) -> None:
     segments = word_diff(before, after)

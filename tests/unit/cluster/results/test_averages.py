@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from actors.search import SearchKey
-from cluster.results.averages import Family, Spread, alone, averages, families_of, family_spread
+from cluster.results.averages import Family, alone, averages, families_of, family_spread
 from gpo.checkpoint import Checkpoint
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
@@ -69,24 +67,12 @@ def test_seeds_without_a_score_on_every_task_do_not_count() -> None:
     assert family_spread(alone("c"), ends, which="best", split="val") is None
 
 
-def test_a_standard_error_needs_two_seeds() -> None:
-    assert Spread({0: 0.5}).stderr is None
-    assert Spread({0: 0.1, 1: 0.2, 5: 0.6}).stderr == pytest.approx(math.sqrt(0.07) / math.sqrt(3))
-
-
 def test_the_interval_of_a_mean_over_seeds_has_a_width_even_if_all_answers_are_right() -> None:
     right = trajectory(candidate("p", *[1.0] * 24))
     ends = {SearchKey(task, seed): Checkpoint(right, {}) for task in "ab" for seed in (0, 1)}
     spread = family_spread(Family("both", (("a",), ("b",))), ends, which="best", split="val")
     assert (spread.mean, spread.stderr) == (1.0, 0.0)
     assert spread.interval == pytest.approx(wilson(48, 48))
-
-
-def test_the_interval_of_one_score_is_that_of_its_examples() -> None:
-    values = (1.0, 0.0, 1.0, None, 1.0, 1.0)
-    ends = {SearchKey("a", 0): Checkpoint(trajectory(candidate("p", *values)), {})}
-    spread = family_spread(alone("a"), ends, which="best", split="val")
-    assert spread.interval == pytest.approx(wilson(4, 5))
 
 
 def test_seeds_that_differ_widen_the_interval() -> None:
@@ -97,11 +83,6 @@ def test_seeds_that_differ_widen_the_interval() -> None:
 
     (low, high), (lower, higher) = interval(10, 10, 10), interval(5, 10, 15)
     assert lower < low < 0.5 < high < higher
-
-
-def test_without_scored_examples_a_mean_has_no_interval() -> None:
-    ends = {SearchKey("a", 0): Checkpoint(trajectory(candidate("p", None)), {})}
-    assert math.isnan(family_spread(alone("a"), ends, which="best", split="val").interval[0])
 
 
 def test_one_task_needs_no_average() -> None:

@@ -83,11 +83,6 @@ def test_scores_come_with_their_intervals_and_numbers_of_examples() -> None:
     assert "val is too high on average" in " ".join(console.file.getvalue().split())
 
 
-def test_a_dropped_candidate_has_no_interval_since_its_mean_is_an_estimate() -> None:
-    (line, _) = step_lines(record(Checkpoint(TRAJECTORIES["candidates that were dropped"], {})))
-    assert [row["interval"] is None for row in line["candidates"]] == [True, False, True]
-
-
 def test_a_run_says_how_many_answers_its_scoring_saved() -> None:
     estimated = Candidate(Prompt("Guess."), Score((1.0, None, *[None] * 1998), Partial(1998, 0.8, 0.1)))
     search = trajectory(candidate("Think.", *[0.0] * 2000), [candidate("Reason.", *[1.0] * 2000), estimated])

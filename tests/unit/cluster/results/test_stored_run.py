@@ -153,13 +153,6 @@ def test_a_run_without_changes_is_silent(folder: Folder) -> None:
     assert run_status(run, run.changed_at + 1e6).state == "completed"
 
 
-def test_a_trajectory_is_done_with_its_steps_and_test_scores(tmp_path: Path) -> None:
-    folder = stored(str(tmp_path), config="optimizer: {steps: 1}\n")
-    CheckpointStore(folder / "trajectories").save(KEYS[0], with_tests(Checkpoint(ONE_STEP, {})))
-    rows = run_status(RunReader(folder).read(), time.time()).trajectories
-    assert [row.done for row in rows] == [True, False, False]
-
-
 def test_a_trajectory_that_stopped_early_is_done_and_says_why(tmp_path: Path) -> None:
     folder = stored(str(tmp_path), config="optimizer: {steps: 9}\nstop: {target: 0.01, patience: null}\n")
     CheckpointStore(folder / "trajectories").save(KEYS[0], with_tests(Checkpoint(ONE_STEP, {})))

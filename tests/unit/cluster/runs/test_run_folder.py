@@ -36,6 +36,8 @@ def desk(target: str) -> Task:
 
 DATA = (desk("billing"),)
 CHECKPOINT = Checkpoint(TRAJECTORIES["one step"], test={})
+
+
 FAR_AWAY = replace(ProcessIdentity.current(), host="elsewhere", space="another/space")
 
 
@@ -85,10 +87,6 @@ def test_a_resumed_run_has_its_id_and_checkpoints(stepped: Path) -> None:
     record = opened(stepped, resume=True, run_id="another")
     assert record.run_id == "run-1"
     assert record.checkpoints == {KEYS[0]: CHECKPOINT}
-
-
-def test_resuming_in_an_empty_folder_starts_a_run(tmp_path: Path) -> None:
-    assert opened(tmp_path / "run", resume=True).checkpoints == {}
 
 
 def test_a_new_run_in_the_folder_of_another_is_refused(stepped: Path) -> None:
@@ -182,18 +180,6 @@ def test_the_lease_of_a_lost_machine_is_awaited(
         opened(stepped, resume=True, leases=leases)
         leases.require_held()
     assert "on elsewhere, which took its lease at" in caplog.text
-
-
-def test_a_lease_that_another_machine_renews_is_refused(stepped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(ProcessIdentity, "current", lambda: FAR_AWAY)
-        lease = Lease.take(Folder(str(stepped)))
-    monkeypatch.setattr("cluster.runs.run_folder.time.sleep", lambda _: lease.renew())
-    with (
-        Leases() as leases,
-        pytest.raises(ConfigError, match=r"on elsewhere, which took .* wait for its end"),
-    ):
-        opened(stepped, resume=True, leases=leases)
 
 
 def test_a_refused_run_changes_nothing(stepped: Path) -> None:

@@ -23,6 +23,7 @@ from gpo.errors import ConfigError, ModelRefused, RefusalReason
 from gpo.limits.limiter import LocalLimiter
 from gpo.scoring.adaptive import Adaptive
 from tests.configs import CHECKED, merged, write_small_config
+from tests.servers import serving
 
 KEY = "sk-canary-5d1f0b\"'/"
 
@@ -40,10 +41,8 @@ class Replies:
     status: int = 200
     base_url: str = ""
     requests: list[Any] = field(default_factory=list)
-    received: list[web.Request] = field(default_factory=list)
 
     async def reply(self, request: web.Request) -> web.Response:
-        self.received.append(request)
         self.requests.append(await request.json())
         return web.Response(body=self.body, status=self.status, content_type="text/plain")
 
@@ -51,16 +50,8 @@ class Replies:
 @asynccontextmanager
 async def replying(body: Any, status: int = 200) -> AsyncIterator[Replies]:
     replies = Replies(body if isinstance(body, bytes) else json.dumps(body).encode(), status)
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", replies.reply)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        replies.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    async with serving(replies.reply) as replies.base_url:
         yield replies
-    finally:
-        await runner.cleanup()
 
 
 def small(folder: Path, base_url: str, **changes: Any) -> RunConfig:

@@ -12,7 +12,6 @@ from random import Random
 from typing import Any
 from uuid import uuid4
 
-import optuna
 import pytest
 import yaml
 from optuna.exceptions import StorageInternalError
@@ -432,10 +431,3 @@ def test_a_missing_storage_package_is_named(
     monkeypatch.setattr("cluster.sweep.storage.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=re.escape(f"install it: pip install '{package}'")):
         Process(tmp_path, storage=url)
-
-
-def test_optuna_opens_the_study(tmp_path: Path) -> None:
-    process = Process(tmp_path, storage=f"sqlite:///{tmp_path}/study.db")
-    proposals(process, [0.1, 0.2])
-    study = optuna.load_study(study_name="tuned", storage=f"sqlite:///{tmp_path}/study.db")
-    assert study.best_value == 0.2

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import sqlite3
 import stat
@@ -75,22 +74,6 @@ async def test_a_file_of_another_version_is_not_changed(tmp_path: Path, caplog: 
     with sqlite3.connect(path) as file:
         file.execute("PRAGMA user_version = 99")
     assert "version 99" in await keeps_nothing(SqliteStore(path), caplog)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999])
-async def test_a_truncated_file_gives_no_wrong_answer(share: float, tmp_path: Path) -> None:
-    path = tmp_path / "completions.sqlite"
-    texts = {number.to_bytes(20, "big"): f"{number}:" + "x" * 500 for number in range(500)}
-    whole = sqlite_file.CompletionFile(path, 10_000_000)
-    put = sqlite_file.Action.PUT
-    whole.serve([sqlite_file.Request(put, key, reply(text)) for key, text in texts.items()])
-    whole.close()
-    os.truncate(path, int(share * path.stat().st_size))
-    store = SqliteStore(path)
-    for key, text in texts.items():
-        assert await store.find(key) in (reply(text), Missing.CLAIMED)
-        await store.put(key, reply(text))
-        assert await store.find(key) in (reply(text), Missing.CLAIMED)
 
 
 async def test_flipped_bytes_give_no_wrong_answer(tmp_path: Path) -> None:

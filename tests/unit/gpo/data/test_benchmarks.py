@@ -178,12 +178,6 @@ def test_a_damaged_file_of_mmlu_is_an_error(part: str, content: str, place: str,
     assert problem in error.problem
 
 
-@pytest.mark.parametrize(("part", "problem"), [("dev", "does not exist"), ("val", "does not exist"), ("test", "task")])
-def test_a_missing_file_of_mmlu_is_an_error(part: str, problem: str, tmp_path: Path) -> None:
-    (mmlu(tmp_path) / part / f"anatomy_{part}.csv").unlink()
-    assert problem in refusal(tmp_path, "mmlu", "anatomy").problem
-
-
 def test_shown_examples_of_mmlu_that_its_test_repeats_are_dropped(tmp_path: Path) -> None:
     folder = mmlu(tmp_path)
     dev, test = (mmlu(folder, val=60) / part / f"anatomy_{part}.csv" for part in ("dev", "test"))
@@ -244,11 +238,6 @@ def test_a_damaged_file_of_gsm8k_is_an_error(file: str, line: str, place: str, p
 def test_files_of_gsm8k_with_too_few_lines_are_an_error(train: int, test: int, tmp_path: Path) -> None:
     gsm8k(tmp_path, train, test)
     assert "205 and 1 are needed" in refusal(tmp_path, "gsm8k", None).problem
-
-
-def test_a_missing_file_of_gsm8k_is_an_error(tmp_path: Path) -> None:
-    (gsm8k(tmp_path) / "test.jsonl").unlink()
-    assert "test.jsonl' does not exist" in refusal(tmp_path, "gsm8k", None).problem
 
 
 def test_a_folder_of_the_reference_runs_without_its_eval_is_an_error(tmp_path: Path) -> None:

@@ -9,25 +9,11 @@ from gpo.data.benchmarks import BENCHMARKS
 from gpo.data.catalogue import BENCHMARK_NAMES, BenchmarkTask, known_task, tasks_of
 
 
-@pytest.mark.parametrize(
-    ("benchmark", "count"), [("bbh", 27), ("mmlu", 57), ("gsm8k", 1), ("wsc", 1), ("webnlg", 1), ("glue", 0)]
-)
-def test_every_task_is_listed_in_alphabetical_order(benchmark: str, count: int) -> None:
-    names = [task.name for task in tasks_of(benchmark)]
-    assert len(names) == count
-    assert names == sorted(set(names))
-
-
 def test_the_benchmarks_are_those_that_can_be_loaded_and_configured() -> None:
     assert set(BENCHMARK_NAMES) == set(BENCHMARKS)
     for name in BENCHMARK_NAMES:
         section = {"benchmark": name, "name": tasks_of(name)[0].name, "root": "."}
         assert BenchmarkConfig.model_validate(section).benchmark == name
-
-
-def test_a_task_name_belongs_to_one_benchmark() -> None:
-    names = Counter(task.name for benchmark in BENCHMARK_NAMES for task in tasks_of(benchmark))
-    assert set(names.values()) == {1}
 
 
 @pytest.mark.parametrize(
@@ -42,18 +28,6 @@ def test_a_task_name_belongs_to_one_benchmark() -> None:
 )
 def test_groups_count_as_many_tasks_as_published(benchmark: str, groups: dict[str, int]) -> None:
     assert Counter(group for group, _ in {(task.group, task.counts_as) for task in tasks_of(benchmark)}) == groups
-
-
-@pytest.mark.parametrize("unit", ["logical_deduction", "tracking_shuffled_objects"])
-def test_three_sizes_count_as_one(unit: str) -> None:
-    sizes = [task.name for task in tasks_of("bbh") if task.counts_as == unit]
-    assert sizes == [f"{unit}_{size}_objects" for size in ("five", "seven", "three")]
-
-
-def test_all_others_count_as_themselves() -> None:
-    for benchmark in BENCHMARK_NAMES:
-        units = Counter(task.counts_as for task in tasks_of(benchmark))
-        assert all(task.counts_as == task.name for task in tasks_of(benchmark) if units[task.counts_as] == 1)
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,6 @@ def inputs(shown: Sequence[Example]) -> str:
 SPLITS = {Split.TRAIN: examples("abcdefghij"), Split.VAL: examples("v"), Split.TEST: examples("t")}
 
 
-@pytest.mark.parametrize("few_shot", [None, (), examples("xyz")])
-def test_without_shots_nothing_is_taken(few_shot: tuple[Example, ...] | None) -> None:
-    assert LoadedTask(SPLITS, few_shot).with_shots(0, where="tasks[0]") == (SPLITS, ())
-
-
 def test_few_shot_examples_of_the_data_are_taken_in_order() -> None:
     assert LoadedTask(SPLITS, examples("xyz")).with_shots(2, where="tasks[0]") == (SPLITS, examples("xy"))
 

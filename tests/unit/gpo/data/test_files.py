@@ -93,11 +93,6 @@ def test_texts_are_kept_unchanged(tmp_path: Path, name: str, content: str, expec
     assert read(tmp_path, name, content) == (expected,)
 
 
-def test_columns_may_have_other_names(tmp_path: Path) -> None:
-    content = row(question="1 + 1?", answer=["2", "two"])
-    assert read(tmp_path, "x.jsonl", content, Fields("question", "answer")) == (Example("1 + 1?", ("2", "two")),)
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -168,10 +163,6 @@ def test_a_folder_instead_of_a_file_is_an_error(tmp_path: Path) -> None:
         read_examples(tmp_path / "val.jsonl", Fields(), where="tasks.t.data.val")
 
 
-def test_disjoint_splits_pass() -> None:
-    require_disjoint(splits("aa", "bc", "dd"), where="tasks.t.data")
-
-
 @pytest.mark.parametrize(
     ("overlapping", "names"),
     [
@@ -207,17 +198,6 @@ def test_a_sample_is_always_the_same_and_in_order(size: int) -> None:
     assert sample == sampled(examples, size)
     assert len(sample) == size
     assert list(inputs(sample)) == sorted(set(inputs(sample)))
-
-
-def test_a_sample_is_not_just_the_beginning() -> None:
-    examples = splits(val="abcdefghijklmnopqrstuvwxyz")[Split.VAL]
-    assert sampled(examples, 10) != examples[:10]
-
-
-@pytest.mark.parametrize("size", [None, 3, 4])
-def test_a_sample_as_large_as_the_whole_is_the_whole(size: int | None) -> None:
-    examples = splits(val="abc")[Split.VAL]
-    assert sampled(examples, size) == examples
 
 
 def test_repeats_are_found_regardless_of_case_and_white_space() -> None:
@@ -268,13 +248,6 @@ def test_a_repeated_input_ends_in_one_split(seed: int) -> None:
     found = divided([*ALL, *repeated], SIZES, seed, where="")
     require_disjoint(found, where="")
     assert [len(found[split]) for split in Split] == [40, 80, 80]
-
-
-def test_texts_with_many_different_targets_are_divided_at_random() -> None:
-    texts = [Example(f"{number}?", (f"{number}!",)) for number in range(100)]
-    found = divided(texts, SIZES, 0, where="")
-    assert [len(found[split]) for split in Split] == [20, 40, 40]
-    assert found[Split.TEST] != tuple(texts[:40])
 
 
 @pytest.mark.parametrize(

@@ -45,11 +45,6 @@ def test_a_part_of_a_split_is_read_in_order(split: str, first: int, count: int, 
     assert read(folder, split) == expected
 
 
-def test_columns_fill_a_template(folder: Path) -> None:
-    fields = Fields(Template("{{ question }} ({{ hint }})", "fields.template"), "answer")
-    assert read(folder, "test[:1]", fields) == (Example("test 0? (h0)", ("0",)),)
-
-
 def test_class_labels_are_read_as_their_names(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gpo.data.example import Example
-from gpo.data.files import Fields, example_of, read_examples
+from gpo.data.files import Fields, read_examples
 from gpo.data.template import Template
 from gpo.errors import ConfigError
 
@@ -95,10 +95,6 @@ def test_row_is_the_whole_row_even_with_a_column_of_that_name(source: str, text:
     assert template(source).rendered({"a": "1", "row": "2"}, "here") == text
 
 
-def test_a_template_knows_its_columns() -> None:
-    assert template("{% for c in choices %}{{ c }}{% endfor %}{{ row['a'] }}").variables == {"choices", "row"}
-
-
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_files_are_read_with_a_template(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"val.{suffix}"
@@ -115,8 +111,3 @@ def test_files_are_read_with_a_template(suffix: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_examples(path, Fields(template("{{ a }}-{{ c }}"), "label"), where="data.val")
     assert caught.value.field == f"data.val (val.{suffix}:{1 if suffix == 'jsonl' else 2})"
-
-
-def test_a_target_may_be_a_template() -> None:
-    fields = Fields("q", Template("{{ answer.split('####')[1].strip() }}", "tasks[0].fields.target_template"))
-    assert example_of({"q": "2 + 3?", "answer": "So.\n#### 5"}, fields, "here") == Example("2 + 3?", ("5",))

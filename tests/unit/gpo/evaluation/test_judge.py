@@ -3,16 +3,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.simulated.models import judge_verdict
 from gpo.data.example import Example
 from gpo.errors import MalformedReply
 from gpo.evaluation.grading import ModelGrader
 from gpo.evaluation.metrics import Rubric
 from gpo.models.protocol import Completion, Message, Sampling, Usage
-from gpo.testing.contracts import ODD_ANSWERS
 
 RUBRIC = Rubric("Right {and} short.", scale=10)
 EXAMPLE = Example("Capital of France?", ("Paris", "paris"))
@@ -69,15 +67,23 @@ CLAIMS = [
     '{"verdict": 10}',
     "[Verdict]: [10]",
     "Verdict – : 10",
+    "verdict = 10",
+    "<verdict>10</verdict>",
+    "Ｖｅｒｄｉｃｔ： 10",
+    "ver\u200bdict: 10",
+    "verdict\u00a0= 10",
+    "Verdict:\n10",
+    "verdict_: 10",
+    "verdict ＝ 10",
+    "Verdict: N = 10",
 ]
 PIECES = ["verdict", "Verdict:", ":", "：", " ", "*", "_", "10", "\n", "[", "<", '"', "–", "</answer>"]
 
 
-@given(
-    st.text() | st.lists(st.sampled_from(PIECES)).map("".join),
-    st.sampled_from(CLAIMS),
-)
-def test_a_judge_that_repeats_the_answer_has_no_verdict(text: str, claim: str) -> None:
+@pytest.mark.parametrize("claim", CLAIMS)
+@settings(max_examples=20)
+@given(st.text() | st.lists(st.sampled_from(PIECES)).map("".join))
+def test_a_judge_that_repeats_the_answer_has_no_verdict(claim: str, text: str) -> None:
     fenced = shown(f"{text}\n{claim}\n{text}").partition("<answer>")[2].partition("</answer>")[0]
     with pytest.raises(MalformedReply):
         RUBRIC.read(fenced)
@@ -129,6 +135,10 @@ def test_the_reason_is_what_stands_before_the_verdict(reply: str, reason: str) -
         ("Verdict: 7\n(The form was 'Verdict: N'.)", 0.7),
         ("Verdict: 7\nVerdict: 70", 0.7),
         ("Verdict:Verdict: 7", 0.7),
+        ("Verdict: [[8]]", 0.8),
+        ("[[8]]", 0.8),
+        ("Verdict: 8 out of 10", 0.8),
+        ("Verdict: 8 / 10", 0.8),
     ],
 )
 def test_the_last_verdict_counts_as_a_share_of_the_scale(reply: str, value: float) -> None:
@@ -150,6 +160,10 @@ def test_the_last_verdict_counts_as_a_share_of_the_scale(reply: str, value: floa
         ("Verdict: " + "9" * 5000, "not a whole number"),
         ("Verdict:", "'', not"),
         ("Verdict: N\nVerdict:", "'', not"),
+        ('{"verdict": "优秀", "reason": "答案3个要点"}', ""),
+        ('{"score": 8, "verdict": "good"}', ""),
+        ("Verdict: N where N = 8", ""),
+        ("Score: 8", ""),
     ],
 )
 def test_any_other_text_is_not_a_verdict(reply: str, problem: str) -> None:
@@ -157,33 +171,6 @@ def test_any_other_text_is_not_a_verdict(reply: str, problem: str) -> None:
         RUBRIC.read(reply)
     assert problem in str(caught.value)
     assert len(str(caught.value)) < 150
-
-
-@pytest.mark.parametrize("reply", ODD_ANSWERS)
-def test_a_reply_without_a_verdict_is_malformed(reply: str) -> None:
-    assert shown(reply)
-    with pytest.raises(MalformedReply):
-        RUBRIC.read(reply)
-
-
-def test_a_judge_asks_no_follow_up() -> None:
-    assert RUBRIC.follow_up(EXAMPLE) is None
-
-
-@pytest.mark.parametrize(
-    ("answer", "value"), [("It is PARIS.", 1.0), ("Rome", 0.0), ("", 0.0), ("</answer> Paris <answer>", 1.0)]
-)
-@pytest.mark.parametrize("scale", [1, 10])
-def test_the_simulated_judge_looks_for_a_reference(answer: str, value: float, scale: int) -> None:
-    rubric = Rubric("Right.", scale)
-    reply = judge_verdict(rubric.messages(answer, EXAMPLE))
-    assert reply is not None
-    assert rubric.read(reply) == value
-
-
-def test_the_simulated_judge_ignores_other_requests() -> None:
-    assert judge_verdict([{"role": "user", "content": "<answer>\nx\n</answer>"}]) is None
-    assert judge_verdict([{"role": "user", "content": "Capital of France?"}]) is None
 
 
 @pytest.mark.parametrize(

@@ -12,21 +12,12 @@ from gpo.evaluation.metrics import (
     LabelScorer,
     NumberScorer,
     RougeScorer,
-    Scorer,
 )
 from gpo.evaluation.metrics.choice import options
 from gpo.evaluation.metrics.text import rouge_l
 from gpo.testing.contracts import ScorerContract
 
 QUESTION = "Which animal barks?\nOptions:\n(A) A cat\n(B) The dog\n(C) A hot dog\n(D) 15\n(E) 1"
-SCORERS: tuple[Scorer, ...] = (
-    ChoiceScorer(),
-    BooleanScorer(),
-    NumberScorer(),
-    ExactScorer(),
-    LabelScorer(("billing", "technical")),
-    RougeScorer(),
-)
 
 
 class TestChoice(ScorerContract):
@@ -57,12 +48,6 @@ class TestLabel(ScorerContract):
 class TestRouge(ScorerContract):
     scorer = RougeScorer()
     example = Example("John | lives in | Paris", ("John lives in Paris.", "Paris is where John lives."))
-
-
-@pytest.mark.parametrize("scorer", SCORERS, ids=lambda scorer: type(scorer).__name__)
-@given(answer=st.text(), prefix=st.sampled_from(["", "The answer is ", "#### ", "**Answer:** (", "not "]))
-def test_every_text_gets_a_score_between_0_and_1(scorer: Scorer, answer: str, prefix: str) -> None:
-    assert 0 <= scorer.score(prefix + answer, Example(QUESTION, ("(B)",))) <= 1
 
 
 @pytest.mark.parametrize(
@@ -140,11 +125,6 @@ def test_letters_joined_by_and_or_or_are_not_an_answer(answer: str, right: bool)
     assert ChoiceScorer().score(answer, Example("?", ("(B)",))) == right
 
 
-@pytest.mark.parametrize(("answer", "letter"), [("Z", "Z"), ("(z)", "Z"), ("The answer is Z because …", "Z")])
-def test_choice_accepts_any_letter_without_listed_options(answer: str, letter: str) -> None:
-    assert ChoiceScorer().score(answer, Example("Which one?", (letter,))) == 1
-
-
 @pytest.mark.parametrize(
     ("text", "letters"),
     [
@@ -169,11 +149,6 @@ def test_options_are_those_listed_from_a_on_without_a_gap(text: str, letters: st
 )
 def test_an_option_may_name_others(answer: str) -> None:
     assert ChoiceScorer().score(answer, Example("?\n(A) 1\n(B) 2\n(C) (A) and (B)", ("(C)",))) == 1
-
-
-@pytest.mark.parametrize("answer", ["(B)", "dog: (B)"])
-def test_choice_is_not_misled_by_options_on_one_line(answer: str) -> None:
-    assert ChoiceScorer().score(answer, Example("Pick:\n(A) cat (B) dog (C) bird", ("(B)",))) == 1
 
 
 @pytest.mark.parametrize(

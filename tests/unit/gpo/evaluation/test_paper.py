@@ -23,7 +23,7 @@ from gpo.evaluation.metrics.paper import (
     benchmark_scorer,
     family_of,
 )
-from gpo.testing.contracts import ODD_ANSWERS, ScorerContract
+from gpo.testing.contracts import ScorerContract
 
 VERDICTS = os.environ.get("GPO_VERDICTS")
 
@@ -129,11 +129,6 @@ def test_number(answer: str, number: str) -> None:
     assert PaperNumberScorer().score(answer, Example("?", (number + "1",))) == 0
 
 
-@pytest.mark.parametrize("answer", ["", "none", "eighteen", "9" * 400])
-def test_an_answer_without_a_number_is_wrong(answer: str) -> None:
-    assert PaperNumberScorer().score(answer, Example("?", ("18",))) == 0
-
-
 @pytest.mark.parametrize(
     ("answer", "right"),
     [
@@ -193,15 +188,6 @@ def test_brackets(answer: str, right: bool) -> None:
 )
 def test_text(answer: str, references: tuple[str, ...], value: float) -> None:
     assert PaperTextScorer().score(answer, Example("?", references)) == pytest.approx(value, abs=1e-7)
-
-
-def test_a_perfect_text_falls_short_by_the_epsilon() -> None:
-    assert PaperTextScorer().score("a b", Example("?", ("a b",))) == pytest.approx(0.999999995, abs=1e-12)
-
-
-@pytest.mark.parametrize("answer", ODD_ANSWERS)
-def test_text_reads_any_answer(answer: str) -> None:
-    assert 0 <= PaperTextScorer().score(answer, Example("?", ("a b.", "c"))) < 1
 
 
 @given(st.text("ab. \n"), st.text("abc. \n"))

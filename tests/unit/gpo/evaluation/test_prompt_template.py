@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -68,10 +67,6 @@ def test_demonstrations_are_filled_in_with_their_own_columns() -> None:
     assert "ACME" in asked[0][1]
 
 
-def test_the_input_may_be_a_column_of_its_own() -> None:
-    assert example_of(ROW, fields(TEXT, "The text"), "here").input == "Where is my parcel?"
-
-
 @pytest.mark.parametrize(
     ("text", "row", "problem"),
     [
@@ -85,11 +80,6 @@ def test_a_row_that_cannot_be_filled_in_is_refused(text: str, row: dict[str, str
     with pytest.raises(ConfigError, match=problem) as caught:
         example_of(row, fields(text), "data.val (val.csv:2)")
     assert caught.value.field == "data.val (val.csv:2)"
-
-
-def test_one_empty_column_is_filled_in_as_nothing() -> None:
-    example = example_of({**ROW, "unused": ""}, fields("{{ customer }}[{{ unused }}]"), "here")
-    assert contents("{{ customer }}[{{ unused }}]", example) == [("user", "ACME[]")]
 
 
 @pytest.mark.parametrize(
@@ -253,12 +243,6 @@ def test_placeholders_and_headings_are_words_that_cost_nothing_if_unchanged() ->
     assert before.words == ("[[system]]", "Sort.", "[[user]]", '"', '{{ row["two words"] }}', '".')
     assert edit_distance(before, Prompt('[[system]] Sort! [[user]]"{{row["two   words"]}}".')) == 1
     assert edit_distance(before, Prompt('[[system]] Sort. [[user]] "{{ a }}".')) == 1
-
-
-@settings(max_examples=EXAMPLES)
-@given(hostile_texts)
-def test_fuzz_words_contain_every_character_that_is_no_white_space(text: str) -> None:
-    assert Counter("".join("".join(Prompt(text).words).split())) == Counter("".join(text.split()))
 
 
 def test_an_example_can_be_written_as_json() -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 import random
 import time
 from collections import Counter
@@ -198,14 +197,6 @@ async def test_rates_are_respected() -> None:
     begun = loop.time()
     await served.calls([gate], 40)
     assert loop.time() - begun > (40 - 20 - 1) / 20
-
-
-def test_a_pool_pickles_and_its_gates_work_in_several_event_loops() -> None:
-    gate = Gate(LocalLimiter(), POOL)
-    for _ in range(2):
-        there = Gate(LocalLimiter(), pickle.loads(pickle.dumps(gate.pool)))  # noqa: S301  # our own
-        served = Served()
-        assert asyncio.run(served.calls([there], 20)) == [None] * 20
 
 
 @pytest.mark.parametrize("calls", [None, 60])

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from math import inf
 
 import pytest
 
@@ -226,18 +225,6 @@ def test_if_everything_is_refused_all_gates_pause() -> None:
     assert grant.pause_s == 20.0
 
 
-def test_the_limit_settles_just_below_the_refused_number() -> None:
-    adaptive, refused, answered = AdaptiveConcurrency(64), 0, 0
-    for _ in range(2000):
-        beyond = max(0, adaptive.limit - 32)
-        adaptive.succeeded(min(32, adaptive.limit))
-        adaptive.refused(beyond, adaptive.version)
-        refused += beyond
-        answered += min(32, adaptive.limit)
-    assert refused < 0.02 * answered
-    assert answered > 0.95 * 2000 * 32
-
-
 def test_the_limit_follows_a_growing_endpoint_within_its_bounds() -> None:
     adaptive = AdaptiveConcurrency(64)
     for capacity in (8, 40, 1):
@@ -296,15 +283,6 @@ def test_the_token_rate_is_kept_on_average_by_actual_tokens() -> None:
         taken += 300 * permits  # three times what was expected
         holder.reports(tokens_beyond=200.0 * permits)
     assert 0.95 * 300_000 <= taken <= 1.02 * 300_000
-
-
-def test_no_permits_are_granted_without_a_rate_or_call_budget() -> None:
-    holder = Holder(LimiterState(Clock()), "a")
-    holder.reports(demand=5)
-    grant = holder.receives()
-    assert grant is not None
-    assert grant.permits == 0
-    assert holder.limiter.next_s("a") == inf
 
 
 def test_no_more_calls_are_answered_than_budgeted_and_failed_calls_return_permits() -> None:
@@ -424,19 +402,6 @@ def test_lost_permits_are_granted_again() -> None:
     grant = holder.receives()
     assert grant is not None
     assert grant.permits == 10
-
-
-def test_holders_take_turns_within_the_bound_of_a_role() -> None:
-    limiter = LimiterState(Clock())
-    pool = replace(POOL, concurrency=1, endpoint_concurrency=16)
-    holders, served = [Holder(limiter, name, pool) for name in "ab"], [0, 0]
-    for _ in range(300):
-        for number, holder in enumerate(holders):
-            calls = holder.slots
-            served[number] += calls
-            holder.reports(demand=10, succeeded=calls, in_flight=0)
-            holder.receives()
-    assert min(served) > 0.7 * max(served)
 
 
 def test_a_rate_applies_as_long_as_a_gate_has_it() -> None:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
-
-from aiohttp import web
 
 from gpo.models.endpoint import Endpoint
 from gpo.models.limited import LimitedModel
@@ -30,19 +25,3 @@ def endpoint_of(model: RetryingModel) -> Endpoint:
     assert isinstance(model.model, LimitedModel)
     assert isinstance(model.model.model, OpenAIModel)
     return model.model.model.endpoint
-
-
-@asynccontextmanager
-async def serving(
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]], tls: ssl.SSLContext | None = None, **settings: Any
-) -> AsyncIterator[str]:
-    """The base URL of a server with this handler."""
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(app, shutdown_timeout=0.1, **settings)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
-        yield f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}/v1"
-    finally:
-        await runner.cleanup()

@@ -26,6 +26,7 @@ from gpo.models.openai import openai_model
 from gpo.models.protocol import Completion, Message, Sampling, Usage, given_up
 from gpo.models.replies import Price
 from gpo.models.retrying import RetryPolicy
+from tests.servers import serving
 from tests.unit.gpo.models.remote import endpoint_of, remote_model
 
 ASKED: list[Message] = [{"role": "user", "content": "Hello?"}]
@@ -44,15 +45,8 @@ async def endpoint(handler: Handler) -> AsyncIterator[tuple[str, list[dict[str, 
         made = handler(body, request)
         return made if isinstance(made, web.Response) else web.json_response(made)
 
-    app = web.Application()
-    app.router.add_post("/{path:.*}", reply)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1", bodies
-    finally:
-        await runner.cleanup()
+    async with serving(reply) as url:
+        yield url, bodies
 
 
 def said(text: str, **more: Any) -> dict[str, Any]:
@@ -99,13 +93,6 @@ async def test_max_tokens_gives_way_to_its_successor() -> None:
     assert [body.get("max_completion_tokens") for body in bodies] == [None, 8, 8]
 
 
-async def test_another_refusal_is_not_adapted_to() -> None:
-    async with endpoint(lambda *_: web.json_response({"detail": "too long"}, status=400)) as (url, bodies):
-        with pytest.raises(ModelRefused, match="HTTP 400: too long"):
-            await complete(url)
-    assert len(bodies) == 1
-
-
 async def test_replies_with_and_without_a_parameter_have_different_keys(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "cache.sqlite")
     identity = {"model": "task-model"}
@@ -131,15 +118,6 @@ async def test_the_key_is_read_again_when_it_is_refused(tmp_path: Path) -> None:
     async with endpoint(reply) as (url, bodies):
         assert (await complete(url, key=KeySource(file=str(file)))).text == "welcome"
     assert len(bodies) == 2
-
-
-async def test_a_key_that_stays_wrong_is_refused_once(tmp_path: Path) -> None:
-    file = tmp_path / "key"
-    file.write_text("old-key-0123456789")
-    async with endpoint(lambda *_: web.json_response({}, status=401)) as (url, bodies):
-        with pytest.raises(ModelRefused) as caught:
-            await complete(url, key=KeySource(file=str(file)))
-    assert (caught.value.reason, len(bodies)) == (RefusalReason.KEY, 1)
 
 
 def streamed(*events: Any) -> web.Response:

@@ -99,12 +99,6 @@ async def test_an_empty_reply_that_was_not_cut_off_is_requested_again(store: Sql
     assert len(inner.calls) == 2
 
 
-async def test_models_that_share_a_store_do_not_share_replies(store: SqliteStore) -> None:
-    for name in ("one", "two"):
-        model = CachedModel(FakeModel(lambda *_, name=name: name), store, {**IDENTITY, "model": name})
-        assert (await model.complete(MESSAGES, GREEDY)).text == name
-
-
 async def test_simultaneous_equal_calls_share_one_request(store: SqliteStore) -> None:
     gate = Gate()
     model = CachedModel(gate, store, IDENTITY)

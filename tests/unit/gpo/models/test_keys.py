@@ -17,7 +17,8 @@ from gpo.models import credentials
 from gpo.models.credentials import Header, KeySource
 from gpo.models.protocol import Completion, Message, Sampling
 from gpo.models.retrying import RetryingModel
-from tests.unit.gpo.models.remote import endpoint_of, remote_model, serving
+from tests.servers import serving
+from tests.unit.gpo.models.remote import endpoint_of, remote_model
 
 KEY, OLD, TOKEN = "canary-key-6b1f9e", "canary-old-6b1f9e", "canary token 77aa01"
 ASKED: list[Message] = [{"role": "user", "content": "Classify.\nwhere is my parcel"}]
@@ -67,17 +68,6 @@ async def test_headers_and_parameters_are_sent_with_every_request(monkeypatch: p
         assert sent == {"api-key": KEY, "X-Organization": "acme", "X-Token": TOKEN, "Authorization": None}
     assert "canary" not in shown
     assert b"canary" not in packed
-
-
-async def test_a_header_that_the_endpoint_repeats_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GATEWAY_TOKEN", TOKEN)
-
-    async def reply(request: web.Request) -> web.Response:
-        return web.json_response({"error": {"message": f"bad token {request.headers['X-Token']}"}}, status=400)
-
-    async with serving(reply) as url:
-        with pytest.raises(ModelRefused, match=r"bad token \*\*\*"):
-            await complete(remote_model(url, headers=(Header("X-Token", env="GATEWAY_TOKEN"),)))
 
 
 @pytest.mark.parametrize(("value", "said"), [("", "GATEWAY_TOKEN is not set"), ("canary\nnext", "does not fit")])

@@ -18,7 +18,8 @@ from gpo.models.embedding import CachedEmbedder
 from gpo.models.protocol import Completion, Message, Sampling
 from gpo.models.replies import Price
 from gpo.models.retrying import RetryingModel
-from tests.unit.gpo.models.remote import endpoint_of, remote_model, serving
+from tests.servers import serving
+from tests.unit.gpo.models.remote import endpoint_of, remote_model
 
 KEY = "canary-6b1f9e"
 ASKED: list[Message] = [{"role": "user", "content": "Classify.\nwhere is my parcel"}]
@@ -128,13 +129,6 @@ async def test_a_final_refusal_is_not_retried(
     assert len(server.requests) == 1
 
 
-async def test_a_missing_server_is_unavailable(unused_tcp_port: int) -> None:
-    error = await failure(model(f"http://127.0.0.1:{unused_tcp_port}/v1"))
-    assert isinstance(error, ModelUnavailable)
-    assert error.is_away
-    assert error.retries > 2, "it is tried for as long as patience lasts"
-
-
 async def test_requests_continue_when_the_server_is_back(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = asyncio.Semaphore(0)
 
@@ -180,12 +174,6 @@ async def test_a_broken_connection_counts_as_an_attempt() -> None:
     assert (asked, error.retries) == (3, 2)
 
 
-async def test_a_server_that_never_answers_is_unavailable(server: SimulatedEndpoint) -> None:
-    server.behaviour = Behaviour(hang_rate=1.0)
-    error = await asyncio.wait_for(failure(model(server.base_url, timeout_s=0.1)), 5)
-    assert isinstance(error, ModelUnavailable)
-
-
 @pytest.mark.parametrize(
     "body",
     [
@@ -215,19 +203,6 @@ async def test_a_successful_reply_without_a_completion_is_unavailable(body: str)
         error = await failure(model(url))
     assert isinstance(error, ModelUnavailable)
     assert asked == 3
-
-
-@pytest.mark.parametrize("status", [400, 401, 404, 500])
-async def test_a_key_that_the_server_repeats_is_masked(status: int) -> None:
-    async def echo(request: web.Request) -> web.Response:
-        said = f"bad {request.headers['Authorization']}\n" + "x" * 1000
-        return web.json_response({"error": {"message": said}}, status=status)
-
-    async with serving(echo) as url:
-        error = await failure(model(url))  # checks that the key is absent
-    assert "Bearer ***" in str(error)
-    assert "\n" not in str(error)
-    assert len(str(error)) < 500
 
 
 async def test_sampling_settings_are_sent_unchanged() -> None:
@@ -270,13 +245,6 @@ def test_a_key_file_with_invalid_characters_is_refused_and_not_shown(content: by
     with pytest.raises(ConfigError) as caught:
         KeySource(file=str(tmp_path / "key")).read()
     assert caught.value.field == "api_key_file"
-    assert "canary" not in str(caught.value)
-
-
-def test_a_variable_with_invalid_characters_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary\nsk-second")
-    with pytest.raises(ConfigError) as caught:
-        KeySource().read()
     assert "canary" not in str(caught.value)
 
 

@@ -27,8 +27,8 @@ from gpo.errors import ConfigError, ModelUnavailable
 from gpo.models.protocol import Completion, Message, Sampling
 from gpo.models.retrying import RetryingModel
 from gpo.models.transport import proxy_for, tls_for
-from tests.servers import listening
-from tests.unit.gpo.models.remote import endpoint_of, remote_model, serving
+from tests.servers import listening, serving
+from tests.unit.gpo.models.remote import endpoint_of, remote_model
 
 KEY = "canary-6b1f9e"
 ASKED: list[Message] = [{"role": "user", "content": "Classify.\nwhere is my parcel"}]
@@ -187,14 +187,6 @@ async def test_compressed_replies_are_decompressed() -> None:
         return web.Response(body=gzip.compress(REPLY), headers={"Content-Encoding": "gzip"})
 
     async with serving(packed) as url:
-        assert (await complete(model(url))).text == "yes"
-
-
-async def test_long_headers_are_accepted() -> None:
-    async def verbose(_: web.Request) -> web.Response:
-        return web.Response(body=REPLY, headers={"Content-Security-Policy": "x" * 20_000})
-
-    async with serving(verbose) as url:
         assert (await complete(model(url))).text == "yes"
 
 

@@ -10,7 +10,6 @@ from gpo.checkpoint import Checkpoint, decode, encode
 from gpo.data.task import Split
 from gpo.errors import PromptUnscored
 from gpo.evaluation.evaluator import Evaluation
-from gpo.models.protocol import Usage
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt
 from gpo.score import Partial, Score
@@ -267,13 +266,6 @@ async def test_a_long_search_fits_the_model_to_its_best_and_newest_prompts() -> 
     assert len(fitted.rows) == 96
     assert {last.initial.prompt, last.best.prompt, last.current.prompt} <= fitted.rows.keys()
     assert {candidate.prompt for candidate in last.steps[-1].candidates} <= fitted.rows.keys()
-
-
-async def test_usage_is_summed_over_all_blocks() -> None:
-    gpo = optimizer(num_steps=2)
-    *_, last = await search(gpo)
-    asked = sum(map(len, gpo.evaluator.asked.values()))  # type: ignore[attr-defined]
-    assert last.spending.task == Usage(requests=asked)
 
 
 def test_a_score_is_chosen_by_its_mean_less_one_standard_error() -> None:

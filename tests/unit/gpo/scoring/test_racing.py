@@ -83,11 +83,6 @@ async def test_the_winner_is_scored_in_full_and_the_far_behind_are_not() -> None
             assert evaluation.score.partial.num_left_out == SIZE - len(asked)
 
 
-async def test_prompts_of_equal_quality_all_stay() -> None:
-    evaluations, _ = await race([right_about(0.6)] * 8)
-    assert [evaluation.score for evaluation in evaluations] == [Score(tuple(right_about(0.6)))] * 8
-
-
 async def test_all_candidates_get_the_same_examples_in_an_order_that_the_seed_decides() -> None:
     rows = [right_about(share) for share in (0.3, 0.9, 0.2, 0.88)]
     _, evaluator = await race(rows)
@@ -104,20 +99,6 @@ async def test_each_round_makes_as_many_calls_as_the_first_and_the_last_candidat
     rows = [right_about(0.95), right_about(0.95), *[right_about(0.1)] * 6]
     _, evaluator = await race(rows, racing(block=15))
     assert evaluator.sizes[Prompt("1")] == [15, 60, 25]
-
-
-@pytest.mark.parametrize("block", [SIZE, SIZE + 1])
-async def test_a_block_of_everything_drops_nobody(block: int) -> None:
-    rows = [right_about(share) for share in (0.1, 0.9)]
-    evaluations, _ = await race(rows, racing(block=block))
-    assert [evaluation.score for evaluation in evaluations] == [Score(tuple(row)) for row in rows]
-
-
-async def test_no_candidate_and_a_single_one_need_no_race() -> None:
-    assert (await race([]))[0] == []
-    (evaluation,), evaluator = await race([right_about(0.4)])
-    assert evaluation.score == Score(tuple(right_about(0.4)))
-    assert evaluator.sizes[Prompt("0")] == [BLOCK, SIZE - BLOCK]
 
 
 async def test_a_candidate_that_cannot_catch_up_is_dropped_at_any_level() -> None:

@@ -35,19 +35,6 @@ def request(**changes: object) -> str:
     return DemonstrationMetaPrompt().messages(brief(**changes))[-1]["content"]
 
 
-def test_solved_requests_come_before_the_request() -> None:
-    messages = DemonstrationMetaPrompt().messages(brief())
-    assert [message["role"] for message in messages] == ["user", "assistant"] * 3 + ["user"]
-    assert all(message["content"].startswith("<START>") for message in messages[1::2])
-
-
-def test_prompts_are_shown_worst_first_with_their_scores_as_attributes() -> None:
-    shown = request()
-    order = ['accuracy="25">Place?', 'accuracy="75">Where?', 'accuracy="50">Which place is it?']
-    assert sorted(order, key=shown.index) == order
-    assert "accuracy" not in DemonstrationMetaPrompt(show_scores=False).messages(brief())[-1]["content"]
-
-
 def test_the_requests_of_a_step_differ_in_their_last_sentence_alone() -> None:
     first, second, *_, fifth = (request(sample=sample) for sample in range(5))
     assert first != second

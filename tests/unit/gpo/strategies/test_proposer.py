@@ -72,12 +72,6 @@ async def test_all_requests_show_the_same_conversation() -> None:
     assert all(part in content for part in ("Prompt: Think.\nScore: 50.0", "Prompt: Reason.", "at most 20 words"))
 
 
-async def test_equal_seeds_give_equal_proposals() -> None:
-    first, second, other = [await propose(proposer(FakeModel(seeded)), seed=seed) for seed in (1, 1, 2)]
-    assert first == second
-    assert set(first.prompts).isdisjoint(other.prompts)
-
-
 async def test_the_exemplars_are_shown() -> None:
     model = FakeModel(seeded)
     await propose(proposer(model))
@@ -94,11 +88,6 @@ async def test_malformed_replies_are_dropped_and_counted() -> None:
     proposals = await propose(proposer(failing({1: "", 2: cut})))
     assert [prompt.text for prompt in proposals.prompts] == ["prompt 0", "prompt 3"]
     assert (proposals.num_malformed, proposals.usage.requests, proposals.usage.failures) == (2, 4, 0)
-
-
-async def test_repeated_prompts_are_kept() -> None:
-    proposals = await propose(proposer(FakeModel(lambda messages, sampling: "<START>same<END>")))
-    assert proposals.prompts == (Prompt("same"),) * 4
 
 
 @pytest.mark.parametrize(
@@ -121,12 +110,6 @@ async def test_the_tokens_of_a_filtered_reply_are_counted() -> None:
 async def test_a_step_without_any_sample_is_an_error() -> None:
     with pytest.raises(ModelUnavailable, match="busy"):
         await propose(proposer(failing(dict.fromkeys(range(4), ModelUnavailable("busy")))))
-
-
-async def test_malformed_replies_show_that_the_model_can_be_asked() -> None:
-    busy: dict[int, Reply] = dict.fromkeys(range(3), ModelUnavailable("busy"))
-    proposals = await propose(proposer(failing({**busy, 3: ""})))
-    assert (proposals.prompts, proposals.num_malformed, proposals.usage.failures) == ((), 1, 3)
 
 
 @pytest.mark.parametrize(
@@ -207,14 +190,6 @@ async def test_an_error_that_concerns_every_call_cancels_the_other_samples() -> 
         with pytest.raises(BudgetExhausted):
             await propose(proposer(model))
     assert len(asyncio.all_tasks()) == 1
-
-
-async def test_without_a_bound_nothing_is_rejected() -> None:
-    model = FakeModel.scripted([f"<START>{'word ' * 500}<END>"])
-    proposals = await proposer(model, max_samples=4).propose(
-        CURRENT, Direction(), step_size=None, exemplars=[], n=1, seed=0
-    )
-    assert len(proposals.prompts) == 1
 
 
 async def test_calls_before_a_failure_are_counted() -> None:

@@ -11,7 +11,7 @@ from gpo.errors import ModelRefused, ModelUnavailable, RefusalReason
 from gpo.evaluation.evaluator import Answered
 from gpo.models.protocol import Sampling, Usage
 from gpo.prompt import Prompt
-from gpo.strategies.reflection import FailureReflector, Feedback, NoReflection
+from gpo.strategies.reflection import FailureReflector, Feedback
 from gpo.testing.fakes import FakeModel, Reply
 from gpo.testing.samples import candidate
 from gpo.trajectory import Failure, Spending
@@ -127,8 +127,3 @@ async def test_failures_with_different_reasons_are_preferred() -> None:
     assert [(failure.input, failure.reason) for failure in reflection.failures] == [
         ("input 0.", "cut"), ("input 3.", "rude"), ("input 1.", "cut"), ("input 2.", "cut"),
     ]  # fmt: skip
-
-
-async def test_no_reflection_costs_nothing() -> None:
-    reflection = await NoReflection().reflect(CURRENT, [0], seed=0)
-    assert (reflection.text, reflection.spending) == (None, Spending())

@@ -62,16 +62,6 @@ def test_known_values(schedule: StepSizeSchedule, expected: list[int]) -> None:
 
 
 @given(decays, sizes, sizes, lengths, warmups)
-def test_a_schedule_starts_at_initial_after_the_warm_up_and_ends_at_final(
-    decay: Decay, initial: int, final: int, length: int, warmup: int
-) -> None:
-    schedule = decay(initial=initial, final=final, num_steps=warmup + length, warmup_steps=warmup)
-    assert schedule(warmup) == initial
-    assert schedule(warmup + length - 1) == final
-    assert schedule(warmup + length + 5) == final
-
-
-@given(decays, sizes, sizes, lengths, warmups)
 def test_a_schedule_rises_in_the_warm_up_and_falls_after_it(
     decay: Decay, one: int, other: int, length: int, warmup: int
 ) -> None:
@@ -81,11 +71,3 @@ def test_a_schedule_rises_in_the_warm_up_and_falls_after_it(
     assert all(before <= after for before, after in pairwise(values[: warmup + 1]))
     assert all(before >= after for before, after in pairwise(values[warmup:]))
     assert all(1 <= value <= initial for value in values)
-
-
-@given(sizes, sizes, lengths)
-def test_cosine_keeps_the_larger_half_of_the_sizes_longer_than_linear(one: int, other: int, length: int) -> None:
-    initial, final = max(one, other), min(one, other)
-    cosine = CosineSchedule(initial=initial, final=final, num_steps=length)
-    linear = LinearSchedule(initial=initial, final=final, num_steps=length)
-    assert all(cosine(step) >= linear(step) for step in range((length + 1) // 2))

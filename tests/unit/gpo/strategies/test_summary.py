@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gpo.models.protocol import Sampling
-from gpo.strategies.summary import NoSummary, RunningSummary
+from gpo.strategies.summary import RunningSummary
 from gpo.testing.fakes import FakeModel
 from gpo.testing.samples import candidate, trajectory
 from gpo.trajectory import Direction, Spending, Trajectory
@@ -51,8 +51,3 @@ async def test_the_summary_compares_with_the_prompt_before_the_last_step() -> No
 async def test_the_old_summary_is_kept_if_a_call_returns_none() -> None:
     text, _ = await summary(directed(ONE_STEP, summary="Short ones fail."), " ")
     assert text == "Short ones fail."
-
-
-async def test_no_summary_costs_nothing() -> None:
-    found = await NoSummary().summarize(ONE_STEP, seed=0)
-    assert (found.text, found.spending) == (None, Spending())

@@ -5,9 +5,7 @@ import pytest
 from gpo.data.task import Split
 from gpo.models.protocol import Completion, Sampling, Usage
 from gpo.prompt import Prompt
-from gpo.testing.fakes import FakeEvaluator, FakeModel, FakeProposer, WordEmbedder
-from gpo.testing.samples import candidate
-from gpo.trajectory import Direction
+from gpo.testing.fakes import FakeEvaluator, FakeModel
 
 
 async def test_a_scripted_model_follows_its_script_and_no_further() -> None:
@@ -25,13 +23,6 @@ async def test_a_scripted_model_follows_its_script_and_no_further() -> None:
     assert model.calls == [((question[0],), Sampling())] * 3 + [((question[0],), Sampling(seed=7))]
 
 
-async def test_an_evaluator_records_what_it_was_asked() -> None:
-    evaluator = FakeEvaluator(lambda prompt: [float(len(prompt.words)), None])
-    (evaluation,) = await evaluator.evaluate([Prompt("one")], Split.TEST)
-    assert (evaluation.score.values_E, evaluation.usage) == ((1.0, None), Usage(requests=2))
-    assert evaluator.calls == [((Prompt("one"),), Split.TEST)]
-
-
 async def test_an_evaluator_answers_for_the_examples_asked_for() -> None:
     evaluator = FakeEvaluator(lambda prompt: [1.0, None, 0.0])
     answers = await evaluator.answer(Prompt("one"), Split.TRAIN, [2, 1])
@@ -39,17 +30,3 @@ async def test_an_evaluator_answers_for_the_examples_asked_for() -> None:
     assert evaluator.answered == [(Prompt("one"), Split.TRAIN, (2, 1))]
     with pytest.raises(ValueError, match="no train example 3"):
         await evaluator.answer(Prompt("one"), Split.TRAIN, [3])
-
-
-async def test_a_proposer_counts_what_it_leaves_out_as_malformed() -> None:
-    proposer = FakeProposer(lambda current, n, seed: [f"{current.prompt.text} {n} {seed}"])
-    proposals = await proposer.propose(candidate("now"), Direction(), step_size=5, exemplars=[], n=3, seed=9)
-    assert (proposals.prompts, proposals.num_malformed, proposals.usage.requests) == ((Prompt("now 3 9"),), 2, 3)
-    assert proposer.calls == [(5, Direction(), ())]
-
-
-async def test_an_embedder_counts_words() -> None:
-    one, other, again, nothing = await WordEmbedder(8).embed(["step by step", "STEP by", "by step step", ""])
-    assert one == again != other
-    assert (sum(one), sum(other), nothing) == (3, 2, [0.0] * 8)
-    assert await WordEmbedder().embed([]) == []

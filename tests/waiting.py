@@ -1,0 +1,21 @@
+"""Waiting for what another thread or process does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def wait_until(condition: Callable[[], bool], what: str = "it happened", *, timeout_s: float = 30) -> None:
+    """Wait for a condition, up to a deadline; an ``OSError`` of the condition counts as not yet."""
+    deadline = time.monotonic() + timeout_s
+    while not _holds(condition):
+        assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain until {what}"
+        time.sleep(0.01)
+
+
+def _holds(condition: Callable[[], bool]) -> bool:
+    try:
+        return condition()
+    except OSError:
+        return False
