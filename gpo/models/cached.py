@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any
+from typing import Any, cast
 
 from gpo.cache.store import CompletionStore, Missing
 from gpo.context import current_caller
 from gpo.errors import ModelRefused, ModelUnavailable
 from gpo.models.events import observer
-from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage
+from gpo.models.protocol import ChatModel, Completion, Forwarded, ForwardingModel, Message, Sampling, Usage
 from gpo.process import PicklesFieldsOnly
 
 _MIN_POLL_S, _MAX_POLL_S = 0.01, 0.25
@@ -41,6 +41,10 @@ def completion_key(identity: Mapping[str, Any], messages: Sequence[Message], sam
     }
     if sampling.limit_field is not None:
         request["limit_field"] = sampling.limit_field
+    return _digest(request)
+
+
+def _digest(request: Mapping[str, Any]) -> bytes:
     # In ASCII, so that unpaired surrogates, which models do generate, have a key as well.
     content = json.dumps(request, sort_keys=True, separators=(",", ":"), default=dict)
     return blake2b(content.encode("ascii"), digest_size=20).digest()
@@ -70,9 +74,30 @@ class CachedModel(PicklesFieldsOnly):
         if not is_repeatable(sampling):
             return await self.model.complete(messages, sampling)
         key = completion_key(self.identity, messages, sampling)
+        return await self._shared(key, lambda: self.model.complete(messages, sampling))
+
+    async def forward(self, route: str, body: Mapping[str, Any]) -> Forwarded:
+        """Send a request as it is, or find its reply; see ``gpo.models.protocol.ForwardingModel``.
+
+        Chat completions at temperature 0 or with a seed are repeatable, and so are embeddings.
+        """
+        model = cast("ForwardingModel", self.model)
+        if route == "/chat/completions" and body.get("temperature") != 0 and body.get("seed") is None:
+            return await model.forward(route, body)
+
+        async def sent() -> Completion:
+            reply = await model.forward(route, body)
+            return Completion(json.dumps(reply.body), reply.usage)
+
+        # Without the name, which the endpoint's own replaces.
+        request = {"model": self.identity, "route": route, "body": {**body, "model": ""}}
+        reply = await self._shared(_digest(request), sent)
+        return Forwarded(json.loads(reply.text), reply.usage)
+
+    async def _shared(self, key: bytes, request: Callable[[], Awaitable[Completion]]) -> Completion:
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = _Flight(asyncio.create_task(self._fetched(key, messages, sampling)))
+            flight = self._flights[key] = _Flight(asyncio.create_task(self._fetched(key, request)))
         flight.waiting += 1
         try:
             reply = await asyncio.shield(flight.task)
@@ -93,7 +118,7 @@ class CachedModel(PicklesFieldsOnly):
         observer().cache_lookup(self.role, current_caller.get(), is_hit=reply.usage.cached > 0)
         return reply
 
-    async def _fetched(self, key: bytes, messages: Sequence[Message], sampling: Sampling) -> Completion:
+    async def _fetched(self, key: bytes, request: Callable[[], Awaitable[Completion]]) -> Completion:
         poll_s = _MIN_POLL_S
         while (found := await self.store.find(key)) is Missing.ELSEWHERE:
             await asyncio.sleep(poll_s)
@@ -101,7 +126,7 @@ class CachedModel(PicklesFieldsOnly):
         if isinstance(found, Completion):
             return _hit(found)
         try:
-            reply = await self.model.complete(messages, sampling)
+            reply = await request()
         except BaseException:
             await self.store.release(key)
             raise

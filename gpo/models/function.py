@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpo.errors import EvaluationError, ModelRefused, ModelUnavailable, RefusalReason
-from gpo.models.protocol import Completion, Embeddings, Message, Sampling, Usage
+from gpo.models.protocol import Completion, Embeddings, Forwarded, Message, Sampling, Usage
 from gpo.user_functions import FunctionReference, shown_error
 
 _NETWORK = ("ConnectionError", "ConnectError", "TransportError", "Timeout", "TimeoutError")
@@ -69,6 +69,26 @@ class FunctionModel:
             EvaluationError: always.
         """
         raise EvaluationError(f"the function {self.function} cannot embed texts")
+
+    async def forward(self, route: str, body: Mapping[str, Any]) -> Forwarded:
+        """Reply to a request of a program, if it is a conversation without tools.
+
+        Raises:
+            ModelRefused: it is another kind of request.
+            EvaluationError: as for ``complete``.
+        """
+        if route != "/chat/completions" or body.get("tools"):
+            problem = f"the model {self.function} is a function, which answers conversations without tools only"
+            raise ModelRefused(problem, RefusalReason.REQUEST, model=str(self.function))
+        stop = body.get("stop") or ()
+        sampling = Sampling(
+            **{name: body.get(name) for name in ("temperature", "max_tokens", "top_p", "seed")},  # type: ignore[arg-type]
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        )
+        reply = await self.complete(body["messages"], sampling)
+        message = {"role": "assistant", "content": reply.text}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return Forwarded({"object": "chat.completion", "model": str(self.function), "choices": [choice]}, reply.usage)
 
     def _explained(self, error: Exception) -> Exception:
         shown = f"the function {self.function}: {shown_error(error)}"

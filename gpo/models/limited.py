@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 from gpo.context import current_caller, is_retry
 from gpo.errors import ModelRefused, ModelUnavailable
 from gpo.limits.gate import Admission, Gate
 from gpo.models.events import Outcome, observer
-from gpo.models.protocol import Completion, Embeddings, Message, Model, Sampling, billed
+from gpo.models.protocol import Completion, Embeddings, Forwarded, Message, Model, Sampling, billed
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,14 @@ class LimitedModel:
         """Embed texts; see ``gpo.models.protocol.EmbeddingModel``."""
         async with self._admitted(sum(map(len, texts)), max_tokens=1) as admission:
             reply = await self.model.embed_batch(texts)
+            admission.usage = reply.usage
+            return reply
+
+    async def forward(self, route: str, body: Mapping[str, Any]) -> Forwarded:
+        """Send a request as it is; see ``gpo.models.protocol.ForwardingModel``."""
+        bound = body.get("max_completion_tokens") or body.get("max_tokens")
+        async with self._admitted(len(json.dumps(body)), bound if isinstance(bound, int) else None) as admission:
+            reply = await self.model.forward(route, body)
             admission.usage = reply.usage
             return reply
 

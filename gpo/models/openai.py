@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Pool
 from gpo.models.endpoint import Endpoint
 from gpo.models.limited import LimitedModel
-from gpo.models.protocol import Completion, Embeddings, Message, Sampling
-from gpo.models.replies import ChatReply, EmbeddingReply
+from gpo.models.protocol import Completion, Embeddings, Forwarded, Message, Sampling
+from gpo.models.replies import ChatReply, EmbeddingReply, WholeReply
 from gpo.models.retrying import RetryingModel, RetryPolicy
 
 
@@ -47,6 +47,11 @@ class OpenAIModel:
         body = {"model": self.endpoint.model, "input": list(texts), "encoding_format": "float"}
         reply = await self.endpoint.request("/embeddings", body, EmbeddingReply, num_texts=len(texts))
         return Embeddings([row.embedding for row in reply.data], reply.cost(self.endpoint.price))
+
+    async def forward(self, route: str, body: Mapping[str, Any]) -> Forwarded:
+        """Send a request as it is; see ``gpo.models.protocol.ForwardingModel``."""
+        reply = await self.endpoint.request(route, {**body, "model": self.endpoint.model}, WholeReply)
+        return Forwarded(reply.body, reply.cost(self.endpoint.price))
 
 
 def openai_model(

@@ -160,7 +160,36 @@ class EmbeddingModel(Protocol):
         ...
 
 
-class Model(ChatModel, EmbeddingModel, Protocol):
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """The reply to a request that was forwarded as it is.
+
+    Attributes:
+        body: the endpoint's JSON reply, complete with tool calls and whatever else it has.
+    """
+
+    body: Mapping[str, Any]
+    usage: Usage
+
+
+class ForwardingModel(Protocol):
+    """A model that passes requests of a user's program on."""
+
+    async def forward(self, route: str, body: Mapping[str, Any]) -> Forwarded:
+        """Send a request of the OpenAI API.
+
+        Args:
+            route: below the endpoint's address, such as ``/chat/completions``.
+            body: the request; its ``model`` is replaced by the endpoint's.
+
+        Raises:
+            ModelUnavailable: after bounded retries.
+            ModelRefused: at once.
+        """
+        ...
+
+
+class Model(ChatModel, EmbeddingModel, ForwardingModel, Protocol):
     """Everything that an endpoint offers. The models that add limits and retries take one and are one."""
 
 

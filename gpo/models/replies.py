@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
@@ -174,6 +174,28 @@ class ChatReply(Reply):
         if not (empty or unmetered or self.is_truncated):
             return cost
         return cost + Usage(empty=int(empty), truncated=int(self.is_truncated), unmetered=int(unmetered))
+
+
+class WholeReply(Reply):
+    """Any reply, kept as it is. The context of ``read`` may have ``mask``, as for ``ChatReply``."""
+
+    body: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_all(cls, body: Any, info: ValidationInfo) -> Any:
+        if not isinstance(body, dict) or not ({"choices", "data", "output"} & body.keys()):
+            raise ValueError("the reply has neither choices nor data")
+        mask = (info.context or {}).get("mask")
+        return {"usage": body.get("usage"), "body": body if mask is None else _with_masked_texts(body, mask)}
+
+
+def _with_masked_texts(value: Any, mask: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, dict):
+        return {name: _with_masked_texts(below, mask) for name, below in value.items()}
+    return [_with_masked_texts(below, mask) for below in value] if isinstance(value, list) else value
 
 
 class _Embedding(BaseModel):

@@ -6,20 +6,20 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gpo.context import current_caller, is_retry
 from gpo.errors import ModelError, ModelRefused, ModelUnavailable
 from gpo.limits.gate import Gate
 from gpo.limits.messages import Pool
 from gpo.models.events import observer
-from gpo.models.protocol import Completion, Embeddings, Message, Model, Sampling, Usage, billed
+from gpo.models.protocol import Completion, Embeddings, Forwarded, Message, Model, Sampling, Usage, billed
 
 log = logging.getLogger(__name__)
 
-_Reply = TypeVar("_Reply", Completion, Embeddings)
+_Reply = TypeVar("_Reply", Completion, Embeddings, Forwarded)
 
 DEFAULT_MAX_ATTEMPTS = 6
 DEFAULT_PATIENCE_S = 300.0
@@ -96,6 +96,10 @@ class RetryingModel:
     async def embed_batch(self, texts: Sequence[str]) -> Embeddings:
         """Embed texts; see ``gpo.models.protocol.EmbeddingModel``."""
         return await self._answered(lambda: self.model.embed_batch(texts))
+
+    async def forward(self, route: str, body: Mapping[str, Any]) -> Forwarded:
+        """Send a request as it is; see ``gpo.models.protocol.ForwardingModel``."""
+        return await self._answered(lambda: self.model.forward(route, body))
 
     async def _answered(self, request: Callable[[], Awaitable[_Reply]]) -> _Reply:
         call = object()
