@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from cluster.api.optimize import optimize, optimize_async
     from cluster.api.run import Run, ScoredPrompt
     from gpo.data.example import Example
-    from gpo.errors import BudgetExhausted, ConfigError, GPOError
+    from gpo.errors import AnswerError, BudgetExhausted, ConfigError, GPOError
+    from gpo.evaluation.program import Answer
     from gpo.events import CandidateScored, RunEnded, StepTaken
 
 __all__ = [
+    "Answer",
+    "AnswerError",
     "BudgetExhausted",
     "CandidateScored",
     "ConfigError",
@@ -31,6 +34,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Answer": "gpo.evaluation.program",
+    "AnswerError": "gpo.errors",
     "BudgetExhausted": "gpo.errors",
     "CandidateScored": "gpo.events",
     "ConfigError": "gpo.errors",

@@ -6,6 +6,7 @@
     │   ├── ModelUnavailable     transient; was retried with jittered backoff
     │   ├── ModelRefused         final: key, model name, context length, content filter; never retried
     │   └── MalformedReply       the reply does not contain what was asked for
+    ├── AnswerError          raised by a program of the user: a model's answer cannot be used
     ├── EvaluationError      the user's metric failed
     │   └── PromptUnscored       too many examples of one prompt are unscored
     ├── StrategyError        a strategy of the user failed
@@ -161,6 +162,10 @@ class MalformedReply(ModelError):
 
 class EvaluationError(GPOError):
     """Prompts cannot be scored: a function of the user failed, or see ``PromptUnscored``."""
+
+
+class AnswerError(GPOError):
+    """The model's answer cannot be used: raised by a program of the user. The example scores 0, with this message."""
 
 
 class PromptUnscored(EvaluationError):

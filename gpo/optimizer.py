@@ -28,6 +28,7 @@ from gpo.scoring.candidates import (
 )
 from gpo.strategies.acceptance import Acceptance
 from gpo.strategies.batches import TrainBatches
+from gpo.strategies.parts import chosen_part
 from gpo.strategies.proposer import OnPrompt, Proposer, ignore_prompt
 from gpo.strategies.reflection import Reflector
 from gpo.strategies.retrieval import Retriever
@@ -56,6 +57,7 @@ class GPO:
         stopping: when the search ends before it has taken ``num_steps`` steps; by default never.
         first: writes the candidates of the first step, which are not made from the initial prompt. The schedule and
             the passes over ``train`` begin with the next step. ``None`` for a search from the initial prompt alone.
+        parts: the names of the prompts that are optimized together; empty for one prompt.
         seed: determines all random choices. With equal seeds and deterministic models, two searches are equal, even if
             they were interrupted and resumed.
     """
@@ -77,6 +79,7 @@ class GPO:
     scoring: CandidateScoring = field(default_factory=FullScoring)
     stopping: StoppingRule = field(default_factory=StoppingRule)
     first: Proposer | None = None
+    parts: tuple[str, ...] = ()
 
     async def start(self, prompt: Prompt) -> Trajectory:
         """Score the initial prompt and return a trajectory without steps."""
@@ -132,6 +135,8 @@ class GPO:
             direction, spent = await self._direction(trajectory, batch, index)
         else:
             direction, spent = Direction(), Spending()
+        if self.parts:
+            direction = replace(direction, part=chosen_part(self.parts, number, direction.failures))
 
         # Update method: rewrite the current prompt within a decaying step size.
         step_size = self.schedule(number) if first is None else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -17,6 +18,8 @@ HEADING = re.compile(r"\[\[(system|user)\]\]")
 """The heading of a message of a template: ``[[system]]`` or ``[[user]]``."""
 ATOM = r"\{\{[^{}\n]*\}\}|\[\[(?:system|user)\]\]"
 """A regular expression, without groups, for what counts as one word: a placeholder or a heading."""
+_PART = re.compile(r"(?m)^\[\[([A-Za-z_]\w*)\]\][ \t]*$")
+"""The heading of a part of a prompt with several parts, on a line of its own."""
 _WORD = re.compile(rf"{ATOM}|(?:(?!{ATOM})\S)+")
 
 
@@ -29,6 +32,19 @@ def compared(word: str) -> str:
     """A word as it is compared: white space in a placeholder does not count."""
     found = PLACEHOLDER.fullmatch(word)
     return placeholder(found[1]) if found else word
+
+
+def joined_parts(parts: Mapping[str, str]) -> str:
+    """The text of a prompt that consists of several named prompts; see ``parts_of``."""
+    return "\n\n".join(f"[[{name}]]\n{text.strip()}" for name, text in parts.items())
+
+
+def parts_of(text: str) -> dict[str, str]:
+    """The named prompts that a text consists of, in order; empty if it has no headings, or text before the first."""
+    before, *pieces = _PART.split(text)
+    if before.strip() or len(set(pieces[::2])) < len(pieces[::2]):
+        return {}
+    return {name: body.strip() for name, body in zip(pieces[::2], pieces[1::2], strict=True)}
 
 
 @dataclass(frozen=True)

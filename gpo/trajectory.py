@@ -91,6 +91,7 @@ class Direction:
         summary: the optimizer model's text on what the steps so far show, if asked for.
         failures: answers to train examples that the current prompt got wrong, if asked for; the worst first. With a
             reflection, the failures that it is about.
+        part: the part of the prompt that the step rewrites; empty for a prompt without parts.
     """
 
     neighbours: tuple[Candidate, ...] = ()
@@ -98,6 +99,7 @@ class Direction:
     reflection: str | None = None
     summary: str | None = None
     failures: tuple[Failure, ...] = ()
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)

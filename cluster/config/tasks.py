@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from cluster.config.answers import AnswerConfig
+from cluster.config.programs import ProgramConfig, PromptsConfig
 from cluster.config.prompts import (
     MessagesConfig,
     PromptConfig,
@@ -55,8 +56,9 @@ from gpo.data.task import Split, Task
 from gpo.data.template import Template
 from gpo.errors import ConfigError
 from gpo.evaluation.answer_format import AnswerFormat, Position
+from gpo.evaluation.program import ProgramSpec
 from gpo.evaluation.prompt_template import initial_problem, placeholders
-from gpo.prompt import Prompt
+from gpo.prompt import Prompt, joined_parts
 
 log = logging.getLogger(__name__)
 
@@ -101,15 +103,25 @@ class FieldsConfig(Section):
                 ) from None
         return self
 
-    def build(self, where: str, placeholders: tuple[Template, ...] = (), *, keeps_rows: bool = False) -> Fields:
+    @property
+    def target_columns(self) -> tuple[str, ...]:
+        """The columns that hold the right answer, or parts of it."""
+        if self.target_template is None:
+            return (self.target or "target",)
+        return tuple(sorted(Template(self.target_template, "target_template").variables))
+
+    def build(
+        self, where: str, placeholders: tuple[Template, ...] = (), *, keeps_rows: bool = False, is_program: bool = False
+    ) -> Fields:
         """Input and target as readers of files need them.
 
         Args:
             where: this section's path, for errors.
             placeholders: those of the task's prompt, if it is a template.
             keeps_rows: see ``gpo.data.files.Fields``.
+            is_program: whether a program reads the columns, so that none of them is the input.
         """
-        default = None if placeholders else "input"
+        default = None if placeholders or is_program else "input"
         return Fields(
             self.input or default if self.template is None else Template(self.template, f"{where}.template"),
             self.target or "target"
@@ -403,6 +415,11 @@ class TaskConfig(Section):
     shots: NonNegativeInt = 0
     """Solved examples that the task model sees before each question: the first ones of the data's few-shot examples, or
     else some of ``train``, which are then removed from it."""
+    program: ProgramConfig | None = None
+    """Your own program in place of a single call of the task model: ``module:function``, or a section."""
+    prompts: PromptsConfig | None = None
+    """The prompts of the program, by name, in place of ``prompt``. They are optimized together: each step rewrites one
+    of them, in turn, or the one that the reasons of wrong answers name."""
     answer: AnswerConfig = AnswerConfig()
     """How answers are asked for and judged."""
 
@@ -432,9 +449,28 @@ class TaskConfig(Section):
     @classmethod
     def _default_prompt(cls, task: Any) -> Any:
         """Write the default out, since it depends on the goal."""
-        if isinstance(task, dict) and task.get("prompt") is None and task.get("goal") is None:
+        if isinstance(task, dict) and task.get("prompt") is task.get("goal") is task.get("prompts") is None:
             return {**task, "prompt": DEFAULT_PROMPT}
         return task
+
+    @model_validator(mode="after")
+    def _program_fits(self) -> Self:
+        at = None
+        if self.program is None:
+            if self.prompts is not None:
+                at, problem = "prompts", "needs a program that uses them; set program, or write prompt"
+            elif self.position is Position.PROGRAM:
+                at, problem = "position", "is that of a program; set program, or choose another position"
+        elif self.prompts is not None and self.prompt is not None:
+            at, problem = "prompt", "is set as well as prompts; keep one of the two"
+        elif self.position not in (Position.QUESTION_END, Position.PROGRAM):
+            at, problem = "position", "does not apply to a program, which places its prompts itself; leave it out"
+        elif self.question_marks or self.shots or self.answer.rounds == 2:
+            at = "question_marks" if self.question_marks else "shots" if self.shots else "answer.rounds"
+            problem = "does not apply to a program, which writes its requests itself; leave it out"
+        if at is not None:
+            raise PydanticCustomError("program", problem, {"at": at})
+        return self
 
     @model_validator(mode="after")
     def _prompt_fits_position(self) -> Self:
@@ -499,7 +535,7 @@ class TaskConfig(Section):
             name=self.name,
             initial=initial,
             given=tuple(given),
-            starts_from_goal=self.prompt is None,
+            starts_from_goal=self.prompt is None and self.prompts is None,
             examples={
                 Split.TRAIN: splits[Split.TRAIN],
                 Split.VAL: sampled(splits[Split.VAL], val_size),
@@ -507,8 +543,12 @@ class TaskConfig(Section):
             },
             scorer=self.answer.scorer(examples, f"{where}.answer", known),
             answer_format=AnswerFormat(
-                self.position, self.answer.rounds or (2 if is_benchmark else 1), self.question_marks, demonstrations
+                self.position if self.program is None else Position.PROGRAM,
+                self.answer.rounds or (2 if is_benchmark and self.program is None else 1),
+                self.question_marks,
+                demonstrations,
             ),
+            program=self._built_program(f"{where}.program"),
             group=known.group if known else "",
             counts_as=known.counts_as if known else "",
             goal=self.goal,
@@ -533,6 +573,12 @@ class TaskConfig(Section):
                 raise ConfigError(f"{where}.prompt", f"prompt {number} {reason}", "correct it, or remove it")
         return replace(task, given=tuple(usable))
 
+    def _built_program(self, where: str) -> ProgramSpec | None:
+        if self.program is None:
+            return None
+        names = tuple(self.prompts) if self.prompts else ("prompt",)
+        return self.program.build(where, names, (self.fields or FieldsConfig()).target_columns)
+
     def _prompts(self, where: str) -> tuple[Prompt, ...]:
         """The distinct prompts, the initial one first."""
         texts = self.prompt.read(where) if isinstance(self.prompt, PromptFileConfig) else self._known_texts
@@ -547,6 +593,8 @@ class TaskConfig(Section):
     @property
     def _known_texts(self) -> tuple[str, ...] | None:
         """The prompts, the initial one first; ``None`` if they have to be read."""
+        if self.prompts is not None:
+            return (self.prompts["prompt"] if tuple(self.prompts) == ("prompt",) else joined_parts(self.prompts),)
         return (self.goal or DEFAULT_PROMPT,) if self.prompt is None else known_texts(self.prompt)
 
     def with_prompts(self, texts: Sequence[str]) -> TaskConfig:
@@ -566,7 +614,10 @@ class TaskConfig(Section):
         names = dict.fromkeys(placeholders(initial.text) if is_template else ())
         filled_in = tuple(Template(name, f"{where}.prompt") for name in names)
         fields = (self.fields or FieldsConfig()).build(
-            f"{where}.fields", filled_in, keeps_rows=self.answer.metric is not None
+            f"{where}.fields",
+            filled_in,
+            keeps_rows=self.answer.metric is not None or self.program is not None,
+            is_program=self.program is not None,
         )
         return self.data.load(fields, f"{where}.data")
 

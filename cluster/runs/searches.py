@@ -79,6 +79,7 @@ def build_gpo(
         scoring=config.evaluation.scoring.build(len(task.examples[Split.VAL]), config.evaluation.max_unscored, seed),
         stopping=config.stop.build(),
         first=_first(config, task, proposer),
+        parts=task.parts,
     )
 
 

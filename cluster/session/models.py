@@ -15,6 +15,7 @@ from cluster.config.models import (
     EmbeddedEmbeddingConfig,
     EndpointConfig,
     FunctionChatConfig,
+    SamplingConfig,
 )
 from cluster.config.prompts import PromptRunConfig
 from cluster.session.earlier_run import earlier_run
@@ -23,6 +24,7 @@ from gpo.errors import ConfigError, StrategyError
 from gpo.evaluation.evaluator import LocalEvaluator
 from gpo.evaluation.grading import Grader, ModelGrader, RuleGrader
 from gpo.evaluation.metrics import Rubric, Scorer
+from gpo.evaluation.program import OfferedModel, Program, ProgramSpec
 from gpo.intervals import interval
 from gpo.limits.gate import Gate
 from gpo.limits.limiter import Limiter
@@ -184,10 +186,90 @@ def build_evaluators(config: RunConfig, tasks: Sequence[Task], access: Access) -
             return ModelGrader(scorer, judge().model, judge().sampling)
         return RuleGrader(scorer)
 
+    @cache
+    def offered() -> Mapping[str, OfferedModel]:
+        return program_models(config, access)
+
+    def program(spec: ProgramSpec | None) -> Program | None:
+        return None if spec is None else Program(spec, offered())
+
     max_unscored = config.evaluation.max_unscored
     return [
-        LocalEvaluator(task, task_model.model, task_model.sampling, grader(task.scorer), max_unscored) for task in tasks
+        LocalEvaluator(
+            task,
+            task_model.model,
+            task_model.sampling,
+            grader(task.scorer),
+            max_unscored,
+            program(task.program),
+        )
+        for task in tasks
     ]
+
+
+def program_models(config: RunConfig, access: Access, *, retries: RetryPolicy | None = None) -> dict[str, OfferedModel]:
+    """The models that a program can name in its requests: those of the configuration, the task model first.
+
+    Args:
+        retries: instead of the configured ones.
+    """
+    roles: tuple[ChatRole, ...] = ("task", "optimizer", *(("judge",) if config.models.judge is not None else ()))
+    models: dict[str, OfferedModel] = {}
+    for role in roles:
+        stack = _stack(config, role, access, retries, is_cached=True)
+        sampling = stack.sampling
+        settings = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            stack.limit_field: sampling.max_tokens,
+        }
+        defaults = {name: value for name, value in settings.items() if value is not None}
+        models.setdefault(stack.model_name, OfferedModel(stack.model, {**defaults, **sampling.extra}))
+    embedding = config.models.embedding
+    if isinstance(embedding, EndpointConfig):
+        gate = _gate(config, "embedding", access)
+        remote = openai_model(embedding.build(), gate, retries or embedding.retries)
+        models.setdefault(embedding.model, OfferedModel(remote, {}))
+    return models
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """A role's model below what adapts requests to it, and what is known about it."""
+
+    model: CachedModel | RetryingModel
+    model_name: str
+    sampling: SamplingConfig
+    limit_field: str
+
+
+def _stack(
+    config: RunConfig, role: ChatRole, access: Access, retries: RetryPolicy | None, *, is_cached: bool
+) -> _Stack:
+    model, gate = _chat_config(config, role), _gate(config, role, access)
+    if isinstance(model, FunctionChatConfig):
+        policy = retries or model.retries
+        limited = LimitedModel(model.build(), gate, policy.max_backoff_s)
+        return _Stack(RetryingModel(limited, policy, gate), model.function, model.sampling, "max_tokens")
+    limit_field = "max_tokens"
+    if isinstance(model, ChatEndpointConfig):
+        name, sampling, limit_field = model.model, model.sampling, model.completion_limit
+        identity = {"base_url": model.base_url, "model": model.model, **model.variant}
+        if model.completion_limit != "max_tokens":  # some servers ignore it
+            identity["completion_limit"] = model.completion_limit
+        remote = openai_model(model.build(), gate, retries or model.retries, model.completion_limit)
+    else:
+        spec = embedded_spec(model)
+        name, sampling, identity = spec.name, model.bounded_sampling, spec.identity
+        endpoint = Endpoint(
+            base_url=access.urls[spec],
+            model=spec.name,
+            max_concurrency=model.parallel,
+            timeout_s=model.timeout_s,
+        )
+        remote = openai_model(endpoint, gate)
+    store = config.cache.build() if is_cached else None
+    return _Stack(CachedModel(remote, store, identity, role) if store else remote, name, sampling, limit_field)
 
 
 def chat_model(
@@ -199,35 +281,16 @@ def chat_model(
         retries: instead of the configured ones.
         is_cached: whether it uses the cache.
     """
-    model, gate = _chat_config(config, role), _gate(config, role, access)
-    if isinstance(model, FunctionChatConfig):
-        policy = retries or model.retries
-        limited = LimitedModel(model.build(), gate, policy.max_backoff_s)
-        return SampledModel(RetryingModel(limited, policy, gate), model.sampling.build())
+    model, stack = _chat_config(config, role), _stack(config, role, access, retries, is_cached=is_cached)
+    if isinstance(model, FunctionChatConfig):  # it gets the settings that it takes
+        return SampledModel(stack.model, stack.sampling.build())
+    name, known = "the embedded model", frozenset[str]()
     if isinstance(model, ChatEndpointConfig):
-        sampling, identity = model.sampling, {"base_url": model.base_url, "model": model.model, **model.variant}
-        if model.completion_limit != "max_tokens":  # some servers ignore it
-            identity["completion_limit"] = model.completion_limit
-        remote = openai_model(model.build(), gate, retries or model.retries, model.completion_limit)
-    else:
-        spec = embedded_spec(model)
-        sampling, identity = model.bounded_sampling, spec.identity
-        endpoint = Endpoint(
-            base_url=access.urls[spec],
-            model=spec.name,
-            max_concurrency=model.parallel,
-            timeout_s=model.timeout_s,
-        )
-        remote = openai_model(endpoint, gate)
-    store = config.cache.build() if is_cached else None
-    cached = CachedModel(remote, store, identity, role) if store else remote
-    limit_field, name, known = "max_tokens", "the embedded model", frozenset[str]()
-    if isinstance(model, ChatEndpointConfig):
-        limit_field, name = model.completion_limit, f"{_NAMES[role]} {model.model}"
+        name = f"{_NAMES[role]} {model.model}"
         known = access.refused.get((role, model.base_url, model.model), known)
-    if not sampling.seed:
+    if not stack.sampling.seed:
         known |= {"seed"}
-    return SampledModel(AdaptingModel(cached, name, limit_field, known), sampling.build())
+    return SampledModel(AdaptingModel(stack.model, name, stack.limit_field, known), stack.sampling.build())
 
 
 def embedder(config: RunConfig, access: Access, *, retries: RetryPolicy | None = None) -> Embedder:

@@ -25,6 +25,7 @@ from cluster.session.models import (
     chat_model,
     embedded_spec,
     embedder,
+    program_models,
 )
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
@@ -41,6 +42,7 @@ from gpo.errors import (
 from gpo.evaluation.answer_format import Position
 from gpo.evaluation.evaluator import follow_up, second_question
 from gpo.evaluation.metrics import Rubric
+from gpo.evaluation.program import Program, ProgramSpec
 from gpo.evaluation.prompt_template import headings
 from gpo.limits.limiter import LocalLimiter
 from gpo.models.adapting import AdaptingModel
@@ -271,6 +273,8 @@ class _Check:
     async def _answered(self, model: SampledModel, task: Task) -> Completion | None:
         """The reply that a run would grade on the first example; ``None`` where only this call failed."""
         example = self._first_example(task)
+        if task.program is not None:
+            return await self._program(task.program, task, example)
         messages = task.answer_format.messages(self._prompt or task.initial, example)
         reply = await self._reply("task", model, model.model.complete(messages, model.sampling))
         question = second_question(task, example)
@@ -278,6 +282,26 @@ class _Check:
             return reply
         messages += follow_up(reply, question)
         return await self._reply("task", model, model.model.complete(messages, model.sampling))
+
+    async def _program(self, spec: ProgramSpec, task: Task, example: Example) -> Completion | None:
+        """The answer of a program to the first example; ``None`` where it cannot be tried, or only this call failed."""
+        models = self._config.models
+        if isinstance(models.optimizer, EmbeddedChatConfig) or isinstance(models.judge, EmbeddedChatConfig):
+            return None  # it may call a model that does not run yet
+        program = Program(spec, program_models(self._config, self._access, retries=_TRIES))
+        try:
+            response = await program.respond(self._prompt or task.initial, example)
+        except EvaluationError as failure:
+            index = [other.name for other in self._config.tasks].index(task.name)
+            where = f"tasks[{index}].program.function"
+            raise ConfigError(where, f"tried on the first example: {failure}", "correct the program") from None
+        except ModelRefused as refusal:
+            raise explained_refusal(self._config, refusal) from None
+        self.found.usage["task"] = self.found.usage.get("task", Usage()) + response.usage
+        if response.problem or response.fault:
+            self.found.warnings.append(f"the program on the first example: {response.problem or response.fault}")
+            return None
+        return Completion(response.answer or "", response.usage)
 
     async def _judge(self) -> None:
         model = chat_model(self._config, "judge", self._access, retries=_TRIES)

@@ -32,7 +32,8 @@ class Fields:
     """The sources of an example's input and target: each is a column or a template.
 
     Attributes:
-        input: ``None`` makes the input of the texts of the placeholders, one ``name: text`` a line.
+        input: ``None`` makes the input of the texts of the placeholders, one ``name: text`` a line; without
+            placeholders, of all columns but the target's.
         placeholders: the different placeholders of the task's prompt, in order; empty if it is no template.
         keeps_rows: whether examples keep all columns, for the user's own metric.
     """
@@ -73,7 +74,11 @@ def example_of(row: Mapping[str, Any], fields: Fields, where: str) -> Example:
     if filled and not any(text.strip() for _, text in filled):
         raise ConfigError(where, "the columns of all placeholders are empty", _FILL_IN)
     if fields.input is None:
-        text, more = "\n".join(f"{_name(source)}: {text}" for source, text in filled), []
+        shown = [(_name(source), text) for source, text in filled]
+        if not fields.placeholders:
+            hidden = fields.target.variables if isinstance(fields.target, Template) else {fields.target}
+            shown = [(name, value) for name, value in row.items() if name not in hidden]
+        text, more = "\n".join(f"{name}: {value}" for name, value in shown), []
     else:
         text, *more = _texts(row, fields.input, "input", where)
     if more:

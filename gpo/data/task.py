@@ -12,6 +12,7 @@ from gpo.data.constraints import Constraints
 from gpo.data.example import Example
 from gpo.evaluation.answer_format import AnswerFormat, Position
 from gpo.evaluation.metrics import Rubric, Scorer
+from gpo.evaluation.program import ProgramSpec
 from gpo.evaluation.prompt_template import template_problem
 from gpo.prompt import Prompt
 
@@ -40,6 +41,7 @@ class Task:
         goal: what the task is, for the optimizer model.
         constraints: what every prompt must keep.
         guards_examples: whether new prompts must not copy ``train`` examples.
+        program: answers examples in place of a single call; ``None`` for a call.
         starts_from_goal: whether the optimizer model writes the prompts that the search tries first, from the goal.
     """
 
@@ -55,6 +57,7 @@ class Task:
     constraints: Constraints = field(default_factory=Constraints)
     guards_examples: bool = True
     starts_from_goal: bool = False
+    program: ProgramSpec | None = None
 
     @property
     def has_first_prompts(self) -> bool:
@@ -68,7 +71,14 @@ class Task:
 
     def prompt_problem(self, prompt: Prompt) -> str | None:
         """Why the task model cannot be asked with a prompt, in words that follow "the prompt"; ``None`` if it can."""
+        if self.program is not None:
+            return self.program.problem(prompt)
         return template_problem(self.initial, prompt) if self.is_template else None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the prompts that are optimized together; empty for one prompt."""
+        return self.program.names if self.program is not None and len(self.program.names) > 1 else ()
 
 
 def fingerprint(task: Task) -> str:

@@ -16,7 +16,7 @@ class Position(StrEnum):
 
     ``BEFORE_QUESTION`` separates the prompt from the question; ``QUESTION_BEGIN`` puts it at the beginning of the
     question. They differ if the question is marked "Q:". With ``TEMPLATE``, the prompt contains the input: see
-    ``gpo.evaluation.prompt_template``.
+    ``gpo.evaluation.prompt_template``. With ``PROGRAM``, a program of the user decides.
     """
 
     QUESTION_END = "question_end"
@@ -25,6 +25,7 @@ class Position(StrEnum):
     ANSWER_BEGIN = "answer_begin"
     SYSTEM = "system"
     TEMPLATE = "template"
+    PROGRAM = "program"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class AnswerFormat:
                 return self._marked(question)
             case Position.QUESTION_END:
                 return self._marked(f"{question}\n{instruction}")
-            case Position.QUESTION_BEGIN:
+            case Position.QUESTION_BEGIN | Position.PROGRAM:
                 return self._marked(f"{instruction}\n{question}")
             case Position.BEFORE_QUESTION:
                 return f"{instruction}\n\n{self._marked(question)}"

@@ -12,6 +12,7 @@ from gpo.data.task import Split, Task
 from gpo.errors import ModelRefused, ModelUnavailable, PromptUnscored
 from gpo.evaluation.grading import Grade, Grader
 from gpo.evaluation.metrics.scorer import can_read, explanation
+from gpo.evaluation.program import Program
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage, given_up
 from gpo.prompt import Prompt
 from gpo.score import Flaws, Score
@@ -108,6 +109,7 @@ class LocalEvaluator:
         grader: judges the answers.
         max_unscored: share of the examples in [0, 1] that may stay unscored because their calls failed. At least one
             must be scored, since a score without values has no mean.
+        program: answers in place of a single call of the task model.
     """
 
     task: Task
@@ -115,6 +117,7 @@ class LocalEvaluator:
     sampling: Sampling
     grader: Grader
     max_unscored: float = 0.0
+    program: Program | None = None
 
     async def evaluate(
         self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
@@ -157,6 +160,8 @@ class LocalEvaluator:
         return Evaluation(score, spending.task, spending.judge)
 
     async def _answered(self, prompt: Prompt, example: Example, *, explains: bool = False) -> Answered:
+        if self.program is not None:
+            return await self._answered_by(self.program, prompt, example, explains=explains)
         messages = self.task.answer_format.messages(prompt, example)
         question = second_question(self.task, example)
         usage, text = Usage(), ""
@@ -177,6 +182,20 @@ class LocalEvaluator:
         flaws = self._flaws(reply, example, grade.value)
         reason = self._reason(reply, example, grade) if explains else ""
         return Answered(text, grade.value, spending, grade.problem, grade.is_refused, flaws, reason)
+
+    async def _answered_by(self, program: Program, prompt: Prompt, example: Example, *, explains: bool) -> Answered:
+        response = await program.respond(prompt, example)
+        spending = Spending(task=response.usage)
+        if response.problem:
+            return Answered(response.text, None, spending, response.problem, response.is_refused)
+        if response.answer is None:
+            return Answered(response.text, 0.0, spending, flaws=Flaws(unreadable=1), reason=response.fault)
+        grade = await self.grader.grade(response.answer, example)
+        spending = Spending(task=response.usage, judge=grade.usage)
+        reply = Completion(response.answer, response.usage)
+        flaws = self._flaws(reply, example, grade.value)
+        reason = self._reason(reply, example, grade) if explains else ""
+        return Answered(response.text, grade.value, spending, grade.problem, grade.is_refused, flaws, reason)
 
     def _reason(self, reply: Completion, example: Example, grade: Grade) -> str:
         if grade.value is None or grade.value >= 1:

@@ -78,6 +78,7 @@ _PLACES = {
     Position.BEFORE_QUESTION: "above the input, set apart by an empty line",
     Position.ANSWER_BEGIN: "at the beginning of the answer",
     Position.SYSTEM: "in the system message, apart from the input",
+    Position.PROGRAM: "where a program that calls the language model puts it",
     Position.TEMPLATE: "around the input, which takes the place of what is between {{ and }}",
 }
 

@@ -15,6 +15,7 @@ from gpo.evaluation.answer_format import Position
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage, given_up
 from gpo.prompt import Prompt, edit_distance
 from gpo.strategies.meta_prompt import Brief, MetaPrompt
+from gpo.strategies.parts import direction_of, part_of, with_part
 from gpo.strategies.rules import Rule, Rules
 from gpo.strategies.sections import without_frame
 from gpo.text import without_controls
@@ -119,9 +120,10 @@ class SamplingProposer:
         on_prompt: OnPrompt = ignore_prompt,
     ) -> Proposals:
         draw = random.Random(seed)
+        part = direction.part
         brief = Brief(
-            current,
-            direction,
+            part_of(current, part) if part else current,
+            direction_of(direction) if part else direction,
             step_size,
             exemplars,
             self.position,
@@ -134,7 +136,7 @@ class SamplingProposer:
         # An error that concerns every call cancels the others immediately.
         samples = await gather(
             self._sample(
-                self.meta_prompt.messages(replace(brief, sample=index)), seed, current.prompt, bound, on_prompt
+                self.meta_prompt.messages(replace(brief, sample=index)), seed, current.prompt, part, bound, on_prompt
             )
             for index, seed in enumerate(seeds)
         )
@@ -152,7 +154,7 @@ class SamplingProposer:
         )
 
     async def _sample(
-        self, messages: Sequence[Message], seed: int, current: Prompt, bound: int | None, on_prompt: OnPrompt
+        self, messages: Sequence[Message], seed: int, current: Prompt, part: str, bound: int | None, on_prompt: OnPrompt
     ) -> _Sample:
         draw, usage = random.Random(seed), Usage()
         for num_rejected in range(self.max_samples):
@@ -167,7 +169,8 @@ class SamplingProposer:
             usage += reply.usage
             try:
                 prompt = parse_reply(reply)
-            except MalformedReply:
+                prompt = with_part(current, part, prompt.text) if part else prompt
+            except (MalformedReply, ValueError):
                 return _Sample(None, usage, num_rejected, malformed=True)
             if (broken := self.rules.broken(prompt)) is not None:
                 return _Sample(None, usage, num_rejected, broken=broken)

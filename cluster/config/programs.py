@@ -1,0 +1,88 @@
+"""Options ``tasks[].program`` and ``tasks[].prompts``: a program of the user's own in place of a single call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from cluster.config.functions import FunctionName, folder_beside, folder_of, reference, require_loadable
+from cluster.config.prompts import PromptText
+from cluster.config.section import ConfigPath, Section
+from gpo.evaluation.program import ProgramSpec
+from gpo.prompt import joined_parts, parts_of
+
+
+class ProgramSection(Section):
+    """A program of your own, which answers examples with as many model calls as it needs."""
+
+    function: FunctionName
+    """The function ``module:function``, async or not. It gets a dictionary of the prompts, a dictionary of the
+    example's columns without the target, and an ``openai`` client; it returns the answer as a text or a
+    ``gpo.Answer``. The client's calls are limited, cached, counted and repeated like all others; ``model="task"`` is
+    the task model. On a cluster, every node must have the module."""
+    folder: ConfigPath | None = None
+    """Folder with the module. The working directory is searched next, then the installed packages. Default: this file's
+    folder."""
+    max_seconds: PositiveFloat = 120.0
+    """Most seconds for one example. An example that takes longer stays unscored."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folder_of_function(cls, program: Any) -> Any:
+        if isinstance(program, dict) and program.get("folder") is None:
+            return {**program, "folder": folder_beside(program.get("function"))}
+        return program
+
+    @field_validator("folder")
+    @classmethod
+    def _folder_where_it_is(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
+        name = info.data.get("function")
+        return folder if folder is None or name is None else folder_of(name, folder)
+
+    def build(self, where: str, names: tuple[str, ...], hidden: tuple[str, ...]) -> ProgramSpec:
+        """The program.
+
+        Args:
+            where: this section's path, for errors.
+            names: of its prompts.
+            hidden: columns that it does not see.
+
+        Raises:
+            ConfigError: the function cannot be imported.
+        """
+        function = reference(self.function, self.folder)
+        require_loadable(function, f"{where}.function")
+        return ProgramSpec(function, names, self.max_seconds, hidden)
+
+
+def _name_alone(value: Any) -> Any:
+    """``program: module:function`` stands for ``program: {function: module:function}``."""
+    return {"function": value} if isinstance(value, str) else value
+
+
+ProgramConfig = Annotated[ProgramSection, BeforeValidator(_name_alone)]
+
+
+def _can_be_joined(prompts: dict[str, str]) -> dict[str, str]:
+    if parts_of(joined_parts(prompts)) != prompts:
+        raise PydanticCustomError(
+            "prompts", "holds a text with a line such as [[name]], which divides prompts; change that line"
+        )
+    return prompts
+
+
+PartName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,39}$")]
+PromptsConfig = Annotated[dict[PartName, PromptText], Field(min_length=1), AfterValidator(_can_be_joined)]
+"""Name → text of the prompts of a program, in the order in which it uses them."""
