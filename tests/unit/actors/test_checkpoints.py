@@ -77,6 +77,15 @@ def test_two_damaged_checkpoints_are_an_error_with_a_remedy(store: CheckpointSto
         store.load(KEY)
 
 
+def test_a_checkpoint_of_another_search_is_refused(store: CheckpointStore) -> None:
+    store.save(KEY, FIRST)
+    store.folder.copy(NAME, "other/seed-3.msgpack")
+    with pytest.raises(
+        CheckpointError, match=r"other/seed-3\.msgpack: the checkpoint belongs to task/3, not to other/3"
+    ):
+        store.load(SearchKey("other", 3))
+
+
 def test_a_checkpoint_of_another_version_is_not_replaced_by_the_previous_one(store: CheckpointStore) -> None:
     store.folder.write(BEFORE, encode(FIRST))
     store.folder.write(NAME, msgpack.packb({"schema": 99}))

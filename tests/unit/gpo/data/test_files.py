@@ -250,6 +250,13 @@ def test_a_repeated_input_ends_in_one_split(seed: int) -> None:
     assert [len(found[split]) for split in Split] == [40, 80, 80]
 
 
+def test_texts_with_many_different_targets_are_divided_at_random() -> None:
+    texts = [Example(f"{number}?", (f"{number}!",)) for number in range(100)]
+    found = divided(texts, SIZES, 0, where="")
+    assert [len(found[split]) for split in Split] == [20, 40, 40]
+    assert found[Split.TEST] != tuple(texts[:40])
+
+
 @pytest.mark.parametrize(
     ("sizes", "field", "problem"),
     [

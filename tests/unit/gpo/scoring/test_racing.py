@@ -101,6 +101,13 @@ async def test_each_round_makes_as_many_calls_as_the_first_and_the_last_candidat
     assert evaluator.sizes[Prompt("1")] == [15, 60, 25]
 
 
+async def test_no_candidate_and_a_single_one_need_no_race() -> None:
+    assert (await race([]))[0] == []
+    (evaluation,), evaluator = await race([right_about(0.4)])
+    assert evaluation.score == Score(tuple(right_about(0.4)))
+    assert evaluator.sizes[Prompt("0")] == [BLOCK, SIZE - BLOCK]
+
+
 async def test_a_candidate_that_cannot_catch_up_is_dropped_at_any_level() -> None:
     order = racing().order
     ahead = [1.0] * SIZE

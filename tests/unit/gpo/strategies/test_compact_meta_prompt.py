@@ -38,3 +38,7 @@ def test_the_rewrites_of_a_template_keep_its_placeholders_and_headings() -> None
     assert len(texts) == 9
     assert all(template_problem(template.prompt, Prompt(text)) is None and "\n" not in text for text in texts)
     assert shown[-1][0] == " ".join(template.prompt.text.split())
+
+
+def test_generation_ends_with_the_prompt() -> None:
+    assert CompactMetaPrompt().stop == ("<END>", "\n")

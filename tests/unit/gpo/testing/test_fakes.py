@@ -5,7 +5,7 @@ import pytest
 from gpo.data.task import Split
 from gpo.models.protocol import Completion, Sampling, Usage
 from gpo.prompt import Prompt
-from gpo.testing.fakes import FakeEvaluator, FakeModel
+from gpo.testing.fakes import FakeEvaluator, FakeModel, WordEmbedder
 
 
 async def test_a_scripted_model_follows_its_script_and_no_further() -> None:
@@ -30,3 +30,10 @@ async def test_an_evaluator_answers_for_the_examples_asked_for() -> None:
     assert evaluator.answered == [(Prompt("one"), Split.TRAIN, (2, 1))]
     with pytest.raises(ValueError, match="no train example 3"):
         await evaluator.answer(Prompt("one"), Split.TRAIN, [3])
+
+
+async def test_an_embedder_counts_words() -> None:
+    one, other, again, nothing = await WordEmbedder(8).embed(["step by step", "STEP by", "by step step", ""])
+    assert one == again != other
+    assert (sum(one), sum(other), nothing) == (3, 2, [0.0] * 8)
+    assert await WordEmbedder().embed([]) == []
