@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,16 +88,6 @@ def results_folder(parent: str, name: str, run_id: str, run_dir: str | None, res
     runs = folder_at("run.dir", parent)
     newest = latest_run(runs, name) if resume else None
     return RunFolder(newest or runs / run_id)
-
-
-def require_run_id(run_id: str) -> None:
-    """Check that a run ID can be the name of a folder.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}", run_id):
-        raise ConfigError("--run-id", f"{run_id!r} cannot be used", "use letters, digits, '.', '_' and '-'")
 
 
 def resume_command(

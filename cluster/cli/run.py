@@ -13,7 +13,6 @@ from cluster.cli.options import (
     Overrides,
     ResultsDir,
     repeated,
-    require_run_id,
     results_folder,
     resume_command,
 )
@@ -58,7 +57,7 @@ def run(
 
     config = load_config(config_path, overrides or [])
     ray_address = resolve_address(address)
-    from cluster.runs.run_folder import new_run_id
+    from cluster.runs.run_folder import new_run_id, require_run_id
 
     if run_id is not None and run_dir is None:
         require_run_id(run_id)

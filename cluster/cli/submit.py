@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.cli.options import Overrides, require_run_id
+from cluster.cli.options import Overrides
 from cluster.cli.terminal import BAD_CONFIG, OK, say
 from gpo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cluster.config import RunConfig
-    from cluster.submitting.jobs import Jobs, JobSpec
-    from cluster.submitting.package import Package
-    from cluster.sweep.config import SweepConfig
+    from cluster.submitting.jobs import Jobs
+    from cluster.submitting.submission import Submission
 
 
 def submit(
@@ -114,95 +112,47 @@ def submit(
         return _stop(stop, address)
     if config_path is None:
         raise ConfigError("CONFIG", "is missing", "name a YAML file, or use --status or --stop")
-    if run_id is not None:
-        require_run_id(run_id)
+    from cluster.submitting.jobs import Jobs
+    from cluster.submitting.submission import Submission, working_directory
 
-    from cluster.runs.run_folder import new_run_id
-    from cluster.submitting.jobs import Jobs, JobSpec, require_reachable
-    from cluster.submitting.keys import require_no_key_files
-    from cluster.submitting.package import package, require_outputs_outside
-
-    config, swept = _checked(config_path, overrides or [], sweep)
-    run_id = run_id or new_run_id(config.run.name)
-    require_reachable(*(("--run-dir", run_dir) if run_dir else ("run.dir", config.run.dir)))
-    run_dir = run_dir or f"{config.run.dir.rstrip('/')}/{run_id}"
-    root, path = Path.cwd().resolve(), config_path.resolve()
-    # A RayJob does not get the configuration's folder either, even if that is outside the working directory.
-    for folder in (root, path.parent) if kubernetes or apply else (root,):
-        require_outputs_outside(config, swept.section if swept else None, folder)
-        require_no_key_files(config, folder)
-    command = "sweep" if sweep else "run"
+    submission = Submission.checked(
+        config_path, overrides or [], is_sweep=sweep, run_id=run_id, run_dir=run_dir, say=say
+    )
+    root = working_directory()
     if kubernetes or apply:
-        spec = JobSpec(command, "", overrides or [], run_id, run_dir)
-        return _as_ray_job(config_path, config, swept, spec, image, namespace, apply=apply)
-    shipped = package(root, config_path, swept.together, swept.section) if swept else package(root, config_path, config)
-    for outside in shipped.outside:
-        say(f"{outside} is outside this folder and is not shipped; every node must have it")
+        # A RayJob does not get the configuration's folder either, even if that is outside the working directory.
+        submission.require_nothing_lost(root, config_path.resolve().parent)
+        return _as_ray_job(submission, image, namespace, apply=apply)
+    submission.require_nothing_lost(root)
+    shipped = submission.package(say)
     jobs = Jobs(address)
-    spec = JobSpec(command, path.relative_to(root).as_posix(), overrides or [], run_id, run_dir)
-    job_id = _start_job(jobs, spec, shipped)
+    job_id = submission.start(jobs, shipped, say)
+    run_id = submission.spec.run_id
     if not (follow or wait):
         say(f"Show its status with: gpo submit --status {run_id} --address {jobs.address}")
         return OK
     return _await(jobs, job_id, run_id, follow=follow)
 
 
-def _checked(config_path: Path, overrides: list[str], sweep: bool) -> tuple[RunConfig, SweepConfig | None]:
-    """The configuration of the run, or of a sweep's trials and the sweep, with data that was loaded and checked."""
-    from cluster.config.loading import read_overridden, validate_run_file
-    from cluster.session.models import build_tasks
-
-    raw = read_overridden(config_path, overrides)
-    if sweep:
-        from cluster.sweep.config import load_sweep
-
-        swept = load_sweep(config_path, overrides)
-        return swept.base, swept
-    if "sweep" in raw:
-        raise ConfigError("sweep", "is a search for hyperparameters", "submit it with: --sweep")
-    config = validate_run_file(raw, config_path)
-    build_tasks(config, say)
-    return config, None
-
-
-def _as_ray_job(
-    config_path: Path,
-    config: RunConfig,
-    sweep: SweepConfig | None,
-    spec: JobSpec,
-    image: str | None,
-    namespace: str,
-    *,
-    apply: bool,
-) -> int:
+def _as_ray_job(submission: Submission, image: str | None, namespace: str, *, apply: bool) -> int:
     from cluster.submitting.kubernetes import apply as kubectl_apply
     from cluster.submitting.kubernetes import manifest
 
+    config = submission.config
     if config.cache.kind == "sqlite" and config.cache.path is None:
         say(
             "cache.kind is sqlite: each pod has its own file, which is lost with the pod; a later attempt pays again "
             "for calls that no checkpoint covers. With a Redis in the cluster: --set cache.kind=redis (see "
             "k8s/README.md)."
         )
-    objects = manifest(config_path, config, sweep, spec, image=image, namespace=namespace)
+    objects = manifest(
+        submission.config_path, config, submission.sweep, submission.spec, image=image, namespace=namespace
+    )
     if apply:
         kubectl_apply(objects)
     else:
         typer.echo(objects.text, nl=False)
     return OK
-
-
-def _start_job(jobs: Jobs, spec: JobSpec, shipped: Package) -> str:
-    """Start a job, unless one is still working on the run; its ID."""
-    earlier = jobs.attempts(spec.run_id)
-    if earlier and not earlier[-1].status.is_terminal():
-        job_id = str(earlier[-1].submission_id)
-        say(f"Job {job_id} is already working on this run")
-        return job_id
-    job_id = jobs.submit(spec, shipped)
-    resuming = " to resume the run" if earlier else ""
-    say(f"Submitted job {job_id}{resuming}: {len(shipped.names)} files, {shipped.num_bytes / 1e6:.1f} MB")
-    return job_id
 
 
 def _await(jobs: Jobs, job_id: str, run_id: str, *, follow: bool) -> int:

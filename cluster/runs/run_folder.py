@@ -47,6 +47,16 @@ def new_run_id(name: str) -> str:
     return f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
+def require_run_id(run_id: str) -> None:
+    """Check that a run ID can be the name of a folder.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}", run_id):
+        raise ConfigError("--run-id", f"{run_id!r} cannot be used", "use letters, digits, '.', '_' and '-'")
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """Reads and writes a run's files.

@@ -8,7 +8,8 @@ import os
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,8 @@ class Jobs:
         for chatty in ("dashboard_sdk", "job.sdk"):  # they log every upload and the end of every stream
             logging.getLogger(f"ray.dashboard.modules.{chatty}").setLevel(logging.WARNING)
         try:
-            self._client: JobSubmissionClient = JobSubmissionClient(self.address)
+            with _no_other_address():
+                self._client: JobSubmissionClient = JobSubmissionClient(self.address)
         except AuthenticationError:
             raise ConfigError(
                 "--address",
@@ -225,9 +227,10 @@ class Jobs:
         from ray.util.state.exception import RayStateApiException
 
         try:
-            nodes = list_nodes(
-                address=self.address, filters=[("state", "=", "DEAD")], limit=1000, raise_on_missing_output=False
-            )
+            with _no_other_address():
+                nodes = list_nodes(
+                    address=self.address, filters=[("state", "=", "DEAD")], limit=1000, raise_on_missing_output=False
+                )
         except (RayStateApiException, RuntimeError, OSError):  # unknown for now
             return set()
         return {node.node_id for node in nodes}
@@ -266,10 +269,18 @@ def _resolved(address: str | None) -> str:
     return found.rstrip("/")
 
 
+@contextmanager
+def _no_other_address() -> Iterator[None]:
+    """Hide the addresses in the environment, which Ray would prefer to ours. A program may need them later."""
+    hidden = {name: os.environ.pop(name) for name in _ADDRESS_VARIABLES if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
 def _prepare_environment() -> None:
-    """Ray reads these variables when it is imported, and would prefer the addresses to ours."""
-    for name in _ADDRESS_VARIABLES:
-        os.environ.pop(name, None)
+    """Set variables that Ray reads when it is imported."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         os.environ.setdefault("RAY_AUTH_MODE", "token")

@@ -42,26 +42,30 @@ class Package:
         names: of the files, relative to it, sorted.
         num_bytes: size of all files, before compression.
         outside: files that the configuration names outside the working directory; they are not shipped.
+        made: a folder with files that are shipped as if they were in the working directory, in place of those there.
     """
 
     root: Path
     names: tuple[str, ...]
     num_bytes: int
     outside: tuple[Path, ...] = ()
+    made: Path | None = None
 
     def write(self, folder: Path) -> Path:
         """Write the package into a folder; its path."""
         path = folder / "working_dir.zip"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in self.names:
-                source = self.root / name
+                source = _source(self.root, name, self.made)
                 entry = zipfile.ZipInfo(name, _EPOCH)
                 entry.external_attr = (0o755 if os.access(source, os.X_OK) else 0o644) << 16
                 archive.writestr(entry, source.read_bytes(), zipfile.ZIP_DEFLATED)
         return path
 
 
-def package(root: Path, config_path: Path, config: RunConfig, sweep: SweepSection | None = None) -> Package:
+def package(
+    root: Path, config_path: Path, config: RunConfig, sweep: SweepSection | None = None, *, made: Path | None = None
+) -> Package:
     """The files of a working directory that ``gpo`` needs on the cluster.
 
     Everything is shipped except what ``.gitignore`` and ``.rayignore`` name, version control, virtual environments,
@@ -73,30 +77,40 @@ def package(root: Path, config_path: Path, config: RunConfig, sweep: SweepSectio
         config_path: the configuration's file.
         config: the configuration of the run, or for a sweep one with all its tasks.
         sweep: the section, for a sweep.
+        made: a folder with files that were made for the job, among them the configuration; see ``Package``.
 
     Raises:
         ConfigError: the configuration is outside the directory or names a file that is never shipped, a file looks
             like a key, or the files are too large.
     """
     root = root.resolve()
-    _require_below(root, config_path)
+    if made is None:
+        _require_below(root, config_path)
     named = [("extends", path) for path in extended_files(config_path)] + input_paths(config)
-    named = [(option, path) for option, path in named if path.exists()]
+    named = [(option, path) for option, path in named if path.exists() and not (made and path.is_relative_to(made))]
     require_no_key_files(config, root)
     names = set(_walk(root))
-    for option, path in [("CONFIG", config_path.resolve()), *named]:
+    for option, path in [*([] if made else [("CONFIG", config_path.resolve())]), *named]:
         if path.is_relative_to(root):
             names.update(_named(root, path, option))
     outside = tuple(dict.fromkeys(path for _, path in named if not path.is_relative_to(root)))
-    ordered = tuple(sorted(names))
+    secrets = secret_values(*filter(None, (config, sweep)))
     require_no_keys(
         root,
-        ordered,
-        secret_values(*filter(None, (config, sweep))),
+        sorted(names),
+        secrets,
         where="working directory",
         remedy="move it out of the folder, or name it in .rayignore; set keys where the cluster's nodes are started",
     )
-    return Package(root, ordered, _require_small({name: (root / name).stat().st_size for name in ordered}), outside)
+    if made is not None:
+        more = [path.relative_to(made).as_posix() for path in sorted(made.rglob("*")) if path.is_file()]
+        require_no_keys(
+            made, more, secrets, where="config", remedy="leave it out; set keys where the nodes are started"
+        )
+        names.update(more)
+    ordered = tuple(sorted(names))
+    sizes = {name: _source(root, name, made).stat().st_size for name in ordered}
+    return Package(root, ordered, _require_small(sizes), outside, made)
 
 
 def require_outputs_outside(config: RunConfig, sweep: SweepSection | None, root: Path) -> None:
@@ -132,6 +146,10 @@ def input_paths(config: RunConfig) -> list[tuple[str, Path]]:
         for option, info, value in options(config)
         if isinstance(value, Path) and not info.is_output and info.sensitive is None
     ]
+
+
+def _source(root: Path, name: str, made: Path | None) -> Path:
+    return made / name if made is not None and (made / name).is_file() else root / name
 
 
 def _require_below(root: Path, config_path: Path) -> None:
