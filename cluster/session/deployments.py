@@ -19,6 +19,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
 from cluster.display.logs import last_line, log_failures
+from cluster.session.interrupts import raise_if_stopped
 from cluster.session.models import EmbeddedUrls
 from cluster.session.ray_connection import EMBEDDED_CPUS, distinct_hosts
 from gpo.errors import ClusterError, ConfigError, ModelUnavailable
@@ -68,6 +69,7 @@ def _healthy(actor: Any, spec: EmbeddedModelSpec, port: int) -> str:
     except (ray.exceptions.RayError, TimeoutError) as error:
         raise ModelUnavailable(f"the embedded model {spec.name} did not start: {last_line(error)}") from None
     while not _answers(f"http://{HOST}:{port}/health"):
+        raise_if_stopped()
         if time.monotonic() > deadline:
             raise ModelUnavailable(f"the embedded model {spec.name} was not ready within {_START_TIMEOUT_S:.0f} s")
         time.sleep(0.1)
@@ -125,6 +127,7 @@ def deployed(app: ray_serve.Application, name: str, route_prefix: str | None) ->
 def _problem(name: str) -> str:
     """Wait until the application runs; returns why it failed, or nothing. Serve's own wait polls only each second."""
     while True:
+        raise_if_stopped()
         app = ray_serve.status().applications.get(name)
         if app is not None and app.status is ApplicationStatus.RUNNING:
             return ""

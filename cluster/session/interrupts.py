@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -38,6 +40,26 @@ def stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+_stop_event: ContextVar[threading.Event | None] = ContextVar("_stop_event", default=None)
+
+
+@contextmanager
+def stoppable_by(event: threading.Event) -> Iterator[None]:
+    """Let an event stop the block: signals reach the main thread only, and the block may run in another one."""
+    token = _stop_event.set(event)
+    try:
+        yield
+    finally:
+        _stop_event.reset(token)
+
+
+def raise_if_stopped() -> None:
+    """Raise ``KeyboardInterrupt`` if the event of ``stoppable_by`` is set; called wherever something is awaited."""
+    event = _stop_event.get()
+    if event is not None and event.is_set():
+        raise KeyboardInterrupt
 
 
 async def stoppable_work(work: Coroutine[Any, Any, _T], stop_requested: Callable[[], bool]) -> _T:
@@ -75,12 +97,16 @@ async def stoppable_work(work: Coroutine[Any, Any, _T], stop_requested: Callable
 def run_interruptibly(work: Coroutine[Any, Any, _T], stop_requested: Callable[[], bool] | None = None) -> _T:
     """Run a coroutine and return its result; a signal or a request cancels it, so that it can clean up.
 
+    In another thread than the main one, the event of ``stoppable_by`` takes the place of the signals.
+
     Args:
         stop_requested: as for ``stoppable_work``.
 
     Raises:
-        KeyboardInterrupt: a signal or a request cancelled it.
+        KeyboardInterrupt: a signal, a request or the event cancelled it.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return _run_in_a_thread(work, stop_requested)
     interrupted = False
 
     async def supervised() -> _T:
@@ -109,3 +135,11 @@ def run_interruptibly(work: Coroutine[Any, Any, _T], stop_requested: Callable[[]
         # Closing the loop has replaced our handlers by Python's defaults.
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _run_in_a_thread(work: Coroutine[Any, Any, _T], stop_requested: Callable[[], bool] | None) -> _T:
+    event = _stop_event.get() or threading.Event()
+    try:
+        return asyncio.run(stoppable_work(work, lambda: event.is_set() or bool(stop_requested and stop_requested())))
+    except StopRequested:
+        raise KeyboardInterrupt from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
@@ -20,9 +21,23 @@ EMBEDDED_CPUS = 1.0
 _QUIET = ("ray", "ray.serve", "ray._private.worker")
 
 
+_connecting = threading.Lock()
+_users: list[str] = []
+"""The addresses that this process's sessions connected with. They share a connection, and the last one closes it."""
+
+
+def connected_address() -> str | None:
+    """The address that joins the connection of this process; ``None`` where it has none."""
+    with _connecting:
+        return _users[0] if _users else "auto" if ray.is_initialized() else None
+
+
 @contextmanager
 def ray_connection(address: str, *, cpus_needed: float) -> Iterator[None]:
     """Connect to Ray, and disconnect at the end, which also ends a local cluster.
+
+    A process has one connection. Sessions in several threads share it, and that of a program which called ``ray.init``
+    itself stays open.
 
     Args:
         address: ``local`` starts a cluster on this machine; ``auto`` finds a running one; or ``HOST:PORT``.
@@ -30,16 +45,46 @@ def ray_connection(address: str, *, cpus_needed: float) -> Iterator[None]:
             for models, and must not wait for each other.
 
     Raises:
-        ConfigError: no cluster answers at the address.
+        ConfigError: no cluster answers at the address, or this process is connected to another one.
     """
+    with _connecting:
+        is_ours = bool(_users) or not ray.is_initialized()
+        if ray.is_initialized():
+            _require_here(address)
+        else:
+            _open(address, cpus_needed)
+        if is_ours:
+            _users.append(address)
+    try:
+        yield
+    finally:
+        with _connecting:
+            if is_ours:
+                _users.remove(address)
+                if not _users:
+                    ray.shutdown()
+
+
+def _require_here(address: str) -> None:
+    here = _users[0] if _users else "auto"
+    gcs = str(ray.get_runtime_context().gcs_address)
+    if address not in (here, gcs):
+        raise ConfigError(
+            "--address",
+            f"{address!r} is not where this process is connected to Ray already ({gcs})",
+            "leave the address out, or start the run in another process",
+        )
+
+
+def _open(address: str, cpus_needed: float) -> None:
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with _sigterm_kept():
             _connect(address, cpus_needed)
-        yield
-    finally:
+    except BaseException:  # such as Ctrl-C while Ray starts
         ray.shutdown()
+        raise
 
 
 def _connect(address: str, cpus_needed: float) -> None:
@@ -67,6 +112,9 @@ def _connect(address: str, cpus_needed: float) -> None:
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
     """Keep our SIGTERM handler: Ray's own handler ends the process at once, without saving anything."""
+    if threading.current_thread() is not threading.main_thread():  # Ray sets none here
+        yield
+        return
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
