@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,17 +38,28 @@ _PYTHON_NAMES = (
     ("run.seeds", "seed"),
     ("run.name", "name"),
     ("run.dir", "run_dir"),
-    ("--run-dir", "run_dir"),
 )
 """How an option of the configuration begins, and the argument that it is set by."""
+_COMMANDS_NAMES = (
+    ("--run-dir", "run_dir"),
+    ("RUN_DIR", "run_dir"),
+    ("--run-id", "run_id"),
+    ("--address", "address"),
+    ("--set", "overrides"),
+    ("CONFIG", "config"),
+)
+"""An option of a command, and the argument in its place."""
 _TARGETS = ("target", "label", "answer", "output")
 _INPUTS = ("input", "text", "question")
 """Names of columns that are used where ``fields`` does not name one."""
 
 
 @contextmanager
-def named_by_arguments() -> Iterator[None]:
+def named_by_arguments(*, has_configuration: bool = False) -> Iterator[None]:
     """Let errors in the block name arguments instead of options.
+
+    Args:
+        has_configuration: whether the user wrote one, and knows its options; only those of commands are renamed.
 
     Raises:
         ConfigError: as in the block, with the other name.
@@ -54,12 +67,14 @@ def named_by_arguments() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        for option, argument in _PYTHON_NAMES:
-            if error.field == option or (error.field.startswith(option) and not error.field[len(option)].isalnum()):
-                name = f"{argument}{error.field[len(option) :]}"
-                raise ConfigError(name, error.problem.replace("models.", ""), error.remedy) from None
-            if option.endswith(".") and error.field.startswith(option):
-                raise ConfigError(error.field.removeprefix(option), error.problem, error.remedy) from None
+        field, remedy = error.field, error.remedy.replace("add --resume", "make the same call")
+        for option, argument in _COMMANDS_NAMES if has_configuration else (*_COMMANDS_NAMES, *_PYTHON_NAMES):
+            field = field if has_configuration else field.replace("tasks.0.", "tasks[0].")
+            if field == option or (field.startswith(option) and not field[len(option)].isalnum()):
+                name = f"{argument}{field[len(option) :]}"
+                raise ConfigError(name, error.problem.replace("models.", ""), remedy) from None
+            if option.endswith(".") and field.startswith(option):
+                raise ConfigError(field.removeprefix(option), error.problem, remedy) from None
         raise
 
 
@@ -82,7 +97,24 @@ class Arguments:
         Raises:
             ConfigError: names the argument that cannot be used.
         """
-        return validate(self._sections(folder), base_dir=Path.cwd())
+        return validate(self.sections(folder), base_dir=Path.cwd())
+
+    def require_importable(self) -> None:
+        """Refuse functions that other processes cannot import.
+
+        Raises:
+            ConfigError: names the first argument with such a function.
+        """
+        for argument in ("metric", "task_model", "optimizer_model", "judge_model", "embedding_model"):
+            function = self.values.get(argument)
+            if callable(function) and not _is_importable(function):
+                name = getattr(function, "__qualname__", type(function).__name__)
+                raise ConfigError(
+                    argument,
+                    f"the function {name!r} is known only in this process, and the cluster cannot import it",
+                    "move it to a module, as a function with a name, and import it from there or pass its name as "
+                    "'module:function'",
+                )
 
     def save_rows(self, folder: Folder, *, is_new: bool) -> None:
         """Write the examples that were passed as objects into the run's folder.
@@ -110,7 +142,12 @@ class Arguments:
             except OSError as error:
                 raise StorageError(f"{folder.path(f'data/{name}.jsonl')} cannot be written: {error}") from None
 
-    def _sections(self, folder: Folder) -> dict[str, Any]:
+    def sections(self, folder: Folder) -> dict[str, Any]:
+        """The configuration's sections, not checked yet; see ``configuration``.
+
+        Raises:
+            ConfigError: names the argument that cannot be used.
+        """
         given = {name: value for name, value in self.values.items() if value is not None}
         more = given.pop("options", {})
         task = {name: given.pop(name) for name in list(given) if name in TaskConfig.model_fields and name != "data"}
@@ -258,12 +295,16 @@ def _is_importable(function: Callable[..., Any]) -> bool:
 
 
 def _folder_of(function: Callable[..., Any]) -> dict[str, str]:
-    """The folder in which other processes find the function's module, as an option; none where no process can."""
+    """The folder in which other processes find the function's module, as an option.
+
+    None where no process can, or where the module is installed.
+    """
     path = getattr(sys.modules.get(getattr(function, "__module__", "") or ""), "__file__", None)
     if path is None or not _is_importable(function):
         return {}
     depth = function.__module__.count(".") + (Path(path).name == "__init__.py")
-    return {"folder": str(Path(path).resolve().parents[depth])}
+    folder = str(Path(path).resolve().parents[depth])
+    return {} if folder in map(os.path.realpath, sysconfig.get_paths().values()) else {"folder": folder}
 
 
 def _columns_in(one: str) -> frozenset[str]:

@@ -17,9 +17,8 @@ from actors.folder import Folder
 from actors.lease import Leases
 from cluster.api.keywords import Arguments, named_by_arguments
 from cluster.api.progress import progress_view
-from cluster.api.run import Run
+from cluster.api.run import Run, folder_at, run_id_for
 from cluster.config import RunConfig
-from cluster.config.secrets import refuse_credentials
 from cluster.display.progress import View
 from cluster.runs.run import Run as RunLoop
 from cluster.runs.run_folder import RunFolder, new_run_id
@@ -28,7 +27,7 @@ from cluster.session.interrupts import StopRequested
 from cluster.session.models import RefusedParameters, build_tasks
 from cluster.session.preflight import check_models
 from gpo.data.task import Task
-from gpo.errors import ConfigError, GPOError
+from gpo.errors import GPOError
 from gpo.events import OnEvent
 from gpo.user_functions import passed_functions
 
@@ -146,13 +145,13 @@ async def run_in_this_process(
     leases = Leases()
     run_folder = replace(run_folder, leases=leases)
     # A run that is continued is checked once it is known to be incomplete: otherwise no model is called.
-    refused = {} if continues else await _checked(config, tasks, view)
+    refused = {} if continues else await checked_models(config, tasks, view)
     with leases:
         record = await asyncio.to_thread(lambda: run_folder.open(config, tasks, run_id=run_id, resume=True))
         if record.is_complete:
             return
         if continues:
-            refused = await _checked(config, tasks, view)
+            refused = await checked_models(config, tasks, view)
         services = await local_services(config, tasks, view, budget_name=f"gpo-{record.run_id}", refused=refused)
         try:
             await RunLoop(config, tasks, record, run_folder, on_event=on_event).execute_here(services, view)
@@ -161,7 +160,12 @@ async def run_in_this_process(
             log.warning("stopped; finished work is saved in %s; %s", where, _HOW_TO_CONTINUE)
 
 
-async def _checked(config: RunConfig, tasks: Sequence[Task], view: View) -> RefusedParameters:
+async def checked_models(config: RunConfig, tasks: Sequence[Task], view: View) -> RefusedParameters:
+    """Call every model once, and log what may go wrong later; the parameters that endpoints refuse.
+
+    Raises:
+        ConfigError: a model cannot be used.
+    """
     view.status("Checking the models")
     checked = await check_models(config, tasks, say=log.warning)
     for warning in checked.warnings:
@@ -174,11 +178,8 @@ def _folder(run_dir: str | Path | None, name: str) -> tuple[Folder, str]:
     if run_dir is None:
         run_id = new_run_id(name)
         return Folder.at(f"runs/{run_id}"), run_id
-    refuse_credentials("run_dir", str(run_dir))
-    if not str(run_dir).strip():
-        raise ConfigError("run_dir", "is empty", "name a folder, or leave it out")
-    folder = Folder.at(str(run_dir))
-    return folder, folder.url.rstrip("/").rpartition("/")[2] or new_run_id(name)
+    folder = folder_at(run_dir)
+    return folder, run_id_for(folder) or new_run_id(name)
 
 
 def _blocking(work: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, _T]:

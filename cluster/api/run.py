@@ -77,14 +77,11 @@ class Run:
         Raises:
             ConfigError: the folder holds no run, or cannot be read.
         """
-        refuse_credentials("run_dir", str(run_dir))
+        folder = folder_at(run_dir)
         try:
-            folder = Folder.at(str(run_dir))
             return cls(folder, RunReader(folder).read())
         except ConfigError as error:
             raise ConfigError("run_dir", error.problem, error.remedy) from None
-        except (RuntimeError, ValueError) as error:  # an unknown user's home, or a NUL
-            raise ConfigError("run_dir", f"{str(run_dir)!r} is not a folder ({error})", "name another") from None
 
     @property
     def _record(self) -> RunRecord:
@@ -206,6 +203,26 @@ class Run:
             rows.append(f"<tr>{shown}{prompt}</tr>")
         head = "<tr><th>Task</th><th>val</th><th>test</th><th>Best prompt</th></tr>"
         return f"<p>{escape(self.id)}: {escape(self.status)}</p><table>{head}{''.join(rows)}</table>"
+
+
+def folder_at(run_dir: str | Path) -> Folder:
+    """The folder that a user named.
+
+    Raises:
+        ConfigError: no folder can be there, or the URL holds a user name or password.
+    """
+    refuse_credentials("run_dir", str(run_dir))
+    if not str(run_dir).strip():
+        raise ConfigError("run_dir", "is empty", "name a folder, or leave it out")
+    try:
+        return Folder.at(str(run_dir))
+    except (RuntimeError, ValueError) as error:  # an unknown user's home, or a NUL
+        raise ConfigError("run_dir", f"{str(run_dir)!r} is not a folder ({error})", "name another") from None
+
+
+def run_id_for(folder: Folder) -> str:
+    """The ID of a new run in a folder that the user named: the folder's name, which may be empty."""
+    return folder.url.rstrip("/").rpartition("/")[2]
 
 
 def _scored(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from math import ceil
-from typing import Any
+from typing import Any, ParamSpec
 
 import ray
 
@@ -21,15 +22,16 @@ EMBEDDED_CPUS = 1.0
 _QUIET = ("ray", "ray.serve", "ray._private.worker")
 
 
+_P = ParamSpec("_P")
+_thread = ThreadPoolExecutor(1, "ray")
 _connecting = threading.Lock()
 _users: list[str] = []
 """The addresses that this process's sessions connected with. They share a connection, and the last one closes it."""
 
 
-def connected_address() -> str | None:
-    """The address that joins the connection of this process; ``None`` where it has none."""
-    with _connecting:
-        return _users[0] if _users else "auto" if ray.is_initialized() else None
+def connected_address() -> str:
+    """The address that joins the connection that this process has."""
+    return _users[0] if _users else "auto"
 
 
 @contextmanager
@@ -50,9 +52,9 @@ def ray_connection(address: str, *, cpus_needed: float) -> Iterator[None]:
     with _connecting:
         is_ours = bool(_users) or not ray.is_initialized()
         if ray.is_initialized():
-            _require_here(address)
+            require_here(address)
         else:
-            _open(address, cpus_needed)
+            _lasting(_open, address, cpus_needed)
         if is_ours:
             _users.append(address)
     try:
@@ -62,18 +64,31 @@ def ray_connection(address: str, *, cpus_needed: float) -> Iterator[None]:
             if is_ours:
                 _users.remove(address)
                 if not _users:
-                    ray.shutdown()
+                    _lasting(ray.shutdown)
 
 
-def _require_here(address: str) -> None:
-    here = _users[0] if _users else "auto"
+def require_here(address: str) -> None:
+    """Check that an address is that of the cluster that this process is connected to.
+
+    Raises:
+        ConfigError: it is not.
+    """
     gcs = str(ray.get_runtime_context().gcs_address)
-    if address not in (here, gcs):
+    if address not in (connected_address(), gcs):
         raise ConfigError(
             "--address",
             f"{address!r} is not where this process is connected to Ray already ({gcs})",
             "leave the address out, or start the run in another process",
         )
+
+
+def _lasting(action: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> None:
+    """Do something in a thread that lasts until the program ends: Linux ends Ray's processes with the thread that
+    started them, and other sessions may still use them then."""
+    if threading.current_thread() is threading.main_thread():
+        action(*args, **kwargs)
+    else:
+        _thread.submit(action, *args, **kwargs).result()
 
 
 def _open(address: str, cpus_needed: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import shlex
 import tempfile
@@ -157,13 +158,13 @@ class Jobs:
         """Stop a job with SIGTERM, so that it saves its work; whether it was running."""
         return bool(self._ask(lambda: self._client.stop_job(job_id)))
 
-    def wait(self, job_id: str) -> JobDetails:
-        """Wait until a job has ended; its final state.
+    def wait(self, job_id: str, timeout_s: float = math.inf) -> JobDetails:
+        """Wait until a job has ended, or for some seconds; its last state.
 
         Raises:
             ClusterError: the cluster was unreachable for a minute.
         """
-        reached = time.monotonic()
+        reached = began = time.monotonic()
         while True:
             try:
                 job = self.info(job_id)
@@ -172,9 +173,9 @@ class Jobs:
                     raise
             else:
                 reached = time.monotonic()
-                if job.status.is_terminal():
+                if job.status.is_terminal() or reached - began >= timeout_s:
                     return job
-            time.sleep(_POLL_S)
+            time.sleep(max(0.0, min(_POLL_S, timeout_s - (time.monotonic() - began))))
 
     def follow(self, job_id: str, show: Callable[[str], None]) -> JobDetails:
         """Show a job's output from its beginning until the job ends; its final state.
