@@ -132,7 +132,7 @@ class BackgroundRun(RunHandle):
         if self._thread.is_alive():
             log.warning("the program ends, so the run in %s is stopped; finished work is saved", self.run_dir)
             self.stop()
-            self._thread.join()
+            wait([self._ended])
 
     def _work(self) -> None:
         try:

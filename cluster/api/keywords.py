@@ -105,7 +105,7 @@ class Arguments:
         Raises:
             ConfigError: names the first argument with such a function.
         """
-        for argument in ("metric", "task_model", "optimizer_model", "judge_model", "embedding_model"):
+        for argument in ("metric", "task_model", "optimizer_model", "judge_model"):
             function = self.values.get(argument)
             if callable(function) and not _is_importable(function):
                 name = getattr(function, "__qualname__", type(function).__name__)

@@ -83,8 +83,10 @@ def require_here(address: str) -> None:
 
 
 def _lasting(action: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> None:
-    """Do something in a thread that lasts until the program ends: Linux ends Ray's processes with the thread that
-    started them, and other sessions may still use them then."""
+    """Call a function in a thread that lasts until the program ends.
+
+    Linux ends Ray's processes with the thread that started them, and other sessions may still use them then.
+    """
     if threading.current_thread() is threading.main_thread():
         action(*args, **kwargs)
     else:

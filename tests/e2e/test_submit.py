@@ -20,7 +20,7 @@ from benchmarks.measuring.access_log import CHAT
 from benchmarks.measuring.servers import RayHead, free_port
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from tests.configs import write_small_config
-from tests.paths import read_json
+from tests.paths import ROOT, TRIAGE, read_json
 from tests.servers import redis_server
 
 if TYPE_CHECKING:
@@ -179,6 +179,58 @@ def test_on_a_cluster_one_exporter_serves_a_run_and_is_restarted(
     assert followed.code == 0, followed.stderr
     with pytest.raises(URLError, match="refused"):
         urlopen(f"http://127.0.0.1:{port}/metrics")
+
+
+_PROGRAM = """
+import json, sys, time
+import cluster, gpo
+from metrics_of_mine import is_right
+
+base_url, address, triage, runs = sys.argv[1:]
+rows = {split: [json.loads(line) for line in open(f"{triage}/{split}.jsonl")] for split in ("train", "val", "test")}
+
+
+def launched():
+    return cluster.launch(
+        prompt="Classify the support ticket into one of: billing, technical, shipping, account.",
+        **{split: some[:30] for split, some in rows.items()},
+        address=address,
+        fields={"input": "text", "target": "label"},
+        metric=is_right,
+        position="question_begin",
+        task_model=gpo.Endpoint(base_url, model="task-model", api_key_env="SERVICE_KEY", max_concurrency=4),
+        optimizer_model=gpo.Endpoint(base_url, model="opt-model", api_key_env="SERVICE_KEY"),
+        steps=4,
+        cache={"kind": "none"},
+        run_id="launched",
+        run_dir=f"{runs}/launched",
+    )
+
+
+run = launched()
+while run.status().get("steps", 0) < 1:
+    time.sleep(0.2)
+assert launched().job_id == run.job_id  # which works already
+assert not run.wait(timeout=0.1)
+run.stop()
+print(run.result().status, flush=True)
+again = launched()
+print(again.job_id, again.result().status, again.status()["job"]["status"], again.status()["steps"])
+print(cluster.attach(f"{runs}/launched").result().best.num_test)
+"""
+
+
+def test_a_run_is_launched_from_python_stopped_and_continued(user: Submitting) -> None:
+    metric = "def is_right(answer, example):\n    return float(answer.strip() == example.target)\n"
+    (user.work / "metrics_of_mine.py").write_text(metric, encoding="utf-8")
+    (user.work / "program.py").write_text(_PROGRAM, encoding="utf-8")
+    arguments = (user.endpoint.base_url, user.env.pop("RAY_API_SERVER_ADDRESS"), TRIAGE, user.runs)
+    env = {**user.env, "PYTHONPATH": f"{user.work}:{ROOT}"}
+    ended = user.gpo.start(*arguments, cwd=user.work, env=env, program=("program.py",)).finish()
+    assert ended.code == 0, ended.stderr
+    assert ended.stdout.split("\n")[:3] == ["interrupted", "launched-2 completed SUCCEEDED 4", "30"]
+    assert user.summary("launched")["run_id"] == "launched"
+    assert not (user.work / "runs").exists()
 
 
 def test_a_sweep_is_stopped_killed_and_resumed(user: Submitting) -> None:

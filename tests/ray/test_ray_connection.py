@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import ray
 
 from cluster.session.ray_connection import ray_connection
+from gpo.errors import ConfigError
 
 
 def test_a_request_after_the_cluster_has_ended_starts_no_other() -> None:
@@ -13,3 +18,45 @@ def test_a_request_after_the_cluster_has_ended_starts_no_other() -> None:
         with pytest.raises((ray.exceptions.RaySystemError, ConnectionError, AssertionError)):
             ask()
         assert not ray.is_initialized()
+
+
+def test_sessions_of_several_threads_share_a_connection_until_the_last_has_ended() -> None:
+    joined, ended = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with ray_connection("local", cpus_needed=1):
+            assert joined.wait(60)
+        ended.set()
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(_while_another_ends, joined, ended, thread).result()
+    assert not ray.is_initialized()
+
+
+def _while_another_ends(joined: threading.Event, ended: threading.Event, thread: threading.Thread) -> None:
+    while not ray.is_initialized():
+        time.sleep(0.01)
+    with ray_connection("local", cpus_needed=1):
+        joined.set()
+        assert ended.wait(60)
+        thread.join()
+        time.sleep(0.5)  # Linux would have ended Ray's processes with the thread that started them
+        assert ray.get(ray.put(1)) == 1
+        assert ray.nodes()[0]["Alive"]
+        with pytest.raises(ConfigError, match="is connected to Ray already"), ray_connection("auto", cpus_needed=1):
+            pass
+
+
+def test_the_connection_of_the_program_itself_stays_open() -> None:
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        for address in ("auto", ray.get_runtime_context().gcs_address):
+            with ray_connection(address, cpus_needed=1):
+                pass
+            assert ray.is_initialized()
+        with pytest.raises(ConfigError, match="--address"), ray_connection("local", cpus_needed=1):
+            pass
+    finally:
+        ray.shutdown()
