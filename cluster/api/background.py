@@ -66,7 +66,9 @@ class RunOnRay:
             refused = {} if continues else run_interruptibly(checked_models(config, tasks, view))
             with leases:
                 record = run_folder.open(config, tasks, run_id=self.run_id, resume=True)
+                loop = RunLoop(config, tasks, record, run_folder, on_event=self.on_event)
                 if record.is_complete:
+                    loop.conclude()
                     return
                 if continues:
                     refused = run_interruptibly(checked_models(config, tasks, view))
@@ -75,7 +77,7 @@ class RunOnRay:
 
                 name = f"gpo-{record.run_id}"
                 with Session(config, tasks, name=name, address=self.address, view=view, refused=refused) as session:
-                    RunLoop(config, tasks, record, run_folder, on_event=self.on_event).execute(session, view)
+                    loop.execute(session, view)
 
 
 class BackgroundRun(RunHandle):
@@ -183,7 +185,7 @@ def address_here(address: str | None) -> str:
     if resolved == "local" and ray is not None and "RAY_AUTH_MODE" not in os.environ:
         raise ConfigError(
             "address",
-            "Ray was imported already, so no token can protect the cluster that would be started here",
+            "Ray was imported already, and the token of a cluster that is started here must be made before that",
             "import ray after the launch, or call ray.init first, or set RAY_AUTH_MODE before the program starts",
         )
     prepare_environment(resolved)

@@ -148,13 +148,15 @@ async def run_in_this_process(
     refused = {} if continues else await checked_models(config, tasks, view)
     with leases:
         record = await asyncio.to_thread(lambda: run_folder.open(config, tasks, run_id=run_id, resume=True))
+        loop = RunLoop(config, tasks, record, run_folder, on_event=on_event)
         if record.is_complete:
+            await asyncio.to_thread(loop.conclude)
             return
         if continues:
             refused = await checked_models(config, tasks, view)
         services = await local_services(config, tasks, view, budget_name=f"gpo-{record.run_id}", refused=refused)
         try:
-            await RunLoop(config, tasks, record, run_folder, on_event=on_event).execute_here(services, view)
+            await loop.execute_here(services, view)
         except StopRequested:
             where = run_folder.folder.path("").rstrip("/")
             log.warning("stopped; finished work is saved in %s; %s", where, _HOW_TO_CONTINUE)

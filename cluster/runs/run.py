@@ -157,6 +157,15 @@ class Run:
                 folders = (self._folder.folder,)
                 await stoppable_work(self._follow(services, view, "", began), lambda: stop_requested(folders))
 
+    def conclude(self) -> None:
+        """Record the end of a run that is complete already, and was opened again.
+
+        Raises:
+            StorageError: it cannot be saved.
+        """
+        with self._saved():
+            pass
+
     @contextmanager
     def _saved(self) -> Iterator[float]:
         """Track the run, record how the block ends, and save everything then; gives the time at which it began."""

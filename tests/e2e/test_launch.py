@@ -44,7 +44,8 @@ def launched():
     )
 
 
-first = cluster.launch("config.yaml", address="local", overrides="optimizer.steps=6", run_dir="runs/first")
+slow = ["optimizer.steps=6", "models.task.max_concurrency=2"]
+first = cluster.launch("config.yaml", address="local", overrides=slow, run_dir="runs/first")
 second = launched()
 print(second.result().status, flush=True)
 if phase == "continue":

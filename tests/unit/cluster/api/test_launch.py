@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 import cluster
+import gpo
+from benchmarks.simulated_endpoint import SimulatedEndpoint
 from cluster.api.job import made_submission
 from cluster.api.keywords import Arguments
 from cluster.api.launch import _submission, _values
@@ -170,3 +172,25 @@ def test_an_installed_function_needs_no_folder() -> None:
 
     sections = Arguments(_values(None, (), keywords(metric=json.dumps, train="train.jsonl")).values)  # type: ignore[union-attr]
     assert sections._answer(json.dumps, {}) == {"kind": "custom", "metric": "json:dumps"}
+
+
+def test_no_cluster_is_started_without_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    with pytest.raises(ConfigError, match=r"^address: Ray was imported already"):
+        cluster.launch(**keywords(address="local"))
+
+
+def test_a_run_that_is_complete_needs_no_cluster(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
+    model = gpo.Endpoint(endpoint.base_url, model="task-model", check=False)
+    given = keywords(task_model=model, steps=1, run_dir=tmp_path / "run", evaluation={"val_size": 20, "test_size": 20})
+    first = gpo.optimize(**given, progress=False)
+    calls = len(endpoint.requests)
+    handle = cluster.launch(**given)
+    assert handle.wait(timeout=30)
+    assert handle.result().best == first.best
+    assert handle.status()["state"] == "completed"
+    assert len(endpoint.requests) == calls
+    with pytest.raises(ConfigError, match=r"^steps: the run in .* has 1, not 2"):
+        cluster.launch(**{**given, "steps": 2})
+    with pytest.raises(ConfigError, match=r"^train: the examples are not those"):
+        cluster.launch(**{**given, "train": ROWS["train"][1:]})
