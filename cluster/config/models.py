@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -25,6 +24,7 @@ from typing_extensions import TypeAliasType
 
 from cluster.config.functions import FunctionName, folder_beside, folder_of, reference
 from cluster.config.section import ConfigPath, OptionInfo, Section, VariableName, by_kind
+from gpo.environment import variable
 from gpo.models.credentials import Header, KeySource, fits_header, names_a_secret
 from gpo.models.endpoint import Endpoint
 from gpo.models.function import FunctionModel
@@ -196,7 +196,7 @@ class EndpointConfig(Section):
     @field_validator("base_url", mode="before")
     @classmethod
     def _default_base_url(cls, value: Any) -> Any:
-        return value or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
+        return value or variable("OPENAI_BASE_URL") or OPENAI_URL
 
     @field_validator("headers")
     @classmethod

@@ -24,7 +24,8 @@ from gpo.errors import ConfigError, StrategyError
 from gpo.evaluation.evaluator import LocalEvaluator
 from gpo.evaluation.grading import Grader, ModelGrader, RuleGrader
 from gpo.evaluation.metrics import Rubric, Scorer
-from gpo.evaluation.program import OfferedModel, Program, ProgramSpec
+from gpo.evaluation.program import Program, ProgramSpec
+from gpo.evaluation.program_calls import OfferedModel
 from gpo.intervals import interval
 from gpo.limits.gate import Gate
 from gpo.limits.limiter import Limiter

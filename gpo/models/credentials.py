@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpo.environment import own_environment, variable
 from gpo.errors import ConfigError
 
 NO_KEY = "no-key"
@@ -63,7 +64,7 @@ class KeySource:
             return self._checked(self._from_command(), f"the output of {self.command[0]!r}")
         if self.file:
             return self._checked(self._from_file(self.file), f"the content of {self.file!r}")
-        key = os.environ.get(self.env, "").strip() if self.env else ""
+        key = variable(self.env).strip() if self.env else ""
         if not key and self.required:
             raise _unset(self.option, str(self.env))
         return self._checked(key or NO_KEY, f"the content of environment variable {self.env}")
@@ -92,6 +93,7 @@ class KeySource:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                env=own_environment(),
                 start_new_session=True,  # so that the time limit ends its children, too
             )
         except (OSError, ValueError) as error:
@@ -146,7 +148,7 @@ class Header:
         """
         if self.env is None:
             return self.value
-        field, value = f"headers.{self.name}", os.environ.get(self.env, "").strip()
+        field, value = f"headers.{self.name}", variable(self.env).strip()
         if not value:
             raise _unset(field, self.env)
         if not fits_header(value):
@@ -160,6 +162,6 @@ def fits_header(value: str) -> bool:
     return all(" " <= character <= "~" for character in value)
 
 
-def _unset(field: str, variable: str) -> ConfigError:
-    remedy = f"export {variable}=… (on a cluster, for every node's processes)"
-    return ConfigError(field, f"environment variable {variable} is not set", remedy)
+def _unset(field: str, name: str) -> ConfigError:
+    remedy = f"export {name}=… (on a cluster, for every node's processes)"
+    return ConfigError(field, f"environment variable {name} is not set", remedy)

@@ -1,0 +1,358 @@
+"""The model calls of a user's programs: which models they can name, what is recorded, and how they are sent.
+
+A request never leaves the process as it is. It passes the completion cache, the limits, the budget and the retries of
+the configured models, and is counted like all other calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpo.context import current_caller
+from gpo.errors import BudgetExhausted, GPOError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.models.protocol import Forwarded, ForwardingModel, Usage, given_up
+from gpo.text import abridged, without_controls
+
+EXAMPLE_HEADER = "x-gpo-example"
+"""The header of a request that names the example which it is for."""
+_SHOWN = 400
+"""Characters of each reply that a trace shows."""
+_STATUS = {RefusalReason.KEY: 401, RefusalReason.CREDIT: 402, RefusalReason.MODEL: 404}
+_ROUTES = ("/chat/completions", "/embeddings")
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedModel:
+    """A model that programs can call.
+
+    Attributes:
+        defaults: fields of a conversation's request that the program leaves out, such as ``temperature``.
+    """
+
+    model: ForwardingModel
+    defaults: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A model call of a program.
+
+    Attributes:
+        part: the name of the prompt whose text the request contains; empty if it contains none.
+        request, reply: as the OpenAI API has them.
+        seconds: until the reply.
+    """
+
+    part: str
+    request: Mapping[str, Any]
+    reply: Mapping[str, Any]
+    usage: Usage
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"[{self.part or 'call'}] {abridged(_said(self.reply), _SHOWN)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What became of one example.
+
+    Attributes:
+        text: the trace and the answer, for people and the optimizer model.
+        answer: what is graded; ``None`` if there is no answer.
+        problem: why the example stays unscored, else empty.
+        is_refused: whether an endpoint refused a request, rather than being unavailable.
+        fault: why there is no answer that could be right, in words; the example scores 0. Else empty.
+    """
+
+    text: str
+    answer: str | None
+    usage: Usage
+    problem: str = ""
+    is_refused: bool = False
+    fault: str = ""
+    calls: tuple[Call, ...] = ()
+
+
+@dataclass
+class Recorder:
+    """What happens while a program works on one example."""
+
+    prompts: Mapping[str, str]
+    calls: list[Call] = field(default_factory=list[Call])
+    usage: Usage = field(default_factory=Usage)
+    problem: str = ""
+    is_refused: bool = False
+    fatal: GPOError | None = None
+
+    def add(self, request: Mapping[str, Any], reply: Forwarded, seconds: float) -> None:
+        """Record a call that was answered."""
+        sent = json.dumps(request.get("messages", request.get("input", "")), ensure_ascii=False)
+        part = next(
+            (name for name, text in self.prompts.items() if json.dumps(text, ensure_ascii=False)[1:-1] in sent), ""
+        )
+        self.calls.append(Call(part, request, reply.body, reply.usage, seconds))
+        self.usage += reply.usage
+
+    def note(self, failure: GPOError) -> None:
+        """Record a call that was not answered."""
+        if isinstance(failure, ModelUnavailable):
+            self.problem = self.problem or str(failure)
+        elif isinstance(failure, ModelRefused) and not failure.reason.concerns_every_call:
+            self.problem, self.is_refused = self.problem or str(failure), True
+        else:
+            self.fatal = self.fatal or failure
+
+    def raise_fatal(self) -> None:
+        """Raise the error that every other call would meet, too, if there was one."""
+        if self.fatal is not None:
+            raise self.fatal
+
+    def answered(self, answer: str, trace: str) -> Response:
+        """The program answered."""
+        text = self._text(f"The answer: {answer}", trace)
+        return Response(text, answer, self.usage, calls=tuple(self.calls))
+
+    def unscored(self, problem: str) -> Response:
+        """The example says nothing about the prompts."""
+        return Response(self._text(), None, self.usage, problem, self.is_refused, calls=tuple(self.calls))
+
+    def faulty(self, fault: str) -> Response:
+        """The program has no answer that could be right."""
+        fault = without_controls(fault)
+        return Response(
+            self._text(f"The program failed: {fault}"), None, self.usage, fault=fault, calls=tuple(self.calls)
+        )
+
+    def _text(self, *last: str) -> str:
+        return "\n".join([*map(str, self.calls), *filter(None, last)])
+
+
+async def forwarded(
+    models: Mapping[str, OfferedModel], route: str, body: Mapping[str, Any], recorder: Recorder | None
+) -> Forwarded:
+    """Send a request of the program to the model that it names.
+
+    Raises:
+        ModelRefused: no model has this name, or its endpoint refuses the request.
+        ModelUnavailable: as for every model call.
+    """
+    name = str(body.get("model") or "task")
+    offered = next(iter(models.values())) if name == "task" else models.get(name)
+    if offered is None:
+        known = ", ".join(dict.fromkeys(["task", *models]))
+        raise ModelRefused(f"there is no model {name!r}; the models are: {known}", RefusalReason.REQUEST)
+    began = time.monotonic()
+    if route == "/chat/completions":
+        bounds = {"max_tokens", "max_completion_tokens"}
+        unset = {one for one in offered.defaults if not (one in bounds and bounds & body.keys())}
+        body = {**{one: offered.defaults[one] for one in unset}, **body}
+    try:
+        reply = await offered.model.forward(route, body)
+    except (ModelUnavailable, ModelRefused) as failure:
+        if recorder is not None:
+            recorder.usage += given_up(failure)
+        raise
+    if recorder is not None:
+        recorder.add(body, reply, time.monotonic() - began)
+    return reply
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """The HTTP reply to a request of a program."""
+
+    status: int
+    content: bytes
+    content_type: str = "application/json"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """With a word to ``openai`` clients: the request was repeated as often as the configuration wants."""
+        return {"content-type": self.content_type, **({"x-should-retry": "false"} if self.status >= 400 else {})}
+
+    @classmethod
+    def error(cls, status: int, message: str) -> HttpReply:
+        """An error in the form of the OpenAI API."""
+        error = {"message": message, "type": "gpo", "code": status}
+        return cls(status, json.dumps({"error": error}).encode())
+
+
+async def reply_to(
+    models: Mapping[str, OfferedModel], method: str, path: str, content: bytes, recorder: Recorder | None
+) -> HttpReply:
+    """The reply to an HTTP request of a program.
+
+    Args:
+        path: of the URL, such as ``/v1/chat/completions``.
+        recorder: of the example that the request is for, if that is known.
+    """
+    route = "/" + path.partition("/v1/")[2]
+    if method == "GET" and route == "/models":
+        names = dict.fromkeys(["task", *models])
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "gpo"} for name in names]
+        return HttpReply(200, json.dumps({"object": "list", "data": data}).encode())
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        body = None
+    if method != "POST" or route not in _ROUTES or not isinstance(body, dict):
+        offered = ", ".join(f"POST {one}" for one in _ROUTES)
+        return HttpReply.error(404, f"{method} {route}: here are {offered} with a JSON body, and GET /models")
+    streams = body.pop("stream", False)
+    body.pop("stream_options", None)
+    try:
+        reply = await forwarded(models, route, body, recorder)
+    except GPOError as failure:
+        if recorder is not None:
+            recorder.note(failure)
+        return HttpReply.error(_status(failure), str(failure))
+    if streams and route == "/chat/completions":
+        return HttpReply(200, _streamed(reply.body), "text/event-stream")
+    return HttpReply(200, json.dumps(reply.body).encode())
+
+
+def _status(failure: GPOError) -> int:
+    if isinstance(failure, ModelRefused):
+        return _STATUS.get(failure.reason, 400)
+    return 402 if isinstance(failure, BudgetExhausted) else 503
+
+
+def _streamed(body: Mapping[str, Any]) -> bytes:
+    """A whole reply as a stream of one chunk."""
+    choices = []
+    for choice in body.get("choices", []):
+        message = dict(choice.get("message") or {})
+        if calls := message.get("tool_calls"):
+            message["tool_calls"] = [{**call, "index": index} for index, call in enumerate(calls)]
+        choices.append(
+            {"index": choice.get("index", 0), "delta": message, "finish_reason": choice.get("finish_reason")}
+        )
+    chunk = {**body, "object": "chat.completion.chunk", "choices": choices}
+    return f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode()
+
+
+def _said(reply: Mapping[str, Any]) -> str:
+    """What a model replied, in words."""
+    choices: Sequence[Any] = reply.get("choices") or ()
+    if not choices:
+        return "(no text)"
+    message = choices[0].get("message") or {}
+    calls = [call.get("function", {}) for call in message.get("tool_calls") or ()]
+    called = [f"calls {call.get('name')}({call.get('arguments')})" for call in calls]
+    return without_controls("; ".join(filter(None, [message.get("content") or "", *called]))) or "(no text)"
+
+
+# -- which example a request is for -----------------------------------------------------------------------------------
+
+current_example: ContextVar[str] = ContextVar("current_example", default="")
+"""The example that the current task or thread works on, as requests name it; empty if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sends requests: a program that works on an example, or whoever uses a gateway.
+
+    Attributes:
+        loop, context: where the models are called.
+    """
+
+    models: Mapping[str, OfferedModel]
+    recorder: Recorder
+    loop: asyncio.AbstractEventLoop
+    context: Context
+
+
+class NoCaller(LookupError):
+    """A request cannot be answered, because nobody is known who sends it.
+
+    Attributes:
+        reply: for the request.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(status, message)
+        self.reply = HttpReply.error(status, message)
+
+
+_in_work: dict[str, Caller] = {}
+"""The examples that programs of this process work on."""
+_numbers = itertools.count(1)
+
+
+@contextmanager
+def example_in_work(models: Mapping[str, OfferedModel], recorder: Recorder) -> Iterator[str]:
+    """Let requests name an example while the block runs; yields its name."""
+    identity = str(next(_numbers))
+    token = current_example.set(identity)
+    _in_work[identity] = Caller(models, recorder, asyncio.get_running_loop(), copy_context())
+    try:
+        yield identity
+    finally:
+        del _in_work[identity]
+        current_example.reset(token)
+
+
+def caller_named(identity: str) -> Caller:
+    """The program that a request belongs to.
+
+    A request that names no example belongs to all examples in work. Its usage is added to that of the next example that
+    ends. If it fails, all of them stay unscored, since each of them may have needed the reply.
+
+    Raises:
+        NoCaller: the example has ended, no program runs, or programs of several runs do.
+    """
+    if identity:
+        try:
+            return _in_work[identity]
+        except KeyError:
+            raise NoCaller(410, "the program's work on this example has ended, or took too long") from None
+    callers = list(_in_work.values())
+    if not callers:
+        raise NoCaller(409, "no program is running that this request could belong to")
+    first = callers[0]
+    if any(caller.models != first.models for caller in callers):
+        raise NoCaller(
+            409,
+            "this process works on several runs, and the request does not say to which it belongs; "
+            "use the base_url and the api_key of the program's client",
+        )
+    global _unnamed
+    if _unnamed is None or _unnamed.models != first.models:
+        _unnamed = _Unnamed({}, models=first.models)
+    context = first.context.copy()
+    context.run(current_caller.set, "")
+    return Caller(first.models, _unnamed, first.loop, context)
+
+
+@dataclass
+class _Unnamed(Recorder):
+    """Requests that name no example."""
+
+    models: Mapping[str, OfferedModel] = field(default_factory=dict[str, OfferedModel])
+
+    def add(self, request: Mapping[str, Any], reply: Forwarded, seconds: float) -> None:
+        self.usage += reply.usage
+
+    def note(self, failure: GPOError) -> None:
+        for caller in list(_in_work.values()):
+            caller.recorder.note(failure)
+
+
+_unnamed: _Unnamed | None = None
+
+
+def usage_of_unnamed(models: Mapping[str, OfferedModel]) -> Usage:
+    """What requests cost that named no example, since the last call of this."""
+    if _unnamed is None or _unnamed.models != models:
+        return Usage()
+    usage, _unnamed.usage = _unnamed.usage, Usage()
+    return usage
