@@ -182,6 +182,18 @@ def test_the_lease_of_a_lost_machine_is_awaited(
     assert "on elsewhere, which took its lease at" in caplog.text
 
 
+def test_a_lease_that_another_machine_renews_is_refused(stepped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(ProcessIdentity, "current", lambda: FAR_AWAY)
+        lease = Lease.take(Folder(str(stepped)))
+    monkeypatch.setattr("cluster.runs.run_folder.time.sleep", lambda _: lease.renew())
+    with (
+        Leases() as leases,
+        pytest.raises(ConfigError, match=r"on elsewhere, which took .* wait for its end"),
+    ):
+        opened(stepped, resume=True, leases=leases)
+
+
 def test_a_refused_run_changes_nothing(stepped: Path) -> None:
     before = sorted(stepped.rglob("*"))
     with Leases() as leases:

@@ -24,7 +24,7 @@ from gpo.evaluation.answer_format import Position
 from gpo.models.bodies import MAX_REPLY_BYTES
 from gpo.models.credentials import KeySource
 from gpo.models.embedding import CachedEmbedder
-from gpo.models.protocol import Completion, Message, Sampling
+from gpo.models.protocol import Completion, Message, Sampling, Usage
 from gpo.models.replies import MAX_REPLY_CHARACTERS, ChatReply, Price
 from gpo.models.retrying import RetryingModel
 from gpo.strategies.meta_prompt import FullMetaPrompt
@@ -384,3 +384,8 @@ async def test_embeddings_that_cannot_be_compared_are_unavailable(vectors: list[
         embedder = CachedEmbedder(model(url, max_attempts=1))
         with pytest.raises(ModelUnavailable):
             await embedder.embed(["one", "two"])
+
+
+def test_counters_add_up() -> None:
+    one = Usage(requests=1, empty=1, truncated=2, unmetered=3)
+    assert one + one == Usage(requests=2, empty=2, truncated=4, unmetered=6)
