@@ -152,6 +152,13 @@ def test_an_address_beyond_loopback_needs_a_token(gpo: RunGpo, write_config: Wri
     assert "export GPO_SERVE_TOKEN=" in line
 
 
+def test_a_plan_names_a_missing_file(gpo: RunGpo, write_config: WriteConfig, tmp_path: Path) -> None:
+    config = write_config(tmp_path, "http://127.0.0.1:9/v1", tasks=[{"data": {"val": "gone.jsonl"}}])
+    done = gpo("plan", config, cwd=tmp_path)
+    assert done.code == 2
+    assert "gone.jsonl' does not exist" in done.stderr
+
+
 def test_a_refused_run_leaves_no_folder_even_if_it_was_to_be_resumed(
     gpo: RunGpo, write_config: WriteConfig, tmp_path: Path
 ) -> None:
