@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 from gpo.errors import EvaluationError
@@ -107,15 +108,31 @@ def passed_functions(functions: Mapping[str, Callable[..., Any]]) -> Iterator[No
         _passed.reset(token)
 
 
-def shown_error(error: BaseException, function: Callable[..., Any] | None = None) -> str:
-    """Type, message and location of an error on one line; the location is that of the function, if given."""
-    if function is None:
-        frames = traceback.extract_tb(error.__traceback__)
-        location = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    else:
-        code = getattr(inspect.unwrap(function), "__code__", None)
+def shown_error(
+    error: BaseException, function: Callable[..., Any] | None = None, within: Callable[..., Any] | None = None
+) -> str:
+    """Type, message and location of an error on one line.
+
+    Args:
+        function: the location is that of this function, rather than of the line that failed.
+        within: the location is the last line in this function's file, rather than in a library that it calls.
+    """
+    if function is not None:
+        code = _code(function)
         location = f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        code = _code(within) if within is not None else None
+        own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
+        last = (own or frames)[-1:]
+        location = f" ({last[0].filename}, line {last[0].lineno})" if last else ""
     return f"{type(error).__name__}: {_message(error)}{location}"
+
+
+def _code(function: Callable[..., Any]) -> CodeType | None:
+    function = inspect.unwrap(function)
+    called = function if hasattr(function, "__code__") else type(function).__call__
+    return getattr(called, "__code__", None)
 
 
 def _message(error: BaseException) -> str:

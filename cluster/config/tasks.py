@@ -594,7 +594,8 @@ class TaskConfig(Section):
     def _known_texts(self) -> tuple[str, ...] | None:
         """The prompts, the initial one first; ``None`` if they have to be read."""
         if self.prompts is not None:
-            return (self.prompts["prompt"] if tuple(self.prompts) == ("prompt",) else joined_parts(self.prompts),)
+            only, *more = self.prompts.values()
+            return (joined_parts(self.prompts) if more else only,)
         return (self.goal or DEFAULT_PROMPT,) if self.prompt is None else known_texts(self.prompt)
 
     def with_prompts(self, texts: Sequence[str]) -> TaskConfig:

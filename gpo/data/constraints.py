@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from gpo.prompt import HEADING, PLACEHOLDER, Prompt
+from gpo.prompt import HEADING, PLACEHOLDER, Prompt, parts_of
 
 Constraint = Literal["must_keep", "max_words", "forbid", "language"]
 """The names of the constraints: those of the options."""
@@ -45,7 +45,8 @@ class Constraints:
         Args:
             is_template: whether the prompt has placeholders, which do not count as words.
         """
-        text, written = _spaced(prompt.text), _written(prompt) if is_template else prompt.text
+        body = "\n\n".join(parts_of(prompt.text).values()) or prompt.text  # headings of parts do not count
+        text, written = _spaced(body), _written(prompt) if is_template else body
         for kept in self.must_keep:
             if _spaced(kept) not in text:
                 return "must_keep", f"does not contain {kept!r}"

@@ -189,7 +189,8 @@ class LocalEvaluator:
         if response.problem:
             return Answered(response.text, None, spending, response.problem, response.is_refused)
         if response.answer is None:
-            return Answered(response.text, 0.0, spending, flaws=Flaws(unreadable=1), reason=response.fault)
+            reason = one_line(response.fault, _MAX_REASON)
+            return Answered(response.text, 0.0, spending, flaws=Flaws(unreadable=1), reason=reason)
         grade = await self.grader.grade(response.answer, example)
         spending = Spending(task=response.usage, judge=grade.usage)
         reply = Completion(response.answer, response.usage)

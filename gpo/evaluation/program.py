@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import threading
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
@@ -22,6 +23,7 @@ from gpo.data.example import Example
 from gpo.errors import AnswerError, EvaluationError
 from gpo.evaluation.program_calls import (
     EXAMPLE_HEADER,
+    HttpReply,
     NoCaller,
     OfferedModel,
     Recorder,
@@ -32,6 +34,7 @@ from gpo.evaluation.program_calls import (
     reply_to,
     usage_of_unnamed,
 )
+from gpo.models.replies import MAX_REPLY_CHARACTERS
 from gpo.process import PicklesFieldsOnly
 from gpo.prompt import Prompt, parts_of
 from gpo.user_functions import FunctionReference, shown_error
@@ -59,7 +62,7 @@ class ProgramSpec:
 
     Attributes:
         function: ``answer(prompts, example, client)``, async or not.
-        names: the names of its prompts, in order; ``("prompt",)`` for a single one.
+        names: the names of its prompts, in order. The text of a single prompt has no heading.
         max_seconds: bound on one example, in seconds.
         hidden: columns that hold the right answer.
     """
@@ -88,8 +91,8 @@ class ProgramSpec:
         Raises:
             KeyError: the prompt has other parts.
         """
-        if self.names == ("prompt",):
-            return {"prompt": prompt.text}
+        if len(self.names) == 1:
+            return {self.names[0]: prompt.text}
         parts = parts_of(prompt.text)
         if tuple(parts) != self.names:
             raise KeyError(f"the prompt has the parts {', '.join(parts) or 'none'}, not {', '.join(self.names)}")
@@ -126,12 +129,14 @@ class Program(PicklesFieldsOnly):
         try:
             async with asyncio.timeout(self.spec.max_seconds) as limit:
                 returned = await self._called(function, example, recorder, identity)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and (task := asyncio.current_task()) and task.cancelling():
+                raise
             recorder.raise_fatal()
             if isinstance(error, TimeoutError) and limit.expired():
                 seconds = self.spec.max_seconds
                 return recorder.unscored(f"the program took longer than program.max_seconds ({seconds:g} s)")
-            return self._failed(error, recorder)
+            return self._failed(function, error, recorder)
         recorder.raise_fatal()
         if recorder.problem:  # the program went on without a reply: its answer says nothing about the prompts
             return recorder.unscored(recorder.problem)
@@ -144,33 +149,43 @@ class Program(PicklesFieldsOnly):
         if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
             return await function(*arguments, self._client.with_options(default_headers=headers))
         loop = asyncio.get_running_loop()
-        self._sync_transport.loop = loop
+        self._sync_transport.loop, self._sync_transport.thread = loop, threading.get_ident()
         client, outcome = self._sync_client.with_options(default_headers=headers), loop.create_future()
+        pid = os.getpid()
 
         def work() -> None:
             # Not a pool: threads of programs that hang would be missing there.
+            result: tuple[Any, BaseException | None]
             try:
-                value, error = function(*arguments, client), None
+                result = function(*arguments, client), None
             except BaseException as raised:
-                value, error = None, raised
-            loop.call_soon_threadsafe(_settle, outcome, value, error)
+                result = None, raised
+            if os.getpid() != pid:  # a forked child of the program, which has no event loop
+                os._exit(0)
+            loop.call_soon_threadsafe(lambda: None if outcome.done() else outcome.set_result(result))
 
         threading.Thread(target=copy_context().run, args=(work,), name="program", daemon=True).start()
-        returned = await outcome
+        returned, error = await outcome
+        if error is not None:
+            # The errors that end a thread or a loop would end the evaluator here.
+            raise error if isinstance(error, Exception | SystemExit) else RuntimeError(type(error).__name__) from error
         return await returned if inspect.isawaitable(returned) else returned
 
-    def _failed(self, error: BaseException, recorder: Recorder) -> Response:
+    def _failed(self, function: Callable[..., Any], error: BaseException, recorder: Recorder) -> Response:
         if recorder.problem:
             return recorder.unscored(recorder.problem)
         if isinstance(error, AnswerError) or (recorder.calls and isinstance(error, _OF_ANSWERS)):
             return recorder.faulty(f"{type(error).__name__}: {error}")
-        raise EvaluationError(f"the program {self.spec.function} failed: {shown_error(error)}") from None
+        if isinstance(error.__cause__, StopIteration):  # which no coroutine can raise
+            error = error.__cause__
+        shown = shown_error(error, within=function)
+        raise EvaluationError(f"the program {self.spec.function} failed: {shown}") from None
 
     def _text(self, returned: Any) -> Answer:
-        if isinstance(returned, Answer):
-            return returned
+        if isinstance(returned, Answer) and isinstance(returned.text, str) and isinstance(returned.trace, str):
+            return Answer(returned.text[:MAX_REPLY_CHARACTERS], returned.trace[:MAX_REPLY_CHARACTERS])
         if isinstance(returned, str | int | float):
-            return Answer(str(returned))
+            return Answer(str(returned)[:MAX_REPLY_CHARACTERS])
         raise EvaluationError(
             f"the program {self.spec.function} returned a {type(returned).__name__}, not a text or a gpo.Answer"
         )
@@ -220,20 +235,14 @@ class _SyncTransport(httpx2.BaseTransport):
     def __init__(self, program: Program) -> None:
         self._program = program
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.thread = 0
+        """The loop's thread, which must not wait for itself."""
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         if self.loop is None:
             raise RuntimeError("no program is running")
+        if threading.get_ident() == self.thread:
+            reply = HttpReply.error(409, "this is the client of a plain function, but the call is async; use async def")
+            return httpx2.Response(reply.status, headers=reply.headers, content=reply.content)
         work = self._program.reply_to(request, request.read())
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
-
-
-def _settle(outcome: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
-    if outcome.done():  # it took too long
-        return
-    if error is None:
-        outcome.set_result(value)
-    elif isinstance(error, Exception):
-        outcome.set_exception(error)
-    else:  # SystemExit, for example, which a future cannot hold without ending the loop
-        outcome.set_exception(EvaluationError(f"{type(error).__name__}: {error}"))

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpo.context import current_caller
-from gpo.errors import BudgetExhausted, GPOError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.errors import BudgetExhausted, EvaluationError, GPOError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.models.adapting import LIMIT_FIELDS
 from gpo.models.protocol import Forwarded, ForwardingModel, Usage, given_up
 from gpo.text import abridged, without_controls
 
@@ -35,10 +36,26 @@ class OfferedModel:
 
     Attributes:
         defaults: fields of a conversation's request that the program leaves out, such as ``temperature``.
+        refused: those of them that the endpoint refuses, as far as this process knows.
     """
 
     model: ForwardingModel
     defaults: Mapping[str, Any]
+    refused: set[str] = field(default_factory=set[str], compare=False)
+
+    def added_to(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """What is added to a conversation's request: the defaults that the endpoint accepts.
+
+        ``max_tokens`` and ``max_completion_tokens`` take each other's place.
+        """
+        added = {name: value for name, value in self.defaults.items() if name not in {*body, *self.refused}}
+        if any(name in body for name in LIMIT_FIELDS):
+            return {name: value for name, value in added.items() if name not in LIMIT_FIELDS}
+        limit = next((self.defaults[name] for name in LIMIT_FIELDS if name in self.defaults), None)
+        other = next((name for name in LIMIT_FIELDS if name not in self.refused), None)
+        if limit is not None and other is not None and not any(name in added for name in LIMIT_FIELDS):
+            added[other] = limit
+        return added
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +113,19 @@ class Recorder:
     def add(self, request: Mapping[str, Any], reply: Forwarded, seconds: float) -> None:
         """Record a call that was answered."""
         sent = json.dumps(request.get("messages", request.get("input", "")), ensure_ascii=False)
-        part = next(
-            (name for name, text in self.prompts.items() if json.dumps(text, ensure_ascii=False)[1:-1] in sent), ""
-        )
+        texts = {name: json.dumps(text, ensure_ascii=False)[1:-1] for name, text in self.prompts.items() if text}
+        # A text may be contained in another one, which is then the one that was used.
+        part = max((name for name, text in texts.items() if text in sent), key=lambda one: len(texts[one]), default="")
         self.calls.append(Call(part, request, reply.body, reply.usage, seconds))
         self.usage += reply.usage
 
     def note(self, failure: GPOError) -> None:
         """Record a call that was not answered."""
-        if isinstance(failure, ModelUnavailable):
-            self.problem = self.problem or str(failure)
-        elif isinstance(failure, ModelRefused) and not failure.reason.concerns_every_call:
-            self.problem, self.is_refused = self.problem or str(failure), True
-        else:
+        is_refused = isinstance(failure, ModelRefused) and not failure.reason.concerns_every_call
+        if not is_refused and not isinstance(failure, ModelUnavailable):
             self.fatal = self.fatal or failure
+        elif not self.problem:
+            self.problem, self.is_refused = str(failure), is_refused
 
     def raise_fatal(self) -> None:
         """Raise the error that every other call would meet, too, if there was one."""
@@ -142,25 +158,28 @@ async def forwarded(
     """Send a request of the program to the model that it names.
 
     Raises:
-        ModelRefused: no model has this name, or its endpoint refuses the request.
+        EvaluationError: no model has this name.
+        ModelRefused: the endpoint refuses the request.
         ModelUnavailable: as for every model call.
     """
     name = str(body.get("model") or "task")
     offered = next(iter(models.values())) if name == "task" else models.get(name)
     if offered is None:
         known = ", ".join(dict.fromkeys(["task", *models]))
-        raise ModelRefused(f"there is no model {name!r}; the models are: {known}", RefusalReason.REQUEST)
+        raise EvaluationError(f"the program asked for the model {name!r}; the configured models are: {known}")
     began = time.monotonic()
-    if route == "/chat/completions":
-        bounds = {"max_tokens", "max_completion_tokens"}
-        unset = {one for one in offered.defaults if not (one in bounds and bounds & body.keys())}
-        body = {**{one: offered.defaults[one] for one in unset}, **body}
-    try:
-        reply = await offered.model.forward(route, body)
-    except (ModelUnavailable, ModelRefused) as failure:
-        if recorder is not None:
-            recorder.usage += given_up(failure)
-        raise
+    while True:
+        added = offered.added_to(body) if route == "/chat/completions" else {}
+        try:
+            reply = await offered.model.forward(route, {**added, **body})
+            break
+        except (ModelUnavailable, ModelRefused) as failure:
+            if isinstance(failure, ModelRefused) and failure.parameter in added:
+                offered.refused.add(failure.parameter)
+                continue
+            if recorder is not None:
+                recorder.usage += given_up(failure)
+            raise
     if recorder is not None:
         recorder.add(body, reply, time.monotonic() - began)
     return reply
@@ -223,6 +242,8 @@ async def reply_to(
 def _status(failure: GPOError) -> int:
     if isinstance(failure, ModelRefused):
         return _STATUS.get(failure.reason, 400)
+    if isinstance(failure, EvaluationError):
+        return 400
     return 402 if isinstance(failure, BudgetExhausted) else 503
 
 

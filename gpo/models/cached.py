@@ -74,7 +74,7 @@ class CachedModel(PicklesFieldsOnly):
         if not is_repeatable(sampling):
             return await self.model.complete(messages, sampling)
         key = completion_key(self.identity, messages, sampling)
-        return await self._shared(key, lambda: self.model.complete(messages, sampling))
+        return await self._shared(key, lambda: self.model.complete(messages, sampling), _has_answer)
 
     async def forward(self, route: str, body: Mapping[str, Any]) -> Forwarded:
         """Send a request as it is, or find its reply; see ``gpo.models.protocol.ForwardingModel``.
@@ -91,13 +91,15 @@ class CachedModel(PicklesFieldsOnly):
 
         # Without the name, which the endpoint's own replaces.
         request = {"model": self.identity, "route": route, "body": {**body, "model": ""}}
-        reply = await self._shared(_digest(request), sent)
+        reply = await self._shared(_digest(request), sent, lambda found: _has_content(json.loads(found.text)))
         return Forwarded(json.loads(reply.text), reply.usage)
 
-    async def _shared(self, key: bytes, request: Callable[[], Awaitable[Completion]]) -> Completion:
+    async def _shared(
+        self, key: bytes, request: Callable[[], Awaitable[Completion]], is_kept: Callable[[Completion], bool]
+    ) -> Completion:
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = _Flight(asyncio.create_task(self._fetched(key, request)))
+            flight = self._flights[key] = _Flight(asyncio.create_task(self._fetched(key, request, is_kept)))
         flight.waiting += 1
         try:
             reply = await asyncio.shield(flight.task)
@@ -118,7 +120,9 @@ class CachedModel(PicklesFieldsOnly):
         observer().cache_lookup(self.role, current_caller.get(), is_hit=reply.usage.cached > 0)
         return reply
 
-    async def _fetched(self, key: bytes, request: Callable[[], Awaitable[Completion]]) -> Completion:
+    async def _fetched(
+        self, key: bytes, request: Callable[[], Awaitable[Completion]], is_kept: Callable[[Completion], bool]
+    ) -> Completion:
         poll_s = _MIN_POLL_S
         while (found := await self.store.find(key)) is Missing.ELSEWHERE:
             await asyncio.sleep(poll_s)
@@ -130,7 +134,7 @@ class CachedModel(PicklesFieldsOnly):
         except BaseException:
             await self.store.release(key)
             raise
-        if reply.answer.strip() or reply.truncated:
+        if is_kept(reply):
             await self.store.put(key, reply)
         else:  # an empty reply that was not cut off may be a failure of the moment
             await self.store.release(key)
@@ -139,6 +143,21 @@ class CachedModel(PicklesFieldsOnly):
     @cached_property
     def _flights(self) -> dict[bytes, _Flight]:
         return {}
+
+
+def _has_answer(reply: Completion) -> bool:
+    return bool(reply.answer.strip() or reply.truncated)
+
+
+def _has_content(body: Mapping[str, Any]) -> bool:
+    """Whether a forwarded reply says or calls something, or was cut off; those without choices always count."""
+    choices = body.get("choices")
+    return choices is None or any(
+        (choice.get("message") or {}).get("content")
+        or (choice.get("message") or {}).get("tool_calls")
+        or choice.get("finish_reason") == "length"
+        for choice in choices
+    )
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from gpo.models.credentials import NO_KEY, Header, KeySource
 from gpo.models.failures import FailureKind, read_failure, words_in
 from gpo.models.protocol import Usage
 from gpo.models.redaction import Redaction
-from gpo.models.replies import ChatReply, Price, Reply, unstreamed
+from gpo.models.replies import ChatReply, Price, Reply, WholeReply, unstreamed
 from gpo.models.transport import AiohttpTransport, proxy_for, tls_for
 from gpo.process import PicklesFieldsOnly
 from gpo.text import without_controls
@@ -131,7 +131,7 @@ class Endpoint(PicklesFieldsOnly):
         except Exception as error:  # any error of the client: an unexpected reply must not end the trajectory
             message = f"the reply cannot be read ({type(error).__name__}: {error})"
             raise ModelUnavailable(self._message(message)) from None
-        if isinstance(reply, ChatReply):
+        if isinstance(reply, ChatReply | WholeReply):
             if reply.has_failed:
                 words = words_in(content) or "the endpoint does not say why"
                 message = f"the model failed while it wrote the reply: {words}"

@@ -77,7 +77,8 @@ class FunctionModel:
             ModelRefused: it is another kind of request.
             EvaluationError: as for ``complete``.
         """
-        if route != "/chat/completions" or body.get("tools"):
+        messages = body.get("messages")
+        if route != "/chat/completions" or body.get("tools") or not isinstance(messages, list):
             problem = f"the model {self.function} is a function, which answers conversations without tools only"
             raise ModelRefused(problem, RefusalReason.REQUEST, model=str(self.function))
         stop = body.get("stop") or ()
@@ -85,7 +86,7 @@ class FunctionModel:
             **{name: body.get(name) for name in ("temperature", "max_tokens", "top_p", "seed")},  # type: ignore[arg-type]
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
         )
-        reply = await self.complete(body["messages"], sampling)
+        reply = await self.complete(messages, sampling)
         message = {"role": "assistant", "content": reply.text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         return Forwarded({"object": "chat.completion", "model": str(self.function), "choices": [choice]}, reply.usage)

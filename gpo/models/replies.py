@@ -186,8 +186,41 @@ class WholeReply(Reply):
     def _keep_all(cls, body: Any, info: ValidationInfo) -> Any:
         if not isinstance(body, dict) or not ({"choices", "data", "output"} & body.keys()):
             raise ValueError("the reply has neither choices nor data")
+        if "choices" in body and not _first_message(body):
+            raise ValueError("the reply has no message")
         mask = (info.context or {}).get("mask")
         return {"usage": body.get("usage"), "body": body if mask is None else _with_masked_texts(body, mask)}
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether a content filter ended the reply."""
+        return self._finish_reason.startswith(_FILTERED)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the model behind the endpoint failed while it wrote the reply."""
+        return self._finish_reason in _FAILED
+
+    @property
+    def _finish_reason(self) -> str:
+        return str(self.body["choices"][0].get("finish_reason") or "").lower() if self.body.get("choices") else ""
+
+    def cost(self, price: Price) -> Usage:
+        """What the request cost, and which flaws its reply has; a call of a tool is not empty."""
+        cost, usage, message = super().cost(price), self.usage or _Usage(), _first_message(self.body)
+        if not message:
+            return cost
+        unmetered = usage.prompt_tokens is None or usage.completion_tokens is None
+        empty = not (message.get("content") or message.get("tool_calls") or message.get("refusal"))
+        return cost + Usage(empty=int(empty), truncated=int(self._finish_reason in _CUT), unmetered=int(unmetered))
+
+
+def _first_message(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The message of the first choice; empty without one."""
+    choices = body.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    message = first.get("message") if isinstance(first, dict) else None
+    return message if isinstance(message, dict) else {}
 
 
 def _with_masked_texts(value: Any, mask: Callable[[str], str]) -> Any:
