@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +38,9 @@ class ProgramSection(Section):
     folder."""
     max_seconds: PositiveFloat = 120.0
     """Most seconds for one example. An example that takes longer stays unscored."""
+    gateway: bool = False
+    """Offer the models over HTTP, too, for frameworks that have clients of their own. The program finds the address and
+    its key in OPENAI_BASE_URL and OPENAI_API_KEY, before its module is imported."""
 
     @model_validator(mode="before")
     @classmethod
@@ -51,6 +55,15 @@ class ProgramSection(Section):
         name = info.data.get("function")
         return folder if folder is None or name is None else folder_of(name, folder)
 
+    def variables(self) -> AbstractContextManager[None]:
+        """The environment in which the module is imported. Nothing is sent to the gateway before the program runs."""
+        if not self.gateway:
+            return nullcontext()
+        from gpo.environment import replaced
+        from gpo.evaluation.gateway import process_gateway
+
+        return replaced(process_gateway().variables)
+
     def build(self, where: str, names: tuple[str, ...], hidden: tuple[str, ...]) -> ProgramSpec:
         """The program.
 
@@ -63,8 +76,9 @@ class ProgramSection(Section):
             ConfigError: the function cannot be imported.
         """
         function = reference(self.function, self.folder)
-        require_loadable(function, f"{where}.function")
-        return ProgramSpec(function, names, self.max_seconds, hidden)
+        with self.variables():
+            require_loadable(function, f"{where}.function")
+        return ProgramSpec(function, names, self.max_seconds, hidden, self.gateway)
 
 
 def _name_alone(value: Any) -> Any:

@@ -531,6 +531,7 @@ class TaskConfig(Section):
             log.warning("%s.prompt contains %s, which only position: template fills in", where, unfilled[0])
         is_benchmark = isinstance(self.data, BenchmarkConfig)
         known = self.data.known if isinstance(self.data, BenchmarkConfig) else None
+        program = self._built_program(f"{where}.program")  # before a metric, which may be in the same module
         task = Task(
             name=self.name,
             initial=initial,
@@ -548,7 +549,7 @@ class TaskConfig(Section):
                 self.question_marks,
                 demonstrations,
             ),
-            program=self._built_program(f"{where}.program"),
+            program=program,
             group=known.group if known else "",
             counts_as=known.counts_as if known else "",
             goal=self.goal,

@@ -11,6 +11,7 @@ import inspect
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -65,12 +66,14 @@ class ProgramSpec:
         names: the names of its prompts, in order. The text of a single prompt has no heading.
         max_seconds: bound on one example, in seconds.
         hidden: columns that hold the right answer.
+        gateway: whether clients of the program's frameworks reach the models over HTTP; see ``gpo.evaluation.gateway``.
     """
 
     function: FunctionReference
     names: tuple[str, ...] = ("prompt",)
     max_seconds: float = 120.0
     hidden: tuple[str, ...] = ()
+    gateway: bool = False
 
     def example(self, example: Example) -> dict[str, Any]:
         """What the program sees of an example: its columns, without those of the target."""
@@ -120,9 +123,17 @@ class Program(PicklesFieldsOnly):
             BudgetExhausted, OutOfReach: as for every model call.
         """
         recorder = Recorder(self.spec.prompts(prompt))
-        with example_in_work(self.models, recorder) as identity:
+        with self.gateway(), example_in_work(self.models, recorder) as identity:
             response = await self._responded(example, recorder, identity)
         return replace(response, usage=response.usage + usage_of_unnamed(self.models))
+
+    def gateway(self) -> AbstractContextManager[object]:
+        """Run the gateway of this process while a block runs, if the program wants one."""
+        if not self.spec.gateway:
+            return nullcontext()
+        from gpo.evaluation.gateway import opened_gateway
+
+        return opened_gateway()
 
     async def _responded(self, example: Example, recorder: Recorder, identity: str) -> Response:
         function = self.spec.function.load()
@@ -144,13 +155,13 @@ class Program(PicklesFieldsOnly):
         return recorder.answered(answer.text, answer.trace)
 
     async def _called(self, function: Callable[..., Any], example: Example, recorder: Recorder, identity: str) -> Any:
-        headers = {EXAMPLE_HEADER: identity}
+        options = self._options(identity)
         arguments = (dict(recorder.prompts), self.spec.example(example))
         if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
-            return await function(*arguments, self._client.with_options(default_headers=headers))
+            return await function(*arguments, self._client.with_options(**options))
         loop = asyncio.get_running_loop()
         self._sync_transport.loop, self._sync_transport.thread = loop, threading.get_ident()
-        client, outcome = self._sync_client.with_options(default_headers=headers), loop.create_future()
+        client, outcome = self._sync_client.with_options(**options), loop.create_future()
         pid = os.getpid()
 
         def work() -> None:
@@ -170,6 +181,16 @@ class Program(PicklesFieldsOnly):
             # The errors that end a thread or a loop would end the evaluator here.
             raise error if isinstance(error, Exception | SystemExit) else RuntimeError(type(error).__name__) from error
         return await returned if inspect.isawaitable(returned) else returned
+
+    def _options(self, identity: str) -> dict[str, Any]:
+        """Of the client for an example. Clients that take its ``base_url`` and ``api_key`` reach the gateway."""
+        options: dict[str, Any] = {"default_headers": {EXAMPLE_HEADER: identity}}
+        if self.spec.gateway:
+            from gpo.evaluation.gateway import process_gateway
+
+            gateway = process_gateway()
+            options |= {"base_url": gateway.url, "api_key": gateway.key(identity)}
+        return options
 
     def _failed(self, function: Callable[..., Any], error: BaseException, recorder: Recorder) -> Response:
         if recorder.problem:

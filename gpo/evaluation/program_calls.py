@@ -341,11 +341,13 @@ def caller_named(identity: str) -> Caller:
         raise NoCaller(409, "no program is running that this request could belong to")
     first = callers[0]
     if any(caller.models != first.models for caller in callers):
-        raise NoCaller(
-            409,
-            "this process works on several runs, and the request does not say to which it belongs; "
-            "use the base_url and the api_key of the program's client",
+        problem = (
+            "this process works on several runs, and a program's request over HTTP does not say to which it belongs; "
+            "use the base_url and the api_key of the program's client"
         )
+        for caller in callers:  # each of them may miss the reply
+            caller.recorder.note(EvaluationError(problem))
+        raise NoCaller(409, problem)
     global _unnamed
     if _unnamed is None or _unnamed.models != first.models:
         _unnamed = _Unnamed({}, models=first.models)

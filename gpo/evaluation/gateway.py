@@ -1,0 +1,189 @@
+"""An OpenAI-compatible HTTP server for programs whose frameworks have clients of their own.
+
+One thread of a process receives the requests. The models are called in the event loop of the program that sends them,
+since their connections and limits belong to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import cache
+from hashlib import sha256
+
+from aiohttp import web
+
+from gpo.environment import replaced, variable
+from gpo.errors import EvaluationError
+from gpo.evaluation.gateway_clients import name_examples
+from gpo.evaluation.program_calls import EXAMPLE_HEADER, Caller, HttpReply, NoCaller, caller_named, reply_to
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 32_000_000
+"""Largest request; conversations may contain pictures."""
+_BLOCKED_S = 30.0
+"""An event loop that does not begin a call within this time waits for the reply to that call."""
+
+
+class Gateway:
+    """Offers models over HTTP: chat completions, embeddings, and the list of models.
+
+    The address is taken at once, so that a client can be made before the server starts.
+
+    Args:
+        token: every request needs it as a bearer token.
+        caller: who sends a request, by the example that it names (empty if it names none); see ``caller_named``.
+        listening: a bound socket.
+    """
+
+    def __init__(self, token: str, caller: Callable[[str], Caller], listening: socket.socket) -> None:
+        self._known = sha256(token.encode()).digest()
+        self._token, self._caller, self._socket = token, caller, listening
+        self._lock = threading.Lock()
+        self._started: Future[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """The address up to and including ``/v1``."""
+        host, port = self._socket.getsockname()[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+
+    def key(self, example: str = "") -> str:
+        """The API key of a client, whose requests then name an example."""
+        return f"{self._token}.{example}" if example else self._token
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """Environment variables that make clients use the gateway."""
+        exempt = variable("NO_PROXY") or variable("no_proxy")
+        if exempt != "*":
+            exempt = ",".join(filter(None, [exempt, self._socket.getsockname()[0]]))
+        return {
+            "OPENAI_BASE_URL": self.url,
+            "OPENAI_API_BASE": self.url,  # of older clients
+            "OPENAI_API_KEY": self.key(),
+            "NO_PROXY": exempt,
+            "no_proxy": exempt,
+        }
+
+    def start(self) -> None:
+        """Start the server, if it does not run yet, and wait for it."""
+        with self._lock:
+            if self._started is None:
+                self._started = Future()
+                threading.Thread(target=self._run, args=(self._started,), name="gateway", daemon=True).start()
+        self._started.result()
+
+    def _run(self, started: Future[None]) -> None:
+        asyncio.run(self._serve(started))
+
+    async def _serve(self, started: Future[None]) -> None:
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        # A client that goes away needs no reply: its call is cancelled, and frees its slot.
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+        await runner.setup()
+        try:
+            await web.SockSite(runner, self._socket).start()
+        except OSError as error:
+            started.set_exception(error)
+            return
+        started.set_result(None)
+        await asyncio.Event().wait()  # until the process ends
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        try:
+            reply = await self._reply(request)
+        except web.HTTPRequestEntityTooLarge:
+            reply = HttpReply.error(413, f"the request is larger than {MAX_BODY_BYTES} bytes")
+        except Exception:
+            log.exception("the gateway failed")
+            reply = HttpReply.error(500, "the gateway failed; see the log of the process")
+        response = web.Response(status=reply.status, body=reply.content, headers=reply.headers)
+        # A client of a module may be used in several event loops, one after the other, but not its connections.
+        response.force_close()
+        return response
+
+    async def _reply(self, request: web.Request) -> HttpReply:
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        token, _, example = key.strip().partition(".")
+        # As digests, in constant time: the duration reveals nothing about the token.
+        is_known = hmac.compare_digest(sha256(token.encode(errors="replace")).digest(), self._known)
+        if not is_known or scheme.lower() != "bearer":
+            return HttpReply.error(401, "the API key is not that of this gateway, which is in OPENAI_API_KEY")
+        try:
+            caller = self._caller(example or request.headers.get(EXAMPLE_HEADER, ""))
+        except NoCaller as unknown:
+            return unknown.reply
+        return await self._called(caller, request.method, request.path, await request.read())
+
+    async def _called(self, caller: Caller, method: str, path: str, content: bytes) -> HttpReply:
+        begun = False
+
+        async def work() -> HttpReply:
+            nonlocal begun
+            begun = True
+            return await reply_to(caller.models, method, path, content, caller.recorder)
+
+        calling = work()
+        try:
+            future = asyncio.wrap_future(caller.context.run(asyncio.run_coroutine_threadsafe, calling, caller.loop))
+        except RuntimeError:  # the loop has ended
+            calling.close()
+            return HttpReply.error(410, "the run of this program has ended")
+        timer = asyncio.get_running_loop().call_later(_BLOCKED_S, lambda: begun or future.cancel())
+        try:
+            return await future
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if begun or (task is not None and task.cancelling()):
+                raise
+            problem = (
+                "an async program waits for a call over HTTP without await, so that nothing can answer it; "
+                "write a plain function, which runs in a thread"
+            )
+            caller.recorder.note(EvaluationError(problem))
+            return HttpReply.error(409, problem)
+        finally:
+            timer.cancel()
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket with this address; port 0 takes a free one.
+
+    Raises:
+        OSError: it cannot be taken.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+@cache
+def process_gateway() -> Gateway:
+    """The gateway of this process for its programs."""
+    return Gateway(secrets.token_urlsafe(32), caller_named, bound_socket("127.0.0.1", 0))
+
+
+@contextmanager
+def opened_gateway() -> Iterator[Gateway]:
+    """Run the gateway of this process, with the variables that lead to it while the block runs."""
+    gateway = process_gateway()
+    gateway.start()
+    name_examples(gateway.url)
+    with replaced(gateway.variables):
+        yield gateway
