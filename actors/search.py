@@ -33,11 +33,25 @@ class SearchKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Record:
+    """Which answers of a search are recorded: those of all prompts, or those of chosen ones.
+
+    Attributes:
+        writes_all: whether those of all prompts are.
+        max_bytes: bound on all files of the search.
+    """
+
+    writes_all: bool
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Search:
     """All that an actor needs to run one trajectory. Pickles, because none of its connections is open yet.
 
     Attributes:
         is_tested: whether the initial and the best prompt are scored on ``test`` in the end.
+        record: which answers are recorded; ``None`` for none.
         population: distinguishes concurrent trajectories of the same task and seed when the limiter shares calls.
     """
 
@@ -46,6 +60,7 @@ class Search:
     gpo: GPO
     is_tested: bool = True
     population: str = ""
+    record: Record | None = None
 
     @property
     def caller(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
+from actors.answers import AnswerLog, RecordingEvaluator
 from actors.checkpoints import CheckpointStore
 from actors.search import Phase, Search, SearchKey, Update
 from gpo.checkpoint import Checkpoint, encode
@@ -81,7 +82,16 @@ class _SearchRun:
 
     def __init__(self, search: Search, store: CheckpointStore, updates: asyncio.Queue[Update | None]) -> None:
         self._search, self._store, self._updates = search, store, updates
-        self._gpo = search.gpo
+        self._gpo, self._answers = search.gpo, None
+        if search.record is not None:
+            self._answers = AnswerLog(
+                store.folder,
+                search.key,
+                writes_all=search.record.writes_all,
+                max_bytes=search.record.max_bytes,
+                fence=store.fence,
+            )
+            self._gpo = replace(search.gpo, evaluator=RecordingEvaluator(search.gpo.evaluator, self._answers))
         self._phase = Phase.INITIAL
         self._evaluated = self._to_evaluate = 0
         self._saving = asyncio.Lock()
@@ -100,6 +110,11 @@ class _SearchRun:
             async for trajectory in trajectories:
                 has_new_step = len(trajectory.steps) > len(checkpoint.trajectory.steps)
                 checkpoint = replace(checkpoint, trajectory=trajectory)
+                if trajectory.proposal is None:
+                    name = f"step-{len(trajectory.steps):05}"
+                    if not has_new_step:  # this may happen several times after the last step
+                        name += f"-{sum(len(candidate.score.scored) for candidate in trajectory.history):08}"
+                    await self._record(name, trajectory.current.prompt, trajectory.best.prompt)
                 await self._save(checkpoint)
                 taken = "step taken" if has_new_step else "best prompt confirmed"
                 self._log("candidates proposed" if trajectory.proposal else taken, trajectory)
@@ -113,8 +128,14 @@ class _SearchRun:
     async def _score_initial_prompt(self) -> Checkpoint:
         self._report_progress(0, 1)
         checkpoint = Checkpoint(await self._gpo.start(self._search.initial), test={})
+        await self._record("step-00000", self._search.initial)
         await self._save(checkpoint)
         return checkpoint
+
+    async def _record(self, name: str, *chosen: Prompt) -> None:
+        """Write answers before the checkpoint that follows from them: a step that is repeated writes them again."""
+        if self._answers is not None:
+            await self._answers.write(name, chosen)
 
     async def _test(self, checkpoint: Checkpoint) -> Checkpoint:
         """Evaluate the initial and the best prompt on ``test``, concurrently."""
@@ -124,6 +145,7 @@ class _SearchRun:
         async def test(prompt: Prompt) -> None:
             nonlocal checkpoint
             (evaluation,) = await self._gpo.evaluator.evaluate([prompt], Split.TEST)
+            await self._record(f"test-{prompt.id}", prompt)
             checkpoint = checkpoint.with_test(prompt, evaluation)
             await self._save(checkpoint)
             self._report_progress(self._evaluated + 1, self._to_evaluate)

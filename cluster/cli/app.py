@@ -20,6 +20,7 @@ from cluster.cli.report import report
 from cluster.cli.run import run
 from cluster.cli.score import score
 from cluster.cli.serve import serve
+from cluster.cli.show import show
 from cluster.cli.status import status
 from cluster.cli.stop import stop
 from cluster.cli.submit import submit
@@ -71,5 +72,5 @@ def options(
 
 
 # In the order in which `--help` lists them.
-for _command in (init, run, compare, sweep, submit, stop, report, status, plan, evaluate, score, serve, monitor):
+for _command in (init, run, compare, sweep, submit, stop, show, report, status, plan, evaluate, score, serve, monitor):
     app.command()(exiting(_command))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PositiveInt
 from pydantic_core import PydanticCustomError
 
-from actors.search import SearchKey
+from actors.search import Record, SearchKey
 from cluster.config.secrets import HttpAddress
 from cluster.config.section import Section
 from gpo.errors import ConfigError
@@ -37,6 +37,22 @@ class MetricsConfig(Section):
     def is_on(self) -> bool:
         """Whether anything is counted."""
         return self.port is not None or self.pushgateway is not None
+
+
+class RecordConfig(Section):
+    """Which answers of the task model are kept, for reports and ``gpo show``."""
+
+    answers: Literal["chosen", "all", "none"] = "chosen"
+    """``chosen``: those of the initial prompt, of the prompt that each step chooses, and of the best one. ``all``:
+    those of every prompt. Trials of sweeps record none."""
+    max_bytes: PositiveInt = 1_000_000_000
+    """Most bytes of all files together, compressed. Later answers are not recorded then."""
+
+    def build(self, num_searches: int) -> Record | None:
+        """What each of the run's searches records."""
+        if self.answers == "none":
+            return None
+        return Record(writes_all=self.answers == "all", max_bytes=max(1, self.max_bytes // num_searches))
 
 
 class TracingConfig(Section):

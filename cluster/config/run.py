@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from cluster.config.cache import CacheConfig, SqliteCacheConfig
 from cluster.config.cluster import ClusterConfig
 from cluster.config.models import ChatEndpointConfig, EmbeddedChatConfig, FunctionChatConfig, ModelsConfig
-from cluster.config.observability import MetricsConfig, TracingConfig, TrackingConfig
+from cluster.config.observability import MetricsConfig, RecordConfig, TracingConfig, TrackingConfig
 from cluster.config.optimizer import DEFAULT_STEPS, MetaPromptConfig, OptimizerConfig
 from cluster.config.own_strategies import OwnStrategyConfig
 from cluster.config.presets import PresetName, with_preset
@@ -217,6 +217,8 @@ class RunConfig(Section):
     """Bounds on what the run may spend."""
     stop: Annotated[StopConfig, MAY_CHANGE] = StopConfig()
     """When a trajectory ends before it has taken all its steps."""
+    record: Annotated[RecordConfig, MAY_CHANGE] = RecordConfig()
+    """Which answers of the task model are kept."""
     metrics: Annotated[MetricsConfig, MAY_CHANGE] = MetricsConfig()
     """Prometheus metrics."""
     tracing: Annotated[TracingConfig, MAY_CHANGE] = TracingConfig()

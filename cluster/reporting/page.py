@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
@@ -19,7 +19,9 @@ from actors.search import SearchKey
 from cluster.reporting.candidates import candidate_rows
 from cluster.reporting.curves import curves_in_words, curves_svg
 from cluster.reporting.diff import Segment, word_diff
+from cluster.reporting.examples import example_rows
 from cluster.reporting.outcomes import Outcomes, outcomes
+from cluster.results.answers import ComparedExample
 from cluster.results.differences import difference_summary
 from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
@@ -49,10 +51,17 @@ class Plot:
     description: str
 
 
-def report(record: RunRecord, summary: Mapping[str, Any]) -> str:
+def report(
+    record: RunRecord,
+    summary: Mapping[str, Any],
+    answers: Mapping[SearchKey, Sequence[ComparedExample]] | None = None,
+) -> str:
     """Render the page: results, curves, initial and best prompts, all candidates, cost of calls, configuration.
 
     Its content security policy forbids network requests, and scripts other than its own.
+
+    Args:
+        answers: those of the initial and the best prompt of each trajectory, if they are recorded.
     """
     style, script = (_asset(name) for name in ("report.css", "report.js"))
     return _PAGES.get_template("report.html.j2").render(
@@ -62,7 +71,8 @@ def report(record: RunRecord, summary: Mapping[str, Any]) -> str:
         plots=_plots(record),
         num_prompts=sum(len(checkpoint.trajectory.history) for checkpoint in record.checkpoints.values()),
         config=_without_secrets(record.config),
-        data=_as_data(candidate_rows(record)),
+        has_answers=bool(answers),
+        data=_as_data({**candidate_rows(record), "examples": example_rows(sorted(record.checkpoints), answers or {})}),
         style=style,
         script=script,
         style_hash=_digest(style),

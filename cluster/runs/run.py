@@ -104,7 +104,12 @@ class Run:
             GPOError: as for ``Services.run``.
         """
         searches = [
-            replace(search, is_tested=self.record.is_tested, population=self._population)
+            replace(
+                search,
+                is_tested=self.record.is_tested,
+                population=self._population,
+                record=None if self._population else self._config.record.build(len(self.record.keys)),
+            )
             for search in build_searches(self._config, self._tasks, services.evaluators, services.access)
         ]
         # Closed here, not by the garbage collector: actors must end before Ray does, even after a failure.

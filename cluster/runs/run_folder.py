@@ -27,6 +27,7 @@ from cluster.config.prompts import PromptRunConfig
 from cluster.config.section import first_difference, lasting
 from cluster.config.tasks import TaskConfig
 from cluster.reporting.page import report
+from cluster.results.answers import encoded_examples, examples_name, recorded_answers
 from cluster.results.averages import families_of
 from cluster.results.outputs import as_json, as_json_lines, best_prompts, step_line, step_lines, summary
 from cluster.results.run_record import RunRecord
@@ -129,6 +130,9 @@ class RunFolder:
             withdraw_stop(self.folder)
             self._write("config.yaml", record.config.encode())
             self._write("data.json", as_json(fingerprints))
+            if config.record.answers != "none":
+                for task in tasks:
+                    self._write(examples_name(task.name), encoded_examples(task))
             self.save(record)
         except StorageError as error:
             raise ConfigError("--run-dir", str(error), "name another folder") from None
@@ -241,7 +245,7 @@ class RunFolder:
         self._write("steps.jsonl", as_json_lines(step_lines(record)))
         self._write("best_prompts.json", as_json(best_prompts(record)))
         if record.status not in ("pending", "running"):  # it takes seconds; ``gpo report`` writes it at any time
-            self._write("report.html", report(record, document).encode())
+            self._write("report.html", report(record, document, recorded_answers(self.folder, record)).encode())
 
     def _write(self, name: str, content: bytes) -> None:
         try:

@@ -203,6 +203,7 @@ def build_evaluators(config: RunConfig, tasks: Sequence[Task], access: Access) -
             grader(task.scorer),
             max_unscored,
             program(task.program),
+            keeps_answers=config.record.answers != "none",
         )
         for task in tasks
     ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from gpo.concurrency import gather
@@ -24,20 +25,6 @@ _MAX_REASON = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
-    """A score, and what it cost: the ``usage`` of the task model, and that of the ``judge`` if a model judges."""
-
-    score: Score
-    usage: Usage
-    judge: Usage = field(default_factory=Usage)
-
-    @property
-    def spending(self) -> Spending:
-        """The cost by role."""
-        return Spending(task=self.usage, judge=self.judge)
-
-
-@dataclass(frozen=True, slots=True)
 class Answered:
     """The task model's answer to one example, and its grade.
 
@@ -49,6 +36,7 @@ class Answered:
         is_refused: whether the endpoint refused the request, rather than being unavailable.
         flaws: what the answer lacks.
         reason: why the grade is below 1, on one line; empty if it is not, or if nobody can say.
+        seconds: until the answer was there, the wait for the limits included.
     """
 
     text: str
@@ -58,6 +46,25 @@ class Answered:
     is_refused: bool = False
     flaws: Flaws = field(default_factory=Flaws)
     reason: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A score, and what it cost: the ``usage`` of the task model, and that of the ``judge`` if a model judges.
+
+    ``answers`` are those that the score rests on, in order, if the evaluator keeps them; else empty.
+    """
+
+    score: Score
+    usage: Usage
+    judge: Usage = field(default_factory=Usage)
+    answers: tuple[Answered, ...] = ()
+
+    @property
+    def spending(self) -> Spending:
+        """The cost by role."""
+        return Spending(task=self.usage, judge=self.judge)
 
 
 class Evaluator(Protocol):
@@ -110,6 +117,7 @@ class LocalEvaluator:
         max_unscored: share of the examples in [0, 1] that may stay unscored because their calls failed. At least one
             must be scored, since a score without values has no mean.
         program: answers in place of a single call of the task model.
+        keeps_answers: whether evaluations contain the answers.
     """
 
     task: Task
@@ -118,6 +126,7 @@ class LocalEvaluator:
     grader: Grader
     max_unscored: float = 0.0
     program: Program | None = None
+    keeps_answers: bool = False
 
     async def evaluate(
         self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
@@ -125,7 +134,7 @@ class LocalEvaluator:
         examples = self.task.examples[split] if indices is None else self._chosen(split, indices)
         # Prompt by prompt, so that a server that caches prefixes sees equal beginnings one after the other.
         # The inner list is needed: a generator would run later, and see only the last prompt.
-        rows = await gather(gather([self._answered(prompt, example) for example in examples]) for prompt in prompts)
+        rows = await gather(gather([self._timed(prompt, example) for example in examples]) for prompt in prompts)
         return [self._evaluation(split, row, is_whole=indices is None) for row in rows]
 
     async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
@@ -157,7 +166,15 @@ class LocalEvaluator:
                 spent,
             )
         spending = sum((answer.spending for answer in answers), start=Spending())
-        return Evaluation(score, spending.task, spending.judge)
+        kept = tuple(answers) if self.keeps_answers else ()
+        return Evaluation(score, spending.task, spending.judge, kept)
+
+    async def _timed(self, prompt: Prompt, example: Example) -> Answered:
+        if not self.keeps_answers:
+            return await self._answered(prompt, example)
+        began = time.monotonic()
+        answered = await self._answered(prompt, example, explains=True)
+        return replace(answered, seconds=time.monotonic() - began)
 
     async def _answered(self, prompt: Prompt, example: Example, *, explains: bool = False) -> Answered:
         if self.program is not None:

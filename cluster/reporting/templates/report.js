@@ -5,7 +5,7 @@
   const source = document.getElementById("data");
   const table = document.getElementById("table");
   if (!table) return;
-  const { trajectories, rows, notes, failures } = JSON.parse(source.textContent);
+  const { trajectories, rows, notes, failures, examples } = JSON.parse(source.textContent);
   // The layout of rows in cluster/reporting/candidates.py.
   const [TRAJECTORY, STEP, VAL, INTERVAL, CHANGED, ALLOWED, FLAGS, PROMPT, PARENT, CHANGES, UNSCORED] = Array(11).keys();
   const ACCEPTED = 1, BEST = 2, DROPPED = 4, FIRST = 8, ROWS_A_PAGE = 25;
@@ -169,6 +169,63 @@
     if (target instanceof HTMLDetailsElement) target.open = true;
   }
   addEventListener("hashchange", openTarget);
+  // The table of examples: the layout of rows in cluster/reporting/examples.py.
+  function showExamples() {
+    const [OF, SPLIT, NUMBER, OUTCOME, INPUT, TARGET, BEFORE, AFTER] = Array(8).keys();
+    let found = [], at = 0;
+    function answer(title, known) {
+      const cell = element("td", { role: "cell", class: "whole", "data-label": title });
+      if (known === null) { cell.append(element("span", { class: "aside" }, "not asked")); return cell; }
+      const [text, value, why] = known;
+      cell.append(element("span", { class: value === null ? "aside" : value >= 1 ? "better" : "worse" },
+        value === null ? "unscored" : `${percent(value)} %`));
+      cell.append(element("p", { class: "prompt" }, text || "(no text)"));
+      if (why) cell.append(element("p", { class: "aside" }, why));
+      return cell;
+    }
+    function exampleLine(row) {
+      const name = element("td", { role: "cell", class: "whole" }, `${row[SPLIT]}/${row[NUMBER]} `,
+        element("span", { class: `mark ${row[OUTCOME]}` }, row[OUTCOME]));
+      return element("tr", { role: "row" }, name,
+        element("td", { role: "cell", class: "whole", "data-label": "Input" }, element("p", { class: "prompt" }, row[INPUT])),
+        element("td", { role: "cell", class: "whole", "data-label": "Target" }, row[TARGET]),
+        answer("Initial prompt", row[BEFORE]), answer("Best prompt", row[AFTER]));
+    }
+    function drawExamples() {
+      const pages = Math.max(1, Math.ceil(found.length / ROWS_A_PAGE));
+      at = Math.min(at, pages - 1);
+      const first = at * ROWS_A_PAGE, part = found.slice(first, first + ROWS_A_PAGE);
+      byId("examples-rows").replaceChildren(...part.map(exampleLine));
+      const more = examples.left_out ? `; ${number.format(examples.left_out)} more do not fit on this page` : "";
+      byId("examples-found").textContent = part.length
+        ? `${number.format(first + 1)} to ${number.format(first + part.length)} of ${number.format(found.length)} examples${more}`
+        : "No example matches.";
+      byId("examples-page").textContent = `Page ${number.format(at + 1)} of ${number.format(pages)}`;
+      byId("examples-previous").disabled = at === 0;
+      byId("examples-next").disabled = at === pages - 1;
+      byId("examples-pages").hidden = pages === 1;
+    }
+    function selectExamples() {
+      const wanted = byId("examples-query").value.toLowerCase().split(/\s+/).filter(Boolean);
+      const of = Number(byId("examples-trajectory").value), outcome = byId("examples-outcome").value;
+      found = examples.rows.filter((row) => row[OF] === of && (outcome === "" || row[OUTCOME] === outcome)
+        && wanted.every((word) => [row[INPUT], row[TARGET], row[BEFORE]?.[0], row[AFTER]?.[0]]
+          .some((text) => (text ?? "").toLowerCase().includes(word))));
+      at = 0;
+      drawExamples();
+    }
+    for (const index of new Set(examples.rows.map((row) => row[OF]))) {
+      const [task, seed] = trajectories[index];
+      byId("examples-trajectory").append(element("option", { value: index }, `${task}, seed ${seed}`));
+    }
+    byId("examples-filter").addEventListener("submit", (event) => event.preventDefault());
+    for (const id of ["query", "trajectory", "outcome"]) byId(`examples-${id}`).addEventListener("input", selectExamples);
+    byId("examples-previous").addEventListener("click", () => { at -= 1; drawExamples(); });
+    byId("examples-next").addEventListener("click", () => { at += 1; drawExamples(); });
+    byId("examples-filter").hidden = byId("examples-table").hidden = false;
+    selectExamples();
+  }
+  if (byId("examples-table")) showExamples();
   byId("filter").hidden = table.hidden = false;
   openTarget();
   draw();

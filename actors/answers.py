@@ -1,0 +1,189 @@
+"""The answers of a search: kept in files beside its checkpoint, so that people can see what the model answered."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from actors.folder import Folder
+from actors.lease import Fence
+from actors.search import SearchKey
+from gpo.data.task import Split
+from gpo.errors import StorageError
+from gpo.evaluation.evaluator import Answered, Answerer, Evaluation, Evaluator
+from gpo.prompt import Prompt
+from gpo.text import abridged
+
+log = logging.getLogger(__name__)
+
+_MOST_CHARACTERS = 20_000
+"""Of one answer; a longer one loses its middle."""
+_SUFFIX = ".jsonl.gz"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedAnswer:
+    """What the task model answered to one example with one prompt.
+
+    Attributes:
+        prompt: ID of the prompt.
+        index: position of the example in its split, from 0.
+        answer: the raw reply.
+        value: the grade in [0, 1]; ``None`` if unscored.
+        reason: why the grade is below 1; may be empty.
+        problem: why there is no grade; else empty.
+        flaw: ``cut``, ``empty`` or ``unreadable``; else empty.
+        tokens: sent and generated.
+        seconds: until the reply; 0 for a cached one.
+        is_cached: whether all replies came from the cache.
+    """
+
+    prompt: str
+    split: Split
+    index: int
+    answer: str
+    value: float | None
+    reason: str = ""
+    problem: str = ""
+    flaw: str = ""
+    tokens: int = 0
+    seconds: float = 0.0
+    is_cached: bool = False
+
+
+class RecordingEvaluator:
+    """An evaluator that hands all answers to a log, and returns evaluations without them."""
+
+    def __init__(self, evaluator: Any, answers: AnswerLog) -> None:
+        self._evaluator: Evaluator = evaluator
+        self._answerer: Answerer = evaluator
+        self._answers = answers
+
+    async def evaluate(
+        self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
+    ) -> Sequence[Evaluation]:
+        """See ``gpo.evaluation.evaluator.Evaluator``."""
+        evaluations = await self._evaluator.evaluate(prompts, split, indices)
+        for prompt, evaluation in zip(prompts, evaluations, strict=True):
+            self._answers.add(prompt, split, indices, evaluation.answers)
+        return [replace(evaluation, answers=()) for evaluation in evaluations]
+
+    async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
+        """See ``gpo.evaluation.evaluator.Answerer``; answers to ``train`` are not recorded."""
+        return await self._answerer.answer(prompt, split, indices)
+
+
+class AnswerLog:
+    """The answers of one search. Those of chosen prompts are written, all others are kept until the search ends.
+
+    Each write makes a new file, which a repeated step replaces: after a crash, the files fit the checkpoint.
+
+    Args:
+        folder: that of the checkpoints.
+        writes_all: whether the answers of all prompts are written.
+        max_bytes: bound on all files of the search, compressed.
+        fence: stops a process whose run another process has taken over.
+    """
+
+    def __init__(
+        self, folder: Folder, key: SearchKey, *, writes_all: bool, max_bytes: int, fence: Fence | None = None
+    ) -> None:
+        self._folder, self._writes_all, self._left, self._fence = folder / name_of(key), writes_all, max_bytes, fence
+        self._new: dict[str, list[RecordedAnswer]] = {}
+        self._key = key
+
+    def add(self, prompt: Prompt, split: Split, indices: Sequence[int] | None, answers: Sequence[Answered]) -> None:
+        """Keep answers until they are written."""
+        positions = range(len(answers)) if indices is None else indices
+        self._new.setdefault(prompt.id, []).extend(
+            _recorded(prompt, split, index, answer) for index, answer in zip(positions, answers, strict=False)
+        )
+
+    async def write(self, name: str, chosen: Iterable[Prompt]) -> None:
+        """Write the new answers of chosen prompts. A full disk ends the recording, not the search.
+
+        Args:
+            name: of the file; writing it again replaces it.
+        """
+        ids = list(self._new) if self._writes_all else list(dict.fromkeys(prompt.id for prompt in chosen))
+        rows = [row for prompt in ids for row in self._new.pop(prompt, [])]
+        if not rows or self._left <= 0:
+            return
+        content = await asyncio.to_thread(_encoded, rows)
+        self._left -= len(content)
+        if self._left <= 0:
+            log.warning("record.max_bytes is reached: no more answers of %s are recorded", self._key)
+            return
+        try:
+            if self._fence is not None:
+                await asyncio.to_thread(self._folder.with_retries, self._fence.check)
+            await asyncio.to_thread(self._folder.write, f"{name}{_SUFFIX}", content)
+        except (OSError, ImportError, ValueError) as error:
+            self._left = 0
+            log.warning("no more answers of %s are recorded: %s", self._key, error)
+
+
+def name_of(key: SearchKey) -> str:
+    """The folder of a search's answers, beside its checkpoint."""
+    return f"{key.task}/seed-{key.seed}.answers"
+
+
+def read_answers(folder: Folder, key: SearchKey) -> Iterator[RecordedAnswer]:
+    """The recorded answers of a search, oldest first; none if nothing was recorded. Damaged files are left out.
+
+    Args:
+        folder: that of the checkpoints.
+
+    Raises:
+        StorageError: the folder cannot be read.
+    """
+    answers = folder / name_of(key)
+    try:
+        names = sorted(name for name in answers.names() if name.endswith(_SUFFIX))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"{answers.url} cannot be read: {error}") from None
+    for name in names:
+        try:
+            lines = gzip.decompress(answers.read(name) or b"").decode().splitlines()
+            rows = [RecordedAnswer(**{**json.loads(line), "split": Split(json.loads(line)["split"])}) for line in lines]
+        except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
+            log.warning("%s is damaged, and left out: %s", answers.path(name), error)
+            continue
+        yield from rows
+
+
+def _recorded(prompt: Prompt, split: Split, index: int, answer: Answered) -> RecordedAnswer:
+    task, judge = answer.spending.task, answer.spending.judge
+    usage, flaws = task + judge, answer.flaws
+    flaw: Literal["cut", "empty", "unreadable", ""] = ""
+    if flaws.cut or flaws.empty or flaws.unreadable:
+        flaw = "cut" if flaws.cut else "empty" if flaws.empty else "unreadable"
+    return RecordedAnswer(
+        prompt=prompt.id,
+        split=split,
+        index=index,
+        answer=abridged(answer.text, _MOST_CHARACTERS),
+        value=answer.value,
+        reason=answer.reason,
+        problem=answer.problem,
+        flaw=flaw,
+        tokens=usage.prompt_tokens + usage.completion_tokens + usage.cached_tokens,
+        seconds=round(answer.seconds, 3),
+        is_cached=usage.cached > 0 and usage.requests == 0,
+    )
+
+
+def _encoded(rows: Sequence[RecordedAnswer]) -> bytes:
+    defaults = {name: field.default for name, field in RecordedAnswer.__dataclass_fields__.items()}
+    lines = []
+    for row in rows:
+        values = {name: getattr(row, name) for name in defaults}
+        lines.append(json.dumps({name: value for name, value in values.items() if value != defaults[name]}))
+    return gzip.compress("".join(f"{line}\n" for line in lines).encode(errors="replace"), compresslevel=5, mtime=0)
