@@ -404,7 +404,7 @@ def test_the_facts_about_options_are_stated_on_them() -> None:
     )  # fmt: skip
     of_sweeps = ("trials", "max_parallel_trials", "storage", "lease_s", "study", "holdout")
     assert set(stated("may_change")) == {
-        "run.dir", "cluster", "cache", "budget", "stop", "metrics", "tracing", "tracking",
+        "run.dir", "cluster", "cache", "budget", "stop", "record", "metrics", "tracing", "tracking",
         *(f"models.*.{name}" for name in of_models),
         *(f"sweep.{name}" for name in of_sweeps),
     }  # fmt: skip

@@ -1,0 +1,139 @@
+"""Recorded answers: which ones, in which files, and what damages them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from actors.answers import AnswerLog, RecordedAnswer, RecordingEvaluator, name_of, read_answers
+from actors.folder import Folder
+from actors.search import SearchKey
+from gpo.data.task import Split
+from gpo.evaluation.evaluator import Answered, Evaluation
+from gpo.models.protocol import Usage
+from gpo.prompt import Prompt
+from gpo.score import Flaws, Score
+from gpo.trajectory import Spending
+
+KEY = SearchKey("desk", 3)
+ONE, OTHER = Prompt("one"), Prompt("other")
+ANSWERS = (
+    Answered("billing", 1.0, Spending(task=Usage(requests=1, prompt_tokens=5, completion_tokens=2)), seconds=0.1234),
+    Answered("", 0.0, Spending(task=Usage(cached=1, cached_tokens=9)), flaws=Flaws(empty=1), reason="it is empty"),
+    Answered("", None, Spending(), problem="HTTP 503"),
+)
+
+
+def log(folder: Path, **settings: int) -> AnswerLog:
+    given = {"max_bytes": 1_000_000, "writes_all": False, **settings}
+    return AnswerLog(Folder.at(str(folder)), KEY, max_bytes=given["max_bytes"], writes_all=bool(given["writes_all"]))
+
+
+def recorded(folder: Path) -> list[RecordedAnswer]:
+    return list(read_answers(Folder.at(str(folder)), KEY))
+
+
+async def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    answers = log(tmp_path)
+    answers.add(ONE, Split.VAL, [4, 7, 9], ANSWERS)
+    await answers.write("step-00000", [ONE])
+    assert recorded(tmp_path) == [
+        RecordedAnswer(ONE.id, Split.VAL, 4, "billing", 1.0, tokens=7, seconds=0.123),
+        RecordedAnswer(ONE.id, Split.VAL, 7, "", 0.0, "it is empty", flaw="empty", tokens=9, is_cached=True),
+        RecordedAnswer(ONE.id, Split.VAL, 9, "", None, problem="HTTP 503"),
+    ]
+
+
+async def test_answers_of_prompts_that_are_chosen_later_are_written_then(tmp_path: Path) -> None:
+    answers = log(tmp_path)
+    answers.add(ONE, Split.VAL, None, ANSWERS[:1])
+    answers.add(OTHER, Split.VAL, None, ANSWERS[:1])
+    await answers.write("step-00001", [OTHER, OTHER])
+    assert {row.prompt for row in recorded(tmp_path)} == {OTHER.id}
+    answers.add(ONE, Split.VAL, [1], ANSWERS[1:2])
+    await answers.write("step-00002", [ONE, OTHER])
+    assert [(row.prompt, row.index) for row in recorded(tmp_path)] == [(OTHER.id, 0), (ONE.id, 0), (ONE.id, 1)]
+
+
+async def test_all_answers_are_written_if_asked_for(tmp_path: Path) -> None:
+    answers = log(tmp_path, writes_all=1)
+    answers.add(ONE, Split.VAL, None, ANSWERS[:1])
+    answers.add(OTHER, Split.VAL, None, ANSWERS[:1])
+    await answers.write("step-00001", [OTHER])
+    assert {row.prompt for row in recorded(tmp_path)} == {ONE.id, OTHER.id}
+
+
+async def test_a_repeated_step_replaces_its_file(tmp_path: Path) -> None:
+    for answer in ANSWERS[:2]:  # a process was killed before it saved the checkpoint
+        answers = log(tmp_path)
+        answers.add(ONE, Split.VAL, None, [answer])
+        await answers.write("step-00001", [ONE])
+    assert [row.answer for row in recorded(tmp_path)] == [""]
+
+
+async def test_the_bound_on_bytes_ends_the_recording_with_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = log(tmp_path, max_bytes=150)
+    for number in range(4):
+        answers.add(ONE, Split.VAL, [number], ANSWERS[:1])
+        await answers.write(f"step-{number:05}", [ONE])
+    assert [row.index for row in recorded(tmp_path)] == [0]
+    assert caplog.text.count("record.max_bytes is reached: no more answers of desk/3 are recorded") == 1
+
+
+async def test_a_folder_that_cannot_be_written_ends_the_recording_and_not_the_search(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "desk").write_text("a file in the way")
+    answers = log(tmp_path)
+    for _ in range(2):
+        answers.add(ONE, Split.VAL, None, ANSWERS)
+        await answers.write("step-00000", [ONE])
+    assert caplog.text.count("no more answers of desk/3 are recorded") == 1
+
+
+async def test_a_damaged_file_is_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    answers = log(tmp_path)
+    for number in range(2):
+        answers.add(ONE, Split.VAL, [number], ANSWERS[:1])
+        await answers.write(f"step-{number:05}", [ONE])
+    path = tmp_path / name_of(KEY) / "step-00000.jsonl.gz"
+    path.write_bytes(path.read_bytes()[:-9])
+    assert [row.index for row in recorded(tmp_path)] == [1]
+    assert "is damaged, and left out" in caplog.text
+
+
+def test_a_search_without_answers_has_none(tmp_path: Path) -> None:
+    assert recorded(tmp_path) == []
+
+
+async def test_a_long_answer_loses_its_middle_and_half_a_character_is_kept(tmp_path: Path) -> None:
+    answers = log(tmp_path)
+    answers.add(ONE, Split.TEST, None, [Answered("x" * 50_000, 0.0, Spending()), Answered("\ud83d", 0.0, Spending())])
+    await answers.write("test", [ONE])
+    first, second = recorded(tmp_path)
+    assert (len(first.answer), second.answer) == (20_000, "\ud83d")
+
+
+class Evaluator:
+    """Evaluates with these answers."""
+
+    async def evaluate(
+        self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
+    ) -> Sequence[Evaluation]:
+        await asyncio.sleep(0)
+        return [Evaluation(Score((1.0, 0.0, None)), Usage(requests=2), answers=ANSWERS) for _ in prompts]
+
+
+async def test_evaluations_lose_their_answers_to_the_log(tmp_path: Path) -> None:
+    answers = log(tmp_path)
+    evaluations = await RecordingEvaluator(Evaluator(), answers).evaluate([ONE, OTHER], Split.VAL)
+    assert evaluations == [Evaluation(Score((1.0, 0.0, None)), Usage(requests=2))] * 2
+    await answers.write("step-00000", [ONE, OTHER])
+    assert [(row.prompt, row.index) for row in recorded(tmp_path)] == [
+        (prompt.id, index) for prompt in (ONE, OTHER) for index in range(3)
+    ]
