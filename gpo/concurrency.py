@@ -1,9 +1,10 @@
-"""Awaiting several coroutines concurrently, ending all of them when one fails."""
+"""Awaiting several coroutines concurrently, ending all of them when one fails; contexts that block."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any, Self, TypeVar
 
 _T = TypeVar("_T")
@@ -20,6 +21,32 @@ async def gather(coroutines: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
     except* Exception as failures:
         raise failures.exceptions[0] from None
     return [task.result() for task in tasks]
+
+
+@asynccontextmanager
+async def in_threads(context: AbstractContextManager[_T]) -> AsyncGenerator[_T]:
+    """Enter and leave a context in threads, since it blocks. A cancelled task leaves it first."""
+
+    async def finished(call: Callable[..., Any], *arguments: Any) -> Any:
+        work = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            raise
+
+    try:
+        value: _T = await finished(context.__enter__)
+    except asyncio.CancelledError as cancelled:
+        await finished(context.__exit__, type(cancelled), cancelled, cancelled.__traceback__)
+        raise
+    try:
+        yield value
+    except BaseException as error:
+        if not await finished(context.__exit__, type(error), error, error.__traceback__):
+            raise
+    else:
+        await finished(context.__exit__, None, None, None)
 
 
 class FailFastGroup:

@@ -24,17 +24,19 @@ _LIBRARY = __name__.partition(".")[0]
 
 def home_of(module: str, folders: Sequence[str]) -> str | None:
     """The first folder that contains a module (dotted name), or ``None``; imports nothing."""
-    return next((folder for folder in folders if _is_in(folder, module)), None)
+    return next((folder for folder in folders if files_of(module, folder)), None)
 
 
-def _is_in(folder: str, module: str) -> bool:
-    paths, found = [folder], None
+def files_of(module: str, folder: str) -> list[str]:
+    """The files that run when a module of a folder is imported: its packages' and its own; none if it is not there."""
+    paths, files, found = [folder], list[str](), None
     for part in module.split("."):
         found = PathFinder.find_spec(part, paths)
         if found is None:
-            return False
+            return []
+        files += [found.origin] if found.origin is not None else []
         paths = list(found.submodule_search_locations or ())
-    return found is not None and found.origin is not None  # more than a folder of that name
+    return files if found is not None and found.origin is not None else []  # more than a folder of that name
 
 
 @cache

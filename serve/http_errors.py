@@ -16,6 +16,7 @@ from serve.client import reply
 from serve.evaluator import UnfitPrompt, UnknownTask
 from serve.http_limits import BODY_TIMEOUT_S, MAX_BODY_BYTES
 from serve.http_schemas import ErrorReply
+from serve.runs import NoResult, RefusedRun, TooManyRuns, UnknownRun
 
 TIMEOUT_S = 3600.0
 """Longest duration of a request, in seconds."""
@@ -27,14 +28,17 @@ UNREACHABLE = {
     503: "A part of the server does not answer; it may be restarting.",
     504: f"The request took longer than {TIMEOUT_S:.0f} s.",
 }
-ERRORS = {
+BODY_ERRORS = {
     400: "The body is not valid JSON or msgpack.",
-    **UNAUTHORIZED,
-    402: "The server's budget is used up.",
-    404: "The task does not exist.",
     408: f"The body did not arrive within {BODY_TIMEOUT_S:.0f} s.",
     413: f"The body is larger than {MAX_BODY_BYTES} bytes.",
     415: "The body is neither JSON nor msgpack.",
+}
+ERRORS = {
+    **BODY_ERRORS,
+    **UNAUTHORIZED,
+    402: "The server's budget is used up.",
+    404: "The task does not exist.",
     422: "The body does not match the schema, or a prompt lacks placeholders of the task's template.",
     502: "The task model failed, or too many examples stayed unscored.",
     **UNREACHABLE,
@@ -58,10 +62,10 @@ def explain(error: ValidationError) -> str:
 
 
 async def reply_or_error(ask: Callable[[], Any]) -> Any:
-    """The evaluator's reply to a request.
+    """The reply of the evaluator or of the runs' actor to a request.
 
     Raises:
-        HTTPException: the evaluator refuses or fails, cannot be reached, or takes too long.
+        HTTPException: it refuses or fails, cannot be reached, or takes too long.
     """
     try:
         async with asyncio.timeout(TIMEOUT_S):
@@ -80,8 +84,14 @@ def _http_error(failure: Exception) -> HTTPException | None:
     match failure:
         case UnknownTask(args=(task, known)):
             return HTTPException(404, f"no task {task!r}; known tasks: {', '.join(known)}")
-        case UnfitPrompt():
+        case UnknownRun():
+            return HTTPException(404, "there is no run with this ID")
+        case NoResult():
+            return HTTPException(409, "no prompt of the run has a score yet")
+        case UnfitPrompt() | RefusedRun():
             return HTTPException(422, str(failure))
+        case TooManyRuns():
+            return HTTPException(429, str(failure), headers=_RETRY_LATER)
         case BudgetExhausted():
             return HTTPException(402, str(failure))
         case EvaluationError() | ModelError():

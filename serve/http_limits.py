@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -25,8 +26,8 @@ MAX_HEADERS, MAX_HEADER_BYTES = 100, 32_000
 BODY_TIMEOUT_S = 30.0
 """How long a client may take to send a body."""
 _MAX_NESTING = 8
-"""Deepest nesting of a body; a request has a list in a map."""
-_MAX_ENTRIES = 1_000
+"""Deepest nesting of a body; a configuration has a cell of a row of ``data`` of a task of ``tasks``."""
+MAX_ENTRIES = 1_000
 """Longest list or map of a msgpack body; the number of prompts is checked later, with a clearer message."""
 
 # No reply may load anything, be embedded in a page, or be stored.
@@ -126,8 +127,11 @@ def _too_large() -> HTTPException:
     return HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
 
 
-def decode(body: bytes, content_type: str) -> Any:
+def decode(body: bytes, content_type: str, max_entries: int = MAX_ENTRIES) -> Any:
     """Parse a body.
+
+    Args:
+        max_entries: longest list of a msgpack body.
 
     Raises:
         HTTPException: 400 if it is invalid or nested too deeply, 415 if it is neither JSON nor msgpack.
@@ -144,8 +148,8 @@ def decode(body: bytes, content_type: str) -> Any:
                 strict_map_key=True,
                 max_str_len=MAX_BODY_BYTES,
                 max_bin_len=0,
-                max_array_len=_MAX_ENTRIES,
-                max_map_len=_MAX_ENTRIES,
+                max_array_len=max_entries,
+                max_map_len=MAX_ENTRIES,
                 max_ext_len=0,
             )
         else:
@@ -160,7 +164,8 @@ def decode(body: bytes, content_type: str) -> Any:
 def encode(document: Any, accept: str) -> Response:
     """A reply as msgpack or JSON, by the request's Accept header."""
     if MSGPACK in accept:
-        return Response(msgpack.packb(document), media_type=MSGPACK)
+        with suppress(OverflowError):  # a seed may have more than 64 bits
+            return Response(msgpack.packb(document), media_type=MSGPACK)
     return JSONResponse(document)
 
 

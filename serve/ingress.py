@@ -1,4 +1,4 @@
-"""The HTTP interface of the evaluator: ``POST /v1/evaluate``, in JSON or msgpack."""
+"""The HTTP interface: ``POST /v1/evaluate`` scores prompts, ``/v1/runs`` starts runs; in JSON or msgpack."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from ray.serve.handle import DeploymentHandle
 from gpo.evaluation.evaluator import Evaluation
 from serve.http_errors import ERRORS, UNAUTHORIZED, UNREACHABLE, error_replies, explain, reply_or_error
 from serve.http_limits import JSON, HttpLimits, decode, encode, limited_body
+from serve.http_runs import add_run_routes
 from serve.http_schemas import EvaluateReply, EvaluateRequest, TasksReply, evaluate_body, score_reply
+from serve.runs import Runs, RunsActor
 
 TOKEN_VARIABLE = "GPO_SERVE_TOKEN"  # noqa: S105  # a name, not a token
 """Environment variable with the bearer token."""
@@ -27,17 +29,18 @@ TOKEN_VARIABLE = "GPO_SERVE_TOKEN"  # noqa: S105  # a name, not a token
 _STYLE = "body{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto;padding:0 1em}code,pre{background:#eee}"
 
 
-def build_api(evaluator: DeploymentHandle[Any], token: str | None) -> FastAPI:
+def build_api(evaluator: DeploymentHandle[Any], token: str | None, runs: Runs | None = None) -> FastAPI:
     """The HTTP interface over an evaluator.
 
     Args:
         token: bearer token that every request must have; ``None`` needs none.
+        runs: carries out runs; without it, there are no routes for them.
     """
     api = FastAPI(
         title="GPO evaluator",
         version="1",
-        description="Scores prompts on the tasks of a configuration. Bodies are JSON or msgpack, by Content-Type; "
-        "replies likewise, by Accept.",
+        description="Scores prompts on the tasks of a configuration, and starts runs. Bodies are JSON or msgpack, by "
+        "Content-Type; replies likewise, by Accept.",
         # Both would load scripts from other hosts.
         docs_url=None,
         redoc_url=None,
@@ -84,6 +87,8 @@ def build_api(evaluator: DeploymentHandle[Any], token: str | None) -> FastAPI:
         scores = await _scores(evaluator, query)
         return encode(scores.model_dump(mode="json"), request.headers.get("accept", JSON))
 
+    if runs is not None:
+        add_run_routes(api, runs, guarded, errors)
     return api
 
 
@@ -147,16 +152,17 @@ class Ingress:
         evaluator: handle of the evaluator.
         guarded: whether every request needs the token in ``GPO_SERVE_TOKEN``. Each replica reads the variable itself,
             so that the token is never sent through Ray.
+        runs: see ``build_api``.
     """
 
-    def __init__(self, evaluator: DeploymentHandle[Any], guarded: bool) -> None:
-        self._evaluator = evaluator
+    def __init__(self, evaluator: DeploymentHandle[Any], guarded: bool, runs: RunsActor | None = None) -> None:
+        self._evaluator, self._runs = evaluator, runs
         self._token = os.environ.get(TOKEN_VARIABLE) if guarded else None
         if guarded and not self._token:
             raise RuntimeError(f"{TOKEN_VARIABLE} is not set on the node of the ingress replica")
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_api(self._evaluator, self._token)
+        return build_api(self._evaluator, self._token, self._runs)
 
 
 # `Any`: Serve's decorators erase the class's type.
@@ -165,7 +171,9 @@ _Deployment: Any = ray_serve.deployment(
 )
 
 
-def ingress_app(evaluator: ray_serve.Application, *, guarded: bool) -> ray_serve.Application:
+def ingress_app(
+    evaluator: ray_serve.Application, *, guarded: bool, runs: RunsActor | None = None
+) -> ray_serve.Application:
     """The evaluator behind the HTTP interface, for ``ray_serve.run``."""
-    app: ray_serve.Application = _Deployment.bind(evaluator, guarded)
+    app: ray_serve.Application = _Deployment.bind(evaluator, guarded, runs)
     return app

@@ -216,7 +216,7 @@ class Arguments:
         if folder.local is None:
             remedy = "write them to a file and pass its path, or name a local run_dir"
             raise ConfigError(name, f"examples as objects need a local run_dir, not {folder.url!r}", remedy)
-        self.rows[name] = list(_plain_rows(value, name))
+        self.rows[name] = list(plain_rows(value, name))
         if not self.rows[name]:
             raise ConfigError(name, "holds no example", "pass at least one")
         return str(folder.local / "data" / f"{name}.jsonl")
@@ -326,7 +326,7 @@ def _choose(fields: dict[str, Any], role: str, columns: Sequence[str], known: Se
         fields[role] = likely[0]
 
 
-def _plain_rows(value: Any, name: str) -> Iterator[dict[str, Any]]:
+def plain_rows(value: Any, name: str) -> Iterator[dict[str, Any]]:
     """Rows as JSON values: of dictionaries, a data frame of pandas or polars, or any iterable of mappings."""
     if hasattr(value, "to_dicts"):
         value = value.to_dicts()

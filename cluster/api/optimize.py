@@ -24,11 +24,12 @@ from cluster.runs.run import Run as RunLoop
 from cluster.runs.run_folder import RunFolder, new_run_id
 from cluster.session.in_process import local_services, require_no_metrics
 from cluster.session.interrupts import StopRequested
-from cluster.session.models import RefusedParameters, build_tasks
+from cluster.session.models import EmbeddedUrls, RefusedParameters, build_tasks
 from cluster.session.preflight import check_models
 from gpo.data.task import Task
 from gpo.errors import GPOError
 from gpo.events import OnEvent
+from gpo.limits.limiter import Limiter
 from gpo.user_functions import passed_functions
 
 log = logging.getLogger(__name__)
@@ -131,9 +132,22 @@ async def optimize_async(
 
 
 async def run_in_this_process(
-    config: RunConfig, run_folder: RunFolder, run_id: str, view: View, on_event: OnEvent | None = None
+    config: RunConfig,
+    run_folder: RunFolder,
+    run_id: str,
+    view: View,
+    on_event: OnEvent | None = None,
+    *,
+    limiter: Limiter | None = None,
+    urls: EmbeddedUrls | None = None,
+    checks_again: bool = True,
 ) -> None:
     """Start a run here, or continue the one in the folder, to its end.
+
+    Args:
+        limiter: grants slots and permits; ``None`` is one for this run alone.
+        urls: addresses of the embedded models, if others serve them.
+        checks_again: whether the models of a run that continues are checked, which costs a few calls.
 
     Raises:
         ConfigError, GPOError: as for ``cluster.runs.run.Run.execute``.
@@ -145,16 +159,18 @@ async def run_in_this_process(
     leases = Leases()
     run_folder = replace(run_folder, leases=leases)
     # A run that is continued is checked once it is known to be incomplete: otherwise no model is called.
-    refused = {} if continues else await checked_models(config, tasks, view)
+    refused = {} if continues else await checked_models(config, tasks, view, limiter)
     with leases:
         record = await asyncio.to_thread(lambda: run_folder.open(config, tasks, run_id=run_id, resume=True))
         loop = RunLoop(config, tasks, record, run_folder, on_event=on_event)
         if record.is_complete:
             await asyncio.to_thread(loop.conclude)
             return
-        if continues:
-            refused = await checked_models(config, tasks, view)
-        services = await local_services(config, tasks, view, budget_name=f"gpo-{record.run_id}", refused=refused)
+        if continues and checks_again:
+            refused = await checked_models(config, tasks, view, limiter)
+        services = await local_services(
+            config, tasks, view, budget_name=f"gpo-{record.run_id}", refused=refused, limiter=limiter, urls=urls
+        )
         try:
             await loop.execute_here(services, view)
         except StopRequested:
@@ -162,14 +178,19 @@ async def run_in_this_process(
             log.warning("stopped; finished work is saved in %s; %s", where, _HOW_TO_CONTINUE)
 
 
-async def checked_models(config: RunConfig, tasks: Sequence[Task], view: View) -> RefusedParameters:
+async def checked_models(
+    config: RunConfig, tasks: Sequence[Task], view: View, limiter: Limiter | None = None
+) -> RefusedParameters:
     """Call every model once, and log what may go wrong later; the parameters that endpoints refuse.
+
+    Args:
+        limiter: grants slots and permits; ``None`` is one for these calls alone.
 
     Raises:
         ConfigError: a model cannot be used.
     """
     view.status("Checking the models")
-    checked = await check_models(config, tasks, say=log.warning)
+    checked = await check_models(config, tasks, say=log.warning, limiter=limiter)
     for warning in checked.warnings:
         log.warning("%s", warning)
     return checked.refused

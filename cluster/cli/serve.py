@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,20 +19,42 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8000,
     address: Address = None,
+    runs_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the runs that are started over HTTP; those that have not ended continue.  [default: the "
+            "folder that the option run.dir names]",
+            show_default=False,
+        ),
+    ] = None,
+    max_runs: Annotated[int, typer.Option(help="Runs that work at once; 0 starts no runs.", min=0)] = 8,
+    allow_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder with files and Python modules that a run over HTTP may name. Whoever may start runs can read "
+            "these files, and call every function there.  [default: none]",
+            show_default=False,
+        ),
+    ] = None,
 ) -> int:
-    """Serve the evaluator of CONFIG's tasks over HTTP, until Ctrl-C.
+    """Serve the evaluator of CONFIG's tasks over HTTP, and start runs, until Ctrl-C.
 
     Example: **gpo serve configs/quickstart.yaml --port 8000**
 
-    **POST /v1/evaluate** scores a prompt on a task and split; **/docs** and **/openapi.json** describe the interface.
+    **POST /v1/evaluate** scores a prompt on a task and split, **POST /v1/runs** starts a run; **/docs** and
+    **/openapi.json** describe the interface.
     If the variable **GPO_SERVE_TOKEN** is set, every request needs it as a bearer token. For a cluster that already
     runs, set it where the cluster is started.
     """
     from cluster.config import load_config
+    from cluster.serving.folders import run_folders
     from cluster.session.models import build_tasks
     from cluster.session.ray_environment import prepare_environment, resolve_address
 
     config = load_config(config_path, overrides or [])
+    folders = run_folders(config, runs_dir, allow_dir, max_runs)
     ray_address = resolve_address(address)
     tasks = build_tasks(config)
     is_judged = any(task.answer.kind == "judge" for task in config.tasks)
@@ -40,5 +63,5 @@ def serve(
     prepare_environment(ray_address)
     from cluster.serving.command import serve_evaluator
 
-    serve_evaluator(config, tasks, host, port, ray_address, err, refused)
+    serve_evaluator(config, tasks, host, port, ray_address, err, refused, folders)
     return OK

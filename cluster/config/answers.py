@@ -18,6 +18,7 @@ from cluster.config.functions import (
     quoted,
     reference,
     refuse_file,
+    require_allowed,
     require_loadable,
 )
 from cluster.config.section import ConfigPath, Section
@@ -40,7 +41,7 @@ from gpo.evaluation.metrics.paper import PARSERS
 from gpo.user_functions import FunctionReference
 
 
-def _parser(name: str) -> str:
+def _parser(name: str, info: ValidationInfo) -> str:
     refuse_file(name)
     if name not in PARSERS and not re.fullmatch(FUNCTION, name):
         raise PydanticCustomError(
@@ -48,6 +49,8 @@ def _parser(name: str) -> str:
             "{value} is not a parser; choose default, paper, or a function as module:function",
             {"value": quoted(name)},
         )
+    if name not in PARSERS:
+        require_allowed(name, info)
     return name
 
 

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from cluster.config.section import LocatedText
+from cluster.config.section import AllowedPaths, LocatedText
 from gpo.errors import ConfigError, EvaluationError
 from gpo.user_functions import FunctionReference
 from gpo.user_modules import home_of
@@ -33,13 +33,20 @@ def refuse_file(name: str) -> None:
         )
 
 
-def _function(name: str) -> str:
+def _function(name: str, info: ValidationInfo) -> str:
     refuse_file(name)
     if not re.fullmatch(FUNCTION, name):
         raise PydanticCustomError(
             "function", "{value} is not a function; write it as module:function", {"value": quoted(name)}
         )
+    require_allowed(name, info)
     return name
+
+
+def require_allowed(function: str, info: ValidationInfo) -> None:
+    """Refuse a function outside the modules that a configuration may name."""
+    if (allowed := AllowedPaths.of(info)) is not None:
+        allowed.require_module(function.partition(":")[0], function)
 
 
 FunctionName = Annotated[str, AfterValidator(_function), Field(json_schema_extra={"pattern": rf"^{FUNCTION}$"})]

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from cluster.config.files import UnfitYaml, drop_alternative, read_extended, read_yaml
 from cluster.config.run import RunConfig
-from cluster.config.section import OptionInfo, Section, sections_in
+from cluster.config.section import AllowedPaths, OptionInfo, Section, sections_in
 from gpo.errors import ConfigError
 from gpo.text import without_controls
 
@@ -63,14 +63,17 @@ def validate(raw: Mapping[str, Any], base_dir: Path) -> RunConfig:
     return validate_section(RunConfig, raw, base_dir)
 
 
-def validate_section(kind: type[_S], raw: Mapping[str, Any], base_dir: Path) -> _S:
+def validate_section(kind: type[_S], raw: Mapping[str, Any], base_dir: Path, allowed: AllowedPaths | None = None) -> _S:
     """Check a section of this kind, as ``validate`` does.
+
+    Args:
+        allowed: where it may name files and modules; ``None`` is everywhere.
 
     Raises:
         ConfigError: as for ``load_config``.
     """
     try:
-        return kind.model_validate(raw, context={"base_dir": base_dir})
+        return kind.model_validate(raw, context={"base_dir": base_dir, "allowed": allowed})
     except ValidationError as error:
         raise _explained(error.errors(include_url=False)[0], kind, raw) from None
 

@@ -46,6 +46,10 @@ _RESERVED = {
 }
 _RESERVED_HEADERS = {"accept-encoding", "connection", "content-length", "content-type", "host", "transfer-encoding"}
 MAY_CHANGE, TRACKED = OptionInfo(may_change=True), OptionInfo(tracked=True)
+OF_SERVICE = OptionInfo(may_change=True, posted="service")
+_KEY_VARIABLE = OptionInfo(may_change=True, sensitive="variable", posted="service")
+_KEY_FILE = OptionInfo(may_change=True, sensitive="file", posted="service")
+_MAY_HOLD_KEY = OptionInfo(may_change=True, sensitive="value", posted="service")
 OPENAI_URL = "https://api.openai.com/v1"
 
 
@@ -153,44 +157,43 @@ class EndpointConfig(Section):
     endpoint."""
     model: Annotated[str, Field(min_length=1), TRACKED]
     """Name of the model at the endpoint."""
-    api_key_env: Annotated[VariableName | None, OptionInfo(may_change=True, sensitive="variable")] = None
+    api_key_env: Annotated[VariableName | None, _KEY_VARIABLE] = None
     """Environment variable with the API key. Default: OPENAI_API_KEY if it is set, otherwise no key."""
-    api_key_file: Annotated[ConfigPath | None, OptionInfo(may_change=True, sensitive="file")] = None
+    api_key_file: Annotated[ConfigPath | None, _KEY_FILE] = None
     """File with the API key, instead of a variable. It is read again when the endpoint refuses the key."""
     api_key_command: Annotated[
-        Annotated[tuple[str, ...], Field(min_length=1)] | None, OptionInfo(may_change=True, sensitive="value")
+        Annotated[tuple[str, ...], Field(min_length=1)] | None,
+        OptionInfo(may_change=True, sensitive="value", posted="refused"),
     ] = None
     """Program and arguments that print the API key, instead of a variable or a file, e.g. ``[gcloud, auth,
     print-access-token]``. It runs without a shell, for at most 30 seconds, and again when the endpoint refuses the
     key. Its output is never shown."""
-    api_key_header: Annotated[HeaderName | None, MAY_CHANGE] = None
+    api_key_header: Annotated[HeaderName | None, OF_SERVICE] = None
     """Header that carries the API key alone, e.g. ``api-key`` at Azure. Default: ``Authorization: Bearer KEY``."""
-    headers: Annotated[dict[HeaderName, HeaderValue], OptionInfo(may_change=True, sensitive="value")] = Field(
-        default_factory=dict
-    )
+    headers: Annotated[dict[HeaderName, HeaderValue], _MAY_HOLD_KEY] = Field(default_factory=dict)
     """Further headers of every request. A value is a text, or ``{env: NAME}`` for the content of an environment
     variable, which is kept secret like a key, e.g. ``{X-Organization: acme, X-Token: {env: PROXY_TOKEN}}``."""
-    query: Annotated[dict[str, str], OptionInfo(may_change=True, sensitive="value")] = Field(default_factory=dict)
+    query: Annotated[dict[str, str], _MAY_HOLD_KEY] = Field(default_factory=dict)
     """Parameters of every request's URL, e.g. ``{api-version: "2024-06-01"}``. They may appear in logs, so keys belong
     into ``headers``."""
-    max_concurrency: Annotated[PositiveInt, MAY_CHANGE] = 16
+    max_concurrency: Annotated[PositiveInt, OF_SERVICE] = 16
     """Most concurrent requests, over all processes. Roles with the same ``base_url`` share the largest of their values.
     After a 429 (too many requests), fewer requests are sent at once, and more again over time."""
-    requests_per_min: Annotated[PositiveInt | None, MAY_CHANGE] = None
+    requests_per_min: Annotated[PositiveInt | None, OF_SERVICE] = None
     """Most requests to this model in any 60 seconds, over all processes. Default: no limit."""
-    tokens_per_min: Annotated[PositiveInt | None, MAY_CHANGE] = None
+    tokens_per_min: Annotated[PositiveInt | None, OF_SERVICE] = None
     """Most tokens, sent and generated, per minute, over all processes; on average, since the length of a reply is known
     only afterwards. Default: no limit."""
-    timeout_s: Annotated[PositiveFloat, MAY_CHANGE] = 120.0
+    timeout_s: Annotated[PositiveFloat, OF_SERVICE] = 120.0
     """Bound on one request, in seconds."""
-    max_attempts: Annotated[PositiveInt, MAY_CHANGE] = DEFAULT_MAX_ATTEMPTS
+    max_attempts: Annotated[PositiveInt, OF_SERVICE] = DEFAULT_MAX_ATTEMPTS
     """Most attempts of one call. Transient failures are retried after a growing, jittered wait."""
-    patience_s: Annotated[PositiveFloat, MAY_CHANGE] = DEFAULT_PATIENCE_S
+    patience_s: Annotated[PositiveFloat, OF_SERVICE] = DEFAULT_PATIENCE_S
     """Seconds for which a call is retried while the endpoint is busy (429, too many requests) or away (no connection,
     or a gateway's 502, 503, 504 or 529). These retries do not count towards ``max_attempts``."""
     price: Annotated[PriceConfig, MAY_CHANGE] = PriceConfig()
     """Price per million tokens. Default: free."""
-    check: Annotated[bool, MAY_CHANGE] = True
+    check: Annotated[bool, OF_SERVICE] = True
     """Call the model once before the run, as the run will. ``false`` leaves its mistakes to be found by the run."""
 
     @field_validator("base_url", mode="before")

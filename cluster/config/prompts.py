@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from cluster.config.secrets import IN_ENVIRONMENT, PROBLEM, holds_credentials
-from cluster.config.section import ConfigPath, Section, absolute, option_of
+from cluster.config.section import AllowedPaths, ConfigPath, Section, absolute, option_of
 from gpo.data.files import cell_texts, read_rows, read_text
 from gpo.errors import ConfigError
 from gpo.evaluation.prompt_template import in_messages
@@ -153,6 +153,10 @@ def _folder(value: Any, info: ValidationInfo) -> Any:
         return absolute(value, info)
     if holds_credentials(value):  # not shown
         raise PydanticCustomError("address", "{problem}; {remedy}", {"problem": PROBLEM, "remedy": IN_ENVIRONMENT})
+    if AllowedPaths.of(info) is not None:
+        raise PydanticCustomError(
+            "address", "is an address, which the service does not open; send the prompts as a list"
+        )
     return str(value)
 
 

@@ -132,7 +132,7 @@ class EvaluationConfig(Section):
     kind with its defaults."""
 
 
-MAY_CHANGE = OptionInfo(may_change=True)
+MAY_CHANGE, OF_SERVICE = OptionInfo(may_change=True), OptionInfo(may_change=True, posted="service")
 _MOST_ACTORS = 16
 _MOST_REPLICAS = 8
 _FEWEST_EXAMPLES = 300
@@ -153,7 +153,7 @@ class RunSection(Section):
     """Name of the run: letters, digits, ``.``, ``_`` and ``-``."""
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), OptionInfo(tracked=True)] = (0,)
     """Seeds; there is one trajectory per task and seed."""
-    dir: Annotated[str, AfterValidator(_without_credentials), MAY_CHANGE] = "runs"
+    dir: Annotated[str, AfterValidator(_without_credentials), OF_SERVICE] = "runs"
     """Folder or fsspec URL that holds a folder per run; relative to the working directory. A URL must not hold a user
     name or password: set those in the environment."""
 
@@ -209,9 +209,9 @@ class RunConfig(Section):
     """The search: steps, candidates and strategies."""
     evaluation: Annotated[EvaluationConfig, OptionInfo(tracked=True)] = EvaluationConfig()
     """How prompts are scored."""
-    cluster: Annotated[ClusterConfig, MAY_CHANGE] = ClusterConfig()
+    cluster: Annotated[ClusterConfig, OF_SERVICE] = ClusterConfig()
     """How the work is distributed over Ray."""
-    cache: Annotated[CacheConfig, MAY_CHANGE] = SqliteCacheConfig()
+    cache: Annotated[CacheConfig, OF_SERVICE] = SqliteCacheConfig()
     """Where completions are kept, so that no call is paid for twice."""
     budget: Annotated[BudgetConfig, MAY_CHANGE] = BudgetConfig()
     """Bounds on what the run may spend."""
@@ -219,11 +219,11 @@ class RunConfig(Section):
     """When a trajectory ends before it has taken all its steps."""
     record: Annotated[RecordConfig, MAY_CHANGE] = RecordConfig()
     """Which answers of the task model are kept."""
-    metrics: Annotated[MetricsConfig, MAY_CHANGE] = MetricsConfig()
+    metrics: Annotated[MetricsConfig, OF_SERVICE] = MetricsConfig()
     """Prometheus metrics."""
-    tracing: Annotated[TracingConfig, MAY_CHANGE] = TracingConfig()
+    tracing: Annotated[TracingConfig, OF_SERVICE] = TracingConfig()
     """OpenTelemetry traces."""
-    tracking: Annotated[TrackingConfig, MAY_CHANGE] = TrackingConfig()
+    tracking: Annotated[TrackingConfig, OF_SERVICE] = TrackingConfig()
     """Runs and trials in MLflow."""
 
     @model_validator(mode="before")

@@ -22,6 +22,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
+from gpo.user_modules import files_of
+
 
 @dataclass(frozen=True, slots=True)
 class OptionInfo:
@@ -39,6 +41,8 @@ class OptionInfo:
             ``variable``: it names an environment variable that holds a key. ``url_variable``: it names an environment
             variable that holds an address with a password. ``file``: it names a file that holds a key.
         in_comparison: ``shared`` by all methods of a comparison, or part of each ``method``.
+        posted: for a run that is started over HTTP. ``service``: it has the value of the service's own configuration.
+            ``refused``: likewise, and the request may not name any value.
     """
 
     may_change: bool = False
@@ -47,6 +51,7 @@ class OptionInfo:
     is_output: bool = False
     sensitive: Literal["value", "variable", "url_variable", "file"] | None = None
     in_comparison: Literal["shared", "method"] | None = None
+    posted: Literal["service", "refused"] | None = None
 
     @classmethod
     def of(cls, field: FieldInfo) -> OptionInfo:
@@ -169,17 +174,65 @@ class LocatedText(str):
         return LocatedText, (str(self), self.folder)
 
 
+@dataclass(frozen=True, slots=True)
+class AllowedPaths:
+    """Where a configuration from outside may name files.
+
+    As ``allowed`` in the context of a validation, it is checked before any file is opened or any module imported.
+
+    Attributes:
+        shared: the folder with files and modules that anyone may name, absolute and without links; ``None`` is none.
+        own: further files, likewise: the run's own.
+    """
+
+    shared: Path | None
+    own: frozenset[Path]
+
+    @classmethod
+    def of(cls, info: ValidationInfo) -> AllowedPaths | None:
+        """Those of a validation; ``None`` if every path is allowed."""
+        return (info.context or {}).get("allowed")
+
+    def require(self, path: Path, shown: object) -> None:
+        """Refuse a path outside; links in it are resolved already."""
+        if path not in self.own and (self.shared is None or not path.is_relative_to(self.shared)):
+            raise self._refusal(shown)
+
+    def require_module(self, module: str, shown: object) -> None:
+        """Refuse a module that is not in the shared folder, or whose files are links to files outside."""
+        files = [] if self.shared is None else files_of(module, str(self.shared))
+        # A module of this library would be imported from where it is installed.
+        if module.partition(".")[0] == "gpo" or not files:
+            raise self._refusal(shown)
+        for file in files:
+            if self.shared is None or not Path(file).resolve().is_relative_to(self.shared):
+                raise self._refusal(shown)
+
+    def _refusal(self, shown: object) -> PydanticCustomError:
+        lack = "is not in the folder that the service allows"
+        if self.shared is None:
+            lack = "is a file, folder or function, and the service allows none"
+        return PydanticCustomError(
+            "outside",
+            "{shown} {lack}; send examples as rows, or ask for gpo serve --allow-dir",
+            {"shown": repr(str(shown)), "lack": lack},
+        )
+
+
 def absolute(value: Any, info: ValidationInfo) -> Any:
     """A path as an absolute one; relative paths start at the folder of the file that names them."""
     if not isinstance(value, str | Path):
         return value  # pydantic refuses it
     base = value.folder if isinstance(value, LocatedText) else (info.context or {}).get("base_dir", Path.cwd())
     try:
-        return (base / Path(value).expanduser()).resolve()
+        path = (base / Path(value).expanduser()).resolve()
     except (RuntimeError, ValueError) as error:  # an unknown user's home, or a NUL
         raise PydanticCustomError(
             "path", "{path} is not a path ({reason}); name another", {"path": repr(str(value)), "reason": str(error)}
         ) from None
+    if (allowed := AllowedPaths.of(info)) is not None:
+        allowed.require(path, value)
+    return path
 
 
 ConfigPath = Annotated[Path, BeforeValidator(absolute)]

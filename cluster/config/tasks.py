@@ -36,7 +36,7 @@ from cluster.config.prompts import (
     PromptText,
     known_texts,
 )
-from cluster.config.section import ConfigPath, Section, absolute, option_of
+from cluster.config.section import ConfigPath, OptionInfo, Section, absolute, option_of
 from gpo.data.benchmarks import BENCHMARKS
 from gpo.data.catalogue import BenchmarkTask, known_task, tasks_of
 from gpo.data.constraints import LANGUAGE_CODES, Constraints
@@ -322,7 +322,7 @@ def _local(name: Any, info: ValidationInfo) -> Any:
 class HuggingFaceConfig(Section):
     """A data set of the Hugging Face Hub; needs the extra ``huggingface``."""
 
-    huggingface: Annotated[str, Field(min_length=1), BeforeValidator(_local)]
+    huggingface: Annotated[str, Field(min_length=1), BeforeValidator(_local), OptionInfo(posted="refused")]
     """Name of the data set, ``owner/name``, or a folder that ``datasets`` can read, starting with ``.``, ``/`` or
     ``~``."""
     config: str | None = None

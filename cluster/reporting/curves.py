@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from io import StringIO
 from math import nan
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from actors.search import SearchKey
@@ -40,6 +41,9 @@ _SETTINGS: Any = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
 }
 
+_DRAWING = Lock()
+"""Matplotlib's settings are those of the whole process, and several runs may end at the same time."""
+
 Curve = tuple[SearchKey, Checkpoint]
 
 
@@ -57,7 +61,7 @@ def curves_svg(curves: Sequence[Curve]) -> str:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    with rc_context(_SETTINGS):
+    with _DRAWING, rc_context(_SETTINGS):
         figure = Figure(figsize=(4.8, 3.7))
         figure.patch.set_alpha(0)
         scores, sizes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))

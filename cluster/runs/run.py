@@ -24,7 +24,7 @@ from cluster.session.interrupts import StopRequested, run_interruptibly, stoppab
 from cluster.session.models import Access
 from cluster.session.preflight import explained_refusal
 from cluster.tracking.tracking import tracked
-from gpo.concurrency import FailFastGroup
+from gpo.concurrency import FailFastGroup, in_threads
 from gpo.data.task import Task
 from gpo.errors import BudgetExhausted, ModelRefused, StorageError
 from gpo.events import Event, OnEvent, RunEnded, new_events
@@ -143,7 +143,7 @@ class Run:
             GPOError: the run could not continue.
             KeyboardInterrupt: a signal or a stop file ended the run; all finished work is saved.
         """
-        with self._saved() as began:
+        with self._end_reported(), self._saved() as began:
             if not self.record.is_complete:
                 services = session.services
                 folders = (self._folder.folder, *outer)
@@ -157,8 +157,11 @@ class Run:
             StopRequested: a stop file ended the run; all finished work is saved.
             CancelledError: the task was cancelled; all finished work is saved.
         """
-        with self._saved() as began:
-            if not self.record.is_complete:
+        # Files are written in a thread, since other runs may work in this event loop.
+        with self._end_reported():
+            async with in_threads(self._saved()) as began:
+                if self.record.is_complete:
+                    return
                 folders = (self._folder.folder,)
                 await stoppable_work(self._follow(services, view, "", began), lambda: stop_requested(folders))
 
@@ -168,7 +171,7 @@ class Run:
         Raises:
             StorageError: it cannot be saved.
         """
-        with self._saved():
+        with self._end_reported(), self._saved():
             pass
 
     @contextmanager
@@ -185,7 +188,14 @@ class Run:
             finally:
                 record.finished_at, record.wall_s = time.time(), time.monotonic() - began
                 self._folder.save(record)
-                self._emit([RunEnded(record.run_id, record.status, self._folder.folder.path("").rstrip("/"))])
+
+    @contextmanager
+    def _end_reported(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            record = self.record
+            self._emit([RunEnded(record.run_id, record.status, self._folder.folder.path("").rstrip("/"))])
 
     async def _follow(self, services: Services, view: View, title: str, began: float) -> None:
         view = services.counted_view(view, self._config, self.record)

@@ -1,4 +1,4 @@
-"""``gpo serve``: the evaluator over HTTP, until SIGINT or SIGTERM."""
+"""``gpo serve``: the evaluator and runs over HTTP, until SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import ray
 from ray import serve as ray_serve
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from actors.limiter import LimiterActor
 from cluster.config import RunConfig
 from cluster.display.live_view import view_for
+from cluster.display.logs import last_line, log_failures
 from cluster.metrics.run_metrics import exported
 from cluster.results.run_record import RunRecord
+from cluster.serving.folders import RunFolders
+from cluster.serving.runs import RunService, Settings
 from cluster.session.budget import BudgetTracker
 from cluster.session.deployments import deployed, embedded_models, silence_serve
 from cluster.session.interrupts import run_interruptibly
@@ -30,8 +35,11 @@ from serve.evaluator import evaluator_app
 from serve.http_errors import TIMEOUT_S
 from serve.http_limits import BODY_TIMEOUT_S, is_loopback
 from serve.ingress import TOKEN_VARIABLE, ingress_app
+from serve.runs import RunsActor
 
 _APP = "gpo-evaluator"
+_RUNS_CPUS = 0.1
+_AT_ONCE, _CLOSE_S = 1000, 40.0
 _DRAIN_S = 20.0
 """Seconds for which a replica may finish its requests."""
 
@@ -49,14 +57,16 @@ def serve_evaluator(
     address: str,
     console: Console,
     refused: RefusedParameters,
+    folders: RunFolders | None,
 ) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:
         refused: parameters that are known to be refused.
+        folders: where runs are, and what they may read; ``None`` starts no runs.
 
     Raises:
-        ConfigError: a token is required but not set, or the port is taken.
+        ConfigError: a token is required but not set, the port is taken, or another service has the folder of runs.
         ClusterError: the evaluator does not start, or a Serve without HTTP is already running.
     """
     token = os.environ.get(TOKEN_VARIABLE, "")
@@ -90,7 +100,15 @@ def serve_evaluator(
                 drain_s=_DRAIN_S,
                 start_recording=metrics.recorder_for("evaluator"),
             )
-            stack.enter_context(deployed(ingress_app(app, guarded=bool(token)), _APP, route_prefix="/"))
+            runs, unfinished = None, 0
+            if folders is not None:
+                view.status("Starting the runs")
+                settings = Settings(
+                    config, folders.runs, folders.allowed, folders.max_runs, LimiterActor(), access.urls
+                )
+                runs, unfinished = stack.enter_context(_runs_actor(settings))
+            ingress = ingress_app(app, guarded=bool(token), runs=runs)
+            stack.enter_context(deployed(ingress, _APP, route_prefix="/"))
             metrics.ready()
         guard = "with a bearer token" if token else "without a token"
         console.print(
@@ -98,15 +116,51 @@ def serve_evaluator(
             highlight=False,
             soft_wrap=True,
         )
+        if folders is not None:
+            resumed = f"; {unfinished} of them continue" if unfinished else ""
+            console.print(f"Runs are in {folders.runs}{resumed}.", highlight=False, markup=False, soft_wrap=True)
         with suppress(KeyboardInterrupt):
-            run_interruptibly(_watch(budget))
+            run_interruptibly(_watch(budget, runs))
 
 
-async def _watch(budget: BudgetTracker) -> None:
-    """Keep the spending up to date, so that a restarted limiter can restore it."""
+async def _watch(budget: BudgetTracker, runs: RunsActor | None) -> None:
+    """Keep the spending up to date, so that a restarted limiter can restore it; let a restarted actor resume its runs.
+
+    The actor of the runs does nothing until it is called.
+    """
     while True:
         await asyncio.sleep(1.0)
         await budget.update()
+        if runs is not None:
+            with suppress(ray.exceptions.RayError):
+                await runs.handle.open.remote()
+
+
+@contextmanager
+def _runs_actor(settings: Settings) -> Iterator[tuple[RunsActor, int]]:
+    """An actor on this machine that carries out runs, and the number of runs that it resumes.
+
+    Raises:
+        ConfigError: another service works in the folder, or it cannot be used.
+        ClusterError: the actor does not start.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor_class: Any = ray.remote(RunService)
+    actor = actor_class.options(
+        num_cpus=_RUNS_CPUS, max_restarts=-1, max_concurrency=_AT_ONCE, scheduling_strategy=here
+    ).remote(settings)
+    try:
+        try:
+            unfinished: int = ray.get(actor.open.remote())
+        except ray.exceptions.RayTaskError as error:
+            raise (error.cause if isinstance(error.cause, ConfigError) else ClusterError(last_line(error))) from None
+        except ray.exceptions.RayError as error:
+            raise ClusterError(f"the process of the runs did not start: {last_line(error)}") from None
+        yield RunsActor(actor), unfinished
+    finally:
+        with log_failures("ending the runs"):
+            ray.get(actor.close.remote(), timeout=_CLOSE_S)
+            ray.kill(actor)
 
 
 def _require_free(host: str, port: int) -> None:

@@ -50,6 +50,7 @@ async def local_services(
     budget_name: str,
     refused: RefusedParameters,
     limiter: Limiter | None = None,
+    urls: EmbeddedUrls | None = None,
 ) -> LocalServices:
     """Start the embedded models, if there are any, and build the evaluators.
 
@@ -58,14 +59,16 @@ async def local_services(
         budget_name: the budget that pays for the calls; unique in the limiter.
         refused: parameters that are known to be refused.
         limiter: grants slots and permits; ``None`` is one for this run alone.
+        urls: addresses of the embedded models, if others serve them.
 
     Raises:
         ConfigError: an embedded model cannot be served.
     """
-    specs = embedded_specs(config)
-    if any(spec not in _servers for spec in specs):
-        view.status("Starting the embedded model")
-    urls = await asyncio.to_thread(embedded_urls, specs)
+    if urls is None:
+        specs = embedded_specs(config)
+        if any(spec not in _servers for spec in specs):
+            view.status("Starting the embedded model")
+        urls = await asyncio.to_thread(embedded_urls, specs)
     access = Access(urls, limiter or LocalLimiter(), budget_name=budget_name, refused=refused)
     evaluators = build_evaluators(config, tasks, access)
     return LocalServices({task.name: one for task, one in zip(tasks, evaluators, strict=True)}, access)

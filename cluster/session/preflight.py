@@ -44,7 +44,7 @@ from gpo.evaluation.evaluator import follow_up, second_question
 from gpo.evaluation.metrics import Rubric
 from gpo.evaluation.program import Program, ProgramSpec
 from gpo.evaluation.prompt_template import headings
-from gpo.limits.limiter import LocalLimiter
+from gpo.limits.limiter import Limiter, LocalLimiter
 from gpo.models.adapting import AdaptingModel
 from gpo.models.protocol import Completion, Usage
 from gpo.models.retrying import RetryPolicy
@@ -107,6 +107,7 @@ async def check_models(
     prompt: Prompt | None = None,
     split: Split = Split.VAL,
     say: Say = lambda _: None,
+    limiter: Limiter | None = None,
 ) -> Checked:
     """Check every model: the weights exist; the endpoint accepts the key and answers as the run needs it.
 
@@ -121,6 +122,7 @@ async def check_models(
         roles: roles of the models to check; ``None`` means all that a run of this configuration calls.
         prompt: ``None`` is each task's initial prompt.
         say: receives a description of the pending calls every few seconds.
+        limiter: grants slots and permits for the calls; ``None`` is one for these calls alone.
 
     Raises:
         ConfigError: a model fails the check; or a package that the run needs is missing.
@@ -140,7 +142,8 @@ async def check_models(
                 await asyncio.to_thread(model.build().require_secrets)  # a command may take seconds
             except ConfigError as error:
                 raise ConfigError(f"{where}.{error.field}", error.problem, error.remedy) from None
-    check = _Check(config, _with_other_forms([*judged[:1], *tasks], split), prompt, split)
+    limiter = limiter or LocalLimiter()
+    check = _Check(config, _with_other_forms([*judged[:1], *tasks], split), prompt, split, limiter)
     calls = {role: call() for role in chosen if (call := check.call(role)) is not None}
     await _side_by_side(check, calls, say)
     return check.found
@@ -212,13 +215,15 @@ _TRIES = _QuickTries(max_attempts=4, patience_s=2 * _LIMIT_S)
 class _Check:
     """The calls of the check: the task model's on all tasks, the others on the first one."""
 
-    def __init__(self, config: RunConfig, tasks: Sequence[Task], prompt: Prompt | None, split: Split) -> None:
+    def __init__(
+        self, config: RunConfig, tasks: Sequence[Task], prompt: Prompt | None, split: Split, limiter: Limiter
+    ) -> None:
         self.found = Checked()
         # The run's budget is not open yet: no limiter grants a call that it would have to pay for.
         self._config = config.model_copy(update={"budget": BudgetConfig()})
         self._tasks, self._prompt, self._split = tasks, prompt, split
         self._task, self._example = tasks[0], self._first_example(tasks[0])
-        self._access = Access({}, LocalLimiter(), budget_name="check")
+        self._access = Access({}, limiter, budget_name="check")
         self._answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def name(self, role: Role) -> str:

@@ -7,7 +7,8 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterator
+from threading import Thread
 from typing import Any
 
 import httpx2
@@ -30,6 +31,8 @@ from schemathesis.checks import (
 )
 from starlette.requests import Request
 
+from benchmarks.simulated_endpoint import SimulatedEndpoint
+from cluster.serving.runs import RunService, Settings
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.errors import BudgetExhausted, EvaluationError, ModelUnavailable, OutOfReach, Part
@@ -44,6 +47,8 @@ from gpo.testing.fakes import FakeModel
 from serve.evaluator import UnknownTask, evaluator_app
 from serve.http_limits import JSON, MAX_BODY_BYTES, MSGPACK, decode, limited_body
 from serve.ingress import build_api
+from tests.unit.cluster.serving.requests import posted, posted_task, rows, service_config
+from tests.unit.cluster.serving.requests import settings as started_with
 
 TOKEN = "canary-token-90d1"
 EXAMPLES = int(os.environ.get("GPO_FUZZ_EXAMPLES", "20"))
@@ -63,14 +68,50 @@ def handle() -> Any:
     return ray_serve.run(app, _local_testing_mode=True)
 
 
-@pytest.fixture(scope="module")
-def api(handle: Any) -> FastAPI:
-    return build_api(handle, None)
+class ThreadedRuns:
+    """A service of runs in an event loop of its own, as in its actor: each request of a test may have another loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._service = RunService(settings)
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*arguments: Any) -> Any:
+            work = getattr(self._service, name)(*arguments)
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+        return call
+
+    def end(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._service.close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
 
 
 @pytest.fixture(scope="module")
-def guarded(handle: Any) -> FastAPI:
-    return build_api(handle, TOKEN)
+def endpoint() -> Iterator[SimulatedEndpoint]:
+    with SimulatedEndpoint() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def runs(endpoint: SimulatedEndpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreadedRuns]:
+    folder = tmp_path_factory.mktemp("service")
+    running = ThreadedRuns(started_with(service_config(endpoint.base_url, folder), folder / "runs"))
+    yield running
+    running.end()
+
+
+@pytest.fixture(scope="module")
+def api(handle: Any, runs: ThreadedRuns) -> FastAPI:
+    return build_api(handle, None, runs)
+
+
+@pytest.fixture(scope="module")
+def guarded(handle: Any, runs: ThreadedRuns) -> FastAPI:
+    return build_api(handle, TOKEN, runs)
 
 
 def client(api: FastAPI) -> httpx2.AsyncClient:
@@ -93,6 +134,90 @@ async def test_prompts_are_scored(api: FastAPI) -> None:
     assert reply.status_code == 200, reply.text
     assert reply.json()["scores"][0]["values"] == [1.0] * 3
     assert reply.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_run_is_started_followed_and_stopped(api: FastAPI) -> None:
+    body = posted(run={"seeds": [7, 10**30]})
+    reply = await ask(api, "POST", "/v1/runs", json=body, headers={"Idempotency-Key": "once"})
+    assert reply.status_code == 202, reply.text
+    where, run_id = reply.headers["location"], reply.json()["id"]
+    assert where == f"/v1/runs/{run_id}"
+    as_msgpack = {"Content-Type": MSGPACK, "Accept": MSGPACK, "Idempotency-Key": "once"}
+    small = posted(run={"seeds": [7]})
+    again = await ask(api, "POST", "/v1/runs", content=msgpack.packb(small), headers=as_msgpack)
+    assert (again.status_code, run_id in again.text) == (422, True)
+    again = await ask(api, "POST", "/v1/runs", json=body, headers={"Idempotency-Key": "once"})
+    assert (again.status_code, again.json()["id"]) == (202, run_id)
+    async with asyncio.timeout(60):
+        while (status := (await ask(api, "GET", where)).json())["status"] in ("pending", "running"):
+            early = await ask(api, "GET", f"{where}/result")
+            assert early.status_code in (200, 409), early.text
+            await asyncio.sleep(0.05)
+    assert (status["status"], status["steps"], len(status["trajectories"])) == ("completed", 2, 2)
+    result = (await ask(api, "GET", f"{where}/result")).json()
+    assert result["best"]["triage"]["val"] == status["best"]["triage"]
+    assert (await ask(api, "DELETE", where)).json() == status  # it has ended
+    as_msgpack = {"Accept": MSGPACK}
+    listed = msgpack.unpackb((await ask(api, "GET", "/v1/runs", headers=as_msgpack)).content)
+    assert listed["runs"] == [{**status, "trajectories": []}]
+    assert (await ask(api, "GET", where, headers=as_msgpack)).json() == status  # a seed is too large for msgpack
+    for method, path in (("GET", "/v1/runs/other"), ("DELETE", "/v1/runs/other"), ("GET", "/v1/runs/other/result")):
+        unknown = await ask(api, method, path)
+        assert (unknown.status_code, is_refused_in_the_usual_shape(unknown)) == (404, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "text"),
+    [
+        (posted(optimiser={}), {}, 422, "optimiser: is not an option; did you mean 'optimizer'?"),
+        (posted(models={"task": {"model": "m", "base_url": "http://evil.test/v1"}}), {}, 422, "models.task.base_url"),
+        ({"tasks": []}, {}, 422, "tasks: "),
+        ([], {}, 422, "body: "),
+        (posted(), {"Idempotency-Key": "x" * 300}, 422, "Idempotency-Key must have"),
+        (posted(), {"Content-Type": "text/plain"}, 415, "send application/json"),
+        ({**posted(), "note": "x" * 1_000_000}, {}, 413, "larger than"),
+        ({"tasks": [[[[[[[[[1]]]]]]]]]}, {}, 400, "nested"),
+    ],
+)
+async def test_runs_that_cannot_be_started_are_refused(
+    body: Any, headers: dict[str, str], status: int, text: str, api: FastAPI
+) -> None:
+    reply = await ask(api, "POST", "/v1/runs", content=json.dumps(body), headers={"Content-Type": JSON, **headers})
+    assert (reply.status_code, is_refused_in_the_usual_shape(reply)) == (status, True), reply.text
+    assert text in reply.json()["detail"]
+
+
+async def test_more_examples_than_prompts_fit_into_msgpack(api: FastAPI) -> None:
+    body = posted_task(data={"train": rows(1_500, "many")})
+    reply = await ask(api, "POST", "/v1/runs", content=msgpack.packb(body), headers={"Content-Type": MSGPACK})
+    assert reply.status_code == 202, reply.text
+    assert (await ask(api, "DELETE", reply.headers["location"])).status_code == 200
+
+
+async def test_a_request_is_repeated_while_the_actor_of_the_runs_restarts(
+    handle: Any, runs: ThreadedRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.client._WAITS_S", (0.0, 0.0))
+    keys: list[str] = []
+
+    class Dying:
+        async def submit(self, body: Any, key: str) -> Any:
+            keys.append(key)
+            document = await runs.submit(body, key)
+            if len(keys) < 3:
+                raise ActorDiedError  # after the run was accepted
+            return document
+
+    reply = await ask(build_api(handle, None, Dying()), "POST", "/v1/runs", json=posted())  # type: ignore[arg-type]
+    assert (reply.status_code, len(keys), len(set(keys))) == (202, 3, 1)
+    assert len([run for run in await runs.listed() if run["accepted_at"] == reply.json()["accepted_at"]]) == 1
+    await ask(build_api(handle, None, runs), "DELETE", reply.headers["location"])
+
+
+async def test_without_runs_there_are_no_routes_for_them(handle: Any) -> None:
+    api = build_api(handle, None)
+    assert (await ask(api, "GET", "/v1/runs")).status_code == 404
+    assert not [path for path in api.openapi()["paths"] if path.startswith("/v1/runs")]
 
 
 @pytest.mark.parametrize(
@@ -221,20 +346,32 @@ async def test_the_page_loads_nothing_from_other_hosts(api: FastAPI, guarded: Fa
     page = await ask(guarded, "GET", "/docs")
     assert page.status_code == 200
     assert "POST /v1/evaluate" in page.text
-    assert page.text.count("Needs a bearer token") == 2
+    assert page.text.count("Needs a bearer token") == 7
     assert "Needs a bearer token" not in (await ask(api, "GET", "/docs")).text
     assert not re.search(r"<script|https?://|src=|@import|url\(", page.text)
     assert "default-src 'none'" in page.headers["content-security-policy"]
 
 
-@pytest.mark.parametrize("path", ["/v1/tasks", "/v1/evaluate"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/tasks"),
+        ("POST", "/v1/evaluate"),
+        ("POST", "/v1/runs"),
+        ("GET", "/v1/runs"),
+        ("GET", "/v1/runs/x"),
+        ("GET", "/v1/runs/x/result"),
+        ("DELETE", "/v1/runs/x"),
+    ],
+)
 @pytest.mark.parametrize(
     "given", [None, TOKEN, f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", f"Basic {TOKEN}", "Bearer", ""]
 )
-async def test_without_the_token_requests_are_refused(given: str | None, path: str, guarded: FastAPI) -> None:
+async def test_without_the_token_requests_are_refused(
+    given: str | None, method: str, path: str, guarded: FastAPI
+) -> None:
     headers = {} if given is None else {"Authorization": given}
-    body = b"not JSON" if path == "/v1/evaluate" else b""
-    reply = await ask(guarded, "POST" if body else "GET", path, content=body, headers=headers)
+    reply = await ask(guarded, method, path, content=b"not JSON" if method == "POST" else b"", headers=headers)
     assert (reply.status_code, is_refused_in_the_usual_shape(reply)) == (401, True)
     assert TOKEN not in reply.text
 
@@ -391,18 +528,47 @@ documents = values | fields | requests
 bodies = st.binary(max_size=200) | documents.map(_as_json) | documents.map(_as_msgpack)
 
 
+@pytest.mark.parametrize("path", ["/v1/evaluate", "/v1/runs"])
 @settings(max_examples=5 * EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(
     body=bodies,
     media=st.sampled_from([JSON, MSGPACK, f"{JSON}; charset=utf-16"]) | st.text("abc/;=", max_size=20),
     accept=st.sampled_from([JSON, MSGPACK, "*/*", ""]),
 )
-def test_any_body_is_answered_or_refused(body: bytes, media: str, accept: str, api: FastAPI) -> None:
-    reply = asyncio.run(
-        ask(api, "POST", "/v1/evaluate", content=body, headers={"Content-Type": media, "Accept": accept})
-    )
+def test_any_body_is_answered_or_refused(path: str, body: bytes, media: str, accept: str, api: FastAPI) -> None:
+    reply = asyncio.run(ask(api, "POST", path, content=body, headers={"Content-Type": media, "Accept": accept}))
     assert reply.status_code < 500, (body, reply.text)
     assert reply.status_code == 200 or is_refused_in_the_usual_shape(reply)
+
+
+def changed(document: Any, path: list[int], value: Any) -> Any:
+    """The document with another value at a place: each number of the path chooses an entry."""
+    entries = (
+        list(document) if isinstance(document, dict) else range(len(document)) if isinstance(document, list) else []
+    )
+    if not path or not entries:
+        return value
+    chosen = entries[path[0] % len(entries)]
+    below = changed(document[chosen], path[1:], value)
+    if isinstance(document, dict):
+        return {**document, chosen: below}
+    return [below if index == chosen else entry for index, entry in enumerate(document)]
+
+
+@settings(max_examples=5 * EXAMPLES, suppress_health_check=list(HealthCheck))
+@given(path=st.lists(st.integers(0, 20), max_size=6), value=values, as_msgpack=st.booleans())
+def test_any_configuration_is_started_or_refused(path: list[int], value: Any, as_msgpack: bool, api: FastAPI) -> None:
+    known = posted(
+        models={"task": {"model": "task-model", "sampling": {}}, "optimizer": {"model": "o"}},
+        budget={"calls": 1},
+        stop={"patience": 1},
+        evaluation={"scoring": {"kind": "full"}},
+    )
+    document = changed(known, path, value)
+    body, media = (_as_msgpack(document), MSGPACK) if as_msgpack else (_as_json(document), JSON)
+    reply = asyncio.run(ask(api, "POST", "/v1/runs", content=body, headers={"Content-Type": media}))
+    assert reply.status_code < 500, (document, reply.text)
+    assert reply.status_code == 202 or is_refused_in_the_usual_shape(reply)
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
