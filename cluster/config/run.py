@@ -217,7 +217,7 @@ class RunConfig(Section):
     """Bounds on what the run may spend."""
     stop: Annotated[StopConfig, MAY_CHANGE] = StopConfig()
     """When a trajectory ends before it has taken all its steps."""
-    record: Annotated[RecordConfig, MAY_CHANGE] = RecordConfig()
+    record: Annotated[RecordConfig, OF_SERVICE] = RecordConfig()
     """Which answers of the task model are kept."""
     metrics: Annotated[MetricsConfig, OF_SERVICE] = MetricsConfig()
     """Prometheus metrics."""

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from gpo.concurrency import FailFastGroup, gather
+from gpo.concurrency import FailFastGroup, gather, in_threads
 
 
 async def after(turns: int, result: object, log: list[object] | None = None) -> object:
@@ -105,3 +109,55 @@ async def test_cancelling_a_waiting_caller_cancels_the_tasks() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert log == []
+
+
+class Blocking:
+    """A context that blocks; it logs how it is left, and in which thread."""
+
+    def __init__(self, replaced_by: Exception | None = None) -> None:
+        self.log: list[object] = []
+        self._replaced_by = replaced_by
+
+    @contextmanager
+    def __call__(self) -> Iterator[str]:
+        time.sleep(0.05)
+        self.log.append(threading.current_thread() is threading.main_thread())
+        try:
+            yield "value"
+            self.log.append("left")
+        except BaseException as error:
+            self.log.append(type(error))
+            if self._replaced_by is not None:
+                raise self._replaced_by from None
+            raise
+
+
+async def test_a_context_in_threads_is_left_as_any_other() -> None:
+    blocking = Blocking()
+    async with in_threads(blocking()) as value:
+        assert value == "value"
+    assert blocking.log == [False, "left"]
+    for raised in (ZeroDivisionError, asyncio.CancelledError):
+        blocking = Blocking()
+        with pytest.raises(raised):
+            async with in_threads(blocking()):
+                raise raised
+        assert blocking.log == [False, raised]
+    with pytest.raises(LookupError, match="instead"):
+        async with in_threads(Blocking(LookupError("instead"))()):
+            raise ZeroDivisionError
+
+
+async def test_a_task_that_is_cancelled_while_it_enters_a_context_leaves_it() -> None:
+    blocking = Blocking()
+
+    async def work() -> None:
+        async with in_threads(blocking()):
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert blocking.log == [False, asyncio.CancelledError]

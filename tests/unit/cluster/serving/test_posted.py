@@ -278,6 +278,7 @@ def test_the_budget_of_the_service_bounds_each_run(
         ("cache", {"cache": {"path": "/etc/cron.d/x"}}),
         ("cache", {"cache": {"kind": "redis", "url_env": "OPENAI_API_KEY"}}),
         ("cluster", {"cluster": {"actor_cpus": 99}}),
+        ("record", {"record": {"max_bytes": 10**18}}),
         ("metrics", {"metrics": {"port": 1}}),
         ("tracing", {"tracing": {"otlp": "http://evil.test"}}),
         ("tracking", {"tracking": {"mlflow": {"uri": "sqlite:////etc/x"}}}),
