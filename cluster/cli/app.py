@@ -13,6 +13,7 @@ import typer
 
 from cluster.cli.compare import compare
 from cluster.cli.evaluate import evaluate
+from cluster.cli.gateway import gateway
 from cluster.cli.init import init
 from cluster.cli.monitor import monitor
 from cluster.cli.plan import plan
@@ -72,5 +73,9 @@ def options(
 
 
 # In the order in which `--help` lists them.
-for _command in (init, run, compare, sweep, submit, stop, show, report, status, plan, evaluate, score, serve, monitor):
+_COMMANDS = (
+    *(init, run, compare, sweep, submit, stop, show, report, status),
+    *(plan, evaluate, score, serve, gateway, monitor),
+)
+for _command in _COMMANDS:
     app.command()(exiting(_command))

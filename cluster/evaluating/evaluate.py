@@ -123,7 +123,8 @@ def report_evaluation(evaluated: Evaluated, console: Console, output: Path | Non
     unscored = f", {score.num_unscored} unscored" if score.num_unscored else ""
     console.print(
         f"{evaluated.task} {evaluated.split}: {percent_with_interval(score)}, "
-        f"{score.num_examples} examples{unscored}, {_cost(usage)}" + (f"; judge: {_cost(judge)}" if is_judged else ""),
+        f"{score.num_examples} examples{unscored}, {shown_cost(usage)}"
+        + (f"; judge: {shown_cost(judge)}" if is_judged else ""),
         highlight=False,
         soft_wrap=True,
     )
@@ -147,6 +148,7 @@ def report_evaluation(evaluated: Evaluated, console: Console, output: Path | Non
     write_output(output, as_json(document))
 
 
-def _cost(usage: Usage) -> str:
+def shown_cost(usage: Usage) -> str:
+    """What calls cost, in words."""
     cached = f" ({usage.cached} more were cached)" if usage.cached else ""
     return f"{usage.requests} calls{cached}, {usage.prompt_tokens} + {usage.completion_tokens} tokens"

@@ -1,1 +1,1 @@
-"""``gpo serve``, and the application for ``serve deploy``."""
+"""``gpo serve``, ``gpo gateway``, and the application for ``serve deploy``."""

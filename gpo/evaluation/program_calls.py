@@ -152,6 +152,14 @@ class Recorder:
         return "\n".join([*map(str, self.calls), *filter(None, last)])
 
 
+@dataclass
+class Totals(Recorder):
+    """What requests cost in all. The calls themselves are not kept."""
+
+    def add(self, request: Mapping[str, Any], reply: Forwarded, seconds: float) -> None:
+        self.usage += reply.usage
+
+
 async def forwarded(
     models: Mapping[str, OfferedModel], route: str, body: Mapping[str, Any], recorder: Recorder | None
 ) -> Forwarded:
@@ -357,13 +365,10 @@ def caller_named(identity: str) -> Caller:
 
 
 @dataclass
-class _Unnamed(Recorder):
+class _Unnamed(Totals):
     """Requests that name no example."""
 
     models: Mapping[str, OfferedModel] = field(default_factory=dict[str, OfferedModel])
-
-    def add(self, request: Mapping[str, Any], reply: Forwarded, seconds: float) -> None:
-        self.usage += reply.usage
 
     def note(self, failure: GPOError) -> None:
         for caller in list(_in_work.values()):
