@@ -24,6 +24,7 @@ from cluster.results.stored_run import RunReader, StoredRun
 from gpo.checkpoint import Checkpoint
 from gpo.errors import ConfigError, GPOError, StorageError
 from gpo.intervals import interval
+from gpo.prompt import parts_of
 from gpo.score import Score, finite
 from gpo.trajectory import Candidate
 
@@ -55,6 +56,11 @@ class ScoredPrompt:
     num_test: int
     edit_distance: int
     is_dropped: bool
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Name → text of a program's prompts, or of a template's messages; a single prompt is named ``prompt``."""
+        return parts_of(self.prompt) or {"prompt": self.prompt}
 
 
 class Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,14 +12,13 @@ from pydantic import (
     BeforeValidator,
     Field,
     PositiveFloat,
-    StringConstraints,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from cluster.config.functions import FunctionName, folder_beside, folder_of, reference, require_loadable
+from cluster.config.functions import FunctionName, folder_beside, folder_of, quoted, reference, require_loadable
 from cluster.config.prompts import PromptText
 from cluster.config.section import ConfigPath, Section
 from gpo.evaluation.program import ProgramSpec
@@ -97,6 +97,16 @@ def _can_be_joined(prompts: dict[str, str]) -> dict[str, str]:
     return prompts
 
 
-PartName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,39}$")]
+_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,39}$"
+
+
+def _name_of_part(name: str) -> str:
+    if not re.match(_NAME, name):
+        problem = "{value} is not a name; use at most 40 letters, digits and _, and begin with a letter or _"
+        raise PydanticCustomError("name", problem, {"value": quoted(name)})
+    return name
+
+
+PartName = Annotated[str, AfterValidator(_name_of_part), Field(json_schema_extra={"pattern": _NAME})]
 PromptsConfig = Annotated[dict[PartName, PromptText], Field(min_length=1), AfterValidator(_can_be_joined)]
 """Name → text of the prompts of a program, in the order in which it uses them."""

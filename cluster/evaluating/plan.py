@@ -26,6 +26,7 @@ from gpo.trajectory import Candidate, Direction, Failure
 
 CHARACTERS_PER_TOKEN = 4
 """A rule of thumb for English; the models' own tokenizers are not used."""
+_OF_PROGRAMS = "A program may call models as often as it wants; one call for each example is counted for: {}."
 _TEXT_TOKENS = 150
 """Assumed tokens of a reflection or summary, and of an answer that is shown in one."""
 
@@ -183,6 +184,8 @@ def plan_table(config: RunConfig, plans: Sequence[TaskPlan]) -> FittingTable:
     raced, own = f"evaluation.scoring is racing, {counted}", f"evaluation.scoring is your own, {counted}"
     stopped = "stop is set, but calls are counted as if every trajectory took all its steps."
     captions = [raced] * (scoring.kind == "racing") + [own] * isinstance(scoring, OwnScoringConfig)
+    programs = [task.name for task in config.tasks if task.program is not None]
+    captions += [_OF_PROGRAMS.format(", ".join(programs))] * bool(programs)
     captions += [stopped] * (config.stop != StopConfig())
     table = FittingTable(
         box=box.SIMPLE_HEAD,

@@ -15,6 +15,7 @@ from cluster.results.intervals import interval_document, score_interval
 from cluster.results.run_record import RunRecord, by_role
 from cluster.results.warnings import run_warnings
 from gpo.checkpoint import Checkpoint
+from gpo.prompt import parts_of
 from gpo.score import finite
 from gpo.scoring.generalization import expected_of_best
 from gpo.trajectory import Candidate, Step
@@ -121,11 +122,19 @@ def best_prompt(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def best_prompts(record: RunRecord) -> dict[str, Any]:
-    """The content of ``best_prompts.json``: task → its best prompt by ``val``, its scores and its trajectory."""
+    """The content of ``best_prompts.json``: task → its best prompt by ``val``, its scores and its trajectory.
+
+    ``parts`` holds the prompts by name, if there are several.
+    """
     return {
-        task: {**best_prompt(checkpoint), "trajectory": asdict(key)}
+        task: {**best_prompt(checkpoint), **_parts(checkpoint), "trajectory": asdict(key)}
         for task, (key, checkpoint) in record.best_by_task().items()
     }
+
+
+def _parts(checkpoint: Checkpoint) -> dict[str, Any]:
+    parts = parts_of(checkpoint.trajectory.best.prompt.text)
+    return {"parts": parts} if parts else {}
 
 
 def step_lines(record: RunRecord) -> Iterator[dict[str, Any]]:
@@ -143,6 +152,7 @@ def step_line(record: RunRecord, key: SearchKey, step: Step) -> dict[str, Any]:
         "step": step.index,
         "first_prompts": step.has_first_prompts,
         "step_size": step.step_size,
+        **({"part": step.direction.part} if step.direction.part else {}),
         "neighbours": [neighbour.prompt.text for neighbour in step.direction.neighbours],
         "reflection": step.direction.reflection,
         "summary": step.direction.summary,

@@ -1,0 +1,131 @@
+"""Tasks with a program (``program``, ``prompts``)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.config.loading import dump, validate
+from cluster.config.run import RunConfig
+from cluster.evaluating.plan import plan_table, planned
+from cluster.session.models import build_tasks
+from gpo.data.task import Split, Task
+from gpo.errors import ConfigError
+from gpo.evaluation.answer_format import Position
+from gpo.prompt import Prompt
+
+MODEL = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model", "sampling": {"max_tokens": 10}}
+PROMPTS = {"plan": " Write a query. ", "answer": "Answer in one word."}
+
+
+def config(folder: Path, **task: Any) -> RunConfig:
+    (folder / "qa.py").write_text("async def answer(prompts, example, client):\n    return 'x'\nname = 3\n")
+    for split in Split:
+        rows = [{"question": f"{split} {n}", "context": f"about {n}", "label": "ab"[n % 2]} for n in range(4)]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {
+        "name": "t",
+        "data": {str(split): f"{split}.jsonl" for split in Split},
+        "fields": {"target": "label"},
+        "program": "qa:answer",
+        **task,
+    }
+    return validate({"models": {"task": MODEL, "optimizer": MODEL}, "tasks": [given]}, base_dir=folder)
+
+
+def built(made: RunConfig) -> Task:
+    (task,) = build_tasks(made)
+    return task
+
+
+def test_a_program_with_several_prompts(tmp_path: Path) -> None:
+    task = built(config(tmp_path, prompts=PROMPTS))
+    assert task.program is not None
+    assert (task.parts, task.program.names, task.program.hidden) == (("plan", "answer"), ("plan", "answer"), ("label",))
+    assert task.initial.text == "[[plan]]\nWrite a query.\n\n[[answer]]\nAnswer in one word."
+    assert task.answer_format.position is Position.PROGRAM
+    assert not task.has_first_prompts
+    assert task.program.example(task.examples[Split.VAL][0]) == {"question": "val 0", "context": "about 0"}
+    assert task.program.max_seconds == 120
+    assert task.prompt_problem(Prompt("Think.")) == "has the parts none, not plan, answer"
+    assert task.prompt_problem(task.initial) is None
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "initial"),
+    [
+        ({"prompt": "Think."}, ("prompt",), "Think."),
+        ({"prompts": {"answer": "Think."}}, ("answer",), "Think."),
+        ({"goal": "Answer.", "prompts": None}, ("prompt",), "Answer."),
+    ],
+)
+def test_a_single_prompt_has_no_heading(
+    task: dict[str, Any], names: tuple[str, ...], initial: str, tmp_path: Path
+) -> None:
+    made = built(config(tmp_path, **task))
+    assert made.program is not None
+    assert (made.program.names, made.parts, made.initial.text) == (names, (), initial)
+    assert made.program.prompts(Prompt("[[answer]]\nNew.")) == {names[0]: "[[answer]]\nNew."}
+
+
+def test_every_column_of_a_target_s_template_is_hidden(tmp_path: Path) -> None:
+    fields = {"target_template": "{{ label }} {{ context }}"}
+    task = built(config(tmp_path, prompts=PROMPTS, fields=fields, answer={"kind": "exact"}))
+    assert task.program is not None
+    assert task.program.example(task.examples[Split.VAL][0]) == {"question": "val 0"}
+
+
+def test_the_dump_is_the_same_configuration(tmp_path: Path) -> None:
+    made = config(tmp_path, prompts=PROMPTS, program={"function": "qa:answer", "max_seconds": 3})
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "config.yaml").write_text(dump(made))
+    import yaml
+
+    again = validate(yaml.safe_load(dump(made)), base_dir=elsewhere)
+    assert again == made
+    assert built(again).program == built(made).program
+    assert list(again.tasks[0].prompts or ()) == ["plan", "answer"]
+
+
+@pytest.mark.parametrize(
+    ("task", "field", "said"),
+    [
+        ({"program": None, "prompts": PROMPTS}, "prompts", "needs a program that uses them"),
+        ({"program": None, "prompt": "x", "position": "program"}, "position", "is that of a program"),
+        ({"prompt": "x", "prompts": PROMPTS}, "prompt", "is set as well as prompts"),
+        ({"prompts": PROMPTS, "position": "system"}, "position", "does not apply to a program"),
+        ({"prompts": PROMPTS, "question_marks": True}, "question_marks", "does not apply to a program"),
+        ({"prompts": PROMPTS, "shots": 2}, "shots", "does not apply to a program"),
+        ({"prompts": PROMPTS, "answer": {"rounds": 2}}, "answer.rounds", "does not apply to a program"),
+        ({"prompts": {"a b": "x"}}, "prompts.a b", "'a b' is not a name; use at most 40 letters"),
+        ({"prompts": {}}, "prompts", "at least 1"),
+        ({"prompts": {"plan": " ", "answer": "x"}}, "prompts.plan", "write at least one character"),
+        ({"prompts": {"plan": "x\n[[answer]]", "answer": "x"}}, "prompts", "holds a text with a line such as"),
+        ({"program": "qa.py"}, "program", "is a file; write module:function"),
+        ({"program": "qa"}, "program", "write it as module:function"),
+        ({"program": "qa:missing"}, "program.function", "'missing' is not defined in the module 'qa'"),
+        ({"program": "qa:name"}, "program.function", "'name' is not a function"),
+        ({"program": "no_such_module:f"}, "program.function", "there is no module"),
+        ({"program": {"function": "qa:answer", "max_seconds": 0}}, "program.max_seconds", "use a value above 0"),
+        ({"prompts": PROMPTS, "max_words": 5}, "max_words", "has 7 words, more than 5"),
+    ],
+)
+def test_a_mistake_is_named_with_its_option(task: dict[str, Any], field: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        built(config(tmp_path, **task))
+    assert error.value.field.startswith(f"tasks[0].{field}")
+    assert said in str(error.value)
+
+
+def test_a_plan_says_what_it_assumes_about_programs(tmp_path: Path) -> None:
+    for task, assumed in (
+        ({"prompts": PROMPTS}, True),
+        ({"program": None, "fields": {"input": "question", "target": "label"}}, False),
+    ):
+        made = config(tmp_path, **task)
+        caption = str(plan_table(made, planned(made, build_tasks(made))).caption)
+        assert ("one call for each example is counted for: t." in caption) == assumed

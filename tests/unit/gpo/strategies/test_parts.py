@@ -1,0 +1,148 @@
+"""Prompts of several parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpo.data.constraints import Constraints
+from gpo.data.example import Example
+from gpo.evaluation.answer_format import Position
+from gpo.models.protocol import Sampling
+from gpo.prompt import edit_distance, joined_parts, parts_of
+from gpo.strategies.demonstrations import DemonstrationMetaPrompt
+from gpo.strategies.parts import chosen_part, direction_of, with_part
+from gpo.strategies.proposer import Proposals, SamplingProposer
+from gpo.strategies.rules import Rules
+from gpo.testing.fakes import FakeModel
+from gpo.testing.samples import candidate
+from gpo.trajectory import Direction, Failure
+
+NAMES = ("plan", "answer")
+PARTS = {"plan": "Write a query.", "answer": "Answer in one word."}
+CURRENT = candidate(joined_parts(PARTS), 0.5)
+EXAMPLE = Example("Which river flows through Ulm on its way to the sea?", ("Danube",))
+
+names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
+lines = st.sampled_from(["", " ", "[[plan]]", "[[plan]] x", "x [[plan]]", "[[a b]]", "text", "{{ plan }}", "\t[[x]]"])
+texts = st.lists(lines, max_size=5).map("\n".join)
+
+
+@given(st.dictionaries(names, texts, min_size=1, max_size=4))
+def test_named_prompts_survive_as_one_text_or_are_found_not_to(parts: Mapping[str, str]) -> None:
+    stripped = {name: text.strip() for name, text in parts.items()}
+    has_heading = any(
+        line.rstrip(" \t") in ("[[plan]]", "[[x]]") for text in stripped.values() for line in text.split("\n")
+    )
+    assert (parts_of(joined_parts(parts)) == stripped) == (not has_heading)
+
+
+@pytest.mark.parametrize("text", ["", "Think.", "Think.\n[[plan]]\nx", "[[plan]]\nx\n\n[[plan]]\ny", "[[plan]] x"])
+def test_a_text_without_headings_has_no_parts(text: str) -> None:
+    assert parts_of(text) == {}
+
+
+def test_only_the_words_of_the_changed_part_count() -> None:
+    changed = with_part(CURRENT.prompt, "answer", " Answer in two words. ")
+    assert parts_of(changed.text) == {"plan": "Write a query.", "answer": "Answer in two words."}
+    assert edit_distance(CURRENT.prompt, changed) == 2
+    with pytest.raises(ValueError, match=r"\[\[name\]\]"):
+        with_part(CURRENT.prompt, "answer", "Answer.\n[[plan]]\nIgnore.")
+
+
+def failures(*reasons: str) -> list[Failure]:
+    return [Failure("input", "target", "answer", reason) for reason in reasons]
+
+
+@pytest.mark.parametrize(
+    ("reasons", "chosen"),
+    [
+        ((), "answer"),  # step 1: in turn
+        (("[plan] no year", "[plan] no name", "wrong"), "plan"),
+        (("[plan] no year", "wrong"), "answer"),  # not most of them
+        (("[plan] no year", "[answer] too long", "[plan] no name"), "answer"),  # they do not agree
+        (("[plan] and [answer]", "[plan] and [answer]"), "answer"),  # both
+        (("plan: no year",), "answer"),  # not in brackets
+        (("[answer] too long",), "answer"),
+    ],
+)
+def test_a_step_rewrites_the_part_that_most_reasons_name_or_each_in_turn(reasons: Sequence[str], chosen: str) -> None:
+    assert chosen_part(NAMES, 1, failures(*reasons)) == chosen
+    assert [chosen_part(NAMES, step, ()) for step in range(4)] == ["plan", "answer"] * 2
+
+
+def test_the_optimizer_model_sees_the_best_of_equal_texts_in_order() -> None:
+    both = [
+        candidate(joined_parts({"plan": plan, "answer": answer}), score)
+        for plan, answer, score in [("a", "x", 0.1), ("b", "x", 0.2), ("a", "y", 0.6), ("b", "z", 0.1)]
+    ]
+    shown = direction_of(Direction(tuple(both), ("1", None, "3", None), part="plan"))
+    assert [(one.prompt.text, one.score.mean) for one in shown.neighbours] == [("a", 0.6), ("b", 0.2)]
+    assert shown.neighbour_reflections == ("3", None)
+
+
+def proposer(model: FakeModel, **changes: Any) -> SamplingProposer:
+    made = SamplingProposer(
+        model=model,
+        sampling=Sampling(temperature=1.0),
+        meta_prompt=DemonstrationMetaPrompt(),
+        position=Position.PROGRAM,
+    )
+    return replace(made, **changes)
+
+
+async def propose(made: SamplingProposer, part: str = "answer", step_size: int | None = 20) -> Proposals:
+    past = candidate(joined_parts({**PARTS, "answer": "Be brief."}), 0.25)
+    direction = Direction((past,), (None,), part=part)
+    return await made.propose(CURRENT, direction, step_size=step_size, exemplars=[EXAMPLE], n=1, seed=0)
+
+
+@pytest.mark.parametrize(("part", "other"), [("answer", "plan"), ("plan", "answer")])
+async def test_only_the_chosen_part_is_shown_and_replaced(part: str, other: str) -> None:
+    model = FakeModel(lambda *_: "<START>Now better.<END>")
+    (prompt,) = (await propose(proposer(model), part)).prompts
+    assert parts_of(prompt.text) == {**PARTS, part: "Now better."}
+    assert list(parts_of(prompt.text)) == list(NAMES)
+    ((messages, _),) = model.calls
+    shown = messages[-1]["content"]
+    assert PARTS[part] in shown
+    assert PARTS[other] not in shown
+    assert "[[" not in shown
+
+
+async def test_a_reply_that_would_divide_the_prompt_is_malformed() -> None:
+    made = proposer(FakeModel(lambda *_: "<START>Answer.\n[[plan]]\nIgnore.<END>"))
+    assert (await propose(made)).num_malformed == 1
+
+
+async def test_an_enforced_step_size_bounds_the_words_of_the_part() -> None:
+    replies = iter(["<START>One two three four five six.<END>", "<START>Answer in two words.<END>"])
+    found = await propose(proposer(FakeModel(lambda *_: next(replies)), max_samples=2), step_size=2)
+    assert [parts_of(prompt.text)["answer"] for prompt in found.prompts] == ["Answer in two words."]
+    assert found.num_rejected == 1
+
+
+@pytest.mark.parametrize(
+    ("constraints", "reply", "broken"),
+    [
+        (Constraints(must_keep=("one word",)), "Answer briefly.", "must_keep"),
+        (Constraints(must_keep=("a query",)), "Answer briefly.", None),  # it is in the other part
+        (Constraints(max_words=6), "Answer in exactly one word.", "max_words"),  # 3 + 5 words, headings not counted
+        (Constraints(max_words=6), "In one word.", None),
+        (Constraints(forbid=("poem",)), "Write a poem.", "forbid"),
+        (Constraints(forbid=("plan",)), "Answer briefly.", None),  # a name is no word of a prompt
+        (Constraints(), "Say which river flows through Ulm on the map.", "copied_example"),
+    ],
+)
+async def test_the_rules_hold_for_the_prompts_as_a_whole(
+    constraints: Constraints, reply: str, broken: str | None
+) -> None:
+    rules = Rules(CURRENT.prompt, constraints, guarded=(EXAMPLE,))
+    found = await propose(proposer(FakeModel(lambda *_: f"<START>{reply}<END>"), rules=rules))
+    assert found.broken == ((broken,) if broken else ())
+    assert len(found.prompts) == (broken is None)
