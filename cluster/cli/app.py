@@ -12,13 +12,16 @@ from typing import Annotated
 import typer
 
 from cluster.cli.compare import compare
+from cluster.cli.diff import diff
 from cluster.cli.evaluate import evaluate
+from cluster.cli.export import export
 from cluster.cli.gateway import gateway
 from cluster.cli.init import init
 from cluster.cli.monitor import monitor
 from cluster.cli.plan import plan
 from cluster.cli.report import report
 from cluster.cli.run import run
+from cluster.cli.runs import runs
 from cluster.cli.score import score
 from cluster.cli.serve import serve
 from cluster.cli.show import show
@@ -74,7 +77,7 @@ def options(
 
 # In the order in which `--help` lists them.
 _COMMANDS = (
-    *(init, run, compare, sweep, submit, stop, show, report, status),
+    *(init, run, compare, sweep, submit, stop, runs, status, show, diff, report, export),
     *(plan, evaluate, score, serve, gateway, monitor),
 )
 for _command in _COMMANDS:

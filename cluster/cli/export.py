@@ -1,0 +1,49 @@
+"""``gpo export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.cli.options import RunDir, folder_at
+from cluster.cli.terminal import OK, say, show
+
+
+def export(
+    run_dir: RunDir,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="text|json|openai|promptfoo|dspy",
+            help="**text**: the prompt alone. **json**: with its scores. **openai**: the body of a request, with "
+            "placeholders for the columns. **promptfoo**: a configuration with the test examples. **dspy**: the saved "
+            "state of a predictor.",
+        ),
+    ] = "text",
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="NAME", help="Task of the run.", show_default="the first")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="Write to a file.", show_default="standard output"),
+    ] = None,
+) -> int:
+    """Write the best prompt of the run in RUN_DIR in a format that other programs read.
+
+    Example: **gpo export runs/quickstart --format openai**
+    """
+    from cluster.evaluating.score import require_writable, write_output
+    from cluster.exporting.export import exported
+
+    if output is not None:
+        require_writable(output)
+    content = exported(folder_at("RUN_DIR", run_dir), form, task)
+    if output is None:
+        show(content.rstrip("\n"))
+    else:
+        write_output(output, content.encode(errors="replace"))
+        say(f"Written to {output}.")
+    return OK

@@ -1,0 +1,1 @@
+"""``gpo export``: the best prompts in the formats of other programs."""

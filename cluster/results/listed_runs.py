@@ -1,0 +1,117 @@
+"""``gpo runs``: the runs in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from rich.text import Text
+
+from actors.folder import Folder
+from cluster.display.console import FittingTable
+from cluster.display.progress import duration, percent
+from cluster.results.stored_run import NOT_AS_WRITTEN, json_object
+from gpo.errors import ConfigError
+from gpo.text import without_controls
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRun:
+    """A run, as its ``summary.json`` describes it.
+
+    Attributes:
+        name: of its folder.
+        initial, best: mean ``test`` scores over the trajectories, or ``val`` scores before ``test`` is scored.
+        started_at: ISO 8601; empty if unknown.
+    """
+
+    name: str
+    status: str
+    started_at: str
+    tasks: tuple[str, ...]
+    initial: float | None
+    best: float | None
+    calls: int
+    usd: float
+    wall_s: float
+
+    def document(self) -> dict[str, Any]:
+        """The run as JSON values."""
+        return {**{name: getattr(self, name) for name in self.__dataclass_fields__}, "tasks": list(self.tasks)}
+
+
+def listed_runs(parent: Folder) -> list[ListedRun]:
+    """The runs in the folders directly below this one, the newest first; only their summaries are read.
+
+    Raises:
+        ConfigError: the folder cannot be read.
+    """
+    try:
+        found = [(name, _summary(parent / name)) for name in parent.names()]
+    except (OSError, ImportError, ValueError) as error:
+        raise ConfigError("DIR", f"{parent.url!r} cannot be read ({error})", "name a folder or fsspec URL") from None
+    runs = [_listed(name, json_object(content)) for name, content in found if content]
+    return sorted(runs, key=lambda run: run.started_at, reverse=True)
+
+
+def _summary(folder: Folder) -> bytes | None:
+    with suppress(NotADirectoryError):  # a file
+        return folder.read("summary.json")
+    return None
+
+
+def _listed(name: str, known: Mapping[str, Any]) -> ListedRun:
+    spent = known.get("spent") if isinstance(known.get("spent"), dict) else {}
+    rows = known.get("trajectories")
+    rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return ListedRun(
+        name=without_controls(name),
+        status=without_controls(str(known.get("status") or "unknown")),
+        started_at=str(known.get("started_at") or ""),
+        tasks=tuple(dict.fromkeys(without_controls(str(row.get("task"))) for row in rows)),
+        initial=_mean(rows, "initial"),
+        best=_mean(rows, "best"),
+        calls=int(_number(spent, "calls")),
+        usd=_number(spent, "usd"),
+        wall_s=_number(known, "wall_s"),
+    )
+
+
+def _mean(rows: list[dict[str, Any]], which: str) -> float | None:
+    for split in ("test", "val"):
+        values = list(_values(rows, which, split))
+        if values and len(values) == len(rows):
+            return sum(values) / len(values)
+    return None
+
+
+def _values(rows: list[dict[str, Any]], which: str, split: str) -> Iterator[float]:
+    for row in rows:
+        try:
+            yield float(row[which][split])
+        except NOT_AS_WRITTEN:
+            continue
+
+
+def _number(known: Any, name: str) -> float:
+    try:
+        return float(known[name])
+    except NOT_AS_WRITTEN:
+        return 0.0
+
+
+def runs_table(runs: list[ListedRun]) -> FittingTable:
+    """A line for each run."""
+    table = FittingTable(caption="Scores: means over trajectories, on test if it is scored, else on val.")
+    for heading in ("Run", "Started", "Status", "Tasks", "Score", "Calls", "US$", "Time"):
+        right = heading in ("Score", "Calls", "US$", "Time")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for run in runs:
+        tasks = ", ".join(run.tasks[:3]) + (f" and {len(run.tasks) - 3} more" if len(run.tasks) > 3 else "")
+        score = f"{percent(run.initial)} → {percent(run.best)}"
+        started = run.started_at[:16].replace("T", " ")
+        cells = (run.name, started, run.status, tasks, score, f"{run.calls:,}", f"{run.usd:.2f}", duration(run.wall_s))
+        table.add_row(*map(Text, cells))
+    return table
