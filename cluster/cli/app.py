@@ -30,6 +30,7 @@ from cluster.cli.stop import stop
 from cluster.cli.submit import submit
 from cluster.cli.sweep import sweep
 from cluster.cli.terminal import OK, choose_logs, exiting
+from cluster.cli.view import view
 from cluster.display.logs import Format, Level, Logs, Target
 
 app = typer.Typer(
@@ -77,7 +78,7 @@ def options(
 
 # In the order in which `--help` lists them.
 _COMMANDS = (
-    *(init, run, compare, sweep, submit, stop, runs, status, show, diff, report, export),
+    *(init, run, compare, sweep, submit, stop, runs, view, status, show, diff, report, export),
     *(plan, evaluate, score, serve, gateway, monitor),
 )
 for _command in _COMMANDS:

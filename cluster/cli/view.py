@@ -1,0 +1,62 @@
+"""``gpo view``."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from cluster.cli.options import folder_at
+from cluster.cli.terminal import OK, say
+from gpo.errors import ConfigError
+
+_TOKEN_VARIABLE = "GPO_VIEW_TOKEN"  # noqa: S105  # a name, not a token
+
+
+def view(
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR", help="Folder that contains runs, or a URL such as s3://BUCKET/PATH.")
+    ] = "runs",
+    host: Annotated[
+        str, typer.Option(help=f"Address to listen on; beyond loopback, {_TOKEN_VARIABLE} must be set.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8500,
+) -> int:
+    """Show the runs in DIR as a web page: a list, and the report of each run as it is now. Ctrl-C ends it.
+
+    Example: **gpo view runs**
+
+    Nothing is changed. If the variable **GPO_VIEW_TOKEN** is set, every request needs it as password.
+    """
+    import socket
+
+    import uvicorn
+
+    from cluster.results.listed_runs import listed_runs
+    from cluster.viewing.app import view_app
+    from serve.http_limits import is_loopback
+
+    token = os.environ.get(_TOKEN_VARIABLE) or None
+    if not is_loopback(host) and token is None:
+        raise ConfigError("--host", f"others can reach {host!r}, but no token is set", f"export {_TOKEN_VARIABLE}=…")
+    parent = folder_at("DIR", folder)
+    num_runs = len(listed_runs(parent))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except OSError as error:
+            problem = f"{host}:{port} cannot be listened on ({error.strerror or error})"
+            raise ConfigError("--port", problem, "choose another, or --port 0") from None
+        shown = f"[{host}]" if ":" in host else host
+        say(f"{num_runs} runs in {parent.path('')}: http://{shown}:{listening.getsockname()[1]} (Ctrl-C ends it)")
+        server = uvicorn.Server(
+            uvicorn.Config(view_app(parent, token), log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+        )
+        try:
+            server.run(sockets=[listening])
+        except KeyboardInterrupt:
+            return OK
+    return OK

@@ -1,0 +1,1 @@
+"""``gpo view``: a local web page over the runs in a folder."""
