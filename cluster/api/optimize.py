@@ -242,3 +242,4 @@ def _blocking(work: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, _T]:
 
 
 optimize = _blocking(optimize_async)
+optimize.__name__ = optimize.__qualname__ = "optimize"
