@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from hashlib import blake2b
 from types import CodeType
 from typing import Any
 
@@ -51,7 +52,7 @@ class FunctionReference:
         if self.module == "__main__":
             raise EvaluationError(
                 f"the function {self.name!r} was passed as an object by a script or notebook, and is known only there; "
-                "continue there with the same call, or move the function to a module and name that"
+                "continue there with the same call. A function of a module can be used everywhere"
             )
         try:
             module = user_module(self.module, self.folders)
@@ -66,6 +67,20 @@ class FunctionReference:
             problem = "is not a function" if hasattr(module, self.name) else "is not defined"
             raise EvaluationError(f"{self.name!r} {problem} in the module {self.module!r} ({path})")
         return function  # type: ignore[no-any-return]
+
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that change with the text of the function; not with functions that it calls.
+
+        Raises:
+            EvaluationError: as for ``load``.
+        """
+        function = inspect.unwrap(self.load())
+        try:
+            text = inspect.getsource(function)
+        except (OSError, TypeError):  # an object, or a function without a file
+            code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+            text = repr((code.co_code, code.co_names)) if code else type(function).__name__
+        return blake2b(text.encode(errors="replace"), digest_size=8).hexdigest()
 
     def call(self, *arguments: Any, **options: Any) -> Any:
         """Call the function and return its value.

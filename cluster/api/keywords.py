@@ -20,6 +20,8 @@ from actors.folder import Folder
 from cluster.api.endpoint import Endpoint
 from cluster.config import RunConfig
 from cluster.config.loading import validate
+from cluster.config.optimizer import OptimizerConfig
+from cluster.config.run import EvaluationConfig
 from cluster.config.tasks import TaskConfig
 from gpo.data.files import read_rows
 from gpo.data.task import Split
@@ -149,7 +151,7 @@ class Arguments:
             ConfigError: names the argument that cannot be used.
         """
         given = {name: value for name, value in self.values.items() if value is not None}
-        more = given.pop("options", {})
+        more = {name: value for name, value in given.pop("options", {}).items() if value is not None}
         task = {name: given.pop(name) for name in list(given) if name in TaskConfig.model_fields and name != "data"}
         for name, value in more.items():
             if name in TaskConfig.model_fields:
@@ -188,6 +190,9 @@ class Arguments:
         known = [one for one in (*self.values, *TaskConfig.model_fields, *RunConfig.model_fields) if one != "options"]
         near = get_close_matches(name, known, n=1)
         remedy = f"did you mean {near[0]!r}?" if near else "see help(gpo.optimize)"
+        for section, kind in (("optimizer", OptimizerConfig), ("evaluation", EvaluationConfig)):
+            if name in kind.model_fields:
+                remedy = f"it is an option of a section: pass {section}={{'{name}': …}}"
         return ConfigError(name, "is not an argument", remedy)
 
     # -- data ---------------------------------------------------------------------------------------------------------
@@ -203,10 +208,15 @@ class Arguments:
                 raise ConfigError(missing[0], "is missing", remedy)
             return {name: self._file(value, name, folder) for name, value in splits.items()}
         if isinstance(data, Mapping):  # a section as in YAML: a benchmark, or a data set of the Hugging Face Hub
+            if not {"benchmark", "huggingface", "file", "train"} & data.keys():
+                remedy = "pass a list of dictionaries, one for each example, such as frame.to_dict('records')"
+                raise ConfigError("data", "a dictionary of columns cannot be used as examples", remedy)
             return dict(data)
         section: dict[str, Any] = {"file": self._file(data, "data", folder)}
         if split is not None:
-            section["split"] = split if isinstance(split, Mapping) else dict(zip(map(str, Split), split, strict=False))
+            if not isinstance(split, Mapping) and len(split) != len(Split):
+                raise ConfigError("split", f"{list(split)} are not three sizes", "pass those of train, val and test")
+            section["split"] = split if isinstance(split, Mapping) else dict(zip(map(str, Split), split, strict=True))
         return section
 
     def _file(self, value: Any, name: str, folder: Folder) -> str:
@@ -230,6 +240,9 @@ class Arguments:
         named = [one for text in texts if isinstance(text, str) for one in placeholders(text)]
         if named:
             task.setdefault("position", "template")
+        if not isinstance(task.get("fields") or {}, Mapping):
+            remedy = "pass a dictionary, such as {'input': 'text', 'target': 'label'}"
+            raise ConfigError("fields", f"a {type(task['fields']).__name__} does not say which column is which", remedy)
         fields = dict(task.get("fields") or {})
         columns = self._columns(task["data"])
         if columns and task.get("position") == "template":
@@ -238,6 +251,13 @@ class Arguments:
         elif columns:
             _choose(fields, "target", [one for one in columns if one != fields.get("input")], _TARGETS)
             _choose(fields, "input", [one for one in columns if one != fields.get("target", "target")], _INPUTS)
+            for role, known in (("input", _INPUTS), ("target", _TARGETS)):
+                if role not in fields and f"{role}_template" not in fields and role not in columns:
+                    if role == "input" and ("template" in fields or "program" in task):
+                        continue
+                    problem = f"none of the columns {', '.join(columns)} is surely the {role}"
+                    remedy = f"set it, such as {{'{role}': '{columns[0]}'}}; usual names are {', '.join(known)}"
+                    raise ConfigError(f"fields.{role}", problem, remedy)
         if fields:
             task["fields"] = fields
 

@@ -109,6 +109,7 @@ async def optimize_async(
     Raises:
         ConfigError: an argument, the data or a model cannot be used; raised before much is paid for.
         GPOError: the run failed; finished work is saved.
+        KeyboardInterrupt, CancelledError: it was interrupted; finished work is saved, and ``gpo.Run.open`` reads it.
     """
     values = dict(locals())  # all arguments, and nothing else yet
     arguments = Arguments({name: values[name] for name in values.keys() - {"progress", "on_event", "run_dir"}})
@@ -122,8 +123,9 @@ async def optimize_async(
             try:
                 await run_in_this_process(config, run_folder, run_id, view, on_event)
             except asyncio.CancelledError:
-                where = folder.path("").rstrip("/")
-                log.warning("interrupted; finished work is saved in %s; %s", where, _HOW_TO_CONTINUE)
+                if run_folder.holds_run:
+                    where = folder.path("").rstrip("/")
+                    log.warning("interrupted; finished work is saved in %s; %s", where, _HOW_TO_CONTINUE)
                 raise
     run = Run.open(folder.url)
     if run.status == "failed" and not run.summary["spent"]["calls"] and run.errors:

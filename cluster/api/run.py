@@ -34,6 +34,7 @@ class ScoredPrompt:
     """A prompt with its scores.
 
     Attributes:
+        id: of the prompt, for ``gpo show --prompt``.
         seed: of the trajectory.
         step: the step that it was proposed in, from 1; 0 for the initial prompt.
         val, test: mean score in [0, 1]; ``None`` while there is none. The search chooses by ``val``, so the best
@@ -47,6 +48,7 @@ class ScoredPrompt:
     task: str
     seed: int
     step: int
+    id: str
     prompt: str
     val: float | None
     val_interval: tuple[float, float] | None
@@ -244,6 +246,7 @@ def _scored(
         task=key.task,
         seed=key.seed,
         step=step,
+        id=candidate.prompt.id,
         prompt=candidate.prompt.text,
         val=finite(candidate.score.mean),
         val_interval=val_interval or _interval(candidate.score),

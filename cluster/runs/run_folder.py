@@ -33,7 +33,7 @@ from cluster.results.outputs import as_json, as_json_lines, best_prompts, step_l
 from cluster.results.run_record import RunRecord
 from cluster.results.stored_run import json_object, restore_totals
 from cluster.runs.stop_file import withdraw_stop
-from gpo.data.task import Task, fingerprint
+from gpo.data.task import Task, fingerprint, function_digests
 from gpo.errors import ConfigError, StorageError
 from gpo.text import without_controls
 from gpo.trajectory import Step
@@ -109,6 +109,7 @@ class RunFolder:
         """
         config = config.with_prompts(tasks)
         fingerprints = {task.name: fingerprint(task) for task in tasks}
+        functions = {task.name: function_digests(task) for task in tasks}
         exists = self._exists(config, fingerprints, resume=resume)
         if self.leases is not None:
             take_lease(self.leases, self.folder)
@@ -125,11 +126,13 @@ class RunFolder:
         )
         if exists:
             self._restore(record)
+            self._require_same_functions(functions)
         record.families, record.config = families_of(tasks), dump(config)
         try:
             withdraw_stop(self.folder)
             self._write("config.yaml", record.config.encode())
             self._write("data.json", as_json(fingerprints))
+            self._write("functions.json", as_json(functions))
             if config.record.answers != "none":
                 for task in tasks:
                     self._write(examples_name(task.name), encoded_examples(task))
@@ -187,7 +190,7 @@ class RunFolder:
             raise ConfigError(
                 field,
                 f"the run in {self.folder.url!r} has {_shown(old)}, not {_shown(new)}",
-                "resume with its own configuration",
+                "resume with its own configuration, or start a new run in another folder",
             )
         known = json_object(read_file(self.folder, "data.json"))
         for index, (task, digest) in enumerate(fingerprints.items()):
@@ -197,6 +200,19 @@ class RunFolder:
                     f"the examples of {task!r} are not those that the run in {self.folder.url!r} began with",
                     "restore the files, or start a new run",
                 )
+
+    def _require_same_functions(self, functions: Mapping[str, Mapping[str, str]]) -> None:
+        """Refuse a metric, parser or program whose text has changed: the scores would not compare."""
+        known = json_object(read_file(self.folder, "functions.json"))
+        for index, (task, digests) in enumerate(functions.items()):
+            before = known.get(task)
+            for option, digest in digests.items():
+                if isinstance(before, dict) and before.get(option, digest) != digest:
+                    raise ConfigError(
+                        f"tasks[{index}].{option}",
+                        f"the function is not the one that the run in {self.folder.url!r} began with",
+                        "restore it, or start a new run in another folder",
+                    )
 
     def _restore(self, record: RunRecord) -> None:
         """Continue where the last attempt stopped: ``summary.json`` for time and cost, checkpoints for all else."""

@@ -11,10 +11,11 @@ from hashlib import blake2b
 from gpo.data.constraints import Constraints
 from gpo.data.example import Example
 from gpo.evaluation.answer_format import AnswerFormat, Position
-from gpo.evaluation.metrics import Rubric, Scorer
+from gpo.evaluation.metrics import CustomScorer, ParsedScorer, Rubric, Scorer
 from gpo.evaluation.program import ProgramSpec
 from gpo.evaluation.prompt_template import template_problem
 from gpo.prompt import Prompt
+from gpo.user_functions import FunctionReference
 
 
 class Split(StrEnum):
@@ -79,6 +80,22 @@ class Task:
     def parts(self) -> tuple[str, ...]:
         """The names of the prompts that are optimized together; empty for one prompt."""
         return self.program.names if self.program is not None and len(self.program.names) > 1 else ()
+
+
+def function_digests(task: Task) -> dict[str, str]:
+    """The user's functions that decide scores: the option that names each → a digest of its text.
+
+    Raises:
+        EvaluationError: one cannot be loaded.
+    """
+    functions: dict[str, FunctionReference] = {}
+    if isinstance(task.scorer, CustomScorer):
+        functions["answer.metric"] = task.scorer.metric
+    elif isinstance(task.scorer, ParsedScorer):
+        functions["answer.parser"] = task.scorer.parser
+    if task.program is not None and isinstance(task.program.function, FunctionReference):
+        functions["program.function"] = task.program.function
+    return {option: function.digest() for option, function in functions.items()}
 
 
 def fingerprint(task: Task) -> str:

@@ -241,3 +241,18 @@ def test_unknown_names_of_the_package_are_attribute_errors() -> None:
     assert all(getattr(gpo, name) for name in gpo.__all__)
     with pytest.raises(AttributeError, match="module 'gpo' has no attribute 'optimise'"):
         _ = gpo.optimise  # type: ignore[attr-defined]
+
+
+def test_a_metric_whose_text_has_changed_is_refused(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
+    def judged(answer: str, example: gpo.Example) -> float:
+        return float(answer == example.target)
+
+    gpo.optimize(**arguments(endpoint, tmp_path, steps=0, metric=judged))
+    before = judged
+
+    def judged(answer: str, example: gpo.Example) -> float:  # type: ignore[no-redef]
+        return 0.5 * (answer == example.target)
+
+    with pytest.raises(gpo.ConfigError, match=r"^metric\.metric: the function is not the one that the run in .* began"):
+        gpo.optimize(**arguments(endpoint, tmp_path, steps=0, metric=judged))
+    assert gpo.optimize(**arguments(endpoint, tmp_path, steps=0, metric=before)).status == "completed"
