@@ -94,7 +94,7 @@ class FunctionReference:
         except (Exception, SystemExit) as error:
             # If its first line was not reached, the arguments do not match.
             inside = error.__traceback__ is None or error.__traceback__.tb_next is not None
-            shown = shown_error(error, None if inside else function)
+            shown = shown_error(error, None if inside else function, within=function)
             raise EvaluationError(f"the function {self} failed: {shown}") from None
         if inspect.iscoroutine(value):
             value.close()

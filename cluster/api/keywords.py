@@ -187,7 +187,10 @@ class Arguments:
         }
 
     def _unknown(self, name: str) -> ConfigError:
-        known = [one for one in (*self.values, *TaskConfig.model_fields, *RunConfig.model_fields) if one != "options"]
+        unknown = ("options", "tasks", "models", "run")
+        known = [one for one in (*self.values, *TaskConfig.model_fields, *RunConfig.model_fields) if one not in unknown]
+        if name == "models":
+            return ConfigError(name, "is not an argument", "pass task_model, optimizer_model and judge_model")
         near = get_close_matches(name, known, n=1)
         remedy = f"did you mean {near[0]!r}?" if near else "see help(gpo.optimize)"
         for section, kind in (("optimizer", OptimizerConfig), ("evaluation", EvaluationConfig)):

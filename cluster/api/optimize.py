@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
+import atexit
 import logging
+import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import replace
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -37,6 +40,7 @@ log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _POLLED_EVERY_S = 0.2
+_ENDS_WITHIN_S = 3.0
 _HOW_TO_CONTINUE = "the same call with that run_dir continues"
 
 
@@ -94,8 +98,9 @@ async def optimize_async(
         must_keep: texts that every prompt must contain.
         max_words: most words of a prompt.
         steps: steps of the search. Default: 12.
-        budget: most ``calls``, ``tokens``, ``usd`` or ``wall_s`` (seconds). When it is used up, the run ends, and its
-            results so far are returned.
+        budget: most ``calls``, ``tokens``, ``usd`` or ``wall_s`` (seconds). Answered calls of all models count, except
+            cached ones; one call of a function counts once. When it is used up, the run ends, and its results so far
+            are returned; the same call with a larger budget continues it.
         stop: ends early at a ``target`` score, or after ``patience`` steps without improvement.
         seed: determines all random choices; several seeds are several searches.
         preset: ``efficient`` (default) or ``paper``.
@@ -108,7 +113,8 @@ async def optimize_async(
 
     Raises:
         ConfigError: an argument, the data or a model cannot be used; raised before much is paid for.
-        GPOError: the run failed; finished work is saved.
+        GPOError: every search of the run failed; finished work is saved. If only some failed, the run is returned, and
+            ``run.errors`` says why.
         KeyboardInterrupt, CancelledError: it was interrupted; finished work is saved, and ``gpo.Run.open`` reads it.
     """
     values = dict(locals())  # all arguments, and nothing else yet
@@ -128,7 +134,9 @@ async def optimize_async(
                     log.warning("interrupted; finished work is saved in %s; %s", where, _HOW_TO_CONTINUE)
                 raise
     run = Run.open(folder.url)
-    if run.status == "failed" and not run.summary["spent"]["calls"] and run.errors:
+    for warning in run.warnings:
+        log.warning("%s", warning)
+    if run.status == "failed" and len(run.errors) == len(run.summary["trajectories"]):
         raise GPOError(f"the run in {run.folder} failed: {next(iter(run.errors.values()))}")
     return run
 
@@ -208,39 +216,62 @@ def _folder(run_dir: str | Path | None, name: str) -> tuple[Folder, str]:
 
 
 def _blocking(work: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, _T]:
-    """A function that runs the coroutine in a thread of its own, so that it works inside a running event loop, too."""
+    """A function that runs the coroutine in another thread, so that it works inside a running event loop, too."""
 
     @wraps(work)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        outcome: Future[_T] = Future()
-        started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+        loop, outcome = _background_loop(os.getpid()), Future[_T]()
+        tasks: list[asyncio.Task[None]] = []
 
-        async def main() -> _T:
-            task = asyncio.current_task()
-            if task is not None:
-                started.set_result((asyncio.get_running_loop(), task))
-            return await work(*args, **kwargs)
-
-        def execute() -> None:
+        async def main() -> None:
             try:
-                outcome.set_result(asyncio.run(main()))
+                outcome.set_result(await work(*args, **kwargs))
             except BaseException as error:
                 outcome.set_exception(error)
 
-        thread = threading.Thread(target=contextvars.copy_context().run, args=(execute,), name="gpo.optimize")
-        thread.start()
+        def begin() -> None:
+            tasks.append(loop.create_task(main(), context=context))
+
+        context = copy_context()
+        loop.call_soon_threadsafe(begin)
         try:
-            # Not ``Thread.join``, which takes an interrupt for the end of the thread (Python 3.11).
             while not wait([outcome], _POLLED_EVERY_S).done:
                 pass
         except KeyboardInterrupt:
-            loop, task = started.result()
-            loop.call_soon_threadsafe(task.cancel)
+            loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
             wait([outcome])  # a second interrupt ends this
             raise
-        return outcome.result()
+        try:
+            return outcome.result()
+        except GPOError as error:
+            raise error.with_traceback(None) from None  # where it was raised says nothing about the caller's mistake
 
     return run
+
+
+@cache
+def _background_loop(pid: int) -> asyncio.AbstractEventLoop:
+    """The event loop of all calls in this process, since a user's client may be used in several of them.
+
+    Args:
+        pid: of this process: a forked one has no thread that runs the loop of its parent.
+    """
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="gpo.optimize", daemon=True).start()
+
+    async def cancel_all() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    @atexit.register
+    def end() -> None:
+        if os.getpid() == pid:
+            with suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(cancel_all(), loop).result(_ENDS_WITHIN_S)
+
+    return loop
 
 
 optimize = _blocking(optimize_async)

@@ -21,6 +21,7 @@ from cluster.results.outputs import best_prompt
 from cluster.results.results_table import closing_lines, results_table
 from cluster.results.run_record import RunRecord
 from cluster.results.stored_run import RunReader, StoredRun
+from cluster.results.warnings import run_warnings
 from gpo.checkpoint import Checkpoint
 from gpo.errors import ConfigError, GPOError, StorageError
 from gpo.intervals import interval
@@ -112,6 +113,11 @@ class Run:
         return {str(key): error for key, error in self._record.errors.items()}
 
     @property
+    def warnings(self) -> list[str]:
+        """What may be wrong with the settings, such as answers that are cut off."""
+        return run_warnings(self._record)
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """The names of the tasks."""
         return tuple(dict.fromkeys(key.task for key in self._record.keys))
@@ -140,7 +146,8 @@ class Run:
         """
         found = self._record.best_by_task().get(task)
         if found is None:
-            raise GPOError(f"no prompt of task {task!r} has a score yet; the run is {self.status}")
+            why = "".join(f"; {error}" for error in list(self.errors.values())[:1])
+            raise GPOError(f"no prompt of task {task!r} has a score yet; the run is {self.status}{why}")
         key, checkpoint = found
         best = checkpoint.trajectory.best
         steps = [
@@ -189,11 +196,14 @@ class Run:
         return f"Run({self.folder!r}, status={self.status!r})"
 
     def __str__(self) -> str:
-        """The table and the sentences that ``gpo run`` prints at its end."""
+        """The table, the sentences and the warnings that ``gpo run`` prints at its end."""
         out = StringIO()
         console = Console(file=out, width=100, color_system=None, force_jupyter=False)
         console.print(results_table(self._record))
-        for line in closing_lines(self._record):
+        ended = [f"Stopped by {self._record.ended_by}."] if self._record.ended_by else []
+        failed = [f"{key} failed: {error}" for key, error in self.errors.items()]
+        warned = [f"Warning: {warning}." for warning in self.warnings]
+        for line in (*closing_lines(self._record), *ended, *failed, *warned):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         return out.getvalue().rstrip()
 

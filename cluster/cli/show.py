@@ -34,7 +34,8 @@ def show(
         typer.Option(
             "--only",
             metavar="OUTCOME",
-            help="Only examples that are **broken**, **fixed**, **wrong**, **right** or **unscored**.",
+            help="Only examples that are **broken**, **fixed**, **wrong**, **right**, **unscored** (the call "
+            "failed) or **unasked**.",
             show_default="all",
         ),
     ] = None,

@@ -19,8 +19,8 @@ from gpo.errors import ConfigError, StorageError
 
 log = logging.getLogger(__name__)
 
-Outcome = Literal["broken", "fixed", "wrong", "right", "unscored"]
-OUTCOMES: tuple[Outcome, ...] = ("broken", "fixed", "wrong", "right", "unscored")
+Outcome = Literal["broken", "fixed", "wrong", "right", "unscored", "unasked"]
+OUTCOMES: tuple[Outcome, ...] = ("broken", "fixed", "wrong", "right", "unscored", "unasked")
 """In the order in which people look at them."""
 
 
@@ -49,7 +49,9 @@ class ComparedExample:
     @property
     def outcome(self) -> Outcome:
         """``fixed`` or ``broken`` if the second prompt scores higher or lower; else ``right`` or ``wrong``."""
-        after = self.after.value if self.after else None
+        if self.after is None:
+            return "unasked"
+        after = self.after.value
         before = self.before.value if self.before else None
         if after is None:
             return "unscored"

@@ -13,6 +13,10 @@ _WORTH_SAYING = 0.2
 """Least share of a prompt's answers that is worth a warning."""
 
 
+_ENOUGH = 5
+"""If at least this many answers all score 0, something may be wrong."""
+
+
 def score_warnings(score: Score, what: str) -> Iterator[str]:
     """A sentence for each flaw, with the option to change, if more than a fifth of a prompt's answers have one.
 
@@ -32,6 +36,9 @@ def score_warnings(score: Score, what: str) -> Iterator[str]:
         ),
     }
     if sum(number for number, _ in remedies.values()) <= _WORTH_SAYING * asked:
+        if len(score.scored) >= _ENOUGH and not any(score.scored):
+            number = len(score.scored)
+            yield f"all {number} answers to {what} scored 0; look at them with gpo show, and check metric and targets"
         return
     for flaw, (number, remedy) in remedies.items():
         if number:

@@ -92,7 +92,8 @@ class FunctionModel:
         return Forwarded({"object": "chat.completion", "model": str(self.function), "choices": [choice]}, reply.usage)
 
     def _explained(self, error: Exception) -> Exception:
-        shown = f"the function {self.function}: {shown_error(error)}"
+        where = shown_error(error, within=self.function.load())
+        shown = f"the function {self.function}: {where}"
         status = getattr(error, "status_code", None)
         if isinstance(status, int) and status >= 400:
             if status == _BUSY or status in _TRANSIENT or status >= 500:
@@ -101,7 +102,9 @@ class FunctionModel:
             return ModelRefused(shown, reason, model=str(self.function))
         if any(one.__name__.endswith(_NETWORK) for one in type(error).__mro__):
             return ModelUnavailable(shown)
-        return EvaluationError(f"the function {self.function} failed: {shown_error(error)}")
+        return EvaluationError(
+            f"the function {self.function} failed: {shown_error(error, within=self.function.load())}"
+        )
 
 
 async def _called(function: Callable[..., Any], messages: list[dict[str, Any]], settings: Mapping[str, Any]) -> Any:

@@ -256,3 +256,35 @@ def test_a_metric_whose_text_has_changed_is_refused(endpoint: SimulatedEndpoint,
     with pytest.raises(gpo.ConfigError, match=r"^metric\.metric: the function is not the one that the run in .* began"):
         gpo.optimize(**arguments(endpoint, tmp_path, steps=0, metric=judged))
     assert gpo.optimize(**arguments(endpoint, tmp_path, steps=0, metric=before)).status == "completed"
+
+
+def test_a_client_of_the_user_works_in_one_call_after_the_other(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
+    loops: set[asyncio.AbstractEventLoop] = set()
+
+    async def ask(messages: Sequence[dict[str, str]]) -> str:
+        loops.add(asyncio.get_running_loop())
+        return "billing"
+
+    for number in range(2):
+        gpo.optimize(**arguments(endpoint, tmp_path, steps=0, task_model=ask, run_dir=tmp_path / str(number)))
+    assert len(loops) == 1
+
+
+def test_a_run_whose_searches_all_fail_is_an_error_and_can_be_continued(
+    endpoint: SimulatedEndpoint, tmp_path: Path
+) -> None:
+    is_broken = True
+
+    async def ask(messages: Sequence[dict[str, str]]) -> str:
+        if is_broken and len(asked) > 30:
+            raise ValueError("a bug")
+        asked.append(1)
+        return "billing"
+
+    asked: list[int] = []
+    given = arguments(endpoint, tmp_path, task_model=ask)
+    with pytest.raises(gpo.GPOError, match=r"the run in .* failed: EvaluationError: the function .* ValueError: a bug"):
+        gpo.optimize(**given)
+    assert "ValueError: a bug" in str(gpo.Run.open(tmp_path / "run"))
+    is_broken = False
+    assert gpo.optimize(**given).status == "completed"

@@ -61,4 +61,18 @@ def test_more_than_a_fifth_is_worth_a_warning(flaws: Flaws, option: str) -> None
     (warning,) = score_warnings(Score((0.0,) * 10, flaws=flaws), "the best prompt on val")
     assert warning.startswith("3 of 10 answers to the best prompt on val are ")
     assert option in warning
-    assert not list(score_warnings(Score((0.0,) * 20, flaws=flaws), "the best prompt on val"))
+    assert not list(score_warnings(Score((1.0,) + (0.0,) * 19, flaws=flaws), "the best prompt on val"))
+
+
+@pytest.mark.parametrize(
+    ("values", "num"), [((0.0,) * 5, 1), ((0.0,) * 4, 0), ((0.0,) * 5 + (0.1,), 0), ((None,) * 9, 0)]
+)
+def test_answers_that_all_score_0_are_worth_a_warning(values: tuple[float | None, ...], num: int) -> None:
+    warnings = list(score_warnings(Score(values), "the best prompt on val"))
+    assert (
+        warnings
+        == [
+            "all 5 answers to the best prompt on val scored 0; look at them with gpo show, and check metric and targets"
+        ]
+        * num
+    )
