@@ -1,0 +1,133 @@
+"""Runs with a program, in this process, on the simulated endpoint; the program is that of ``examples/``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import gpo
+from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from gpo.prompt import parts_of
+from tests.paths import ROOT
+
+EXAMPLE = ROOT / "examples" / "support_desk"
+SECTIONS = yaml.safe_load((EXAMPLE / "config.yaml").read_text())
+(TASK,) = SECTIONS["tasks"]
+
+
+def arguments(endpoint: SimulatedEndpoint, folder: Path, **changes: Any) -> dict[str, Any]:
+    model = {"max_concurrency": 8, "check": False}
+    return {
+        **{split: EXAMPLE / path for split, path in TASK["data"].items()},
+        "fields": TASK["fields"],
+        "program": {"function": TASK["program"], "folder": str(EXAMPLE)},
+        "prompts": TASK["prompts"],
+        "metric": "exact",
+        "task_model": gpo.Endpoint(endpoint.base_url, model="task-model", sampling={"max_tokens": 64}, **model),
+        "optimizer_model": gpo.Endpoint(endpoint.base_url, model="opt-model", sampling={"max_tokens": 512}, **model),
+        "steps": 4,
+        "optimizer": {"candidates": 4, "direction": {"form": "feedback"}},
+        "cache": {"path": str(folder / "completions.sqlite")},
+        "run_dir": folder / "run",
+        "progress": False,
+        **changes,
+    }
+
+
+def steps(folder: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "llm"} for row in rows]
+
+
+def test_two_prompts_get_better_and_no_call_is_made_twice(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
+    run = gpo.optimize(**arguments(endpoint, tmp_path, steps=8, seed=[0, 1]))
+    first, best = run.candidates()[0], run.best
+    assert first.test is not None
+    assert best.test is not None
+    assert best.test > first.test + 0.1
+    assert list(best.prompts) == ["topic", "desk"]
+    assert first.prompts == TASK["prompts"]
+    saved = json.loads((tmp_path / "run/best_prompts.json").read_text())["task"]
+    assert saved["parts"] == best.prompts == parts_of(best.prompt)
+    assert {row["part"] for row in steps(tmp_path / "run")} == {"topic", "desk"}
+    for row in steps(tmp_path / "run"):  # a step changes one part alone
+        for one in row["candidates"]:
+            changed = {name for name, text in parts_of(one["prompt"]).items() if text != TASK["prompts"][name]}
+            assert changed <= {"topic", "desk"}
+    assert "[[topic]]" in (tmp_path / "run/report.html").read_text()
+    calls = Counter(record.content for record in endpoint.requests if record.model == "task-model")
+    assert calls.most_common(1)[0][1] == 1
+    assert len(calls) == run.summary["llm"]["task"]["requests"]
+    assert max(record.in_flight for record in endpoint.requests if record.model == "task-model") <= 16
+
+
+def test_the_budget_is_kept_to_the_call(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
+    run = gpo.optimize(**arguments(endpoint, tmp_path, budget={"calls": 301}))
+    assert run.status == "budget_exhausted"
+    assert run.summary["spent"]["calls"] == len(endpoint.requests) == 301
+
+
+def test_a_run_that_was_interrupted_ends_with_the_same_result(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
+    given = arguments(endpoint, tmp_path, cache={"kind": "none"})
+
+    async def interrupted() -> None:
+        has_step = asyncio.Event()
+        on_event = lambda event: has_step.set() if isinstance(event, gpo.StepTaken) else None  # noqa: E731
+        running = asyncio.create_task(gpo.optimize_async(**given, on_event=on_event))
+        await has_step.wait()
+        running.cancel()
+        await asyncio.wait([running])
+
+    asyncio.run(interrupted())
+    assert gpo.Run.open(tmp_path / "run").status == "interrupted"
+    run, whole = gpo.optimize(**given), gpo.optimize(**{**given, "run_dir": tmp_path / "whole"})
+    assert steps(tmp_path / "run") == steps(tmp_path / "whole")
+    assert run.best == whole.best
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return None", "the program .* returned a NoneType, not a text or a gpo.Answer"),
+        ("return prompts['plan']", "KeyError: 'plan' .*, line 2"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("return await client.responses.create(model='task')", "POST /responses: here are POST /chat/completions"),
+    ],
+)
+def test_a_bug_ends_the_run_before_anything_is_paid_for(
+    body: str, said: str, endpoint: SimulatedEndpoint, tmp_path: Path
+) -> None:
+    (tmp_path / "own_program.py").write_text(f"async def answer(prompts, example, client):\n    {body}\n")
+    program = {"function": "own_program:answer", "folder": str(tmp_path)}
+    model = gpo.Endpoint(endpoint.base_url, model="task-model")
+    with pytest.raises(gpo.ConfigError, match=rf"^program.function: tried on the first example: .*{said}"):
+        gpo.optimize(**arguments(endpoint, tmp_path, program=program, task_model=model))
+    assert len(endpoint.requests) <= 2  # the checks of the models
+    assert not (tmp_path / "run/config.yaml").exists()
+
+
+def test_a_bug_that_only_some_examples_have_ends_the_run_with_its_place(
+    endpoint: SimulatedEndpoint, tmp_path: Path
+) -> None:
+    (tmp_path / "half.py").write_text(
+        "async def answer(prompts, example, client):\n    return 'billing' if 'invoice' in example['text'] else 1 / 0\n"
+    )
+    program = {"function": "half:answer", "folder": str(tmp_path)}
+    with pytest.raises(
+        gpo.GPOError, match=r"the program half:answer failed: ZeroDivisionError: .*half.py, line 2"
+    ) as e:
+        gpo.optimize(**arguments(endpoint, tmp_path, program=program))
+    assert "Traceback" not in str(e.value)
+
+
+def test_examples_that_fail_for_a_moment_stay_unscored(tmp_path: Path) -> None:
+    with SimulatedEndpoint(Behaviour(error_rate=0.3)) as endpoint:
+        run = gpo.optimize(**arguments(endpoint, tmp_path, steps=1))
+    assert run.status == "completed"
+    assert run.summary["llm"]["task"]["retries"] > 0
