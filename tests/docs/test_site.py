@@ -14,7 +14,7 @@ from cluster.cli.app import app
 from tests.paths import ROOT
 
 PAGES = [ROOT / name for name in ("README.md", "DESIGN.md", "CONTRIBUTING.md")] + sorted((ROOT / "docs").rglob("*.md"))
-FOLDERS = ("gpo", "actors", "serve", "cluster", "configs", "benchmarks", "examples", "k8s", "tests", "docs")
+FOLDERS = ("gpo", "actors", "serve", "cluster", "configs", "benchmarks", "k8s", "tests", "docs")
 
 
 @pytest.fixture(scope="module")
