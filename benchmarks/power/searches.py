@@ -139,7 +139,7 @@ async def _search(method: Method, task: StructuredTask, budget: int) -> Found:
     num_val, evaluator = task.structure.num_val, StructuredEvaluator(task)
     config = method.config(num_val, budget)
     gpo = _built(config, task, evaluator)
-    rule = WithinBudget(budget=budget, step=method.usual * _most_answers_of_step(config, num_val), scoring=gpo.scoring)
+    rule = WithinBudget(budget=budget, step=method.usual * most_answers_of_step(config, num_val), scoring=gpo.scoring)
     gpo = replace(gpo, stopping=rule)
     trajectory = await gpo.start(_described(task.domain, num_val).initial)
     best, calls = trajectory.best.prompt.text, evaluator.calls
@@ -151,7 +151,8 @@ async def _search(method: Method, task: StructuredTask, budget: int) -> Found:
     return Found(best, calls)
 
 
-def _most_answers_of_step(config: RunConfig, num_val: int) -> int:
+def most_answers_of_step(config: RunConfig, num_val: int) -> int:
+    """The largest number of answers that one more step needs."""
     scoring, candidates = config.evaluation.scoring, config.optimizer.candidates
     return scoring.most_answers(num_val, 2, candidates) - scoring.most_answers(num_val, 1, candidates)
 

@@ -6,10 +6,12 @@ from statistics import fmean
 import pytest
 
 from benchmarks.power.__main__ import NAMES
+from benchmarks.power.joint import ALONE, METHODS_OF_BOTH, Pipeline, true_score
 from benchmarks.power.peers.models import BudgetSpent, TaskModel, score
 from benchmarks.power.results import Cell, Found, Job, Result, draw, read_results, table
 from benchmarks.power.searches import METHODS, search
 from benchmarks.power.structures import STRUCTURES, StructuredTask
+from benchmarks.simulated.landscape import weights
 
 PROMPT = "Classify the text. Answer with exactly one word."
 
@@ -47,6 +49,23 @@ def test_only_prompts_that_are_scored_within_the_budget_count() -> None:
     assert model.best_within_budget(zip(prompts, (0.1, 0.5, 0.9), strict=True)) == Found(PROMPT, 65)
     with pytest.raises(BudgetSpent):
         model.require(1)
+
+
+def test_neither_prompt_of_the_pipeline_alone_exceeds_what_the_other_stage_allows() -> None:
+    for seed in range(4):
+        pipeline = Pipeline(seed)
+        assert pipeline.true_score(pipeline.initial) == pytest.approx(ALONE**2)
+        for name in pipeline.initial:
+            words = " ".join(word for word, effect in weights(pipeline.stage(name).domain).items() if effect > 0)
+            assert ALONE * 0.95 < pipeline.true_score({**pipeline.initial, name: words}) <= ALONE
+            assert pipeline.stage(name).domain != pipeline.stage("plan" if name == "answer" else "answer").domain
+
+
+@pytest.mark.parametrize("method", METHODS_OF_BOTH)
+def test_two_prompts_get_better_within_the_budget(method: str) -> None:
+    found = true_score(method, 600, 1)
+    assert found == true_score(method, 600, 1)
+    assert found > ALONE**2
 
 
 def test_results_are_kept_in_a_file(tmp_path: Path) -> None:
