@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
     PositiveFloat,
+    TypeAdapter,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -21,8 +23,10 @@ from pydantic_core import PydanticCustomError
 from cluster.config.functions import FunctionName, folder_beside, folder_of, quoted, reference, require_loadable
 from cluster.config.prompts import PromptText
 from cluster.config.section import ConfigPath, Section
+from gpo.errors import EvaluationError
 from gpo.evaluation.program import ProgramSpec
 from gpo.prompt import joined_parts, parts_of
+from gpo.user_functions import FunctionReference
 
 
 class ProgramSection(Section):
@@ -33,6 +37,9 @@ class ProgramSection(Section):
     example's columns without the target, and an ``openai`` client; it returns the answer as a text or a
     ``gpo.Answer``. The client's calls are limited, cached, counted and repeated like all others; ``model="task"`` is
     the task model. On a cluster, every node must have the module."""
+    framework: Literal["dspy"] | None = None
+    """``dspy``: the function is the object of a DSPy program instead, the instructions of whose predictors are the
+    prompts. ``program: {dspy: module:object}`` is short for this, with the gateway."""
     folder: ConfigPath | None = None
     """Folder with the module. The working directory is searched next, then the installed packages. Default: this file's
     folder."""
@@ -55,6 +62,16 @@ class ProgramSection(Section):
         name = info.data.get("function")
         return folder if folder is None or name is None else folder_of(name, folder)
 
+    @property
+    def reference(self) -> FunctionReference:
+        """Where the function is."""
+        found = reference(self.function, self.folder)
+        if self.framework is None:
+            return found
+        from gpo.evaluation.dspy_program import DSPyProgram
+
+        return DSPyProgram(found.module, found.name, found.folders)
+
     def variables(self) -> AbstractContextManager[None]:
         """The environment in which the module is imported. Nothing is sent to the gateway before the program runs."""
         if not self.gateway:
@@ -75,18 +92,21 @@ class ProgramSection(Section):
         Raises:
             ConfigError: the function cannot be imported.
         """
-        function = reference(self.function, self.folder)
+        function = self.reference
         with self.variables():
             require_loadable(function, f"{where}.function")
         return ProgramSpec(function, names, self.max_seconds, hidden, self.gateway)
 
 
-def _name_alone(value: Any) -> Any:
+def _short_forms(value: Any) -> Any:
     """``program: module:function`` stands for ``program: {function: module:function}``."""
+    if isinstance(value, dict) and "dspy" in value and "function" not in value:
+        others = {name: option for name, option in value.items() if name != "dspy"}
+        return {"gateway": True, "framework": "dspy", "function": value["dspy"], **others}
     return {"function": value} if isinstance(value, str) else value
 
 
-ProgramConfig = Annotated[ProgramSection, BeforeValidator(_name_alone)]
+ProgramConfig = Annotated[ProgramSection, BeforeValidator(_short_forms)]
 
 
 def _can_be_joined(prompts: dict[str, str]) -> dict[str, str]:
@@ -110,3 +130,30 @@ def _name_of_part(name: str) -> str:
 PartName = Annotated[str, AfterValidator(_name_of_part), Field(json_schema_extra={"pattern": _NAME})]
 PromptsConfig = Annotated[dict[PartName, PromptText], Field(min_length=1), AfterValidator(_can_be_joined)]
 """Name → text of the prompts of a program, in the order in which it uses them."""
+
+
+_SECTION: TypeAdapter[ProgramSection] = TypeAdapter(ProgramConfig)
+
+
+def own_prompts(program: Any, context: Any) -> dict[str, str] | None:
+    """The prompts that a program brings along; ``None`` if its section is invalid or of another kind.
+
+    Args:
+        program: the section as it was read.
+        context: of the validation.
+
+    Raises:
+        PydanticCustomError: the program cannot be loaded.
+    """
+    try:
+        section = _SECTION.validate_python(program, context=context)
+    except ValidationError:
+        return None  # reported where the section is checked
+    if section.framework is None:
+        return None
+    try:
+        with section.variables():
+            loaded: Any = section.reference.load()
+            return dict(loaded.prompts)
+    except EvaluationError as failure:
+        raise PydanticCustomError("program", "{problem}", {"problem": str(failure), "at": "program"}) from None

@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from cluster.config.answers import AnswerConfig
-from cluster.config.programs import ProgramConfig, PromptsConfig
+from cluster.config.programs import ProgramConfig, PromptsConfig, own_prompts
 from cluster.config.prompts import (
     MessagesConfig,
     PromptConfig,
@@ -452,6 +452,15 @@ class TaskConfig(Section):
         if isinstance(task, dict) and task.get("prompt") is task.get("goal") is task.get("prompts") is None:
             return {**task, "prompt": DEFAULT_PROMPT}
         return task
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prompts_of_program(cls, task: Any, info: ValidationInfo) -> Any:
+        """Write the prompts of a DSPy program out, since its file may change."""
+        if not isinstance(task, dict) or not isinstance(task.get("program"), dict):
+            return task
+        is_given = task.get("prompt") is not None or task.get("prompts") is not None
+        return task if is_given else {**task, "prompts": own_prompts(task["program"], info.context)}
 
     @model_validator(mode="after")
     def _program_fits(self) -> Self:

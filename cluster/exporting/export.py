@@ -22,8 +22,9 @@ from cluster.results.run_record import RunRecord
 from cluster.results.stored_run import RunReader
 from gpo.data.example import Example
 from gpo.data.task import Split
-from gpo.errors import ConfigError
+from gpo.errors import ConfigError, EvaluationError
 from gpo.evaluation.answer_format import AnswerFormat, Position
+from gpo.evaluation.dspy_program import DSPyProgram
 from gpo.evaluation.prompt_template import placeholders
 from gpo.models.protocol import Message
 from gpo.prompt import Prompt, parts_of
@@ -145,6 +146,12 @@ def _dspy(one: _Exported) -> dict[str, Any]:
     A program with several prompts is a module with a predictor of each name.
     """
     parts = parts_of(one.prompt) if one.task.prompts else {}
+    program = one.task.program.reference if one.task.program is not None else None
+    if isinstance(program, DSPyProgram):
+        try:
+            return program.load().saved(parts or dict.fromkeys(one.task.prompts or (), one.prompt))
+        except EvaluationError as failure:
+            raise ConfigError("--format", str(failure), "export where the program is") from None
     if len(parts) > 1:
         return {**{name: _predictor(text, ["input"]) for name, text in parts.items()}, **_METADATA}
     names = [found.strip("{} ") for found in placeholders(one.prompt)]
