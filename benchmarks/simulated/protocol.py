@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from gpo.models.protocol import Message
 
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "assistant"}
 
 
 class Refusal(Exception):
@@ -32,7 +32,12 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A validated request for a chat completion. ``messages`` are plain texts; the role developer becomes system."""
+    """A validated request for a chat completion.
+
+    Attributes:
+        messages: plain texts; the role developer becomes system, and the role tool assistant.
+        tools: names of the tools that the model may call next; none if a tool has just replied.
+    """
 
     model: str
     messages: tuple[Message, ...]
@@ -41,6 +46,7 @@ class ChatRequest:
     max_tokens: int | None
     stop: tuple[str, ...]
     seed: int | None
+    tools: tuple[str, ...] = ()
 
     @property
     def prompt_tokens(self) -> int:
@@ -115,6 +121,7 @@ def parse_chat(body: dict[str, Any]) -> ChatRequest:
         max_tokens=_integer(body, limit, at_least=1),
         stop=_stop(body.get("stop")),
         seed=_integer(body, "seed"),
+        tools=() if messages[-1].get("role") == "tool" else _tools(body),
     )
 
 
@@ -145,7 +152,10 @@ def cut(text: str, request: ChatRequest) -> Choice:
 
 
 def chat_body(request: ChatRequest, choices: Sequence[Choice], content: str) -> dict[str, Any]:
-    """The reply to a chat request. ``content`` identifies the request; nothing depends on the time."""
+    """The reply to a chat request. ``content`` identifies the request; nothing depends on the time.
+
+    A reply that is the name of a tool is a call of the tool, without arguments.
+    """
     prompt_tokens, completion_tokens = request.prompt_tokens, sum(choice.tokens for choice in choices)
     return {
         "id": f"chatcmpl-{content}",
@@ -155,11 +165,12 @@ def chat_body(request: ChatRequest, choices: Sequence[Choice], content: str) -> 
         "choices": [
             {
                 "index": index,
-                "message": {"role": "assistant", "content": choice.text},
+                "message": {"role": "assistant", "content": choice.text} if called is None else called,
                 "logprobs": None,
-                "finish_reason": choice.finish_reason,
+                "finish_reason": choice.finish_reason if called is None else "tool_calls",
             }
             for index, choice in enumerate(choices)
+            for called in [_tool_call(request, choice.text, f"call-{content}-{index}")]
         ],
         "usage": {
             "prompt_tokens": prompt_tokens,
@@ -187,6 +198,21 @@ def models_body(models: Sequence[str]) -> dict[str, Any]:
     """The list of models."""
     listed = [{"id": model, "object": "model", "created": 0, "owned_by": "simulation"} for model in models]
     return {"object": "list", "data": listed}
+
+
+def _tool_call(request: ChatRequest, text: str, name: str) -> dict[str, Any] | None:
+    if text.strip() not in request.tools:
+        return None
+    call = {"id": name, "type": "function", "function": {"name": text.strip(), "arguments": "{}"}}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
+def _tools(body: dict[str, Any]) -> tuple[str, ...]:
+    tools = body.get("tools") or []
+    named = [tool.get("function") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else [None]
+    if not all(isinstance(function, dict) and isinstance(function.get("name"), str) for function in named):
+        raise _malformed("'tools' must be a list of functions with names")
+    return tuple(cast("dict[str, str]", function)["name"] for function in named)
 
 
 def _packed(vector: Sequence[float]) -> str:
@@ -229,6 +255,8 @@ def _message(turn: object) -> Message:
     if not isinstance(turn, dict) or not isinstance(role, str) or role not in _ROLES:
         raise _malformed(f"every message needs a 'role' out of {', '.join(_ROLES)}")
     content = turn.get("content")
+    if content is None and turn.get("tool_calls"):
+        content = ""
     if isinstance(content, list):
         content = "\n".join(_part(part) for part in content)
     if not isinstance(content, str):

@@ -18,6 +18,7 @@ import pytest
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from tests.commands import announced_url, gpo_in_this_process
 from tests.e2e.secrets import CANARY, leaks, memory_of_gcs
+from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from tests.commands import Gpo, Started
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
 GOOD = "Read carefully and classify the customer ticket: answer with exactly one category label, a single word only."
 MSGPACK = {"Content-Type": "application/msgpack", "Accept": "application/msgpack"}
 KEY, TOKEN = 'sk-canary-5d1f0b/"env"&', "canary-token-3b8a41"
+
+PROGRAM = {
+    "name": "program",
+    "program": {"function": "desk:answer", "folder": str(ROOT / "examples" / "support_desk")},
+    "prompts": {"topic": "Which topic?", "desk": "Which desk?"},
+    "prompt": None,
+    "position": "question_end",
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ def endpoint() -> Iterator[SimulatedEndpoint]:
 @pytest.fixture(scope="module")
 def server(endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig) -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="gc-"))  # short enough for Ray's sockets
-    tasks = [{}, {"name": "desks", "prompt": "Which desk?"}]
+    tasks = [{}, {"name": "desks", "prompt": "Which desk?"}, PROGRAM]
     config = write_config(folder, endpoint.base_url, tasks=tasks)
     # With as many log lines as possible.
     loud = {"OPENAI_LOG": "debug", "RAY_BACKEND_LOG_LEVEL": "debug", "RAY_SERVE_LOG_LEVEL": "DEBUG"}
@@ -91,6 +100,17 @@ def test_the_score_equals_that_of_gpo_evaluate(server: Server) -> None:
     assert (document["usage"]["requests"], cost["requests"], cost["cached"]) == (20, 0, 20)
 
 
+def test_the_prompts_of_a_program_are_scored_together(server: Server, endpoint: SimulatedEndpoint) -> None:
+    before = len(endpoint.requests)
+    reply = server.evaluate(task="program", prompt=f"[[topic]]\n{GOOD}\n\n[[desk]]\n{GOOD}")
+    assert reply.status_code == 200, reply.text
+    (score,) = reply.json()["scores"]
+    assert score["usage"]["requests"] == len(endpoint.requests) - before > 20
+    assert score["mean"] > 0.3
+    refused = server.evaluate(task="program", prompt=GOOD)
+    assert (refused.status_code, "has the parts none, not topic, desk" in refused.text) == (422, True)
+
+
 def test_msgpack_and_json_hold_the_same_scores(server: Server) -> None:
     body = {"task": "desks", "prompt": GOOD, "split": "val"}
     as_msgpack = server.client.post("/v1/evaluate", content=msgpack.packb(body), headers=MSGPACK)
@@ -100,7 +120,7 @@ def test_msgpack_and_json_hold_the_same_scores(server: Server) -> None:
 
 def test_the_server_describes_itself_and_its_tasks(server: Server) -> None:
     sizes = {"train": 24, "val": 20, "test": 30}
-    assert server.client.get("/v1/tasks").json() == {"tasks": {"triage": sizes, "desks": sizes}}
+    assert server.client.get("/v1/tasks").json() == {"tasks": {"triage": sizes, "desks": sizes, "program": sizes}}
     described = server.client.get("/openapi.json").json()
     content = described["paths"]["/v1/evaluate"]["post"]["requestBody"]["content"]
     assert set(content) == {"application/json", "application/msgpack"}
@@ -113,7 +133,7 @@ def test_the_server_describes_itself_and_its_tasks(server: Server) -> None:
 def test_an_invalid_request_is_refused_before_any_call(server: Server, endpoint: SimulatedEndpoint) -> None:
     before = len(endpoint.requests)
     unknown = server.evaluate(task="nowhere", prompt=GOOD)
-    assert (unknown.status_code, "desks, triage" in unknown.text) == (404, True)
+    assert (unknown.status_code, "desks, program, triage" in unknown.text) == (404, True)
     assert server.evaluate(task="triage").status_code == 422
     assert server.client.post("/v1/evaluate", content=b"\x82\xa4task", headers=MSGPACK).status_code == 400
     assert len(endpoint.requests) == before

@@ -70,6 +70,21 @@ async def test_the_optimizer_model_follows_seed_temperature_and_limits(endpoint:
     assert not any("<START>" in text for text in malformed)
 
 
+async def test_a_reply_that_names_a_tool_is_a_call_and_is_followed_by_the_answer(endpoint: SimulatedEndpoint) -> None:
+    tools: list[Any] = [{"type": "function", "function": {"name": name}} for name in ("billing", "other")]
+    first = (await ask(endpoint, f"{GOOD}\n{TICKET}", tools=tools)).choices[0]
+    assert (first.finish_reason, first.message.content) == ("tool_calls", None)
+    (call,) = first.message.tool_calls
+    assert (call.function.name, call.function.arguments) == ("billing", "{}")
+    said = {"role": "tool", "tool_call_id": call.id, "content": "We see to money."}
+    messages = [*user(f"{GOOD}\n{TICKET}"), first.message.model_dump(exclude_none=True), said]
+    async with client(endpoint) as api:
+        last = (await api.chat.completions.create(model="task-model", messages=messages, tools=tools)).choices[0]
+    assert (last.finish_reason, last.message.content) == ("stop", "billing")
+    with pytest.raises(openai.BadRequestError, match="'tools' must be a list of functions"):
+        await ask(endpoint, TICKET, tools=[{"type": "function"}])
+
+
 async def test_a_repeated_request_without_a_seed_gets_a_new_reply(endpoint: SimulatedEndpoint) -> None:
     async def replies(**settings: Any) -> list[str]:
         text = META_PROMPT[0]["content"]

@@ -46,7 +46,7 @@ def steps(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_two_prompts_get_better_and_no_call_is_made_twice(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
-    run = gpo.optimize(**arguments(endpoint, tmp_path, steps=8, seed=[0, 1]))
+    run = gpo.optimize(**arguments(endpoint, tmp_path, steps=6, seed=[0, 1]))
     first, best = run.candidates()[0], run.best
     assert first.test is not None
     assert best.test is not None
@@ -65,6 +65,20 @@ def test_two_prompts_get_better_and_no_call_is_made_twice(endpoint: SimulatedEnd
     assert calls.most_common(1)[0][1] == 1
     assert len(calls) == run.summary["llm"]["task"]["requests"]
     assert max(record.in_flight for record in endpoint.requests if record.model == "task-model") <= 16
+
+
+def test_an_agent_with_tools_gets_better(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
+    (task,) = yaml.safe_load((EXAMPLE / "agent.yaml").read_text())["tasks"]
+    program = {"function": task["program"], "folder": str(EXAMPLE)}
+    changes = {"program": program, "prompts": None, "prompt": task["prompt"], "seed": 1}
+    run = gpo.optimize(**arguments(endpoint, tmp_path, **changes, steps=8, optimizer={"candidates": 6}))
+    assert run.best.test is not None
+    assert run.best.test > (run.candidates()[0].test or 0) + 0.1
+    assert run.best.prompts == {"prompt": run.best.prompt}
+    answered = [record for record in endpoint.requests if record.model == "task-model"]
+    assert {record.status for record in answered} == {200}
+    assert len({record.content for record in answered}) == len(answered)
+    assert len(answered) % 2 == 0  # each example: a call of a tool, and the answer
 
 
 def test_the_budget_is_kept_to_the_call(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:

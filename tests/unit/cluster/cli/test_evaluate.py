@@ -13,7 +13,7 @@ from gpo.data.task import Split
 from gpo.limits.limiter import LocalLimiter
 from gpo.prompt import Prompt
 from tests.configs import CHECKED
-from tests.paths import read_json
+from tests.paths import ROOT, read_json
 
 if TYPE_CHECKING:
     from tests.commands import Finished, RunGpo
@@ -102,6 +102,24 @@ def test_a_prompt_of_a_template_needs_its_placeholders(endpoint: SimulatedEndpoi
     finished = evaluate("--prompt", "{{text}}\nWhich desk: billing, technical, shipping or account?", tasks=[task])
     assert finished.code == 0, finished.stderr
     assert "20 examples, 20 calls" in finished.stdout
+
+
+def test_the_prompts_of_a_program_are_one_text_with_headings(
+    endpoint: SimulatedEndpoint, evaluate: Evaluate, tmp_path: Path
+) -> None:
+    program = {"function": "desk:answer", "folder": str(ROOT / "examples" / "support_desk")}
+    prompts = {"topic": "Which topic?", "desk": "Which desk?"}
+    task = {"position": "question_end", "prompt": None, "prompts": prompts, "program": program}
+    finished = evaluate("--prompt", "Which desk?", tasks=[task])
+    assert finished.code == 2
+    assert finished.stderr.startswith("gpo: error: --prompt: has the parts none, not topic, desk; ")
+    assert endpoint.requests == []
+    finished = evaluate("--prompt", f"[[topic]]\n{GOOD}\n\n[[desk]]\n{GOOD}", "--output", "score.json", tasks=[task])
+    assert finished.code == 0, finished.stderr
+    assert "20 examples, 40 calls" in finished.stdout
+    better = read_json(tmp_path / "score.json")["mean"]
+    assert evaluate("--output", "score.json", tasks=[task]).code == 0
+    assert read_json(tmp_path / "score.json")["mean"] < better
 
 
 def test_a_few_unscored_examples_are_tolerated_and_reported(

@@ -216,6 +216,24 @@ def test_prompts_are_shipped_but_not_from_the_folder_of_runs(work: Path) -> None
     assert said.startswith("tasks.0.prompt.run: 'runs/first' is never shipped")
 
 
+def test_the_module_of_a_program_is_shipped_even_if_git_ignores_it(work: Path, tmp_path: Path) -> None:
+    module = "def answer(prompts, example, client): ..."
+    for folder in (work / "code", tmp_path / "elsewhere"):
+        folder.mkdir()
+        (folder / "qa.py").write_text(module, encoding="utf-8")
+    (work / ".gitignore").write_text("/data/\n/code/\n", encoding="utf-8")
+    raw = yaml.safe_load((work / "config.yaml").read_text(encoding="utf-8"))
+    del raw["tasks"][0]["position"]
+
+    def packed(folder: str) -> Package:
+        raw["tasks"][0]["program"] = {"function": "qa:answer", "folder": folder}
+        (work / "config.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+        return _packed(work)
+
+    assert "code/qa.py" in packed("code").names
+    assert packed("../elsewhere").outside == ((tmp_path / "elsewhere"),)
+
+
 def test_naming_a_file_that_is_never_shipped_is_refused(work: Path) -> None:
     (work / "runs/data").mkdir()
     (work / "data/val.jsonl").rename(work / "runs/data/val.jsonl")
