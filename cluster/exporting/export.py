@@ -146,10 +146,12 @@ def _dspy(one: _Exported) -> dict[str, Any]:
     A program with several prompts is a module with a predictor of each name.
     """
     parts = parts_of(one.prompt) if one.task.prompts else {}
-    program = one.task.program.reference if one.task.program is not None else None
-    if isinstance(program, DSPyProgram):
+    section = one.task.program
+    program = section.reference if section is not None else None
+    if section is not None and isinstance(program, DSPyProgram):
         try:
-            return program.load().saved(parts or dict.fromkeys(one.task.prompts or (), one.prompt))
+            with section.variables():
+                return program.load().saved(parts or dict.fromkeys(one.task.prompts or (), one.prompt))
         except EvaluationError as failure:
             raise ConfigError("--format", str(failure), "export where the program is") from None
     if len(parts) > 1:
