@@ -44,7 +44,8 @@ class ProgramSection(Section):
     """Folder with the module. The working directory is searched next, then the installed packages. Default: this file's
     folder."""
     max_seconds: PositiveFloat = 120.0
-    """Most seconds for one example. An example that takes longer stays unscored."""
+    """Most seconds for one example, without the time in which models are called. An example that takes longer stays
+    unscored."""
     gateway: bool = False
     """Offer the models over HTTP, too, for frameworks that have clients of their own. The program finds the address and
     its key in OPENAI_BASE_URL and OPENAI_API_KEY, before its module is imported."""

@@ -11,7 +11,7 @@ import inspect
 import os
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -64,7 +64,7 @@ class ProgramSpec:
     Attributes:
         function: ``answer(prompts, example, client)``, async or not.
         names: the names of its prompts, in order. The text of a single prompt has no heading.
-        max_seconds: bound on one example, in seconds.
+        max_seconds: bound on one example, in seconds; the time in which models are called does not count.
         hidden: columns that hold the right answer.
         gateway: whether clients of the program's frameworks reach the models over HTTP; see ``gpo.evaluation.gateway``.
     """
@@ -139,6 +139,7 @@ class Program(PicklesFieldsOnly):
         function = self.spec.function.load()
         try:
             async with asyncio.timeout(self.spec.max_seconds) as limit:
+                recorder.limit = limit
                 returned = await self._called(function, example, recorder, identity)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and (task := asyncio.current_task()) and task.cancelling():
@@ -173,7 +174,8 @@ class Program(PicklesFieldsOnly):
                 result = None, raised
             if os.getpid() != pid:  # a forked child of the program, which has no event loop
                 os._exit(0)
-            loop.call_soon_threadsafe(lambda: None if outcome.done() else outcome.set_result(result))
+            with suppress(RuntimeError):  # the run has ended meanwhile
+                loop.call_soon_threadsafe(lambda: None if outcome.done() else outcome.set_result(result))
 
         threading.Thread(target=copy_context().run, args=(work,), name="program", daemon=True).start()
         returned, error = await outcome

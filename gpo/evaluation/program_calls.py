@@ -11,7 +11,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Any
@@ -109,6 +109,29 @@ class Recorder:
     problem: str = ""
     is_refused: bool = False
     fatal: GPOError | None = None
+    limit: asyncio.Timeout | None = None
+    """Bounds the program's own time."""
+    _num_waiting: int = field(default=0, init=False)
+    _left_s: float = field(default=0.0, init=False)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While a model is called, the program's own time stands still: the call may wait for its turn, for minutes."""
+        limit, loop = self.limit, asyncio.get_running_loop()
+        if limit is None:
+            yield
+            return
+        self._num_waiting += 1
+        if self._num_waiting == 1 and (when := limit.when()) is not None:
+            self._left_s = when - loop.time()
+            limit.reschedule(None)
+        try:
+            yield
+        finally:
+            self._num_waiting -= 1
+            if self._num_waiting == 0:
+                with suppress(RuntimeError):  # the example has ended meanwhile
+                    limit.reschedule(loop.time() + self._left_s)
 
     def add(self, request: Mapping[str, Any], reply: Forwarded, seconds: float) -> None:
         """Record a call that was answered."""
@@ -179,7 +202,8 @@ async def forwarded(
     while True:
         added = offered.added_to(body) if route == "/chat/completions" else {}
         try:
-            reply = await offered.model.forward(route, {**added, **body})
+            with nullcontext() if recorder is None else recorder.waiting():
+                reply = await offered.model.forward(route, {**added, **body})
             break
         except (ModelUnavailable, ModelRefused) as failure:
             if isinstance(failure, ModelRefused) and failure.parameter in added:

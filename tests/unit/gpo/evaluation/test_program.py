@@ -296,6 +296,19 @@ class TestFaults:
         assert (found.answer, found.problem) == (None, "the program took longer than program.max_seconds (0.3 s)")
         assert found.usage.requests == 1
 
+    @pytest.mark.parametrize("num_calls", [1, 3])
+    async def test_waiting_for_models_does_not_count_as_hanging(
+        self, num_calls: int, endpoint: SimulatedEndpoint
+    ) -> None:
+        endpoint.behaviour = Behaviour(latency_s=0.3)
+
+        async def answer(prompts: dict[str, str], example: dict[str, Any], client: openai.AsyncOpenAI) -> str:
+            answers = await asyncio.gather(*(one_call(prompts, example, client) for _ in range(num_calls)))
+            await asyncio.sleep(0.05)
+            return await one_call(prompts, example, client) if answers else ""
+
+        assert (await respond(answer, program(endpoint.base_url, max_seconds=0.25))).answer == "billing"
+
     async def test_a_hanging_plain_function_stays_unscored_and_its_later_calls_are_refused(
         self, endpoint: SimulatedEndpoint
     ) -> None:
