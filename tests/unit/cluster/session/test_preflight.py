@@ -202,7 +202,7 @@ async def test_a_slow_model_is_named_and_not_waited_for(
     endpoint: SimulatedEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preflight, "_SAY_AFTER_S", 0.05)
-    monkeypatch.setattr(preflight, "_LIMIT_S", 0.3)
+    monkeypatch.setattr(preflight, "_LIMIT_S", 1.5)
     endpoint.behaviour = Behaviour(latency_s=30)
     said: list[str] = []
     config = small(tmp_path, endpoint.base_url, models={"optimizer": {"check": False}})
