@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -93,7 +93,8 @@ class AnswerLog:
     def __init__(
         self, folder: Folder, key: SearchKey, *, writes_all: bool, max_bytes: int, fence: Fence | None = None
     ) -> None:
-        self._folder, self._writes_all, self._left, self._fence = folder / name_of(key), writes_all, max_bytes, fence
+        self._folder, self._writes_all, self._fence = folder / name_of(key), writes_all, fence
+        self._left = max_bytes - _size(self._folder)  # what earlier attempts have written counts, too
         self._new: dict[str, list[RecordedAnswer]] = {}
         self._key = key
 
@@ -128,16 +129,23 @@ class AnswerLog:
             log.warning("no more answers of %s are recorded: %s", self._key, error)
 
 
+def _size(folder: Folder) -> int:
+    """The bytes of the files in a local folder; those in an object store are not counted."""
+    local = folder.local
+    return sum(path.stat().st_size for path in local.glob(f"*{_SUFFIX}")) if local is not None else 0
+
+
 def name_of(key: SearchKey) -> str:
     """The folder of a search's answers, beside its checkpoint."""
     return f"{key.task}/seed-{key.seed}.answers"
 
 
-def read_answers(folder: Folder, key: SearchKey) -> Iterator[RecordedAnswer]:
+def read_answers(folder: Folder, key: SearchKey, prompts: Collection[str] | None = None) -> Iterator[RecordedAnswer]:
     """The recorded answers of a search, oldest first; none if nothing was recorded. Damaged files are left out.
 
     Args:
         folder: that of the checkpoints.
+        prompts: IDs of the prompts whose answers are wanted; ``None`` for all.
 
     Raises:
         StorageError: the folder cannot be read.
@@ -151,12 +159,22 @@ def read_answers(folder: Folder, key: SearchKey) -> Iterator[RecordedAnswer]:
         raise StorageError(f"{answers.url} cannot be read: {error}") from None
     for name in names:
         try:
-            lines = gzip.decompress(answers.read(name) or b"").decode().splitlines()
-            rows = [RecordedAnswer(**{**json.loads(line), "split": Split(json.loads(line)["split"])}) for line in lines]
+            lines = gzip.decompress(answers.read(name) or b"").decode().split("\n")
+            rows = [_read(line) for line in lines if line and (prompts is None or _names_one(line, prompts))]
         except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
             log.warning("%s is damaged, and left out: %s", answers.path(name), error)
             continue
         yield from rows
+
+
+def _read(line: str) -> RecordedAnswer:
+    known = json.loads(line)
+    return RecordedAnswer(**{**known, "split": Split(known["split"])})
+
+
+def _names_one(line: str, prompts: Collection[str]) -> bool:
+    """Whether a line is about one of the prompts: a quick look, since parsing all lines takes seconds."""
+    return any(prompt in line[:60] for prompt in prompts)
 
 
 def _recorded(prompt: Prompt, split: Split, index: int, answer: Answered) -> RecordedAnswer:
@@ -169,15 +187,20 @@ def _recorded(prompt: Prompt, split: Split, index: int, answer: Answered) -> Rec
         prompt=prompt.id,
         split=split,
         index=index,
-        answer=abridged(answer.text, _MOST_CHARACTERS),
+        answer=_written(abridged(answer.text, _MOST_CHARACTERS)),
         value=answer.value,
-        reason=answer.reason,
-        problem=answer.problem,
+        reason=_written(answer.reason),
+        problem=_written(answer.problem),
         flaw=flaw,
         tokens=usage.prompt_tokens + usage.completion_tokens + usage.cached_tokens,
         seconds=round(answer.seconds, 3),
         is_cached=usage.cached > 0 and usage.requests == 0,
     )
+
+
+def _written(text: str) -> str:
+    """The text without half characters, which no file and no page can hold."""
+    return text.encode(errors="replace").decode()
 
 
 def _encoded(rows: Sequence[RecordedAnswer]) -> bytes:

@@ -111,9 +111,9 @@ class _SearchRun:
                 has_new_step = len(trajectory.steps) > len(checkpoint.trajectory.steps)
                 checkpoint = replace(checkpoint, trajectory=trajectory)
                 if trajectory.proposal is None:
-                    name = f"step-{len(trajectory.steps):05}"
-                    if not has_new_step:  # this may happen several times after the last step
-                        name += f"-{sum(len(candidate.score.scored) for candidate in trajectory.history):08}"
+                    # A prompt may be confirmed several times after the last step; then its answers increase.
+                    confirmed = 0 if has_new_step else sum(len(one.score.scored) for one in trajectory.history)
+                    name = f"step-{len(trajectory.steps):05}-{confirmed:08}"
                     await self._record(name, trajectory.current.prompt, trajectory.best.prompt)
                 await self._save(checkpoint)
                 taken = "step taken" if has_new_step else "best prompt confirmed"

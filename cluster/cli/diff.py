@@ -22,8 +22,14 @@ def diff(
     ] = None,
     task: Annotated[str | None, typer.Option("--task", metavar="NAME", help="Only this task.")] = None,
     before: Annotated[
-        str, typer.Option("--from", metavar="initial|best|ID", help="Prompt of RUN_DIR to start from.")
-    ] = "initial",
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="initial|best|ID",
+            help="Prompt of RUN_DIR to start from.",
+            show_default="initial; best if there is another run",
+        ),
+    ] = None,
     after: Annotated[
         str,
         typer.Option("--to", metavar="best|initial|ID", help="Prompt to compare it with; in OTHER_RUN_DIR if given."),
@@ -44,8 +50,7 @@ def diff(
 
     first = RunReader(folder_at("RUN_DIR", run_dir)).read().record.best_by_task()
     second = first if other is None else RunReader(folder_at("OTHER_RUN_DIR", other)).read().record.best_by_task()
-    if other is not None and before == "initial":
-        before = "best"
+    before = before or ("initial" if other is None else "best")
     tasks = [name for name in first if name in second and task in (None, name)]
     if not tasks:
         known = ", ".join(first) or "none has a score yet"
@@ -54,7 +59,7 @@ def diff(
         texts = []
         show(f"{name}")
         for title, (_, checkpoint), chosen in (("from", first[name], before), ("to", second[name], after)):
-            wanted = prompt_id(checkpoint, chosen)
+            wanted = prompt_id(checkpoint, chosen, f"--{title}")
             candidate = next(one for one in checkpoint.trajectory.history if one.prompt.id == wanted)
             texts.append(candidate.prompt.text)
             show(f"  {title}: {chosen} {wanted}, val {percent_with_interval(candidate.score)}")

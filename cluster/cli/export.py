@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cluster.cli.options import RunDir, folder_at
-from cluster.cli.terminal import OK, say, show
+from cluster.cli.terminal import OK, say
 
 
 def export(
@@ -42,7 +42,7 @@ def export(
         require_writable(output)
     content = exported(folder_at("RUN_DIR", run_dir), form, task)
     if output is None:
-        show(content.rstrip("\n"))
+        typer.echo(content, nl=False)  # as it is: a prompt may contain tabs
     else:
         write_output(output, content.encode(errors="replace"))
         say(f"Written to {output}.")

@@ -31,7 +31,7 @@ _P = ParamSpec("_P")
 
 def show(text: str) -> None:
     """Print a line of the command's result, for people and scripts."""
-    out.print(text, highlight=False, markup=False, soft_wrap=True)
+    out.print(text.expandtabs() if "\t" in text else text, highlight=False, markup=False, soft_wrap=True, emoji=False)
 
 
 def say(text: str, style: str | None = None) -> None:

@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     PositiveFloat,
+    PositiveInt,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -46,6 +47,8 @@ class ProgramSection(Section):
     max_seconds: PositiveFloat = 120.0
     """Most seconds for one example, without the time in which models are called. An example that takes longer stays
     unscored."""
+    max_calls: PositiveInt = 100
+    """Most model calls for one example, cached ones included. A program that makes more scores 0 on the example."""
     gateway: bool = False
     """Offer the models over HTTP, too, for frameworks that have clients of their own. The program finds the address and
     its key in OPENAI_BASE_URL and OPENAI_API_KEY, before its module is imported."""
@@ -96,7 +99,7 @@ class ProgramSection(Section):
         function = self.reference
         with self.variables():
             require_loadable(function, f"{where}.function")
-        return ProgramSpec(function, names, self.max_seconds, hidden, self.gateway)
+        return ProgramSpec(function, names, self.max_seconds, self.max_calls, hidden, self.gateway)
 
 
 def _short_forms(value: Any) -> Any:

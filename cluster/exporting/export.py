@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -56,6 +57,9 @@ class _Exported:
         if self.task.program is not None:
             problem = f"task {self.task.name} is answered by a program, which writes its requests itself"
             raise ConfigError("--format", problem, "export its prompts as text or json")
+        if self.task.shots or self.task.answer.rounds == 2:
+            problem = f"task {self.task.name} shows solved examples or asks twice, which one request cannot hold"
+            raise ConfigError("--format", problem, "export the prompt as text or json")
         texts = tuple((one, one) for one in placeholders(self.prompt))
         form = AnswerFormat(self.task.position, question_marks=self.task.question_marks)
         return form.messages(Prompt(self.prompt), Example(_INPUT, ("",), texts))
@@ -76,15 +80,14 @@ def exported(folder: Folder, form: str, task: str | None) -> str:
     name = task or next(iter(known))
     if name not in known:
         raise ConfigError("--task", f"{name!r} is not in the run", f"choose one of: {', '.join(known)}")
+    if form == "text":
+        return f"{known[name]['prompt']}\n"
+    if form == "json":
+        return _json({"task": name, **known[name]})
     config = _configuration(record)
     section = next(one for one in config.tasks if one.name == name)
     one = _Exported(folder, config, section, known[name])
     match form:
-        case "text":
-            return f"{one.prompt}\n"
-        case "json":
-            parts = parts_of(one.prompt) if section.prompts else {}
-            return _json({"task": name, **one.best, **({"parts": parts} if parts else {})})
         case "openai":
             return _json(_request(one))
         case "promptfoo":
@@ -127,17 +130,24 @@ def _promptfoo(one: _Exported) -> str:
         "prompts": [{"label": "best", "raw": json.dumps(one.messages(), ensure_ascii=False)}],
         "providers": [provider],
     }
-    if one.task.position is not Position.TEMPLATE:  # the columns of templates are not recorded
+    is_short = one.task.answer.kind in (None, "label", "choice", "boolean", "number", "exact")
+    if is_short and one.task.position is not Position.TEMPLATE:  # the columns of templates are not recorded
         examples = read_examples(one.folder, one.task.name)
         document["tests"] = [
             {
                 "vars": {"input": example.input},
-                "assert": [{"type": "icontains-any", "value": list(example.targets)}],
+                "assert": [{"type": "javascript", "value": _names_a_target(example.targets)}],
             }
             for (split, _), example in examples.items()
             if split is Split.TEST
         ]
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _names_a_target(targets: Sequence[str]) -> str:
+    """An expression that is true for an answer that names one of the targets as a whole word."""
+    patterns = json.dumps([re.escape(target.strip()) for target in targets], ensure_ascii=False)
+    return f"{patterns}.some((one) => new RegExp(`(^|\\\\W)${{one}}($|\\\\W)`, 'i').test(output))"
 
 
 def _dspy(one: _Exported) -> dict[str, Any]:

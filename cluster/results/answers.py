@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,10 +52,12 @@ class ComparedExample:
         if self.after is None:
             return "unasked"
         after = self.after.value
-        before = self.before.value if self.before else None
-        if after is None:
+        if after is None or (self.before is not None and self.before.value is None):
             return "unscored"
-        if before is not None and after != before:
+        before = self.before.value if self.before is not None else None
+        if before is None:
+            return "unasked"
+        if after != before:
             return "fixed" if after > before else "broken"
         return "right" if after >= 1 else "wrong"
 
@@ -83,7 +85,8 @@ def read_examples(folder: Folder, task: str) -> dict[tuple[Split, int], ShownExa
     """
     try:
         content = folder.read(examples_name(task))
-        rows = [json.loads(line) for line in gzip.decompress(content).decode().splitlines()] if content else []
+        lines = gzip.decompress(content).decode().split("\n") if content else []
+        rows = [json.loads(line) for line in lines if line]
         return {(Split(split), index): ShownExample(str(text), tuple(targets)) for split, index, text, targets in rows}
     except (OSError, EOFError, ValueError, TypeError) as error:
         raise StorageError(f"{folder.path(examples_name(task))} cannot be read: {error}") from None
@@ -101,14 +104,17 @@ class SearchAnswers:
     by_prompt: Mapping[str, Mapping[tuple[Split, int], RecordedAnswer]]
 
     @classmethod
-    def read(cls, folder: Folder, key: SearchKey) -> SearchAnswers:
+    def read(cls, folder: Folder, key: SearchKey, prompts: Collection[str] | None = None) -> SearchAnswers:
         """The answers of a search in a run's folder; empty if none are recorded.
+
+        Args:
+            prompts: IDs of the prompts whose answers are wanted; ``None`` for all.
 
         Raises:
             StorageError: they cannot be read.
         """
         by_prompt: dict[str, dict[tuple[Split, int], RecordedAnswer]] = {}
-        for answer in read_answers(folder / "trajectories", key):
+        for answer in read_answers(folder / "trajectories", key, prompts):
             by_prompt.setdefault(answer.prompt, {})[answer.split, answer.index] = answer
         return cls(read_examples(folder, key.task) if by_prompt else {}, by_prompt)
 
@@ -133,19 +139,22 @@ def recorded_answers(folder: Folder, record: RunRecord) -> dict[SearchKey, list[
     """The answers of the initial and the best prompt of each trajectory that has some; unreadable ones are left out."""
     found: dict[SearchKey, list[ComparedExample]] = {}
     for key, checkpoint in record.checkpoints.items():
+        ends = [one.prompt.id for one in (checkpoint.trajectory.initial, checkpoint.trajectory.best)]
         try:
-            answers = SearchAnswers.read(folder, key)
+            answers = SearchAnswers.read(folder, key, ends)
         except StorageError as error:
             log.warning("the answers of %s are left out of the report: %s", key, error)
             continue
-        trajectory = checkpoint.trajectory
-        if compared := answers.compared(trajectory.initial.prompt.id, trajectory.best.prompt.id):
+        if compared := answers.compared(*ends):
             found[key] = compared
     return found
 
 
-def prompt_id(checkpoint: Checkpoint, name: str) -> str:
+def prompt_id(checkpoint: Checkpoint, name: str, option: str = "--prompt") -> str:
     """The ID of a prompt that a user names: ``initial``, ``best``, or the beginning of an ID.
+
+    Args:
+        option: that names it, for errors.
 
     Raises:
         ConfigError: there is no such prompt, or several begin like that.
@@ -157,7 +166,7 @@ def prompt_id(checkpoint: Checkpoint, name: str) -> str:
     if len(found) == 1:
         return found.pop()
     problem = f"{name!r} is the beginning of {len(found)} prompts' IDs" if found else f"there is no prompt {name!r}"
-    raise ConfigError("--prompt", problem, "write initial, best, or an ID as gpo show --prompts lists it")
+    raise ConfigError(option, problem, "write initial, best, or an ID as gpo show --prompts lists it")
 
 
 def counts(compared: Iterable[ComparedExample]) -> dict[Outcome, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from rich.text import Text
@@ -48,6 +49,8 @@ def listed_runs(parent: Folder) -> list[ListedRun]:
     Raises:
         ConfigError: the folder cannot be read.
     """
+    if parent.local is not None and not parent.local.is_dir():
+        raise ConfigError("DIR", f"there is no folder {parent.url!r}", "name a folder that contains runs")
     try:
         found = [(name, _summary(parent / name)) for name in parent.names()]
     except (OSError, ImportError, ValueError) as error:
@@ -57,7 +60,7 @@ def listed_runs(parent: Folder) -> list[ListedRun]:
 
 
 def _summary(folder: Folder) -> bytes | None:
-    with suppress(NotADirectoryError):  # a file
+    with suppress(NotADirectoryError, IsADirectoryError):  # a file, or something else of that name
         return folder.read("summary.json")
     return None
 
@@ -66,25 +69,27 @@ def _listed(name: str, known: Mapping[str, Any]) -> ListedRun:
     spent = known.get("spent") if isinstance(known.get("spent"), dict) else {}
     rows = known.get("trajectories")
     rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    initial, best = _means(rows)
     return ListedRun(
         name=without_controls(name),
         status=without_controls(str(known.get("status") or "unknown")),
         started_at=str(known.get("started_at") or ""),
         tasks=tuple(dict.fromkeys(without_controls(str(row.get("task"))) for row in rows)),
-        initial=_mean(rows, "initial"),
-        best=_mean(rows, "best"),
+        initial=initial,
+        best=best,
         calls=int(_number(spent, "calls")),
         usd=_number(spent, "usd"),
         wall_s=_number(known, "wall_s"),
     )
 
 
-def _mean(rows: list[dict[str, Any]], which: str) -> float | None:
+def _means(rows: list[dict[str, Any]]) -> tuple[float | None, float | None]:
+    """The means of the initial and the best prompts, both on the same split."""
     for split in ("test", "val"):
-        values = list(_values(rows, which, split))
-        if values and len(values) == len(rows):
-            return sum(values) / len(values)
-    return None
+        initial, best = (list(_values(rows, which, split)) for which in ("initial", "best"))
+        if rows and len(initial) == len(best) == len(rows):
+            return sum(initial) / len(rows), sum(best) / len(rows)
+    return None, None
 
 
 def _values(rows: list[dict[str, Any]], which: str, split: str) -> Iterator[float]:
@@ -97,9 +102,10 @@ def _values(rows: list[dict[str, Any]], which: str, split: str) -> Iterator[floa
 
 def _number(known: Any, name: str) -> float:
     try:
-        return float(known[name])
+        value = float(known[name])
     except NOT_AS_WRITTEN:
         return 0.0
+    return value if isfinite(value) else 0.0
 
 
 def runs_table(runs: list[ListedRun]) -> FittingTable:

@@ -231,7 +231,9 @@ def program_models(config: RunConfig, access: Access, *, retries: RetryPolicy | 
     if isinstance(embedding, EndpointConfig):
         gate = _gate(config, "embedding", access)
         remote = openai_model(embedding.build(), gate, retries or embedding.retries)
-        models.setdefault(embedding.model, OfferedModel(remote, {}))
+        identity, store = {"base_url": embedding.base_url, "model": embedding.model}, config.cache.build()
+        cached = CachedModel(remote, store, identity, "embedding") if store else remote
+        models.setdefault(embedding.model, OfferedModel(cached, {}))
     return models
 
 

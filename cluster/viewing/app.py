@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import time
 from base64 import b64decode
 from binascii import Error as NotBase64
 from html import escape
@@ -29,11 +30,14 @@ from cluster.display.progress import percent
 from cluster.reporting.page import report
 from cluster.results.answers import recorded_answers
 from cluster.results.listed_runs import listed_runs
+from cluster.results.status import SILENT_AFTER_S
 from cluster.results.stored_run import RunReader
 from gpo.errors import GPOError
 from serve.http_limits import is_loopback
 
 _REFRESH_S = 5
+_RUN_REFRESH_S = 20
+"""Longer, since a page that renews itself forgets what was searched in it."""
 _PAGES = jinja2.Environment(
     loader=jinja2.PackageLoader("cluster.viewing", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
 )
@@ -68,9 +72,9 @@ def view_app(parent: Folder, token: str | None) -> Starlette:
         reader = readers.setdefault(name, RunReader(parent / name))
         stored = reader.read()
         page = report(stored.record, stored.document(), recorded_answers(reader.folder, stored.record))
-        if stored.record.status in _ENDED:
+        if stored.record.status in _ENDED or time.time() - stored.changed_at > SILENT_AFTER_S:
             return page
-        return page.replace("<title>", f'<meta http-equiv="refresh" content="{_REFRESH_S}">\n<title>', 1)
+        return page.replace("<title>", f'<meta http-equiv="refresh" content="{_RUN_REFRESH_S}">\n<title>', 1)
 
     async def show_list(_: Request) -> Response:
         return HTMLResponse(await run_in_threadpool(list_page), headers={"content-security-policy": _LIST_POLICY})

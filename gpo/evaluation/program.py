@@ -30,6 +30,7 @@ from gpo.evaluation.program_calls import (
     Recorder,
     Response,
     caller_named,
+    context_of,
     current_example,
     example_in_work,
     reply_to,
@@ -40,8 +41,9 @@ from gpo.process import PicklesFieldsOnly
 from gpo.prompt import Prompt, parts_of
 from gpo.user_functions import FunctionReference, shown_error
 
-_OF_ANSWERS = (ValueError, LookupError, AnswerError)
-"""Errors that a model's answer can cause: JSON that is none, a missing field, a tool of no such name."""
+_OF_ANSWERS = (ValueError, LookupError, TypeError, AttributeError, AnswerError)
+"""Errors that a model's answer can cause: JSON that is none, a list in place of a section, a missing field or text, a
+tool of no such name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class ProgramSpec:
         function: ``answer(prompts, example, client)``, async or not.
         names: the names of its prompts, in order. The text of a single prompt has no heading.
         max_seconds: bound on one example, in seconds; the time in which models are called does not count.
+        max_calls: bound on the model calls for one example; a program that makes more scores 0.
         hidden: columns that hold the right answer.
         gateway: whether clients of the program's frameworks reach the models over HTTP; see ``gpo.evaluation.gateway``.
     """
@@ -72,6 +75,7 @@ class ProgramSpec:
     function: FunctionReference
     names: tuple[str, ...] = ("prompt",)
     max_seconds: float = 120.0
+    max_calls: int = 100
     hidden: tuple[str, ...] = ()
     gateway: bool = False
 
@@ -122,7 +126,7 @@ class Program(PicklesFieldsOnly):
             ModelRefused: an endpoint refuses every call.
             BudgetExhausted, OutOfReach: as for every model call.
         """
-        recorder = Recorder(self.spec.prompts(prompt))
+        recorder = Recorder(_Prompts(self.spec.prompts(prompt)), max_requests=self.spec.max_calls)
         with self.gateway(), example_in_work(self.models, recorder) as identity:
             response = await self._responded(example, recorder, identity)
         return replace(response, usage=response.usage + usage_of_unnamed(self.models))
@@ -150,6 +154,8 @@ class Program(PicklesFieldsOnly):
                 return recorder.unscored(f"the program took longer than program.max_seconds ({seconds:g} s)")
             return self._failed(function, error, recorder)
         recorder.raise_fatal()
+        if recorder.fault:
+            return recorder.faulty(recorder.fault)
         if recorder.problem:  # the program went on without a reply: its answer says nothing about the prompts
             return recorder.unscored(recorder.problem)
         answer = self._text(returned)
@@ -157,7 +163,7 @@ class Program(PicklesFieldsOnly):
 
     async def _called(self, function: Callable[..., Any], example: Example, recorder: Recorder, identity: str) -> Any:
         options = self._options(identity)
-        arguments = (dict(recorder.prompts), self.spec.example(example))
+        arguments = (_Prompts(recorder.prompts), self.spec.example(example))
         if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
             return await function(*arguments, self._client.with_options(**options))
         loop = asyncio.get_running_loop()
@@ -195,6 +201,8 @@ class Program(PicklesFieldsOnly):
         return options
 
     def _failed(self, function: Callable[..., Any], error: BaseException, recorder: Recorder) -> Response:
+        if recorder.fault:
+            return recorder.faulty(recorder.fault)
         if recorder.problem:
             return recorder.unscored(recorder.problem)
         if isinstance(error, AnswerError) or (recorder.calls and isinstance(error, _OF_ANSWERS)):
@@ -238,6 +246,13 @@ class Program(PicklesFieldsOnly):
         return httpx2.Response(reply.status, headers=reply.headers, content=reply.content)
 
 
+class _Prompts(dict[str, str]):
+    """The prompts of a program. A name that does not exist is a mistake in the program, whatever a model replied."""
+
+    def __missing__(self, name: str) -> str:
+        raise EvaluationError(f"there is no prompt {name!r}; the prompts are: {', '.join(self)}")
+
+
 _ADDRESS = "http://models.invalid/v1"
 """No request is ever sent there: the transport answers."""
 
@@ -268,4 +283,6 @@ class _SyncTransport(httpx2.BaseTransport):
             reply = HttpReply.error(409, "this is the client of a plain function, but the call is async; use async def")
             return httpx2.Response(reply.status, headers=reply.headers, content=reply.content)
         work = self._program.reply_to(request, request.read())
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        # The thread may be one that the program has started, without the context of the trajectory.
+        context = context_of(request.headers.get(EXAMPLE_HEADER, "")) or copy_context()
+        return context.run(asyncio.run_coroutine_threadsafe, work, self.loop).result()

@@ -17,7 +17,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpo.context import current_caller
-from gpo.errors import BudgetExhausted, EvaluationError, GPOError, ModelRefused, ModelUnavailable, RefusalReason
+from gpo.errors import (
+    AnswerError,
+    BudgetExhausted,
+    EvaluationError,
+    GPOError,
+    ModelRefused,
+    ModelUnavailable,
+    RefusalReason,
+)
 from gpo.models.adapting import LIMIT_FIELDS
 from gpo.models.protocol import Forwarded, ForwardingModel, Usage, given_up
 from gpo.text import abridged, without_controls
@@ -109,6 +117,10 @@ class Recorder:
     problem: str = ""
     is_refused: bool = False
     fatal: GPOError | None = None
+    fault: str = ""
+    """Why the example scores 0, whatever the program answers."""
+    num_requests: int = 0
+    max_requests: int | None = None
     limit: asyncio.Timeout | None = None
     """Bounds the program's own time."""
     _num_waiting: int = field(default=0, init=False)
@@ -124,7 +136,8 @@ class Recorder:
         self._num_waiting += 1
         if self._num_waiting == 1 and (when := limit.when()) is not None:
             self._left_s = when - loop.time()
-            limit.reschedule(None)
+            with suppress(RuntimeError):  # the time is over, and the program makes a last call while it ends
+                limit.reschedule(None)
         try:
             yield
         finally:
@@ -144,6 +157,9 @@ class Recorder:
 
     def note(self, failure: GPOError) -> None:
         """Record a call that was not answered."""
+        if isinstance(failure, AnswerError):
+            self.fault = self.fault or str(failure)
+            return
         is_refused = isinstance(failure, ModelRefused) and not failure.reason.concerns_every_call
         if not is_refused and not isinstance(failure, ModelUnavailable):
             self.fatal = self.fatal or failure
@@ -198,6 +214,10 @@ async def forwarded(
     if offered is None:
         known = ", ".join(dict.fromkeys(["task", *models]))
         raise EvaluationError(f"the program asked for the model {name!r}; the configured models are: {known}")
+    if recorder is not None:
+        recorder.num_requests += 1
+        if recorder.max_requests is not None and recorder.num_requests > recorder.max_requests:
+            raise AnswerError(f"the program made more than {recorder.max_requests} calls (program.max_calls)")
     began = time.monotonic()
     while True:
         added = offered.added_to(body) if route == "/chat/completions" else {}
@@ -274,7 +294,7 @@ async def reply_to(
 def _status(failure: GPOError) -> int:
     if isinstance(failure, ModelRefused):
         return _STATUS.get(failure.reason, 400)
-    if isinstance(failure, EvaluationError):
+    if isinstance(failure, EvaluationError | AnswerError):
         return 400
     return 402 if isinstance(failure, BudgetExhausted) else 503
 
@@ -352,6 +372,12 @@ def example_in_work(models: Mapping[str, OfferedModel], recorder: Recorder) -> I
     finally:
         del _in_work[identity]
         current_example.reset(token)
+
+
+def context_of(identity: str) -> Context | None:
+    """A copy of the context in which an example is worked on; ``None`` if no example has this name."""
+    caller = _in_work.get(identity)
+    return caller.context.copy() if caller else None
 
 
 def caller_named(identity: str) -> Caller:
