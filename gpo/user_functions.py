@@ -9,9 +9,10 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from types import CodeType
 from typing import Any
@@ -69,17 +70,14 @@ class FunctionReference:
         return function  # type: ignore[no-any-return]
 
     def digest(self) -> str:
-        """Sixteen hexadecimal digits that change with the text of the function; not with functions that it calls.
+        """Sixteen hexadecimal digits that change with the text of the function, its defaults and what it closes over.
+
+        Of objects that it closes over, only plain values count. Other functions that it calls do not count.
 
         Raises:
             EvaluationError: as for ``load``.
         """
-        function = inspect.unwrap(self.load())
-        try:
-            text = inspect.getsource(function)
-        except (OSError, TypeError):  # an object, or a function without a file
-            code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
-            text = repr((code.co_code, code.co_names)) if code else type(function).__name__
+        text = _content(self.load(), depth=3)
         return blake2b(text.encode(errors="replace"), digest_size=8).hexdigest()
 
     def call(self, *arguments: Any, **options: Any) -> Any:
@@ -104,6 +102,40 @@ class FunctionReference:
     def _is_missing(self, missing: ModuleNotFoundError) -> bool:
         """Whether this module itself is missing, not a module that it imports."""
         return f"{self.module}.".startswith(f"{missing.name}.")
+
+
+def _content(value: Any, depth: int) -> str:
+    """A text that changes with a function: its source or code, its defaults, what it closes over, and its arguments."""
+    if isinstance(value, partial):
+        parts = [_content(value.func, depth - 1), _plain(value.args), _plain(tuple(sorted(value.keywords.items())))]
+        return "\n".join(parts)
+    function = inspect.unwrap(value)
+    code = _code(function)
+    if code is None or depth == 0:
+        return _plain(value)
+    try:
+        parts = [inspect.getsource(code)]
+    except (OSError, TypeError):  # it has no file
+        constants = [one.co_code if isinstance(one, CodeType) else one for one in code.co_consts]
+        parts = [repr((code.co_code, code.co_names, constants))]
+    named = getattr(function, "__kwdefaults__", None) or {}
+    parts += [_plain(getattr(function, "__defaults__", None)), _plain(tuple(named.items()))]
+    for cell in getattr(function, "__closure__", None) or ():
+        with suppress(ValueError):  # an empty cell
+            held = cell.cell_contents
+            parts.append(_content(held, depth - 1) if inspect.isfunction(held) else _plain(held))
+    if not hasattr(function, "__code__"):  # an object that can be called
+        parts.append(_plain(tuple(vars(function).items())) if hasattr(function, "__dict__") else "")
+    return "\n".join(parts)
+
+
+def _plain(value: Any) -> str:
+    """Values that cannot change as text; of others only their type, since a function may keep notes in them."""
+    if value is None or isinstance(value, str | bytes | int | float | bool):
+        return repr(value)
+    if isinstance(value, tuple | frozenset):
+        return f"{type(value).__name__}{[_plain(one) for one in value]}"
+    return type(value).__qualname__
 
 
 _passed: ContextVar[Mapping[str, Callable[..., Any]]] = ContextVar("_passed", default={})  # noqa: B039  # never changed

@@ -30,6 +30,7 @@ from gpo.errors import ConfigError, StorageError
 from gpo.evaluation.prompt_template import placeholders
 
 _PYTHON_NAMES = (
+    ("tasks[0].answer.metric", "metric"),
     ("tasks[0].answer", "metric"),
     ("tasks[0].", ""),
     ("models.task", "task_model"),
@@ -174,13 +175,18 @@ class Arguments:
             raise ConfigError("task_model", "is missing", "name a model, such as 'gpt-4o-mini', or pass a function")
         models.setdefault("optimizer", models["task"])
         seed = given.pop("seed", 0)
-        optimizer = dict(given.pop("optimizer", {}))
+        optimizer = given.pop("optimizer", {})
+        for argument, section in (("optimizer", optimizer), ("answer", task.get("answer", {}))):
+            if not isinstance(section, Mapping):
+                problem = f"a {type(section).__name__} is not a section"
+                raise ConfigError(argument, problem, "pass a dictionary of options")
+        optimizer = dict(optimizer)
         if "steps" in given:
             optimizer["steps"] = given.pop("steps")
             optimizer.pop("epochs", None)
         return {
             **given,
-            "run": {"name": name, "seeds": list(seed) if isinstance(seed, Sequence) else [seed]},
+            "run": {"name": name, "seeds": list(seed) if isinstance(seed, list | tuple | range) else [seed]},
             "models": models,
             "tasks": [{"name": name, **task}],
             **({"optimizer": optimizer} if optimizer else {}),
@@ -203,6 +209,8 @@ class Arguments:
     def _data(self, given: dict[str, Any], folder: Folder) -> dict[str, Any]:
         data, split = given.pop("data", None), given.pop("split", None)
         splits = {str(one): given.pop(str(one)) for one in Split if str(one) in given}
+        if split is not None and (splits or isinstance(data, Mapping)):
+            raise ConfigError("split", "is set, but the examples are divided already", "leave it out")
         if data is not None and splits:
             raise ConfigError(next(iter(splits)), "is set as well as data", "keep one of the two")
         if data is None:
@@ -217,8 +225,8 @@ class Arguments:
             return dict(data)
         section: dict[str, Any] = {"file": self._file(data, "data", folder)}
         if split is not None:
-            if not isinstance(split, Mapping) and len(split) != len(Split):
-                raise ConfigError("split", f"{list(split)} are not three sizes", "pass those of train, val and test")
+            if not isinstance(split, Mapping) and not (isinstance(split, list | tuple) and len(split) == len(Split)):
+                raise ConfigError("split", f"{split!r} is not three sizes", "pass those of train, val and test")
             section["split"] = split if isinstance(split, Mapping) else dict(zip(map(str, Split), split, strict=True))
         return section
 
@@ -345,7 +353,7 @@ def _choose(fields: dict[str, Any], role: str, columns: Sequence[str], known: Se
     if role in fields or f"{role}_template" in fields or (role == "input" and "template" in fields):
         return
     likely = [name for name in known if name in columns] or list(columns)
-    if role not in columns and (len(likely) == 1 or likely[0] in known):
+    if likely and role not in columns and (len(likely) == 1 or likely[0] in known):
         fields[role] = likely[0]
 
 
@@ -366,8 +374,8 @@ def plain_rows(value: Any, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _plain(cell: Any, where: str) -> Any:
-    if hasattr(cell, "item") and not isinstance(cell, str | bytes):  # a number of numpy
-        cell = cell.item()
+    if hasattr(cell, "tolist"):  # a number or an array of numpy
+        return _plain(cell.tolist(), where)
     if isinstance(cell, list | tuple):
         return [_plain(one, where) for one in cell]
     if isinstance(cell, Mapping):
@@ -376,4 +384,8 @@ def _plain(cell: Any, where: str) -> Any:
         return None  # how data frames write a missing value
     if cell is None or isinstance(cell, str | int | float | bool):
         return cell
+    if type(cell).__name__ in ("NaTType", "NAType"):  # a missing value of pandas
+        return None
+    if isinstance(cell, bytes):
+        raise ConfigError(where, "bytes are not a text", "decode them")
     return str(cell)

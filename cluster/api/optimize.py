@@ -41,6 +41,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _POLLED_EVERY_S = 0.2
 _ENDS_WITHIN_S = 3.0
+_STARTING = threading.Lock()
 _HOW_TO_CONTINUE = "the same call with that run_dir continues"
 
 
@@ -220,7 +221,12 @@ def _blocking(work: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, _T]:
 
     @wraps(work)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        loop, outcome = _background_loop(os.getpid()), Future[_T]()
+        with _STARTING:
+            loop = _background_loop(os.getpid())
+        outcome = Future[_T]()
+        with suppress(RuntimeError):  # no loop runs in this thread
+            if asyncio.get_running_loop() is loop:
+                raise GPOError("gpo.optimize was called by a function of a run; call it after that run has ended")
         tasks: list[asyncio.Task[None]] = []
 
         async def main() -> None:

@@ -53,11 +53,14 @@ FunctionName = Annotated[str, AfterValidator(_function), Field(json_schema_extra
 """``module:function``."""
 
 
-def folder_beside(function: object) -> str:
+def folder_beside(function: object) -> str | None:
     """The folder of the file that names the function, as the default of an option ``folder``.
 
-    It is stored explicitly, because the run folder's copy of the configuration is in another folder.
+    It is stored explicitly, because the run folder's copy of the configuration is in another folder. A function that a
+    program passes as an object is in no folder.
     """
+    if str(function).startswith("__main__:"):
+        return None
     return LocatedText(".", function.folder) if isinstance(function, LocatedText) else "."
 
 

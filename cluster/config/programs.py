@@ -99,7 +99,7 @@ class ProgramSection(Section):
         function = self.reference
         with self.variables():
             require_loadable(function, f"{where}.function")
-        return ProgramSpec(function, names, self.max_seconds, self.max_calls, hidden, self.gateway)
+        return ProgramSpec(function, names, self.max_seconds, hidden, self.gateway, self.max_calls)
 
 
 def _short_forms(value: Any) -> Any:

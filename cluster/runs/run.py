@@ -127,7 +127,7 @@ class Run:
         for event in events if self._on_event else ():
             try:
                 self._on_event(event)  # type: ignore[misc]  # not None here
-            except Exception:
+            except (Exception, SystemExit):
                 log.exception("on_event failed; the run continues")
 
     def execute(self, session: Session, view: View, title: str = "", outer: Sequence[Folder] = ()) -> None:

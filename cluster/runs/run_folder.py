@@ -22,7 +22,9 @@ from actors.lease import RENEWED_EVERY_S, TERM_S, LeaseHeld, Leases
 from actors.search import SearchKey
 from cluster.config import RunConfig
 from cluster.config.files import read_yaml
+from cluster.config.functions import reference
 from cluster.config.loading import dump, validate
+from cluster.config.models import FunctionChatConfig
 from cluster.config.prompts import PromptRunConfig
 from cluster.config.section import first_difference, lasting
 from cluster.config.tasks import TaskConfig
@@ -110,6 +112,12 @@ class RunFolder:
         config = config.with_prompts(tasks)
         fingerprints = {task.name: fingerprint(task) for task in tasks}
         functions = {task.name: function_digests(task) for task in tasks}
+        models = {role: getattr(config.models, role) for role in ("task", "optimizer", "judge")}
+        functions["models"] = {
+            role: reference(model.function, model.folder).digest()
+            for role, model in models.items()
+            if isinstance(model, FunctionChatConfig)
+        }
         exists = self._exists(config, fingerprints, resume=resume)
         if self.leases is not None:
             take_lease(self.leases, self.folder)
@@ -204,12 +212,12 @@ class RunFolder:
     def _require_same_functions(self, functions: Mapping[str, Mapping[str, str]]) -> None:
         """Refuse a metric, parser or program whose text has changed: the scores would not compare."""
         known = json_object(read_file(self.folder, "functions.json"))
-        for index, (task, digests) in enumerate(functions.items()):
-            before = known.get(task)
+        for index, (owner, digests) in enumerate(functions.items()):
+            before = known.get(owner)
             for option, digest in digests.items():
                 if isinstance(before, dict) and before.get(option, digest) != digest:
                     raise ConfigError(
-                        f"tasks[{index}].{option}",
+                        f"models.{option}.function" if owner == "models" else f"tasks[{index}].{option}",
                         f"the function is not the one that the run in {self.folder.url!r} began with",
                         "restore it, or start a new run in another folder",
                     )

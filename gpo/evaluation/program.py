@@ -75,9 +75,9 @@ class ProgramSpec:
     function: FunctionReference
     names: tuple[str, ...] = ("prompt",)
     max_seconds: float = 120.0
-    max_calls: int = 100
     hidden: tuple[str, ...] = ()
     gateway: bool = False
+    max_calls: int = 100
 
     def example(self, example: Example) -> dict[str, Any]:
         """What the program sees of an example: its columns, without those of the target."""

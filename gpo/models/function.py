@@ -56,7 +56,7 @@ class FunctionModel:
         try:
             async with asyncio.timeout(self.timeout_s):
                 reply = await _called(function, [dict(message) for message in messages], known)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # ``sys.exit`` would end the event loop
             raise self._explained(error) from None
         if not isinstance(reply, str):
             raise EvaluationError(f"the function {self.function} returned a {type(reply).__name__}, not a text")
@@ -91,10 +91,10 @@ class FunctionModel:
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         return Forwarded({"object": "chat.completion", "model": str(self.function), "choices": [choice]}, reply.usage)
 
-    def _explained(self, error: Exception) -> Exception:
+    def _explained(self, error: BaseException) -> Exception:
         where = shown_error(error, within=self.function.load())
         shown = f"the function {self.function}: {where}"
-        status = getattr(error, "status_code", None)
+        status = _status(error)
         if isinstance(status, int) and status >= 400:
             if status == _BUSY or status in _TRANSIENT or status >= 500:
                 return ModelUnavailable(shown, too_many=status == _BUSY)
@@ -112,6 +112,15 @@ async def _called(function: Callable[..., Any], messages: list[dict[str, Any]], 
         return await function(messages, **settings)
     reply = await asyncio.to_thread(function, messages, **settings)
     return await reply if inspect.isawaitable(reply) else reply
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that a client's error has: its own, or that of its response."""
+    response = getattr(error, "response", None)
+    for of, name in ((error, "status_code"), (error, "status"), (response, "status_code"), (response, "status")):
+        if isinstance(status := getattr(of, name, None), int):
+            return status
+    return None
 
 
 def _takes(function: Callable[..., Any], name: str) -> bool:

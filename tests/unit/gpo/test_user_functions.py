@@ -3,13 +3,15 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from gpo.errors import EvaluationError, GPOError
-from gpo.user_functions import FunctionReference
+from gpo.user_functions import FunctionReference, passed_functions
 from gpo.user_modules import home_of
 
 WriteModule = Callable[[str], str]
@@ -127,3 +129,48 @@ def test_a_module_in_a_package_is_found(tmp_path: Path) -> None:
         EvaluationError, match=r"there is no module 'own_package\.gone' in '/.*' or on Python's search path"
     ):
         FunctionReference("own_package.gone", "metric", (str(tmp_path),)).load()
+
+
+def made(text: str) -> Callable[..., Any]:
+    scope: dict[str, Any] = {}
+    exec(text, scope)  # noqa: S102
+    return scope["f"]  # type: ignore[no-any-return]
+
+
+def closing_over(value: object) -> Callable[..., Any]:
+    return lambda: value
+
+
+class Weighted:
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+
+    def __call__(self) -> float:
+        return self.weight
+
+
+def digest(function: Callable[..., Any]) -> str:
+    with passed_functions({"__main__:f": function}):
+        return FunctionReference("__main__", "f").digest()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (made("def f(): return 1"), made("def f(): return 2")),
+        (closing_over(0.25), closing_over(0.75)),
+        (Weighted(0.25), Weighted(0.75)),
+        (partial(round, ndigits=1), partial(round, ndigits=2)),
+        (lambda a=1: a, lambda a=2: a),
+    ],
+)
+def test_a_digest_changes_with_whatever_decides_the_value(one: Callable[..., Any], other: Callable[..., Any]) -> None:
+    assert digest(one) == digest(one)
+    assert digest(one) != digest(other)
+
+
+def test_a_digest_does_not_change_with_notes_that_a_function_keeps() -> None:
+    notes: list[int] = []
+    before = digest(closing_over(notes))
+    notes.append(1)
+    assert digest(closing_over(notes)) == before

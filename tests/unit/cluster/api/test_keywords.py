@@ -155,7 +155,7 @@ def test_options_reach_the_task_the_search_and_other_sections(tmp_path: Path) ->
         ({"train": ROWS}, "train: is set as well as data"),
         ({"data": []}, "data: holds no example"),
         ({"data": {"input": "x"}}, "data: a dictionary of columns cannot be used as examples; pass a list"),
-        ({"split": [0.5, 0.5]}, "split: [0.5, 0.5] are not three sizes"),
+        ({"split": [0.5, 0.5]}, "split: [0.5, 0.5] is not three sizes"),
         ({"fields": ["text"]}, "fields: a list does not say which column is which"),
         ({"data": [{"a": "x", "b": "y", "c": "z"}]}, "fields.input: none of the columns a, b, c is surely the input"),
         (

@@ -253,7 +253,7 @@ def test_a_metric_whose_text_has_changed_is_refused(endpoint: SimulatedEndpoint,
     def judged(answer: str, example: gpo.Example) -> float:  # type: ignore[no-redef]
         return 0.5 * (answer == example.target)
 
-    with pytest.raises(gpo.ConfigError, match=r"^metric\.metric: the function is not the one that the run in .* began"):
+    with pytest.raises(gpo.ConfigError, match=r"^metric: the function is not the one that the run in .* began"):
         gpo.optimize(**arguments(endpoint, tmp_path, steps=0, metric=judged))
     assert gpo.optimize(**arguments(endpoint, tmp_path, steps=0, metric=before)).status == "completed"
 
@@ -273,10 +273,10 @@ def test_a_client_of_the_user_works_in_one_call_after_the_other(endpoint: Simula
 def test_a_run_whose_searches_all_fail_is_an_error_and_can_be_continued(
     endpoint: SimulatedEndpoint, tmp_path: Path
 ) -> None:
-    is_broken = True
+    broken = [True]
 
     async def ask(messages: Sequence[dict[str, str]]) -> str:
-        if is_broken and len(asked) > 30:
+        if broken and len(asked) > 30:
             raise ValueError("a bug")
         asked.append(1)
         return "billing"
@@ -286,5 +286,34 @@ def test_a_run_whose_searches_all_fail_is_an_error_and_can_be_continued(
     with pytest.raises(gpo.GPOError, match=r"the run in .* failed: EvaluationError: the function .* ValueError: a bug"):
         gpo.optimize(**given)
     assert "ValueError: a bug" in str(gpo.Run.open(tmp_path / "run"))
-    is_broken = False
+    broken.clear()
     assert gpo.optimize(**given).status == "completed"
+
+
+def test_a_function_that_leaves_the_program_or_starts_another_run_ends_only_its_own_run(
+    endpoint: SimulatedEndpoint, tmp_path: Path
+) -> None:
+    async def leave(messages: Sequence[dict[str, str]]) -> str:
+        sys.exit(3)
+
+    with pytest.raises(gpo.ConfigError, match="SystemExit: 3"):
+        gpo.optimize(**arguments(endpoint, tmp_path, task_model=leave))
+
+    async def nested(messages: Sequence[dict[str, str]]) -> str:
+        return str(gpo.optimize(**arguments(endpoint, tmp_path, steps=0)))
+
+    with pytest.raises(gpo.ConfigError, match="call it after that run has ended"):
+        gpo.optimize(**arguments(endpoint, tmp_path, task_model=nested))
+    assert gpo.optimize(**arguments(endpoint, tmp_path, steps=0)).status == "completed"
+
+
+def test_a_model_whose_text_has_changed_is_refused(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
+    def replying(reply: str) -> Callable[..., Any]:
+        async def ask(messages: Sequence[dict[str, str]]) -> str:
+            return reply
+
+        return ask
+
+    gpo.optimize(**arguments(endpoint, tmp_path, steps=0, task_model=replying("billing")))
+    with pytest.raises(gpo.ConfigError, match=r"^task_model\.function: the function is not the one"):
+        gpo.optimize(**arguments(endpoint, tmp_path, steps=0, task_model=replying("account")))

@@ -109,7 +109,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_result(endpoint: Simulate
     ("body", "said"),
     [
         ("return None", "the program .* returned a NoneType, not a text or a gpo.Answer"),
-        ("return prompts['plan']", "KeyError: 'plan' .*, line 2"),
+        ("return prompts['plan']", "there is no prompt 'plan'; the prompts are: topic, desk .*, line 2"),
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("return await client.responses.create(model='task')", "POST /responses: here are POST /chat/completions"),
     ],

@@ -23,6 +23,14 @@ class StatusError(Exception):
         self.status_code = status_code
 
 
+class ResponseError(Exception):
+    """As ``httpx`` and ``requests`` raise it."""
+
+    def __init__(self, response: object) -> None:
+        super().__init__("a reply with an error")
+        self.response = response
+
+
 class APIConnectionError(Exception):
     """As clients of language models name it."""
 
@@ -76,6 +84,7 @@ async def test_an_object_and_a_function_that_returns_a_coroutine_can_be_called()
         (APIConnectionError("no route"), ModelUnavailable, {}),
         (StatusError(429), ModelUnavailable, {"too_many": True}),
         (StatusError(503), ModelUnavailable, {"too_many": False}),
+        (ResponseError(StatusError(429)), ModelUnavailable, {"too_many": True}),
         (StatusError(400), ModelRefused, {"reason": RefusalReason.REQUEST}),
         (StatusError(401), ModelRefused, {"reason": RefusalReason.KEY}),
         (StatusError(404), ModelRefused, {"reason": RefusalReason.MODEL}),
