@@ -222,7 +222,7 @@ def _blocking(work: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, _T]:
     @wraps(work)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         with _STARTING:
-            loop = _background_loop(os.getpid())
+            loop, thread = _background_loop(os.getpid())
         outcome = Future[_T]()
         with suppress(RuntimeError):  # no loop runs in this thread
             if asyncio.get_running_loop() is loop:
@@ -242,7 +242,9 @@ def _blocking(work: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, _T]:
         loop.call_soon_threadsafe(begin)
         try:
             while not wait([outcome], _POLLED_EVERY_S).done:
-                pass
+                if not thread.is_alive():
+                    _background_loop.cache_clear()
+                    raise GPOError("a function of yours ended the event loop, such as by raising KeyboardInterrupt")
         except KeyboardInterrupt:
             loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
             wait([outcome])  # a second interrupt ends this
@@ -256,14 +258,15 @@ def _blocking(work: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, _T]:
 
 
 @cache
-def _background_loop(pid: int) -> asyncio.AbstractEventLoop:
-    """The event loop of all calls in this process, since a user's client may be used in several of them.
+def _background_loop(pid: int) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+    """The event loop of all calls in this process, since a user's client may be used in several of them; its thread.
 
     Args:
         pid: of this process: a forked one has no thread that runs the loop of its parent.
     """
     loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="gpo.optimize", daemon=True).start()
+    thread = threading.Thread(target=loop.run_forever, name="gpo.optimize", daemon=True)
+    thread.start()
 
     async def cancel_all() -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -273,11 +276,11 @@ def _background_loop(pid: int) -> asyncio.AbstractEventLoop:
 
     @atexit.register
     def end() -> None:
-        if os.getpid() == pid:
+        if os.getpid() == pid and thread.is_alive():
             with suppress(TimeoutError):
                 asyncio.run_coroutine_threadsafe(cancel_all(), loop).result(_ENDS_WITHIN_S)
 
-    return loop
+    return loop, thread
 
 
 optimize = _blocking(optimize_async)

@@ -317,3 +317,26 @@ def test_a_model_whose_text_has_changed_is_refused(endpoint: SimulatedEndpoint, 
     gpo.optimize(**arguments(endpoint, tmp_path, steps=0, task_model=replying("billing")))
     with pytest.raises(gpo.ConfigError, match=r"^task_model\.function: the function is not the one"):
         gpo.optimize(**arguments(endpoint, tmp_path, steps=0, task_model=replying("account")))
+
+
+def test_a_function_that_ends_the_event_loop_is_an_error_and_the_next_call_works(
+    endpoint: SimulatedEndpoint, tmp_path: Path
+) -> None:
+    """In a process of its own, since what was running in the loop is left behind."""
+    code = (
+        "import gpo\n"
+        "async def ask(messages): raise KeyboardInterrupt\n"
+        f"model = lambda name: gpo.Endpoint({endpoint.base_url!r}, model=name)\n"
+        f"given = dict(data={str(FILES['val'])!r}, metric='exact', optimizer_model=model('opt-model'), steps=0,\n"
+        f"    run_dir={str(tmp_path / 'run')!r}, progress=False)\n"
+        f"try: gpo.optimize({PROMPT!r}, task_model=ask, **given)\n"
+        "except gpo.GPOError as error: print(error)\n"
+        f"print(gpo.optimize({PROMPT!r}, task_model=model('task-model'), **given).status)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=_environment(), check=False, timeout=60
+    )
+    assert done.stdout.splitlines() == [
+        "a function of yours ended the event loop, such as by raising KeyboardInterrupt",
+        "completed",
+    ]
