@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import gpo
-from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from benchmarks.simulated_endpoint import SimulatedEndpoint
 from gpo.prompt import parts_of
 from tests.paths import ROOT
 
@@ -138,10 +138,3 @@ def test_a_bug_that_only_some_examples_have_ends_the_run_with_its_place(
     ) as e:
         gpo.optimize(**arguments(endpoint, tmp_path, program=program))
     assert "Traceback" not in str(e.value)
-
-
-def test_examples_that_fail_for_a_moment_stay_unscored(tmp_path: Path) -> None:
-    with SimulatedEndpoint(Behaviour(error_rate=0.3)) as endpoint:
-        run = gpo.optimize(**arguments(endpoint, tmp_path, steps=1))
-    assert run.status == "completed"
-    assert run.summary["llm"]["task"]["retries"] > 0
