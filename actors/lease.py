@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from actors.folder import Folder
 from gpo.errors import StorageError
-from gpo.process import ProcessIdentity
+from gpo.runtime.process import ProcessIdentity
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 from actors.metrics.totals import ProcessReport, ReportStore
 from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Grant, Report, Spent, Wait
-from gpo.process import ProcessIdentity
+from gpo.runtime.process import ProcessIdentity
 
 log = logging.getLogger(__name__)
 

@@ -37,8 +37,8 @@ from actors.supervisor_state import (
     step,
 )
 from gpo.checkpoint import Checkpoint
-from gpo.context import log_about
 from gpo.errors import GPOError
+from gpo.runtime.context import log_about
 
 log = logging.getLogger(__name__)
 

@@ -22,12 +22,12 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 
 from actors.search import SearchKey
-from gpo.context import current_caller
 from gpo.data.task import Split
 from gpo.evaluation.evaluator import Evaluation, Evaluator
 from gpo.models.protocol import Usage
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt
+from gpo.runtime.context import current_caller
 from gpo.score import finite
 from gpo.scoring.candidates import Announce, silent
 from gpo.strategies.acceptance import Acceptance

@@ -12,11 +12,11 @@ from actors.answers import AnswerLog, RecordingEvaluator
 from actors.checkpoints import CheckpointStore
 from actors.search import Phase, Search, SearchKey, Update
 from gpo.checkpoint import Checkpoint, encode
-from gpo.concurrency import gather
-from gpo.context import current_caller, log_about
 from gpo.data.task import Split
 from gpo.models.events import observer
 from gpo.prompt import Prompt
+from gpo.runtime.concurrency import gather
+from gpo.runtime.context import current_caller, log_about
 from gpo.score import finite
 from gpo.trajectory import Trajectory
 

@@ -25,7 +25,6 @@ import aiohttp
 import openai
 
 from benchmarks.measuring.servers import EndpointProcess
-from gpo.concurrency import gather
 from gpo.data.example import Example
 from gpo.evaluation.gateway import process_gateway
 from gpo.evaluation.program import Program, ProgramSpec
@@ -34,7 +33,8 @@ from gpo.models.endpoint import Endpoint
 from gpo.models.openai import openai_model
 from gpo.models.protocol import ForwardingModel
 from gpo.prompt import Prompt
-from gpo.user_functions import FunctionReference
+from gpo.runtime.concurrency import gather
+from gpo.user_code.functions import FunctionReference
 
 _MODEL, _AT_ONCE = "task-model", 32
 _QUESTION = "Where is the parcel that I ordered? " * 15

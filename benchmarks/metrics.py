@@ -43,7 +43,7 @@ from actors.metrics.recorder import Recorder
 from benchmarks.measuring.processes import Usage, cpu_s, measure_usage, memory_bytes
 from benchmarks.measuring.servers import ROOT, EndpointProcess, free_port
 from benchmarks.measuring.subjects import Workload, command, write_configuration
-from cluster.metrics.monitor import prometheus
+from cluster.monitoring.monitor import prometheus
 from cluster.session.ray_connection import ray_connection
 from gpo.limits.messages import Pool
 from gpo.models.events import NullObserver, Observer, Outcome

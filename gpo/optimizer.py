@@ -11,11 +11,11 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from gpo.concurrency import gather
 from gpo.data.example import Example
 from gpo.errors import PromptUnscored
 from gpo.evaluation.evaluator import Evaluation, Evaluator
 from gpo.prompt import Prompt, edit_distance
+from gpo.runtime.concurrency import gather
 from gpo.scoring.candidates import (
     Announce,
     CandidateScorer,

@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 from rapidfuzz.distance import Levenshtein
 
-from gpo.process import PicklesFieldsOnly
+from gpo.runtime.process import PicklesFieldsOnly
 
 PLACEHOLDER = re.compile(r"\{\{([^{}\n]*)\}\}")
 """A placeholder of a template, such as ``{{ ticket }}``; the group is the expression in it."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite, nan, sqrt
 
-from gpo.process import PicklesFieldsOnly
+from gpo.runtime.process import PicklesFieldsOnly
 
 
 def finite(value: float) -> float | None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from gpo.models.protocol import Usage
-from gpo.process import PicklesFieldsOnly
 from gpo.prompt import Prompt
+from gpo.runtime.process import PicklesFieldsOnly
 from gpo.score import Score
 from gpo.text import abridged
 

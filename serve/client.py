@@ -12,12 +12,12 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from gpo.concurrency import gather
-from gpo.context import current_caller, current_step
 from gpo.data.task import Split
 from gpo.errors import OutOfReach, Part
 from gpo.evaluation.evaluator import Answered, Evaluation
 from gpo.prompt import Prompt
+from gpo.runtime.concurrency import gather
+from gpo.runtime.context import current_caller, current_step
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from gpo.cache.store import cache_folder, temporary_folder
 from gpo.errors import ConfigError
-from gpo.process import usable_cores
+from gpo.runtime.process import usable_cores
 
 HOST = "127.0.0.1"
 

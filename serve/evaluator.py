@@ -7,11 +7,11 @@ from typing import Any
 
 from ray import serve as ray_serve
 
-from gpo.context import current_caller, log_about
 from gpo.data.task import Split
 from gpo.evaluation.evaluator import Answered, Evaluation, LocalEvaluator
 from gpo.limits.work_limiter import WorkLimiter
 from gpo.prompt import Prompt
+from gpo.runtime.context import current_caller, log_about
 
 MAX_ONGOING_REQUESTS = 10_000
 """Requests that a replica accepts at once. They wait inside for the model's limits, so that one trajectory's calls fill

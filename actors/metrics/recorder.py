@@ -30,7 +30,7 @@ from gpo.limits.messages import Pool
 from gpo.models import events
 from gpo.models.events import Outcome
 from gpo.models.protocol import Usage
-from gpo.process import ProcessIdentity
+from gpo.runtime.process import ProcessIdentity
 
 log = logging.getLogger(__name__)
 

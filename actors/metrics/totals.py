@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from actors.metrics.catalogue import ACTOR_DEATHS, ACTORS, CATALOGUE, Kind
 from actors.metrics.counts import Counts, Numbers, Series, total
-from gpo.process import ProcessIdentity
+from gpo.runtime.process import ProcessIdentity
 
 _FORGOTTEN_S = 60.0
 """How long the limiter keeps the reports of a run after the last report of any of its processes."""

@@ -33,7 +33,7 @@ from gpo.data.task import Task
 from gpo.errors import GPOError
 from gpo.events import OnEvent
 from gpo.limits.limiter import Limiter
-from gpo.user_functions import passed_functions
+from gpo.user_code.functions import passed_functions
 
 log = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ def export(
     Example: **gpo export runs/quickstart --format openai**
     """
     from cluster.evaluating.score import require_writable, write_output
-    from cluster.exporting.export import exported
+    from cluster.reporting.export import exported
 
     if output is not None:
         require_writable(output)

@@ -27,7 +27,7 @@ def monitor(
     keeps its data for the next time. Needs the program **prometheus**, e.g. from Debian's package of that name.
     Dashboards for Grafana are in **k8s/monitoring/dashboards/**.
     """
-    from cluster.metrics.monitor import DASHBOARDS, monitored_run, prometheus
+    from cluster.monitoring.monitor import DASHBOARDS, monitored_run, prometheus
 
     run = monitored_run(run_dir) if run_dir is not None else None
     with prometheus(run, port) as server:

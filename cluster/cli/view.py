@@ -33,8 +33,8 @@ def view(
 
     import uvicorn
 
+    from cluster.reporting.view import view_app
     from cluster.results.listed_runs import listed_runs
-    from cluster.viewing.app import view_app
     from serve.http_limits import is_loopback
 
     token = os.environ.get(_TOKEN_VARIABLE) or None

@@ -38,7 +38,7 @@ from gpo.evaluation.metrics import (
     Scorer,
 )
 from gpo.evaluation.metrics.paper import PARSERS
-from gpo.user_functions import FunctionReference
+from gpo.user_code.functions import FunctionReference
 
 
 def _parser(name: str, info: ValidationInfo) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from cluster.config.section import AllowedPaths, LocatedText
+from cluster.config.section import AllowedPaths, LocatedText, Section
 from gpo.errors import ConfigError, EvaluationError
-from gpo.user_functions import FunctionReference
-from gpo.user_modules import home_of
+from gpo.user_code.functions import FunctionReference
+from gpo.user_code.modules import home_of
 
 FUNCTION = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 """A pattern of ``module:function``."""
@@ -71,6 +71,26 @@ def folder_of(function: str, folder: Path) -> Path:
     """
     found = home_of(function.partition(":")[0], _searched(folder))
     return folder if found is None else Path(found)
+
+
+class FunctionSection(Section):
+    """A section that names a function, and in the option ``folder`` the folder with its module."""
+
+    named_by: ClassVar[str] = "function"
+    """The option with the name of the function."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folder_beside_the_file(cls, section: Any) -> Any:
+        if isinstance(section, dict) and section.get("folder") is None:
+            return {**section, "folder": folder_beside(section.get(cls.named_by))}
+        return section
+
+    @field_validator("folder", check_fields=False)
+    @classmethod
+    def _folder_where_it_is(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
+        name = info.data.get(cls.named_by)
+        return folder if folder is None or name is None else folder_of(name, folder)
 
 
 def reference(function: str, folder: Path | None) -> FunctionReference:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -15,22 +14,21 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     Tag,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
-from cluster.config.functions import FunctionName, folder_beside, folder_of, reference
+from cluster.config.functions import FunctionName, FunctionSection, reference
 from cluster.config.section import ConfigPath, OptionInfo, Section, VariableName, by_kind
-from gpo.environment import variable
 from gpo.models.credentials import Header, KeySource, fits_header, names_a_secret
 from gpo.models.endpoint import Endpoint
 from gpo.models.function import FunctionModel
 from gpo.models.protocol import Sampling
 from gpo.models.replies import Price
 from gpo.models.retrying import DEFAULT_MAX_ATTEMPTS, DEFAULT_PATIENCE_S, RetryPolicy
+from gpo.user_code.environment import variable
 
 _RESERVED = {
     "model",
@@ -306,7 +304,7 @@ class EmbeddedChatConfig(Section):
         return self.sampling.model_copy(update={"max_tokens": self.sampling.max_tokens or 256})
 
 
-class FunctionChatConfig(Section):
+class FunctionChatConfig(FunctionSection):
     """A Python function of your own as a model: ``async def ask(messages, **sampling) -> str``.
 
     Its replies are not cached, since they may depend on anything. Tokens are not known, so no budget can bound them.
@@ -330,19 +328,6 @@ class FunctionChatConfig(Section):
     """Call the function once before a run, so that a fault in it shows before anything is paid for."""
     sampling: Annotated[SamplingConfig, TRACKED] = SamplingConfig()
     """How replies are sampled, if the function takes these settings."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _folder_of_function(cls, model: Any) -> Any:
-        if isinstance(model, dict) and model.get("folder") is None:
-            return {**model, "folder": folder_beside(model.get("function"))}
-        return model
-
-    @field_validator("folder")
-    @classmethod
-    def _folder_where_it_is(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
-        name = info.data.get("function")
-        return folder if folder is None or name is None else folder_of(name, folder)
 
     @property
     def retries(self) -> RetryPolicy:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, JsonValue, NonNegativeInt, ValidationInfo, field_validator, model_validator
+from pydantic import Field, JsonValue, NonNegativeInt, field_validator
 from pydantic_core import PydanticCustomError
 
-from cluster.config.functions import FunctionName, folder_beside, folder_of, reference
-from cluster.config.section import ConfigPath, Section
+from cluster.config.functions import FunctionName, FunctionSection, reference
+from cluster.config.section import ConfigPath
 from gpo.models.protocol import Embedder
 from gpo.strategies.own import OwnAcceptance, OwnRefinement, OwnRetriever, OwnSchedule
-from gpo.user_functions import FunctionReference
+from gpo.user_code.functions import FunctionReference
 
 
-class OwnStrategyConfig(Section):
+class OwnStrategyConfig(FunctionSection):
     """A strategy of your own."""
 
     kind: FunctionName
@@ -26,15 +25,9 @@ class OwnStrategyConfig(Section):
     """Folder with the function's module. The working directory is searched next, then the installed packages. On a
     cluster, every node must have the module. Default: this file's folder."""
 
+    named_by = "kind"
     passed: ClassVar[tuple[str, ...]] = ()
     """The keyword arguments that the program passes to a function that has such parameters."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _folder_of_function(cls, section: Any) -> Any:
-        if isinstance(section, dict) and section.get("folder") is None:
-            return {**section, "folder": folder_beside(section.get("kind"))}
-        return section
 
     @field_validator("options")
     @classmethod
@@ -43,11 +36,6 @@ class OwnStrategyConfig(Section):
             if name in cls.passed:
                 raise PydanticCustomError("option", "is passed by the program; leave it out", {"at": name})
         return options
-
-    @field_validator("folder")
-    @classmethod
-    def _folder_where_it_is(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
-        return folder if folder is None or "kind" not in info.data else folder_of(info.data["kind"], folder)
 
     @property
     def function(self) -> FunctionReference:

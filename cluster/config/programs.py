@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,22 +14,19 @@ from pydantic import (
     PositiveInt,
     TypeAdapter,
     ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from cluster.config.functions import FunctionName, folder_beside, folder_of, quoted, reference, require_loadable
+from cluster.config.functions import FunctionName, FunctionSection, quoted, reference, require_loadable
 from cluster.config.prompts import PromptText
-from cluster.config.section import ConfigPath, Section
+from cluster.config.section import ConfigPath
 from gpo.errors import EvaluationError
 from gpo.evaluation.program import ProgramSpec
 from gpo.prompt import joined_parts, parts_of
-from gpo.user_functions import FunctionReference
+from gpo.user_code.functions import FunctionReference
 
 
-class ProgramSection(Section):
+class ProgramSection(FunctionSection):
     """A program of your own, which answers examples with as many model calls as it needs."""
 
     function: FunctionName
@@ -53,19 +49,6 @@ class ProgramSection(Section):
     """Offer the models over HTTP, too, for frameworks that have clients of their own. The program finds the address and
     its key in OPENAI_BASE_URL and OPENAI_API_KEY, before its module is imported."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _folder_of_function(cls, program: Any) -> Any:
-        if isinstance(program, dict) and program.get("folder") is None:
-            return {**program, "folder": folder_beside(program.get("function"))}
-        return program
-
-    @field_validator("folder")
-    @classmethod
-    def _folder_where_it_is(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
-        name = info.data.get("function")
-        return folder if folder is None or name is None else folder_of(name, folder)
-
     @property
     def reference(self) -> FunctionReference:
         """Where the function is."""
@@ -80,8 +63,8 @@ class ProgramSection(Section):
         """The environment in which the module is imported. Nothing is sent to the gateway before the program runs."""
         if not self.gateway:
             return nullcontext()
-        from gpo.environment import replaced
         from gpo.evaluation.gateway import process_gateway
+        from gpo.user_code.environment import replaced
 
         return replaced(process_gateway().variables)
 

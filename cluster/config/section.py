@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
-from gpo.user_modules import files_of
+from gpo.user_code.modules import files_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from gpo.context import ContextFilter
 from gpo.errors import ConfigError
+from gpo.runtime.context import ContextFilter
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from actors.folder import Folder
 from actors.search import Search, Update
 from cluster.config import RunConfig
 from cluster.display.progress import Progress, View
+from cluster.monitoring.tracking import tracked
 from cluster.results.run_record import RunRecord
 from cluster.runs.run_folder import RunFolder
 from cluster.runs.searches import TaskEvaluator, build_searches
@@ -23,11 +24,10 @@ from cluster.session.budget import BudgetTracker
 from cluster.session.interrupts import StopRequested, run_interruptibly, stoppable_work
 from cluster.session.models import Access
 from cluster.session.preflight import explained_refusal
-from cluster.tracking.tracking import tracked
-from gpo.concurrency import FailFastGroup, in_threads
 from gpo.data.task import Task
 from gpo.errors import BudgetExhausted, ModelRefused, StorageError
 from gpo.events import Event, OnEvent, RunEnded, new_events
+from gpo.runtime.concurrency import FailFastGroup, in_threads
 
 log = logging.getLogger(__name__)
 

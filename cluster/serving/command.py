@@ -19,7 +19,7 @@ from actors.limiter import LimiterActor
 from cluster.config import RunConfig
 from cluster.display.live_view import view_for
 from cluster.display.logs import last_line, log_failures
-from cluster.metrics.run_metrics import exported
+from cluster.monitoring.run_metrics import exported
 from cluster.results.run_record import RunRecord
 from cluster.serving.folders import RunFolders
 from cluster.serving.runs import RunService, Settings

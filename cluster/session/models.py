@@ -38,8 +38,8 @@ from gpo.models.limited import LimitedModel
 from gpo.models.openai import openai_model
 from gpo.models.protocol import ChatModel, Embedder, Sampling
 from gpo.models.retrying import RetryingModel, RetryPolicy
-from gpo.own_strategy import OwnStrategy
 from gpo.score import Score
+from gpo.user_code.strategies import OwnStrategy
 from serve.embedded_model import EmbeddedModelSpec
 
 ChatRole = Literal["task", "optimizer", "judge"]

@@ -15,7 +15,7 @@ import ray
 
 from cluster.display import logs
 from gpo.errors import ConfigError
-from gpo.process import usable_cores
+from gpo.runtime.process import usable_cores
 
 EMBEDDED_CPUS = 1.0
 """CPUs that Ray reserves for an embedded model's server."""

@@ -23,10 +23,10 @@ from cluster.results.run_record import RunRecord
 from cluster.session.models import Access, RefusedParameters, build_evaluators, embedded_specs
 from cluster.session.ray_connection import EMBEDDED_CPUS, cpus_missing, ray_connection
 from gpo.data.task import Task
-from gpo.process import usable_cores
+from gpo.runtime.process import usable_cores
 
 if TYPE_CHECKING:
-    from cluster.metrics.run_metrics import Metrics
+    from cluster.monitoring.run_metrics import Metrics
     from serve.client import ServeEvaluator
 
 
@@ -138,7 +138,7 @@ class Session:
         view.status("Starting Ray" if self._address == "local" else f"Connecting to Ray at {self._address}")
         stack.enter_context(ray_connection(self._address, cpus_needed=cpus))
         importing.join()
-        from cluster.metrics.run_metrics import exported
+        from cluster.monitoring.run_metrics import exported
         from cluster.session.deployments import deployed, embedded_models, start_serve
         from serve.client import ServeEvaluator
         from serve.evaluator import evaluator_app

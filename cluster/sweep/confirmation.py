@@ -18,9 +18,9 @@ from cluster.session.session import Services
 from cluster.sweep.config import SweepConfig
 from cluster.sweep.space import Params
 from cluster.sweep.trial import Population
-from gpo.concurrency import gather
 from gpo.data.task import fingerprint
 from gpo.errors import GPOError
+from gpo.runtime.concurrency import gather
 
 WINNER, PAPER = "the best trial", "the paper's setting"
 _RESAMPLES = 9999

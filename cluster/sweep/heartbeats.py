@@ -11,7 +11,7 @@ from uuid import uuid4
 from optuna.study import Study
 
 from gpo.limits.messages import Spent
-from gpo.process import ProcessIdentity
+from gpo.runtime.process import ProcessIdentity
 
 _PREFIX = "process:"
 _LOCAL_LEASES = 5

@@ -10,8 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from actors.metrics.catalogue import BEST_OBJECTIVE, BUDGET_LEFT, RUN_ACTIVE, RUN_PROGRESS, RUN_STARTED, TRIALS
 from cluster.config.run import BudgetConfig
-from cluster.metrics.run_metrics import Metrics
-from cluster.metrics.view import budget_left
+from cluster.monitoring.metrics_view import budget_left
+from cluster.monitoring.run_metrics import Metrics
 from cluster.sweep.study import best_trial
 from gpo.limits.messages import Spent
 

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from actors.lease import LeaseLost
+from cluster.monitoring.tracking import tracked_sweep
 from cluster.results.run_record import RunRecord
 from cluster.runs.run import ending_recorded
 from cluster.runs.stop_file import stop_requested
@@ -32,11 +33,10 @@ from cluster.sweep.results import SweepRecord, save_sweep
 from cluster.sweep.storage import open_storage
 from cluster.sweep.study import Claim, SharedStudy, best_trial, bid_settles_s
 from cluster.sweep.trial import TrialRunner, TrialUpdate
-from cluster.tracking.tracking import tracked_sweep
-from gpo.concurrency import gather
 from gpo.errors import BudgetExhausted, StorageError
 from gpo.limits.gate import SETTLES_S
 from gpo.limits.messages import Spent
+from gpo.runtime.concurrency import gather
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from gpo.cache.store import Missing, decode, encode
 from gpo.models.protocol import Completion
-from gpo.process import ProcessIdentity
+from gpo.runtime.process import ProcessIdentity
 
 _APPLICATION_ID = 0x47504F43  # "GPOC", in the file's header
 _VERSION = 1

@@ -15,7 +15,7 @@ from gpo.evaluation.metrics import CustomScorer, ParsedScorer, Rubric, Scorer
 from gpo.evaluation.program import ProgramSpec
 from gpo.evaluation.prompt_template import template_problem
 from gpo.prompt import Prompt
-from gpo.user_functions import FunctionReference
+from gpo.user_code.functions import FunctionReference
 
 
 class Split(StrEnum):

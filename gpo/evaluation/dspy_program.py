@@ -16,7 +16,7 @@ from typing import Any
 
 from gpo.errors import AnswerError, EvaluationError
 from gpo.evaluation.program import Answer
-from gpo.user_functions import FunctionReference
+from gpo.user_code.functions import FunctionReference
 
 
 class DSPyProgram(FunctionReference):

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from gpo.concurrency import gather
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.errors import ModelRefused, ModelUnavailable, PromptUnscored
@@ -16,6 +15,7 @@ from gpo.evaluation.metrics.scorer import can_read, explanation
 from gpo.evaluation.program import Program
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage, given_up
 from gpo.prompt import Prompt
+from gpo.runtime.concurrency import gather
 from gpo.score import Flaws, Score
 from gpo.text import one_line
 from gpo.trajectory import Spending

@@ -20,10 +20,10 @@ from hashlib import sha256
 
 from aiohttp import web
 
-from gpo.environment import replaced, variable
 from gpo.errors import EvaluationError
 from gpo.evaluation.gateway_clients import name_examples
 from gpo.evaluation.program_calls import EXAMPLE_HEADER, Caller, HttpReply, NoCaller, caller_named, reply_to
+from gpo.user_code.environment import replaced, variable
 
 log = logging.getLogger(__name__)
 

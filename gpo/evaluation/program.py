@@ -37,9 +37,9 @@ from gpo.evaluation.program_calls import (
     usage_of_unnamed,
 )
 from gpo.models.replies import MAX_REPLY_CHARACTERS
-from gpo.process import PicklesFieldsOnly
 from gpo.prompt import Prompt, parts_of
-from gpo.user_functions import FunctionReference, shown_error
+from gpo.runtime.process import PicklesFieldsOnly
+from gpo.user_code.functions import FunctionReference, shown_error
 
 _OF_ANSWERS = (ValueError, LookupError, TypeError, AttributeError, AnswerError)
 """Errors that a model's answer can cause: JSON that is none, a list in place of a section, a missing field or text, a

@@ -16,7 +16,6 @@ from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpo.context import current_caller
 from gpo.errors import (
     AnswerError,
     BudgetExhausted,
@@ -28,6 +27,7 @@ from gpo.errors import (
 )
 from gpo.models.adapting import LIMIT_FIELDS
 from gpo.models.protocol import Forwarded, ForwardingModel, Usage, given_up
+from gpo.runtime.context import current_caller
 from gpo.text import abridged, without_controls
 
 EXAMPLE_HEADER = "x-gpo-example"

@@ -9,13 +9,13 @@ from collections import Counter
 from dataclasses import dataclass
 from uuid import uuid4
 
-from gpo.context import current_caller
 from gpo.errors import BudgetExhausted, OutOfReach, Part
 from gpo.limits.fairness import FairQueue
 from gpo.limits.limiter import Limiter
 from gpo.limits.messages import LEASE_S, Grant, Pool, Report, Spent, Wait
 from gpo.models.protocol import Usage
-from gpo.process import PicklesFieldsOnly, ProcessIdentity
+from gpo.runtime.context import current_caller
+from gpo.runtime.process import PicklesFieldsOnly, ProcessIdentity
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Admission:
 
 @dataclass(frozen=True)
 class Gate(PicklesFieldsOnly):
-    """Lets requests through as the limiter grants it; callers (see ``gpo.context``) take turns.
+    """Lets requests through as the limiter grants it; callers (see ``gpo.runtime.context``) take turns.
 
     It asks the limiter for many requests at once, so most pass without a message. A gate holds nothing before its first
     request.

@@ -15,7 +15,7 @@ from gpo.limits.budget import BudgetAccount
 from gpo.limits.fairness import Want, fair_shares
 from gpo.limits.messages import LEASE_S, Grant, Pool, Report, Wait
 from gpo.limits.rates import AdaptiveConcurrency, ModelRates
-from gpo.process import ProcessIdentity
+from gpo.runtime.process import ProcessIdentity
 
 _PERMITS_EVERY_S = 0.05
 """Permits that a rate bounds are granted in batches, at most this often."""

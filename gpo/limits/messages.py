@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gpo.process import ProcessIdentity
+from gpo.runtime.process import ProcessIdentity
 
 LEASE_S = 10.0
 """How long a grant is valid. The limiter gives the slots of a gate whose process died to others after this time, or at

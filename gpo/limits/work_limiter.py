@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gpo.context import current_caller
 from gpo.limits.fairness import FairQueue
+from gpo.runtime.context import current_caller
 
 
 class WorkLimiter:

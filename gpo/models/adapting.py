@@ -9,7 +9,7 @@ from functools import cached_property
 
 from gpo.errors import ModelRefused
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling
-from gpo.process import PicklesFieldsOnly
+from gpo.runtime.process import PicklesFieldsOnly
 
 log = logging.getLogger(__name__)
 

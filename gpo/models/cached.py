@@ -11,11 +11,11 @@ from hashlib import blake2b
 from typing import Any, cast
 
 from gpo.cache.store import CompletionStore, Missing
-from gpo.context import current_caller
 from gpo.errors import ModelRefused, ModelUnavailable
 from gpo.models.events import observer
 from gpo.models.protocol import ChatModel, Completion, Forwarded, ForwardingModel, Message, Sampling, Usage
-from gpo.process import PicklesFieldsOnly
+from gpo.runtime.context import current_caller
+from gpo.runtime.process import PicklesFieldsOnly
 
 _MIN_POLL_S, _MAX_POLL_S = 0.01, 0.25
 

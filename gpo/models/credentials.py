@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpo.environment import own_environment, variable
 from gpo.errors import ConfigError
+from gpo.user_code.environment import own_environment, variable
 
 NO_KEY = "no-key"
 """Sent if no key is configured: local servers need none, but the client requires one."""

@@ -24,7 +24,7 @@ from gpo.models.protocol import Usage
 from gpo.models.redaction import Redaction
 from gpo.models.replies import ChatReply, Price, Reply, WholeReply, unstreamed
 from gpo.models.transport import AiohttpTransport, proxy_for, tls_for
-from gpo.process import PicklesFieldsOnly
+from gpo.runtime.process import PicklesFieldsOnly
 from gpo.text import without_controls
 
 _Reply = TypeVar("_Reply", bound=Reply)

@@ -31,7 +31,7 @@ class Observer(Protocol):
     """Receives each event when it happens. No method may block or raise.
 
     ``pool`` says which model is called in which role. ``caller`` is the trajectory that the request is made for; empty
-    if there is none (see ``gpo.context``). Durations are in seconds.
+    if there is none (see ``gpo.runtime.context``). Durations are in seconds.
     """
 
     def request_queued(self, pool: Pool, caller: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from gpo.errors import EvaluationError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.models.protocol import Completion, Embeddings, Forwarded, Message, Sampling, Usage
-from gpo.user_functions import FunctionReference, shown_error
+from gpo.user_code.functions import FunctionReference, shown_error
 
 _NETWORK = ("ConnectionError", "ConnectError", "TransportError", "Timeout", "TimeoutError")
 """How the names of error classes end that clients of language models raise where the network or a server fails."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from gpo.context import current_caller, is_retry
 from gpo.errors import ModelRefused, ModelUnavailable
 from gpo.limits.gate import Admission, Gate
 from gpo.models.events import Outcome, observer
 from gpo.models.protocol import Completion, Embeddings, Forwarded, Message, Model, Sampling, billed
+from gpo.runtime.context import current_caller, is_retry
 
 
 @dataclass(frozen=True, slots=True)

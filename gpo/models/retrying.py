@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from gpo.context import current_caller, is_retry
 from gpo.errors import ModelError, ModelRefused, ModelUnavailable
 from gpo.limits.gate import Gate
 from gpo.limits.messages import Pool
 from gpo.models.events import observer
 from gpo.models.protocol import Completion, Embeddings, Forwarded, Message, Model, Sampling, Usage, billed
+from gpo.runtime.context import current_caller, is_retry
 
 log = logging.getLogger(__name__)
 

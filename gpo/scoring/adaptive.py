@@ -15,11 +15,11 @@ from random import Random
 
 import numpy as np
 
-from gpo.concurrency import gather
 from gpo.data.task import Split
 from gpo.errors import PromptUnscored
 from gpo.evaluation.evaluator import Evaluation, Evaluator
 from gpo.prompt import Prompt
+from gpo.runtime.concurrency import gather
 from gpo.score import Flaws, Partial, Score
 from gpo.scoring.abilities import Abilities, Answers, Variances, fit
 from gpo.scoring.candidates import Outcome, Unanswered, evaluated, too_many_unscored

@@ -7,11 +7,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self, TypeVar
 
-from gpo.concurrency import FailFastGroup
 from gpo.data.task import Split
 from gpo.errors import PromptUnscored
 from gpo.evaluation.evaluator import Evaluation, Evaluator
 from gpo.prompt import Prompt
+from gpo.runtime.concurrency import FailFastGroup
 from gpo.score import Score
 from gpo.trajectory import Candidate, Spending, Trajectory
 

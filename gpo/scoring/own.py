@@ -9,10 +9,10 @@ from typing import Any
 
 from gpo.errors import PromptUnscored
 from gpo.evaluation.evaluator import Evaluation, Evaluator
-from gpo.own_strategy import OwnStrategy, require_methods
 from gpo.prompt import Prompt
 from gpo.scoring.candidates import CandidateScoring, Outcome, StepScoring, Unanswered
 from gpo.trajectory import Candidate, Trajectory
+from gpo.user_code.strategies import OwnStrategy, require_methods
 
 
 @dataclass(frozen=True)

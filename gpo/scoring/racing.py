@@ -12,11 +12,11 @@ from math import ceil, isnan, sqrt
 from random import Random
 from statistics import fmean, stdev
 
-from gpo.concurrency import gather
 from gpo.data.task import Split
 from gpo.errors import PromptUnscored
 from gpo.evaluation.evaluator import Evaluation, Evaluator
 from gpo.prompt import Prompt
+from gpo.runtime.concurrency import gather
 from gpo.score import Flaws, Partial, Score
 from gpo.scoring.candidates import NothingEstimated, Outcome, StepScoring, evaluated, too_many_unscored
 from gpo.trajectory import Spending, Trajectory

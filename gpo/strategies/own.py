@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpo.own_strategy import OwnStrategy
 from gpo.strategies.acceptance import Acceptance
 from gpo.strategies.refinement import Refinement
 from gpo.strategies.retrieval import Retriever
 from gpo.strategies.schedule import StepSizeSchedule
 from gpo.trajectory import Candidate, Trajectory
+from gpo.user_code.strategies import OwnStrategy
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from gpo.concurrency import gather
 from gpo.data.example import Example
 from gpo.errors import MalformedReply, ModelError, ModelRefused
 from gpo.evaluation.answer_format import Position
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage, given_up
 from gpo.prompt import Prompt, edit_distance
+from gpo.runtime.concurrency import gather
 from gpo.strategies.meta_prompt import Brief, MetaPrompt
 from gpo.strategies.parts import direction_of, part_of, with_part
 from gpo.strategies.rules import Rule, Rules

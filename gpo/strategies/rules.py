@@ -12,8 +12,8 @@ from gpo.data.constraints import Constraint, Constraints
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.evaluation.prompt_template import headings, placeholders, template_problem
-from gpo.process import PicklesFieldsOnly
 from gpo.prompt import Prompt
+from gpo.runtime.process import PicklesFieldsOnly
 from gpo.strategies.sections import parts_of_a_request
 
 Rule = Constraint | Literal["placeholders", "copied_example", "parroted"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import ray
 
 from cluster.config.observability import MetricsConfig
-from cluster.metrics.run_metrics import Metrics
+from cluster.monitoring.run_metrics import Metrics
 from cluster.session.actor_pool import ActorPool
 from cluster.session.ray_connection import ray_connection
 from cluster.session.session import Services

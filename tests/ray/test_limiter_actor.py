@@ -13,7 +13,7 @@ from cluster.session.ray_connection import ray_connection
 from gpo.limits.gate import Gate
 from gpo.limits.messages import Budget, Pool, Spent
 from gpo.models.protocol import Usage
-from gpo.process import ProcessIdentity
+from gpo.runtime.process import ProcessIdentity
 
 
 @pytest.fixture(scope="module")

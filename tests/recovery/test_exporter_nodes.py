@@ -12,7 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from benchmarks.measuring.servers import free_port
 from cluster.config.observability import MetricsConfig
-from cluster.metrics.run_metrics import Metrics
+from cluster.monitoring.run_metrics import Metrics
 from tests.ray.test_exporter import Calling, _scrape
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def cluster() -> Iterator[Cluster]:
 def test_counts_outlive_their_node_and_the_limiter_and_exporter_after_it(
     cluster: Cluster, until: Until, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("cluster.metrics.run_metrics._EVERY_S", 0.2)
+    monkeypatch.setattr("cluster.monitoring.run_metrics._EVERY_S", 0.2)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     config = MetricsConfig(port=free_port(), linger_s=0)
     assert config.port is not None

@@ -14,7 +14,7 @@ from typing import Any, SupportsFloat
 from gpo.data.example import Example
 from gpo.errors import EvaluationError
 from gpo.evaluation.metrics.scorer import BARE_ANSWER, Scorer, explanation, quoted
-from gpo.user_functions import FunctionReference, shown_value
+from gpo.user_code.functions import FunctionReference, shown_value
 
 _ROUNDING = 1e-6
 """Tolerance for values outside [0, 1], since a mean of floats may slightly exceed 1."""

@@ -18,7 +18,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from actors import lease as lease_module
 from actors.folder import Folder
 from actors.lease import TERM_S, Lease, LeaseHeld, LeaseLost, Leases
-from gpo.process import ProcessIdentity
+from gpo.runtime.process import ProcessIdentity
 from tests.waiting import wait_until
 
 

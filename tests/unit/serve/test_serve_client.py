@@ -10,7 +10,6 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import ReplicaUnavailableError
 
-from gpo.context import ContextFilter, current_caller, log_about
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.errors import EvaluationError, OutOfReach
@@ -19,6 +18,7 @@ from gpo.evaluation.grading import RuleGrader
 from gpo.evaluation.metrics import ExactScorer
 from gpo.models.protocol import Sampling, Usage
 from gpo.prompt import Prompt
+from gpo.runtime.context import ContextFilter, current_caller, log_about
 from gpo.score import Score
 from gpo.testing.fakes import FakeModel
 from gpo.trajectory import Spending

@@ -9,7 +9,7 @@ from actors.metrics.catalogue import ACTOR_DEATHS, ACTORS, IN_FLIGHT, STEPS
 from actors.metrics.counts import Counts, Numbers
 from actors.metrics.recorder import Reporter
 from actors.metrics.totals import ProcessReport, ReportStore, RunTotals
-from gpo.process import ProcessIdentity
+from gpo.runtime.process import ProcessIdentity
 from tests.waiting import wait_until
 
 _STEPS = (STEPS.name, ("r", "t", "0"))

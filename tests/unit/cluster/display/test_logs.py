@@ -12,8 +12,8 @@ import pytest
 
 from cluster.display import logs
 from cluster.display.logs import Format, Level, Logs, Target
-from gpo.context import log_about
 from gpo.errors import ConfigError
+from gpo.runtime.context import log_about
 
 
 @pytest.fixture(autouse=True)

@@ -23,8 +23,8 @@ from gpo.data.example import Example
 from gpo.data.task import Split, Task, fingerprint
 from gpo.errors import CheckpointError, ConfigError, StorageError
 from gpo.evaluation.metrics import ExactScorer
-from gpo.process import ProcessIdentity
 from gpo.prompt import Prompt
+from gpo.runtime.process import ProcessIdentity
 from gpo.testing.samples import TRAJECTORIES
 
 KEYS = (SearchKey("desk", 0), SearchKey("desk", 1))

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.config.observability import MetricsConfig
 from cluster.config.run import BudgetConfig
-from cluster.metrics.run_metrics import Metrics
+from cluster.monitoring.run_metrics import Metrics
 from cluster.sweep.metrics import SweepMetrics
 from gpo.limits.messages import Spent
 from tests.unit.cluster.sweep.test_study import Process, pruned_at

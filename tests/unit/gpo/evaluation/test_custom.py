@@ -12,7 +12,7 @@ from gpo.data.files import Fields, example_of
 from gpo.errors import EvaluationError
 from gpo.evaluation.metrics import CustomScorer, NumberScorer, ParsedScorer
 from gpo.testing.contracts import ScorerContract
-from gpo.user_functions import FunctionReference, passed_functions
+from gpo.user_code.functions import FunctionReference, passed_functions
 
 EXAMPLE = Example("1 + 1?", ("2", "two"))
 WriteModule = Callable[[str], str]

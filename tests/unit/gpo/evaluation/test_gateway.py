@@ -15,9 +15,7 @@ import httpx2
 import pytest
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
-from gpo.context import current_caller
 from gpo.data.example import Example
-from gpo.environment import replaced, variable
 from gpo.errors import BudgetExhausted, EvaluationError
 from gpo.evaluation import gateway as gateway_module
 from gpo.evaluation.gateway import MAX_BODY_BYTES, Gateway, opened_gateway, process_gateway
@@ -32,7 +30,9 @@ from gpo.models.openai import openai_model
 from gpo.models.protocol import Forwarded, Usage
 from gpo.models.retrying import RetryPolicy
 from gpo.prompt import Prompt
-from gpo.user_functions import FunctionReference
+from gpo.runtime.context import current_caller
+from gpo.user_code.environment import replaced, variable
+from gpo.user_code.functions import FunctionReference
 
 FOLDER = str(Path(__file__).parent)
 MODELS = dict[str, OfferedModel]

@@ -38,7 +38,7 @@ from gpo.models.openai import openai_model
 from gpo.models.protocol import Sampling
 from gpo.models.retrying import RetryingModel, RetryPolicy
 from gpo.prompt import Prompt, joined_parts
-from gpo.user_functions import FunctionReference, passed_functions
+from gpo.user_code.functions import FunctionReference, passed_functions
 from tests.servers import serving
 
 ROW = {"text": "Hello, the invoice is wrong, so what should I do now?", "label": "billing", "id": 7}

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from gpo.context import current_caller
 from gpo.errors import BudgetExhausted, OutOfReach
 from gpo.limits.gate import SETTLES_S, Admission, Gate
 from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Grant, Pool, Report, Spent
 from gpo.models.protocol import Usage
+from gpo.runtime.context import current_caller
 
 POOL = Pool("http://here/v1", "model", 8, 8)
 

@@ -10,7 +10,7 @@ from gpo.limits.fairness import FairQueue, Want, fair_shares
 from gpo.limits.limiter_state import LimiterState
 from gpo.limits.messages import LEASE_S, Budget, Grant, Pool, Report, Spent
 from gpo.limits.rates import AdaptiveConcurrency, MinuteRate
-from gpo.process import ProcessIdentity
+from gpo.runtime.process import ProcessIdentity
 
 POOL = Pool("http://here/v1", "model", 32, 32)
 

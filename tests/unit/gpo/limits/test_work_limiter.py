@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import asyncio
 
-from gpo.context import current_caller
 from gpo.limits.work_limiter import WorkLimiter
+from gpo.runtime.context import current_caller
 
 
 class Work:

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from gpo.cache.store import Missing
-from gpo.context import current_caller
 from gpo.errors import BudgetExhausted, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.limits.gate import Gate
 from gpo.limits.limiter import LocalLimiter
@@ -18,6 +17,7 @@ from gpo.models.events import Outcome
 from gpo.models.limited import LimitedModel
 from gpo.models.protocol import Completion, Embeddings, Message, Sampling, Usage
 from gpo.models.retrying import RetryingModel, RetryPolicy
+from gpo.runtime.context import current_caller
 
 POOL = Pool("http://nowhere", "m", 1, 1, role="task", budget_name="a", has_budget=True, has_call_budget=True)
 COST = Usage(requests=1, prompt_tokens=3, completion_tokens=2)

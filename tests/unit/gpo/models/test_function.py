@@ -11,7 +11,7 @@ import pytest
 from gpo.errors import EvaluationError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.models.function import FunctionModel
 from gpo.models.protocol import Message, Sampling, Usage
-from gpo.user_functions import FunctionReference, passed_functions
+from gpo.user_code.functions import FunctionReference, passed_functions
 
 MESSAGES: list[Message] = [{"role": "user", "content": "2 + 2?"}]
 SAMPLING = Sampling(temperature=0.0, max_tokens=5, stop=("\n",), seed=3, extra={"min_p": 0.1})

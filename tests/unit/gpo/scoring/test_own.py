@@ -17,7 +17,7 @@ from gpo.scoring.own import OwnScoring
 from gpo.testing import ScoringContract
 from gpo.testing.fakes import FakeEvaluator
 from gpo.trajectory import Candidate, Trajectory
-from gpo.user_functions import FunctionReference
+from gpo.user_code.functions import FunctionReference
 
 Write = Callable[[str], str]
 GIVEN = {"num_val": 4, "max_unscored": 0.1, "seed": 0}

@@ -18,7 +18,7 @@ from gpo.strategies.schedule import FixedSchedule, StepSizeSchedule
 from gpo.testing import AcceptanceContract, RefinementContract, RetrieverContract, ScheduleContract
 from gpo.testing.samples import TRAJECTORIES, candidate, dropped
 from gpo.trajectory import Candidate
-from gpo.user_functions import FunctionReference
+from gpo.user_code.functions import FunctionReference
 
 SEVERAL = TRAJECTORIES["several steps, with ties"]
 Write = Callable[[str], str]

@@ -11,9 +11,9 @@ from optuna.trial import TrialState, create_trial
 
 from actors.folder import Folder
 from cluster.config.observability import MlflowConfig
-from cluster.tracking.mlflow import MlflowStore
-from cluster.tracking.tracking import _RunWriter, _SweepWriter
-from tests.unit.cluster.tracking.test_tracking import database, history, mlflow, record_of, rows, run_config
+from cluster.monitoring.mlflow import MlflowStore
+from cluster.monitoring.tracking import _RunWriter, _SweepWriter
+from tests.unit.cluster.monitoring.test_tracking import database, history, mlflow, record_of, rows, run_config
 
 __all__ = ["database", "mlflow"]
 
@@ -51,8 +51,8 @@ class Away:
 @pytest.fixture
 def away(monkeypatch: pytest.MonkeyPatch) -> Away:
     # Small batches stand for thousands of points: every write takes several batches.
-    monkeypatch.setattr("cluster.tracking.mlflow._MOST_METRICS", 5)
-    monkeypatch.setattr("cluster.tracking.mlflow._MOST_PARAMS", 20)
+    monkeypatch.setattr("cluster.monitoring.mlflow._MOST_METRICS", 5)
+    monkeypatch.setattr("cluster.monitoring.mlflow._MOST_PARAMS", 20)
     return Away(monkeypatch)
 
 

@@ -11,8 +11,8 @@ from uuid import uuid4
 import pytest
 
 from gpo.errors import EvaluationError, GPOError
-from gpo.user_functions import FunctionReference, passed_functions
-from gpo.user_modules import home_of
+from gpo.user_code.functions import FunctionReference, passed_functions
+from gpo.user_code.modules import home_of
 
 WriteModule = Callable[[str], str]
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from gpo.errors import EvaluationError
 from gpo.text import one_line
-from gpo.user_modules import user_module
+from gpo.user_code.modules import user_module
 
 _SHOWN = 300
 """Characters of an error or a value of the user function that a message quotes."""
@@ -32,7 +32,7 @@ class FunctionReference:
     Attributes:
         module: dotted name, searched in the folders in order, and then on Python's search path.
         name: name of the function in the module.
-        folders: absolute paths that are not on Python's search path (see ``user_modules``).
+        folders: absolute paths that are not on Python's search path (see ``modules``).
     """
 
     module: str

@@ -8,7 +8,7 @@ from actors.metrics.counts import Counts
 from actors.search import Phase, SearchKey, Update
 from cluster.config.run import BudgetConfig
 from cluster.display.progress import Progress, View
-from cluster.metrics.view import MetricsView
+from cluster.monitoring.metrics_view import MetricsView
 from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.evaluation.evaluator import Evaluation

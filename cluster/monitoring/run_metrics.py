@@ -32,8 +32,8 @@ from cluster.config import RunConfig
 from cluster.config.observability import MetricsConfig
 from cluster.display.logs import log_failures
 from cluster.display.progress import View
-from cluster.metrics.targets import announce, withdraw
-from cluster.metrics.view import MetricsView
+from cluster.monitoring.metrics_view import MetricsView
+from cluster.monitoring.targets import announce, withdraw
 from cluster.results.run_record import RunRecord
 from gpo.errors import ConfigError
 from serve.http_limits import is_loopback

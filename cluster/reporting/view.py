@@ -39,7 +39,7 @@ _REFRESH_S = 5
 _RUN_REFRESH_S = 20
 """Longer, since a page that renews itself forgets what was searched in it."""
 _PAGES = jinja2.Environment(
-    loader=jinja2.PackageLoader("cluster.viewing", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+    loader=jinja2.PackageLoader("cluster.reporting", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
 )
 _STYLE = (files("cluster.reporting") / "templates" / "report.css").read_text(encoding="utf-8")
 _LIST_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

@@ -14,9 +14,9 @@ from actors.search import SearchKey
 from cluster.config import RunConfig
 from cluster.config.loading import validate
 from cluster.config.observability import MlflowConfig, TrackingConfig
+from cluster.monitoring.tracking import parameters, tracked, tracked_sweep
 from cluster.results.outputs import as_json
 from cluster.results.run_record import RunRecord
-from cluster.tracking.tracking import parameters, tracked, tracked_sweep
 from gpo.checkpoint import Checkpoint
 from gpo.errors import ConfigError
 from gpo.evaluation.evaluator import Evaluation
@@ -194,7 +194,7 @@ def test_a_missing_server_ends_no_run(
 def test_nothing_is_written_or_imported_unless_a_store_is_configured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.tracking.tracking.Writer", None)
+    monkeypatch.setattr("cluster.monitoring.tracking.Writer", None)
     with tracked(run_config(None, tmp_path), record_of(1), Folder.at(str(tmp_path))):
         pass
     with tracked_sweep(TrackingConfig(), "s", ["val"], Folder.at(str(tmp_path))) as tell:

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 import yaml
 
-from cluster.metrics.targets import targets_folder, withdraw_dead
+from cluster.monitoring.targets import targets_folder, withdraw_dead
 from gpo.cache.store import cache_folder
 from gpo.errors import ClusterError, ConfigError
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from gpo.concurrency import FailFastGroup, gather, in_threads
+from gpo.runtime.concurrency import FailFastGroup, gather, in_threads
 
 
 async def after(turns: int, result: object, log: list[object] | None = None) -> object:

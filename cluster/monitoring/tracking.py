@@ -12,8 +12,8 @@ from actors.folder import Folder
 from cluster.config import RunConfig
 from cluster.config.observability import TrackingConfig
 from cluster.config.section import options
+from cluster.monitoring.mlflow import MlflowRun, MlflowStore, Point, Writer
 from cluster.results.run_record import RunRecord
-from cluster.tracking.mlflow import MlflowRun, MlflowStore, Point, Writer
 from gpo.checkpoint import Checkpoint
 from gpo.trajectory import Candidate, Trajectory
 

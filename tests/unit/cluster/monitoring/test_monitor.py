@@ -17,8 +17,8 @@ from actors.metrics.catalogue import STEPS
 from actors.metrics.exporter import push
 from benchmarks.measuring.servers import free_port
 from cluster.config.observability import MetricsConfig
-from cluster.metrics.monitor import monitored_run, prometheus
-from cluster.metrics.targets import announce, targets_folder, withdraw, withdraw_dead
+from cluster.monitoring.monitor import monitored_run, prometheus
+from cluster.monitoring.targets import announce, targets_folder, withdraw, withdraw_dead
 from gpo.errors import ConfigError
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from gpo import process
-from gpo.process import ProcessIdentity, usable_cores
+from gpo.runtime import process
+from gpo.runtime.process import ProcessIdentity, usable_cores
 from tests.paths import ROOT
 
 PRINT_IDENTITY = (
-    "from gpo.process import ProcessIdentity; print(ProcessIdentity.current().encode(), flush=True); input()"
+    "from gpo.runtime.process import ProcessIdentity; print(ProcessIdentity.current().encode(), flush=True); input()"
 )
 
 
@@ -46,7 +46,7 @@ def test_a_reused_process_id_is_not_mistaken_for_the_earlier_process() -> None:
 def test_a_process_that_cannot_be_inspected_does_not_count_as_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     current = ProcessIdentity.current()
     with monkeypatch.context() as hidden:
-        hidden.setattr("gpo.process._PROC", Path("/hidden"))  # as where other users' processes are hidden
+        hidden.setattr("gpo.runtime.process._PROC", Path("/hidden"))  # as where other users' processes are hidden
         assert not current.has_certainly_ended
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))  # no file can be opened

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 import gpo as library
 from actors.folder import Folder
 from benchmarks.simulated_endpoint import SimulatedEndpoint
-from cluster.viewing.app import view_app
+from cluster.reporting.view import view_app
 from tests.commands import RunGpo
 from tests.paths import ROOT
 from tests.servers import free_port

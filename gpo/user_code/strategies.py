@@ -14,8 +14,8 @@ from inspect import Parameter, iscoroutinefunction, signature
 from typing import Any, ClassVar
 
 from gpo.errors import EvaluationError, GPOError, StrategyError
-from gpo.process import PicklesFieldsOnly
-from gpo.user_functions import FunctionReference, shown_error, shown_value
+from gpo.runtime.process import PicklesFieldsOnly
+from gpo.user_code.functions import FunctionReference, shown_error, shown_value
 
 
 @dataclass(frozen=True)

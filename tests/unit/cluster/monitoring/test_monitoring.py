@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from actors.metrics.catalogue import CATALOGUE, exposed_names
-from cluster.metrics.monitor import scrape_config
+from cluster.monitoring.monitor import scrape_config
 from k8s.monitoring.generate_dashboards import DASHBOARDS, FOLDER, rendered
 
 MONITORING = FOLDER.parent

@@ -1,1 +1,0 @@
-"""``gpo export``: the best prompts in the formats of other programs."""

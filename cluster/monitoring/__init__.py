@@ -1,0 +1,1 @@
+"""Runs as they are watched from elsewhere: Prometheus, ``gpo monitor`` and MLflow."""

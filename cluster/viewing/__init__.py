@@ -1,1 +1,0 @@
-"""``gpo view``: a local web page over the runs in a folder."""

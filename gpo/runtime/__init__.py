@@ -1,0 +1,1 @@
+"""The process and the asyncio task in which something runs."""

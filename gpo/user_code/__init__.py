@@ -1,0 +1,1 @@
+"""Code of the user: metrics, parsers, programs and strategies, loaded by name."""
