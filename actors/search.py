@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from gpo.checkpoint import Checkpoint
-from gpo.optimizer import GPO
-from gpo.prompt import Prompt
+if TYPE_CHECKING:
+    from gpo.checkpoint import Checkpoint
+    from gpo.optimizer import GPO
+    from gpo.prompt import Prompt
 
 
 class Phase(StrEnum):

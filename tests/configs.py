@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
 
+from cluster.config.section import Section, option_docs, sections_in
 from tests.paths import TRIAGE
 
 
@@ -84,3 +86,13 @@ def merged(config: Any, changes: Any) -> Any:
     if isinstance(config, dict) and isinstance(changes, dict):
         return {**config, **{name: merged(config.get(name), value) for name, value in changes.items()}}
     return changes
+
+
+def option_texts(section: type[Section], path: str = "") -> Iterator[tuple[str, str]]:
+    """Every option that a section can have, at any depth: its path, and its docstring."""
+    docs = option_docs(section)
+    for name, field in section.model_fields.items():
+        here = f"{path}.{name}".removeprefix(".")
+        yield here, docs.get(name, "")
+        for below in sections_in(field.annotation):
+            yield from option_texts(below, here)

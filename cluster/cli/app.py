@@ -6,7 +6,6 @@ environment variables are set.
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -50,6 +49,8 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(f"gpo {version('distributed-gpo')}")
         raise typer.Exit(OK)
 

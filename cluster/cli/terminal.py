@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -12,7 +11,6 @@ import typer
 
 from cluster.display import logs
 from cluster.display.console import LineConsole
-from cluster.session.interrupts import stoppable
 from gpo.errors import ConfigError, GPOError
 
 if TYPE_CHECKING:
@@ -53,6 +51,8 @@ def exiting(command: Callable[_P, int]) -> Callable[_P, None]:
 
     @wraps(command)
     def run(*arguments: _P.args, **options: _P.kwargs) -> None:
+        from cluster.session.interrupts import stoppable
+
         try:
             with stoppable():
                 code = command(*arguments, **options)
@@ -78,6 +78,8 @@ def check_endpoints(
     Raises:
         ConfigError: a model cannot be used.
     """
+    import asyncio
+
     from cluster.session.preflight import check_models
 
     refused: RefusedParameters = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -23,12 +23,14 @@ from typing_extensions import TypeAliasType
 from cluster.config.functions import FunctionName, FunctionSection, reference
 from cluster.config.section import ConfigPath, OptionInfo, Section, VariableName, by_kind
 from gpo.models.credentials import Header, KeySource, fits_header, names_a_secret
-from gpo.models.endpoint import Endpoint
 from gpo.models.function import FunctionModel
 from gpo.models.protocol import Sampling
 from gpo.models.replies import Price
 from gpo.models.retrying import DEFAULT_MAX_ATTEMPTS, DEFAULT_PATIENCE_S, RetryPolicy
 from gpo.user_code.environment import variable
+
+if TYPE_CHECKING:
+    from gpo.models.endpoint import Endpoint
 
 _RESERVED = {
     "model",
@@ -231,6 +233,8 @@ class EndpointConfig(Section):
 
     def build(self) -> Endpoint:
         """The endpoint."""
+        from gpo.models.endpoint import Endpoint  # imports openai, which takes as long as all else here
+
         return Endpoint(
             base_url=self.base_url,
             model=self.model,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
+from textwrap import dedent
 from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import (
@@ -15,11 +19,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Discriminator,
+    GetJsonSchemaHandler,
     ValidationInfo,
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from gpo.user_code.modules import files_of
@@ -69,7 +75,17 @@ _PLAIN = OptionInfo()
 class Section(BaseModel):
     """A part of the configuration: immutable, closed to unknown options, documented field by field."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    # ``use_attribute_docstrings`` would parse this package's source in each command, which takes half a second.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The options' docstrings are their descriptions in the JSON schema."""
+        document = handler(schema)
+        described = handler.resolve_ref_schema(document)["properties"]
+        for option, text in option_docs(cls).items():
+            described[option].setdefault("description", text)
+        return document
 
     @model_validator(mode="before")
     @classmethod
@@ -85,6 +101,20 @@ class Section(BaseModel):
                         "unknown_option", "is not an option; {remedy}", {"at": str(option), "remedy": remedy}
                     )
         return data
+
+
+def option_docs(section: type[BaseModel]) -> dict[str, str]:
+    """Option → the docstring below it, in the source of the class or of its bases."""
+    docs: dict[str, str] = {}
+    for base in reversed(section.__mro__):
+        if not issubclass(base, BaseModel) or base is BaseModel:
+            continue
+        (definition,) = ast.parse(dedent(inspect.getsource(base))).body
+        for option, below in pairwise(cast("ast.ClassDef", definition).body):
+            match option, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    docs[name] = inspect.cleandoc(text)
+    return {name: docs[name] for name in section.model_fields if name in docs}
 
 
 # -- options of a configuration, and the facts about them -------------------------------------------------------------

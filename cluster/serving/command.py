@@ -24,7 +24,8 @@ from cluster.results.run_record import RunRecord
 from cluster.serving.folders import RunFolders
 from cluster.serving.runs import RunService, Settings
 from cluster.session.budget import BudgetTracker
-from cluster.session.deployments import deployed, embedded_models, silence_serve
+from cluster.session.deployments import deployed, silence_serve
+from cluster.session.embedded import EmbeddedModels
 from cluster.session.interrupts import run_interruptibly
 from cluster.session.models import Access, RefusedParameters, build_evaluators, embedded_specs
 from cluster.session.ray_connection import EMBEDDED_CPUS, ray_connection
@@ -86,9 +87,9 @@ def serve_evaluator(
             stack.enter_context(ray_connection(address, cpus_needed=cpus))
             metrics = stack.enter_context(exported(config.metrics, _APP, is_alone=address == "local"))
             view.status("Starting the evaluator")
-            urls = stack.enter_context(embedded_models(specs))
+            models = stack.enter_context(EmbeddedModels(specs))
             where = _start_http(host, port)
-            access = Access(urls, LimiterActor(), budget_name=_APP, refused=refused)
+            access = Access(models.urls, LimiterActor(), budget_name=_APP, refused=refused)
             record = RunRecord(_APP, started_at=time.time())
             budget = BudgetTracker(config.budget, access, record)
             asyncio.run(budget.open())
@@ -109,6 +110,7 @@ def serve_evaluator(
                 runs, unfinished = stack.enter_context(_runs_actor(settings))
             ingress = ingress_app(app, guarded=bool(token), runs=runs)
             stack.enter_context(deployed(ingress, _APP, route_prefix="/"))
+            models.wait()
             metrics.ready()
         guard = "with a bearer token" if token else "without a token"
         console.print(

@@ -7,11 +7,12 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from math import ceil
 from typing import Any, ParamSpec
 
 import ray
+from ray._private.node import Node
 
 from cluster.display import logs
 from gpo.errors import ConfigError
@@ -107,14 +108,15 @@ def _open(address: str, cpus_needed: float) -> None:
 def _connect(address: str, cpus_needed: float) -> None:
     environment = logs.chosen().for_workers() or None
     if address == "local":
-        ray.init(
-            "local",
-            num_cpus=max(usable_cores(), ceil(cpus_needed)),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env=environment,
-        )
+        with _without_unused_processes():
+            ray.init(
+                "local",
+                num_cpus=max(usable_cores(), ceil(cpus_needed)),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env=environment,
+            )
         return
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=environment)
@@ -124,6 +126,32 @@ def _connect(address: str, cpus_needed: float) -> None:
             f"no Ray cluster answers at {address!r} ({str(error).strip().partition(chr(10))[0]})",
             "start one with 'ray start --head', or leave the option out",
         ) from None
+
+
+@contextmanager
+def _without_unused_processes() -> Iterator[None]:
+    """Let a new cluster start without the autoscaler, the dashboard's server and the copying of logs to the driver.
+
+    Each is a Python process that takes a second of CPU time to start, and nothing here uses it. Ray's options do not
+    turn them off; a version of Ray in which they are started otherwise starts them.
+    """
+    unused = ("start_monitor", "start_api_server", "start_log_monitor")
+    with ExitStack() as stack:
+        for name in unused:
+            if hasattr(Node, name):
+                stack.enter_context(_replaced(Node, name))
+        yield
+
+
+@contextmanager
+def _replaced(owner: type, name: str) -> Iterator[None]:
+    """A method that does nothing, for now."""
+    method = getattr(owner, name)
+    setattr(owner, name, lambda *_args, **_options: None)
+    try:
+        yield
+    finally:
+        setattr(owner, name, method)
 
 
 @contextmanager

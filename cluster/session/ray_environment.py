@@ -67,6 +67,8 @@ def prepare_environment(address: str) -> None:
     if address == "local":
         # A record of every call between processes, for the dashboard alone; it grows by 2 MB a minute.
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
+        # Ray's own metrics, which nothing scrapes here.
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")
         _choose_folder()
     if address != "local" or "RAY_AUTH_MODE" in os.environ:
         return

@@ -137,26 +137,26 @@ class Session:
         )
         view.status("Starting Ray" if self._address == "local" else f"Connecting to Ray at {self._address}")
         stack.enter_context(ray_connection(self._address, cpus_needed=cpus))
-        importing.join()
         from cluster.monitoring.run_metrics import exported
-        from cluster.session.deployments import deployed, embedded_models, start_serve
-        from serve.client import ServeEvaluator
-        from serve.evaluator import evaluator_app
+        from cluster.session.embedded import EmbeddedModels
 
         missing = cpus_missing(cpus)
         shortage = f" (waiting for {missing:g} more CPUs in the cluster)" if missing else ""
         metrics = stack.enter_context(
             exported(config.metrics, self._name.removeprefix("gpo-"), is_alone=self._address == "local")
         )
-        if specs:
-            view.status(f"Starting the embedded model{shortage}")
-        urls = stack.enter_context(embedded_models(specs))
-        view.status(f"Starting the evaluator{shortage}")
-        start_serve()
-        access = Access(urls, LimiterActor().start(), budget_name=self._name, refused=self._refused)
-        # Actors take seconds to load their modules; they do so while the evaluator starts.
+        # All processes load their modules or weights at the same time, which takes each of them seconds.
+        models = stack.enter_context(EmbeddedModels(specs))
+        access = Access(models.urls, LimiterActor().start(), budget_name=self._name, refused=self._refused)
         spread, number = placement(config, metrics), min(self._num_actors, usable_cores())
         actors = [spread.start_actor(preloaded(config)) for _ in range(number)]
+        importing.join()
+        from cluster.session.deployments import deployed, start_serve
+        from serve.client import ServeEvaluator
+        from serve.evaluator import evaluator_app
+
+        view.status(f"Starting the evaluator{shortage}")
+        start_serve()
         app = evaluator_app(
             build_evaluators(config, self._tasks, access),
             replicas=config.num_replicas,
@@ -166,6 +166,9 @@ class Session:
             start_recording=metrics.recorder_for("evaluator"),
         )
         handle = stack.enter_context(deployed(app, self._name, route_prefix=None))
+        if specs:
+            view.status(f"Starting the embedded model{shortage}")
+            models.wait()
         metrics.ready()
         stack.callback(metrics.finish)
         evaluators = {task.name: ServeEvaluator(handle, task.name) for task in self._tasks}

@@ -15,10 +15,9 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
-import openai
 
 from gpo.data.example import Example
 from gpo.errors import AnswerError, EvaluationError
@@ -40,6 +39,9 @@ from gpo.models.replies import MAX_REPLY_CHARACTERS
 from gpo.prompt import Prompt, parts_of
 from gpo.runtime.process import PicklesFieldsOnly
 from gpo.user_code.functions import FunctionReference, shown_error
+
+if TYPE_CHECKING:
+    import openai
 
 _OF_ANSWERS = (ValueError, LookupError, TypeError, AttributeError, AnswerError)
 """Errors that a model's answer can cause: JSON that is none, a list in place of a section, a missing field or text, a
@@ -223,6 +225,8 @@ class Program(PicklesFieldsOnly):
 
     @cached_property
     def _client(self) -> openai.AsyncOpenAI:
+        import openai  # takes half a second, and most tasks have no program
+
         http = httpx2.AsyncClient(transport=_Transport(self))
         return openai.AsyncOpenAI(base_url=_ADDRESS, api_key="-", max_retries=0, http_client=http)
 
@@ -232,6 +236,8 @@ class Program(PicklesFieldsOnly):
 
     @cached_property
     def _sync_client(self) -> openai.OpenAI:
+        import openai
+
         http = httpx2.Client(transport=self._sync_transport)
         return openai.OpenAI(base_url=_ADDRESS, api_key="-", max_retries=0, http_client=http)
 

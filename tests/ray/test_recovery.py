@@ -27,7 +27,8 @@ from benchmarks.measuring.access_log import repeats
 from benchmarks.simulated_endpoint import AccessRecord, Behaviour, SimulatedEndpoint
 from cluster.config import RunConfig
 from cluster.runs.searches import build_searches
-from cluster.session.deployments import deployed, embedded_models, start_serve
+from cluster.session.deployments import deployed, start_serve
+from cluster.session.embedded import EmbeddedModels
 from cluster.session.models import Access, build_evaluators, build_tasks
 from cluster.session.ray_connection import ray_connection
 from gpo.checkpoint import Checkpoint
@@ -211,8 +212,9 @@ async def _until(condition: Callable[[], bool]) -> None:
 @pytest.mark.usefixtures("cluster")
 async def test_a_killed_embedded_model_restarts_at_its_port(pids: Pids) -> None:
     spec = EmbeddedModelSpec(None, parallel=2, context=256, threads=1)
-    with embedded_models([spec]) as urls:
-        endpoint = Endpoint(urls[spec], spec.name, max_concurrency=2)
+    with EmbeddedModels([spec]) as models:
+        models.wait()
+        endpoint = Endpoint(models.urls[spec], spec.name, max_concurrency=2)
         model = openai_model(endpoint)
 
         async def ask(number: int) -> str:

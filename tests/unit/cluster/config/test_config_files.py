@@ -11,7 +11,6 @@ from cluster.config.comparison import METHODS, STANDARD, load_comparison
 from cluster.config.files import read_extended
 from cluster.config.run import RunConfig
 from cluster.config.schema import schema
-from cluster.config.section import declared
 from cluster.config.sweep import SweepSection
 from cluster.config.tasks import FilesConfig, SplitFileConfig
 from cluster.session.models import build_tasks, check_strategies
@@ -20,6 +19,7 @@ from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.evaluation.metrics import BooleanScorer
 from gpo.prompt import Prompt
+from tests.configs import option_texts
 from tests.paths import ROOT
 
 CONFIGS = ROOT / "configs"
@@ -141,5 +141,5 @@ def test_the_schema_file_is_current() -> None:
 
 
 def test_every_option_is_described() -> None:
-    fields = [*declared(RunConfig), *declared(SweepSection)]
-    assert not [path for path, field in fields if not field.description and not path.endswith(".kind")]
+    texts = [*option_texts(RunConfig), *option_texts(SweepSection)]
+    assert not [path for path, text in texts if not text and not path.endswith(".kind")]

@@ -17,7 +17,7 @@ from cluster.serving.posted import Terms, read_posted
 from cluster.session.models import build_tasks, embedded_spec
 from gpo.data.task import Split
 from gpo.errors import ConfigError
-from tests.configs import merged
+from tests.configs import merged, option_texts
 from tests.unit.cluster.serving.requests import posted, posted_task, rows, service_config
 
 OWN, SECOND = "http://127.0.0.1:9/v1", "http://127.0.0.1:9/second/v1"
@@ -180,12 +180,13 @@ def test_functions_in_the_allowed_folder_are_found_there_alone(
 def test_every_function_and_path_among_the_options_is_checked() -> None:
     """An option of a new name that is a path or a function has a type that checks it."""
     paths, functions = set[str](), set[str]()
-    for path, field in declared(RunConfig):
+    texts = option_texts(RunConfig)
+    for (path, field), (_, description) in zip(declared(RunConfig), texts, strict=True):
         text = f"{field.annotation} {field.metadata}"
         if "Path" in text:
             paths.add(path)
             assert "absolute" in text or "_folder" in text, path
-        if "module:function" in (field.description or "") and not sections_in(field.annotation):
+        if "module:function" in description and not sections_in(field.annotation):
             functions.add(path)
             assert "function _function" in text or "function _parser" in text, path
     assert {"tasks.data.file", "tasks.prompt.run", "optimizer.meta_prompt.template"} <= paths
