@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cluster.api.run import Run, ScoredPrompt
     from gpo.data.example import Example
     from gpo.errors import AnswerError, BudgetExhausted, ConfigError, GPOError
-    from gpo.evaluation.program import Answer
+    from gpo.evaluation.program_function import Answer
     from gpo.events import CandidateScored, RunEnded, StepTaken
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Answer": "gpo.evaluation.program",
+    "Answer": "gpo.evaluation.program_function",
     "AnswerError": "gpo.errors",
     "BudgetExhausted": "gpo.errors",
     "CandidateScored": "gpo.events",

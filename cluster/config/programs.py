@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import AbstractContextManager, nullcontext
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +14,7 @@ from pydantic import (
     PositiveInt,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -45,9 +46,28 @@ class ProgramSection(FunctionSection):
     unscored."""
     max_calls: PositiveInt = 100
     """Most model calls for one example, cached ones included. A program that makes more scores 0 on the example."""
+    workers: Literal["thread", "process"] = "thread"
+    """Where the program runs. With ``thread``, async functions share an event loop, and others run in threads. With
+    ``process``, it runs in processes of its own, one example at a time in each: for code that blocks, leaks memory or
+    crashes. A process is killed where ``max_seconds`` is over."""
+    processes: PositiveInt = 8
+    """Number of these processes in each replica of the evaluator."""
+    max_memory_mb: PositiveInt | None = None
+    """Most memory of each of these processes, in MB. An example that needs more, even in a new process, stays unscored.
+    Default: no bound."""
     gateway: bool = False
     """Offer the models over HTTP, too, for frameworks that have clients of their own. The program finds the address and
     its key in OPENAI_BASE_URL and OPENAI_API_KEY, before its module is imported."""
+
+    @model_validator(mode="after")
+    def _options_fit_workers(self) -> Self:
+        if self.workers == "process" and self.function.startswith("__main__:"):
+            problem = "is known only in this process; write it into a module, or leave program.workers out"
+            raise PydanticCustomError("workers", problem, {"at": "function"})
+        if self.workers == "thread" and self.max_memory_mb is not None:
+            problem = "bounds processes; set workers: process, or leave it out"
+            raise PydanticCustomError("workers", problem, {"at": "max_memory_mb"})
+        return self
 
     @property
     def reference(self) -> FunctionReference:
@@ -82,7 +102,16 @@ class ProgramSection(FunctionSection):
         function = self.reference
         with self.variables():
             require_loadable(function, f"{where}.function")
-        return ProgramSpec(function, names, self.max_seconds, hidden, self.gateway, self.max_calls)
+        return ProgramSpec(
+            function,
+            names,
+            self.max_seconds,
+            hidden,
+            self.gateway,
+            self.max_calls,
+            self.processes if self.workers == "process" else 0,
+            self.max_memory_mb,
+        )
 
 
 def _short_forms(value: Any) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gpo.errors import AnswerError, EvaluationError
-from gpo.evaluation.program import Answer
+from gpo.evaluation.program_function import Answer
 from gpo.user_code.functions import FunctionReference
 
 

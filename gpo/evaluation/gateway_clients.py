@@ -21,18 +21,19 @@ from gpo.evaluation.program_calls import EXAMPLE_HEADER, current_example
 
 
 @cache
-def name_examples(url: str) -> None:
+def name_examples(url: str, current: Callable[[], str] = current_example.get) -> None:
     """Add the header to requests of the packages httpx, httpx2 and aiohttp, and of all that use ``http.client``.
 
     Args:
         url: of the gateway.
+        current: the name of the example that is in work; empty if there is none.
     """
     address = urlsplit(url)
     host, port = address.hostname, address.port
 
     def httpx_send(send: Callable[..., Any]) -> Callable[..., Any]:
         def sent(self: Any, request: Any, **options: Any) -> Any:
-            if (example := current_example.get()) and request.url.port == port and request.url.host == host:
+            if (example := current()) and request.url.port == port and request.url.host == host:
                 request.headers[EXAMPLE_HEADER] = example
             return send(self, request, **options)
 
@@ -40,7 +41,7 @@ def name_examples(url: str) -> None:
 
     def aiohttp_request(request: Callable[..., Any]) -> Callable[..., Any]:
         def requested(self: Any, method: str, where: Any, **options: Any) -> Any:
-            if example := current_example.get():
+            if example := current():
                 target = self._build_url(where)
                 if target.port == port and target.host == host:
                     options["headers"] = CIMultiDict(options.get("headers") or (), **{EXAMPLE_HEADER: example})
@@ -50,7 +51,7 @@ def name_examples(url: str) -> None:
 
     def headers_end(end: Callable[..., Any]) -> Callable[..., Any]:
         def ended(self: Any, *arguments: Any, **options: Any) -> Any:
-            if (example := current_example.get()) and self.port == port and self.host == host:
+            if (example := current()) and self.port == port and self.host == host:
                 self.putheader(EXAMPLE_HEADER, example)
             return end(self, *arguments, **options)
 

@@ -10,17 +10,17 @@ import asyncio
 import inspect
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 
 from gpo.data.example import Example
-from gpo.errors import AnswerError, EvaluationError
+from gpo.errors import EvaluationError
 from gpo.evaluation.program_calls import (
     EXAMPLE_HEADER,
     HttpReply,
@@ -35,30 +35,17 @@ from gpo.evaluation.program_calls import (
     reply_to,
     usage_of_unnamed,
 )
-from gpo.models.replies import MAX_REPLY_CHARACTERS
+from gpo.evaluation.program_function import PromptTexts, Raised, answer_in, is_async
+from gpo.evaluation.program_processes import ProcessLost, ProgramRaised, Workers
 from gpo.prompt import Prompt, parts_of
 from gpo.runtime.process import PicklesFieldsOnly
-from gpo.user_code.functions import FunctionReference, shown_error
+from gpo.user_code.functions import FunctionReference
 
 if TYPE_CHECKING:
     import openai
 
-_OF_ANSWERS = (ValueError, LookupError, TypeError, AttributeError, AnswerError)
-"""Errors that a model's answer can cause: JSON that is none, a list in place of a section, a missing field or text, a
-tool of no such name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a program may return in place of a text.
-
-    Attributes:
-        text: the answer, which is graded.
-        trace: how the program came to it, for the optimizer model; the model calls are known without it.
-    """
-
-    text: str
-    trace: str = ""
+_MAX_THREADS = 256
+"""Plain functions that run at once in this process; containers often bound their threads to some 1,000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +59,8 @@ class ProgramSpec:
         max_calls: bound on the model calls for one example; a program that makes more scores 0.
         hidden: columns that hold the right answer.
         gateway: whether clients of the program's frameworks reach the models over HTTP; see ``gpo.evaluation.gateway``.
+        processes: child processes that run it, each one example at a time; 0 runs it in this process.
+        max_memory_mb: bound on the memory of each child process, in MB; ``None`` is no bound.
     """
 
     function: FunctionReference
@@ -80,6 +69,8 @@ class ProgramSpec:
     hidden: tuple[str, ...] = ()
     gateway: bool = False
     max_calls: int = 100
+    processes: int = 0
+    max_memory_mb: int | None = None
 
     def example(self, example: Example) -> dict[str, Any]:
         """What the program sees of an example: its columns, without those of the target."""
@@ -128,9 +119,12 @@ class Program(PicklesFieldsOnly):
             ModelRefused: an endpoint refuses every call.
             BudgetExhausted, OutOfReach: as for every model call.
         """
-        recorder = Recorder(_Prompts(self.spec.prompts(prompt)), max_requests=self.spec.max_calls)
+        recorder = Recorder(PromptTexts(self.spec.prompts(prompt)), max_requests=self.spec.max_calls)
         with self.gateway(), example_in_work(self.models, recorder) as identity:
-            response = await self._responded(example, recorder, identity)
+            if self.spec.processes:
+                response = await self._responded_by_process(example, recorder, identity)
+            else:
+                response = await self._responded_here(example, recorder, identity)
         return replace(response, usage=response.usage + usage_of_unnamed(self.models))
 
     def gateway(self) -> AbstractContextManager[object]:
@@ -141,12 +135,47 @@ class Program(PicklesFieldsOnly):
 
         return opened_gateway()
 
-    async def _responded(self, example: Example, recorder: Recorder, identity: str) -> Response:
-        function = self.spec.function.load()
+    async def _responded_here(self, example: Example, recorder: Recorder, identity: str) -> Response:
+        function, arguments = self.spec.function.load(), (PromptTexts(recorder.prompts), self.spec.example(example))
+        if is_async(function):
+            client = self._client.with_options(**self._options(identity))
+            return await self._response(recorder, lambda: function(*arguments, client), function)
+        sync_client = self._sync_client.with_options(**self._options(identity))
+        async with self._in_work.turns:
+            return await self._response(recorder, lambda: self._in_thread(function, *arguments, sync_client), function)
+
+    async def _responded_by_process(self, example: Example, recorder: Recorder, identity: str) -> Response:
+        task = {"prompts": dict(recorder.prompts), "example": self.spec.example(example)}
+        async with self._in_work.turns:
+            worker = await self._in_work.workers.take()
+            while True:
+                try:
+                    return await self._response(recorder, partial(worker.answer, task, identity))
+                except ProcessLost as lost:
+                    recorder.raise_fatal()
+                    if worker.is_new:
+                        return recorder.known_failure() or recorder.unscored(str(lost))
+                # What earlier examples have left in the process may be the cause.
+                recorder.restart()
+                worker = await self._in_work.workers.take(is_new=True)
+
+    async def _response(
+        self, recorder: Recorder, answering: Callable[[], Awaitable[Any]], function: Callable[..., Any] | None = None
+    ) -> Response:
+        """What became of an example.
+
+        Args:
+            function: the program, if it runs in this process.
+
+        Raises:
+            ProcessLost: a process has ended, or has sent something else than an answer.
+        """
         try:
             async with asyncio.timeout(self.spec.max_seconds) as limit:
                 recorder.limit = limit
-                returned = await self._called(function, example, recorder, identity)
+                returned = await answering()
+        except ProcessLost:
+            raise
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and (task := asyncio.current_task()) and task.cancelling():
                 raise
@@ -154,30 +183,29 @@ class Program(PicklesFieldsOnly):
             if isinstance(error, TimeoutError) and limit.expired():
                 seconds = self.spec.max_seconds
                 return recorder.unscored(f"the program took longer than program.max_seconds ({seconds:g} s)")
-            return self._failed(function, error, recorder)
+            if (known := recorder.known_failure()) is not None:
+                return known
+            if isinstance(error, ProgramRaised):
+                return self._failed(error.raised, recorder)
+            if function is None:
+                raise
+            return self._failed(Raised.by(function, error), recorder)
         recorder.raise_fatal()
-        if recorder.fault:
-            return recorder.faulty(recorder.fault)
-        if recorder.problem:  # the program went on without a reply: its answer says nothing about the prompts
-            return recorder.unscored(recorder.problem)
-        answer = self._text(returned)
+        if (known := recorder.known_failure()) is not None:  # whatever the program made of it
+            return known
+        answer = answer_in(returned, self.spec.function)
         return recorder.answered(answer.text, answer.trace)
 
-    async def _called(self, function: Callable[..., Any], example: Example, recorder: Recorder, identity: str) -> Any:
-        options = self._options(identity)
-        arguments = (_Prompts(recorder.prompts), self.spec.example(example))
-        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
-            return await function(*arguments, self._client.with_options(**options))
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         loop = asyncio.get_running_loop()
         self._sync_transport.loop, self._sync_transport.thread = loop, threading.get_ident()
-        client, outcome = self._sync_client.with_options(**options), loop.create_future()
-        pid = os.getpid()
+        outcome, pid = loop.create_future(), os.getpid()
 
         def work() -> None:
             # Not a pool: threads of programs that hang would be missing there.
             result: tuple[Any, BaseException | None]
             try:
-                result = function(*arguments, client), None
+                result = function(*arguments), None
             except BaseException as raised:
                 result = None, raised
             if os.getpid() != pid:  # a forked child of the program, which has no event loop
@@ -202,26 +230,18 @@ class Program(PicklesFieldsOnly):
             options |= {"base_url": gateway.url, "api_key": gateway.key(identity)}
         return options
 
-    def _failed(self, function: Callable[..., Any], error: BaseException, recorder: Recorder) -> Response:
-        if recorder.fault:
-            return recorder.faulty(recorder.fault)
-        if recorder.problem:
-            return recorder.unscored(recorder.problem)
-        if isinstance(error, AnswerError) or (recorder.calls and isinstance(error, _OF_ANSWERS)):
-            return recorder.faulty(f"{type(error).__name__}: {error}")
-        if isinstance(error.__cause__, StopIteration):  # which no coroutine can raise
-            error = error.__cause__
-        shown = shown_error(error, within=function)
-        raise EvaluationError(f"the program {self.spec.function} failed: {shown}") from None
+    def _failed(self, error: Raised, recorder: Recorder) -> Response:
+        if error.is_answer_error or (recorder.calls and error.can_be_of_answer):
+            return recorder.faulty(error.fault)
+        raise EvaluationError(f"the program {self.spec.function} failed: {error.shown}") from None
 
-    def _text(self, returned: Any) -> Answer:
-        if isinstance(returned, Answer) and isinstance(returned.text, str) and isinstance(returned.trace, str):
-            return Answer(returned.text[:MAX_REPLY_CHARACTERS], returned.trace[:MAX_REPLY_CHARACTERS])
-        if isinstance(returned, str | int | float):
-            return Answer(str(returned)[:MAX_REPLY_CHARACTERS])
-        raise EvaluationError(
-            f"the program {self.spec.function} returned a {type(returned).__name__}, not a text or a gpo.Answer"
-        )
+    @property
+    def _in_work(self) -> _InWork:
+        """What bounds the examples in work, in the running event loop."""
+        current: _InWork | None = self.__dict__.get("_current_work")
+        if current is None or current.loop is not asyncio.get_running_loop():
+            current = self.__dict__["_current_work"] = _InWork(self.spec)
+        return current
 
     @cached_property
     def _client(self) -> openai.AsyncOpenAI:
@@ -252,11 +272,13 @@ class Program(PicklesFieldsOnly):
         return httpx2.Response(reply.status, headers=reply.headers, content=reply.content)
 
 
-class _Prompts(dict[str, str]):
-    """The prompts of a program. A name that does not exist is a mistake in the program, whatever a model replied."""
+class _InWork:
+    """Turns of the examples, and the child processes, of one event loop."""
 
-    def __missing__(self, name: str) -> str:
-        raise EvaluationError(f"there is no prompt {name!r}; the prompts are: {', '.join(self)}")
+    def __init__(self, spec: ProgramSpec) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.turns = asyncio.Semaphore(spec.processes or _MAX_THREADS)
+        self.workers = Workers(spec.function, spec.max_memory_mb)
 
 
 _ADDRESS = "http://models.invalid/v1"

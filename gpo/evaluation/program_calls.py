@@ -166,6 +166,17 @@ class Recorder:
         elif not self.problem:
             self.problem, self.is_refused = str(failure), is_refused
 
+    def restart(self) -> None:
+        """Forget the calls, but not what they cost: the program begins again."""
+        self.calls.clear()
+        self.num_requests, self.problem, self.is_refused, self.fault = 0, "", False, ""
+
+    def known_failure(self) -> Response | None:
+        """What became of the example if a call was refused or not answered; ``None`` if each was."""
+        if self.fault:
+            return self.faulty(self.fault)
+        return self.unscored(self.problem) if self.problem else None
+
     def raise_fatal(self) -> None:
         """Raise the error that every other call would meet, too, if there was one."""
         if self.fatal is not None:

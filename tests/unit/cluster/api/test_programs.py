@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 import gpo
-from benchmarks.simulated_endpoint import SimulatedEndpoint
+from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from gpo.models import retrying
 from gpo.prompt import parts_of
 from tests.paths import ROOT
 
@@ -138,3 +139,15 @@ def test_a_bug_that_only_some_examples_have_ends_the_run_with_its_place(
     ) as e:
         gpo.optimize(**arguments(endpoint, tmp_path, program=program))
     assert "Traceback" not in str(e.value)
+
+
+def test_calls_that_fail_for_a_moment_are_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrying, "_FIRST_BACKOFF_S", 0.001)  # the waits are random, and no part of this
+    with SimulatedEndpoint(Behaviour(error_rate=0.3)) as endpoint:
+        rows = {split: [json.loads(row) for row in (EXAMPLE / f"{split}.jsonl").open()][:12] for split in TASK["data"]}
+        run = gpo.optimize(**arguments(endpoint, tmp_path, steps=1, **rows))
+    statuses = Counter(record.status for record in endpoint.requests if record.model == "task-model")
+    assert run.status == "completed"
+    assert statuses.keys() == {200, 500}
+    assert run.summary["llm"]["task"]["requests"] == statuses[200]
+    assert run.summary["llm"]["task"]["retries"] == statuses[500]

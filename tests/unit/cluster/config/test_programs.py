@@ -129,3 +129,25 @@ def test_a_plan_says_what_it_assumes_about_programs(tmp_path: Path) -> None:
         made = config(tmp_path, **task)
         caption = str(plan_table(made, planned(made, build_tasks(made))).caption)
         assert ("one call for each example is counted for: t." in caption) == assumed
+
+
+def test_a_program_in_processes(tmp_path: Path) -> None:
+    section = {"function": "qa:answer", "workers": "process", "processes": 3, "max_memory_mb": 500}
+    program = built(config(tmp_path, program=section)).program
+    assert program is not None
+    assert (program.processes, program.max_memory_mb) == (3, 500)
+    other = built(config(tmp_path, program={"function": "qa:answer", "processes": 3})).program
+    assert other is not None
+    assert other.processes == 0
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"function": "qa:answer", "max_memory_mb": 500}, "max_memory_mb.* bounds processes; set workers: process"),
+        ({"function": "__main__:answer", "workers": "process"}, "function.* is known only in this process; write it"),
+    ],
+)
+def test_processes_that_do_not_fit(section: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        config(tmp_path, program=section)

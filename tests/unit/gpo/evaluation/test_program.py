@@ -27,8 +27,9 @@ from gpo.evaluation.answer_format import AnswerFormat, Position
 from gpo.evaluation.evaluator import Answered, LocalEvaluator
 from gpo.evaluation.grading import RuleGrader
 from gpo.evaluation.metrics import LabelScorer
-from gpo.evaluation.program import Answer, Program, ProgramSpec
+from gpo.evaluation.program import Program, ProgramSpec
 from gpo.evaluation.program_calls import OfferedModel, Response
+from gpo.evaluation.program_function import Answer
 from gpo.limits.gate import Gate
 from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Pool, Spent
