@@ -17,6 +17,7 @@ from cluster.api.keywords import named_by_arguments
 from cluster.api.run import Run, folder_at
 from cluster.config import RunConfig
 from cluster.config.loading import validate
+from cluster.config.section import path_within
 from cluster.runs.run_folder import new_run_id, require_run_id
 from cluster.session.models import build_tasks
 from cluster.submitting.jobs import Jobs, JobSpec, exit_code
@@ -167,7 +168,9 @@ def _portable(sections: Mapping[str, Any], config: RunConfig, made: Path) -> Any
         if not isinstance(value, str | Path):
             problem = f"a {type(value).__name__} cannot be written to YAML"
             raise ConfigError(option, problem, "pass plain values; name a function as 'module:function'")
-        root = next((one for one in roots if str(value) in inputs and Path(value).is_relative_to(one)), None)
-        return str(value) if root is None else Path(value).relative_to(root).as_posix()
+        for root in roots if str(value) in inputs else ():
+            if (shipped := path_within(root, Path(value))) is not None:
+                return shipped.relative_to(root).as_posix()
+        return str(value)
 
     return portable(sections, "")

@@ -21,7 +21,7 @@ from cluster.config.functions import (
     require_allowed,
     require_loadable,
 )
-from cluster.config.section import ConfigPath, Section
+from cluster.config.section import LOCATION, ConfigPath, Section
 from gpo.data.catalogue import BenchmarkTask, Family
 from gpo.data.example import Example, inferred_kind
 from gpo.errors import ConfigError, EvaluationError
@@ -80,7 +80,7 @@ class AnswerConfig(Section):
     """What makes an answer good, for kind ``judge``."""
     scale: Annotated[int, Field(ge=1, le=100)] | None = None
     """The best verdict, for kind ``judge``; the worst is 0. Default: 10."""
-    folder: ConfigPath | None = None
+    folder: Annotated[ConfigPath | None, LOCATION] = None
     """Folder with the modules of ``metric`` and ``parser``. The working directory is searched next, then the installed
     packages. On a cluster, every node must have the modules. Default: this file's folder."""
 

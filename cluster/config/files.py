@@ -11,7 +11,7 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 from cluster.config.run import RunConfig
-from cluster.config.section import LocatedText, declared, sections_in
+from cluster.config.section import LocatedText, absolute_path, declared, sections_in
 from gpo.errors import ConfigError
 
 # -- plain YAML -------------------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def read_extended(path: Path, *, where: str = "CONFIG") -> dict[str, Any]:
 
 
 def _read_extended(path: Path, where: str, extending: tuple[Path, ...]) -> dict[str, Any]:
-    file = path_below(Path.cwd(), path, where=where)
+    file = path_below(Path.cwd(), path, where=where).resolve()
     if file in extending:
         raise ConfigError("extends", f"{str(path)!r} extends itself", "take it out")
     raw = _read(path, where)
@@ -142,7 +142,7 @@ def path_below(folder: Path, name: str | Path, *, where: str) -> Path:
         ConfigError: it cannot be a path, or no user of this name has a home.
     """
     try:
-        return (folder / Path(name).expanduser()).resolve()
+        return absolute_path(folder / Path(name).expanduser())
     except (RuntimeError, ValueError) as error:
         raise ConfigError(where, f"{str(name)!r} is not a path ({error})", "name another") from None
 
@@ -163,7 +163,7 @@ def _read(path: Path, where: str) -> dict[str, Any]:
         raise ConfigError(where, f"{str(path)!r} is not valid YAML ({line}{problem})", "correct that line") from None
     if not isinstance(raw, dict):
         raise ConfigError(where, f"{str(path)!r} has no sections", "write at least models: and tasks:")
-    return cast("dict[str, Any]", _located(raw, path.parent.resolve()))
+    return cast("dict[str, Any]", _located(raw, absolute_path(path.parent)))
 
 
 def _located(value: Any, folder: Path) -> Any:

@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from cluster.config.functions import FunctionName, FunctionSection, reference
-from cluster.config.section import ConfigPath, OptionInfo, Section, VariableName, by_kind
+from cluster.config.section import LOCATION, ConfigPath, OptionInfo, Section, VariableName, by_kind
 from gpo.models.credentials import Header, KeySource, fits_header, names_a_secret
 from gpo.models.function import FunctionModel
 from gpo.models.protocol import Sampling
@@ -319,7 +319,7 @@ class FunctionChatConfig(FunctionSection):
     """The function, ``module:function``. It gets the messages as a list of ``{role, content}``, and those of
     ``temperature``, ``max_tokens``, ``top_p``, ``stop`` and ``seed`` that it takes and that are set. A plain function
     runs in a thread. On a cluster, every node must have the module."""
-    folder: ConfigPath | None = None
+    folder: Annotated[ConfigPath | None, LOCATION] = None
     """Folder with the module. The working directory is searched next, then the installed packages. Default: this file's
     folder."""
     max_concurrency: Annotated[PositiveInt, MAY_CHANGE] = 16

@@ -23,7 +23,7 @@ from cluster.config.own_strategies import (
     OwnRetrievalConfig,
     OwnScheduleConfig,
 )
-from cluster.config.section import OWN, ConfigPath, OptionInfo, Section, by_kind
+from cluster.config.section import LOCATION, OWN, ConfigPath, OptionInfo, Section, by_kind
 from gpo.data.example import Example
 from gpo.data.files import read_text
 from gpo.data.template import Template
@@ -240,7 +240,7 @@ class MetaPromptConfig(Section):
     """Train examples that are shown, drawn from the step's batch; ``compact`` shows none."""
     extra: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
     """Sentences of your own for the optimizer model, which stand before its request."""
-    template: ConfigPath | None = None
+    template: Annotated[ConfigPath | None, LOCATION] = None
     """Instead of ``kind``, a file with a meta-prompt of your own, a Jinja template. It must contain ``{{ prompt }}``,
     ask for the new prompt between ``<START>`` and ``<END>``, and show ``rules`` if a task has any. It can use
     ``score``, ``examples`` (``input``, ``target``), ``earlier`` (``prompt``, ``score``), ``failures`` (``input``,

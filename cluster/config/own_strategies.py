@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue, NonNegativeInt, field_validator
 from pydantic_core import PydanticCustomError
 
 from cluster.config.functions import FunctionName, FunctionSection, reference
-from cluster.config.section import ConfigPath
+from cluster.config.section import LOCATION, ConfigPath
 from gpo.models.protocol import Embedder
 from gpo.strategies.own import OwnAcceptance, OwnRefinement, OwnRetriever, OwnSchedule
 from gpo.user_code.functions import FunctionReference
@@ -21,7 +21,7 @@ class OwnStrategyConfig(FunctionSection):
     """Your own function ``module:function``, which returns the strategy."""
     options: dict[str, JsonValue] = Field(default_factory=dict)
     """Keyword arguments of the function."""
-    folder: ConfigPath | None = None
+    folder: Annotated[ConfigPath | None, LOCATION] = None
     """Folder with the function's module. The working directory is searched next, then the installed packages. On a
     cluster, every node must have the module. Default: this file's folder."""
 

@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from cluster.config.functions import FunctionName, FunctionSection, quoted, reference, require_loadable
 from cluster.config.prompts import PromptText
-from cluster.config.section import ConfigPath
+from cluster.config.section import LOCATION, ConfigPath
 from gpo.errors import EvaluationError
 from gpo.evaluation.program import ProgramSpec
 from gpo.prompt import joined_parts, parts_of
@@ -38,7 +38,7 @@ class ProgramSection(FunctionSection):
     framework: Literal["dspy"] | None = None
     """``dspy``: the function is the object of a DSPy program instead, the instructions of whose predictors are the
     prompts. ``program: {dspy: module:object}`` is short for this, with the gateway."""
-    folder: ConfigPath | None = None
+    folder: Annotated[ConfigPath | None, LOCATION] = None
     """Folder with the module. The working directory is searched next, then the installed packages. Default: this file's
     folder."""
     max_seconds: PositiveFloat = 120.0

@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from cluster.config.secrets import IN_ENVIRONMENT, PROBLEM, holds_credentials
-from cluster.config.section import AllowedPaths, ConfigPath, Section, absolute, option_of
+from cluster.config.section import LOCATION, AllowedPaths, ConfigPath, Section, absolute, option_of
 from gpo.data.files import cell_texts, read_rows, read_text
 from gpo.errors import ConfigError
 from gpo.evaluation.prompt_template import in_messages
@@ -90,7 +90,7 @@ class _SourceConfig(Section):
 class PromptFileConfig(_SourceConfig):
     """A file of prompts."""
 
-    file: ConfigPath
+    file: Annotated[ConfigPath, LOCATION]
     """Text with one prompt per line (``.txt``), or a file with a column ``prompt``: JSON Lines (``.jsonl``), a JSON
     list of texts or objects (``.json``) or a table (``.csv``, ``.tsv``). The first prompt is the initial one."""
 
@@ -163,7 +163,7 @@ def _folder(value: Any, info: ValidationInfo) -> Any:
 class PromptRunConfig(_SourceConfig):
     """The prompts of an earlier run: its initial prompt, and the best ones that it found."""
 
-    run: Annotated[Path | str, BeforeValidator(_folder)]
+    run: Annotated[Path | str, BeforeValidator(_folder), LOCATION]
     """Folder of the run, or a URL such as ``s3://BUCKET/PATH``."""
     task: str | None = None
     """Task of that run. Default: the one with the same name as this task."""

@@ -39,7 +39,8 @@ class OptionInfo:
 
     Attributes:
         may_change: an attempt that resumes a run, or joins a sweep, may have another value: the option decides where
-            or how fast the work is done, or when it ends, but not the scores.
+            or how fast the work is done, where something lies that is compared by its content, or when the work
+            ends, but not the scores.
         tunable: the trials of a sweep may differ in it.
         tracked: MLflow records it as a parameter of the run, since it decides how well a search does.
         is_output: the path of a file that a run writes.
@@ -70,6 +71,8 @@ class OptionInfo:
 
 
 _PLAIN = OptionInfo()
+LOCATION = OptionInfo(may_change=True)
+"""Of a path: a run compares what is there, by its fingerprint, since each pod and each job may have it elsewhere."""
 
 
 class Section(BaseModel):
@@ -156,7 +159,10 @@ def sections_in(annotation: Any) -> list[type[Section]]:
 
 
 def lasting(section: Section) -> dict[str, Any]:
-    """The section as JSON values, without the options that may change when a run is resumed."""
+    """The section as JSON values, without the options that may change when a run is resumed.
+
+    Of a path that remains, only the last part does: another pod or machine has the same file elsewhere.
+    """
 
     def without(value: object, dumped: Any) -> Any:
         if isinstance(value, Section):
@@ -165,7 +171,7 @@ def lasting(section: Section) -> dict[str, Any]:
             return {name: without(getattr(value, name), dumped[name]) for name in kept}
         if isinstance(value, tuple):
             return [without(entry, below) for entry, below in zip(value, dumped, strict=True)]
-        return dumped
+        return value.name if isinstance(value, Path) else dumped
 
     return cast("dict[str, Any]", without(section, section.model_dump(mode="json")))
 
@@ -250,19 +256,52 @@ class AllowedPaths:
 
 
 def absolute(value: Any, info: ValidationInfo) -> Any:
-    """A path as an absolute one; relative paths start at the folder of the file that names them."""
+    """A path as an absolute one; relative paths start at the folder of the file that names them.
+
+    Links are kept, because a path through a link outlives what the link leads to: Kubernetes, for example, replaces the
+    folder behind a mounted ConfigMap. Only where paths are restricted, the links are resolved.
+    """
     if not isinstance(value, str | Path):
         return value  # pydantic refuses it
     base = value.folder if isinstance(value, LocatedText) else (info.context or {}).get("base_dir", Path.cwd())
+    allowed = AllowedPaths.of(info)
     try:
-        path = (base / Path(value).expanduser()).resolve()
+        path = absolute_path(base / Path(value).expanduser())
+        if allowed is not None:
+            path = path.resolve()
     except (RuntimeError, ValueError) as error:  # an unknown user's home, or a NUL
         raise PydanticCustomError(
             "path", "{path} is not a path ({reason}); name another", {"path": repr(str(value)), "reason": str(error)}
         ) from None
-    if (allowed := AllowedPaths.of(info)) is not None:
+    if allowed is not None:
         allowed.require(path, value)
     return path
+
+
+def absolute_path(path: Path) -> Path:
+    """The path without ``..``, absolute. Links are kept, except for those before a ``..``.
+
+    Raises:
+        RuntimeError: those links form a circle.
+        ValueError: it cannot be a path.
+    """
+    path = path.absolute()
+    if "\0" in str(path):
+        raise ValueError("it contains a NUL")
+    parts = path.parts
+    if ".." not in parts:
+        return path
+    end = len(parts) - parts[::-1].index("..")
+    return Path(*parts[:end]).resolve().joinpath(*parts[end:])
+
+
+def path_within(root: Path, path: Path) -> Path | None:
+    """The path as one below a folder: as it is, or else with its links resolved; ``None`` if it is outside.
+
+    Args:
+        root: absolute, without links.
+    """
+    return next((form for form in (absolute_path(path), path.resolve()) if form.is_relative_to(root)), None)
 
 
 ConfigPath = Annotated[Path, BeforeValidator(absolute)]

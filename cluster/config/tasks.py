@@ -36,7 +36,7 @@ from cluster.config.prompts import (
     PromptText,
     known_texts,
 )
-from cluster.config.section import ConfigPath, OptionInfo, Section, absolute, option_of
+from cluster.config.section import LOCATION, ConfigPath, OptionInfo, Section, absolute, option_of
 from gpo.data.benchmarks import BENCHMARKS
 from gpo.data.catalogue import BenchmarkTask, known_task, tasks_of
 from gpo.data.constraints import LANGUAGE_CODES, Constraints
@@ -135,13 +135,13 @@ class FieldsConfig(Section):
 class FilesConfig(Section):
     """Files of examples, JSON Lines or tables (``.csv``, ``.tsv``)."""
 
-    train: ConfigPath
+    train: Annotated[ConfigPath, LOCATION]
     """Examples that the optimizer model sees, a few at a time."""
-    val: ConfigPath
+    val: Annotated[ConfigPath, LOCATION]
     """Examples that candidates are scored on; they decide the search."""
-    test: ConfigPath
+    test: Annotated[ConfigPath, LOCATION]
     """Examples that only the initial and the best prompt are scored on."""
-    few_shot: ConfigPath | None = None
+    few_shot: Annotated[ConfigPath | None, LOCATION] = None
     """Solved examples for the task model, if ``shots`` asks for some. Default: drawn from ``train``."""
 
     def load(self, fields: Fields, where: str) -> LoadedTask:
@@ -221,12 +221,12 @@ class SplitConfig(Section):
 class SplitFileConfig(Section):
     """One file of examples, which the program divides into ``train``, ``val`` and ``test``."""
 
-    file: ConfigPath
+    file: Annotated[ConfigPath, LOCATION]
     """All examples, as JSON Lines or a table (``.csv``, ``.tsv``)."""
     split: SplitConfig = SplitConfig()
     """The size of each split. The same input never ends in two splits; where there are at most 20 different targets,
     each split has the same share of every target."""
-    few_shot: ConfigPath | None = None
+    few_shot: Annotated[ConfigPath | None, LOCATION] = None
     """Solved examples for the task model, if ``shots`` asks for some. Default: drawn from ``train``."""
 
     def load(self, fields: Fields, where: str) -> LoadedTask:
@@ -248,7 +248,7 @@ class BenchmarkConfig(Section):
     name: str | tuple[str, ...] | None = None
     """One of its tasks, e.g. ``navigate``. A list of tasks, or ``all``, means one entry per task. Not needed if the
     benchmark has a single task."""
-    root: ConfigPath
+    root: Annotated[ConfigPath, LOCATION]
     """The benchmark's folder, or the folder that contains it."""
 
     @field_validator("name", mode="before")
@@ -322,7 +322,9 @@ def _local(name: Any, info: ValidationInfo) -> Any:
 class HuggingFaceConfig(Section):
     """A data set of the Hugging Face Hub; needs the extra ``huggingface``."""
 
-    huggingface: Annotated[str, Field(min_length=1), BeforeValidator(_local), OptionInfo(posted="refused")]
+    huggingface: Annotated[
+        str, Field(min_length=1), BeforeValidator(_local), OptionInfo(may_change=True, posted="refused")
+    ]
     """Name of the data set, ``owner/name``, or a folder that ``datasets`` can read, starting with ``.``, ``/`` or
     ``~``."""
     config: str | None = None

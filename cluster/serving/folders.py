@@ -36,8 +36,8 @@ def run_folders(config: RunConfig, runs_dir: Path | None, allow_dir: Path | None
     if runs_dir is None and "://" in config.run.dir:
         problem = f"run.dir is {config.run.dir!r}, and runs over HTTP need a folder on this machine"
         raise ConfigError("--runs-dir", problem, "name one, or start no runs with --max-runs 0")
-    runs = path_below(Path.cwd(), runs_dir or config.run.dir, where="--runs-dir")
-    allowed = allow_dir and path_below(Path.cwd(), allow_dir, where="--allow-dir")
+    runs = path_below(Path.cwd(), runs_dir or config.run.dir, where="--runs-dir").resolve()
+    allowed = allow_dir and path_below(Path.cwd(), allow_dir, where="--allow-dir").resolve()
     if allowed is not None and not allowed.is_dir():
         raise ConfigError("--allow-dir", f"{str(allow_dir)!r} is not a folder", "name one")
     if allowed is not None and (runs.is_relative_to(allowed) or allowed.is_relative_to(runs)):

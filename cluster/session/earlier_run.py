@@ -72,7 +72,8 @@ def _model(config: RunConfig) -> object:
 
 
 def _asked(task: TaskConfig) -> object:
-    return task.model_dump(mode="json", include={"answer", "position", "question_marks", "shots"})
+    settings = lasting(task)
+    return [settings[option] for option in ("answer", "position", "question_marks", "shots")]
 
 
 def earlier_run(section: PromptRunConfig, task: str, where: str) -> EarlierRun:

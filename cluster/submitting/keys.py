@@ -10,7 +10,7 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from cluster.config import RunConfig
-from cluster.config.section import options
+from cluster.config.section import options, path_within
 from gpo.errors import ConfigError
 
 _KEY_FILES = GitIgnoreSpec.from_lines(
@@ -61,7 +61,7 @@ def require_no_key_files(config: RunConfig, root: Path) -> None:
         ConfigError: names the option.
     """
     for option, info, path in options(config):
-        if info.sensitive == "file" and path is not None and path.is_relative_to(root):
+        if info.sensitive == "file" and path is not None and path_within(root, path):
             raise ConfigError(
                 option,
                 f"is in the folder {str(root)!r}, and keys are never shipped",

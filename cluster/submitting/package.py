@@ -13,7 +13,7 @@ from pathspec import GitIgnoreSpec
 from cluster.config import RunConfig
 from cluster.config.files import extended_files
 from cluster.config.secrets import secret_values
-from cluster.config.section import options
+from cluster.config.section import options, path_within
 from cluster.config.sweep import SweepSection, UrlStorageConfig
 from cluster.submitting.keys import require_no_key_files, require_no_keys
 from gpo.errors import ConfigError
@@ -24,7 +24,7 @@ MAX_BYTES = 100_000_000
 _IGNORE_FILES = (".gitignore", ".rayignore")
 _NEVER = GitIgnoreSpec.from_lines(
     [
-        ".git", ".hg/", ".svn/", ".venv*/", "venv/", "node_modules/", "__pycache__/", "*.pyc", "*.egg-info/",
+        "..*", ".git", ".hg/", ".svn/", ".venv*/", "venv/", "node_modules/", "__pycache__/", "*.pyc", "*.egg-info/",
         ".mypy_cache/", ".ruff_cache/", ".pytest_cache/", ".hypothesis/", ".import_linter_cache/", ".tox/", ".idea/",
         ".vscode/", "/runs/", ".env", ".env.*", ".envrc", "*.sqlite", "*.sqlite-wal", "*.sqlite-shm",
     ]
@@ -90,10 +90,10 @@ def package(
     named = [(option, path) for option, path in named if path.exists() and not (made and path.is_relative_to(made))]
     require_no_key_files(config, root)
     names = set(_walk(root))
-    for option, path in [*([] if made else [("CONFIG", config_path.resolve())]), *named]:
-        if path.is_relative_to(root):
-            names.update(_named(root, path, option))
-    outside = tuple(dict.fromkeys(path for _, path in named if not path.is_relative_to(root)))
+    for option, path in [*([] if made else [("CONFIG", config_path)]), *named]:
+        if (inside := path_within(root, path)) is not None:
+            names.update(_named(root, inside, option))
+    outside = tuple(dict.fromkeys(path for _, path in named if path_within(root, path) is None))
     secrets = secret_values(*filter(None, (config, sweep)))
     require_no_keys(
         root,
@@ -155,7 +155,7 @@ def _source(root: Path, name: str, made: Path | None) -> Path:
 def _require_below(root: Path, config_path: Path) -> None:
     if not config_path.is_file():
         raise ConfigError("CONFIG", f"{str(config_path)!r} is not a file", "name a YAML file")
-    if not config_path.resolve().is_relative_to(root):
+    if path_within(root, config_path) is None:
         raise ConfigError(
             "CONFIG",
             f"{str(config_path)!r} is outside the working directory, and only that is shipped",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cluster.config import RunConfig
 from cluster.config.loading import read_overridden, validate_run_file
+from cluster.config.section import path_within
 from cluster.runs.run_folder import new_run_id, require_run_id
 from cluster.session.models import build_tasks
 from cluster.submitting.jobs import Jobs, JobSpec, require_reachable
@@ -67,9 +68,10 @@ class Submission:
         config, sweep = _checked(config_path, list(overrides), is_sweep, say)
         run_id = run_id or new_run_id(config.run.name)
         run_dir = reachable_run_dir(config, run_dir, run_id)
-        path, root = config_path.resolve(), working_directory()
+        root = working_directory()
         # A file elsewhere is refused when the package is made; a RayJob may have one.
-        name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        path = path_within(root, config_path)
+        name = config_path.name if path is None else path.relative_to(root).as_posix()
         spec = JobSpec("sweep" if is_sweep else "run", name, overrides, run_id, run_dir)
         return cls(config_path, config, sweep, spec)
 

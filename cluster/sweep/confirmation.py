@@ -11,6 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from actors.folder import Folder
+from cluster.config.section import lasting
 from cluster.runs.run_folder import leased_folder
 from cluster.session.actor_pool import ActorPool
 from cluster.session.models import check_strategies
@@ -100,7 +101,7 @@ def confirmation_key(config: SweepConfig, params: Params) -> str:
 def _holdout_digest(config: SweepConfig, params: Params) -> str:
     """A digest of one setting on the held-out tasks; its folder is named by it, so that each winner has its own."""
     assert config.holdout is not None  # noqa: S101
-    tasks = [[task.model_dump(mode="json") for task in config.holdout.tasks], *map(fingerprint, config.holdout_tasks)]
+    tasks = [[lasting(task) for task in config.holdout.tasks], *map(fingerprint, config.holdout_tasks)]
     return _digest([sorted(params.items()), list(config.holdout.run.seeds), tasks])
 
 

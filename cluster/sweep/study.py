@@ -27,13 +27,14 @@ from cluster.sweep.pruners import build_pruner, wilcoxon_prunes
 from cluster.sweep.samplers import build_sampler
 from cluster.sweep.space import Params
 from cluster.sweep.storage import storage_errors
+from gpo.data.task import fingerprint
 from gpo.errors import ConfigError
 
 Outcome = Literal["complete", "pruned", "failed"]
 
 _OWNER, _FOLDER, _VALUES, _AWAY = "process", "folder", "values", "away"
 _CONFIRMING, _CONFIRMATION = "confirming", "confirmation"
-_CONFIG = "config"
+_CONFIG, _DATA = "config", "data"
 _ENQUEUED_WITHIN_S = 30.0
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
@@ -303,6 +304,13 @@ class SharedStudy:
         difference = first_difference(json.loads(stored), _essence(self._config))
         if difference is not None:
             field, old, new = difference
+            if field.startswith(f"{_DATA}."):
+                raise ConfigError(
+                    "tasks",
+                    f"the examples of {field.partition('.')[2]!r} are not those that the study {study.study_name!r} "
+                    "began with",
+                    "restore the files, or name another study",
+                )
             raise ConfigError(
                 field,
                 f"the study {study.study_name!r} has {old!r:.80}, not {new!r:.80}",
@@ -311,8 +319,9 @@ class SharedStudy:
 
 
 def _essence(config: SweepConfig) -> dict[str, Any]:
-    """The options that must be the same in all processes of a study."""
-    return {**lasting(config.base), "sweep": lasting(config.section)}
+    """The options and the data that must be the same in all processes of a study."""
+    data = {task.name: fingerprint(task) for task in config.tasks}
+    return {**lasting(config.base), "sweep": lasting(config.section), _DATA: data}
 
 
 def _owner(trial: FrozenTrial) -> str | None:

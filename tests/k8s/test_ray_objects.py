@@ -64,7 +64,7 @@ def test_a_job_removes_its_cluster_and_resumes_after_a_failure(folder: str) -> N
         assert job["backoffLimit"] >= 1
         assert job["submitterConfig"]["backoffLimit"] >= 1
         assert 0 < job["preRunningDeadlineSeconds"] < job["activeDeadlineSeconds"]
-        command = job["entrypoint"].replace("$(date +%F)", "DAY").split()
+        command = job["entrypoint"].split()
         assert command[:3] == ["python", "-m", "cluster.cli"]
         assert command[-1] == "--resume"
         assert command[command.index("--run-dir") + 1].startswith("/storage/runs/")
@@ -72,6 +72,22 @@ def test_a_job_removes_its_cluster_and_resumes_after_a_failure(folder: str) -> N
         waits = {one["name"]: one.get("value") for one in head["containers"][0]["env"]}
         assert int(waits["RAY_JOB_STOP_WAIT_TIME_S"]) < head["terminationGracePeriodSeconds"]
         _require_drained(head)
+
+
+def test_a_later_attempt_of_a_scheduled_run_has_the_same_run_id() -> None:
+    objects = build("overlays/nightly")
+    (job,) = _jobs("overlays/nightly")
+    submitter = named(objects, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
+    for command, container in (
+        (job["entrypoint"], job["submitterPodTemplate"]["spec"]["containers"][0]),
+        (submitter["args"][0], submitter),
+    ):
+        words = command.replace('"', "").split()
+        assert words[words.index("--run-id") + 1] == "$GPO_RUN"
+        assert "$(" not in command, "it would be evaluated again in each attempt"
+        names = [one["valueFrom"]["fieldRef"]["fieldPath"] for one in container["env"] if one["name"] == "GPO_RUN"]
+        # Kubernetes gives each pod of a Job this label, and KubeRay names the Job after the RayJob.
+        assert names == ["metadata.labels['batch.kubernetes.io/job-name']"]
 
 
 def _require_drained(head: dict[str, Any]) -> None:

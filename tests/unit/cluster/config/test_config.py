@@ -388,7 +388,9 @@ def test_invalid_scoring_is_refused(scoring: object) -> None:
 def stated(fact: str) -> dict[str, Any]:
     """The options about which a fact is stated, with its value; those of the embedded and of every model, once."""
     fields = [*declared(RunConfig), *((f"sweep.{path}", field) for path, field in declared(SweepSection))]
-    found = {path: getattr(OptionInfo.of(field), fact) for path, field in fields}
+    found: dict[str, Any] = {}
+    for path, field in fields:  # some kinds of a section share the name of an option
+        found[path] = found.get(path) or getattr(OptionInfo.of(field), fact)
     return {
         re.sub(r"models\.(task|optimizer|judge|embedding)\.", "models.*.", path): value
         for path, value in found.items()
@@ -402,11 +404,19 @@ def test_the_facts_about_options_are_stated_on_them() -> None:
         "max_concurrency", "requests_per_min", "tokens_per_min",
         "timeout_s", "max_attempts", "patience_s", "price", "check", "parallel", "threads",
     )  # fmt: skip
+    locations = (
+        "models.*.folder", "tasks.answer.folder", "tasks.program.folder", "tasks.prompt.file", "tasks.prompt.run",
+        *(f"tasks.data.{name}" for name in ("train", "val", "test", "file", "few_shot", "root", "huggingface")),
+        *(f"optimizer.{part}.folder" for part in ("direction.trajectory", "schedule", "refinement", "acceptance")),
+        "optimizer.meta_prompt.template", "evaluation.scoring.folder",
+    )  # fmt: skip
     of_sweeps = ("trials", "max_parallel_trials", "storage", "lease_s", "study", "holdout")
     assert set(stated("may_change")) == {
         "run.dir", "cluster", "cache", "budget", "stop", "record", "metrics", "tracing", "tracking",
         *(f"models.*.{name}" for name in of_models),
         *(f"sweep.{name}" for name in of_sweeps),
+        *locations,
+        *(f"sweep.holdout.{name}" for name in locations if name.startswith("tasks.")),
     }  # fmt: skip
     assert set(stated("tunable")) == {"optimizer", "models.optimizer", "evaluation.scoring"}
     assert set(stated("is_output")) == {"cache.path", "sweep.storage.path"}

@@ -16,9 +16,11 @@ from cluster.config.sweep import SweepSection
 from cluster.submitting import package as packaging
 from cluster.submitting.jobs import JobSpec, _resolved, require_reachable
 from cluster.submitting.package import Package, package, require_outputs_outside
+from cluster.submitting.submission import Submission
 from cluster.sweep.config import load_sweep
 from gpo.errors import ConfigError
 from tests.configs import submitted_config
+from tests.mounts import mount
 from tests.paths import ROOT
 
 KEY = "correct-horse-battery"
@@ -81,6 +83,36 @@ def test_the_programs_own_folder_can_be_shipped() -> None:
         names
     )
     assert not [name for name in names if name.startswith((".git/", ".venv"))]
+
+
+def test_a_mounted_config_map_makes_the_same_package_in_every_pod(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, made = tmp_path / "configs", list[tuple[str, bytes]]()
+    data = {split: f"{split}.jsonl" for split in ("train", "val", "test")}
+    texts = {name: f'{{"input": "{split}", "target": "b"}}\n' for split, name in data.items()}
+    raw = submitted_config()
+    raw["tasks"][0]["data"], raw["run"] = data, {"dir": "/storage/runs"}
+    for stamp in ("2026_01_01", "2026_01_02"):
+        mount(folder, {"run.yaml": yaml.safe_dump(raw), **texts}, stamp)
+        monkeypatch.chdir(folder)
+        submission = Submission.checked(Path("run.yaml"), run_id="first", say=lambda _: None)
+        shipped = submission.package(lambda _: None)
+        assert shipped.names == ("run.yaml", "test.jsonl", "train.jsonl", "val.jsonl")
+        made.append((submission.spec.entrypoint, shipped.write(tmp_path).read_bytes()))
+    assert made[0] == made[1]
+    assert made[0][0].startswith("python -m cluster.cli run run.yaml ")
+
+
+def test_a_folder_may_be_named_through_a_link(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "link").symlink_to(work)
+    path = tmp_path / "link/config.yaml"
+    assert package(work, path, load_config(path)).outside == ()
+    assert "data/train.jsonl" in package(work, path, load_config(path)).names
+    raw = submitted_config()
+    raw["models"]["task"] = {"model": "m", "api_key_file": "token"}
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    assert "models.task.api_key_file" in _refusal(lambda: package(work, path, load_config(path)))
 
 
 def test_the_same_content_makes_the_same_package(work: Path, tmp_path: Path) -> None:
