@@ -20,10 +20,10 @@ RUN python -m pip --python /opt/venv/bin/python install --no-deps --no-build-iso
     && /opt/venv/bin/python -m compileall -q -j 0 /opt/venv/lib gpo actors serve cluster
 
 FROM python:3.11-slim-bookworm
-# KubeRay's operator uses wget and bash in the commands of some containers.
+# KubeRay's operator uses wget and bash in the commands of some containers. The embedded model needs libgomp1 (OpenMP).
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --no-install-recommends -y wget \
+    && apt-get install --no-install-recommends -y wget libgomp1 \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 gpo \
     && useradd --uid 10001 --gid gpo --create-home --shell /usr/sbin/nologin gpo
@@ -39,6 +39,8 @@ ENV PATH=/opt/venv/bin:$PATH \
 WORKDIR /app
 # A number, because Kubernetes cannot tell whether a name is root.
 USER 10001:10001
+# The build fails if a library lacks a file of the operating system.
+RUN HOME=/tmp/home python -m cluster.submitting.image && rm -rf /tmp/home
 # For containers that run a Ray node. Kubernetes uses its own probes instead.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:52365/api/healthz', timeout=5)"]

@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check docs audit bench bench-peers chaos soak recovery lock runtime-lock schema image clean
+.PHONY: help setup run test check docs audit bench bench-peers chaos soak recovery lock runtime-lock schema image uninstall clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,8 +86,12 @@ schema: $(INSTALLED) ## write configs/schema.json
 	$(BIN)/python -m cluster.config.schema > configs/schema.json
 
 IMAGE ?= gpo:dev
-image: ## build the image $(IMAGE) with docker or buildah
-	@if command -v docker >/dev/null; then docker build -t $(IMAGE) .; else buildah bud -t $(IMAGE) .; fi
+image: ## build the image $(IMAGE) with docker, or with buildah if docker has no engine
+	@if docker info >/dev/null 2>&1; then docker build -t $(IMAGE) .; else buildah bud -t $(IMAGE) .; fi
+
+NAMESPACE ?= gpo
+uninstall: ## delete the Kubernetes namespace $(NAMESPACE) with all results; asks first
+	@sh k8s/uninstall.sh $(NAMESPACE)
 
 clean: ## remove .venv and all generated files; runs/ stays
 	rm -rf $(VENV) $(PEERS) docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -13,6 +13,7 @@ from gpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from actors.folder import Folder
+    from cluster.config import RunConfig
     from cluster.runs.run_folder import RunFolder
 
 Config = Annotated[
@@ -49,6 +50,24 @@ ResultsDir = Annotated[
         help="Folder for the results, or a URL such as s3://BUCKET/PATH.  [default: a new folder in the folder that "
         "the option run.dir names]",
         show_default=False,
+    ),
+]
+Deadline = Annotated[
+    float | None,
+    typer.Option(
+        "--deadline",
+        metavar="SECONDS",
+        min=1,
+        help="Most seconds of work over all attempts, like **budget.wall_s**; the smaller one counts. For jobs that "
+        "would be ended from outside otherwise.",
+        show_default=False,
+    ),
+]
+BudgetOk = Annotated[
+    bool,
+    typer.Option(
+        "--budget-ok",
+        help="Exit with 0 also if the budget or the deadline ended the work, so that a job is not started again.",
     ),
 ]
 RunDir = Annotated[
@@ -88,6 +107,15 @@ def results_folder(parent: str, name: str, run_id: str, run_dir: str | None, res
     runs = folder_at("run.dir", parent)
     newest = latest_run(runs, name) if resume else None
     return RunFolder(newest or runs / run_id)
+
+
+def with_deadline(config: RunConfig, seconds: float | None) -> RunConfig:
+    """The configuration, bounded by ``--deadline``."""
+    if seconds is None:
+        return config
+    own = config.budget.wall_s
+    budget = config.budget.model_copy(update={"wall_s": seconds if own is None else min(own, seconds)})
+    return config.model_copy(update={"budget": budget})
 
 
 def resume_command(

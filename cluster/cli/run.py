@@ -9,12 +9,15 @@ import typer
 
 from cluster.cli.options import (
     Address,
+    BudgetOk,
     Config,
+    Deadline,
     Overrides,
     ResultsDir,
     repeated,
     results_folder,
     resume_command,
+    with_deadline,
 )
 from cluster.cli.terminal import FAILED, OK, check_endpoints, err, out, say, show
 from cluster.display import logs
@@ -42,6 +45,8 @@ def run(
         ),
     ] = None,
     address: Address = None,
+    deadline: Deadline = None,
+    budget_ok: BudgetOk = False,
 ) -> int:
     """Optimize the prompts of every task in CONFIG, with one trajectory per task and seed.
 
@@ -55,7 +60,7 @@ def run(
     from cluster.session.models import build_tasks
     from cluster.session.ray_environment import prepare_environment, resolve_address
 
-    config = load_config(config_path, overrides or [])
+    config = with_deadline(load_config(config_path, overrides or []), deadline)
     ray_address = resolve_address(address)
     from cluster.runs.run_folder import new_run_id, require_run_id
 
@@ -108,4 +113,4 @@ def run(
         say(f"Stopped by {record.ended_by}; finished work is saved. With a larger budget, resume with: {command}")
     if interrupted:
         say(f"Interrupted; finished work is saved. Resume with: {command}")
-    return OK if record.status == "completed" else FAILED
+    return OK if record.status in (("completed", "budget_exhausted") if budget_ok else ("completed",)) else FAILED

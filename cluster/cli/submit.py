@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +14,10 @@ from cluster.cli.terminal import BAD_CONFIG, OK, say
 from gpo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cluster.submitting.jobs import Jobs
     from cluster.submitting.submission import Submission
+
+NAMESPACE = "gpo"
+"""The namespace of the platform in ``k8s/base``."""
 
 
 def submit(
@@ -21,7 +25,7 @@ def submit(
         Path | None,
         typer.Argument(
             metavar="CONFIG",
-            help="YAML file in the working directory or below it. Not needed with --status and --stop.",
+            help="YAML file in the working directory or below it. Not needed with --status, --logs and --stop.",
             show_default=False,
         ),
     ] = None,
@@ -56,13 +60,27 @@ def submit(
         ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Like --wait, and print the job's output.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until the job ends, and exit with its exit code.")] = False,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait", help="Wait until the job succeeds or fails, and exit with its exit code. Also with --status."
+        ),
+    ] = False,
     status: Annotated[
         str | None,
         typer.Option(
             "--status",
             metavar="ID",
-            help="Submit nothing; show the state of this run's newest Ray job.",
+            help="Submit nothing; show the state of this run's newest job.",
+            show_default=False,
+        ),
+    ] = None,
+    logs: Annotated[
+        str | None,
+        typer.Option(
+            "--logs",
+            metavar="ID",
+            help="Submit nothing; print the output of all jobs of this run, also of those that failed.",
             show_default=False,
         ),
     ] = None,
@@ -76,7 +94,8 @@ def submit(
         bool,
         typer.Option(
             "--kubernetes",
-            help="Submit nothing; print a ConfigMap and a KubeRay RayJob, which starts its own cluster. Needs --image.",
+            help="Print a ConfigMap and a KubeRay RayJob, which starts its own cluster, for CONFIG. Needs --image. "
+            "With --status, --logs or --stop: ask **kubectl**, in its current context, for the RayJob of the run.",
         ),
     ] = False,
     image: Annotated[
@@ -87,11 +106,13 @@ def submit(
             show_default=False,
         ),
     ] = None,
-    namespace: Annotated[str, typer.Option("--namespace", help="Namespace of the RayJob.")] = "gpo",
+    namespace: Annotated[str, typer.Option("--namespace", help="Namespace of the RayJob.")] = NAMESPACE,
     apply: Annotated[
         bool,
         typer.Option(
-            "--apply", help="Like --kubernetes, but create the objects with **kubectl**, in its current context."
+            "--apply",
+            help="Like --kubernetes, but create the objects with **kubectl**, in its current context. Typed again, it "
+            "continues a run that has ended before it was complete.",
         ),
     ] = False,
 ) -> int:
@@ -106,13 +127,14 @@ def submit(
     from cluster.config.secrets import refuse_credentials
 
     refuse_credentials("--run-dir", run_dir or "")
-    if status is not None:
-        return _show_status(status, address)
-    if stop is not None:
-        return _stop(stop, address)
+    started = status or logs or stop
+    if started is not None:
+        backend = _RayJobBackend(namespace, image) if kubernetes or apply else _JobBackend(address)
+        if status is not None:
+            return backend.await_end(status, follow=follow) if follow or wait else backend.show_status(status)
+        return backend.show_logs(started) if logs is not None else backend.stop(started)
     if config_path is None:
-        raise ConfigError("CONFIG", "is missing", "name a YAML file, or use --status or --stop")
-    from cluster.submitting.jobs import Jobs
+        raise ConfigError("CONFIG", "is missing", "name a YAML file, or use --status, --logs or --stop")
     from cluster.submitting.submission import Submission, working_directory
 
     submission = Submission.checked(
@@ -120,79 +142,144 @@ def submit(
     )
     root = working_directory()
     if kubernetes or apply:
+        if (follow or wait) and not apply:
+            raise ConfigError("--wait", "has nothing to wait for: the objects are only printed", "add --apply")
         # A RayJob does not get the configuration's folder either, even if that is outside the working directory.
         submission.require_nothing_lost(root, config_path.resolve().parent)
-        return _as_ray_job(submission, image, namespace, apply=apply)
+        return _as_ray_job(submission, image, namespace, apply=apply, waits=follow or wait, follow=follow)
     submission.require_nothing_lost(root)
     shipped = submission.package(say)
-    jobs = Jobs(address)
-    job_id = submission.start(jobs, shipped, say)
-    run_id = submission.spec.run_id
+    backend = _JobBackend(address)
+    job_id, run_id = submission.start(backend.jobs, shipped, say), submission.spec.run_id
     if not (follow or wait):
-        say(f"Show its status with: gpo submit --status {run_id} --address {jobs.address}")
+        say(f"Show its status with: {backend.command('--status', run_id)}")
         return OK
-    return _await(jobs, job_id, run_id, follow=follow)
+    return backend.await_end(run_id, job_id, follow=follow)
 
 
-def _as_ray_job(submission: Submission, image: str | None, namespace: str, *, apply: bool) -> int:
-    from cluster.submitting.kubernetes import apply as kubectl_apply
+def _as_ray_job(
+    submission: Submission, image: str | None, namespace: str, *, apply: bool, waits: bool, follow: bool
+) -> int:
     from cluster.submitting.kubernetes import manifest
 
     config = submission.config
-    if config.cache.kind == "sqlite" and config.cache.path is None:
+    if "cache" in config.model_fields_set and config.cache.kind == "sqlite" and config.cache.path is None:
         say(
             "cache.kind is sqlite: each pod has its own file, which is lost with the pod; a later attempt pays again "
-            "for calls that no checkpoint covers. With a Redis in the cluster: --set cache.kind=redis (see "
-            "k8s/README.md)."
+            "for calls that no checkpoint covers. To use the platform's Redis, leave the section cache out."
         )
     objects = manifest(
         submission.config_path, config, submission.sweep, submission.spec, image=image, namespace=namespace
     )
-    if apply:
-        kubectl_apply(objects)
-    else:
+    if not apply:
         typer.echo(objects.text, nl=False)
-    return OK
+        return OK
+    backend, run_id = _RayJobBackend(namespace, image), submission.spec.run_id
+    backend.jobs.start(objects, say)
+    if not waits:
+        say(f"Show its status with: {backend.command('--status', run_id)}")
+        return OK
+    return backend.await_end(run_id, follow=follow)
 
 
-def _await(jobs: Jobs, job_id: str, run_id: str, *, follow: bool) -> int:
-    """Wait until a job ends; its exit code."""
-    from cluster.submitting.jobs import exit_code
+class _JobBackend:
+    """What the options do with a Ray job."""
 
+    def __init__(self, address: str | None) -> None:
+        from cluster.submitting.jobs import Jobs
+
+        self.jobs = Jobs(address)
+
+    def command(self, option: str, run_id: str) -> str:
+        return f"gpo submit {option} {run_id} --address {self.jobs.address}"
+
+    def await_end(self, run_id: str, job_id: str | None = None, *, follow: bool) -> int:
+        """Wait until a job of a run ends, by default the newest one; its exit code."""
+        from cluster.submitting.jobs import exit_code
+
+        job_id = job_id or self.jobs.newest(run_id)
+        with _said_how_to_stop(self.command("--stop", run_id)):
+            job = self.jobs.follow(job_id, _echo) if follow else self.jobs.wait(job_id)
+        code = exit_code(job)
+        reason = f": {job.message}" if code and not follow else ""  # with --follow, the output ended with it
+        say(f"Job {job_id} {job.status.value.lower()}, exit code {code}{reason}")
+        if code == BAD_CONFIG and "gpo: error: models." in (job.message or ""):
+            say(
+                "The cluster refused a configuration that passed the checks here. The job looks up keys and endpoints "
+                "there: variables such as OPENAI_API_KEY are never shipped; set them where the cluster's nodes are "
+                "started."
+            )
+        return code
+
+    def show_status(self, run_id: str) -> int:
+        """Show the newest job of a run; the exit code is 0 unless it failed."""
+        from cluster.submitting.jobs import exit_code
+
+        job_id = self.jobs.newest(run_id)
+        job = self.jobs.info(job_id)
+        typer.echo(f"{job_id} {job.status.value}: {(job.message or '').partition(chr(10))[0]}")
+        return exit_code(job) if job.status.is_terminal() else OK
+
+    def show_logs(self, run_id: str) -> int:
+        self.jobs.logs(run_id, _echo)
+        return OK
+
+    def stop(self, run_id: str) -> int:
+        job_id = self.jobs.newest(run_id)
+        was_running = self.jobs.stop(job_id)
+        self.jobs.wait(job_id)
+        say(f"Job {job_id} " + ("has stopped" if was_running else "was not running"))
+        say(f"Resume with: {self.command('CONFIG --run-id', run_id)}")
+        return OK
+
+
+class _RayJobBackend:
+    """What the options do with a RayJob on Kubernetes."""
+
+    def __init__(self, namespace: str, image: str | None) -> None:
+        from cluster.submitting.ray_jobs import RayJobs
+
+        self.jobs, self._namespace, self._image = RayJobs(namespace), namespace, image
+
+    def command(self, option: str, run_id: str) -> str:
+        namespace = "" if self._namespace == NAMESPACE else f" --namespace {self._namespace}"
+        return f"gpo submit --kubernetes {option} {run_id}{namespace}"
+
+    def await_end(self, run_id: str, *, follow: bool) -> int:
+        """Wait until the RayJob of a run succeeds or fails; the driver's exit code."""
+        with _said_how_to_stop(self.command("--stop", run_id)):
+            job = self.jobs.follow(run_id, _echo, say) if follow else self.jobs.wait(run_id)
+        code = job.exit_code
+        say(f"RayJob {job.name if follow else job.shown}, exit code {code}")
+        if code:
+            say(f"Show the output of all attempts with: {self.command('--logs', run_id)}")
+        return code
+
+    def show_status(self, run_id: str) -> int:
+        """Show the RayJob of a run; the exit code is 0 unless it failed."""
+        job = self.jobs.get(run_id)
+        typer.echo(job.shown)
+        return job.exit_code if job.is_over else OK
+
+    def show_logs(self, run_id: str) -> int:
+        self.jobs.logs(run_id, _echo, self._image)
+        return OK
+
+    def stop(self, run_id: str) -> int:
+        was_working = self.jobs.stop(run_id)
+        say(f"RayJob {run_id} " + ("has stopped" if was_working else "was not working"))
+        say("Resume it with the same command that submitted it")
+        return OK
+
+
+def _echo(text: str) -> None:
+    typer.echo(text, nl=False)
+
+
+@contextmanager
+def _said_how_to_stop(command: str) -> Iterator[None]:
     try:
-        job = jobs.follow(job_id, lambda text: typer.echo(text, nl=False)) if follow else jobs.wait(job_id)
+        yield
     except KeyboardInterrupt:
-        say(f"The job continues. Stop it with: gpo submit --stop {run_id} --address {jobs.address}")
+        say(f"The job continues. Stop it with: {command}")
         raise
-    code = exit_code(job)
-    reason = f": {job.message}" if code and not follow else ""  # with --follow, the output ended with it
-    say(f"Job {job_id} {job.status.value.lower()}, exit code {code}{reason}")
-    if code == BAD_CONFIG:
-        say(
-            "The cluster refused a configuration that passed the checks here. The job looks up keys and endpoints "
-            "there: variables such as OPENAI_API_KEY are never shipped; set them where the cluster's nodes are started."
-        )
-    return code
-
-
-def _show_status(run_id: str, address: str | None) -> int:
-    """Show the newest job of a run; the exit code is 0 unless it failed."""
-    from cluster.submitting.jobs import Jobs, exit_code
-
-    jobs = Jobs(address)
-    job_id = jobs.newest(run_id)
-    job = jobs.info(job_id)
-    typer.echo(f"{job_id} {job.status.value}: {(job.message or '').partition(chr(10))[0]}")
-    return exit_code(job) if job.status.is_terminal() else OK
-
-
-def _stop(run_id: str, address: str | None) -> int:
-    from cluster.submitting.jobs import Jobs
-
-    jobs = Jobs(address)
-    job_id = jobs.newest(run_id)
-    was_running = jobs.stop(job_id)
-    jobs.wait(job_id)
-    say(f"Job {job_id} " + ("has stopped" if was_running else "was not running"))
-    say(f"Resume with: gpo submit CONFIG --run-id {run_id} --address {jobs.address}")
-    return OK

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from cluster.cli.options import Address, Config, Overrides, ResultsDir, repeated, results_folder, resume_command
+from cluster.cli.options import (
+    Address,
+    BudgetOk,
+    Config,
+    Deadline,
+    Overrides,
+    ResultsDir,
+    repeated,
+    results_folder,
+    resume_command,
+    with_deadline,
+)
 from cluster.cli.terminal import FAILED, OK, check_endpoints, err, out, say, show
 
 
@@ -23,6 +35,8 @@ def sweep(
         ),
     ] = False,
     address: Address = None,
+    deadline: Deadline = None,
+    budget_ok: BudgetOk = False,
 ) -> int:
     """Tune the options that **sweep.space** in CONFIG names, with Optuna.
 
@@ -39,6 +53,7 @@ def sweep(
     from cluster.sweep.samplers import quiet, require_packages
 
     config = load_sweep(config_path, overrides or [])
+    config = replace(config, base=with_deadline(config.base, deadline))
     require_packages(config.section)
     quiet()
     ray_address = resolve_address(address)
@@ -68,4 +83,5 @@ def sweep(
         command = resume_command("sweep", folder, typed, address)
         ended = "Interrupted" if document["status"] == "interrupted" else f"Stopped by {document['ended_by']}"
         say(f"{ended}; finished work is saved. Resume with: {command}")
-    return OK if document["status"] == "completed" and not document["trials"]["failed"] else FAILED
+    is_over = document["status"] in (("completed", "budget_exhausted") if budget_ok else ("completed",))
+    return OK if is_over and not document["trials"]["failed"] else FAILED

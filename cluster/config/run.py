@@ -170,7 +170,7 @@ class BudgetConfig(Section):
     """Most dollars, by the models' prices; calls that are in flight when the bound is reached come on top. Default: no
     bound."""
     wall_s: Annotated[float, Field(gt=0)] | None = None
-    """Most seconds of a run; for ``gpo run`` and each method of ``gpo compare`` only. Default: no bound."""
+    """Most seconds of a run, of a sweep's work in one folder, or of each method of a comparison. Default: no bound."""
 
     def build(self) -> Budget:
         """The bounds that the limiter enforces: all but the time."""

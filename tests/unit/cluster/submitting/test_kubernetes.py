@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from cluster.config import load_config
 from cluster.submitting.jobs import JobSpec
 from cluster.submitting.kubernetes import Manifest, as_yaml, manifest, object_name
 from cluster.sweep.config import load_sweep
-from gpo.errors import ClusterError, ConfigError
+from gpo.errors import ConfigError
 from tests.configs import submitted_config
 from tests.paths import ROOT
 
@@ -42,14 +41,20 @@ def _refusal(action: Callable[[], object]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("cache", "is_said"), [({}, True), ({"path": "/storage/completions.sqlite"}, False), ({"kind": "none"}, False)]
+    ("cache", "is_said"),
+    [
+        ({"cache": {}}, True),
+        ({"cache": {"path": "/storage/completions.sqlite"}}, False),
+        ({"cache": {"kind": "none"}}, False),
+        ({}, False),  # the platform's Redis
+    ],
 )
 def test_a_cache_that_is_lost_with_its_pod_is_mentioned(
     cache: dict[str, Any], is_said: bool, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (work / "config.yaml").write_text(yaml.safe_dump(submitted_config() | {"cache": cache}), encoding="utf-8")
+    (work / "config.yaml").write_text(yaml.safe_dump(submitted_config() | cache), encoding="utf-8")
     assert submit(work / "config.yaml", kubernetes=True, image="gpo:dev") == 0
-    assert ("cache.kind=redis" in capsys.readouterr().err) == is_said
+    assert ("cache.kind is sqlite" in capsys.readouterr().err) == is_said
 
 
 @pytest.mark.parametrize(
@@ -146,40 +151,6 @@ def test_resuming_a_run_uses_the_new_configuration(work: Path) -> None:
     assert made(2).config_map["metadata"]["name"] != before.config_map["metadata"]["name"]
 
 
-_KUBECTL = """#!/bin/sh
-{ echo "$@"; cat; } >> "$SAID"
-grep -q "^kind: $REFUSED" "$SAID" && exit 1
-exit 0
-"""
-
-
-@pytest.mark.parametrize(
-    ("refused", "asked"),
-    [("nothing", ["ConfigMap", "RayJob"]), ("ConfigMap", ["ConfigMap"]), ("RayJob", ["ConfigMap", "RayJob"])],
-)
-def test_the_config_map_is_created_before_the_ray_job(
-    refused: str, asked: list[str], work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program, said = tmp_path / "bin" / "kubectl", tmp_path / "said"
-    program.parent.mkdir()
-    program.write_text(_KUBECTL, encoding="utf-8")
-    program.chmod(0o755)
-    for name, value in {"PATH": f"{program.parent}:{os.environ['PATH']}", "SAID": said, "REFUSED": refused}.items():
-        monkeypatch.setenv(name, str(value))
-    if refused == "nothing":
-        assert submit(work / "config.yaml", apply=True, image="i:1", run_id="first") == 0
-    else:
-        with pytest.raises(ClusterError, match=refused):
-            submit(work / "config.yaml", apply=True, image="i:1", run_id="first")
-    text = said.read_text(encoding="utf-8")
-    assert re.findall("^kind: (.*)$", text, re.MULTILINE) == asked
-    assert [line for line in text.splitlines() if line.endswith(" -f -")] == [
-        # On its own side, kubectl could not apply a ConfigMap of more than a quarter of what one holds.
-        "apply --server-side --force-conflicts -f -",
-        "create -f -",
-    ][: len(asked)]
-
-
 @pytest.mark.parametrize("text", ["n", "y", "N", "no", "1e3", "0o17", "0x1f", "1_000", "12:30", "-.5", "~", "true"])
 def test_ambiguous_texts_are_quoted(text: str) -> None:
     written = as_yaml({text: [text]}).strip()
@@ -199,7 +170,8 @@ def test_a_ray_job_carries_the_configuration_and_its_data(work: Path) -> None:
     place = inner["tasks"][0]["data"]["val"]
     assert settings["data"][Path(place).name] == (work / "data/val.jsonl").read_text(encoding="utf-8")
     assert job["spec"]["entrypoint"] == (
-        "python -m cluster.cli run /etc/gpo/job/config.yaml --run-id First --run-dir /storage/runs/First --resume"
+        "python -m cluster.cli run /etc/gpo/job/config.yaml --run-id First --run-dir /storage/runs/First "
+        "--deadline 84000 --budget-ok --resume"
     )
     cluster = job["spec"]["rayClusterSpec"]
     for template in (cluster["headGroupSpec"]["template"], cluster["workerGroupSpecs"][0]["template"]):
@@ -230,9 +202,33 @@ def test_a_ray_job_carries_a_sweep_with_its_held_out_tasks(work: Path) -> None:
         "GPO_STUDY_URL",
     )
     assert job["spec"]["entrypoint"] == (
-        "python -m cluster.cli sweep /etc/gpo/job/config.yaml --run-dir /storage/runs/First --resume"
+        "python -m cluster.cli sweep /etc/gpo/job/config.yaml --run-dir /storage/runs/First "
+        "--deadline 602400 --budget-ok --resume"
     )
     assert job["spec"]["activeDeadlineSeconds"] == 604_800, "a sweep's, not a run's"
+
+
+def test_the_bound_on_a_run_decides_its_deadline(work: Path) -> None:
+    config = load_config(work / "config.yaml", ["budget.wall_s=1000.5"])
+    spec = JobSpec("run", "", (), "first", "/storage/runs/first")
+    job = manifest(work / "config.yaml", config, None, spec, image="i:1", namespace="gpo").job["spec"]
+    # KubeRay's comes later: after the time to start nodes, and the time to save.
+    assert job["activeDeadlineSeconds"] == 1001 + job["preRunningDeadlineSeconds"] + 600
+    assert "--deadline 1001 --budget-ok" in job["entrypoint"]
+
+
+def test_no_map_is_empty_since_kubernetes_would_drop_it(work: Path) -> None:
+    def empty(value: Any, path: str = "") -> list[str]:
+        below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        found = [one for name, inner in below for one in empty(inner, f"{path}.{name}")]
+        return [*found, path] if value == {} else found
+
+    config = load_config(work / "config.yaml")
+    spec = JobSpec("run", "", (), "first", "/storage/runs/first")
+    made = manifest(work / "config.yaml", config, None, spec, image="i:1", namespace="gpo")
+    assert empty(made.config_map) == []
+    # The RayJob may change, and this map is one that the schema asks for.
+    assert empty(made.job) == [".spec.rayClusterSpec.workerGroupSpecs.0.rayStartParams"]
 
 
 def test_files_too_large_for_a_config_map_are_refused(work: Path) -> None:
