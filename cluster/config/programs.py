@@ -22,6 +22,8 @@ from cluster.config.functions import FunctionName, FunctionSection, quoted, refe
 from cluster.config.prompts import PromptText
 from cluster.config.section import LOCATION, ConfigPath
 from gpo.errors import EvaluationError
+from gpo.evaluation.dspy_program import DSPyProgram
+from gpo.evaluation.gepa_program import GEPAProgram
 from gpo.evaluation.program import ProgramSpec
 from gpo.prompt import joined_parts, parts_of
 from gpo.user_code.functions import FunctionReference
@@ -35,9 +37,11 @@ class ProgramSection(FunctionSection):
     example's columns without the target, and an ``openai`` client; it returns the answer as a text or a
     ``gpo.Answer``. The client's calls are limited, cached, counted and repeated like all others; ``model="task"`` is
     the task model. On a cluster, every node must have the module."""
-    framework: Literal["dspy"] | None = None
+    framework: Literal["dspy", "gepa"] | None = None
     """``dspy``: the function is the object of a DSPy program instead, the instructions of whose predictors are the
-    prompts. ``program: {dspy: module:object}`` is short for this, with the gateway."""
+    prompts. ``program: {dspy: module:object}`` is short for this, with the gateway. ``gepa``: it is an object with the
+    methods of ``gepa.GEPAAdapter`` instead, which scores its answers itself, from 0 to 1. ``program: {gepa:
+    module:object}`` is short for this, with the gateway and in processes, since an adapter need not be thread-safe."""
     folder: Annotated[ConfigPath | None, LOCATION] = None
     """Folder with the module. The working directory is searched next, then the installed packages. Default: this file's
     folder."""
@@ -73,11 +77,8 @@ class ProgramSection(FunctionSection):
     def reference(self) -> FunctionReference:
         """Where the function is."""
         found = reference(self.function, self.folder)
-        if self.framework is None:
-            return found
-        from gpo.evaluation.dspy_program import DSPyProgram
-
-        return DSPyProgram(found.module, found.name, found.folders)
+        kinds = {"dspy": DSPyProgram, "gepa": GEPAProgram, None: FunctionReference}
+        return kinds[self.framework](found.module, found.name, found.folders)
 
     def variables(self) -> AbstractContextManager[None]:
         """The environment in which the module is imported. Nothing is sent to the gateway before the program runs."""
@@ -94,7 +95,7 @@ class ProgramSection(FunctionSection):
         Args:
             where: this section's path, for errors.
             names: of its prompts.
-            hidden: columns that it does not see.
+            hidden: columns with the right answer, which only a program that scores itself sees.
 
         Raises:
             ConfigError: the function cannot be imported.
@@ -106,7 +107,7 @@ class ProgramSection(FunctionSection):
             function,
             names,
             self.max_seconds,
-            hidden,
+            () if self.framework == "gepa" else hidden,
             self.gateway,
             self.max_calls,
             self.processes if self.workers == "process" else 0,
@@ -114,11 +115,18 @@ class ProgramSection(FunctionSection):
         )
 
 
+_FRAMEWORKS: dict[str, dict[str, Any]] = {
+    "dspy": {"gateway": True},
+    "gepa": {"gateway": True, "workers": "process"},
+}
+
+
 def _short_forms(value: Any) -> Any:
     """``program: module:function`` stands for ``program: {function: module:function}``."""
-    if isinstance(value, dict) and "dspy" in value and "function" not in value:
-        others = {name: option for name, option in value.items() if name != "dspy"}
-        return {"gateway": True, "framework": "dspy", "function": value["dspy"], **others}
+    for framework, defaults in _FRAMEWORKS.items():
+        if isinstance(value, dict) and framework in value and "function" not in value:
+            others = {name: option for name, option in value.items() if name != framework}
+            return {**defaults, "framework": framework, "function": value[framework], **others}
     return {"function": value} if isinstance(value, str) else value
 
 
@@ -165,7 +173,7 @@ def own_prompts(program: Any, context: Any) -> dict[str, str] | None:
         section = _SECTION.validate_python(program, context=context)
     except ValidationError:
         return None  # reported where the section is checked
-    if section.framework is None:
+    if section.framework != "dspy":
         return None
     try:
         with section.variables():

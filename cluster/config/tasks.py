@@ -476,6 +476,8 @@ class TaskConfig(Section):
             at, problem = "prompt", "is set as well as prompts; keep one of the two"
         elif self.position not in (Position.QUESTION_END, Position.PROGRAM):
             at, problem = "position", "does not apply to a program, which places its prompts itself; leave it out"
+        elif self.program.framework == "gepa" and self.answer != AnswerConfig():
+            at, problem = "answer", "does not apply to a gepa adapter, which scores its answers itself; leave it out"
         elif self.question_marks or self.shots or self.answer.rounds == 2:
             at = "question_marks" if self.question_marks else "shots" if self.shots else "answer.rounds"
             problem = "does not apply to a program, which writes its requests itself; leave it out"

@@ -208,6 +208,9 @@ class LocalEvaluator:
         if response.answer is None:
             reason = one_line(response.fault, _MAX_REASON)
             return Answered(response.text, 0.0, spending, flaws=Flaws(unreadable=1), reason=reason)
+        if response.score is not None:
+            reason = one_line(response.reason, _MAX_REASON) if response.score < 1 else ""
+            return Answered(response.text, response.score, spending, reason=reason)
         grade = await self.grader.grade(response.answer, example)
         spending = Spending(task=response.usage, judge=grade.usage)
         reply = Completion(response.answer, response.usage)

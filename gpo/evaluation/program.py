@@ -193,8 +193,7 @@ class Program(PicklesFieldsOnly):
         recorder.raise_fatal()
         if (known := recorder.known_failure()) is not None:  # whatever the program made of it
             return known
-        answer = answer_in(returned, self.spec.function)
-        return recorder.answered(answer.text, answer.trace)
+        return recorder.answered(answer_in(returned, self.spec.function))
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         loop = asyncio.get_running_loop()

@@ -25,6 +25,7 @@ from gpo.errors import (
     ModelUnavailable,
     RefusalReason,
 )
+from gpo.evaluation.program_function import Answer
 from gpo.models.adapting import LIMIT_FIELDS
 from gpo.models.protocol import Forwarded, ForwardingModel, Usage, given_up
 from gpo.runtime.context import current_caller
@@ -96,6 +97,8 @@ class Response:
         problem: why the example stays unscored, else empty.
         is_refused: whether an endpoint refused a request, rather than being unavailable.
         fault: why there is no answer that could be right, in words; the example scores 0. Else empty.
+        score: of the answer, if the program scores it itself, in [0, 1].
+        reason: why the program's score is below 1; may be empty.
     """
 
     text: str
@@ -105,6 +108,8 @@ class Response:
     is_refused: bool = False
     fault: str = ""
     calls: tuple[Call, ...] = ()
+    score: float | None = None
+    reason: str = ""
 
 
 @dataclass
@@ -182,10 +187,12 @@ class Recorder:
         if self.fatal is not None:
             raise self.fatal
 
-    def answered(self, answer: str, trace: str) -> Response:
+    def answered(self, answer: Answer) -> Response:
         """The program answered."""
-        text = self._text(f"The answer: {answer}", trace)
-        return Response(text, answer, self.usage, calls=tuple(self.calls))
+        text = self._text(f"The answer: {answer.text}", answer.trace)
+        return Response(
+            text, answer.text, self.usage, calls=tuple(self.calls), score=answer.score, reason=answer.reason
+        )
 
     def unscored(self, problem: str) -> Response:
         """The example says nothing about the prompts."""

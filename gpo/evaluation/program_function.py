@@ -9,7 +9,7 @@ from typing import Any
 
 from gpo.errors import AnswerError, EvaluationError
 from gpo.models.replies import MAX_REPLY_CHARACTERS
-from gpo.user_code.functions import FunctionReference, shown_error
+from gpo.user_code.functions import FunctionReference, shown_error, shown_value
 
 _OF_ANSWERS = (ValueError, LookupError, TypeError, AttributeError)
 """Errors that a model's answer can cause: JSON that is none, a list in place of a section, a missing field or text, a
@@ -23,10 +23,14 @@ class Answer:
     Attributes:
         text: the answer, which is graded.
         trace: how the program came to it, for the optimizer model; the model calls are known without it.
+        score: in [0, 1], if the program scores its answer itself; ``None`` leaves that to ``answer`` of the task.
+        reason: why the score is below 1, for the optimizer model.
     """
 
     text: str
     trace: str = ""
+    score: float | None = None
+    reason: str = ""
 
 
 class PromptTexts(dict[str, str]):
@@ -76,8 +80,17 @@ def answer_in(returned: Any, function: FunctionReference) -> Answer:
     Raises:
         EvaluationError: it is none.
     """
-    if isinstance(returned, Answer) and isinstance(returned.text, str) and isinstance(returned.trace, str):
-        return Answer(returned.text[:MAX_REPLY_CHARACTERS], returned.trace[:MAX_REPLY_CHARACTERS])
+    if isinstance(returned, Answer) and all(
+        isinstance(text, str) for text in (returned.text, returned.trace, returned.reason)
+    ):
+        score = returned.score
+        if score is not None and not (isinstance(score, int | float) and 0 <= score <= 1):
+            raise EvaluationError(
+                f"the program {function} returned the score {shown_value(score)}, not a number from 0 to 1"
+            )
+        texts = (text[:MAX_REPLY_CHARACTERS] for text in (returned.text, returned.trace, returned.reason))
+        text, trace, reason = texts
+        return Answer(text, trace, None if score is None else float(score), reason)
     if isinstance(returned, str | int | float):
         return Answer(str(returned)[:MAX_REPLY_CHARACTERS])
     raise EvaluationError(f"the program {function} returned a {type(returned).__name__}, not a text or a gpo.Answer")

@@ -20,15 +20,15 @@ from contextlib import suppress
 from typing import Any
 
 from gpo.errors import EvaluationError
-from gpo.evaluation.program_function import Answer, Raised
+from gpo.evaluation.program_function import Answer, Raised, answer_in
 from gpo.models.replies import MAX_REPLY_CHARACTERS
 from gpo.user_code.environment import own_environment
 from gpo.user_code.functions import FunctionReference
 
 LENGTH_BYTES = 8
 """Of the length before each message, in network order."""
-_MAX_REPLY_BYTES = 24 * MAX_REPLY_CHARACTERS + 10_000
-"""Answer and trace, with two escapes of six bytes for each character."""
+_MAX_REPLY_BYTES = 36 * MAX_REPLY_CHARACTERS + 10_000
+"""Answer, trace and reason, with two escapes of six bytes for each character."""
 _IDLE_S = 10.0
 """How long a process without work is kept."""
 _START_S = 300.0
@@ -167,20 +167,17 @@ class Worker:
             ProcessLost: the process has ended.
         """
         reply = await self._reply_to({**task, "identity": identity, "key": self._gateway.key(identity)})
-        if "answer" in reply:
-            answer = Answer(str(reply["answer"]), str(reply.get("trace", "")))
-            self._returned(self)
-            return answer
-        if "bug" in reply:
-            self._returned(self)
-            raise EvaluationError(str(reply["bug"]))
         try:
-            raised = Raised(**reply["raised"])
-        except (KeyError, TypeError):
+            if "answer" in reply:
+                answer = answer_in(Answer(**reply["answer"]), self._function)
+                self._returned(self)
+                return answer
+            bug, raised = reply.get("bug"), None if "bug" in reply else Raised(**reply["raised"])
+        except (EvaluationError, KeyError, TypeError):
             self.end()
             raise ProcessLost(_NO_ANSWER) from None
         self._returned(self)
-        raise ProgramRaised(raised)
+        raise EvaluationError(str(bug)) if raised is None else ProgramRaised(raised)
 
     async def _reply_to(self, message: dict[str, Any]) -> dict[str, Any]:
         try:

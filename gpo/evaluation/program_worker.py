@@ -96,7 +96,7 @@ class _Program:
             answer = answer_in(returned, self._reference)
         except EvaluationError as failure:
             return {"bug": str(failure)}
-        return {"answer": answer.text, "trace": answer.trace}
+        return {"answer": asdict(answer)}
 
     def _called(self, *arguments: Any) -> Any:
         function: Callable[..., Any] = self._function

@@ -48,6 +48,18 @@ class FunctionReference:
         Raises:
             EvaluationError: there is no such module or function, or the import fails.
         """
+        function = self.find()
+        if not callable(function):
+            module = user_module(self.module, self.folders)
+            raise EvaluationError(f"{self.name!r} is not a function in the module {_place(module, self.module)}")
+        return function  # type: ignore[no-any-return]
+
+    def find(self) -> Any:
+        """Import what has the name, whether it can be called or not.
+
+        Raises:
+            EvaluationError: there is no such module or object, or the import fails.
+        """
         if (passed := _passed.get().get(str(self))) is not None:
             return passed
         if self.module == "__main__":
@@ -62,12 +74,9 @@ class FunctionReference:
                 searched = [*(f"in {folder!r}" for folder in self.folders), "on Python's search path"]
                 raise EvaluationError(f"there is no module {self.module!r} {' or '.join(searched)}") from None
             raise EvaluationError(f"the module {self.module!r} cannot be imported: {shown_error(error)}") from None
-        function = getattr(module, self.name, None)
-        if not callable(function):
-            path = getattr(module, "__file__", None) or "built in"
-            problem = "is not a function" if hasattr(module, self.name) else "is not defined"
-            raise EvaluationError(f"{self.name!r} {problem} in the module {self.module!r} ({path})")
-        return function  # type: ignore[no-any-return]
+        if not hasattr(module, self.name):
+            raise EvaluationError(f"{self.name!r} is not defined in the module {_place(module, self.module)}")
+        return getattr(module, self.name)
 
     def digest(self) -> str:
         """Sixteen hexadecimal digits that change with the text of the function, its defaults and what it closes over.
@@ -102,6 +111,10 @@ class FunctionReference:
     def _is_missing(self, missing: ModuleNotFoundError) -> bool:
         """Whether this module itself is missing, not a module that it imports."""
         return f"{self.module}.".startswith(f"{missing.name}.")
+
+
+def _place(module: Any, name: str) -> str:
+    return f"{name!r} ({getattr(module, '__file__', None) or 'built in'})"
 
 
 def _content(value: Any, depth: int) -> str:

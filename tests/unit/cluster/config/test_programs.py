@@ -151,3 +151,27 @@ def test_a_program_in_processes(tmp_path: Path) -> None:
 def test_processes_that_do_not_fit(section: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=words):
         config(tmp_path, program=section)
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ({"program": {"gepa": "json:dumps"}}, "json:dumps is a function, not an object with the methods of gepa"),
+        ({"program": {"gepa": "qa:name"}}, "qa:name is an int, not an object"),
+        ({"program": {"gepa": "missing_module:adapter"}}, "there is no module 'missing_module'"),
+        ({"program": {"gepa": "qa:name"}, "answer": {"kind": "exact"}}, "answer.* does not apply to a gepa adapter"),
+    ],
+)
+def test_what_is_no_gepa_adapter(task: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        built(config(tmp_path, **task))
+
+
+def test_a_gepa_adapter_sees_the_target_and_runs_in_processes(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "class A:\n    def evaluate(self, batch, candidate, capture_traces): ...\na = A()\n"
+    )
+    program = built(config(tmp_path, program={"gepa": "own:a"}, prompts=PROMPTS)).program
+    assert program is not None
+    assert (program.processes, program.gateway, program.hidden) == (8, True, ())
+    assert program.names == ("plan", "answer")

@@ -132,6 +132,14 @@ class TestAnswers:
     async def test_what_it_returns_is_the_answer(self, returned: Any, answer: str) -> None:
         assert (await respond(lambda *_: returned, "http://127.0.0.1:9/v1")).answer == answer
 
+    async def test_a_program_can_score_its_answer_itself(self) -> None:
+        found = await answered(lambda *_: Answer("x", score=0.25, reason="no\nsource"), "http://127.0.0.1:9/v1")
+        assert (found.value, found.reason, found.flaws.unreadable) == (0.25, "no source", 0)
+        right = await answered(lambda *_: Answer("x", score=1, reason="fine"), "http://127.0.0.1:9/v1")
+        assert (right.value, right.reason) == (1.0, "")
+        with pytest.raises(EvaluationError, match=r"returned the score 1\.5, not a number from 0 to 1"):
+            await answered(lambda *_: Answer("x", score=1.5), "http://127.0.0.1:9/v1")
+
     async def test_it_sees_the_columns_without_the_target(self) -> None:
         seen: list[Any] = []
         await respond(
