@@ -7,7 +7,7 @@ import gzip
 import json
 import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from actors.folder import Folder
@@ -16,6 +16,7 @@ from actors.search import SearchKey
 from gpo.data.task import Split
 from gpo.errors import StorageError
 from gpo.evaluation.evaluator import Answered, Answerer, Evaluation, Evaluator
+from gpo.evaluation.program_calls import CallRecord
 from gpo.prompt import Prompt
 from gpo.text import abridged
 
@@ -41,6 +42,7 @@ class RecordedAnswer:
         tokens: sent and generated.
         seconds: until the reply; 0 for a cached one.
         is_cached: whether all replies came from the cache.
+        calls: the model calls of a program, if they are recorded.
     """
 
     prompt: str
@@ -54,6 +56,7 @@ class RecordedAnswer:
     tokens: int = 0
     seconds: float = 0.0
     is_cached: bool = False
+    calls: tuple[CallRecord, ...] = ()
 
 
 class RecordingEvaluator:
@@ -169,7 +172,8 @@ def read_answers(folder: Folder, key: SearchKey, prompts: Collection[str] | None
 
 def _read(line: str) -> RecordedAnswer:
     known = json.loads(line)
-    return RecordedAnswer(**{**known, "split": Split(known["split"])})
+    calls = tuple(CallRecord(**{**call, "sent": tuple(map(tuple, call["sent"]))}) for call in known.pop("calls", ()))
+    return RecordedAnswer(**{**known, "split": Split(known["split"]), "calls": calls})
 
 
 def _names_one(line: str, prompts: Collection[str]) -> bool:
@@ -195,6 +199,7 @@ def _recorded(prompt: Prompt, split: Split, index: int, answer: Answered) -> Rec
         tokens=usage.prompt_tokens + usage.completion_tokens + usage.cached_tokens,
         seconds=round(answer.seconds, 3),
         is_cached=usage.cached > 0 and usage.requests == 0,
+        calls=answer.calls,
     )
 
 
@@ -208,5 +213,7 @@ def _encoded(rows: Sequence[RecordedAnswer]) -> bytes:
     lines = []
     for row in rows:
         values = {name: getattr(row, name) for name in defaults}
+        if row.calls:
+            values["calls"] = [asdict(call) for call in row.calls]
         lines.append(json.dumps({name: value for name, value in values.items() if value != defaults[name]}))
     return gzip.compress("".join(f"{line}\n" for line in lines).encode(errors="replace"), compresslevel=5, mtime=0)

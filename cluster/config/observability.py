@@ -45,6 +45,9 @@ class RecordConfig(Section):
     answers: Literal["chosen", "all", "none"] = "chosen"
     """``chosen``: those of the initial prompt, of the prompt that each step chooses, and of the best one. ``all``:
     those of every prompt. Trials of sweeps record none."""
+    calls: bool = False
+    """Keep the model calls of programs with the answers, too: messages, reply, tokens and time. ``gpo show --example``
+    prints them."""
     max_bytes: PositiveInt = 1_000_000_000
     """Most bytes of all files together, compressed. Later answers are not recorded then."""
 

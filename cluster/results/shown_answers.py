@@ -78,6 +78,10 @@ def example_lines(compared: Sequence[ComparedExample], name: str) -> Iterator[st
         about.append("from the cache" if answer.is_cached else f"{answer.seconds:.1f} s")
         yield f"  {', '.join(about)}" + (f", {answer.flaw}" if answer.flaw else "")
         yield without_controls(answer.answer) or "(no text)"
+        for number, call in enumerate(answer.calls, start=1):
+            yield f"  Call {number}{f' [{call.part}]' if call.part else ''}: {call.tokens} tokens, {call.seconds:.1f} s"
+            yield from (f"    {role or 'input'}: {without_controls(text)}" for role, text in call.sent)
+            yield f"    reply: {without_controls(call.reply)}"
         for label, text in (("Reason", answer.reason), ("Problem", answer.problem)):
             if text:
                 yield f"  {label}: {without_controls(text)}"

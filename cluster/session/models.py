@@ -204,6 +204,7 @@ def build_evaluators(config: RunConfig, tasks: Sequence[Task], access: Access) -
             max_unscored,
             program(task.program),
             keeps_answers=config.record.answers != "none",
+            keeps_calls=config.record.calls,
         )
         for task in tasks
     ]

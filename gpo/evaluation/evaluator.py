@@ -13,6 +13,7 @@ from gpo.errors import ModelRefused, ModelUnavailable, PromptUnscored
 from gpo.evaluation.grading import Grade, Grader
 from gpo.evaluation.metrics.scorer import can_read, explanation
 from gpo.evaluation.program import Program
+from gpo.evaluation.program_calls import CallRecord, Response
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage, given_up
 from gpo.prompt import Prompt
 from gpo.runtime.concurrency import gather
@@ -37,6 +38,7 @@ class Answered:
         flaws: what the answer lacks.
         reason: why the grade is below 1, on one line; empty if it is not, or if nobody can say.
         seconds: until the answer was there, the wait for the limits included.
+        calls: the model calls of a program, if the evaluator keeps them.
     """
 
     text: str
@@ -47,6 +49,7 @@ class Answered:
     flaws: Flaws = field(default_factory=Flaws)
     reason: str = ""
     seconds: float = 0.0
+    calls: tuple[CallRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ class LocalEvaluator:
             must be scored, since a score without values has no mean.
         program: answers in place of a single call of the task model.
         keeps_answers: whether evaluations contain the answers.
+        keeps_calls: whether these contain the model calls of a program.
     """
 
     task: Task
@@ -127,6 +131,7 @@ class LocalEvaluator:
     max_unscored: float = 0.0
     program: Program | None = None
     keeps_answers: bool = False
+    keeps_calls: bool = False
 
     async def evaluate(
         self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
@@ -202,6 +207,12 @@ class LocalEvaluator:
 
     async def _answered_by(self, program: Program, prompt: Prompt, example: Example, *, explains: bool) -> Answered:
         response = await program.respond(prompt, example)
+        answered = await self._graded(response, example, explains=explains)
+        return (
+            replace(answered, calls=tuple(call.record() for call in response.calls)) if self.keeps_calls else answered
+        )
+
+    async def _graded(self, response: Response, example: Example, *, explains: bool) -> Answered:
         spending = Spending(task=response.usage)
         if response.problem:
             return Answered(response.text, None, spending, response.problem, response.is_refused)

@@ -35,6 +35,8 @@ EXAMPLE_HEADER = "x-gpo-example"
 """The header of a request that names the example which it is for."""
 _SHOWN = 400
 """Characters of each reply that a trace shows."""
+_KEPT = 4_000
+"""Characters of each message and reply that a record keeps."""
 _STATUS = {RefusalReason.KEY: 401, RefusalReason.CREDIT: 402, RefusalReason.MODEL: 404}
 _ROUTES = ("/chat/completions", "/embeddings")
 
@@ -83,8 +85,39 @@ class Call:
     usage: Usage
     seconds: float
 
+    def record(self) -> CallRecord:
+        """What a file keeps of the call: long texts lose their middle."""
+        sent = self.request.get("messages")
+        turns = [
+            (str(turn.get("role", "")), _in_words(turn)) if isinstance(turn, Mapping) else ("", _in_words(turn))
+            for turn in (sent if isinstance(sent, list) else [self.request.get("input", "")])
+        ]
+        kept = tuple((role, _kept(text)) for role, text in turns)
+        usage = self.usage
+        tokens = usage.prompt_tokens + usage.completion_tokens + usage.cached_tokens
+        return CallRecord(self.part, kept, _kept(_said(self.reply)), tokens, round(self.seconds, 3))
+
     def __str__(self) -> str:
         return f"[{self.part or 'call'}] {abridged(_said(self.reply), _SHOWN)}"
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """A model call of a program, as it is recorded.
+
+    Attributes:
+        part: the name of the prompt that was sent; empty if none was.
+        sent: role and text of each message; of embeddings, the inputs without a role.
+        reply: in words, with the calls of tools.
+        tokens: sent and generated.
+        seconds: until the reply.
+    """
+
+    part: str
+    sent: tuple[tuple[str, str], ...]
+    reply: str
+    tokens: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,10 +369,24 @@ def _said(reply: Mapping[str, Any]) -> str:
     choices: Sequence[Any] = reply.get("choices") or ()
     if not choices:
         return "(no text)"
-    message = choices[0].get("message") or {}
-    calls = [call.get("function", {}) for call in message.get("tool_calls") or ()]
-    called = [f"calls {call.get('name')}({call.get('arguments')})" for call in calls]
-    return without_controls("; ".join(filter(None, [message.get("content") or "", *called]))) or "(no text)"
+    return without_controls(_in_words(choices[0].get("message") or {})) or "(no text)"
+
+
+def _in_words(message: Any) -> str:
+    """What a message says, with its calls of tools; content that is no text as JSON."""
+    if not isinstance(message, Mapping):
+        return message if isinstance(message, str) else json.dumps(message, ensure_ascii=False, default=str)
+    content = message.get("content") or ""
+    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
+    calls = message.get("tool_calls")
+    functions = [call.get("function") for call in calls if isinstance(call, Mapping)] if isinstance(calls, list) else []
+    called = [f"calls {one.get('name')}({one.get('arguments')})" for one in functions if isinstance(one, Mapping)]
+    return "; ".join(filter(None, [text, *called]))
+
+
+def _kept(text: str) -> str:
+    """What a record keeps of a text; without half characters, which no file can hold."""
+    return abridged(text, _KEPT).encode(errors="replace").decode()
 
 
 # -- which example a request is for -----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from actors.folder import Folder
 from actors.search import SearchKey
 from gpo.data.task import Split
 from gpo.evaluation.evaluator import Answered, Evaluation
+from gpo.evaluation.program_calls import Call
 from gpo.models.protocol import Usage
 from gpo.prompt import Prompt
 from gpo.score import Flaws, Score
@@ -45,6 +47,20 @@ async def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         RecordedAnswer(ONE.id, Split.VAL, 7, "", 0.0, "it is empty", flaw="empty", tokens=9, is_cached=True),
         RecordedAnswer(ONE.id, Split.VAL, 9, "", None, problem="HTTP 503"),
     ]
+
+
+async def test_the_calls_of_a_program_are_read_again(tmp_path: Path) -> None:
+    sent = {"messages": [{"role": "user", "content": "x" * 9_000}, {"role": "tool", "content": ["\ud800"]}, "odd"]}
+    reply = {"choices": [{"message": {"tool_calls": [{"function": {"name": "find", "arguments": "{}"}}, 3]}}]}
+    call = Call("plan", sent, reply, Usage(prompt_tokens=5, completion_tokens=2), 0.25).record()
+    assert (call.sent[0][1][:3], len(call.sent[0][1]) <= 4_000, call.reply) == ("xxx", True, "calls find({})")
+    assert [role for role, _ in call.sent] == ["user", "tool", ""]
+    embedded = Call("", {"input": ["a", "b"]}, {"data": []}, Usage(), 0.1).record()
+    assert (embedded.sent, embedded.reply) == ((("", '["a", "b"]'),), "(no text)")
+    answers = log(tmp_path)
+    answers.add(ONE, Split.VAL, None, [replace(ANSWERS[0], calls=(call, embedded))])
+    await answers.write("step-00000", [ONE])
+    assert recorded(tmp_path)[0].calls == (call, embedded)
 
 
 async def test_answers_of_prompts_that_are_chosen_later_are_written_then(tmp_path: Path) -> None:

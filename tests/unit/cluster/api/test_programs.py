@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import gpo
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from gpo.models import retrying
 from gpo.prompt import parts_of
+from tests.commands import gpo_in_this_process
 from tests.paths import ROOT
 
 EXAMPLE = ROOT / "examples" / "support_desk"
@@ -141,13 +143,18 @@ def test_a_bug_that_only_some_examples_have_ends_the_run_with_its_place(
     assert "Traceback" not in str(e.value)
 
 
-def test_calls_that_fail_for_a_moment_are_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_that_fail_for_a_moment_are_repeated_and_can_be_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(retrying, "_FIRST_BACKOFF_S", 0.001)  # the waits are random, and no part of this
     with SimulatedEndpoint(Behaviour(error_rate=0.3)) as endpoint:
         rows = {split: [json.loads(row) for row in (EXAMPLE / f"{split}.jsonl").open()][:12] for split in TASK["data"]}
-        run = gpo.optimize(**arguments(endpoint, tmp_path, steps=1, **rows))
+        run = gpo.optimize(**arguments(endpoint, tmp_path, steps=1, record={"calls": True}, **rows))
     statuses = Counter(record.status for record in endpoint.requests if record.model == "task-model")
     assert run.status == "completed"
     assert statuses.keys() == {200, 500}
     assert run.summary["llm"]["task"]["requests"] == statuses[200]
     assert run.summary["llm"]["task"]["retries"] == statuses[500]
+    shown = gpo_in_this_process("show", tmp_path / "run", "--example", "val/1", cwd=tmp_path).stdout
+    assert re.search(rf"Call 1 \[topic\]: \d+ tokens, .* s\n    user: {re.escape(TASK['prompts']['topic'])}\n", shown)
+    assert shown.count("    reply: ") >= 2
