@@ -3,17 +3,24 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import ray
 
 from cluster.session.ray_connection import ray_connection
 from gpo.errors import ConfigError
+from tests.ray.conftest import Pids
+
+_UNUSED = (b"dashboard/dashboard.py", b"log_monitor.py", b"_private/monitor.py")
 
 
-def test_a_request_after_the_cluster_has_ended_starts_no_other() -> None:
+def test_a_cluster_runs_no_unused_process_and_after_its_end_a_request_starts_no_other(pids: Pids) -> None:
     with ray_connection("local", cpus_needed=1):
         assert ray.is_initialized()
+        started = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids("")]
+        assert any(b"raylet/raylet" in command for command in started)
+        assert not [command for command in started if any(name in command for name in _UNUSED)]
     for ask in (ray.nodes, lambda: ray.put(1), lambda: ray.get_actor("exporter")):
         with pytest.raises((ray.exceptions.RaySystemError, ConnectionError, AssertionError)):
             ask()

@@ -18,4 +18,7 @@ def test_help_imports_nothing_heavy_and_checks_do_not_import_ray() -> None:
         return set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split())
 
     assert not _HEAVY & imported("cluster.cli")
+    # Importing openai takes half a second, in each process of a run.
+    assert not {"openai", "ray"} & imported("cluster.config")
+    assert not {"openai", "numpy", "jinja2"} & imported("actors.limiter")
     assert "ray" not in imported(f"{_BEFORE_RAY}, cluster.submitting.jobs, cluster.submitting.kubernetes")
