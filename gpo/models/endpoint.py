@@ -40,6 +40,11 @@ _REASONS = {
     FailureKind.FILTER: RefusalReason.FILTER,
     FailureKind.REQUEST: RefusalReason.REQUEST,
 }
+_NOT_SENT = {
+    f"X-Stainless-{name}": openai.Omit()
+    for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+}
+"""Headers with which the client describes the machine. No endpoint needs them, and each costs time in each request."""
 _STREAMS_ONLY = re.compile(
     r"(?:only|must|requires?|required).{0,60}\bstream|"
     r"\bstream\w*\b.{0,60}(?:only|must be (?:true|enabled)|required|set to true)",
@@ -158,6 +163,7 @@ class Endpoint(PicklesFieldsOnly):
             max_retries=0,  # see gpo.models.retrying
             timeout=self.timeout_s,
             default_headers={
+                **_NOT_SENT,
                 # The stock transport does not bound the size of what it decompresses.
                 "Accept-Encoding": "identity" if proxy else ACCEPTED_ENCODINGS,
                 **dict(zip((header.name for header in self.headers), self._secrets[1:], strict=True)),
@@ -208,7 +214,11 @@ class Endpoint(PicklesFieldsOnly):
     def _options(self) -> RequestOptions:
         """Options that the client would otherwise copy or generate for each request, at a tenth of a call's cost."""
         return {
-            "headers": self.key_headers,
+            "headers": {
+                **self.key_headers,
+                "x-stainless-retry-count": openai.Omit(),
+                "x-stainless-read-timeout": openai.Omit(),
+            },
             "max_retries": 0,
             "timeout": self.timeout_s,
             "params": {},
