@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import ceil, log, sqrt
 from random import Random
 
@@ -257,7 +257,14 @@ def fit_search(
         values.append(tuple(its_values))
         parents.append(current)
     matrix = np.array([[np.nan if value is None else value for value in row] for row in values], dtype=np.float64)
-    return FittedSearch(fit(Answers(matrix, np.array(parents, dtype=np.intp)), variances), rows)
+    return FittedSearch(_fitted_once(matrix.tobytes(), tuple(parents), variances), rows)
+
+
+@lru_cache(maxsize=16)
+def _fitted_once(values_PE: bytes, parents_P: tuple[int, ...], variances: Variances | None) -> Abilities:
+    """The model of these answers. The end of a step, the next step and the summary ask for the same one."""
+    matrix = np.frombuffer(values_PE, dtype=np.float64).reshape(len(parents_P), -1)
+    return fit(Answers(matrix, np.array(parents_P, dtype=np.intp)), variances)
 
 
 def _kept(trajectory: Trajectory) -> tuple[list[Candidate], list[int]]:

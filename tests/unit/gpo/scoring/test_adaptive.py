@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+import gpo.scoring.adaptive as adaptive_scoring
 from gpo.checkpoint import Checkpoint, decode, encode
 from gpo.data.task import Split
 from gpo.errors import PromptUnscored
@@ -13,6 +14,7 @@ from gpo.evaluation.evaluator import Evaluation
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt
 from gpo.score import Partial, Score
+from gpo.scoring.abilities import Abilities, Answers, Variances, fit
 from gpo.scoring.adaptive import Adaptive, fit_search
 from gpo.scoring.candidates import FullScoring
 from gpo.strategies.acceptance import BestSoFar
@@ -92,6 +94,21 @@ async def test_a_search_finds_as_good_a_prompt_with_a_sixth_of_the_calls() -> No
     quick = (await search(optimizer()))[-1]
     assert quality(quick.best.prompt) >= quality(full.best.prompt) - 0.051
     assert quick.spending.task.requests < full.spending.task.requests / 6
+
+
+async def test_a_step_begins_with_the_model_that_the_step_before_it_ended_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Estimating the variances takes most of a step's time; the start, each step and the confirmation do it once."""
+    estimated = 0
+    adaptive_scoring._fitted_once.cache_clear()
+
+    def counted(answers: Answers, variances: Variances | None = None) -> Abilities:
+        nonlocal estimated
+        estimated += variances is None
+        return fit(answers, variances)
+
+    monkeypatch.setattr("gpo.scoring.adaptive.fit", counted)
+    await search(optimizer(num_steps=3))
+    assert estimated == 1 + 3 + 1
 
 
 async def test_the_initial_prompt_answers_random_examples_and_has_an_estimate() -> None:
