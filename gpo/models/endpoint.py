@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 import openai
@@ -40,7 +40,7 @@ _REASONS = {
     FailureKind.FILTER: RefusalReason.FILTER,
     FailureKind.REQUEST: RefusalReason.REQUEST,
 }
-_NOT_SENT = {
+_NOT_SENT: Mapping[str, Any] = {
     f"X-Stainless-{name}": openai.Omit()
     for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
 }

@@ -64,6 +64,7 @@ async def test_headers_and_parameters_are_sent_with_every_request(monkeypatch: p
     assert len(received) == 2
     for request in received:
         assert dict(request.query) == {"api-version": "2024-06-01"}
+        assert not [name for name in request.headers if name.lower().startswith("x-stainless")]
         sent = {name: request.headers.get(name) for name in ("api-key", "X-Organization", "X-Token", "Authorization")}
         assert sent == {"api-key": KEY, "X-Organization": "acme", "X-Token": TOKEN, "Authorization": None}
     assert "canary" not in shown
