@@ -118,6 +118,11 @@ def with_deadline(config: RunConfig, seconds: float | None) -> RunConfig:
     return config.model_copy(update={"budget": budget})
 
 
+def is_success(status: str, *, budget_ok: bool) -> bool:
+    """Whether a command that ended with this status exits with 0."""
+    return status == "completed" or (budget_ok and status == "budget_exhausted")
+
+
 def resume_command(
     command: str, folder: Folder, config: Sequence[str], address: str | None, options: Sequence[str] = ()
 ) -> str:

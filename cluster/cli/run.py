@@ -14,6 +14,7 @@ from cluster.cli.options import (
     Deadline,
     Overrides,
     ResultsDir,
+    is_success,
     repeated,
     results_folder,
     resume_command,
@@ -113,4 +114,4 @@ def run(
         say(f"Stopped by {record.ended_by}; finished work is saved. With a larger budget, resume with: {command}")
     if interrupted:
         say(f"Interrupted; finished work is saved. Resume with: {command}")
-    return OK if record.status in (("completed", "budget_exhausted") if budget_ok else ("completed",)) else FAILED
+    return OK if is_success(record.status, budget_ok=budget_ok) else FAILED

@@ -14,6 +14,7 @@ from cluster.cli.options import (
     Deadline,
     Overrides,
     ResultsDir,
+    is_success,
     repeated,
     results_folder,
     resume_command,
@@ -83,5 +84,5 @@ def sweep(
         command = resume_command("sweep", folder, typed, address)
         ended = "Interrupted" if document["status"] == "interrupted" else f"Stopped by {document['ended_by']}"
         say(f"{ended}; finished work is saved. Resume with: {command}")
-    is_over = document["status"] in (("completed", "budget_exhausted") if budget_ok else ("completed",))
-    return OK if is_over and not document["trials"]["failed"] else FAILED
+    is_done = is_success(document["status"], budget_ok=budget_ok)
+    return OK if is_done and not document["trials"]["failed"] else FAILED

@@ -117,6 +117,9 @@ def test_a_killed_sweep_is_resumed_and_a_budget_bounds_all_its_attempts(
         assert bounded.code == 1, bounded.stderr
         assert "Stopped by budget.calls" in bounded.stderr
         assert _document(tmp_path / "results")["status"] == "budget_exhausted"
+        over = gpo(*sweep, "--resume", "--deadline", "1", "--budget-ok", cwd=tmp_path)
+        assert over.code == 0, over.stderr
+        assert "Stopped by budget.wall_s" in over.stderr, "the earlier attempts took longer"
         ended = gpo(*sweep, "--resume", cwd=tmp_path)
         assert ended.code == 0, ended.stderr
     document = _document(tmp_path / "results")
