@@ -14,12 +14,13 @@ from ray.exceptions import RayError, RayTaskError
 from actors.metrics.totals import ProcessReport, ReportStore
 from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Grant, Report, Spent, Wait
+from gpo.limits.sharing import SharedLimits
 from gpo.runtime.process import ProcessIdentity
 
 log = logging.getLogger(__name__)
 
 _NAMESPACE = "gpo"
-_VERSION = 4
+_VERSION = 5
 """Version of the messages between limiter and callers; programs of different versions do not share a limiter."""
 _AT_ONCE = 100_000
 _ANSWER_S = 5.0
@@ -120,11 +121,15 @@ class LimiterActor:
 
 
 class SharedLimiter(LocalLimiter):
-    """The class of the actor: a limiter that also keeps reports of counts."""
+    """The class of the actor: a limiter that keeps reports of counts, and may share limits with other clusters."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._reports = ReportStore()
+        self._reports, self._shared = ReportStore(), SharedLimits(self)
+
+    def _take(self, report: Report) -> None:
+        super()._take(report)
+        self._shared.take(report)
 
     async def report_counts(self, report: ProcessReport) -> bool:
         return self._reports.take(report)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from importlib.util import find_spec
 from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from cluster.config.section import Section
+from cluster.config.section import OptionInfo, Section, VariableName
+from gpo.errors import ConfigError
 
 
 class ClusterConfig(Section):
@@ -24,3 +27,26 @@ class ClusterConfig(Section):
     concurrent calls that the task model's ``max_concurrency`` allows, at most 8."""
     evaluator_cpus: Annotated[float, Field(ge=0)] = 0.1
     """CPUs that Ray reserves per replica."""
+    share_limits_env: Annotated[VariableName | None, OptionInfo(sensitive="url_variable")] = None
+    """Environment variable with the address of a Redis server, such as ``redis://:password@host:6379/1``; every node
+    needs it. Clusters with the same server share ``max_concurrency``, ``requests_per_min`` and ``tokens_per_min`` of
+    each endpoint in equal parts, at least 1 each. Default: the limits hold for this cluster alone."""
+
+    def shared_limits(self) -> str:
+        """``share_limits_env``, if limits can be shared; empty if they are not.
+
+        Raises:
+            ConfigError: the variable is not set, or the package is not installed.
+        """
+        name = self.share_limits_env
+        if name is None:
+            return ""
+        if not os.environ.get(name, "").strip():
+            raise ConfigError(
+                "cluster.share_limits_env",
+                f"environment variable {name} is not set",
+                f"export {name}=redis://… (on a cluster, for every node's processes)",
+            )
+        if find_spec("redis") is None:
+            raise ConfigError("cluster.share_limits_env", "needs the package redis", "install it: pip install redis")
+        return name

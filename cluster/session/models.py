@@ -337,6 +337,7 @@ def _gate(config: RunConfig, role: Role, access: Access) -> Gate:
         budget_name=access.budget_name,
         has_budget=budget != Budget(),
         has_call_budget=budget.calls is not None,
+        shared_env=config.cluster.shared_limits(),
     )
     return Gate(access.limiter, pool)
 

@@ -67,6 +67,15 @@ class LocalLimiter:
         """Whether no gate holds anything."""
         return self._state.is_idle
 
+    def uses(self, endpoint: str) -> bool:
+        """Whether a gate sends requests to the endpoint."""
+        return self._state.uses(endpoint)
+
+    def divide(self, endpoint: str, clusters: int) -> None:
+        """Use one of so many equal parts of the endpoint's limits; the other parts belong to other limiters."""
+        if self._state.divide(endpoint, clusters):
+            self._wake_all()
+
     async def exchange(self, report: Report, wait_s: float) -> Grant:
         """Take a report and reply; see ``Limiter``."""
         self._take(report)

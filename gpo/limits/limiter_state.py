@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from gpo.limits.budget import BudgetAccount
@@ -38,6 +38,20 @@ class LimiterState:
         self._endpoints: dict[str, _Endpoint] = {}
         self._rates: dict[tuple[str, str], ModelRates] = {}
         self._accounts: dict[str, BudgetAccount] = {}
+
+    def uses(self, endpoint: str) -> bool:
+        """Whether there is a gate before the endpoint."""
+        self._expire(self._clock())
+        return bool(self._endpoint(endpoint).gates)
+
+    def divide(self, endpoint: str, clusters: int) -> bool:
+        """Use one of so many equal parts of the endpoint's limits, rounded down, but at least 1; whether it is new."""
+        known = self._endpoint(endpoint)
+        if known.clusters == clusters:
+            return False
+        known.clusters = max(1, clusters)
+        known.limits_changed()
+        return True
 
     def account(self, name: str) -> BudgetAccount:
         """The account of a budget; created at first use."""
@@ -178,7 +192,8 @@ class LimiterState:
         rates = self._rates.setdefault(model, ModelRates())
         # If gates have different rates for a model, the lowest applies as long as its gate exists.
         pools = [pool, *(gate.pool for gate in self._gates.values() if (gate.pool.endpoint, gate.pool.model) == model)]
-        rates.update(pools, now)
+        clusters = self._endpoint(pool.endpoint).clusters
+        rates.update([_part_of(one, clusters) for one in pools] if clusters > 1 else pools, now)
         return rates
 
     def _expire(self, now: float) -> None:
@@ -198,6 +213,21 @@ class LimiterState:
             endpoint = self._endpoint(gate.pool.endpoint)
             del endpoint.gates[holder]
             endpoint.limits_changed()
+
+
+def _part_of(pool: Pool, clusters: int) -> Pool:
+    """The pool with one of so many equal parts of its limits."""
+
+    def part(limit: int | None) -> int | None:
+        return None if limit is None else max(1, limit // clusters)
+
+    return replace(
+        pool,
+        concurrency=max(1, pool.concurrency // clusters),
+        endpoint_concurrency=max(1, pool.endpoint_concurrency // clusters),
+        requests_per_min=part(pool.requests_per_min),
+        tokens_per_min=part(pool.tokens_per_min),
+    )
 
 
 @dataclass(slots=True)
@@ -266,6 +296,7 @@ class _Endpoint:
     gates: dict[str, _Gate] = field(default_factory=dict[str, _Gate])
     paused_until: float = 0.0
     is_stale: bool = True
+    clusters: int = 1
     _caps: dict[str, int] = field(default_factory=dict[str, int])
     _targets: dict[str, int] = field(default_factory=dict[str, int])
     _is_new: bool = True
@@ -282,6 +313,8 @@ class _Endpoint:
         pools = [gate.pool for gate in self.gates.values()]
         if not pools:
             return
+        if self.clusters > 1:
+            pools = [_part_of(pool, self.clusters) for pool in pools]
         ceiling = min(pool.endpoint_concurrency for pool in pools)
         if self._is_new:
             self.adaptive, self._is_new = AdaptiveConcurrency(ceiling), False

@@ -30,6 +30,8 @@ class Pool:
         budget_name: the budget that pays for the calls.
         has_budget: whether that budget bounds anything, so that costs are reported at once.
         has_call_budget: whether it bounds the number of calls, so that each needs a permit.
+        shared_env: environment variable with the address of the server through which clusters share the endpoint's
+            limits; empty if they do not.
     """
 
     endpoint: str
@@ -42,6 +44,7 @@ class Pool:
     budget_name: str = ""
     has_budget: bool = False
     has_call_budget: bool = False
+    shared_env: str = ""
 
     @property
     def group(self) -> str:

@@ -430,6 +430,7 @@ def test_the_facts_about_options_are_stated_on_them() -> None:
         "models.*.query": "value",
         "models.*.sampling.extra": "value",
         "cache.url_env": "url_variable",
+        "cluster.share_limits_env": "url_variable",
         "sweep.storage.url": "value",
         "sweep.storage.url_env": "url_variable",
     }
