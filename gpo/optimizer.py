@@ -28,7 +28,7 @@ from gpo.scoring.candidates import (
 )
 from gpo.strategies.acceptance import Acceptance
 from gpo.strategies.batches import TrainBatches
-from gpo.strategies.parts import chosen_part
+from gpo.strategies.parts import chosen_part, trajectory_of
 from gpo.strategies.proposer import OnPrompt, Proposer, ignore_prompt
 from gpo.strategies.reflection import Reflector
 from gpo.strategies.retrieval import Retriever
@@ -132,11 +132,10 @@ class GPO:
 
         # Update direction: what the optimizer model is shown of the trajectory and of failures on train.
         if first is None:
-            direction, spent = await self._direction(trajectory, batch, index)
+            direction, spent = await self._direction(trajectory, batch, index, number)
         else:
-            direction, spent = Direction(), Spending()
-        if self.parts:
-            direction = replace(direction, part=chosen_part(self.parts, number, direction.failures))
+            part = chosen_part(self.parts, number, ()) if self.parts else ""
+            direction, spent = Direction(part=part), Spending()
 
         # Update method: rewrite the current prompt within a decaying step size.
         step_size = self.schedule(number) if first is None else None
@@ -168,14 +167,17 @@ class GPO:
             has_first_prompts=first is not None,
         )
 
-    async def _direction(self, trajectory: Trajectory, batch: Sequence[int], index: int) -> tuple[Direction, Spending]:
-        neighbours = await self.retriever.retrieve(trajectory, k=self.num_neighbours)
+    async def _direction(
+        self, trajectory: Trajectory, batch: Sequence[int], index: int, number: int
+    ) -> tuple[Direction, Spending]:
         summary, reflection = await gather(
             (
                 self.summarizer.summarize(trajectory, seed=self._seed(index, "summary")),
                 self.reflector.reflect(trajectory.current, batch, seed=self._seed(index, "reflection")),
             )
         )
+        part = chosen_part(self.parts, number, reflection.failures) if self.parts else ""
+        neighbours = await self._neighbours(trajectory, part)
         known = trajectory.reflections
         direction = Direction(
             neighbours=neighbours,
@@ -183,8 +185,16 @@ class GPO:
             reflection=reflection.text,
             summary=summary.text,
             failures=reflection.failures,
+            part=part,
         )
         return direction, summary.spending + reflection.spending
+
+    async def _neighbours(self, trajectory: Trajectory, part: str) -> tuple[Candidate, ...]:
+        if not part:
+            return await self.retriever.retrieve(trajectory, k=self.num_neighbours)
+        of_part, whole = trajectory_of(trajectory, part)
+        found = await self.retriever.retrieve(of_part, k=self.num_neighbours)
+        return tuple(whole[one.prompt] for one in found)
 
     async def step(self, trajectory: Trajectory, scorer: CandidateScorer) -> Trajectory:
         """Score the current proposal, choose the next current prompt, and return the trajectory after the step."""

@@ -27,7 +27,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from cluster.config.answers import AnswerConfig
-from cluster.config.programs import ProgramConfig, PromptsConfig, own_prompts
+from cluster.config.functions import quoted
+from cluster.config.programs import PartName, ProgramConfig, PromptsConfig, own_prompts
 from cluster.config.prompts import (
     MessagesConfig,
     PromptConfig,
@@ -370,6 +371,23 @@ def data_kind(value: Any) -> str:
 DEFAULT_PROMPT = "Let's think step by step."
 
 
+class ConstraintsConfig(Section):
+    """What every version of one prompt must keep."""
+
+    must_keep: tuple[PromptText, ...] = ()
+    """Texts that it must contain, word for word."""
+    max_words: PositiveInt | None = None
+    """Most words."""
+    forbid: tuple[PromptText, ...] = ()
+    """Words or phrases that it may not contain, in capitals or not."""
+    language: Literal[LANGUAGE_CODES] | None = None  # type: ignore[valid-type]  # a tuple of literals
+    """Its language, as a code such as ``en``."""
+
+    def build(self) -> Constraints:
+        """The constraints."""
+        return Constraints(self.must_keep, self.max_words, self.forbid, self.language)
+
+
 class TaskConfig(Section):
     """One task, or several of a benchmark with the same settings."""
 
@@ -422,6 +440,9 @@ class TaskConfig(Section):
     prompts: PromptsConfig | None = None
     """The prompts of the program, by name, in place of ``prompt``. They are optimized together: each step rewrites one
     of them, in turn, or the one that the reasons of wrong answers name."""
+    constraints: dict[PartName, ConstraintsConfig] = Field(default_factory=dict)
+    """``must_keep``, ``max_words``, ``forbid`` and ``language`` of single prompts of ``prompts``, by name. Those of the
+    task hold for all prompts together."""
     answer: AnswerConfig = AnswerConfig()
     """How answers are asked for and judged."""
 
@@ -481,6 +502,8 @@ class TaskConfig(Section):
         elif self.question_marks or self.shots or self.answer.rounds == 2:
             at = "question_marks" if self.question_marks else "shots" if self.shots else "answer.rounds"
             problem = "does not apply to a program, which writes its requests itself; leave it out"
+        elif unknown := self.constraints.keys() - (self.prompts or {}).keys():
+            at, problem = "constraints", f"names {quoted(min(unknown))}, which is not in prompts; name one of them"
         if at is not None:
             raise PydanticCustomError("program", problem, {"at": at})
         return self
@@ -566,9 +589,14 @@ class TaskConfig(Section):
             group=known.group if known else "",
             counts_as=known.counts_as if known else "",
             goal=self.goal,
-            constraints=Constraints(self.must_keep, self.max_words, self.forbid, self.language),
+            constraints=self._constraints,
             guards_examples=not self.allow_copied_examples,
         )
+        for name, own in task.constraints.of_parts.items():
+            if self.prompts is not None and (broken := own.broken(Prompt(self.prompts[name]))):
+                constraint, problem = broken
+                where = f"{where}.constraints.{name}"
+                raise ConfigError(f"{where}.{constraint}", f"the initial prompt {problem}", "change one of the two")
         if broken := task.constraints.broken(initial, is_template=task.is_template):
             constraint, problem = broken
             what, remedy = "the initial prompt", "change one of the two"
@@ -586,6 +614,13 @@ class TaskConfig(Section):
             else:
                 raise ConfigError(f"{where}.prompt", f"prompt {number} {reason}", "correct it, or remove it")
         return replace(task, given=tuple(usable))
+
+    @property
+    def _constraints(self) -> Constraints:
+        of_parts = {name: section.build() for name, section in self.constraints.items()}
+        all_of_them = Constraints(self.must_keep, self.max_words, self.forbid, self.language, of_parts)
+        # A single prompt has no heading, by which its part would be found.
+        return all_of_them.of(*self.prompts) if self.prompts is not None and len(self.prompts) == 1 else all_of_them
 
     def _built_program(self, where: str) -> ProgramSpec | None:
         if self.program is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
@@ -30,12 +30,15 @@ class Constraints:
         max_words: most words, with placeholders not counted; ``None`` is no bound.
         forbid: words or phrases that no prompt contains, in capitals or not.
         language: ISO 639-1 code of the language of the prompts; ``None`` for any.
+        of_parts: what is asked of single parts of a prompt with several parts, by their names. All other constraints
+            hold for the parts together.
     """
 
     must_keep: tuple[str, ...] = ()
     max_words: int | None = None
     forbid: tuple[str, ...] = ()
     language: str | None = None
+    of_parts: Mapping[str, Constraints] = field(default_factory=dict[str, "Constraints"])
 
     def broken(self, prompt: Prompt, *, is_template: bool = False) -> tuple[Constraint, str] | None:
         """The first constraint that the prompt does not keep, and how it breaks it; ``None`` if it keeps all.
@@ -58,7 +61,24 @@ class Constraints:
                 return "forbid", f"contains {forbidden!r}"
         if self.language is not None and (found := _other_language(written, self.language)):
             return "language", f"is in another language ({found}) than {self.language}"
+        parts = parts_of(prompt.text) if self.of_parts else {}
+        for name, constraints in self.of_parts.items():
+            if name in parts and (problem := constraints.broken(Prompt(parts[name]))) is not None:
+                constraint, how = problem
+                return constraint, f"{how}, in [[{name}]]"
         return None
+
+    def of(self, part: str) -> Constraints:
+        """What the author of one part has to know: its own constraints, and those of all parts together."""
+        own = self.of_parts.get(part)
+        if own is None:
+            return self
+        return Constraints(
+            (*self.must_keep, *own.must_keep),
+            own.max_words or self.max_words,
+            (*self.forbid, *own.forbid),
+            own.language or self.language,
+        )
 
     def sentences(self) -> Iterator[str]:
         """The constraints in words, for the optimizer model."""

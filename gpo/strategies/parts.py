@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from gpo.prompt import Prompt, joined_parts, parts_of
-from gpo.trajectory import Candidate, Direction, Failure
+from gpo.trajectory import Candidate, Direction, Failure, Trajectory
 
 
 def chosen_part(names: Sequence[str], step: int, failures: Sequence[Failure]) -> str:
@@ -47,16 +47,36 @@ def part_of(candidate: Candidate, name: str) -> Candidate:
     return replace(candidate, prompt=Prompt(parts_of(candidate.prompt.text).get(name, candidate.prompt.text)))
 
 
-def direction_of(direction: Direction) -> Direction:
-    """The direction with the texts of its part alone. Of prompts that are equal there, the best one remains."""
-    best: dict[str, tuple[Candidate, str | None]] = {}
-    pairs = zip(direction.neighbours, direction.neighbour_reflections, strict=True)
-    for neighbour, reflection in pairs:
-        seen = part_of(neighbour, direction.part)
-        known = best.pop(seen.prompt.text, None)
-        best[seen.prompt.text] = known if known and known[0].score.lower > seen.score.lower else (seen, reflection)
-    return replace(
-        direction,
-        neighbours=tuple(candidate for candidate, _ in best.values()),
-        neighbour_reflections=tuple(reflection for _, reflection in best.values()),
+def trajectory_of(trajectory: Trajectory, name: str) -> tuple[Trajectory, dict[Prompt, Candidate]]:
+    """The trajectory of one part, from which a retriever selects.
+
+    Of candidates with the same text for the part, it contains the best one, in the place of the first one. Otherwise
+    the texts of the other parts would decide what is similar, and many neighbours would look like the current prompt.
+
+    Returns:
+        The trajectory, whose prompts are the texts of the part, and each of these → the candidate as a whole.
+    """
+    whole: dict[Prompt, Candidate] = {}
+    for candidate in trajectory.history:
+        text = part_of(candidate, name).prompt
+        known = whole.get(text)
+        whole[text] = candidate if known is None or candidate.score.lower > known.score.lower else known
+    seen: set[Prompt] = set()
+
+    def first_ones(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+        for text in (part_of(candidate, name).prompt for candidate in candidates):
+            if text not in seen:
+                seen.add(text)
+                yield part_of(whole[text], name)
+
+    (initial,) = first_ones([trajectory.initial])
+    steps = tuple(
+        replace(step, candidates=tuple(first_ones(step.candidates)), successor=part_of(step.successor, name))
+        for step in trajectory.steps
     )
+    return replace(trajectory, initial=initial, steps=steps, proposal=None), whole
+
+
+def direction_of(direction: Direction) -> Direction:
+    """The direction with the texts of its part alone."""
+    return replace(direction, neighbours=tuple(part_of(one, direction.part) for one in direction.neighbours))

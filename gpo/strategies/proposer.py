@@ -128,7 +128,7 @@ class SamplingProposer:
             exemplars,
             self.position,
             goal=self.goal,
-            rules=self.rules,
+            rules=self.rules.of(part) if part else self.rules,
         )
         # Every endpoint accepts a signed 32-bit seed.
         seeds = [draw.getrandbits(31) for _ in range(n)]

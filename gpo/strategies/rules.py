@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -54,6 +54,10 @@ class Rules(PicklesFieldsOnly):
         if (problem := self.constraints.broken(prompt, is_template=self.is_template)) is not None:
             return problem[0]
         return "copied_example" if self._copies(prompt) else None
+
+    def of(self, part: str) -> Rules:
+        """The rules that the author of one part has to know."""
+        return replace(self, constraints=self.constraints.of(part))
 
     @property
     def sentences(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from cluster.session.models import build_tasks
 from gpo.data.task import Split, Task
 from gpo.errors import ConfigError
 from gpo.evaluation.answer_format import Position
-from gpo.prompt import Prompt
+from gpo.prompt import Prompt, joined_parts
 
 MODEL = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model", "sampling": {"max_tokens": 10}}
 PROMPTS = {"plan": " Write a query. ", "answer": "Answer in one word."}
@@ -175,3 +175,36 @@ def test_a_gepa_adapter_sees_the_target_and_runs_in_processes(tmp_path: Path) ->
     assert program is not None
     assert (program.processes, program.gateway, program.hidden) == (8, True, ())
     assert program.names == ("plan", "answer")
+
+
+def test_constraints_of_single_prompts(tmp_path: Path) -> None:
+    of_parts = {"plan": {"must_keep": ["query"], "max_words": 4}, "answer": {"forbid": ["explain"]}}
+    constraints = built(config(tmp_path, prompts=PROMPTS, constraints=of_parts, max_words=20)).constraints
+
+    def broken(plan: str, answer: str) -> tuple[str, str] | None:
+        return constraints.broken(Prompt(joined_parts({"plan": plan, "answer": answer})))
+
+    assert broken("A query of one line.", "Answer.") == ("max_words", "has 5 words, more than 4, in [[plan]]")
+    assert broken("Look it up.", "Send a query.") == ("must_keep", "does not contain 'query', in [[plan]]")
+    assert broken("A query.", "Explain it.") == ("forbid", "contains 'explain', in [[answer]]")
+    assert broken("Explain a query.", "Answer.") is None
+    assert broken("A query.", "Answer. " * 20) == ("max_words", "has 22 words, more than 20")
+    assert list(constraints.of("plan").sentences()) == [
+        'It must contain, word for word: "query".',
+        "It must have at most 4 words.",
+    ]
+    only = built(config(tmp_path, prompts={"plan": "A query."}, constraints={"plan": of_parts["plan"]})).constraints
+    assert only.broken(Prompt("Look it up.")) == ("must_keep", "does not contain 'query'")
+
+
+@pytest.mark.parametrize(
+    ("constraints", "words"),
+    [
+        ({"plan": {"max_words": 2}}, "constraints.plan.max_words: .*the initial prompt has 3 words, more than 2"),
+        ({"other": {"max_words": 2}}, "constraints: names 'other', which is not in prompts"),
+        ({"plan": {"words": 2}}, "constraints.plan.words"),
+    ],
+)
+def test_constraints_that_do_not_fit(constraints: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        built(config(tmp_path, prompts=PROMPTS, constraints=constraints))

@@ -14,14 +14,15 @@ from gpo.data.constraints import Constraints
 from gpo.data.example import Example
 from gpo.evaluation.answer_format import Position
 from gpo.models.protocol import Sampling
-from gpo.prompt import edit_distance, joined_parts, parts_of
+from gpo.prompt import Prompt, edit_distance, joined_parts, parts_of
 from gpo.strategies.demonstrations import DemonstrationMetaPrompt
-from gpo.strategies.parts import chosen_part, direction_of, with_part
+from gpo.strategies.parts import chosen_part, direction_of, trajectory_of, with_part
 from gpo.strategies.proposer import Proposals, SamplingProposer
+from gpo.strategies.retrieval import RecencyRetriever
 from gpo.strategies.rules import Rules
 from gpo.testing.fakes import FakeModel
 from gpo.testing.samples import candidate
-from gpo.trajectory import Direction, Failure
+from gpo.trajectory import Candidate, Direction, Failure, Samples, Spending, Step, Trajectory
 
 NAMES = ("plan", "answer")
 PARTS = {"plan": "Write a query.", "answer": "Answer in one word."}
@@ -76,14 +77,34 @@ def test_a_step_rewrites_the_part_that_most_reasons_name_or_each_in_turn(reasons
     assert [chosen_part(NAMES, step, ()) for step in range(4)] == ["plan", "answer"] * 2
 
 
-def test_the_optimizer_model_sees_the_best_of_equal_texts_in_order() -> None:
-    both = [
-        candidate(joined_parts({"plan": plan, "answer": answer}), score)
-        for plan, answer, score in [("a", "x", 0.1), ("b", "x", 0.2), ("a", "y", 0.6), ("b", "z", 0.1)]
-    ]
-    shown = direction_of(Direction(tuple(both), ("1", None, "3", None), part="plan"))
-    assert [(one.prompt.text, one.score.mean) for one in shown.neighbours] == [("a", 0.6), ("b", 0.2)]
-    assert shown.neighbour_reflections == ("3", None)
+def trajectory(candidates: Sequence[Candidate], successor: int, initial: Candidate) -> Trajectory:
+    step = Step(0, None, Direction(), tuple(candidates), candidates[successor], Samples(), Spending())
+    return Trajectory(initial, (step,))
+
+
+def both(plan: str, answer: str, score: float) -> Candidate:
+    return candidate(joined_parts({"plan": plan, "answer": answer}), score)
+
+
+async def test_past_prompts_are_chosen_by_the_text_of_the_part_and_the_best_of_equal_texts_is_shown() -> None:
+    first = trajectory([both("b", "x", 0.2), both("a", "x", 0.1)], successor=0, initial=both("a", "w", 0.1))
+    found = first.append(
+        replace(first.steps[0], index=1, candidates=(both("b", "y", 0.3), both("c", "x", 0.25)), successor=CURRENT)
+    )
+    seen, whole = trajectory_of(found, "plan")
+    assert [(one.prompt.text, one.score.mean) for one in seen.history] == [("a", 0.1), ("b", 0.3), ("c", 0.25)]
+    assert seen.current.prompt.text == PARTS["plan"]
+    assert whole[Prompt("b")] == both("b", "y", 0.3)
+    (nearest,) = await RecencyRetriever().retrieve(seen, k=1)
+    shown = direction_of(Direction((whole[nearest.prompt],), ("too short",), part="plan"))
+    assert [one.prompt.text for one in shown.neighbours] == ["c"]
+    assert shown.neighbour_reflections == ("too short",)
+
+
+async def test_texts_that_only_other_parts_distinguish_from_the_current_one_are_not_shown_again() -> None:
+    found = trajectory([both("a", "x", 0.2), both("b", "w", 0.1)], successor=0, initial=both("a", "w", 0.1))
+    seen, _ = trajectory_of(found, "plan")
+    assert [one.prompt.text for one in await RecencyRetriever().retrieve(seen, k=5)] == ["b"]
 
 
 def proposer(model: FakeModel, **changes: Any) -> SamplingProposer:
@@ -113,6 +134,21 @@ async def test_only_the_chosen_part_is_shown_and_replaced(part: str, other: str)
     assert PARTS[part] in shown
     assert PARTS[other] not in shown
     assert "[[" not in shown
+
+
+async def test_the_optimizer_model_is_told_the_constraints_of_the_part() -> None:
+    of_parts = {"answer": Constraints(max_words=9), "plan": Constraints(must_keep=("query",))}
+    model = FakeModel(lambda *_: "<START>Now better.<END>")
+    made = proposer(model, rules=Rules(constraints=Constraints(forbid=("because",), of_parts=of_parts)))
+    assert len((await propose(made, "answer")).prompts) == 1
+    assert (await propose(made, "plan")).broken == ("must_keep",)
+    answer, plan = (messages[-1]["content"] for messages, _ in model.calls)
+    assert ("at most 9 words" in answer, "because" in answer, "query" in answer.partition("Write a")[0]) == (
+        True,
+        True,
+        False,
+    )
+    assert ("at most 9 words" in plan, "because" in plan, 'word for word: "query"' in plan) == (False, True, True)
 
 
 async def test_a_reply_that_would_divide_the_prompt_is_malformed() -> None:
