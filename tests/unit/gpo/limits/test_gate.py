@@ -98,6 +98,16 @@ async def test_gates_share_the_slots_and_use_them_all() -> None:
     assert limiter.asked < 60
 
 
+async def test_the_limiter_gets_few_messages_from_16_gates_with_512_slots() -> None:
+    """Else it would be what 512 concurrent calls wait for: it is one process."""
+    limiter, served = Counted(), Served(latency_s=0.02)
+    pool = replace(POOL, concurrency=512, endpoint_concurrency=512)
+    calls = 8192
+    assert await served.calls([Gate(limiter, pool) for _ in range(16)], calls) == [None] * calls
+    assert 256 < served.most <= 512
+    assert limiter.asked < calls / 20
+
+
 async def test_a_single_gate_sends_few_messages() -> None:
     limiter, served = Counted(), Served(latency_s=0.001)
     await served.calls([Gate(limiter, POOL)], 2000)
