@@ -22,6 +22,7 @@ _PATIENCE_S = 60.0
 _READER_S = 300
 """Seconds after which a pod that reads logs is given up."""
 _OVER = ("Complete", "Failed", "ValidationFailed", "Suspended")
+_QUEUE = "kueue.x-k8s.io/queue-name"
 _EXIT_CODE = re.compile(r"exit code (\d+)")
 
 Say = Callable[[str], object]
@@ -39,6 +40,7 @@ class RayJob:
         message: of a failure.
         num_failed: attempts that failed.
         cluster: the name of the newest attempt's RayCluster.
+        has_queue: whether Kueue starts and suspends it.
     """
 
     name: str
@@ -48,6 +50,7 @@ class RayJob:
     message: str = ""
     num_failed: int = 0
     cluster: str = ""
+    has_queue: bool = False
 
     @classmethod
     def of(cls, item: Mapping[str, Any]) -> RayJob:
@@ -62,12 +65,13 @@ class RayJob:
             message or reason,
             int(status.get("failed") or 0),
             status.get("rayClusterName") or "",
+            _QUEUE in (item["metadata"].get("labels") or {}),
         )
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended, or was stopped."""
-        return self.state in _OVER
+        """Whether it has ended, or was stopped. One that waits in a queue has not."""
+        return self.state in _OVER and not (self.has_queue and self.state == "Suspended")
 
     @property
     def exit_code(self) -> int:
@@ -81,7 +85,8 @@ class RayJob:
     def shown(self) -> str:
         """State and message in one line."""
         failed = f", {self.num_failed} failed attempts" if self.num_failed else ""
-        state = "stopped" if self.state == "Suspended" else self.state or "new"
+        suspended = "queued" if self.has_queue else "stopped"
+        state = suspended if self.state == "Suspended" else self.state or "new"
         parts = [f"{self.name} {state}"] + ([self.job] if self.job and self.state != "Suspended" else [])
         return f"{' '.join(parts)}{failed}: {self.message.strip().partition(chr(10))[0]}".removesuffix(": ")
 
@@ -145,6 +150,12 @@ class RayJobs:
         job = self.get(run_id)
         if job.is_over:
             return False
+        if job.has_queue:
+            raise ConfigError(
+                "--stop",
+                f"Kueue would start RayJob {job.name!r} again",
+                f"delete it; its results stay: kubectl -n {self._namespace} delete rayjob {job.name}",
+            )
         # KubeRay deletes the cluster then, and its head stops the driver before it ends.
         self._read("patch", "rayjobs.ray.io", job.name, "--type=merge", "-p", '{"spec": {"suspend": true}}')
         self.wait(job.name)

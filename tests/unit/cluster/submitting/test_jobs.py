@@ -4,6 +4,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -337,3 +338,22 @@ def test_the_address_must_be_a_dashboard(monkeypatch: pytest.MonkeyPatch) -> Non
         assert "canary-pw" not in said
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://ray.example.com")
     assert _resolved(None) == "https://ray.example.com"
+
+
+@pytest.mark.parametrize(
+    ("message", "is_said"),
+    [
+        ("gpo: error: models.task.api_key_env: environment variable KEY is not set; set it", True),
+        ("gpo: error: tasks[0].data.train: '/data/train.jsonl' does not exist; name another file", False),
+    ],
+)
+def test_keys_are_mentioned_only_if_a_model_was_refused(
+    message: str, is_said: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = SimpleNamespace(status=SimpleNamespace(value="FAILED"), driver_exit_code=2, message=message)
+    jobs = SimpleNamespace(address="http://head:8265", newest=lambda run: run, wait=lambda _: job)
+    monkeypatch.setattr("cluster.submitting.jobs.Jobs", lambda _: jobs)
+    assert submit(status="first", wait=True) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert ("never shipped" in said) == is_said

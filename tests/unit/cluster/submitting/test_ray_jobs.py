@@ -199,6 +199,18 @@ def test_stopping_lets_the_run_save_its_work(
     assert "was not working" in capsys.readouterr().err
 
 
+def test_a_run_in_a_queue_is_neither_over_nor_stopped(config: Path, cluster: FakeCluster) -> None:
+    start(config)
+    item = cluster.object("RayJob", "first") or {}
+    item["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "gpo"
+    cluster.report("first", jobDeploymentStatus="Suspended")
+    job = ray_jobs.RayJobs("gpo").get("first")
+    assert not job.is_over
+    assert job.shown == "first queued"
+    with pytest.raises(ConfigError, match="Kueue would start RayJob 'first' again"):
+        submit(kubernetes=True, stop="first")
+
+
 def test_mistakes_are_named(config: Path, cluster: FakeCluster) -> None:
     for option in ("status", "logs", "stop"):
         with pytest.raises(ConfigError, match="there is no RayJob 'first' in the namespace 'gpo'"):
