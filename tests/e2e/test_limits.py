@@ -7,10 +7,12 @@ import pytest
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from tests.paths import read_json, read_json_lines
+from tests.servers import redis_server
 
 if TYPE_CHECKING:
     from tests.commands import Gpo
     from tests.configs import WriteConfig
+    from tests.conftest import Until
 
 
 def _summary(folder: Path) -> dict[str, Any]:
@@ -54,3 +56,38 @@ def test_a_budget_stops_a_run_and_a_larger_one_resumes_it(
     assert _summary(tmp_path / "results")["status"] == "completed"
     task = [call.content for call in endpoint.requests if call.model == "task-model" and call.status == 200]
     assert len(task) == len(set(task)), "the cache holds the answers that no checkpoint has"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_two_clusters_share_the_limits_of_an_endpoint(
+    is_shared: bool,
+    endpoint: SimulatedEndpoint,
+    gpo: Gpo,
+    until: Until,
+    write_config: WriteConfig,
+    tmp_path: Path,
+) -> None:
+    endpoint.behaviour = Behaviour(latency_s=0.2)
+    limit = {"max_concurrency": 8}
+    cluster = {"share_limits_env": "SHARED_URL"} if is_shared else {}
+    config = write_config(
+        tmp_path, endpoint.base_url, models={"task": limit, "optimizer": limit}, cluster=cluster,
+        optimizer={"steps": 100, "candidates": 8}, cache={"kind": "none"},
+    )  # fmt: skip
+
+    def most_at_once(since: int) -> int:
+        return max(call.in_flight for call in endpoint.requests[since:])
+
+    with redis_server(tmp_path) as url:
+        # Each run starts a Ray of its own, so these are two clusters.
+        for folder in ("one", "two"):
+            before = len(endpoint.requests)
+            gpo.start("run", config, "--run-dir", folder, cwd=tmp_path, env={"SHARED_URL": url})
+            steps = tmp_path / folder / "steps.jsonl"
+            until(lambda steps=steps: steps.exists() and steps.read_bytes(), "a step is done")
+            assert len(endpoint.requests) > before
+        alone = len(endpoint.requests)
+        until(lambda: len(endpoint.requests) > alone + 200, "both work")
+        assert most_at_once(alone) == 8 if is_shared else most_at_once(alone) > 8
+        gpo.end()
