@@ -117,6 +117,27 @@ class TestAnswers:
         assert (found.answer, found.usage.requests) == ("billing", 1)
         assert threads[0] is not threading.main_thread()
 
+    async def test_only_so_many_plain_functions_run_at_once_and_waiting_for_a_turn_is_no_hanging(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("gpo.evaluation.program._MAX_THREADS", 2)
+        running: list[int] = []
+        both, most = threading.Barrier(2), 0
+
+        def answer(prompts: dict[str, str], example: dict[str, Any], client: openai.OpenAI) -> str:
+            nonlocal most
+            running.append(1)
+            most = max(most, len(running))
+            both.wait(20)  # two are here at once
+            running.pop()
+            both.wait(20)
+            return "billing"
+
+        made = program("http://127.0.0.1:9/v1")
+        with passed_functions({"own:answer": answer}):
+            found = await asyncio.gather(*(made.respond(Prompt(GOOD), EXAMPLE) for _ in range(6)))
+        assert ([one.answer for one in found], most) == (["billing"] * 6, 2)
+
     async def test_an_object_with_a_call_method(self, endpoint: SimulatedEndpoint) -> None:
         class Agent:
             async def __call__(self, prompts: dict[str, str], example: dict[str, Any], client: Any) -> Answer:
