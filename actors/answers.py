@@ -6,7 +6,9 @@ import asyncio
 import gzip
 import json
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -25,6 +27,9 @@ log = logging.getLogger(__name__)
 _MOST_CHARACTERS = 20_000
 """Of one answer; a longer one loses its middle."""
 _SUFFIX = ".jsonl.gz"
+_NOT_CHOSEN = ".not-chosen.gz"
+_BLOCK = 200_000
+"""Characters that are compressed together, at least. A reader decompresses only the blocks with wanted prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,7 @@ class RecordedAnswer:
         seconds: until the reply; 0 for a cached one.
         is_cached: whether all replies came from the cache.
         calls: the model calls of a program, if they are recorded.
+        read: what the scorer read from the reply, such as a label; empty if nothing, or for other kinds of answers.
     """
 
     prompt: str
@@ -57,6 +63,7 @@ class RecordedAnswer:
     seconds: float = 0.0
     is_cached: bool = False
     calls: tuple[CallRecord, ...] = ()
+    read: str = ""
 
 
 class RecordingEvaluator:
@@ -84,7 +91,9 @@ class RecordingEvaluator:
 class AnswerLog:
     """The answers of one search. Those of chosen prompts are written, all others are kept until the search ends.
 
-    Each write makes a new file, which a repeated step replaces: after a crash, the files fit the checkpoint.
+    Each write makes a new file, which a repeated step replaces: after a crash, the files fit the checkpoint. Answers of
+    prompts that are not chosen go to a second file, from which ``restore`` takes them: one of these prompts may be
+    chosen by a later attempt.
 
     Args:
         folder: that of the checkpoints.
@@ -99,6 +108,7 @@ class AnswerLog:
         self._folder, self._writes_all, self._fence = folder / name_of(key), writes_all, fence
         self._left = max_bytes - _size(self._folder)  # what earlier attempts have written counts, too
         self._new: dict[str, list[RecordedAnswer]] = {}
+        self._num_saved: Counter[str] = Counter()  # of each prompt in ``_new``, in the second files
         self._key = key
 
     def add(self, prompt: Prompt, split: Split, indices: Sequence[int] | None, answers: Sequence[Answered]) -> None:
@@ -116,6 +126,20 @@ class AnswerLog:
         """
         ids = list(self._new) if self._writes_all else list(dict.fromkeys(prompt.id for prompt in chosen))
         rows = [row for prompt in ids for row in self._new.pop(prompt, [])]
+        others = [row for prompt, kept in self._new.items() for row in kept[self._num_saved[prompt] :]]
+        self._num_saved = Counter({prompt: len(kept) for prompt, kept in self._new.items()})
+        await self._write(f"{name}{_SUFFIX}", rows)
+        await self._write(f"{name}{_NOT_CHOSEN}", others)
+
+    async def restore(self) -> None:
+        """Take the answers of prompts that an earlier attempt has not chosen."""
+        await asyncio.to_thread(self._restore)
+
+    async def end(self) -> None:
+        """Remove the answers of prompts that were not chosen: no prompt will be."""
+        await asyncio.to_thread(self._remove)
+
+    async def _write(self, name: str, rows: Sequence[RecordedAnswer]) -> None:
         if not rows or self._left <= 0:
             return
         content = await asyncio.to_thread(_encoded, rows)
@@ -126,16 +150,37 @@ class AnswerLog:
         try:
             if self._fence is not None:
                 await asyncio.to_thread(self._folder.with_retries, self._fence.check)
-            await asyncio.to_thread(self._folder.write, f"{name}{_SUFFIX}", content)
+            await asyncio.to_thread(self._folder.write, name, content)
         except (OSError, ImportError, ValueError) as error:
             self._left = 0
             log.warning("no more answers of %s are recorded: %s", self._key, error)
+
+    def _restore(self) -> None:
+        try:
+            kept = list(_rows(self._folder, _NOT_CHOSEN, None))
+            prompts = {row.prompt for row in kept}
+            written = {(row.prompt, row.split, row.index) for row in _rows(self._folder, _SUFFIX, prompts)}
+        except OSError as error:
+            log.warning("earlier answers of %s cannot be read: %s", self._key, error)
+            return
+        for row in kept:
+            if (row.prompt, row.split, row.index) not in written:
+                self._new.setdefault(row.prompt, []).append(row)
+        self._num_saved = Counter({prompt: len(rows) for prompt, rows in self._new.items()})
+
+    def _remove(self) -> None:
+        try:
+            for name in self._folder.names():
+                if name.endswith(_NOT_CHOSEN):
+                    self._folder.remove(name)
+        except (OSError, ImportError, ValueError) as error:
+            log.warning("files in %s cannot be removed: %s", self._folder.url, error)
 
 
 def _size(folder: Folder) -> int:
     """The bytes of the files in a local folder; those in an object store are not counted."""
     local = folder.local
-    return sum(path.stat().st_size for path in local.glob(f"*{_SUFFIX}")) if local is not None else 0
+    return sum(path.stat().st_size for path in local.glob("*.gz")) if local is not None else 0
 
 
 def name_of(key: SearchKey) -> str:
@@ -155,19 +200,69 @@ def read_answers(folder: Folder, key: SearchKey, prompts: Collection[str] | None
     """
     answers = folder / name_of(key)
     try:
-        names = sorted(name for name in answers.names() if name.endswith(_SUFFIX))
-    except FileNotFoundError:
-        return
+        yield from _rows(answers, _SUFFIX, prompts)
     except OSError as error:
         raise StorageError(f"{answers.url} cannot be read: {error}") from None
-    for name in names:
+
+
+def recorded_prompts(folder: Folder, key: SearchKey) -> dict[str, int]:
+    """ID of each prompt with recorded answers → their number. Reads the beginning of each file alone.
+
+    Args:
+        folder: that of the checkpoints.
+
+    Raises:
+        StorageError: the folder cannot be read.
+    """
+    answers, found = folder / name_of(key), Counter[str]()
+    try:
+        for _, _, blocks in _files(answers, _SUFFIX):
+            for _, numbers in blocks:
+                found.update(numbers)
+    except OSError as error:
+        raise StorageError(f"{answers.url} cannot be read: {error}") from None
+    return dict(found)
+
+
+# A file is a sequence of gzip members, which together are JSON Lines. The first one is a line that says for each other
+# member, which is a block of answers, how many bytes it has and how many answers of which prompts.
+_Blocks = Sequence[tuple[int, Mapping[str, int]]]
+
+
+def _files(folder: Folder, suffix: str) -> Iterator[tuple[str, bytes, _Blocks]]:
+    """Name of each file, its blocks, and what they are; files without a readable beginning are left out."""
+    for name in folder.names():
+        if not name.endswith(suffix):
+            continue
         try:
-            lines = gzip.decompress(answers.read(name) or b"").decode().split("\n")
-            rows = [_read(line) for line in lines if line and (prompts is None or _names_one(line, prompts))]
-        except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
-            log.warning("%s is damaged, and left out: %s", answers.path(name), error)
+            first = zlib.decompressobj(wbits=31)
+            head = json.loads(first.decompress(folder.read(name) or b""))
+            yield name, first.unused_data, [(int(size), dict(numbers)) for size, numbers in head["blocks"]]
+        except (OSError, EOFError, zlib.error, ValueError, TypeError, LookupError) as error:
+            _leave_out(folder, name, error)
+
+
+def _rows(folder: Folder, suffix: str, prompts: Collection[str] | None) -> Iterator[RecordedAnswer]:
+    for name, content, blocks in _files(folder, suffix):
+        rows: list[RecordedAnswer] = []
+        end = 0
+        try:
+            for size, numbers in blocks:
+                begin, end = end, end + size
+                if prompts is not None and numbers.keys().isdisjoint(prompts):
+                    continue
+                lines = gzip.decompress(content[begin:end]).decode().splitlines()
+                if len(lines) != sum(numbers.values()):
+                    raise ValueError("answers are missing")
+                rows += [_read(line) for line in lines if prompts is None or _names_one(line, prompts)]
+        except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError) as error:
+            _leave_out(folder, name, error)
             continue
         yield from rows
+
+
+def _leave_out(folder: Folder, name: str, error: Exception) -> None:
+    log.warning("%s is damaged, and left out: %s", folder.path(name), error)
 
 
 def _read(line: str) -> RecordedAnswer:
@@ -200,6 +295,7 @@ def _recorded(prompt: Prompt, split: Split, index: int, answer: Answered) -> Rec
         seconds=round(answer.seconds, 3),
         is_cached=usage.cached > 0 and usage.requests == 0,
         calls=answer.calls,
+        read=_written(answer.read),
     )
 
 
@@ -210,10 +306,29 @@ def _written(text: str) -> str:
 
 def _encoded(rows: Sequence[RecordedAnswer]) -> bytes:
     defaults = {name: field.default for name, field in RecordedAnswer.__dataclass_fields__.items()}
-    lines = []
+    blocks: list[tuple[bytes, Counter[str]]] = []
+    lines: list[str] = []
+    numbers, length = Counter[str](), 0
+
+    def end_block() -> None:
+        nonlocal lines, numbers, length
+        blocks.append((_compressed("".join(lines)), numbers))
+        lines, numbers, length = [], Counter(), 0
+
     for row in rows:
         values = {name: getattr(row, name) for name in defaults}
         if row.calls:
             values["calls"] = [asdict(call) for call in row.calls]
-        lines.append(json.dumps({name: value for name, value in values.items() if value != defaults[name]}))
-    return gzip.compress("".join(f"{line}\n" for line in lines).encode(errors="replace"), compresslevel=5, mtime=0)
+        lines.append(f"{json.dumps({name: value for name, value in values.items() if value != defaults[name]})}\n")
+        numbers[row.prompt] += 1
+        length += len(lines[-1])
+        if length >= _BLOCK:
+            end_block()
+    if lines:
+        end_block()
+    head = {"blocks": [[len(block), numbers] for block, numbers in blocks]}
+    return b"".join((_compressed(f"{json.dumps(head)}\n"), *(block for block, _ in blocks)))
+
+
+def _compressed(text: str) -> bytes:
+    return gzip.compress(text.encode(errors="replace"), compresslevel=5, mtime=0)

@@ -101,6 +101,8 @@ class _SearchRun:
         current_caller.set(self._search.caller)
         log_about(task=key.task, trajectory=str(key))
         checkpoint = await asyncio.to_thread(self._store.load, key)
+        if checkpoint is not None and self._answers is not None:
+            await self._answers.restore()
         message = "resumed" if checkpoint else "initial prompt scored"
         checkpoint = checkpoint or await self._score_initial_prompt()
         self._log(message, checkpoint.trajectory)
@@ -121,6 +123,8 @@ class _SearchRun:
                 self._enter_next_phase(checkpoint)
         if self._search.is_tested:
             checkpoint = await self._test(checkpoint)
+        if self._answers is not None:
+            await self._answers.end()
         self._phase, self._evaluated, self._to_evaluate = Phase.DONE, 0, 0
         log.info("done")
         self._report(checkpoint)

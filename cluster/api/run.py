@@ -15,8 +15,8 @@ from actors.folder import Folder
 from actors.search import SearchKey
 from cluster.config.secrets import refuse_credentials
 from cluster.display.progress import percent
+from cluster.reporting.examples import page_answers
 from cluster.reporting.page import report
-from cluster.results.answers import recorded_answers
 from cluster.results.outputs import best_prompt
 from cluster.results.results_table import closing_lines, results_table
 from cluster.results.run_record import RunRecord
@@ -182,7 +182,7 @@ class Run:
         Raises:
             StorageError: it cannot be written.
         """
-        content = report(self._record, self.summary, recorded_answers(self._folder, self._record)).encode()
+        content = report(self._record, self.summary, page_answers(self._folder, self._record)).encode()
         try:
             if path is not None:
                 Path(path).write_bytes(content)

@@ -12,14 +12,14 @@ def report(run_dir: RunDir) -> int:
 
     Example: **gpo report runs/quickstart**
     """
+    from cluster.reporting.examples import page_answers
     from cluster.reporting.page import report as report_page
-    from cluster.results.answers import recorded_answers
     from cluster.results.stored_run import RunReader
 
     folder = folder_at("RUN_DIR", run_dir)
     stored = RunReader(folder).read()
     try:
-        answers = recorded_answers(folder, stored.record)
+        answers = page_answers(folder, stored.record)
         folder.write("report.html", report_page(stored.record, stored.document(), answers).encode())
     except (OSError, ImportError, ValueError) as error:
         problem = f"{folder.path('report.html')!r} cannot be written ({error})"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cluster.reporting.diff import changes
 from cluster.results.intervals import score_interval
 from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
+from gpo.prompt import Prompt
 from gpo.score import finite
 from gpo.text import abridged
 from gpo.trajectory import Candidate, Failure
@@ -22,37 +23,50 @@ the first prompts, which were not made from the initial one."""
 
 
 def candidate_rows(record: RunRecord) -> dict[str, Any]:
-    """``trajectories``, ``rows``, ``notes`` and ``failures`` for the page's script.
+    """``trajectories``, ``rows``, ``notes``, ``failures`` and ``shown`` for the page's script.
 
     A row is a list, since there may be tens of thousands: index of the trajectory, step (0 is the initial prompt),
     ``val`` mean, the two ends of its interval, words changed, words allowed to change, flags, prompt, row of the
-    parent prompt, changes from the parent (see ``changes``), number of unscored examples. Unknown values are null.
+    parent prompt, changes from the parent (see ``changes``), number of unscored examples, ID. Unknown values are null.
 
     ``notes`` maps trajectory and step (such as ``3/1``) to the reflection and summary that the step used, ``failures``
-    to the texts of each wrong answer: input, right answer, answer, reason.
+    to the texts of each wrong answer: input, right answer, answer, reason; ``shown`` to the rows of the earlier prompts
+    that the optimizer model saw.
     """
     rows: list[list[Any]] = []
     notes: dict[str, dict[str, str]] = {}
     failures: dict[str, list[list[str]]] = {}
+    shown: dict[str, list[int]] = {}
     keys = sorted(record.checkpoints)
     for number, key in enumerate(keys):
         checkpoint = record.checkpoints[key]
-        rows += _rows(number, checkpoint, len(rows))
+        row_of = _row_of(checkpoint, len(rows))
+        rows += _rows(number, checkpoint, row_of)
         notes.update(_notes(number, checkpoint))
         for step in checkpoint.trajectory.steps:
-            if step.direction.failures:
-                failures[f"{number}/{step.index + 1}"] = [_texts(failure) for failure in step.direction.failures]
+            place, direction = f"{number}/{step.index + 1}", step.direction
+            if direction.failures:
+                failures[place] = [_texts(failure) for failure in direction.failures]
+            if direction.neighbours:
+                shown[place] = [row_of[one.prompt] for one in direction.neighbours if one.prompt in row_of]
     trajectories = [[key.task, key.seed] for key in keys]
-    return {"trajectories": trajectories, "rows": rows, "notes": notes, "failures": failures}
+    return {"trajectories": trajectories, "rows": rows, "notes": notes, "failures": failures, "shown": shown}
 
 
-def _rows(number: int, checkpoint: Checkpoint, first: int) -> Iterator[list[Any]]:
+def _row_of(checkpoint: Checkpoint, first: int) -> dict[Prompt, int]:
+    """The row of each prompt of a trajectory whose rows begin here."""
+    row_of: dict[Prompt, int] = {}
+    for candidate in checkpoint.trajectory.history:
+        row_of.setdefault(candidate.prompt, first + len(row_of))
+    return row_of
+
+
+def _rows(number: int, checkpoint: Checkpoint, row_of: Mapping[Prompt, int]) -> Iterator[list[Any]]:
     trajectory = checkpoint.trajectory
-    best, current, row_of = trajectory.best, trajectory.initial, {trajectory.initial.prompt: first}
+    best, current = trajectory.best, trajectory.initial
     yield _row(number, 0, trajectory.initial, None, ACCEPTED | (BEST if best is trajectory.initial else 0), None, [])
     for step in trajectory.steps:
         for candidate in step.candidates:
-            row_of.setdefault(candidate.prompt, first + len(row_of))
             flags = ACCEPTED if candidate.prompt == step.successor.prompt else 0
             flags |= BEST if candidate.prompt == best.prompt else 0
             flags |= DROPPED if candidate.is_dropped else 0
@@ -84,6 +98,7 @@ def _row(
         parent,
         changed,
         score.num_unscored,
+        candidate.prompt.id,
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
@@ -19,9 +19,8 @@ from actors.search import SearchKey
 from cluster.reporting.candidates import candidate_rows
 from cluster.reporting.curves import curves_in_words, curves_svg
 from cluster.reporting.diff import Segment, word_diff
-from cluster.reporting.examples import example_rows
+from cluster.reporting.examples import Answers, example_data
 from cluster.reporting.outcomes import Outcomes, outcomes
-from cluster.results.answers import ComparedExample
 from cluster.results.differences import difference_summary
 from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
@@ -54,16 +53,16 @@ class Plot:
 def report(
     record: RunRecord,
     summary: Mapping[str, Any],
-    answers: Mapping[SearchKey, Sequence[ComparedExample]] | None = None,
+    answers: Answers | None = None,
 ) -> str:
     """Render the page: results, curves, initial and best prompts, all candidates, cost of calls, configuration.
 
     Its content security policy forbids network requests, and scripts other than its own.
 
     Args:
-        answers: those of the initial and the best prompt of each trajectory, if they are recorded.
+        answers: as from ``page_answers``, if some are recorded.
     """
-    style, script = (_asset(name) for name in ("report.css", "report.js"))
+    style, script = _asset("report.css"), _script("page.js", "candidates.js", "examples.js")
     return _PAGES.get_template("report.html.j2").render(
         summary=summary,
         prompts={(key.task, key.seed): _initial_and_best(checkpoint) for key, checkpoint in record.checkpoints.items()},
@@ -72,7 +71,9 @@ def report(
         num_prompts=sum(len(checkpoint.trajectory.history) for checkpoint in record.checkpoints.values()),
         config=_without_secrets(record.config),
         has_answers=bool(answers),
-        data=_as_data({**candidate_rows(record), "examples": example_rows(sorted(record.checkpoints), answers or {})}),
+        data=_as_data(
+            {**candidate_rows(record), "examples": example_data(sorted(record.checkpoints), record, answers or {})}
+        ),
         style=style,
         script=script,
         style_hash=_digest(style),
@@ -100,6 +101,11 @@ def _task(curve: tuple[SearchKey, Checkpoint]) -> str:
 
 def _asset(name: str) -> str:
     return files("cluster.reporting").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _script(*names: str) -> str:
+    """The scripts as one, whose names nothing else on the page can see."""
+    return "\n".join(['"use strict";', "(() => {", *map(_asset, names), "})();"])
 
 
 def _digest(text: str) -> str:

@@ -27,8 +27,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from actors.folder import Folder
 from cluster.display.progress import percent
+from cluster.reporting.examples import page_answers
 from cluster.reporting.page import report
-from cluster.results.answers import recorded_answers
 from cluster.results.listed_runs import listed_runs
 from cluster.results.status import SILENT_AFTER_S
 from cluster.results.stored_run import RunReader
@@ -71,7 +71,7 @@ def view_app(parent: Folder, token: str | None) -> Starlette:
             raise HTTPException(404, "there is no such run")
         reader = readers.setdefault(name, RunReader(parent / name))
         stored = reader.read()
-        page = report(stored.record, stored.document(), recorded_answers(reader.folder, stored.record))
+        page = report(stored.record, stored.document(), page_answers(reader.folder, stored.record))
         if stored.record.status in _ENDED or time.time() - stored.changed_at > SILENT_AFTER_S:
             return page
         return page.replace("<title>", f'<meta http-equiv="refresh" content="{_RUN_REFRESH_S}">\n<title>', 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,12 +11,9 @@ from typing import Literal
 from actors.answers import RecordedAnswer, read_answers
 from actors.folder import Folder
 from actors.search import SearchKey
-from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.data.task import Split, Task
 from gpo.errors import ConfigError, StorageError
-
-log = logging.getLogger(__name__)
 
 Outcome = Literal["broken", "fixed", "wrong", "right", "unscored", "unasked"]
 OUTCOMES: tuple[Outcome, ...] = ("broken", "fixed", "wrong", "right", "unscored", "unasked")
@@ -118,6 +114,10 @@ class SearchAnswers:
             by_prompt.setdefault(answer.prompt, {})[answer.split, answer.index] = answer
         return cls(read_examples(folder, key.task) if by_prompt else {}, by_prompt)
 
+    def example(self, split: Split, index: int) -> ShownExample:
+        """An example, or a sentence in its place if it is not recorded."""
+        return self.examples.get((split, index)) or ShownExample("(the example is not recorded)", ())
+
     def compared(self, before: str, after: str) -> list[ComparedExample]:
         """The examples that either prompt has answered, by outcome, split and number.
 
@@ -125,29 +125,13 @@ class SearchAnswers:
             before, after: IDs of prompts.
         """
         first, second = self.by_prompt.get(before, {}), self.by_prompt.get(after, {})
-        none = ShownExample("(the example is not recorded)", ())
         found = [
-            ComparedExample(split, index, self.examples.get((split, index), none), first.get(at), second.get(at))
+            ComparedExample(split, index, self.example(split, index), first.get(at), second.get(at))
             for at in dict.fromkeys([*first, *second])
             for split, index in [at]
         ]
         splits = list(Split)
         return sorted(found, key=lambda one: (OUTCOMES.index(one.outcome), splits.index(one.split), one.index))
-
-
-def recorded_answers(folder: Folder, record: RunRecord) -> dict[SearchKey, list[ComparedExample]]:
-    """The answers of the initial and the best prompt of each trajectory that has some; unreadable ones are left out."""
-    found: dict[SearchKey, list[ComparedExample]] = {}
-    for key, checkpoint in record.checkpoints.items():
-        ends = [one.prompt.id for one in (checkpoint.trajectory.initial, checkpoint.trajectory.best)]
-        try:
-            answers = SearchAnswers.read(folder, key, ends)
-        except StorageError as error:
-            log.warning("the answers of %s are left out of the report: %s", key, error)
-            continue
-        if compared := answers.compared(*ends):
-            found[key] = compared
-    return found
 
 
 def prompt_id(checkpoint: Checkpoint, name: str, option: str = "--prompt") -> str:

@@ -28,8 +28,9 @@ from cluster.config.models import FunctionChatConfig
 from cluster.config.prompts import PromptRunConfig
 from cluster.config.section import first_difference, lasting
 from cluster.config.tasks import TaskConfig
+from cluster.reporting.examples import page_answers
 from cluster.reporting.page import report
-from cluster.results.answers import encoded_examples, examples_name, recorded_answers
+from cluster.results.answers import encoded_examples, examples_name
 from cluster.results.averages import families_of
 from cluster.results.outputs import as_json, as_json_lines, best_prompts, step_line, step_lines, summary
 from cluster.results.run_record import RunRecord
@@ -269,7 +270,7 @@ class RunFolder:
         self._write("steps.jsonl", as_json_lines(step_lines(record)))
         self._write("best_prompts.json", as_json(best_prompts(record)))
         if record.status not in ("pending", "running"):  # it takes seconds; ``gpo report`` writes it at any time
-            self._write("report.html", report(record, document, recorded_answers(self.folder, record)).encode())
+            self._write("report.html", report(record, document, page_answers(self.folder, record)).encode())
 
     def _write(self, name: str, content: bytes) -> None:
         try:

@@ -11,7 +11,7 @@ from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.errors import ModelRefused, ModelUnavailable, PromptUnscored
 from gpo.evaluation.grading import Grade, Grader
-from gpo.evaluation.metrics.scorer import can_read, explanation
+from gpo.evaluation.metrics.scorer import can_read, explanation, reading
 from gpo.evaluation.program import Program
 from gpo.evaluation.program_calls import CallRecord, Response
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage, given_up
@@ -39,6 +39,7 @@ class Answered:
         reason: why the grade is below 1, on one line; empty if it is not, or if nobody can say.
         seconds: until the answer was there, the wait for the limits included.
         calls: the model calls of a program, if the evaluator keeps them.
+        read: what the scorer read from the answer, such as a label; empty if nothing, or for other kinds of answers.
     """
 
     text: str
@@ -50,6 +51,7 @@ class Answered:
     reason: str = ""
     seconds: float = 0.0
     calls: tuple[CallRecord, ...] = ()
+    read: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +201,7 @@ class LocalEvaluator:
             return Answered(text, None, Spending(task=usage + given_up(refusal)), str(refusal), is_refused=True)
         except ModelUnavailable as failure:
             return Answered(text, None, Spending(task=usage + given_up(failure)), str(failure))
-        grade = await self.grader.grade(reply.answer, example)
-        spending = Spending(task=usage, judge=grade.usage)
-        flaws = self._flaws(reply, example, grade.value)
-        reason = self._reason(reply, example, grade) if explains else ""
-        return Answered(text, grade.value, spending, grade.problem, grade.is_refused, flaws, reason)
+        return await self._graded(text, reply, usage, example, explains=explains)
 
     async def _answered_by(self, program: Program, prompt: Prompt, example: Example, *, explains: bool) -> Answered:
         response = await program.respond(prompt, example)
@@ -222,12 +220,23 @@ class LocalEvaluator:
         if response.score is not None:
             reason = one_line(response.reason, _MAX_REASON) if response.score < 1 else ""
             return Answered(response.text, response.score, spending, reason=reason)
-        grade = await self.grader.grade(response.answer, example)
-        spending = Spending(task=response.usage, judge=grade.usage)
         reply = Completion(response.answer, response.usage)
-        flaws = self._flaws(reply, example, grade.value)
-        reason = self._reason(reply, example, grade) if explains else ""
-        return Answered(response.text, grade.value, spending, grade.problem, grade.is_refused, flaws, reason)
+        return await self._graded(response.text, reply, response.usage, example, explains=explains)
+
+    async def _graded(
+        self, text: str, reply: Completion, usage: Usage, example: Example, *, explains: bool
+    ) -> Answered:
+        grade = await self.grader.grade(reply.answer, example)
+        return Answered(
+            text,
+            grade.value,
+            Spending(task=usage, judge=grade.usage),
+            grade.problem,
+            grade.is_refused,
+            self._flaws(reply, example, grade.value),
+            self._reason(reply, example, grade) if explains else "",
+            read=reading(self.task.scorer, reply.answer, example) if explains else "",
+        )
 
     def _reason(self, reply: Completion, example: Example, grade: Grade) -> str:
         if grade.value is None or grade.value >= 1:

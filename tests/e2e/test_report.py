@@ -160,8 +160,9 @@ def test_the_best_prompt_is_compared_with_the_initial_one(page: Page) -> None:
 
 
 def test_nothing_that_a_model_wrote_runs(page: Page) -> None:
-    for summary_line in page.locator("#rows summary, details.trajectory summary, #configuration summary").all():
-        summary_line.dispatch_event("click")
+    for _ in range(3):  # what is opened contains more to open
+        page.evaluate("document.querySelectorAll('details:not([open]) > summary').forEach((one) => one.click())")
+    expect(page.locator("li .inner .prompt").filter(has_text="names no desk").first).to_be_visible()
     assert page.evaluate("window.ran") is None
     assert page.locator("img[onerror], svg, #rows a, #rows img").count() == 0
     expect(page.locator("#rows .prompt").filter(has_text="Name the desk").first).to_contain_text(HOSTILE)

@@ -51,6 +51,11 @@ class BooleanScorer:
         """Whether the answer is on any side."""
         return self._read(answer, example) is not None
 
+    def reads_as(self, answer: str, example: Example) -> str | None:
+        """The word of the target's pair; ``None`` if the answer is on neither side."""
+        side, (first, second) = self._read(answer, example), _pair_of(example)
+        return None if side is None else first if side else second
+
     def _read(self, answer: str, example: Example) -> bool | None:
         own = _OF_PAIR.get(example.target.strip().lower(), _ANY)
         return self._side(_NEITHER.sub(_without_both_sides, without_markup(unwrapped(answer))), own)

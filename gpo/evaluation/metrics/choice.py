@@ -86,6 +86,11 @@ class ChoiceScorer:
         """Whether the answer settles on an option."""
         return self._read(answer, example) is not None
 
+    def reads_as(self, answer: str, example: Example) -> str | None:
+        """The option's letter, in brackets if the target has some; ``None`` without an option."""
+        letter = self._read(answer, example)
+        return f"({letter})" if letter and example.target.strip().startswith("(") else letter
+
     def _read(self, answer: str, example: Example) -> str | None:
         return _letter(without_markup(unwrapped(answer)), options(example))
 

@@ -13,7 +13,7 @@ from typing import Any, SupportsFloat
 
 from gpo.data.example import Example
 from gpo.errors import EvaluationError
-from gpo.evaluation.metrics.scorer import BARE_ANSWER, Scorer, explanation, quoted
+from gpo.evaluation.metrics.scorer import BARE_ANSWER, Scorer, explanation, quoted, reading
 from gpo.user_code.functions import FunctionReference, shown_value
 
 _ROUNDING = 1e-6
@@ -91,6 +91,10 @@ class ParsedScorer:
             EvaluationError: the function fails or does not return a text.
         """
         return self.scorer.score(self._parsed(answer, example), example)
+
+    def reads_as(self, answer: str, example: Example) -> str:
+        """What the scorer reads from the parsed answer. Raises as ``score`` does."""
+        return reading(self.scorer, self._parsed(answer, example), example)
 
     def explain(self, answer: str, example: Example) -> str:
         """What the parser returned, and what the scorer says about it. Raises as ``score`` does."""

@@ -45,7 +45,8 @@ def neither_nor(named: str) -> re.Pattern[str]:
 class Scorer(Protocol):
     """Judges answers of one kind.
 
-    A scorer may have more methods, which the functions below call: ``score_with_reason``, ``explain`` and ``can_read``.
+    A scorer may have more methods, which the functions below call: ``score_with_reason``, ``explain``, ``can_read`` and
+    ``reads_as``.
     """
 
     def score(self, answer: str, example: Example) -> float:
@@ -67,6 +68,15 @@ def can_read(scorer: object, answer: str, example: Example) -> bool:
     """Whether the scorer finds anything of its kind in the answer; scorers without ``can_read`` read every answer."""
     reads = getattr(scorer, "can_read", None)
     return reads is None or bool(reads(answer, example))
+
+
+def reading(scorer: object, answer: str, example: Example) -> str:
+    """What the scorer reads from the answer, such as a label, written like the example's target.
+
+    Empty if that is not one thing, or if the scorer has no method ``reads_as``, such as those of free texts.
+    """
+    reads = getattr(scorer, "reads_as", None)
+    return "" if reads is None else str(reads(answer, example) or "")
 
 
 def score_with_reason(scorer: Scorer, answer: str, example: Example) -> tuple[float, str]:

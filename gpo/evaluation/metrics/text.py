@@ -115,6 +115,14 @@ class LabelScorer:
         """Whether there is a label in the answer."""
         return bool(self._found(answer))
 
+    def reads_as(self, answer: str, example: Example) -> str | None:
+        """The only label in the answer, as targets or labels write it; ``None`` without one, or if it is denied."""
+        found = self._found(answer)
+        named = {_key(match["label"] or "") for match in found}
+        if len(named) != 1 or "" in named:
+            return None
+        return next((label for label in (*example.targets, *self.labels) if _key(label) in named), None)
+
     def explain(self, answer: str, example: Example) -> str:
         """The labels that were found."""
         found = self._found(answer)

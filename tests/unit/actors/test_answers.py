@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from actors.answers import AnswerLog, RecordedAnswer, RecordingEvaluator, name_of, read_answers
+from actors.answers import AnswerLog, RecordedAnswer, RecordingEvaluator, name_of, read_answers, recorded_prompts
 from actors.folder import Folder
 from actors.search import SearchKey
 from gpo.data.task import Split
@@ -23,7 +24,9 @@ from gpo.trajectory import Spending
 KEY = SearchKey("desk", 3)
 ONE, OTHER = Prompt("one"), Prompt("other")
 ANSWERS = (
-    Answered("billing", 1.0, Spending(task=Usage(requests=1, prompt_tokens=5, completion_tokens=2)), seconds=0.1234),
+    Answered(
+        "billing", 1.0, Spending(task=Usage(requests=1, prompt_tokens=5, completion_tokens=2)), seconds=0.1234, read="b"
+    ),
     Answered("", 0.0, Spending(task=Usage(cached=1, cached_tokens=9)), flaws=Flaws(empty=1), reason="it is empty"),
     Answered("", None, Spending(), problem="HTTP 503"),
 )
@@ -43,7 +46,7 @@ async def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     answers.add(ONE, Split.VAL, [4, 7, 9], ANSWERS)
     await answers.write("step-00000", [ONE])
     assert recorded(tmp_path) == [
-        RecordedAnswer(ONE.id, Split.VAL, 4, "billing", 1.0, tokens=7, seconds=0.123),
+        RecordedAnswer(ONE.id, Split.VAL, 4, "billing", 1.0, tokens=7, seconds=0.123, read="b"),
         RecordedAnswer(ONE.id, Split.VAL, 7, "", 0.0, "it is empty", flaw="empty", tokens=9, is_cached=True),
         RecordedAnswer(ONE.id, Split.VAL, 9, "", None, problem="HTTP 503"),
     ]
@@ -90,10 +93,51 @@ async def test_a_repeated_step_replaces_its_file(tmp_path: Path) -> None:
     assert [row.answer for row in recorded(tmp_path)] == [""]
 
 
+async def test_a_reader_decompresses_only_the_blocks_of_wanted_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.answers._BLOCK", 1)  # a block for each answer
+    answers = log(tmp_path, writes_all=1)
+    for prompt in (ONE, OTHER):
+        answers.add(prompt, Split.VAL, None, ANSWERS)
+    await answers.write("step-00001", [])
+    folder, path = Folder.at(str(tmp_path)), tmp_path / name_of(KEY) / "step-00001.jsonl.gz"
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines()  # the file as a whole is JSON Lines
+    assert [ONE.id in line for line in lines[1:]] == [True] * 3 + [False] * 3
+    assert recorded_prompts(folder, KEY) == {ONE.id: 3, OTHER.id: 3}
+    read: list[bytes] = []
+    decompress = gzip.decompress
+    monkeypatch.setattr("actors.answers.gzip.decompress", lambda block: read.append(block) or decompress(block))
+    found = list(read_answers(folder, KEY, [OTHER.id]))
+    assert ([row.prompt for row in found], len(read)) == ([OTHER.id] * 3, 3)
+
+
+async def test_a_prompt_that_is_chosen_after_a_kill_has_all_its_answers(tmp_path: Path) -> None:
+    answers = log(tmp_path)
+    answers.add(ONE, Split.VAL, [0], ANSWERS[:1])
+    answers.add(OTHER, Split.VAL, [0], ANSWERS[:1])
+    await answers.write("step-00001", [ONE])
+    answers.add(OTHER, Split.VAL, [1], ANSWERS[1:2])
+    answers.add(ONE, Split.VAL, [2], ANSWERS[:1])
+    await answers.write("step-00002", [])
+    assert {row.prompt for row in recorded(tmp_path)} == {ONE.id}
+    for name in ("step-00003", "step-00004"):  # each attempt is killed after it has written a step
+        answers = log(tmp_path)
+        await answers.restore()
+        await answers.write(name, [OTHER])
+        assert [row.index for row in recorded(tmp_path) if row.prompt == OTHER.id] == [0, 1]
+    answers = log(tmp_path)
+    await answers.restore()
+    await answers.write("step-00005", [ONE])
+    await answers.end()
+    assert [row.index for row in recorded(tmp_path) if row.prompt == ONE.id] == [0, 2]
+    assert not list((tmp_path / name_of(KEY)).glob("*not-chosen*"))
+
+
 async def test_the_bound_on_bytes_ends_the_recording_with_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answers = log(tmp_path, max_bytes=150)
+    answers = log(tmp_path, max_bytes=300)
     for number in range(4):
         answers.add(ONE, Split.VAL, [number], ANSWERS[:1])
         await answers.write(f"step-{number:05}", [ONE])

@@ -14,7 +14,7 @@ import gpo as library
 from actors.folder import Folder
 from actors.search import SearchKey
 from benchmarks.simulated_endpoint import SimulatedEndpoint
-from cluster.results.answers import SearchAnswers, recorded_answers
+from cluster.results.answers import SearchAnswers
 from cluster.results.stored_run import RunReader
 from tests.commands import RunGpo
 from tests.unit.cluster.api.test_optimize import arguments
@@ -52,7 +52,9 @@ def test_the_answers_are_those_that_the_scores_rest_on(folder: Path) -> None:
 
 def test_a_table_shows_inputs_targets_and_both_answers(gpo: RunGpo, folder: Path) -> None:
     shown = gpo("show", str(folder), cwd=folder)
-    (compared,) = recorded_answers(Folder.at(str(folder)), RunReader(Folder.at(str(folder))).read().record).values()
+    trajectory = RunReader(Folder.at(str(folder))).read().record.checkpoints[KEY].trajectory
+    ends = (trajectory.initial.prompt.id, trajectory.best.prompt.id)
+    compared = SearchAnswers.read(Folder.at(str(folder)), KEY).compared(*ends)
     assert shown.code == 0
     assert all(f"{one.split}/{one.index + 1}" in shown.stdout for one in compared)
     only = gpo("show", str(folder), "--only", "wrong", cwd=folder)
@@ -104,9 +106,11 @@ def test_a_run_without_recorded_answers_says_so(gpo: RunGpo, tmp_path: Path) -> 
 
 def test_the_report_contains_the_answers_and_no_markup_of_them(folder: Path) -> None:
     page = (folder / "report.html").read_text()
-    rows = data(page)["examples"]["rows"]
-    assert len(rows) == 40
-    assert any(MARKUP in (answer or ["", 0, ""])[2] for row in rows for answer in row[6:])
+    examples = data(page)["examples"]
+    answers = examples["answers"]["0"]
+    assert {prompt: len(rows) for prompt, rows in answers.items()} == examples["recorded"]["0"]
+    assert (len(examples["examples"]["task"]), examples["left_out"]) == (40, 0)
+    assert any(MARKUP in row[5] for rows in answers.values() for row in rows)
     assert MARKUP not in page
 
 

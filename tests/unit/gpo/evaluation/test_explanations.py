@@ -21,7 +21,7 @@ from gpo.evaluation.metrics.paper import (
     PaperTextScorer,
     PaperWordsScorer,
 )
-from gpo.evaluation.metrics.scorer import explanation
+from gpo.evaluation.metrics.scorer import explanation, reading
 
 CHOICE = Example("Which is a bird?\n(A) cat\n(B) dog\n(C) owl", ("(C)",))
 VALID = Example("Is it valid?", ("valid",))
@@ -96,3 +96,26 @@ def test_a_scorer_that_only_knows_whether_it_can_read_says_that() -> None:
 
     assert explanation(Reading(), "15", SUM) == ""
     assert explanation(Reading(), "Hm.", SUM) == "nothing was found in the answer that could be scored"
+
+
+@pytest.mark.parametrize(
+    ("scorer", "answer", "target", "read"),
+    [
+        (ChoiceScorer(), "The answer is (B).", "(A)", "(B)"),
+        (ChoiceScorer(), "b", "A", "B"),
+        (ChoiceScorer(), "I cannot say.", "(A)", ""),
+        (BooleanScorer(), "That is true.", "Yes", "Yes"),
+        (BooleanScorer(), "it is not valid", "valid", "invalid"),
+        (BooleanScorer(), "maybe", "Yes", ""),
+        (LabelScorer(("Good", "Bad")), "It is bad.", "Good", "Bad"),
+        (LabelScorer(("Good", "Bad")), "It is good, not bad.", "Good", ""),
+        (LabelScorer(("Good", "Bad")), "good or bad", "Good", ""),
+        (LabelScorer(("New York", "Rome")), "new-york", "New York", "New York"),
+        (NumberScorer(), "7", "7", ""),
+        (RougeScorer(), "A cat.", "A cat.", ""),
+    ],
+)
+def test_what_is_read_is_written_like_the_target(scorer: Scorer, answer: str, target: str, read: str) -> None:
+    example = Example("?", (target,))
+    assert reading(scorer, answer, example) == read
+    assert scorer.score(answer, example) == float(read == target) or not read
