@@ -23,11 +23,11 @@ def view(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8500,
 ) -> int:
-    """Show the runs in DIR as a web page: a list, and the report of each run as it is now. Ctrl-C ends it.
+    """Show the runs and sweeps in DIR as a web page: a list, each of them as it is now, and runs side by side.
 
     Example: **gpo view runs**
 
-    Nothing is changed. If the variable **GPO_VIEW_TOKEN** is set, every request needs it as password.
+    Ctrl-C ends it. Nothing is changed. If the variable **GPO_VIEW_TOKEN** is set, every request needs it as password.
     """
     import socket
 

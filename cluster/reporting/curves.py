@@ -9,6 +9,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Sequence
 from io import StringIO
+from itertools import accumulate
 from math import nan
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from gpo.intervals import interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _INK = "#010203"
 """Placeholder for the page's text colour, which differs between light and dark."""
@@ -84,8 +86,40 @@ def curves_svg(curves: Sequence[Curve]) -> str:
         sizes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if len(curves) <= _NAMED:
             scores.legend(frameon=False, fontsize=8, loc="best")
-        drawn = StringIO()
-        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+        return _data_url(figure)
+
+
+def trials_svg(values: Sequence[tuple[int, float]]) -> str:
+    """A ``data:`` URL of a plot: ``val`` of each trial of a sweep as a dot, and the best one so far as a line.
+
+    Args:
+        values: number and ``val`` of each trial, at least one.
+    """
+    # Imported late, since loading it takes a second.
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    numbers, vals = zip(*((number, 100 * val) for number, val in sorted(values)), strict=True)
+    with _DRAWING, rc_context(_SETTINGS):
+        figure = Figure(figsize=(7.2, 3))
+        figure.patch.set_alpha(0)
+        axes = figure.subplots()
+        figure.subplots_adjust(left=0.09, right=0.98, top=0.97, bottom=0.16)
+        axes.patch.set_alpha(0)
+        axes.grid(visible=True, color=_INK, alpha=0.12, linewidth=0.6)
+        axes.plot(numbers, vals, "o", color=_COLOURS[0], markersize=4, alpha=0.7, label="trial")
+        axes.step(numbers, list(accumulate(vals, max)), where="post", color=_COLOURS[1], label="best so far")
+        axes.set_xlabel("trial")
+        axes.set_ylabel("val, %")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        return _data_url(figure)
+
+
+def _data_url(figure: Figure) -> str:
+    drawn = StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
     svg = drawn.getvalue().replace(_INK, "currentColor")
     head, opening, body = svg[svg.index("<svg") :].partition(">")
     return "data:image/svg+xml;base64," + b64encode((head + opening + _STYLE + body).encode()).decode()

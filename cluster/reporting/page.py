@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
-from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from importlib.resources import files
 from itertools import groupby
 from typing import Any
 from urllib.parse import urlsplit
-
-import jinja2
 
 from actors.search import SearchKey
 from cluster.reporting.candidates import candidate_rows
@@ -21,15 +15,12 @@ from cluster.reporting.curves import curves_in_words, curves_svg
 from cluster.reporting.diff import Segment, word_diff
 from cluster.reporting.examples import Answers, example_data
 from cluster.reporting.outcomes import Outcomes, outcomes
+from cluster.reporting.rendering import Live, as_data, rendered
 from cluster.results.differences import difference_summary
 from cluster.results.run_record import RunRecord
+from cluster.results.status import RunStatus
 from gpo.checkpoint import Checkpoint
 
-# Autoescape treats everything from models and files as text, never as markup. The template marks only our own style
-# and script, and data without any "<", as safe.
-_PAGES = jinja2.Environment(
-    loader=jinja2.PackageLoader("cluster.reporting", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
-)
 _ADDRESS = re.compile(r"(?m)^(?P<before>\s*(?:- )?base_url: *)(?P<url>\S.*)$")
 
 
@@ -50,34 +41,58 @@ class Plot:
     description: str
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What ``gpo view`` shows of a run in addition to its report.
+
+    Attributes:
+        calls_per_s: lately; ``None`` if unknown.
+        budget: each bound: what it limits, the amount so far, and the bound.
+    """
+
+    status: RunStatus
+    calls_per_s: float | None
+    budget: Sequence[tuple[str, float, float]]
+
+
+DrawnPlot = tuple[Sequence[tuple[SearchKey, Checkpoint]], Plot]
+"""A plot, and what it shows."""
+
+
 def report(
     record: RunRecord,
     summary: Mapping[str, Any],
     answers: Answers | None = None,
+    *,
+    live: Live | None = None,
+    progress: Progress | None = None,
+    drawn: dict[str, DrawnPlot] | None = None,
 ) -> str:
     """Render the page: results, curves, initial and best prompts, all candidates, cost of calls, configuration.
 
-    Its content security policy forbids network requests, and scripts other than its own.
+    Its content security policy forbids network requests, except to the server of ``gpo view``, and other scripts.
 
     Args:
-        answers: as from ``page_answers``, if some are recorded.
+        answers: as from ``page_answers``, if some are recorded. A live page loads them when they are looked at.
+        live, progress: for a page of ``gpo view``.
+        drawn: plots of an earlier page of the same run, by task; those that have changed are replaced.
     """
-    style, script = _asset("report.css"), _script("page.js", "candidates.js", "examples.js")
-    return _PAGES.get_template("report.html.j2").render(
+    has_answers = bool(live.answers if live else answers)
+    examples = example_data(sorted(record.checkpoints), record, answers or {})
+    address = {"live": live.answers} if live and live.answers else {}
+    return rendered(
+        "report.html.j2",
+        ("page.js", "candidates.js", "examples.js"),
+        live,
         summary=summary,
+        progress=progress,
         prompts={(key.task, key.seed): _initial_and_best(checkpoint) for key, checkpoint in record.checkpoints.items()},
         differences=difference_summary(record),
-        plots=_plots(record),
+        plots=_plots(record, {} if drawn is None else drawn),
         num_prompts=sum(len(checkpoint.trajectory.history) for checkpoint in record.checkpoints.values()),
-        config=_without_secrets(record.config),
-        has_answers=bool(answers),
-        data=_as_data(
-            {**candidate_rows(record), "examples": example_data(sorted(record.checkpoints), record, answers or {})}
-        ),
-        style=style,
-        script=script,
-        style_hash=_digest(style),
-        script_hash=_digest(script),
+        config=without_secrets(record.config),
+        has_answers=has_answers,
+        data=as_data({**candidate_rows(record), "examples": examples, **address}),
     )
 
 
@@ -89,37 +104,22 @@ def _initial_and_best(checkpoint: Checkpoint) -> InitialAndBest:
     )
 
 
-def _plots(record: RunRecord) -> list[Plot]:
+def _plots(record: RunRecord, drawn: dict[str, DrawnPlot]) -> list[Plot]:
     by_task = {task: list(curves) for task, curves in groupby(sorted(record.checkpoints.items()), key=_task)}
     ordered = dict.fromkeys(key.task for key in record.keys if key.task in by_task)
-    return [Plot(task, curves_svg(by_task[task]), curves_in_words(by_task[task])) for task in ordered]
+    for task in ordered:
+        curves = by_task[task]
+        known = drawn.get(task)
+        if known is None or [one for _, one in known[0]] != [one for _, one in curves]:
+            drawn[task] = curves, Plot(task, curves_svg(curves), curves_in_words(curves))
+    return [drawn[task][1] for task in ordered]
 
 
 def _task(curve: tuple[SearchKey, Checkpoint]) -> str:
     return curve[0].task
 
 
-def _asset(name: str) -> str:
-    return files("cluster.reporting").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _script(*names: str) -> str:
-    """The scripts as one, whose names nothing else on the page can see."""
-    return "\n".join(['"use strict";', "(() => {", *map(_asset, names), "})();"])
-
-
-def _digest(text: str) -> str:
-    """The hash by which the content security policy allows a script or style."""
-    return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
-
-
-def _as_data(document: Mapping[str, Any]) -> str:
-    """JSON without ``<``, so that no ``</script>`` or ``<!--`` in it can end the element."""
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c")
-
-
-def _without_secrets(config: str) -> str:
+def without_secrets(config: str) -> str:
     """The configuration with URLs reduced to host and path, since other parts may contain a password or a key."""
 
     def shown(found: re.Match[str]) -> str:

@@ -1,55 +1,48 @@
-"""The web page of ``gpo view``: a list of runs, and the report of each, as it is now. It changes nothing.
+"""The web pages of ``gpo view``: a list of runs and sweeps, each of them as it is now, and runs side by side.
 
-All pages are made here, without files of other hosts. A page of a run is its report, whose content security policy
-allows its own script alone.
+They change nothing. All pages are made here, without files of other hosts. Their content security policy allows their
+own script alone. A page asks this server now and then for what is new.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import time
 from base64 import b64decode
 from binascii import Error as NotBase64
+from collections.abc import Callable
 from html import escape
-from importlib.resources import files
 from pathlib import PurePosixPath
+from typing import Any
 
-import jinja2
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from actors.folder import Folder
-from cluster.display.progress import percent
-from cluster.reporting.examples import page_answers
-from cluster.reporting.page import report
-from cluster.results.listed_runs import listed_runs
-from cluster.results.status import SILENT_AFTER_S
-from cluster.results.stored_run import RunReader
+from actors.search import SearchKey
+from cluster.reporting.comparison import ComparedRun, compared_tasks, different_options
+from cluster.reporting.rendering import Live, rendered
+from cluster.reporting.viewed_run import ViewedRun
+from cluster.reporting.viewed_sweep import PLOTS_POLICY, viewed_sweep
+from cluster.results.listed_runs import listed_runs, listed_sweeps
 from gpo.errors import GPOError
 from serve.http_limits import is_loopback
 
-_REFRESH_S = 5
-_RUN_REFRESH_S = 20
-"""Longer, since a page that renews itself forgets what was searched in it."""
-_PAGES = jinja2.Environment(
-    loader=jinja2.PackageLoader("cluster.reporting", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
-)
-_STYLE = (files("cluster.reporting") / "templates" / "report.css").read_text(encoding="utf-8")
-_LIST_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_HEADERS = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-frame-options", b"DENY"),
-)
-_ENDED = ("completed", "interrupted", "budget_exhausted", "failed")
+_EVERY_S = 5.0
+_MOST_COMPARED = 6
+_PLAIN_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'"
+_HEADERS = {
+    b"x-content-type-options": b"nosniff",
+    b"cache-control": b"no-store",
+    b"referrer-policy": b"no-referrer",
+    b"x-frame-options": b"SAMEORIGIN",
+}
 
 
 def view_app(parent: Folder, token: str | None) -> Starlette:
@@ -59,37 +52,107 @@ def view_app(parent: Folder, token: str | None) -> Starlette:
         token: password of every request, with any user name; ``None`` needs none, and answers only requests whose Host
             header names this machine.
     """
-    readers: dict[str, RunReader] = {}
+    pages = _Pages(parent)
 
-    def list_page() -> str:
-        where = PurePosixPath(parent.url).name or parent.url
-        page = _PAGES.get_template("runs.html.j2")
-        return page.render(runs=listed_runs(parent), where=where, style=_STYLE, percent=percent, refresh_s=_REFRESH_S)
+    def page(make: Callable[[Request], tuple[str, str | None]]) -> Callable[[Request], Any]:
+        async def reply(request: Request) -> Response:
+            version, content = await run_in_threadpool(make, request)
+            return Response(status_code=304) if content is None else HTMLResponse(content, headers={"etag": version})
 
-    def run_page(name: str) -> str:
-        if name not in {run.name for run in listed_runs(parent)}:  # also what keeps requests inside the folder
-            raise HTTPException(404, "there is no such run")
-        reader = readers.setdefault(name, RunReader(parent / name))
-        stored = reader.read()
-        page = report(stored.record, stored.document(), page_answers(reader.folder, stored.record))
-        if stored.record.status in _ENDED or time.time() - stored.changed_at > SILENT_AFTER_S:
-            return page
-        return page.replace("<title>", f'<meta http-equiv="refresh" content="{_RUN_REFRESH_S}">\n<title>', 1)
+        return reply
 
-    async def show_list(_: Request) -> Response:
-        return HTMLResponse(await run_in_threadpool(list_page), headers={"content-security-policy": _LIST_POLICY})
+    async def answers(request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(pages.answers, request))
 
-    async def show_run(request: Request) -> Response:
-        return HTMLResponse(await run_in_threadpool(run_page, request.path_params["name"]))
+    async def plots(request: Request) -> Response:
+        content = await run_in_threadpool(pages.plots, request)
+        return HTMLResponse(content, headers={"content-security-policy": PLOTS_POLICY})
 
     async def explain(_: Request, error: Exception) -> Response:
-        return HTMLResponse(f"<p>{escape(str(error))}</p>", 500, headers={"content-security-policy": _LIST_POLICY})
+        return HTMLResponse(f"<p>{escape(str(error))}</p>", 500, headers={"content-security-policy": _PLAIN_POLICY})
 
     return Starlette(
-        routes=[Route("/", show_list), Route("/run/{name}", show_run)],
+        routes=[
+            Route("/", page(pages.overview)),
+            Route("/compare", page(pages.comparison)),
+            Route("/run/{name}", page(pages.run)),
+            Route("/run/{name}/answers", answers),
+            Route("/sweep/{name}", page(pages.sweep)),
+            Route("/sweep/{name}/plots", plots),
+        ],
         middleware=[Middleware(_Guard, token=token)],
         exception_handlers={GPOError: explain},
     )
+
+
+class _Pages:
+    """Makes each page: its version, and its content unless the request names that version. Threads may share it."""
+
+    def __init__(self, parent: Folder) -> None:
+        self._parent = parent
+        self._runs: dict[str, ViewedRun] = {}
+
+    def overview(self, request: Request) -> tuple[str, str | None]:
+        where = PurePosixPath(self._parent.url).name or self._parent.url
+        runs, sweeps = listed_runs(self._parent), listed_sweeps(self._parent)
+        known = {"where": where, "runs": runs, "sweeps": sweeps, "most": _MOST_COMPARED}
+        return _page(request, "runs.html.j2", known, repr((runs, sweeps)))
+
+    def run(self, request: Request) -> tuple[str, str | None]:
+        return self._run(request.path_params["name"]).page(request.headers.get("if-none-match", ""))
+
+    def answers(self, request: Request) -> Any:
+        asked = request.query_params
+        try:
+            key = SearchKey(asked["task"], int(asked["seed"]))
+        except (KeyError, ValueError):
+            raise HTTPException(400, "name a task and a seed") from None
+        found = self._run(request.path_params["name"]).answers(key, asked.get("prompt", ""))
+        if found is None:
+            raise HTTPException(404, "the run has no such search")
+        return found
+
+    def comparison(self, request: Request) -> tuple[str, str | None]:
+        names = list(dict.fromkeys(request.query_params.getlist("run")))
+        if not 2 <= len(names) <= _MOST_COMPARED:
+            raise HTTPException(400, f"choose 2 to {_MOST_COMPARED} runs")
+        viewed = [self._run(name) for name in names]
+        version = repr([one.version() for one in viewed])
+        runs = [ComparedRun(one.name, one.folder, one.read()) for one in viewed]
+        records = [run.stored.record for run in runs]
+        known = {"runs": runs, "records": records, "tasks": lambda: compared_tasks(runs)}
+        return _page(request, "compare.html.j2", {**known, "options": different_options(runs)}, version)
+
+    def sweep(self, request: Request) -> tuple[str, str | None]:
+        folder = self._sweep(request)
+        sweep = viewed_sweep(folder, folder.names())
+        known = {"sweep": sweep, "name": request.path_params["name"]}
+        return _page(request, "viewed_sweep.html.j2", known, repr(sweep))
+
+    def plots(self, request: Request) -> bytes:
+        content = self._sweep(request).read("report.html")
+        if content is None:
+            raise HTTPException(404, "the sweep has no report yet")
+        return content
+
+    def _run(self, name: str) -> ViewedRun:
+        # Only names from the list: that is also what keeps requests inside the folder.
+        if name not in {run.name for run in listed_runs(self._parent)}:
+            raise HTTPException(404, "there is no such run")
+        return self._runs.setdefault(name, ViewedRun(self._parent / name, name))
+
+    def _sweep(self, request: Request) -> Folder:
+        name = str(request.path_params["name"])
+        if name not in {sweep.name for sweep in listed_sweeps(self._parent)}:
+            raise HTTPException(404, "there is no such sweep")
+        return self._parent / name
+
+
+def _page(request: Request, template: str, known: dict[str, Any], content: str) -> tuple[str, str | None]:
+    version = hashlib.blake2b(content.encode(errors="replace"), digest_size=8).hexdigest()
+    if request.headers.get("if-none-match") == version:
+        return version, None
+    return version, rendered(template, ("page.js", "lists.js"), Live(version, _EVERY_S), **known)
 
 
 class _Guard:
@@ -106,7 +169,7 @@ class _Guard:
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], *_HEADERS]}
+                message = {**message, "headers": [*message["headers"], *_HEADERS.items()]}
             await send(message)
 
         request = Request(scope)

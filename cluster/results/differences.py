@@ -32,18 +32,19 @@ def difference_on_test(checkpoint: Checkpoint) -> dict[str, Any] | None:
         "better": difference.num_better,
         "worse": difference.num_worse,
         "scored": difference.num_examples,
-        "sentence": _sentence(difference),
+        "sentence": difference_sentence(difference),
     }
 
 
-def _sentence(difference: Difference) -> str:
+def difference_sentence(difference: Difference, one: str = "the best prompt", other: str = "the initial prompt") -> str:
+    """A paired difference on ``test`` in words."""
     low, high = (f"{100 * end:+.1f}" for end in difference.interval)
     size = f"{100 * abs(difference.mean):.1f} points {'higher' if difference.mean > 0 else 'lower'} than"
     counts = f"{difference.num_better} of {difference.num_examples} examples better, {difference.num_worse} worse"
     p = "p < 0.001" if difference.p_value < 0.001 else f"p = {difference.p_value:.2g}"
     verdict = "is beyond chance" if difference.p_value < SIGNIFICANT else "could be chance"
     return (
-        f"On test, the best prompt scores {size if difference.mean else 'the same as'} the initial prompt "
+        f"On test, {one} scores {size if difference.mean else 'the same as'} {other} "
         f"({100 * LEVEL:.0f} % interval: {low} to {high}; {counts}). "
         + (f"The difference {verdict} ({p})." if difference.mean else "No difference was found.")
     )

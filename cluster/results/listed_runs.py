@@ -49,24 +49,68 @@ def listed_runs(parent: Folder) -> list[ListedRun]:
     Raises:
         ConfigError: the folder cannot be read.
     """
-    if parent.local is not None and not parent.local.is_dir():
-        raise ConfigError("DIR", f"there is no folder {parent.url!r}", "name a folder that contains runs")
-    try:
-        found = [(name, _summary(parent / name)) for name in parent.names()]
-    except (OSError, ImportError, ValueError) as error:
-        raise ConfigError("DIR", f"{parent.url!r} cannot be read ({error})", "name a folder or fsspec URL") from None
-    runs = [_listed(name, json_object(content)) for name, content in found if content]
+    runs = [_listed(name, json_object(content)) for name, content in _contents(parent, "summary.json")]
     return sorted(runs, key=lambda run: run.started_at, reverse=True)
 
 
-def _summary(folder: Folder) -> bytes | None:
-    with suppress(NotADirectoryError, IsADirectoryError):  # a file, or something else of that name
-        return folder.read("summary.json")
-    return None
+@dataclass(frozen=True, slots=True)
+class ListedSweep:
+    """A sweep, as its ``sweep.json`` describes it; ``best`` is the best trial's ``val``."""
+
+    name: str
+    status: str
+    started_at: str
+    tasks: tuple[str, ...]
+    best: float | None
+    trials: int
+    calls: int
+
+
+def listed_sweeps(parent: Folder) -> list[ListedSweep]:
+    """The sweeps in the folders directly below this one, the newest first; only their ``sweep.json`` is read.
+
+    Raises:
+        ConfigError: the folder cannot be read.
+    """
+    known = {name: json_object(content) for name, content in _contents(parent, "sweep.json")}
+    sweeps = [_listed_sweep(name, document) for name, document in known.items()]
+    return sorted(sweeps, key=lambda sweep: sweep.started_at, reverse=True)
+
+
+def _contents(parent: Folder, name: str) -> Iterator[tuple[str, bytes]]:
+    """The folders directly below this one that have a file of this name, and its content."""
+    if parent.local is not None and not parent.local.is_dir():
+        raise ConfigError("DIR", f"there is no folder {parent.url!r}", "name a folder that contains runs")
+    try:
+        for folder in parent.names():
+            with suppress(NotADirectoryError, IsADirectoryError):  # a file, or something else of that name
+                if content := (parent / folder).read(name):
+                    yield folder, content
+    except (OSError, ImportError, ValueError) as error:
+        raise ConfigError("DIR", f"{parent.url!r} cannot be read ({error})", "name a folder or fsspec URL") from None
+
+
+def _listed_sweep(name: str, known: Mapping[str, Any]) -> ListedSweep:
+    best, spent, population = (_section(known, part) for part in ("best", "spent", "population"))
+    tasks, rows = population.get("tasks"), known.get("all")
+    return ListedSweep(
+        name=without_controls(name),
+        status=without_controls(str(known.get("status") or "unknown")),
+        started_at=str(known.get("started_at") or ""),
+        tasks=tuple(without_controls(str(task)) for task in tasks) if isinstance(tasks, list) else (),
+        best=_number(best, "val") if best.get("val") is not None else None,
+        trials=len(rows) if isinstance(rows, list) else 0,
+        calls=int(_number(spent, "calls")),
+    )
+
+
+def _section(known: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = known.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _listed(name: str, known: Mapping[str, Any]) -> ListedRun:
-    spent = known.get("spent") if isinstance(known.get("spent"), dict) else {}
+    spent = _section(known, "spent")
     rows = known.get("trajectories")
     rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
     initial, best = _means(rows)

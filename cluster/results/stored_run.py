@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from hashlib import blake2b
 from math import isfinite
 from pathlib import PurePosixPath
 from typing import Any, get_args
@@ -30,6 +31,7 @@ from gpo.text import without_controls
 
 _MOST_STEPS = 1_000_000_000
 _CHECKPOINT = re.compile(r"trajectories/(?P<task>.+)/seed-(?P<seed>\d+)\.msgpack")
+_ANSWERS = re.compile(r"trajectories/.+/seed-\d+\.answers/[^/]+\.jsonl\.gz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,13 @@ class StoredRun:
         record: from the checkpoints; status and times from ``summary.json``.
         summary: the content of ``summary.json``; may be empty.
         changed_at: seconds since 1970 of the last change of a file.
+        has_answers: whether answers of the task model are recorded.
     """
 
     record: RunRecord
     summary: Mapping[str, Any]
     changed_at: float
+    has_answers: bool = False
 
     def document(self) -> dict[str, Any]:
         """``summary.json``, updated from the checkpoints, except for its averages."""
@@ -92,7 +96,7 @@ class RunReader:
         record = _record(known, self.folder)
         record.config = texts["config.yaml"].decode(errors="replace")
         record.keys = tuple(dict.fromkeys((*record.keys, *sorted(found))))
-        config = _sections(record.config)
+        config = sections(record.config)
         if (num_steps := _num_steps(config)) is not None:
             first = _with_first_prompts(config)
             record.num_steps = {key: num_steps + (key.task in first) for key in record.keys}
@@ -104,7 +108,21 @@ class RunReader:
             else:
                 record.checkpoints[key] = checkpoint
         changed_at = max((stamp.changed_at for stamp in stamps.values()), default=record.started_at)
-        return StoredRun(record, known, changed_at)
+        return StoredRun(record, known, changed_at, any(_ANSWERS.fullmatch(name) for name in stamps))
+
+    def version(self) -> tuple[str, float]:
+        """A text that changes with any file but those of leases, and seconds since 1970 of the last change.
+
+        Raises:
+            ConfigError: the folder cannot be read.
+        """
+        try:
+            stamps = {name: stamp for name, stamp in self._stamps().items() if not name.startswith(".")}
+        except (OSError, ImportError, ValueError) as error:
+            problem = f"{self.folder.url!r} cannot be read ({error})"
+            raise ConfigError("RUN_DIR", problem, "name a run's folder") from None
+        digest = blake2b(repr(sorted(stamps.items())).encode(), digest_size=8).hexdigest()
+        return digest, max((stamp.changed_at for stamp in stamps.values()), default=0.0)
 
     def _checkpoint(self, key: SearchKey, stamp: Stamp) -> Checkpoint | str:
         known = self._known.get(key)
@@ -168,7 +186,7 @@ def _record(known: Mapping[str, Any], folder: Folder) -> RunRecord:
     return record
 
 
-def _sections(config: str) -> Mapping[str, Any]:
+def sections(config: str) -> Mapping[str, Any]:
     """The sections of a configuration; none where it is damaged."""
     try:
         return dict(read_yaml(config))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -22,7 +24,7 @@ from cluster.reporting.view import view_app
 from tests.commands import RunGpo
 from tests.paths import ROOT
 from tests.servers import free_port
-from tests.unit.cluster.api.test_optimize import arguments
+from tests.unit.cluster.api.test_optimize import ROWS, arguments
 
 CHROMIUM = shutil.which("chromium")
 MARKUP = '<script>alert("canary")</script>'
@@ -32,17 +34,50 @@ def judged(answer: str, example: library.Example) -> tuple[float, str]:
     return float(answer == example.target), MARKUP
 
 
+async def hostile(messages: Sequence[dict[str, str]]) -> str:
+    return f"{MARKUP} {messages[-1]['content'][-9:]}"
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("viewed") / "runs"
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder ``runs``, and beside it ``later``: the run ``working`` two steps later."""
+    made = tmp_path_factory.mktemp("viewed")
+    runs = made / "runs"
     with SimulatedEndpoint() as endpoint:
-        library.optimize(**arguments(endpoint, made, run_dir=made / "done", metric=judged, steps=1))
-        library.optimize(**arguments(endpoint, made, run_dir=made / "working", metric=judged, steps=0))
-    summary = json.loads((made / "working/summary.json").read_text())
-    (made / "working/summary.json").write_text(json.dumps({**summary, "status": "running"}))
-    (made / MARKUP.replace("/", "")).mkdir()
-    (made / MARKUP.replace("/", "") / "summary.json").write_text(json.dumps({"status": MARKUP, "trajectories": []}))
+        library.optimize(**arguments(endpoint, made, run_dir=runs / "done", metric=judged, steps=1))
+        bounded = arguments(endpoint, made, metric="label", budget={"calls": 1000})
+        library.optimize(**{**bounded, "run_dir": made / "later", "steps": 2})
+        library.optimize(**{**bounded, "run_dir": runs / "working", "steps": 0})
+        rows = {
+            split: [{"text": f"{MARKUP} {row['text']}", "label": MARKUP} for row in rows]
+            for split, rows in ROWS.items()
+        }
+        unsafe = {**rows, "prompt": f"{MARKUP} Answer:", "task_model": hostile, "run_dir": runs / "hostile"}
+        library.optimize(**{**arguments(endpoint, made, metric=judged, steps=1), **unsafe})
+    for folder, wall_s in ((runs / "working", 10.0), (made / "later", 20.0)):
+        summary = json.loads((folder / "summary.json").read_text())
+        (folder / "summary.json").write_text(json.dumps({**summary, "status": "running", "wall_s": wall_s}))
+    named = runs / MARKUP.replace("/", "")
+    named.mkdir()
+    (named / "summary.json").write_text(json.dumps({"status": MARKUP, "trajectories": []}))
+    (runs / "tuned").mkdir()
+    trial = {
+        "number": 0,
+        "state": "complete",
+        "val": 0.5,
+        "params": {MARKUP: MARKUP},
+        "spent": [9, 1, 0],
+        "error": MARKUP,
+    }
+    sweep = {"status": MARKUP, "best": trial, "population": {"tasks": [MARKUP]}, "all": [trial, "damaged"]}
+    (runs / "tuned/sweep.json").write_text(json.dumps(sweep))
+    (runs / "tuned/report.html").write_text("<h1>Plots</h1><script>top.ran = document.title = 'drawn'</script>")
     return made
+
+
+@pytest.fixture
+def runs(made: Path) -> Path:
+    return made / "runs"
 
 
 @pytest.fixture
@@ -50,16 +85,75 @@ def client(runs: Path) -> TestClient:
     return TestClient(view_app(Folder.at(str(runs)), None), base_url="http://127.0.0.1")
 
 
-def test_the_list_links_to_the_report_of_each_run(client: TestClient) -> None:
+def test_the_list_links_to_each_run_and_sweep(client: TestClient) -> None:
     page = client.get("/")
     assert page.status_code == 200
     assert 'href="/run/done"' in page.text
-    assert MARKUP not in page.text
-    report = client.get("/run/done")
-    assert 'id="examples"' in report.text
-    assert MARKUP not in report.text
-    assert 'http-equiv="refresh"' not in report.text
-    assert 'http-equiv="refresh"' in client.get("/run/working").text
+    assert 'href="/sweep/tuned"' in page.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/run/hostile", "/compare?run=hostile&run=done", "/sweep/tuned", f"/run/{quote(MARKUP.replace('/', ''))}"],
+)
+def test_texts_are_escaped_and_only_our_script_may_run(path: str, client: TestClient) -> None:
+    page = client.get(path)
+    assert page.status_code == 200
+    assert "<script>alert" not in page.text
+    assert "canary" in page.text
+    (policy,) = re.findall(r'Content-Security-Policy" content="(.*?)"', page.text)
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert "unsafe" not in policy
+
+
+def test_a_page_that_is_known_is_not_sent_again(client: TestClient) -> None:
+    for path in ("/", "/run/done", "/compare?run=working&run=done", "/sweep/tuned"):
+        page = client.get(path)
+        again = client.get(path, headers={"If-None-Match": page.headers["etag"]})
+        assert (again.status_code, again.text) == (304, "")
+        assert f'data-version="{page.headers["etag"]}"' in page.text
+
+
+def test_answers_are_sent_when_they_are_looked_at(client: TestClient) -> None:
+    report = client.get("/run/hostile").text
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', report, re.DOTALL)
+    assert json.loads(data)["examples"]["answers"] == {}
+    known = client.get("/run/hostile/answers?task=task&seed=0").json()
+    assert len(known["examples"]) == 40
+    assert {MARKUP in row[2] and row[3] == [MARKUP] for row in known["examples"]} == {True}
+    for prompt, number in known["recorded"].items():
+        answers = client.get("/run/hostile/answers", params={"task": "task", "seed": 0, "prompt": prompt}).json()
+        assert len(answers["answers"]) == number
+        assert {MARKUP in row[2] and row[5] == MARKUP for row in answers["answers"]} == {True}
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/run/done/answers?task=other&seed=0", 404),
+        ("/run/done/answers?task=..%2F..&seed=0", 404),
+        ("/run/done/answers?task=task", 400),
+        ("/run/other/answers?task=task&seed=0", 404),
+        ("/compare?run=done", 400),
+        ("/compare?run=done&run=..", 404),
+        ("/sweep/done", 404),
+        ("/sweep/done/plots", 404),
+    ],
+)
+def test_what_is_not_there_is_not_found(path: str, status: int, client: TestClient) -> None:
+    assert client.get(path).status_code == status
+
+
+def test_a_comparison_shows_scores_options_and_an_honest_test(runs: Path, client: TestClient, tmp_path: Path) -> None:
+    page = client.get("/compare?run=working&run=done").text
+    assert '<th scope="row" class="name">budget.calls</th>' in page
+    assert "On test" not in page  # another metric
+    for name in ("one", "other"):
+        shutil.copytree(runs / "done", tmp_path / name)
+    client = TestClient(view_app(Folder.at(str(tmp_path)), None), base_url="http://127.0.0.1")
+    page = client.get("/compare?run=one&run=other").text
+    assert "On test, the best prompt of other scores the same as that of one" in page
+    assert "Different options" not in page
 
 
 @pytest.mark.parametrize("name", ["other", "..%2f..", "%2e%2e%2fetc", "done%2f..%2f.."])
@@ -116,12 +210,12 @@ def address(runs: Path, until: Callable[..., None]) -> Iterator[str]:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, "Traceback" in errors) == (0, False)
-    assert f"3 runs in {runs}" in errors
+    assert f"4 runs in {runs}" in errors
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (Debian's package chromium)")
-def test_a_person_finds_an_answer_in_three_clicks(address: str) -> None:
-    from playwright.sync_api import sync_playwright
+def test_a_person_finds_compares_and_follows(address: str, made: Path) -> None:
+    from playwright.sync_api import expect, sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -129,14 +223,82 @@ def test_a_person_finds_an_answer_in_three_clicks(address: str) -> None:
         problems: list[str] = []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text))
+        page.on("dialog", lambda dialog: problems.append(dialog.message))
+
+        # Three clicks to an answer that is wrong.
         page.goto(address)
         page.click("text=done")
         page.click("nav >> text=Examples")
         page.select_option("#examples-outcome", "wrong")
-        assert "examples" in page.inner_text("#examples-found")
-        assert MARKUP in page.inner_text("#examples-rows")
-        page.fill("#examples-query", "no such words anywhere")
-        assert page.inner_text("#examples-found") == "No example matches."
+        expect(page.locator("#examples-found")).to_contain_text("examples")
+        expect(page.locator("#examples-rows")).to_contain_text(MARKUP)
+        page.select_option("#examples-sort", "longest")
+        lengths = [int(text) for text in re.findall(r"(\d+) characters", page.inner_text("#examples-rows"))]
+        longest = [max(pair) for pair in zip(lengths[::2], lengths[1::2], strict=True)]
+        assert longest == sorted(longest, reverse=True)
+        page.select_option("#examples-flaw", "empty")
+        expect(page.locator("#examples-found")).to_have_text("No example matches.")
+        page.select_option("#examples-flaw", "")
+        # The same prompt twice: nothing is fixed or broken.
+        page.select_option("#examples-after", page.input_value("#examples-before"))
+        page.select_option("#examples-outcome", "fixed")
+        expect(page.locator("#examples-found")).to_have_text("No example matches.")
+
+        # The list, with the keyboard.
+        page.click("text=All runs")
+        heading = page.get_by_role("columnheader", name="Calls").first
+        heading.get_by_role("button").focus()
+        page.keyboard.press("Enter")
+        expect(heading).to_have_attribute("aria-sort", "descending")
+        calls = [int(text.replace(",", "")) for text in page.locator("#runs-table td:nth-child(7)").all_inner_texts()]
+        assert calls == sorted(calls, reverse=True)
+        page.get_by_label("Search").focus()
+        page.keyboard.type("working")
+        expect(page.locator("#runs-table tbody tr:visible")).to_have_count(1)
+        page.get_by_label("Search").fill("")
+        expect(page.locator("#compare")).to_be_disabled()
+        for name in ("working", "done"):
+            page.get_by_label(f"Compare {name}").focus()
+            page.keyboard.press("Space")
+        page.locator("#compare").click()
+        expect(page.locator("h1")).to_have_text("2 runs side by side")
+
+        # A sweep, whose plots can reach nothing.
+        page.goto(f"{address}/sweep/tuned")
+        plots = page.frame_locator("iframe")
+        expect(plots.locator("h1")).to_have_text("Plots")
+        page.wait_for_timeout(200)
+        assert page.evaluate("window.ran") is None
+        assert [problem for problem in problems if "top.ran" not in problem and "cross-origin" not in problem] == []
+        problems.clear()
+
+        # A run that works: what is written and opened stays when there is more.
+        page.goto(f"{address}/run/working")
+        expect(page.locator("#found")).to_have_text("1 to 1 of 1 prompts")
+        expect(page.locator("#budget")).to_contain_text("Calls: ")
+        expect(page.locator("#confusion-tables table")).to_have_count(2)
+        curve = page.locator("#curves img").get_attribute("src")
+        page.evaluate("window.isTheSame = true")
+        page.fill("#query", "classify")
+        page.click("#confusion > summary")
+        page.click(".lineage > summary")
+        expect(page.locator(".path li")).to_have_count(1)
+        shutil.copytree(made / "later", made / "runs/working", dirs_exist_ok=True)
+        expect(page.locator("#found")).not_to_have_text("1 to 1 of 1 prompts", timeout=30_000)
+        expect(page.locator("#figures")).to_contain_text("Calls per second")
+        assert page.locator("#curves img").get_attribute("src") != curve
+        assert page.locator("#lineage-1").get_attribute("open") is not None
+        assert page.input_value("#query") == "classify"
+        cell = page.locator("#confusion-tables button.plain").first
+        name = cell.get_attribute("aria-label") or ""
+        cell.click()
+        expect(page.locator("#examples-cell")).to_have_text(f"Only {name.rpartition(':')[0]}. Show all")
+        expect(page.locator("#examples-found")).to_contain_text(f"of {name.rpartition(' ')[2]} examples")
+        assert page.evaluate("window.isTheSame")
+        assert problems == []
+
+        page.goto(f"{address}/run/hostile")
+        expect(page.locator("#examples-rows")).to_contain_text(MARKUP)
         assert problems == []
         browser.close()
 
