@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
 from actors.search import Record, SearchKey
@@ -114,6 +115,10 @@ def _store(uri: str) -> str:
     return uri
 
 
+# Every class has a method ``register`` from its metaclass, which no code calls on this one.
+warnings.filterwarnings("ignore", 'Field name "register" in "MlflowConfig" shadows', UserWarning)
+
+
 class MlflowConfig(Section):
     """An MLflow server, or a database on this machine.
 
@@ -126,6 +131,19 @@ class MlflowConfig(Section):
     folder cannot be a store, since MLflow no longer supports that."""
     experiment: Annotated[str, Field(min_length=1, max_length=250)] = "gpo"
     """Name of the experiment; created if it does not exist."""
+    register: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=200)] | None = None
+    """Name in MLflow's prompt registry under which a complete run registers its best prompt, with scores, intervals and
+    run as tags. With several tasks, each has its own name: this one, a hyphen and the task's. Default: none is
+    registered."""
+    alias: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]*$", max_length=100)] | None = None
+    """Alias that the registered version gets, such as ``champion``; it is taken from an earlier version. The run does
+    not compare its prompt with that version. Default: no alias."""
+
+    @model_validator(mode="after")
+    def _alias_needs_a_name(self) -> Self:
+        if self.alias is not None and self.register is None:
+            raise PydanticCustomError("no_name", "is set, but tracking.mlflow.register is not", {"at": "alias"})
+        return self
 
 
 class TrackingConfig(Section):

@@ -129,6 +129,22 @@ class MlflowStore:
         """Store a text file with a run."""
         self._client.log_text(run.run_id, content.decode(), name)
 
+    def register(self, name: str, text: str, tags: Mapping[str, str], alias: str | None) -> None:
+        """Register a prompt as a new version; a version with the same text and tags is used again.
+
+        Args:
+            name: of the prompt in the registry; created if it does not exist.
+            alias: that the version gets; ``None`` for none.
+        """
+        wanted = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
+        found = self._client.search_model_versions(
+            f"name = '{name}' and tags.`mlflow.prompt.is_prompt` = 'true' and {wanted}"
+        )
+        known = [one for one in found if one.tags.get("mlflow.prompt.text") == text]
+        version = known[0] if known else self._client.register_prompt(name, text, tags=dict(tags))
+        if alias is not None:
+            self._client.set_prompt_alias(name, alias, int(version.version))
+
     def end(self, run: MlflowRun, status: str) -> None:
         """End a run with a status: ``FINISHED``, ``KILLED`` or ``FAILED``."""
         self._client.set_terminated(run.run_id, status)

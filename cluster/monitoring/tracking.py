@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from cluster.config import RunConfig
 from cluster.config.observability import TrackingConfig
 from cluster.config.section import options
 from cluster.monitoring.mlflow import MlflowRun, MlflowStore, Point, Writer
+from cluster.results.outputs import best_prompts
 from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.trajectory import Candidate, Trajectory
@@ -71,6 +72,30 @@ class _RunWriter:
             store.write(self._whole, _totals(record))
             _keep(store, self._whole, self._folder, _FILES)
             store.end(self._whole, _STATUS.get(record.status, "KILLED"))
+            if record.status == "completed":
+                self._register(store, self._whole)
+
+    def _register(self, store: MlflowStore, whole: MlflowRun) -> None:
+        """Register the best prompt of each task, if the configuration names it."""
+        config = self._config.tracking.mlflow
+        if config is None or config.register is None:
+            return
+        known = best_prompts(self._record)
+        for task, best in known.items():
+            name = config.register if len(known) == 1 else f"{config.register}-{task}"
+            store.register(name, best["prompt"], _registry_tags(self._record.run_id, whole, task, best), config.alias)
+
+
+def _registry_tags(run_id: str, whole: MlflowRun, task: str, best: Mapping[str, Any]) -> dict[str, str]:
+    tags = {"gpo.run": run_id, "gpo.mlflow_run": whole.run_id, "gpo.task": task}
+    tags["gpo.seed"] = str(best["trajectory"]["seed"])
+    for split in ("val", "test"):
+        if best[split] is None:
+            continue
+        tags |= {f"gpo.{split}": f"{best[split]:.4f}", f"gpo.{split}_scored": str(best[f"{split}_scored"])}
+        if (ends := best[f"{split}_interval"]) is not None:
+            tags[f"gpo.{split}_interval"] = f"{ends['low']:.4f} to {ends['high']:.4f} ({100 * ends['level']:.0f} %)"
+    return tags
 
 
 def parameters(config: RunConfig) -> dict[str, Any]:

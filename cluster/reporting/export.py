@@ -1,4 +1,4 @@
-"""The best prompt of a task as text, JSON, a request of the OpenAI API, or for promptfoo or DSPy."""
+"""The best prompt of a task as text, JSON, a request of the OpenAI API, or for promptfoo, DSPy or inspect_ai."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from typing import Any, Literal, get_args
 import yaml
 
 from actors.folder import Folder
+from actors.search import SearchKey
 from cluster.config.files import read_yaml
 from cluster.config.loading import validate
 from cluster.config.models import ChatEndpointConfig
 from cluster.config.run import RunConfig
 from cluster.config.tasks import TaskConfig
-from cluster.results.answers import read_examples
+from cluster.reporting.inspect_log import inspect_log
+from cluster.results.answers import SearchAnswers, ShownExample, read_examples
 from cluster.results.outputs import best_prompts
 from cluster.results.run_record import RunRecord
 from cluster.results.stored_run import RunReader
@@ -30,7 +32,7 @@ from gpo.evaluation.prompt_template import placeholders
 from gpo.models.protocol import Message
 from gpo.prompt import Prompt, parts_of
 
-Format = Literal["text", "json", "openai", "promptfoo", "dspy"]
+Format = Literal["text", "json", "openai", "promptfoo", "dspy", "inspect"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 _INPUT = "{{ input }}"
 
@@ -64,6 +66,19 @@ class _Exported:
         form = AnswerFormat(self.task.position, question_marks=self.task.question_marks)
         return form.messages(Prompt(self.prompt), Example(_INPUT, ("",), texts))
 
+    def conversation(self, example: ShownExample) -> list[Message]:
+        """What was asked about an example; the input alone where it cannot be known any more."""
+        is_known = self.task.program is None and self.task.position is not Position.TEMPLATE
+        if not is_known or self.task.shots or self.task.answer.rounds == 2:
+            return [{"role": "user", "content": example.input}]
+        form = AnswerFormat(self.task.position, question_marks=self.task.question_marks)
+        return form.messages(Prompt(self.prompt), Example(example.input, example.targets or ("",)))
+
+
+def _model(config: RunConfig) -> str:
+    model = config.models.task
+    return model.model if isinstance(model, ChatEndpointConfig) else "the task model"
+
 
 def exported(folder: Folder, form: str, task: str | None) -> str:
     """The best prompt of a task in a run's folder, in the format.
@@ -73,7 +88,8 @@ def exported(folder: Folder, form: str, task: str | None) -> str:
     """
     if form not in FORMATS:
         raise ConfigError("--format", f"{form!r} is unknown", f"choose one of: {', '.join(FORMATS)}")
-    record = RunReader(folder).read().record
+    stored = RunReader(folder).read()
+    record = stored.record
     known = best_prompts(record)
     if not known:
         raise ConfigError("RUN_DIR", "no prompt of this run has a score yet", "wait for the first step")
@@ -92,6 +108,11 @@ def exported(folder: Folder, form: str, task: str | None) -> str:
             return _json(_request(one))
         case "promptfoo":
             return _promptfoo(one)
+        case "inspect":
+            key = SearchKey(name, one.best["trajectory"]["seed"])
+            times = {moment: stored.summary.get(moment) for moment in ("started_at", "finished_at")}
+            answers = SearchAnswers.read(folder, key)
+            return _json(inspect_log(record, times, key, answers, _model(one.config), one.conversation))
         case _:
             return _json(_dspy(one))
 
@@ -107,12 +128,11 @@ def _configuration(record: RunRecord) -> RunConfig:
 def _request(one: _Exported) -> dict[str, Any]:
     """The body of ``POST /v1/chat/completions``; columns are placeholders in double braces."""
     model = one.config.models.task
-    name = model.model if isinstance(model, ChatEndpointConfig) else "the task model"
     sampling = model.sampling
     limit = model.completion_limit if isinstance(model, ChatEndpointConfig) else "max_tokens"
     settings = {"temperature": sampling.temperature, "top_p": sampling.top_p, limit: sampling.max_tokens}
     known = {key: value for key, value in settings.items() if value is not None}
-    return {"model": name, "messages": one.messages(), **known, **sampling.extra}
+    return {"model": _model(one.config), "messages": one.messages(), **known, **sampling.extra}
 
 
 def _promptfoo(one: _Exported) -> str:

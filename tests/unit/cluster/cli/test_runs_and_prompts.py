@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,35 @@ def test_promptfoo_gets_the_test_examples(gpo: RunGpo, folder: Path) -> None:
     assert {test["vars"]["input"] for test in document["tests"]} <= {row["text"] for row in ROWS["test"]}
     assert json.loads(document["prompts"][0]["raw"])[-1]["content"].endswith("{{ input }}")
     assert "tests" not in yaml.safe_load(exported(gpo, folder, "template", "promptfoo"))
+
+
+def test_inspect_gets_a_log_of_the_answers(gpo: RunGpo, folder: Path, tmp_path: Path) -> None:
+    log = json.loads(exported(gpo, folder, "plain", "inspect"))
+    found = best(folder / "plain")
+    assert (log["version"], log["status"], log["eval"]["metadata"]["prompt"]) == (2, "success", found.prompt)
+    assert [sample["id"] for sample in log["samples"]] == log["eval"]["dataset"]["sample_ids"]
+    means = {score["name"]: score["metrics"]["mean"]["value"] for score in log["results"]["scores"]}
+    assert means == {"test": pytest.approx(found.test), "val": pytest.approx(found.val)}
+    texts = {row["text"]: row["label"] for rows in ROWS.values() for row in rows}
+    for sample in log["samples"]:
+        asked, reply = sample["messages"]
+        assert asked == {"role": "user", "content": f"{found.prompt}\n{sample['input']}"}
+        assert (sample["target"], sample["output"]["completion"]) == ([texts[sample["input"]]], reply["content"])
+        assert sample["scores"][sample["metadata"]["split"]]["value"] == float(reply["content"] in sample["target"])
+    template = json.loads(exported(gpo, folder, "template", "inspect"))
+    assert [message["role"] for message in template["samples"][0]["messages"]] == ["user", "assistant"]
+    # In a folder, the log has a name that ``inspect view`` finds.
+    assert gpo("export", "plain", "--format", "inspect", "--output", tmp_path, cwd=folder).code == 0
+    (written,) = tmp_path.iterdir()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d_task_plain-task-0\.json", written.name)
+
+
+def test_inspect_ai_reads_the_log(gpo: RunGpo, folder: Path, tmp_path: Path) -> None:
+    logs = pytest.importorskip("inspect_ai.log", reason="inspect_ai is not installed")
+    assert gpo("export", "plain", "--format", "inspect", "--output", tmp_path, cwd=folder).code == 0
+    (info,) = logs.list_eval_logs(str(tmp_path))
+    log = logs.read_eval_log(info)
+    assert (info.task, log.status, len(log.samples), log.samples[0].id) == ("task", "success", 40, "test/1")
 
 
 def test_dspy_gets_a_signature(gpo: RunGpo, folder: Path) -> None:

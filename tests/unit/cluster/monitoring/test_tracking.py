@@ -148,6 +148,44 @@ def test_a_resumed_run_continues_in_the_same_mlflow_run(mlflow: MlflowConfig, tm
     assert history(mlflow, found["triage/0"], "val") == [(0, 0.25), (1, 0.75), (2, 0.5)]
 
 
+def test_the_best_prompt_of_a_complete_run_is_registered_once(mlflow: MlflowConfig, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(mlflow.uri)
+    registering = mlflow.model_copy(update={"register": "triage-prompt", "alias": "champion"})
+    config, folder = run_config(registering, tmp_path), Folder.at(str(tmp_path))
+    record = record_of(0)
+    search = trajectory(candidate("a", 0.0, 0.5), [candidate("b", 1.0, 0.5)])
+    test = Evaluation(Score((1.0, 0.5, 0.75)), Usage())
+    record.checkpoints[KEY] = Checkpoint(search, test={}).with_test(search.best.prompt, test)
+    for status in ("interrupted", "completed", "completed"):  # the last one is resumed after its end
+        with tracked(config, record, folder):
+            record.status = status  # type: ignore[assignment]
+        versions = client.search_model_versions("name = 'triage-prompt' and tags.`mlflow.prompt.is_prompt` = 'true'")
+        assert len(versions) == (status == "completed")
+    prompt = client.get_prompt_version_by_alias("triage-prompt", "champion")
+    assert (prompt.version, prompt.template) == (1, "b")
+    whole = rows(mlflow)["night-1"].info.run_id
+    assert {tag: value for tag, value in prompt.tags.items() if tag.startswith("gpo.")} == {
+        "gpo.run": "night-1", "gpo.mlflow_run": whole, "gpo.task": "triage", "gpo.seed": "0", "gpo.val": "0.7500",
+        "gpo.val_scored": "2", "gpo.val_interval": prompt.tags["gpo.val_interval"], "gpo.test": "0.7500",
+        "gpo.test_scored": "3", "gpo.test_interval": prompt.tags["gpo.test_interval"],
+    }  # fmt: skip
+    low, _, high, *_ = prompt.tags["gpo.val_interval"].split()
+    assert 0 <= float(low) < 0.75 < float(high) <= 1
+    # Another run takes the alias.
+    record.run_id = "night-2"
+    with tracked(config, record, folder):
+        record.status = "completed"
+    newest = client.get_prompt_version_by_alias("triage-prompt", "champion")
+    assert (newest.version, newest.tags["gpo.run"]) == (2, "night-2")
+
+
+def test_an_alias_needs_a_name() -> None:
+    with pytest.raises(ValidationError, match=r"tracking\.mlflow\.register is not"):
+        MlflowConfig(uri="http://host:5000", alias="champion")
+
+
 def test_ended_trials_of_a_sweep_are_written_once(mlflow: MlflowConfig, tmp_path: Path) -> None:
     folder = Folder.at(str(tmp_path))
     folder.write("sweep.json", as_json({"sweep_id": "s"}))
