@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from cluster.reporting.diff import changes
@@ -10,13 +11,14 @@ from cluster.results.intervals import score_interval
 from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.prompt import Prompt
-from gpo.score import finite
+from gpo.score import Score, finite
 from gpo.text import abridged
 from gpo.trajectory import Candidate, Failure
 
 _DECIMALS = 4
 _MAX_CHARACTERS = 500
 """Of each text of a failure; ``steps.jsonl`` has more."""
+_MOST_KEPT = 50_000
 ACCEPTED, BEST, DROPPED, FIRST = 1, 2, 4, 8
 """Bit flags of a candidate: it became the current prompt, is the best of its trajectory, was dropped early, is one of
 the first prompts, which were not made from the initial one."""
@@ -71,7 +73,7 @@ def _rows(number: int, checkpoint: Checkpoint, row_of: Mapping[Prompt, int]) -> 
             flags |= BEST if candidate.prompt == best.prompt else 0
             flags |= DROPPED if candidate.is_dropped else 0
             flags |= FIRST if step.has_first_prompts else 0
-            changed = changes(current.prompt.text, candidate.prompt.text)
+            changed = _changed(current.prompt.text, candidate.prompt.text)
             yield _row(number, step.index + 1, candidate, step.step_size, flags, row_of[current.prompt], changed)
         current = step.successor
 
@@ -90,7 +92,7 @@ def _row(
         number,
         step,
         _rounded(score.mean),
-        [known["low"], known["high"]] if (known := score_interval(score)) else None,
+        _ends(score),
         candidate.edit_distance,
         step_size,
         flags,
@@ -100,6 +102,16 @@ def _row(
         score.num_unscored,
         candidate.prompt.id,
     ]
+
+
+# A page that renews itself asks for the same rows again and again.
+_changed = lru_cache(_MOST_KEPT)(changes)
+
+
+@lru_cache(_MOST_KEPT)
+def _ends(score: Score) -> list[float] | None:
+    known = score_interval(score)
+    return [known["low"], known["high"]] if known else None
 
 
 def _notes(number: int, checkpoint: Checkpoint) -> Iterator[tuple[str, dict[str, str]]]:

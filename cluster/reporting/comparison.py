@@ -9,7 +9,7 @@ from typing import Any
 
 from actors.folder import Folder
 from actors.search import SearchKey
-from cluster.reporting.curves import curves_in_words, curves_svg
+from cluster.reporting.curves import curves_in_words, curves_svg, data_url
 from cluster.reporting.diff import Segment, word_diff
 from cluster.reporting.page import Plot, without_secrets
 from cluster.results.differences import difference_sentence
@@ -96,7 +96,7 @@ def _basis(name: str, run: ComparedRun) -> tuple[Any, ...] | None:
 
 def _plot(name: str, run: ComparedRun) -> Plot | None:
     curves = sorted((key, one) for key, one in run.stored.record.checkpoints.items() if key.task == name)
-    return Plot(name, curves_svg(curves), curves_in_words(curves)) if curves else None
+    return Plot(name, data_url(curves_svg(curves)), curves_in_words(curves)) if curves else None
 
 
 def different_options(runs: Sequence[ComparedRun]) -> list[tuple[str, list[str]]]:

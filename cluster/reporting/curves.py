@@ -50,7 +50,7 @@ Curve = tuple[SearchKey, Checkpoint]
 
 
 def curves_svg(curves: Sequence[Curve]) -> str:
-    """A ``data:`` URL of a plot: the current prompt's ``val`` score after each step above, the step size below.
+    """A plot as SVG: the current prompt's ``val`` score after each step above, the step size below.
 
     The band around a curve is the 90 % interval. Dots show how many words changed in the
     accepted prompts.
@@ -86,11 +86,11 @@ def curves_svg(curves: Sequence[Curve]) -> str:
         sizes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if len(curves) <= _NAMED:
             scores.legend(frameon=False, fontsize=8, loc="best")
-        return _data_url(figure)
+        return _svg(figure)
 
 
 def trials_svg(values: Sequence[tuple[int, float]]) -> str:
-    """A ``data:`` URL of a plot: ``val`` of each trial of a sweep as a dot, and the best one so far as a line.
+    """A plot as SVG: ``val`` of each trial of a sweep as a dot, and the best one so far as a line.
 
     Args:
         values: number and ``val`` of each trial, at least one.
@@ -114,15 +114,20 @@ def trials_svg(values: Sequence[tuple[int, float]]) -> str:
         axes.set_ylabel("val, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.legend(frameon=False, fontsize=8, loc="lower right")
-        return _data_url(figure)
+        return _svg(figure)
 
 
-def _data_url(figure: Figure) -> str:
+def data_url(svg: str) -> str:
+    """An address that contains the plot."""
+    return "data:image/svg+xml;base64," + b64encode(svg.encode()).decode()
+
+
+def _svg(figure: Figure) -> str:
     drawn = StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
     svg = drawn.getvalue().replace(_INK, "currentColor")
     head, opening, body = svg[svg.index("<svg") :].partition(">")
-    return "data:image/svg+xml;base64," + b64encode((head + opening + _STYLE + body).encode()).decode()
+    return head + opening + _STYLE + body
 
 
 def curves_in_words(curves: Sequence[Curve]) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from actors.search import SearchKey
 from cluster.reporting.candidates import candidate_rows
-from cluster.reporting.curves import curves_in_words, curves_svg
+from cluster.reporting.curves import Curve, curves_in_words, curves_svg, data_url
 from cluster.reporting.diff import Segment, word_diff
 from cluster.reporting.examples import Answers, example_data
 from cluster.reporting.outcomes import Outcomes, outcomes
@@ -34,7 +34,7 @@ class InitialAndBest:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """The curves of a task as a ``data:`` URL, with a description in words."""
+    """The curves of a task, as an address of their picture, with a description in words."""
 
     task: str
     url: str
@@ -55,31 +55,25 @@ class Progress:
     budget: Sequence[tuple[str, float, float]]
 
 
-DrawnPlot = tuple[Sequence[tuple[SearchKey, Checkpoint]], Plot]
-"""A plot, and what it shows."""
-
-
 def report(
     record: RunRecord,
     summary: Mapping[str, Any],
     answers: Answers | None = None,
     *,
     live: Live | None = None,
+    has_answers: bool = False,
     progress: Progress | None = None,
-    drawn: dict[str, DrawnPlot] | None = None,
 ) -> str:
     """Render the page: results, curves, initial and best prompts, all candidates, cost of calls, configuration.
 
     Its content security policy forbids network requests, except to the server of ``gpo view``, and other scripts.
 
     Args:
-        answers: as from ``page_answers``, if some are recorded. A live page loads them when they are looked at.
-        live, progress: for a page of ``gpo view``.
-        drawn: plots of an earlier page of the same run, by task; those that have changed are replaced.
+        answers: as from ``page_answers``, if some are recorded.
+        live, progress: for a page of ``gpo view``. It has no curves, candidates and answers, but loads them.
+        has_answers: whether a live page can load answers.
     """
-    has_answers = bool(live.answers if live else answers)
-    examples = example_data(sorted(record.checkpoints), record, answers or {})
-    address = {"live": live.answers} if live and live.answers else {}
+    data: dict[str, Any] = {"live": live.path} if live else report_data(record, answers)
     return rendered(
         "report.html.j2",
         ("page.js", "candidates.js", "examples.js"),
@@ -88,12 +82,17 @@ def report(
         progress=progress,
         prompts={(key.task, key.seed): _initial_and_best(checkpoint) for key, checkpoint in record.checkpoints.items()},
         differences=difference_summary(record),
-        plots=_plots(record, {} if drawn is None else drawn),
+        plots=_plots(record, live),
         num_prompts=sum(len(checkpoint.trajectory.history) for checkpoint in record.checkpoints.values()),
         config=without_secrets(record.config),
-        has_answers=has_answers,
-        data=as_data({**candidate_rows(record), "examples": examples, **address}),
+        has_answers=has_answers or bool(answers),
+        data=as_data(data),
     )
+
+
+def report_data(record: RunRecord, answers: Answers | None = None) -> dict[str, Any]:
+    """The data for the scripts of the page: see ``candidate_rows`` and ``example_data``."""
+    return {**candidate_rows(record), "examples": example_data(sorted(record.checkpoints), record, answers or {})}
 
 
 def _initial_and_best(checkpoint: Checkpoint) -> InitialAndBest:
@@ -104,15 +103,18 @@ def _initial_and_best(checkpoint: Checkpoint) -> InitialAndBest:
     )
 
 
-def _plots(record: RunRecord, drawn: dict[str, DrawnPlot]) -> list[Plot]:
+def _plots(record: RunRecord, live: Live | None) -> list[Plot]:
     by_task = {task: list(curves) for task, curves in groupby(sorted(record.checkpoints.items()), key=_task)}
     ordered = dict.fromkeys(key.task for key in record.keys if key.task in by_task)
-    for task in ordered:
-        curves = by_task[task]
-        known = drawn.get(task)
-        if known is None or [one for _, one in known[0]] != [one for _, one in curves]:
-            drawn[task] = curves, Plot(task, curves_svg(curves), curves_in_words(curves))
-    return [drawn[task][1] for task in ordered]
+    return [Plot(task, _address(by_task[task], live), curves_in_words(by_task[task])) for task in ordered]
+
+
+def _address(curves: Sequence[Curve], live: Live | None) -> str:
+    """The plot itself; in a live page, where it is, with an end that differs after each step."""
+    if live is None:
+        return data_url(curves_svg(curves))
+    steps = "-".join(str(len(checkpoint.trajectory.steps)) for _, checkpoint in curves)
+    return f"{live.path}/curves/{quote(curves[0][0].task, safe='')}?{steps[:1000]}"
 
 
 def _task(curve: tuple[SearchKey, Checkpoint]) -> str:

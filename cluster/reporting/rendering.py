@@ -29,12 +29,12 @@ class Live:
     Attributes:
         version: of the content; the server answers a request for it without the page.
         every_s: seconds between two requests; 0 for a page that does not renew itself.
-        answers: path of the recorded answers of a run; empty if there are none.
+        path: of a run, below which its parts are; empty for other pages.
     """
 
     version: str
     every_s: float
-    answers: str = ""
+    path: str = ""
 
 
 def rendered(template: str, scripts: Sequence[str], live: Live | None = None, **values: Any) -> str:
@@ -45,7 +45,7 @@ def rendered(template: str, scripts: Sequence[str], live: Live | None = None, **
         live: for a page of ``gpo view``, which may call its own server.
     """
     style = _asset("report.css")
-    names = (*scripts, *(("live.js",) if live else ()))
+    names = (*scripts, *(("live.js",) if live else ()), "start.js")
     script = "\n".join(['"use strict";', "(() => {", *map(_asset, names), "})();"])
     return _PAGES.get_template(template).render(
         live=live,

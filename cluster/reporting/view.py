@@ -61,8 +61,14 @@ def view_app(parent: Folder, token: str | None) -> Starlette:
 
         return reply
 
-    async def answers(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(pages.answers, request))
+    def data(make: Callable[[Request], Any]) -> Callable[[Request], Any]:
+        async def reply(request: Request) -> Response:
+            return await run_in_threadpool(lambda: JSONResponse(make(request)))
+
+        return reply
+
+    async def curves(request: Request) -> Response:
+        return Response(await run_in_threadpool(pages.curves, request), media_type="image/svg+xml")
 
     async def plots(request: Request) -> Response:
         content = await run_in_threadpool(pages.plots, request)
@@ -76,7 +82,9 @@ def view_app(parent: Folder, token: str | None) -> Starlette:
             Route("/", page(pages.overview)),
             Route("/compare", page(pages.comparison)),
             Route("/run/{name}", page(pages.run)),
-            Route("/run/{name}/answers", answers),
+            Route("/run/{name}/answers", data(pages.answers)),
+            Route("/run/{name}/curves/{task}", curves),
+            Route("/run/{name}/data", data(pages.data)),
             Route("/sweep/{name}", page(pages.sweep)),
             Route("/sweep/{name}/plots", plots),
         ],
@@ -111,6 +119,15 @@ class _Pages:
         if found is None:
             raise HTTPException(404, "the run has no such search")
         return found
+
+    def data(self, request: Request) -> Any:
+        return self._run(request.path_params["name"]).data()
+
+    def curves(self, request: Request) -> str:
+        svg = self._run(request.path_params["name"]).curves(request.path_params["task"])
+        if svg is None:
+            raise HTTPException(404, "the run has no such curves")
+        return svg
 
     def comparison(self, request: Request) -> tuple[str, str | None]:
         names = list(dict.fromkeys(request.query_params.getlist("run")))

@@ -13,8 +13,9 @@ from urllib.parse import quote
 from actors.answers import recorded_prompts
 from actors.folder import Folder
 from actors.search import SearchKey
+from cluster.reporting.curves import Curve, curves_svg
 from cluster.reporting.examples import answer_rows, example_rows
-from cluster.reporting.page import DrawnPlot, Progress, report
+from cluster.reporting.page import Progress, report, report_data
 from cluster.reporting.rendering import Live
 from cluster.results.answers import SearchAnswers, read_examples
 from cluster.results.status import SILENT_AFTER_S, run_status
@@ -38,7 +39,7 @@ class ViewedRun:
     name: str
     _lock: Lock = field(default_factory=Lock)
     _page: tuple[str, str] = ("", "")
-    _drawn: dict[str, DrawnPlot] = field(default_factory=dict[str, DrawnPlot])
+    _drawn: dict[str, tuple[list[Curve], str]] = field(default_factory=dict[str, tuple[list[Curve], str]])
     _samples: deque[tuple[float, int]] = field(default_factory=deque[tuple[float, int]])
 
     def __post_init__(self) -> None:
@@ -59,6 +60,20 @@ class ViewedRun:
         """The run as it is now. Raises as ``page`` does."""
         with self._lock:
             return self._reader.read()
+
+    def data(self) -> Mapping[str, Any]:
+        """What the scripts of the page draw. Raises as ``page`` does."""
+        return report_data(self.read().record)
+
+    def curves(self, task: str) -> str | None:
+        """The curves of a task as SVG; ``None`` without any. Raises as ``page`` does."""
+        known = self.read().record.checkpoints.items()
+        if not (curves := sorted((key, checkpoint) for key, checkpoint in known if key.task == task)):
+            return None
+        drawn = self._drawn.get(task)
+        if drawn is None or drawn[0] != curves:
+            drawn = self._drawn[task] = curves, curves_svg(curves)
+        return drawn[1]
 
     def answers(self, key: SearchKey, prompt: str) -> Mapping[str, Any] | None:
         """What the page's script asks for: the answers to a prompt; without a prompt, the examples and the prompts.
@@ -87,10 +102,11 @@ class ViewedRun:
     def _render(self, version: str) -> str:
         stored = self._reader.read()
         status = run_status(stored, time.time())
-        path = f"/run/{quote(self.name, safe='')}" if stored.has_answers else ""
-        live = Live(version, _EVERY_S if status.is_under_way else 10 * _EVERY_S, path)
+        every_s = _EVERY_S if status.is_under_way else 10 * _EVERY_S
+        live = Live(version, every_s, f"/run/{quote(self.name, safe='')}")
         progress = Progress(status, self._pace(stored) if status.is_under_way else None, _budget(stored))
-        return report(stored.record, stored.document(), live=live, progress=progress, drawn=self._drawn)
+        document, has_answers = stored.document(), stored.has_answers
+        return report(stored.record, document, live=live, has_answers=has_answers, progress=progress)
 
     def _pace(self, stored: StoredRun) -> float | None:
         """Calls per second in the last minute of work; before that, since the start; ``None`` before the first call."""

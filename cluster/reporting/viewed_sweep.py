@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.folder import Folder
-from cluster.reporting.curves import trials_svg
+from cluster.reporting.curves import data_url, trials_svg
 from cluster.results.stored_run import NOT_AS_WRITTEN, json_object
 
 PLOTS_POLICY = (
@@ -57,7 +57,7 @@ def viewed_sweep(folder: Folder, names: list[str]) -> ViewedSweep:
     rows = document.get("all")
     trials = [trial for row in (rows if isinstance(rows, list) else []) if (trial := _trial(row, best))]
     values = [(trial.number, trial.val) for trial in trials if trial.val is not None and trial.state == "complete"]
-    return ViewedSweep(document, trials, trials_svg(values) if values else "", "report.html" in names)
+    return ViewedSweep(document, trials, data_url(trials_svg(values)) if values else "", "report.html" in names)
 
 
 def _of(value: Any, name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -24,8 +24,16 @@ _DECIMALS = 4
 """Decimals of a score in the files: enough to distinguish means over 5,000 examples."""
 
 
-def summary(record: RunRecord, iso: Mapping[str, str | None]) -> dict[str, Any]:
-    """The content of ``summary.json``; ``iso`` maps ``started_at`` and ``finished_at`` to ISO 8601 times."""
+Described = Callable[[SearchKey, Checkpoint], dict[str, Any]]
+
+
+def summary(record: RunRecord, iso: Mapping[str, str | None], best: Described | None = None) -> dict[str, Any]:
+    """The content of ``summary.json``.
+
+    Args:
+        iso: ``started_at`` and ``finished_at`` as ISO 8601 times.
+        best: describes a trajectory's best prompt; ``best_prompt`` by default.
+    """
     return {
         "run_id": record.run_id,
         "status": record.status,
@@ -34,7 +42,7 @@ def summary(record: RunRecord, iso: Mapping[str, str | None]) -> dict[str, Any]:
         "wall_s": round(record.wall_s, 3),
         "spent": asdict(record.spent),
         "ended_by": record.ended_by or None,
-        "trajectories": [_trajectory(record, key) for key in record.keys],
+        "trajectories": [_trajectory(record, key, best) for key in record.keys],
         "is_tested": record.is_tested,
         "averages": averages(record.families, record.checkpoints),
         "llm": {role: asdict(usage) for role, usage in record.usage_by_role().items()},
@@ -42,7 +50,7 @@ def summary(record: RunRecord, iso: Mapping[str, str | None]) -> dict[str, Any]:
     }
 
 
-def _trajectory(record: RunRecord, key: SearchKey) -> dict[str, Any]:
+def _trajectory(record: RunRecord, key: SearchKey, best: Described | None) -> dict[str, Any]:
     checkpoint, error = record.checkpoints.get(key), record.errors.get(key)
     row: dict[str, Any] = {
         "task": key.task,
@@ -59,7 +67,7 @@ def _trajectory(record: RunRecord, key: SearchKey) -> dict[str, Any]:
         trajectory = checkpoint.trajectory
         row["steps"] = len(trajectory.steps)
         row["initial"] = scored_prompt(trajectory.initial, checkpoint)
-        row["best"] = best_prompt(checkpoint)
+        row["best"] = best(key, checkpoint) if best else best_prompt(checkpoint)
         row["test_difference"] = difference_on_test(checkpoint)
         row["samples"] = samples(trajectory.steps)
     return row

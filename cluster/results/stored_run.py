@@ -21,7 +21,7 @@ from actors.folder import Folder
 from actors.search import SearchKey
 from cluster.config.files import read_yaml
 from cluster.config.run import StopConfig
-from cluster.results.outputs import summary
+from cluster.results.outputs import best_prompt, scored_prompt, summary
 from cluster.results.run_record import RunRecord, Status
 from gpo.checkpoint import Checkpoint
 from gpo.errors import CheckpointError, ConfigError
@@ -42,7 +42,7 @@ class Stamp:
     size: int
 
 
-@dataclass(slots=True)
+@dataclass
 class StoredRun:
     """The content of a run's folder.
 
@@ -62,7 +62,33 @@ class StoredRun:
         """``summary.json``, updated from the checkpoints, except for its averages."""
         times = {name: self.summary.get(name) for name in ("started_at", "finished_at")}
         averages = self.summary.get("averages")
-        return {**summary(self.record, times), "averages": averages if isinstance(averages, list) else []}
+        document = summary(self.record, times, self._best)
+        return {**document, "averages": averages if isinstance(averages, list) else []}
+
+    def _best(self, key: SearchKey, checkpoint: Checkpoint) -> dict[str, Any]:
+        """The best prompt as ``summary.json`` describes it, if that is about this checkpoint; else computed again.
+
+        That takes seconds for a trajectory with a thousand prompts.
+        """
+        known = scored_prompt(checkpoint.trajectory.best, checkpoint)
+        try:
+            row = self._rows[key.task, key.seed]
+            best = row["best"]
+            if row["steps"] == len(checkpoint.trajectory.steps) and all(
+                best[name] == known[name] for name in ("prompt", "val", "val_scored", "test", "test_scored")
+            ):
+                ends, expected = best["val_interval"], best["val_expected"]
+                known["val_interval"] = ends and {name: float(ends[name]) for name in ("level", "low", "high")}
+                return {**known, "val_expected": expected if expected is None else float(expected)}
+        except NOT_AS_WRITTEN:
+            pass
+        return best_prompt(checkpoint)
+
+    @cached_property
+    def _rows(self) -> dict[tuple[str, int], Any]:
+        rows = self.summary.get("trajectories")
+        known = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        return {(str(row.get("task")), row.get("seed", -1)): row for row in known}
 
 
 @dataclass

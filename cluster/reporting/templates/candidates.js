@@ -111,9 +111,7 @@ function openTarget() {
 }
 
 if (byId("table")) {
-  showCandidates();
-  showLineages();
+  onStart.push(showCandidates, showLineages, openTarget);
   onRefresh.push(showLineages);
   addEventListener("hashchange", openTarget);
-  openTarget();
 }

@@ -202,4 +202,4 @@ function showExamples() {
   load();
 }
 
-if (byId("examples-table")) showExamples();
+if (byId("examples-table")) onStart.push(showExamples);

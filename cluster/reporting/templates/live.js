@@ -13,14 +13,14 @@
     if (focused) byId(focused)?.focus();
   }
 
-  function renew(fresh) {
+  async function renew(fresh) {
     const found = content(fresh);
     if ([...found.keys()].join() !== [...shown.keys()].join()) { location.reload(); return; }
     for (const part of parts(document)) if (found.get(part.id) !== shown.get(part.id)) replace(part, found.get(part.id));
     shown = found;
     version = fresh.body.dataset.version;
     document.title = fresh.title;
-    if (fresh.getElementById("data")) page = read(fresh);
+    await load(fresh);
     for (const call of onRefresh) call();
   }
 
@@ -30,7 +30,7 @@
     try {
       if (!document.hidden) {
         const reply = await fetch(location.pathname + location.search, { headers: { "If-None-Match": version } });
-        if (reply.status === 200) renew(new DOMParser().parseFromString(await reply.text(), "text/html"));
+        if (reply.status === 200) await renew(new DOMParser().parseFromString(await reply.text(), "text/html"));
         else if (reply.status !== 304) throw new Error(`status ${reply.status}`);
         byId("live").textContent = "";
       }

@@ -1,7 +1,6 @@
 // What all parts of the page use. Texts always become text nodes.
 const byId = (id) => document.getElementById(id);
-const read = (source) => JSON.parse(source.getElementById("data").textContent);
-let page = byId("data") ? read(document) : {};
+let page = {};
 // The layout of rows in cluster/reporting/candidates.py.
 const [TRAJECTORY, STEP, VAL, INTERVAL, CHANGED, ALLOWED, FLAGS, PROMPT, PARENT, CHANGES, UNSCORED, ID] = Array(12).keys();
 const ACCEPTED = 1, BEST = 2, DROPPED = 4, FIRST = 8, ROWS_A_PAGE = 25;
@@ -10,8 +9,17 @@ const range = (ends) => (ends === null ? "–" : ends.map(percent).join("–"));
 const plain = (value) => (value === null ? "–" : String(value));
 const number = new Intl.NumberFormat("en");
 const words = new Intl.Collator("en", { numeric: true });
-// Called with the new page after ``page`` has been replaced by new data.
-const onRefresh = [];
+// Called when ``page`` has its data for the first time, and whenever it has new data.
+const onStart = [], onRefresh = [];
+
+// The data are in a report, and beside a page of ``gpo view``.
+async function load(source) {
+  const known = JSON.parse(source.getElementById("data")?.textContent ?? "{}");
+  if (!known.live) { page = known; return; }
+  const reply = await fetch(`${known.live}/data`);
+  if (!reply.ok) throw new Error(`status ${reply.status}`);
+  page = { ...await reply.json(), ...known };
+}
 
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);

@@ -102,7 +102,7 @@ def test_texts_are_escaped_and_only_our_script_may_run(path: str, client: TestCl
     assert "<script>alert" not in page.text
     assert "canary" in page.text
     (policy,) = re.findall(r'Content-Security-Policy" content="(.*?)"', page.text)
-    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert policy.startswith("default-src 'none'; img-src data: 'self'; style-src 'sha256-")
     assert "unsafe" not in policy
 
 
@@ -115,9 +115,7 @@ def test_a_page_that_is_known_is_not_sent_again(client: TestClient) -> None:
 
 
 def test_answers_are_sent_when_they_are_looked_at(client: TestClient) -> None:
-    report = client.get("/run/hostile").text
-    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', report, re.DOTALL)
-    assert json.loads(data)["examples"]["answers"] == {}
+    assert client.get("/run/hostile/data").json()["examples"]["answers"] == {}
     known = client.get("/run/hostile/answers?task=task&seed=0").json()
     assert len(known["examples"]) == 40
     assert {MARKUP in row[2] and row[3] == [MARKUP] for row in known["examples"]} == {True}
@@ -133,6 +131,9 @@ def test_answers_are_sent_when_they_are_looked_at(client: TestClient) -> None:
         ("/run/done/answers?task=other&seed=0", 404),
         ("/run/done/answers?task=..%2F..&seed=0", 404),
         ("/run/done/answers?task=task", 400),
+        ("/run/other/data", 404),
+        ("/run/done/curves/other", 404),
+        ("/run/other/curves/task", 404),
         ("/run/other/answers?task=task&seed=0", 404),
         ("/compare?run=done", 400),
         ("/compare?run=done&run=..", 404),

@@ -15,6 +15,7 @@ from actors.folder import Folder
 from actors.search import SearchKey
 from cluster.cli.report import report
 from cluster.cli.status import status
+from cluster.results import outputs, stored_run
 from cluster.results.run_record import RunRecord, Status
 from cluster.results.status import (
     SILENT_AFTER_S,
@@ -299,3 +300,25 @@ def test_control_characters_from_a_folder_are_removed(tmp_path: Path) -> None:
         shown = printed(on)
         assert "ModelRefused" in shown
         assert not {"\x1b", "\x07", "\x9b"} & set(shown), shown
+
+
+def test_the_summary_saves_computing_only_where_it_is_about_the_checkpoint(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = RunReader(folder)
+    record = reader.read().record
+    save_summary(folder, record)
+    written = json.loads(folder.read("summary.json") or b"")
+    computed: list[Checkpoint] = []
+    compute = outputs.best_prompt
+    monkeypatch.setattr(stored_run, "best_prompt", lambda one: computed.append(one) or compute(one))
+
+    def described() -> Any:
+        computed.clear()
+        return reader.read().document()["trajectories"]
+
+    assert (described(), computed) == (written["trajectories"], [])
+    for change in ({"steps": 7}, {"best": {**written["trajectories"][0]["best"], "val_interval": [1]}}, {"best": 3}):
+        rows = [{**written["trajectories"][0], **change}, *written["trajectories"][1:]]
+        folder.write("summary.json", json.dumps({**written, "trajectories": rows}).encode())
+        assert (described(), computed) == (written["trajectories"], [record.checkpoints[KEYS[0]]])
