@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import statistics
 import subprocess
@@ -112,8 +113,8 @@ async def _search(
 
 
 @contextmanager
-def _viewed(folder: Path) -> Iterator[httpx2.Client]:
-    """A client of ``gpo view`` in a process of its own."""
+def _viewed(folder: Path) -> Iterator[tuple[httpx2.Client, int]]:
+    """A client of ``gpo view`` in a process of its own, and that process's ID."""
     command = [sys.executable, "-m", "cluster.cli", "view", str(folder), "--port", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603
     try:
@@ -126,10 +127,16 @@ def _viewed(folder: Path) -> Iterator[httpx2.Client]:
                     break
                 except httpx2.TransportError:
                     time.sleep(0.1)
-            yield client
+            yield client, process.pid
     finally:
         process.terminate()
         process.wait()
+
+
+def _cpu_s(process: int) -> float:
+    """The CPU time of a process so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure_opening(num_answers: int) -> None:
@@ -144,8 +151,8 @@ def measure_opening(num_answers: int) -> None:
             f"{len(recorded):,} files; all files: {sum(path.stat().st_size for path in files) / 1e6:,.0f} MB. "
             f"Recording took {1e6 * spent_s / num_answers:.0f} µs of CPU time per answer.\n"
         )
-        print("| Part of `gpo view` | Seconds | MB |\n|---|--:|--:|")
-        with _viewed(parent) as client:
+        print("| Part of `gpo view` | Seconds | CPU, s | MB |\n|---|--:|--:|--:|")
+        with _viewed(parent) as (client, server):
             prompt = ""
             for name, path in (
                 ("run, the first time", "/run/answers"),
@@ -155,16 +162,17 @@ def measure_opening(num_answers: int) -> None:
                 ("answers to a prompt", f"/run/answers/answers?task={TICKETS}&seed=7&prompt="),
                 ("run, again", "/run/answers"),
             ):
-                began = perf_counter()
+                began, cpu_s = perf_counter(), _cpu_s(server)
                 reply = client.get(f"{path}{prompt}" if path.endswith("prompt=") else path).raise_for_status()
-                print(f"| {name} | {perf_counter() - began:.2f} | {len(reply.content) / 1e6:.1f} |", flush=True)
+                times = f"{perf_counter() - began:.2f} | {_cpu_s(server) - cpu_s:.2f}"
+                print(f"| {name} | {times} | {len(reply.content) / 1e6:.1f} |", flush=True)
                 if name.startswith("examples"):
                     prompt = next(iter(reply.json()["recorded"]))
         report = [sys.executable, "-m", "cluster.cli", "report", str(parent / "answers")]
         began = perf_counter()
         subprocess.run(report, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
         size = (parent / "answers/report.html").stat().st_size
-        print(f"| `gpo report` as a command, `report.html` | {perf_counter() - began:.2f} | {size / 1e6:.1f} |\n")
+        print(f"\n`gpo report`: {perf_counter() - began:.1f} s; `report.html` has {size / 1e6:.1f} MB.\n")
 
 
 def measure_recording(rounds: int) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gpo.data.example import Example
 from gpo.evaluation.metrics.normal_form import unwrapped
-from gpo.evaluation.metrics.scorer import announced, misread, without_markup
+from gpo.evaluation.metrics.scorer import RECENT, announced, misread, without_markup
 
 _PAIRS = (
     ("yes", "no"),
@@ -57,8 +58,7 @@ class BooleanScorer:
         return None if side is None else first if side else second
 
     def _read(self, answer: str, example: Example) -> bool | None:
-        own = _OF_PAIR.get(example.target.strip().lower(), _ANY)
-        return self._side(_NEITHER.sub(_without_both_sides, without_markup(unwrapped(answer))), own)
+        return _side(answer, example.target.strip().lower())
 
     def score(self, answer: str, example: Example) -> float:
         """1 if the answer is on the target's side, else 0."""
@@ -78,16 +78,19 @@ class BooleanScorer:
         first, second = _pair_of(example)
         return f"Now give only the final answer, in one word: {first} or {second}."
 
-    @staticmethod
-    def _side(answer: str, own: re.Pattern[str]) -> bool | None:
-        conclusion = announced(answer)
-        for text in (answer,) if conclusion is None else (conclusion, answer):
-            verdicts = list(own.finditer(text)) or list(_ANY.finditer(text))
-            if verdicts:
-                opens = text is conclusion or not text[: verdicts[0].start()].strip()
-                verdict = verdicts[0] if opens else verdicts[-1]
-                return _POLARITY[verdict[2].lower()] != bool(verdict[1])
-        return None
+
+@lru_cache(RECENT)
+def _side(answer: str, target: str) -> bool | None:
+    own = _OF_PAIR.get(target, _ANY)
+    answer = _NEITHER.sub(_without_both_sides, without_markup(unwrapped(answer)))
+    conclusion = announced(answer)
+    for text in (answer,) if conclusion is None else (conclusion, answer):
+        verdicts = list(own.finditer(text)) or list(_ANY.finditer(text))
+        if verdicts:
+            opens = text is conclusion or not text[: verdicts[0].start()].strip()
+            verdict = verdicts[0] if opens else verdicts[-1]
+            return _POLARITY[verdict[2].lower()] != bool(verdict[1])
+    return None
 
 
 def _pair_of(example: Example) -> tuple[str, str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gpo.data.example import Example
 from gpo.evaluation.metrics.normal_form import UNSPACED, normal_form, unwrapped
-from gpo.evaluation.metrics.scorer import announced, misread, neither_nor, without_markup
+from gpo.evaluation.metrics.scorer import RECENT, announced, misread, neither_nor, without_markup
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -92,7 +93,7 @@ class ChoiceScorer:
         return f"({letter})" if letter and example.target.strip().startswith("(") else letter
 
     def _read(self, answer: str, example: Example) -> str | None:
-        return _letter(without_markup(unwrapped(answer)), options(example))
+        return _chosen(answer, example)
 
     def score(self, answer: str, example: Example) -> float:
         """1 if the letter read from the answer is the target's, else 0."""
@@ -109,6 +110,11 @@ class ChoiceScorer:
         letters = sorted(options(example))
         span = f"from ({letters[0]}) to ({letters[-1]})" if letters else "by its letter, such as (A)"
         return f"Now give only the final answer: one option {span}."
+
+
+@lru_cache(RECENT)
+def _chosen(answer: str, example: Example) -> str | None:
+    return _letter(without_markup(unwrapped(answer)), options(example))
 
 
 def _letter(answer: str, listed: dict[str, str]) -> str | None:

@@ -11,6 +11,9 @@ from gpo.text import abridged
 BARE_ANSWER = "Now give only the final answer and nothing else."
 """A follow-up question that fits every kind of answer."""
 
+RECENT = 256
+"""So many answers are parsed once, although they are scored, read and explained."""
+
 _QUOTED = 80
 
 _SAYS = r"(?:(?:is|are|(?:would|should|must|will)\s+be)\b|:|=|(?<=\s)-(?=\s))"

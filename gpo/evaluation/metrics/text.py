@@ -5,12 +5,21 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from rapidfuzz.distance import LCSseq
 
 from gpo.data.example import Example
 from gpo.evaluation.metrics.normal_form import UNSPACED, normal_form, unwrapped
-from gpo.evaluation.metrics.scorer import BARE_ANSWER, announced, misread, neither_nor, quoted, without_markup
+from gpo.evaluation.metrics.scorer import (
+    BARE_ANSWER,
+    RECENT,
+    announced,
+    misread,
+    neither_nor,
+    quoted,
+    without_markup,
+)
 
 # Excludes signs with a meaning: "-5" is not "5", and "C#" is not "C".
 _AROUND = " .,;:!?\"'`()[]{}<>*_「」『』《》〈〉【】"
@@ -106,18 +115,18 @@ class LabelScorer:
 
     def score(self, answer: str, example: Example) -> float:
         """1 if the only label in the answer is a target, else 0."""
-        found = self._found(answer)
+        found = _found(self, answer)
         named = {_key(match["label"] or match["denied"]) for match in found}
         is_denied = any(match["denied"] for match in found)
         return float(len(named) == 1 and not is_denied and named <= {_key(target) for target in example.targets})
 
     def can_read(self, answer: str, example: Example) -> bool:
         """Whether there is a label in the answer."""
-        return bool(self._found(answer))
+        return bool(_found(self, answer))
 
     def reads_as(self, answer: str, example: Example) -> str | None:
         """The only label in the answer, as targets or labels write it; ``None`` without one, or if it is denied."""
-        found = self._found(answer)
+        found = _found(self, answer)
         named = {_key(match["label"] or "") for match in found}
         if len(named) != 1 or "" in named:
             return None
@@ -125,7 +134,7 @@ class LabelScorer:
 
     def explain(self, answer: str, example: Example) -> str:
         """The labels that were found."""
-        found = self._found(answer)
+        found = _found(self, answer)
         denied = [match["denied"] for match in found if match["denied"]]
         named = {_key(match["label"] or match["denied"]): match["label"] or match["denied"] for match in found}
         if not named:
@@ -137,7 +146,8 @@ class LabelScorer:
             f"the answer denies {quoted(denied[0])}" if denied else misread(next(iter(named.values())), example.target)
         )
 
-    def _found(self, answer: str) -> list[re.Match[str]]:
+    def found(self, answer: str) -> list[re.Match[str]]:
+        """The labels in the answer, in order: the group ``label``, or ``denied`` after a negation."""
         text = without_markup(unwrapped(answer)).casefold()
         if not any("neither" in label.casefold() for label in self.labels):
             text = self._neither.sub(" ", text)
@@ -148,6 +158,12 @@ class LabelScorer:
         if len(self.labels) > _MOST_LISTED:
             return BARE_ANSWER
         return f"Now give only the final answer, one of: {', '.join(self.labels)}."
+
+
+# An answer is scored, read and explained, one after the other.
+@lru_cache(RECENT)
+def _found(scorer: LabelScorer, answer: str) -> list[re.Match[str]]:
+    return scorer.found(answer)
 
 
 def _words(label: str) -> tuple[str, ...]:
