@@ -201,7 +201,7 @@ class LocalEvaluator:
             return Answered(text, None, Spending(task=usage + given_up(refusal)), str(refusal), is_refused=True)
         except ModelUnavailable as failure:
             return Answered(text, None, Spending(task=usage + given_up(failure)), str(failure))
-        return await self._graded(text, reply, usage, example, explains=explains)
+        return await self._judged(text, reply, usage, example, explains=explains)
 
     async def _answered_by(self, program: Program, prompt: Prompt, example: Example, *, explains: bool) -> Answered:
         response = await program.respond(prompt, example)
@@ -221,9 +221,9 @@ class LocalEvaluator:
             reason = one_line(response.reason, _MAX_REASON) if response.score < 1 else ""
             return Answered(response.text, response.score, spending, reason=reason)
         reply = Completion(response.answer, response.usage)
-        return await self._graded(response.text, reply, response.usage, example, explains=explains)
+        return await self._judged(response.text, reply, response.usage, example, explains=explains)
 
-    async def _graded(
+    async def _judged(
         self, text: str, reply: Completion, usage: Usage, example: Example, *, explains: bool
     ) -> Answered:
         grade = await self.grader.grade(reply.answer, example)
