@@ -14,7 +14,7 @@ import pytest
 
 from cluster.monitoring import relay
 from cluster.submitting.kubernetes import job_margin_s
-from tests.k8s.conftest import BUILT, OVERLAYS, PLATFORM, build, named
+from tests.k8s.conftest import BUILT, K8S, OVERLAYS, PLATFORM, build, named
 from tests.k8s.test_ray_objects import _clusters, _jobs
 
 Objects = list[dict[str, Any]]
@@ -251,3 +251,22 @@ def test_no_object_has_a_version_that_will_be_removed() -> None:
     mutant = copy.deepcopy(build("overlays/kueue"))
     named(mutant, "LocalQueue")["apiVersion"] = "kueue.x-k8s.io/v1beta1"
     assert old_versions(mutant) == ["LocalQueue"]
+
+
+# -- the documentation ------------------------------------------------------------------------------------------------
+
+
+def unhelpful_commands(page: str) -> list[str]:
+    """Commands of the first run that wait for success alone, or that may show the output before it is complete."""
+    commands = [line for line in page.splitlines() if line.startswith("kubectl -n gpo ")]
+    waits = [line for line in commands if " wait rayjob/" in line]
+    logs = [line for line in commands if " logs " in line and "job/gpo-run" in line]
+    found = [line for line in waits if "}'=" in line]
+    return found + [line for line in logs if " -f " not in line] + ([] if waits and logs else ["there are none"])
+
+
+def test_the_commands_of_the_first_run_end_with_success_or_failure() -> None:
+    page = (K8S / "README.md").read_text(encoding="utf-8")
+    assert unhelpful_commands(page) == []
+    assert unhelpful_commands(page.replace("'{.status.endTime}'", "'{.status.jobStatus}'=SUCCEEDED"))
+    assert unhelpful_commands(page.replace("logs -f job/gpo-run", "logs job/gpo-run"))
