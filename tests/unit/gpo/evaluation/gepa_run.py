@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import sys
@@ -55,6 +54,9 @@ adapter = Tickets()
 
 def main(folder: Path) -> None:
     import gpo
+    from actors.answers import read_answers
+    from actors.folder import Folder
+    from actors.search import SearchKey
     from benchmarks.simulated_endpoint import SimulatedEndpoint
     from tests.configs import triage_task
 
@@ -78,7 +80,7 @@ def main(folder: Path) -> None:
             record={"answers": "all"},
         )
         asked = Counter(one.content for one in endpoint.requests if one.model == "task-model")
-        sent = [json.loads(line) for line in _recorded(folder / "run")]
+        sent = list(read_answers(Folder.at(str(folder / "run/trajectories")), SearchKey("task", 0)))
 
         import gepa  # type: ignore[import-not-found,unused-ignore]
 
@@ -101,17 +103,12 @@ def main(folder: Path) -> None:
         "most_often": max(asked.values()),
         "requests": [sum(asked.values()), run.summary["llm"]["task"]["requests"]],
         "best": dict(run.best.prompts),
-        "values": sorted({row["value"] for row in sent}),
-        "reasons": sorted({row["reason"].partition(" is ")[0] for row in sent if row["value"] < 1}),
-        "own_process": all(f'"pid": {os.getpid()}' not in row["answer"] for row in sent),
+        "values": sorted({row.value for row in sent}),
+        "reasons": sorted({row.reason.partition(" is ")[0] for row in sent if row.value < 1}),
+        "own_process": all(f'"pid": {os.getpid()}' not in row.answer for row in sent),
         "gepa": result.val_aggregate_scores[0],
     }
     print(json.dumps(found))
-
-
-def _recorded(run: Path) -> list[str]:
-    files = run.glob("trajectories/*/*.answers/*.gz")
-    return [line for path in files for line in gzip.decompress(path.read_bytes()).decode().splitlines()]
 
 
 def _with_model(client: object, model: str) -> object:
