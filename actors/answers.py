@@ -301,7 +301,7 @@ def _recorded(prompt: Prompt, split: Split, index: int, answer: Answered) -> Rec
 
 def _written(text: str) -> str:
     """The text without half characters, which no file and no page can hold."""
-    return text.encode(errors="replace").decode()
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _encoded(rows: Sequence[RecordedAnswer]) -> bytes:
@@ -316,10 +316,10 @@ def _encoded(rows: Sequence[RecordedAnswer]) -> bytes:
         lines, numbers, length = [], Counter(), 0
 
     for row in rows:
-        values = {name: getattr(row, name) for name in defaults}
+        values = {name: value for name, default in defaults.items() if (value := getattr(row, name)) != default}
         if row.calls:
             values["calls"] = [asdict(call) for call in row.calls]
-        lines.append(f"{json.dumps({name: value for name, value in values.items() if value != defaults[name]})}\n")
+        lines.append(f"{json.dumps(values)}\n")
         numbers[row.prompt] += 1
         length += len(lines[-1])
         if length >= _BLOCK:

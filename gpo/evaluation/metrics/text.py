@@ -175,6 +175,7 @@ def _words(label: str) -> tuple[str, ...]:
     return (*words[:1], *(word for word in words[1:] if word not in _FILLERS)) or ((label,) if label else ())
 
 
+@lru_cache(1024)
 def _key(label: str) -> str:
     """One form for all ways to write a label."""
     return "".join(_words(label))
