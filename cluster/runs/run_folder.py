@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from cluster.config import RunConfig
 from cluster.config.files import read_yaml
 from cluster.config.functions import reference
 from cluster.config.loading import dump, validate
-from cluster.config.models import FunctionChatConfig
+from cluster.config.models import EmbeddedChatConfig, FunctionChatConfig
 from cluster.config.prompts import PromptRunConfig
 from cluster.config.section import first_difference, lasting
 from cluster.config.tasks import TaskConfig
@@ -113,12 +114,7 @@ class RunFolder:
         config = config.with_prompts(tasks)
         fingerprints = {task.name: fingerprint(task) for task in tasks}
         functions = {task.name: function_digests(task) for task in tasks}
-        models = {role: getattr(config.models, role) for role in ("task", "optimizer", "judge")}
-        functions["models"] = {
-            role: reference(model.function, model.folder).digest()
-            for role, model in models.items()
-            if isinstance(model, FunctionChatConfig)
-        }
+        functions["models"] = _model_digests(config)
         exists = self._exists(config, fingerprints, resume=resume)
         if self.leases is not None:
             take_lease(self.leases, self.folder)
@@ -184,7 +180,11 @@ class RunFolder:
         if content is None:
             return None
         try:
-            return validate(read_yaml(content.decode()), base_dir=Path.cwd())
+            sections = read_yaml(content.decode())
+            meta_prompt = sections.get("optimizer", {}).get("meta_prompt", {})
+            if meta_prompt.get("text") is not None:
+                meta_prompt["template"] = None  # the file may have another text now
+            return validate(sections, base_dir=Path.cwd())
         except (yaml.YAMLError, ConfigError, ValueError, AttributeError, TypeError):
             raise ConfigError(
                 "--run-dir",
@@ -211,15 +211,16 @@ class RunFolder:
                 )
 
     def _require_same_functions(self, functions: Mapping[str, Mapping[str, str]]) -> None:
-        """Refuse a metric, parser or program whose text has changed: the scores would not compare."""
+        """Refuse a metric, parser, program or model that has changed: the scores would not compare."""
         known = json_object(read_file(self.folder, "functions.json"))
         for index, (owner, digests) in enumerate(functions.items()):
             before = known.get(owner)
             for option, digest in digests.items():
                 if isinstance(before, dict) and before.get(option, digest) != digest:
+                    what = "file" if option.endswith(".gguf") else "function"
                     raise ConfigError(
-                        f"models.{option}.function" if owner == "models" else f"tasks[{index}].{option}",
-                        f"the function is not the one that the run in {self.folder.url!r} began with",
+                        f"models.{option}" if owner == "models" else f"tasks[{index}].{option}",
+                        f"the {what} is not the one that the run in {self.folder.url!r} began with",
                         "restore it, or start a new run in another folder",
                     )
 
@@ -282,6 +283,30 @@ class RunFolder:
     def _require_held(self) -> None:
         if self.leases is not None and (fence := self.leases.fence(self.folder)):
             self.folder.with_retries(fence.check)
+
+
+def _model_digests(config: RunConfig) -> dict[str, str]:
+    """A digest of the function or of the weights of each model that has one; each with the option that names it."""
+    digests: dict[str, str] = {}
+    for role in ("task", "optimizer", "judge"):
+        model = getattr(config.models, role)
+        if isinstance(model, FunctionChatConfig):
+            digests[f"{role}.function"] = reference(model.function, model.folder).digest()
+        # A missing file is reported when the models are checked.
+        elif isinstance(model, EmbeddedChatConfig) and model.gguf is not None and model.gguf.is_file():
+            digests[f"{role}.gguf"] = _sampled_digest(model.gguf)
+    return digests
+
+
+def _sampled_digest(path: Path, num_blocks: int = 64, block_bytes: int = 65_536) -> str:
+    """A digest of a file's size and of blocks in equal distances: reading gigabytes would delay the start."""
+    size = path.stat().st_size
+    digest = blake2b(str(size).encode(), digest_size=8)
+    with path.open("rb") as file:
+        for index in range(num_blocks):
+            file.seek(index * size // num_blocks)
+            digest.update(file.read(block_bytes))
+    return digest.hexdigest()
 
 
 def read_file(folder: Folder, name: str) -> bytes | None:

@@ -187,16 +187,15 @@ class RayJobs:
             ClusterError: Kubernetes was unreachable for a minute.
         """
         shown: dict[str, int] = {}
-        over, state = set[str](), ""
+        state = ""
         while True:
             job = self.wait(run_id, 0.0)
             if (said := job.shown) != state:
                 state = said
                 say(state)
             for pod in self._submitters(job.name):
-                # A pod whose output was complete before is not read again.
-                if pod not in over and self._stream(pod, shown, show):
-                    over.add(pod)
+                # Also one whose stream has ended: a connection that closes looks like the end of the output.
+                self._stream(pod, shown, show)
             if job.is_over:
                 return job
             time.sleep(_POLL_S)
@@ -234,8 +233,8 @@ class RayJobs:
         )  # fmt: skip
         return listed.split()
 
-    def _stream(self, pod: str, shown: dict[str, int], show: Callable[[str], None], *, follow: bool = True) -> bool:
-        """Show what a pod has written beyond what was shown; whether it has ended.
+    def _stream(self, pod: str, shown: dict[str, int], show: Callable[[str], None], *, follow: bool = True) -> None:
+        """Show what a pod has written beyond what was shown.
 
         Args:
             shown: pod → characters that were shown; kept up to date.
@@ -249,7 +248,6 @@ class RayJobs:
                     show(line[max(0, before - seen) :])
                 seen += len(line)
                 shown[pod] = max(before, seen)
-        return process.returncode == 0
 
     def _stored_logs(self, name: str, spec: Mapping[str, Any], image: str | None, current: str) -> str:
         """The output of earlier attempts, read by a pod that mounts the storage."""

@@ -1,7 +1,8 @@
 """Divides the limits of an endpoint among clusters, through a Redis server that all of them reach.
 
 Each cluster that calls an endpoint holds a lease on it, and all clusters with a lease have equal parts of the limits. A
-cluster that joins or leaves changes the parts of the others within two seconds, and one that dies after ten.
+cluster that joins or leaves changes the parts of the others within two seconds, and one that dies after ten. A cluster
+that joins others has the smallest part for these two seconds, so that the clusters do not exceed the limits together.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 _EVERY_S = 2.0
 _TIMEOUT_S = 5.0
+_MANY = 1_000_000
+"""Clusters that leave one request at a time to each of them."""
 _RENEW = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -46,7 +49,7 @@ class Divisible(Protocol):
 class SharedLimits:
     """The leases of one cluster. Use it in one event loop.
 
-    While the server cannot be reached, the parts stay as they are.
+    While the server cannot be reached, the parts stay as they are; a cluster that cannot join uses the whole limits.
 
     Args:
         connect: opens a client of the server whose address is in an environment variable.
@@ -61,10 +64,11 @@ class SharedLimits:
         """Begin to share the limits of the endpoint that a gate reports about, if the gate asks for it."""
         endpoint, url_env = report.pool.endpoint, report.pool.shared_env
         if url_env and not report.leaving and endpoint not in self._tasks:
+            self._limiter.divide(endpoint, _MANY)
             self._tasks[endpoint] = asyncio.create_task(self._share(endpoint, url_env))
 
     async def _share(self, endpoint: str, url_env: str) -> None:
-        key, is_away, client = lease_key(endpoint), False, None
+        key, is_new, is_away, client = lease_key(endpoint), True, False, None
         try:
             while True:
                 try:
@@ -75,9 +79,13 @@ class SharedLimits:
                         kind = type(error).__name__
                         log.warning("limits are not shared: the server at $%s cannot be used (%s)", url_env, kind)
                     is_away = True
+                    if is_new:
+                        self._limiter.divide(endpoint, 1)
                 else:
                     is_away = False
-                    self._limiter.divide(endpoint, int(clusters))
+                    if not is_new or clusters == 1:  # others make room within this round
+                        self._limiter.divide(endpoint, int(clusters))
+                is_new = False
                 await asyncio.sleep(_EVERY_S)
                 if not self._limiter.uses(endpoint):
                     break

@@ -107,6 +107,52 @@ async def test_clusters_share_the_limits_as_they_come_and_go(redis_url: str, mon
     await _until(_none(redis_url))
 
 
+class Parts:
+    """The parts of an endpoint's limits that a limiter uses, in order."""
+
+    def __init__(self) -> None:
+        self.clusters: list[int] = []
+
+    def uses(self, endpoint: str) -> bool:
+        return len(self.clusters) < 3
+
+    def divide(self, endpoint: str, clusters: int) -> None:
+        self.clusters.append(clusters)
+
+
+class Leases:
+    """A client of a server, which answers each renewal with the number of leases."""
+
+    def __init__(self, *answers: int) -> None:
+        self.answers = list(answers)
+
+    async def eval(self, *_: Any) -> int:
+        return self.answers.pop(0)
+
+    async def zrem(self, *_: Any) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("answers", "parts"),
+    [
+        ((2, 2, 2), [sharing._MANY, 2, 2]),  # the others make room in the first round
+        ((1, 2), [sharing._MANY, 1, 2]),
+    ],
+)
+async def test_a_cluster_that_joins_others_waits_until_they_have_made_room(
+    answers: tuple[int, ...], parts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "_EVERY_S", 0.0)
+    limiter, client = Parts(), Leases(*answers)
+    shared = sharing.SharedLimits(limiter, lambda _: client)
+    shared.take(Report("gate", 1, POOL, epoch=0, demand=100))
+    assert limiter.clusters == [sharing._MANY], "the first requests wait for the answer"
+    await asyncio.gather(*shared._tasks.values())
+    assert (limiter.clusters, client.answers) == (parts, [])
+
+
 def _none(url: str) -> Any:
     import redis.asyncio
 

@@ -103,6 +103,36 @@ def test_a_run_does_not_resume_with_another_function_elsewhere(tmp_path: Path) -
         opened({**files(), "scores.py": _METRIC.replace("==", "!=")})
 
 
+_EMBEDDED = {"kind": "embedded", "gguf": "model.gguf"}
+_WEIGHTS = {
+    "model.gguf": "weights",
+    "run.yaml": yaml.safe_dump({"extends": "base.yaml", "models": {"task": _EMBEDDED}}),
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "option"),
+    [
+        ({"meta.txt": _META + " Be brief."}, r"optimizer\.meta_prompt\.text"),
+        ({"model.gguf": "other weights"}, r"models\.task\.gguf"),
+    ],
+)
+@_ELSEWHERE
+def test_a_run_does_not_resume_with_another_meta_prompt_or_other_weights(
+    laid_out: _LaidOut, changed: Mapping[str, str], option: str, tmp_path: Path
+) -> None:
+    place, run_folder = laid_out(tmp_path), RunFolder(Folder.at(str(tmp_path / "run")))
+
+    def opened(texts: Mapping[str, str]) -> None:
+        config = load_config(place({**files(), **_WEIGHTS, **texts}))
+        run_folder.open(config, build_tasks(config), run_id="run", resume=True)
+
+    opened({})
+    opened({})
+    with pytest.raises(ConfigError, match=option):
+        opened(changed)
+
+
 @_ELSEWHERE
 def test_a_comparison_resumes_with_the_same_files_elsewhere(laid_out: _LaidOut, tmp_path: Path) -> None:
     place, folder = laid_out(tmp_path), ComparisonFolder(Folder.at(str(tmp_path / "comparison")))

@@ -161,6 +161,19 @@ def test_following_shows_the_output_of_every_attempt_once(
     assert capsys.readouterr().out == "one\ntwo\nthree\n"
 
 
+def test_output_after_a_connection_was_closed_is_shown(
+    config: Path, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def next_state(_: float) -> None:
+        cluster.output["first-submitter-a"] += "two\n"  # kubectl logs -f ended after "one" without an error
+        cluster.report("first", jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+
+    cluster.output["first-submitter-a"] = "one\n"
+    monkeypatch.setattr("cluster.submitting.ray_jobs.time.sleep", next_state)
+    assert start(config, follow=True) == 0
+    assert capsys.readouterr().out == "one\ntwo\n"
+
+
 def test_the_logs_of_failed_attempts_come_from_the_storage(
     config: Path, cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -232,7 +245,7 @@ def test_kubectl_is_a_program_in_the_path(tmp_path: Path, monkeypatch: pytest.Mo
     program.write_text(_PROGRAM, encoding="utf-8")
     program.chmod(0o755)
     jobs, lines = ray_jobs.RayJobs("team"), list[str]()
-    assert jobs._stream("pod", {}, lines.append)
+    jobs._stream("pod", {}, lines.append)
     assert lines == ["got -n team logs pod -f\n"]
     with pytest.raises(ClusterError, match="kubectl get failed: Error: no"):
         jobs.get("first")
