@@ -7,8 +7,9 @@ set -eu
 namespace=${1:?usage: uninstall.sh NAMESPACE [--yes]}
 patience=180s # for the drivers to save their work, and for KubeRay to clean up
 
-if ! phase=$(kubectl get namespace "$namespace" -o 'jsonpath={.status.phase}' 2>/dev/null); then
-  echo "There is no namespace $namespace, or it cannot be read."
+phase=$(kubectl get namespace "$namespace" --ignore-not-found -o 'jsonpath={.status.phase}')
+if [ -z "$phase" ]; then
+  echo "There is no namespace $namespace."
   exit 0
 fi
 if [ "$phase" = Terminating ]; then

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.cli.options import Overrides
+from cluster.cli.options import BudgetOk, Overrides
 from cluster.cli.terminal import BAD_CONFIG, OK, say
 from gpo.errors import ConfigError
 
@@ -59,6 +59,7 @@ def submit(
             show_default=False,
         ),
     ] = None,
+    budget_ok: BudgetOk = False,
     follow: Annotated[bool, typer.Option("--follow", help="Like --wait, and print the job's output.")] = False,
     wait: Annotated[
         bool,
@@ -138,7 +139,13 @@ def submit(
     from cluster.submitting.submission import Submission, working_directory
 
     submission = Submission.checked(
-        config_path, overrides or [], is_sweep=sweep, run_id=run_id, run_dir=run_dir, say=say
+        config_path,
+        overrides or [],
+        is_sweep=sweep,
+        run_id=run_id,
+        run_dir=run_dir,
+        options=["--budget-ok"] if budget_ok else [],
+        say=say,
     )
     root = working_directory()
     if kubernetes or apply:

@@ -50,6 +50,7 @@ class Submission:
         is_sweep: bool = False,
         run_id: str | None = None,
         run_dir: str | None = None,
+        options: Sequence[str] = (),
         say: Say,
     ) -> Submission:
         """A submission of a file in the working directory.
@@ -58,6 +59,7 @@ class Submission:
             overrides: ``--set`` options.
             run_id: of the run; by default, a new one.
             run_dir: the run's folder; by default, one named after the run in ``run.dir``.
+            options: further options of the command. A RayJob has its own.
             say: called with what the user should know.
 
         Raises:
@@ -72,7 +74,7 @@ class Submission:
         # A file elsewhere is refused when the package is made; a RayJob may have one.
         path = path_within(root, config_path)
         name = config_path.name if path is None else path.relative_to(root).as_posix()
-        spec = JobSpec("sweep" if is_sweep else "run", name, overrides, run_id, run_dir)
+        spec = JobSpec("sweep" if is_sweep else "run", name, overrides, run_id, run_dir, options)
         return cls(config_path, config, sweep, spec)
 
     def require_nothing_lost(self, *folders: Path) -> None:

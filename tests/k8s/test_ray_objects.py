@@ -85,6 +85,7 @@ def test_a_later_attempt_of_a_scheduled_run_has_the_same_run_id() -> None:
         words = command.replace('"', "").split()
         assert words[words.index("--run-id") + 1] == "$GPO_RUN"
         assert "$(" not in command, "it would be evaluated again in each attempt"
+        assert "--budget-ok" in words, "a run whose time is over would be started again"
         names = [one["valueFrom"]["fieldRef"]["fieldPath"] for one in container["env"] if one["name"] == "GPO_RUN"]
         # Kubernetes gives each pod of a Job this label, and KubeRay names the Job after the RayJob.
         assert names == ["metadata.labels['batch.kubernetes.io/job-name']"]

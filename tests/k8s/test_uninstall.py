@@ -14,7 +14,9 @@ _KUBECTL = """#!/bin/sh
 # A cluster with two objects. A RayCluster cannot be deleted while its namespace is.
 echo "$*" >> "$LOG"
 case "$*" in
-  "get namespace gpo "*) printf '%s' "$PHASE" ;;
+  "get namespace gpo "*)
+    [ "$PHASE" != unreachable ] || { echo "connection refused" >&2; exit 1; }
+    printf '%s' "$PHASE" ;;
   *"get rayjobs.ray.io -o name") [ -e "$STATE/rayjob" ] && echo rayjob.ray.io/first || true ;;
   *"get rayclusters.ray.io -o name") [ -e "$STATE/raycluster" ] && echo raycluster.ray.io/gpo-shared || true ;;
   *"get raycronjobs.ray.io -o name") echo "the server doesn't have a resource type" >&2; exit 1 ;;
@@ -66,4 +68,11 @@ def test_a_mutant_that_deletes_the_namespace_first_is_found(tmp_path: Path) -> N
 def test_nothing_is_deleted_without_consent(tmp_path: Path) -> None:
     code, asked = _uninstall(tmp_path, "Active", typed="gpo-other\n")
     assert code == 1
+    assert "delete" not in asked
+
+
+@pytest.mark.parametrize(("phase", "expected"), [("", 0), ("unreachable", 1)])
+def test_a_namespace_that_is_gone_is_not_one_that_cannot_be_read(phase: str, expected: int, tmp_path: Path) -> None:
+    code, asked = _uninstall(tmp_path, phase, "--yes")
+    assert code == expected
     assert "delete" not in asked

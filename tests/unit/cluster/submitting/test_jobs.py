@@ -97,12 +97,13 @@ def test_a_mounted_config_map_makes_the_same_package_in_every_pod(
     for stamp in ("2026_01_01", "2026_01_02"):
         mount(folder, {"run.yaml": yaml.safe_dump(raw), **texts}, stamp)
         monkeypatch.chdir(folder)
-        submission = Submission.checked(Path("run.yaml"), run_id="first", say=lambda _: None)
+        submission = Submission.checked(Path("run.yaml"), run_id="first", options=["--budget-ok"], say=lambda _: None)
         shipped = submission.package(lambda _: None)
         assert shipped.names == ("run.yaml", "test.jsonl", "train.jsonl", "val.jsonl")
         made.append((submission.spec.entrypoint, shipped.write(tmp_path).read_bytes()))
     assert made[0] == made[1]
     assert made[0][0].startswith("python -m cluster.cli run run.yaml ")
+    assert made[0][0].endswith(" --budget-ok --resume")
 
 
 def test_a_folder_may_be_named_through_a_link(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
