@@ -123,7 +123,7 @@ class RayJobs:
         return found
 
     def start(self, manifest: Manifest, say: Say) -> None:
-        """Create the objects of a run, unless a RayJob is working on it or has completed it in the same way.
+        """Create the objects of a run, unless a RayJob is working on it or has succeeded in the same way.
 
         A RayJob runs once, so one that has failed, was stopped, or had another configuration is replaced.
         """
@@ -139,7 +139,8 @@ class RayJobs:
         self._write(["apply", "--server-side", "--force-conflicts"], manifest.config_map)
         if known is not None:
             if known.exit_code == 0 and _essence(known.spec) == _essence(manifest.job["spec"]):
-                say(f"RayJob {name} has completed this run; nothing is left to do")
+                # That its budget ended the run is a success, too (--budget-ok).
+                say(f"RayJob {name} has succeeded; if its budget ended the run, a larger one continues it")
                 return
             say(f"RayJob {name} has ended ({known.state}); a new one continues its run")
             self._read("delete", "rayjobs.ray.io", name, "--ignore-not-found")

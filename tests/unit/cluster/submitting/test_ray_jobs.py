@@ -57,7 +57,7 @@ def test_the_same_command_twice_is_safe(config: Path, cluster: FakeCluster, caps
     assert "already working on this run" in capsys.readouterr().err
     cluster.report("first", jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
     assert start(config) == 0
-    assert "nothing is left to do" in capsys.readouterr().err
+    assert "has succeeded; if its budget ended the run, a larger one continues it" in capsys.readouterr().err
     assert (cluster.object("RayJob", "first") or {}).get("spec") == (before or {}).get("spec")
     assert [line for line in cluster.commands if line.startswith("create")] == ["create -f -"]
 
