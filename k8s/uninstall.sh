@@ -28,7 +28,16 @@ fi
 
 # What starts others comes first.
 for kind in cronjobs.batch raycronjobs.ray.io rayjobs.ray.io rayservices.ray.io rayclusters.ray.io; do
-  objects=$(kubectl -n "$namespace" get "$kind" -o name 2>/dev/null) || continue # not every KubeRay has every kind
+  if ! objects=$(kubectl -n "$namespace" get "$kind" -o name 2>/dev/null); then
+    reason=$(kubectl -n "$namespace" get "$kind" -o name 2>&1 >/dev/null) || true
+    case "$reason" in
+      *"have a resource type"*) continue ;; # not every KubeRay has every kind
+      *)
+        echo "$kind cannot be listed, so the namespace stays: $reason" >&2
+        exit 1
+        ;;
+    esac
+  fi
   for object in $objects; do
     kubectl -n "$namespace" delete "$object" --ignore-not-found --timeout="$patience" && continue
     echo "$object does not end, so its finalizers are removed."

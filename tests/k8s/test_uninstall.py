@@ -18,7 +18,8 @@ case "$*" in
     [ "$PHASE" != unreachable ] || { echo "connection refused" >&2; exit 1; }
     printf '%s' "$PHASE" ;;
   *"get rayjobs.ray.io -o name") [ -e "$STATE/rayjob" ] && echo rayjob.ray.io/first || true ;;
-  *"get rayclusters.ray.io -o name") [ -e "$STATE/raycluster" ] && echo raycluster.ray.io/gpo-shared || true ;;
+  *"get rayclusters.ray.io -o name") [ -e "$STATE/raycluster" ] && [ "$PHASE" = flaky ] && echo "timeout" >&2 && exit 1
+    [ -e "$STATE/raycluster" ] && echo raycluster.ray.io/gpo-shared || true ;;
   *"get raycronjobs.ray.io -o name") echo "the server doesn't have a resource type" >&2; exit 1 ;;
   *"delete rayjob.ray.io/first "*) rm "$STATE/rayjob" ;;
   *"delete raycluster.ray.io/gpo-shared "*)
@@ -76,3 +77,9 @@ def test_a_namespace_that_is_gone_is_not_one_that_cannot_be_read(phase: str, exp
     code, asked = _uninstall(tmp_path, phase, "--yes")
     assert code == expected
     assert "delete" not in asked
+
+
+def test_a_namespace_whose_clusters_cannot_be_listed_stays(tmp_path: Path) -> None:
+    code, asked = _uninstall(tmp_path, "flaky", "--yes")
+    assert code == 1
+    assert "delete namespace" not in asked
