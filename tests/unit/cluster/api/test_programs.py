@@ -49,7 +49,8 @@ def steps(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_two_prompts_get_better_and_no_call_is_made_twice(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
-    run = gpo.optimize(**arguments(endpoint, tmp_path, steps=6, seed=[0, 1]))
+    settings = {"candidates": 6, "direction": {"form": "feedback"}}
+    run = gpo.optimize(**arguments(endpoint, tmp_path, steps=8, optimizer=settings, seed=[0, 1]))
     first, best = run.candidates()[0], run.best
     assert first.test is not None
     assert best.test is not None
