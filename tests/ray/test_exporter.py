@@ -104,13 +104,6 @@ def _restart(actor: Any) -> None:
     wait_until(is_another)
 
 
-def _is_running(limiter: LimiterActor) -> bool:
-    """Start the limiter. One that an earlier test left behind may be found, and end before it replies."""
-    with suppress(ConnectionError):
-        return limiter.start().newest_counts("", {}) == []
-    return False
-
-
 def test_no_counter_falls_when_a_process_the_limiter_or_the_exporter_dies(cluster: None) -> None:
     config = MetricsConfig(port=free_port(), linger_s=0)
     assert config.port is not None
@@ -187,7 +180,8 @@ def test_a_run_with_its_own_cluster_answers_in_its_driver(cluster: None) -> None
             ray.get_actor(f"metrics-127.0.0.1-{config.port}", namespace="gpo")
         # At its end it waits for a scrape that sees the last values, and no longer.
         limiter = LimiterActor()
-        wait_until(lambda: _is_running(limiter))
+        # The one that an earlier test left behind may be found, and end before it replies.
+        wait_until(lambda: limiter.start().newest_counts("", {}) == [])
         scraping = Thread(target=lambda: (time.sleep(0.5), _runs(config.port)))
         began = time.monotonic()
         scraping.start()

@@ -14,6 +14,7 @@ from gpo.limits.gate import Gate
 from gpo.limits.messages import Budget, Pool, Spent
 from gpo.models.protocol import Usage
 from gpo.runtime.process import ProcessIdentity
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_a_process_that_reports_its_counts_does_not_start_the_limiter(cluster: N
     with pytest.raises(ConnectionError):
         limiter.newest_counts("session", {})
     starter = LimiterActor(limiter.name).start()  # the actor ends with the last handle
-    assert starter.newest_counts("session", {}) == []
+    wait_until(lambda: starter.newest_counts("session", {}) == [])  # its process takes seconds to start
     assert limiter.report_counts(report)
     assert limiter.newest_counts("session", {}) == [report]
 
