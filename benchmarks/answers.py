@@ -175,7 +175,7 @@ def measure_opening(num_answers: int) -> None:
         print(f"\n`gpo report`: {perf_counter() - began:.1f} s; `report.html` has {size / 1e6:.1f} MB.\n")
 
 
-def measure_recording(rounds: int) -> None:
+def measure_recording(rounds: int, steps: int) -> None:
     """Print the CPU time per call of a search in this process without and with recording, in turns."""
     figures: dict[str, list[tuple[float, float]]] = {"none": [], "chosen": [], "all": []}
     with tempfile.TemporaryDirectory() as scratch:
@@ -184,7 +184,7 @@ def measure_recording(rounds: int) -> None:
             for number in range(rounds + 1):
                 for answers, found in figures.items():
                     folder = Path(scratch) / f"{number}-{answers}"
-                    one = _searched(endpoint.base_url, folder, answers)
+                    one = _searched(endpoint.base_url, folder, answers, steps)
                     if number:  # the first round loads code
                         found.append(one)
     print("| `record.answers` | CPU, ms per call | Calls per second |\n|---|--:|--:|")
@@ -193,7 +193,7 @@ def measure_recording(rounds: int) -> None:
         print(f"| {answers} | {cpu:.3f} | {speed:.0f} |")
 
 
-def _searched(url: str, folder: Path, answers: str) -> tuple[float, float]:
+def _searched(url: str, folder: Path, answers: str, steps: int) -> tuple[float, float]:
     """CPU milliseconds per call, and calls per second."""
     data: dict[str, Any] = {**splits(TICKETS, 0, _NUM_PER_LABEL)}
     began, wall = process_time(), perf_counter()
@@ -203,7 +203,7 @@ def _searched(url: str, folder: Path, answers: str) -> tuple[float, float]:
         metric="label",
         task_model=gpo.Endpoint(url, model="task-model", sampling={"max_tokens": 64}, max_concurrency=32),
         optimizer_model=gpo.Endpoint(url, model="opt-model", sampling={"max_tokens": 512}),
-        steps=4,
+        steps=steps,
         optimizer={"candidates": 8},
         evaluation={"scoring": {"kind": "full"}},
         cache={"kind": "none"},
@@ -219,10 +219,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.answers", description=__doc__)
     parser.add_argument("--answers", type=int, default=2_000_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of the searches with and without recording")
+    parser.add_argument("--steps", type=int, default=4, help="of each of these searches")
     chosen = parser.parse_args(arguments)
     measure_opening(chosen.answers)
-    measure_recording(chosen.rounds)
+    measure_recording(chosen.rounds, chosen.steps)
     return 0
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, Tag
 
-from cluster.config.section import ConfigPath, OptionInfo, Section, VariableName, by_kind
+from cluster.config.section import ConfigPath, OptionInfo, Section, VariableName, by_kind, require_redis_url
 from gpo.cache.redis import DEFAULT_TTL_S, RedisStore
 from gpo.cache.sqlite import DEFAULT_MAX_BYTES, SqliteStore
 from gpo.cache.store import CompletionStore, cache_folder
@@ -45,12 +44,7 @@ class RedisCacheConfig(Section):
         Raises:
             ConfigError: the variable is not set, or the package is not installed.
         """
-        if not os.environ.get(self.url_env, "").strip():
-            raise ConfigError(
-                "cache.url_env",
-                f"environment variable {self.url_env} is not set",
-                f"export {self.url_env}=redis://… (on a cluster, for every node's processes)",
-            )
+        require_redis_url(self.url_env, "cache.url_env")
         if find_spec("redis") is None:
             raise ConfigError("cache.kind", "'redis' needs the package redis", "install it: pip install redis")
         return RedisStore(self.url_env, self.ttl_s)

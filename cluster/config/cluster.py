@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from cluster.config.section import OptionInfo, Section, VariableName
+from cluster.config.section import OptionInfo, Section, VariableName, require_redis_url
 from gpo.errors import ConfigError
 
 
@@ -41,12 +40,7 @@ class ClusterConfig(Section):
         name = self.share_limits_env
         if name is None:
             return ""
-        if not os.environ.get(name, "").strip():
-            raise ConfigError(
-                "cluster.share_limits_env",
-                f"environment variable {name} is not set",
-                f"export {name}=redis://… (on a cluster, for every node's processes)",
-            )
+        require_redis_url(name, "cluster.share_limits_env")
         if find_spec("redis") is None:
             raise ConfigError("cluster.share_limits_env", "needs the package redis", "install it: pip install redis")
         return name

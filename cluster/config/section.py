@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
@@ -28,6 +29,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 from typing_extensions import TypeAliasType
 
+from gpo.errors import ConfigError
 from gpo.user_code.modules import files_of
 
 
@@ -302,6 +304,20 @@ def path_within(root: Path, path: Path) -> Path | None:
         root: absolute, without links.
     """
     return next((form for form in (absolute_path(path), path.resolve()) if form.is_relative_to(root)), None)
+
+
+def require_redis_url(variable: str, option: str) -> None:
+    """Check that an environment variable has the address of a Redis server.
+
+    Raises:
+        ConfigError: it is not set.
+    """
+    if not os.environ.get(variable, "").strip():
+        raise ConfigError(
+            option,
+            f"environment variable {variable} is not set",
+            f"export {variable}=redis://… (on a cluster, for every node's processes)",
+        )
 
 
 ConfigPath = Annotated[Path, BeforeValidator(absolute)]
