@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import time
 from io import StringIO
 
@@ -18,7 +19,8 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lines(output: StringIO) -> list[str]:
-    return [line.partition("] ")[2] or line for line in output.getvalue().splitlines()]
+    said = re.sub(r"\(for \d+ s\)", "(for N s)", output.getvalue())
+    return [line.partition("] ")[2] or line for line in said.splitlines()]
 
 
 def test_a_view_repeats_the_latest_wait_until_the_work_begins() -> None:
@@ -34,8 +36,8 @@ def test_a_view_repeats_the_latest_wait_until_the_work_begins() -> None:
         assert lines(output) == said
     assert said[0] == "Starting Ray …"
     second = said.index("Starting the evaluator …")
-    assert set(said[1:second]) == {"Starting Ray … (for 0 s)"}
-    assert set(said[second + 1 :]) == {"Starting the evaluator … (for 0 s)"}
+    assert set(said[1:second]) == {"Starting Ray … (for N s)"}
+    assert set(said[second + 1 :]) == {"Starting the evaluator … (for N s)"}
 
 
 def test_the_live_view_shows_how_long_it_waits() -> None:
@@ -43,4 +45,4 @@ def test_the_live_view_shows_how_long_it_waits() -> None:
     with LiveView(Console(file=output, force_terminal=True)) as view:
         view.status("Starting Ray")
         time.sleep(0.8)
-    assert "Starting Ray … (for 0 s)" in output.getvalue()
+    assert re.search(r"Starting Ray … \(for \d+ s\)", output.getvalue())

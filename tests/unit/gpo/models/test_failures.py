@@ -144,8 +144,8 @@ def test_the_endpoint_says_when_to_try_again(headers: Mapping[str, str], body: A
 
 
 def test_the_time_to_try_again_may_be_a_date() -> None:
-    when = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
-    assert 25 < read(503, "", {"retry-after": when}).retry_after_s <= 30
+    when = format_datetime(datetime.now(UTC) + timedelta(seconds=300), usegmt=True)
+    assert 200 < read(503, "", {"retry-after": when}).retry_after_s <= 300
 
 
 @pytest.mark.parametrize("piece", ["<!--", "<script>", '{"error":', "[", "model ", "invalid ", "try again "])

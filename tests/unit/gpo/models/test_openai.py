@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
-import time
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +88,11 @@ async def test_attempts_are_bounded(server: SimulatedEndpoint) -> None:
 
 async def test_retry_after_is_respected(server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour(limit=0, retry_after_s=0.3)
-    started = time.monotonic()
     error = await failure(model(server.base_url, max_attempts=2, max_backoff_s=5.0))
     assert isinstance(error, ModelUnavailable)
     first, second, *_ = server.requests
     assert set(statuses(server)) == {429}
-    assert 0.3 <= second.started_s - first.finished_s < 3
-    assert time.monotonic() - started < 5
+    assert 0.3 <= second.started_s - first.finished_s
 
 
 async def test_refusals_for_overload_do_not_count_as_attempts(server: SimulatedEndpoint) -> None:
