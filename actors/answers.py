@@ -277,8 +277,9 @@ def _names_one(line: str, prompts: Collection[str]) -> bool:
 
 
 def _recorded(prompt: Prompt, split: Split, index: int, answer: Answered) -> RecordedAnswer:
-    task, judge = answer.spending.task, answer.spending.judge
-    usage, flaws = task + judge, answer.flaws
+    usage, flaws = answer.spending.task, answer.flaws
+    if answer.spending.judge.requests or answer.spending.judge.cached:
+        usage += answer.spending.judge
     flaw: Literal["cut", "empty", "unreadable", ""] = ""
     if flaws.cut or flaws.empty or flaws.unreadable:
         flaw = "cut" if flaws.cut else "empty" if flaws.empty else "unreadable"
@@ -331,4 +332,4 @@ def _encoded(rows: Sequence[RecordedAnswer]) -> bytes:
 
 
 def _compressed(text: str) -> bytes:
-    return gzip.compress(text.encode(errors="replace"), compresslevel=5, mtime=0)
+    return gzip.compress(text.encode(errors="replace"), compresslevel=2, mtime=0)
