@@ -50,7 +50,7 @@ class RetryLimits:
     node_losses: int = 30
     no_contacts: int = 8
     evaluator: int = 4
-    """``serve.client`` has already retried for minutes before each of them."""
+    """``serve.client`` has already sent eight requests, with 47 s of waits, before each of them."""
     limiter: int = 4
     """A gate has already retried for a minute before each of them."""
 

@@ -59,14 +59,14 @@ def difference_lines(record: RunRecord) -> list[str]:
 
 
 def difference_summary(record: RunRecord) -> str:
-    """In how many trajectories the best prompt is better, or worse, beyond chance; empty if none was tested."""
+    """In how many searches the best prompt is better, or worse, beyond chance; empty if none was tested."""
     known = _differences(record).values()
     if not known:
         return ""
     clear = [one["difference"] for one in known if one["p_value"] < SIGNIFICANT]
     better, worse = sum(value > 0 for value in clear), sum(value < 0 for value in clear)
     return (
-        f"On test, the best prompt is better than the initial prompt in {better} of {len(known)} trajectories"
+        f"On test, the best prompt is better than the initial prompt in {better} of {len(known)} searches"
         + (f" and worse in {worse}" if worse else "")
         + f", beyond chance (p < {SIGNIFICANT} in each)."
     )

@@ -104,7 +104,7 @@ def test_scores_are_shown_with_intervals_and_the_choice_by_val_is_named() -> Non
     assert "89.9–100.0, 24 examples" in text
     assert "±" not in text
     assert "The difference is beyond chance (p &lt; 0.001)." in text
-    assert "in 1 of 1 trajectories, beyond chance (p &lt; 0.05 in each)" in text
+    assert "in 1 of 1 searches, beyond chance (p &lt; 0.05 in each)" in text
     assert "chosen by its <i>val</i> score, so this score is too\nhigh on average" in text
 
 
