@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from cluster.api.run import Run
 from cluster.config import RunConfig
 from cluster.runs.run import Run as RunLoop
 from cluster.runs.run_folder import RunFolder
+from cluster.session.budget import TimeLimit
 from cluster.session.interrupts import run_interruptibly, stoppable_by
 from cluster.session.models import build_tasks
 from cluster.session.ray_environment import prepare_environment, resolve_address
@@ -56,6 +58,7 @@ class RunOnRay:
         Raises:
             ConfigError, GPOError, KeyboardInterrupt: as for ``cluster.runs.run.Run.execute``.
         """
+        began = time.monotonic()
         config, run_folder = self.config, RunFolder(self.folder, leases := Leases())
         continues = run_folder.holds_run
         if continues:
@@ -65,12 +68,12 @@ class RunOnRay:
             # A run that is continued is checked once it is known to be incomplete: otherwise no model is called.
             refused = {} if continues else run_interruptibly(checked_models(config, tasks, view))
             with leases:
-                record = run_folder.open(config, tasks, run_id=self.run_id, resume=True)
+                record = run_folder.open(config, tasks, run_id=self.run_id, resume=True, began=began)
                 loop = RunLoop(config, tasks, record, run_folder, on_event=self.on_event)
                 if record.is_complete:
                     loop.conclude()
                     return
-                if continues:
+                if continues and not TimeLimit.of(config.budget, record).is_over:
                     refused = run_interruptibly(checked_models(config, tasks, view))
                 on_prepared()
                 from cluster.session.session import Session  # imports Ray, whose environment is prepared by now

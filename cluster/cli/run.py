@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Annotated
 
@@ -57,6 +58,7 @@ def run(
     and the checkpoints to the run folder. Ctrl-C or **gpo stop** saves all finished work and stops; **--resume**
     continues.
     """
+    began = time.monotonic()
     from cluster.config import load_config
     from cluster.session.models import build_tasks
     from cluster.session.ray_environment import prepare_environment, resolve_address
@@ -81,19 +83,20 @@ def run(
     from cluster.results.results_table import closing_lines, results_table, written_files
     from cluster.results.warnings import run_warnings
     from cluster.runs.run import Run
+    from cluster.session.budget import TimeLimit
     from cluster.session.session import Session
 
     leases = Leases()
     run_folder = replace(run_folder, leases=leases)
     # The models of a run that is resumed are checked once it is known to be incomplete: otherwise none is called.
     refused = {} if continues else check_endpoints(config, tasks=tasks)
-    record = run_folder.open(config, tasks, run_id=run_id, resume=resume)
+    record = run_folder.open(config, tasks, run_id=run_id, resume=resume, began=began)
     folder = run_folder.folder
     logs.choose_for(record.run_id, folder.local)
     say(f"Run {record.run_id} in {folder.path('')}")
     interrupted = False
     with leases:
-        if continues and not record.is_complete:
+        if continues and not record.is_complete and not TimeLimit.of(config.budget, record).is_over:
             refused = check_endpoints(config, tasks=tasks)
         with view_for(err) as view:
             try:

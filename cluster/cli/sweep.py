@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Annotated
 
@@ -49,6 +50,7 @@ def sweep(
     **report.html** and a folder per trial. Ctrl-C or **gpo stop** saves all finished work and stops; **--resume**
     continues.
     """
+    began = time.monotonic()
     from cluster.session.ray_environment import prepare_environment, resolve_address
     from cluster.sweep.config import load_sweep
     from cluster.sweep.samplers import quiet, require_packages
@@ -69,7 +71,7 @@ def sweep(
     name = f"{config.base.run.name}-sweep"
     sweep_id = new_run_id(name)
     folder = results_folder(config.base.run.dir, name, sweep_id, run_dir, resume).folder
-    sweep_folder = SweepFolder.open(folder, config, sweep_id=sweep_id, resume=resume)
+    sweep_folder = SweepFolder.open(folder, config, sweep_id=sweep_id, resume=resume, began=began)
     say(f"Sweep {sweep_folder.sweep_id} in {folder.path('')}")
     document = run_sweep(config, sweep_folder, ray_address, err, refused)
     out.print(sweep_table(document))

@@ -23,6 +23,7 @@ class RunRecord:
 
     Attributes:
         started_at: seconds since 1970.
+        began: ``time.monotonic()`` at which this attempt began; ``None`` if it begins when the run loop does.
         wall_s: seconds of work, over all attempts.
         num_steps: trajectory → the steps that it takes at most; empty where that is unknown.
         stopping: when a trajectory ends before it has taken them.
@@ -39,6 +40,7 @@ class RunRecord:
     started_at: float
     status: Status = "pending"
     finished_at: float | None = None
+    began: float | None = None
     wall_s: float = 0.0
     keys: tuple[SearchKey, ...] = ()
     num_steps: Mapping[SearchKey, int] = field(default_factory=dict[SearchKey, int])

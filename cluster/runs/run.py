@@ -20,7 +20,7 @@ from cluster.results.run_record import RunRecord
 from cluster.runs.run_folder import RunFolder
 from cluster.runs.searches import TaskEvaluator, build_searches
 from cluster.runs.stop_file import stop_requested
-from cluster.session.budget import BudgetTracker
+from cluster.session.budget import BudgetTracker, TimeLimit
 from cluster.session.interrupts import StopRequested, run_interruptibly, stoppable_work
 from cluster.session.models import Access
 from cluster.session.preflight import explained_refusal
@@ -143,11 +143,12 @@ class Run:
             GPOError: the run could not continue.
             KeyboardInterrupt: a signal or a stop file ended the run; all finished work is saved.
         """
-        with self._end_reported(), self._saved() as began:
+        with self._end_reported(), self._saved() as limit:
             if not self.record.is_complete:
-                services = session.services
+                with limit.while_waiting():
+                    services = session.services
                 folders = (self._folder.folder, *outer)
-                run_interruptibly(self._follow(services, view, title, began), lambda: stop_requested(folders))
+                run_interruptibly(self._follow(services, view, title, limit), lambda: stop_requested(folders))
 
     async def execute_here(self, services: Services, view: View) -> None:
         """Run to the end in the running event loop, and save the results however it ends.
@@ -159,11 +160,11 @@ class Run:
         """
         # Files are written in a thread, since other runs may work in this event loop.
         with self._end_reported():
-            async with in_threads(self._saved()) as began:
+            async with in_threads(self._saved()) as limit:
                 if self.record.is_complete:
                     return
                 folders = (self._folder.folder,)
-                await stoppable_work(self._follow(services, view, "", began), lambda: stop_requested(folders))
+                await stoppable_work(self._follow(services, view, "", limit), lambda: stop_requested(folders))
 
     def conclude(self) -> None:
         """Record the end of a run that is complete already, and was opened again.
@@ -175,18 +176,18 @@ class Run:
             pass
 
     @contextmanager
-    def _saved(self) -> Iterator[float]:
-        """Track the run, record how the block ends, and save everything then; gives the time at which it began."""
+    def _saved(self) -> Iterator[TimeLimit]:
+        """Track the run, record how the block ends, and save everything then; gives the run's time limit."""
         record = self.record
         with tracked(self._config, record, self._folder.folder):
-            began = time.monotonic() - record.wall_s
+            limit = TimeLimit.of(self._config.budget, record)
             try:
                 record.status = "running"
                 self._folder.save(record)
                 with ending_recorded(record, self._config):
-                    yield began
+                    yield limit
             finally:
-                record.finished_at, record.wall_s = time.time(), time.monotonic() - began
+                record.finished_at, record.wall_s = time.time(), limit.spent_s
                 self._folder.save(record)
 
     @contextmanager
@@ -197,15 +198,15 @@ class Run:
             record = self.record
             self._emit([RunEnded(record.run_id, record.status, self._folder.folder.path("").rstrip("/"))])
 
-    async def _follow(self, services: Services, view: View, title: str, began: float) -> None:
+    async def _follow(self, services: Services, view: View, title: str, limit: TimeLimit) -> None:
         view = services.counted_view(view, self._config, self.record)
         budget = BudgetTracker(self._config.budget, services.access, self.record)
-        await budget.open(time.monotonic() - began)
+        await budget.open()
         progress = Progress(self.record.num_steps, title, self.record.stopping)
         view.begin(progress)
-        ticking = asyncio.create_task(self._tick(view, budget, progress, began))
+        ticking = asyncio.create_task(self._tick(view, budget, progress, limit))
         try:
-            async with budget.time_limit(), FailFastGroup() as parts:
+            async with limit.enforced(), FailFastGroup() as parts:
                 parts.begin(self._until_lease_lost())
                 await parts.result(parts.begin(self._show_updates(services, progress, view)))
         finally:
@@ -225,7 +226,7 @@ class Run:
             if self._folder.leases is not None:
                 self._folder.leases.require_held()
 
-    async def _tick(self, view: View, budget: BudgetTracker, progress: Progress, began: float) -> None:
+    async def _tick(self, view: View, budget: BudgetTracker, progress: Progress, limit: TimeLimit) -> None:
         saved = time.monotonic()
         while True:
             await asyncio.sleep(1.0)
@@ -233,7 +234,7 @@ class Run:
             await budget.update()
             progress.receive_spent(self.record.reported)
             progress.wait = await budget.longest_wait()
-            self.record.wall_s = time.monotonic() - began
+            self.record.wall_s = limit.spent_s
             if time.monotonic() - saved > _SAVED_EVERY_S:  # a killed driver loses no more than that
                 with suppress(StorageError):  # if the problem lasts, saving at the end reports it
                     # In a thread: a store that cannot be reached must not delay the trajectories' updates.

@@ -96,7 +96,14 @@ class RunFolder:
         return config.model_copy(update={"tasks": tasks})
 
     def open(
-        self, config: RunConfig, tasks: Sequence[Task], *, run_id: str, resume: bool, is_tested: bool = True
+        self,
+        config: RunConfig,
+        tasks: Sequence[Task],
+        *,
+        run_id: str,
+        resume: bool,
+        is_tested: bool = True,
+        began: float | None = None,
     ) -> RunRecord:
         """Start a run here, or resume the run that is here.
 
@@ -104,7 +111,7 @@ class RunFolder:
             tasks: loaded and checked; a resumed run needs the same examples as before.
             run_id: of a new run.
             resume: whether a run may be here already.
-            is_tested: see ``RunRecord``.
+            is_tested, began: see ``RunRecord``.
 
         Raises:
             ConfigError: a run is here and ``resume`` is false, or it has another configuration or other data; another
@@ -123,7 +130,8 @@ class RunFolder:
         num_steps = {SearchKey(task.name, seed): steps[task.name] for task in config.tasks for seed in config.run.seeds}
         record = RunRecord(
             run_id,
-            started_at=time.time(),
+            started_at=time.time() - (0.0 if began is None else time.monotonic() - began),
+            began=began,
             keys=tuple(num_steps),
             num_steps=num_steps,
             stopping=config.stop.build(),

@@ -1,13 +1,16 @@
-"""A run's spending, limited by its budget."""
+"""What a run spends, and the time that it takes, limited by its budget."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 
 from cluster.config.run import BudgetConfig
 from cluster.results.run_record import RunRecord
+from cluster.session.interrupts import limited_by
 from cluster.session.models import Access
 from gpo.errors import BudgetExhausted, ClusterError
 from gpo.limits.messages import Wait
@@ -15,8 +18,77 @@ from gpo.limits.messages import Wait
 _PATIENCE_S, _PAUSE_S = 30.0, 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class TimeLimit:
+    """The time that work may take, over all attempts.
+
+    Attributes:
+        most_s: ``budget.wall_s``; ``None`` is no limit.
+        began: ``time.monotonic()`` at which the work would have begun without a pause between its attempts.
+    """
+
+    most_s: float | None
+    began: float
+
+    @classmethod
+    def of(cls, budget: BudgetConfig, record: RunRecord) -> TimeLimit:
+        """That of a run, whose attempt begins now if it has not begun."""
+        began = time.monotonic() if record.began is None else record.began
+        return cls(budget.wall_s, began - record.wall_s)
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds of work so far."""
+        return time.monotonic() - self.began
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no time is left."""
+        return self.most_s is not None and self.spent_s >= self.most_s
+
+    def require_left(self) -> None:
+        """Check that time is left.
+
+        Raises:
+            BudgetExhausted: none is.
+        """
+        if self.is_over:
+            raise self._exceeded()
+
+    @contextmanager
+    def while_waiting(self) -> Iterator[None]:
+        """End the waits in the block, which are outside any event loop, when the time is over.
+
+        Raises:
+            BudgetExhausted: it is.
+        """
+        self.require_left()
+        with limited_by(self.require_left):
+            yield
+
+    @asynccontextmanager
+    async def enforced(self) -> AsyncGenerator[None]:
+        """Cancel the block when the time is over.
+
+        Raises:
+            BudgetExhausted: it is.
+        """
+        self.require_left()
+        left_s = None if self.most_s is None else self.most_s - self.spent_s
+        try:
+            async with asyncio.timeout(left_s) as time_left:
+                yield
+        except TimeoutError:
+            if not time_left.expired():
+                raise
+            raise self._exceeded() from None
+
+    def _exceeded(self) -> BudgetExhausted:
+        return BudgetExhausted(f"budget.wall_s: {self.most_s:g} s are over")
+
+
 class BudgetTracker:
-    """Opens a run's budget at the limiter, enforces its time limit, and keeps the record's spending up to date.
+    """Opens a run's budget at the limiter, and keeps the record's spending up to date.
 
     It also knows what the calls wait for that the budget pays for.
 
@@ -26,23 +98,13 @@ class BudgetTracker:
 
     def __init__(self, budget: BudgetConfig, access: Access, record: RunRecord) -> None:
         self._budget, self._access, self._record = budget, access, record
-        self._left_s: float | None = None
 
-    async def open(self, wall_s: float = 0.0) -> None:
+    async def open(self) -> None:
         """Limit the spending from now on.
 
-        Args:
-            wall_s: seconds that the run has taken, over all attempts.
-
         Raises:
-            BudgetExhausted: no time is left.
             ClusterError: the limiter does not start.
         """
-        most = self._budget.wall_s
-        if most is not None:
-            self._left_s = most - wall_s
-            if self._left_s <= 0:
-                raise self._out_of_time()
         last: ConnectionError | None = None
         try:
             async with asyncio.timeout(_PATIENCE_S):
@@ -58,21 +120,6 @@ class BudgetTracker:
         except TimeoutError:
             raise ClusterError(f"the limiter did not start: {last or 'no answer'}") from None
 
-    @asynccontextmanager
-    async def time_limit(self) -> AsyncGenerator[None]:
-        """Cancel the block when the time that was left at ``open`` is over.
-
-        Raises:
-            BudgetExhausted: it is.
-        """
-        try:
-            async with asyncio.timeout(self._left_s) as time_left:
-                yield
-        except TimeoutError:
-            if not time_left.expired():
-                raise
-            raise self._out_of_time() from None
-
     async def update(self) -> None:
         """Update the record's spending; leave it unchanged while the limiter cannot be reached."""
         with suppress(TimeoutError, ConnectionError):
@@ -87,6 +134,3 @@ class BudgetTracker:
             async with asyncio.timeout(_PATIENCE_S):
                 return await self._access.limiter.longest_wait(self._access.budget_name)
         return None
-
-    def _out_of_time(self) -> BudgetExhausted:
-        return BudgetExhausted(f"budget.wall_s: {self._budget.wall_s:g} s are over")

@@ -19,7 +19,7 @@ from serve.embedded_model import HOST, EmbeddedModelServer, EmbeddedModelSpec, f
 
 _RESTARTS = -1
 """Unlimited: calls have a limited number of attempts, so a call can crash its server only so often."""
-_START_TIMEOUT_S = 180.0
+_START_TIMEOUT_S, _POLL_S = 180.0, 0.1
 _DIRECT = build_opener(ProxyHandler({}))
 """Opens URLs of our own servers, which no proxy of the environment reaches."""
 
@@ -71,15 +71,22 @@ class EmbeddedModels:
 
 def _await_health(actor: Any, spec: EmbeddedModelSpec, port: int) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
-    try:
-        ray.get(actor.__ray_ready__.remote(), timeout=_START_TIMEOUT_S)
-    except (ray.exceptions.RayError, TimeoutError) as error:
-        raise ModelUnavailable(f"the embedded model {spec.name} did not start: {last_line(error)}") from None
-    while not _answers(f"http://{HOST}:{port}/health"):
+
+    def require_time() -> None:
         raise_if_stopped()
         if time.monotonic() > deadline:
             raise ModelUnavailable(f"the embedded model {spec.name} was not ready within {_START_TIMEOUT_S:.0f} s")
-        time.sleep(0.1)
+
+    ready = actor.__ray_ready__.remote()
+    while not ray.wait([ready], timeout=_POLL_S)[0]:
+        require_time()
+    try:
+        ray.get(ready)
+    except ray.exceptions.RayError as error:
+        raise ModelUnavailable(f"the embedded model {spec.name} did not start: {last_line(error)}") from None
+    while not _answers(f"http://{HOST}:{port}/health"):
+        require_time()
+        time.sleep(_POLL_S)
 
 
 def _answers(url: str) -> bool:

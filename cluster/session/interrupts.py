@@ -55,9 +55,27 @@ def stoppable_by(event: threading.Event) -> Iterator[None]:
         _stop_event.reset(token)
 
 
+_limit: ContextVar[Callable[[], object] | None] = ContextVar("_limit", default=None)
+
+
+@contextmanager
+def limited_by(check: Callable[[], object]) -> Iterator[None]:
+    """Let a function end the block by what it raises, wherever the block waits and calls ``raise_if_stopped``."""
+    token = _limit.set(check)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
 def raise_if_stopped() -> None:
-    """Raise ``KeyboardInterrupt`` if the event of ``stoppable_by`` is set; called wherever something is awaited."""
-    event = _stop_event.get()
+    """Call the function of ``limited_by``; raise ``KeyboardInterrupt`` if the event of ``stoppable_by`` is set.
+
+    Called wherever something outside an event loop is awaited.
+    """
+    check, event = _limit.get(), _stop_event.get()
+    if check is not None:
+        check()
     if event is not None and event.is_set():
         raise KeyboardInterrupt
 

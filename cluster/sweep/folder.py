@@ -27,17 +27,22 @@ class SweepFolder:
 
     Attributes:
         started_at: seconds since 1970.
-        wall_s: seconds of work in earlier attempts.
+        began: as for ``cluster.session.budget.TimeLimit``.
     """
 
     folder: Folder
     sweep_id: str
     started_at: float
-    wall_s: float
+    began: float
 
     @classmethod
-    def open(cls, folder: Folder, config: SweepConfig, *, sweep_id: str, resume: bool) -> SweepFolder:
+    def open(
+        cls, folder: Folder, config: SweepConfig, *, sweep_id: str, resume: bool, began: float | None = None
+    ) -> SweepFolder:
         """Start a sweep in a folder, or resume the sweep that is there.
+
+        Args:
+            began: ``time.monotonic()`` at which this attempt began; by default, now.
 
         Raises:
             ConfigError: a sweep is there and ``resume`` is false; the folder holds something else, or cannot be used.
@@ -51,11 +56,14 @@ class SweepFolder:
                 "add --resume to resume it or to join the processes that work on it, or name another folder",
             )
         stored = _stored(read_file(folder, "sweep.json"))
+        began = time.monotonic() if began is None else began
         opened = cls(
             folder,
             stored.sweep_id if stored else sweep_id,
-            datetime.fromisoformat(stored.started_at).timestamp() if stored else time.time(),
-            stored.wall_s if stored else 0.0,
+            datetime.fromisoformat(stored.started_at).timestamp()
+            if stored
+            else time.time() - (time.monotonic() - began),
+            began - (stored.wall_s if stored else 0.0),
         )
         try:
             withdraw_stop(folder)

@@ -20,7 +20,7 @@ from cluster.results.run_record import RunRecord
 from cluster.runs.run import ending_recorded
 from cluster.runs.stop_file import stop_requested
 from cluster.session.actor_pool import ActorPool
-from cluster.session.budget import BudgetTracker
+from cluster.session.budget import BudgetTracker, TimeLimit
 from cluster.session.interrupts import run_interruptibly
 from cluster.session.models import RefusedParameters
 from cluster.session.session import Services, Session
@@ -106,7 +106,7 @@ class SweepSession:
     ) -> None:
         self._config, self._study, self._folder, self._view, self._track = config, study, folder, view, track
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="study")
-        self._began = time.monotonic() - folder.wall_s
+        self._limit = TimeLimit(config.base.budget.wall_s, folder.began)
         self._record = RunRecord(config.study, started_at=time.time(), status="running")
         self._others = self._before = Spent()
         self._running: dict[int, tuple[Claim, asyncio.Task[Any]]] = {}
@@ -115,7 +115,7 @@ class SweepSession:
     @property
     def wall_s(self) -> float:
         """Seconds of work in this folder, over all attempts."""
-        return time.monotonic() - self._began
+        return self._limit.spent_s
 
     @property
     def spent(self) -> Spent:
@@ -153,8 +153,10 @@ class SweepSession:
             with ending_recorded(self._record, self._config.base):
                 self._call_now(self._heartbeat)
                 if self._call_now(self._has_work):
+                    with self._limit.while_waiting():
+                        services = session.services
                     folders = [self._folder.folder]
-                    run_interruptibly(self._work(session.services), lambda: stop_requested(folders))
+                    run_interruptibly(self._work(services), lambda: stop_requested(folders))
         finally:
             self._leave()
 
@@ -185,14 +187,14 @@ class SweepSession:
         self._others = self._before = await self._call(self._study.heartbeats.others_spent)
         self._record.reported = self._before
         budget = BudgetTracker(self._config.base.budget, services.access, self._record)
-        await budget.open(self.wall_s)
+        await budget.open()
         self._metrics = SweepMetrics(services.metrics, self._config.base.budget)
         await self._call(self._measure)
         pool = ActorPool(self._config.base, services)
         beating = asyncio.create_task(self._send_heartbeats(budget))
         ticking = asyncio.create_task(self._tick(budget))
         try:
-            async with budget.time_limit():
+            async with self._limit.enforced():
                 working = asyncio.create_task(self._run_all(services, pool))
                 try:
                     await asyncio.wait([working, beating], return_when=asyncio.FIRST_COMPLETED)

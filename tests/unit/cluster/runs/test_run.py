@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
@@ -20,6 +21,7 @@ from cluster.runs import run as module
 from cluster.runs.run import Run, ending_recorded
 from cluster.runs.run_folder import RunFolder
 from cluster.runs.stop_file import STOP_FILE
+from cluster.session.interrupts import raise_if_stopped
 from cluster.session.models import Access
 from gpo.checkpoint import Checkpoint
 from gpo.errors import BudgetExhausted, ModelRefused, RefusalReason, StorageError
@@ -134,6 +136,30 @@ def test_a_run_saves_its_results_however_it_ends(
     assert (tmp_path / "report.html").exists()
     assert "desk/0: step 1" in out.getvalue()
     assert session.is_closed
+
+
+class WaitingSession(FakeSession):
+    """A session that no node can take."""
+
+    @property
+    def services(self) -> Any:
+        for _ in range(2000):
+            raise_if_stopped()
+            time.sleep(0.01)
+        raise AssertionError("it waits for ever")
+
+
+def test_a_session_that_cannot_start_before_the_deadline_ends_the_run_as_the_deadline_does(tmp_path: Path) -> None:
+    run, session = opened(tmp_path, budget={"wall_s": 0.2}), WaitingSession()
+    run.execute(cast("Any", session), PlainView(Console(file=StringIO())))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["status"], summary["ended_by"]) == ("budget_exhausted", "budget.wall_s: 0.2 s are over")
+    assert summary["wall_s"] >= 0.2, "the wait counts when the run is resumed"
+    assert summary["spent"]["calls"] == 0
+    assert (tmp_path / "report.html").exists()
+    run = opened(tmp_path, budget={"wall_s": 600.0})
+    run.execute(cast("Any", FakeSession()), PlainView(Console(file=StringIO())))
+    assert run.record.status == "completed"
 
 
 @pytest.mark.parametrize("where", ["run", "."])

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from types import SimpleNamespace
 
 import pytest
+from ray.serve.schema import ApplicationStatus
 
 from cluster.config.run import BudgetConfig
 from cluster.results.run_record import RunRecord
-from cluster.session.budget import BudgetTracker
+from cluster.session import deployments
+from cluster.session.budget import BudgetTracker, TimeLimit
 from cluster.session.models import Access
 from gpo.errors import BudgetExhausted, ClusterError
 from gpo.limits.limiter import LocalLimiter
@@ -17,19 +21,38 @@ def _tracker(budget: BudgetConfig, record: RunRecord) -> BudgetTracker:
     return BudgetTracker(budget, Access({}, LocalLimiter(), "run"), record)
 
 
-async def test_time_counts_over_all_attempts() -> None:
-    record = RunRecord("run", started_at=0.0)
-    tracker = _tracker(BudgetConfig(wall_s=60), record)
-    await tracker.open(wall_s=59.95)
+async def test_time_counts_over_all_attempts_from_the_start_of_the_command() -> None:
+    record = RunRecord("run", started_at=0.0, began=time.monotonic() - 20, wall_s=39.95)
     with pytest.raises(BudgetExhausted, match=r"budget.wall_s: 60 s are over"):
-        async with tracker.time_limit():
+        async with TimeLimit.of(BudgetConfig(wall_s=60), record).enforced():
             await asyncio.sleep(30)
+    record.wall_s = 40.0
+    over = TimeLimit.of(BudgetConfig(wall_s=60), record)
+    assert over.is_over
     with pytest.raises(BudgetExhausted, match=r"budget.wall_s: 60 s are over"):
-        await tracker.open(wall_s=60.0)
-    unlimited = _tracker(BudgetConfig(), record)
-    await unlimited.open(wall_s=1e9)
-    async with unlimited.time_limit():
+        async with over.enforced():
+            pytest.fail("nothing may begin")
+    record.wall_s = 1e9
+    async with TimeLimit.of(BudgetConfig(), record).enforced():
         pass
+
+
+def test_an_evaluator_that_no_node_can_take_is_not_awaited_beyond_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit, asked = TimeLimit(60.0, began=time.monotonic()), 0
+
+    def status() -> SimpleNamespace:
+        nonlocal asked, limit
+        asked += 1
+        if asked == 3:  # an hour later
+            monkeypatch.setattr("cluster.session.budget.time", SimpleNamespace(monotonic=lambda: limit.began + 3600))
+        assert asked < 100, "it waits for ever"
+        return SimpleNamespace(applications={"run": SimpleNamespace(status=ApplicationStatus.DEPLOYING)})
+
+    monkeypatch.setattr(deployments, "ray_serve", SimpleNamespace(status=status))
+    monkeypatch.setattr(deployments.time, "sleep", lambda _: None)
+    with pytest.raises(BudgetExhausted, match=r"budget.wall_s: 60 s are over"), limit.while_waiting():
+        deployments._problem("run")
+    assert asked == 3
 
 
 async def test_a_resumed_run_has_the_budget_that_earlier_attempts_left() -> None:

@@ -73,8 +73,8 @@ def test_the_report_holds_its_plots_and_needs_no_network(
 def test_a_folder_holds_one_sweep(tmp_path: Path) -> None:
     process, _ = saved(tmp_path, pruner={"kind": "none"})
     folder = Folder.at(str(tmp_path))
-    first = SweepFolder.open(folder, process.config, sweep_id="new", resume=False)
-    assert (first.sweep_id, first.wall_s) == ("tuned-sweep-1", 12.5)
+    first = SweepFolder.open(folder, process.config, sweep_id="new", resume=False, began=100.0)
+    assert (first.sweep_id, first.began) == ("tuned-sweep-1", 100.0 - 12.5)
     with pytest.raises(ConfigError, match="--resume"):
         SweepFolder.open(folder, process.config, sweep_id="new", resume=False)
     assert SweepFolder.open(folder, process.config, sweep_id="new", resume=True).sweep_id == "tuned-sweep-1"

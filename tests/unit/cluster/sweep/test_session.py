@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, cast
+from unittest.mock import Mock
+
+from actors.folder import Folder
+from cluster.cli.options import with_deadline
+from cluster.session.interrupts import raise_if_stopped
+from cluster.sweep.folder import SweepFolder
+from cluster.sweep.session import SweepSession
+from tests.unit.cluster.sweep.test_study import Process
+
+
+class WaitingSession:
+    """A session that no node can take."""
+
+    @property
+    def services(self) -> Any:
+        for _ in range(2000):
+            raise_if_stopped()
+            time.sleep(0.01)
+        raise AssertionError("it waits for ever")
+
+
+def test_a_session_that_cannot_start_before_the_deadline_ends_the_sweep_as_the_deadline_does(tmp_path: Path) -> None:
+    process = Process(tmp_path, trials=2)
+    object.__setattr__(process.config, "base", with_deadline(process.config.base, 100.0))
+    folder = SweepFolder(Folder.at(str(tmp_path)), "tuned-sweep-1", 0.0, began=time.monotonic() - 99.8)
+    sweep = SweepSession(process.config, process.study, folder, Mock(), Mock())
+    sweep.execute(cast("Any", WaitingSession()))
+    document = sweep.save(with_report=False)
+    assert (document["status"], document["ended_by"]) == ("budget_exhausted", "budget.wall_s: 100 s are over")
+    assert (document["trials"]["waiting"], document["spent"]["calls"]) == (2, 0)
+    assert document["wall_s"] >= 100.0
