@@ -59,7 +59,8 @@ Deadline = Annotated[
         metavar="SECONDS",
         min=1,
         help="Most seconds of work over all attempts, like **budget.wall_s**; the smaller one counts. An attempt "
-        "begins with the command, so waiting for the cluster counts. For jobs that would be ended from outside otherwise.",
+        "begins with the command, so waiting for the cluster counts. For jobs that would be ended from outside "
+        "otherwise.",
         show_default=False,
     ),
 ]
