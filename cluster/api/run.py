@@ -20,7 +20,7 @@ from cluster.reporting.page import report
 from cluster.results.outputs import best_prompt
 from cluster.results.results_table import closing_lines, results_table
 from cluster.results.run_record import RunRecord
-from cluster.results.stored_run import RunReader, StoredRun
+from cluster.results.stored_run import NOT_AS_WRITTEN, RunReader, StoredRun, sections
 from cluster.results.warnings import run_warnings
 from gpo.checkpoint import Checkpoint
 from gpo.errors import ConfigError, GPOError, StorageError
@@ -44,6 +44,7 @@ class ScoredPrompt:
         num_val, num_test: examples that the mean rests on.
         edit_distance: words by which the prompt differs from the one that it was made from.
         is_dropped: whether it lost a race before it was scored on every example of ``val``.
+        name: that the task gives its prompt, if it has only one.
     """
 
     task: str
@@ -59,11 +60,12 @@ class ScoredPrompt:
     num_test: int
     edit_distance: int
     is_dropped: bool
+    name: str = "prompt"
 
     @property
     def prompts(self) -> dict[str, str]:
-        """Name → text of a program's prompts, or of a template's messages; a single prompt is named ``prompt``."""
-        return parts_of(self.prompt) or {"prompt": self.prompt}
+        """Name → text of a program's prompts, or of a template's messages."""
+        return parts_of(self.prompt) or {self.name: self.prompt}
 
 
 class Run:
@@ -157,7 +159,7 @@ class Run:
         ]
         known = best_prompt(checkpoint)["val_interval"]
         chosen = (known["low"], known["high"]) if known else None
-        return _scored(key, steps[-1] if steps else 0, best, checkpoint, chosen)
+        return self._scored(key, steps[-1] if steps else 0, best, checkpoint, chosen)
 
     def candidates(self, task: str | None = None) -> list[ScoredPrompt]:
         """Every prompt with a score, by task, seed and step: ``pandas.DataFrame(run.candidates())`` is a table.
@@ -168,9 +170,9 @@ class Run:
         found = []
         for key, checkpoint in sorted(self._record.checkpoints.items()):
             if task in (None, key.task):
-                found.append(_scored(key, 0, checkpoint.trajectory.initial, checkpoint))
+                found.append(self._scored(key, 0, checkpoint.trajectory.initial, checkpoint))
                 for number, step in enumerate(checkpoint.trajectory.steps, start=1):
-                    found += [_scored(key, number, candidate, checkpoint) for candidate in step.candidates]
+                    found += [self._scored(key, number, candidate, checkpoint) for candidate in step.candidates]
         return found
 
     def report(self, path: str | Path | None = None) -> str:
@@ -192,6 +194,41 @@ class Run:
             raise StorageError(f"{path or self._folder.path('report.html')} cannot be written: {error}") from None
         return self._folder.path("report.html")
 
+    def _scored(
+        self,
+        key: SearchKey,
+        step: int,
+        candidate: Candidate,
+        checkpoint: Checkpoint,
+        val_interval: tuple[float, float] | None = None,
+    ) -> ScoredPrompt:
+        test = checkpoint.test.get(candidate.prompt.id)
+        return ScoredPrompt(
+            task=key.task,
+            seed=key.seed,
+            step=step,
+            id=candidate.prompt.id,
+            prompt=candidate.prompt.text,
+            val=finite(candidate.score.mean),
+            val_interval=val_interval or _interval(candidate.score),
+            num_val=len(candidate.score.scored),
+            test=finite(test.score.mean) if test else None,
+            test_interval=_interval(test.score) if test else None,
+            num_test=len(test.score.scored) if test else 0,
+            edit_distance=candidate.edit_distance,
+            is_dropped=candidate.is_dropped,
+            name=self._prompt_names.get(key.task, "prompt"),
+        )
+
+    @cached_property
+    def _prompt_names(self) -> dict[str, str]:
+        """Task → the name of its only prompt; without tasks that have several prompts, or one without a name."""
+        try:
+            known = {task["name"]: task.get("prompts") or {} for task in sections(self._record.config)["tasks"]}
+            return {task: str(next(iter(prompts))) for task, prompts in known.items() if len(prompts) == 1}
+        except NOT_AS_WRITTEN:
+            return {}
+
     def __repr__(self) -> str:
         return f"Run({self.folder!r}, status={self.status!r})"
 
@@ -211,7 +248,7 @@ class Run:
         """A table for notebooks. Text of models is escaped."""
         rows = []
         for task, (key, checkpoint) in self._record.best_by_task().items():
-            best, initial = self.best_of(task), _scored(key, 0, checkpoint.trajectory.initial, checkpoint)
+            best, initial = self.best_of(task), self._scored(key, 0, checkpoint.trajectory.initial, checkpoint)
             cells = (
                 task,
                 f"{percent(initial.val)} → {percent(best.val)}",
@@ -242,31 +279,6 @@ def folder_at(run_dir: str | Path) -> Folder:
 def run_id_for(folder: Folder) -> str:
     """The ID of a new run in a folder that the user named: the folder's name, which may be empty."""
     return folder.url.rstrip("/").rpartition("/")[2]
-
-
-def _scored(
-    key: SearchKey,
-    step: int,
-    candidate: Candidate,
-    checkpoint: Checkpoint,
-    val_interval: tuple[float, float] | None = None,
-) -> ScoredPrompt:
-    test = checkpoint.test.get(candidate.prompt.id)
-    return ScoredPrompt(
-        task=key.task,
-        seed=key.seed,
-        step=step,
-        id=candidate.prompt.id,
-        prompt=candidate.prompt.text,
-        val=finite(candidate.score.mean),
-        val_interval=val_interval or _interval(candidate.score),
-        num_val=len(candidate.score.scored),
-        test=finite(test.score.mean) if test else None,
-        test_interval=_interval(test.score) if test else None,
-        num_test=len(test.score.scored) if test else 0,
-        edit_distance=candidate.edit_distance,
-        is_dropped=candidate.is_dropped,
-    )
 
 
 def _interval(score: Score) -> tuple[float, float] | None:

@@ -128,6 +128,7 @@ def submit(
     from cluster.config.secrets import refuse_credentials
 
     refuse_credentials("--run-dir", run_dir or "")
+    _require_one_action(status=status, logs=logs, stop=stop, follow=follow, wait=wait)
     started = status or logs or stop
     if started is not None:
         backend = _RayJobBackend(namespace, image) if kubernetes or apply else _JobBackend(address)
@@ -162,6 +163,15 @@ def submit(
         say(f"Show its status with: {backend.command('--status', run_id)}")
         return OK
     return backend.await_end(run_id, job_id, follow=follow)
+
+
+def _require_one_action(**given: str | bool | None) -> None:
+    """Refuse options that cannot be meant together. ``--stop`` waits anyway."""
+    typed = [f"--{name}" for name, value in given.items() if value not in (None, False)]
+    allowed = ({"--status", "--follow", "--wait"}, {"--stop", "--wait"}, {"--logs"})
+    if not any(set(typed) <= together for together in allowed):
+        remedy = "use --status ID --follow to see the output of a run that works" if "--follow" in typed else ""
+        raise ConfigError(typed[0], f"cannot be combined with {' and '.join(typed[1:])}", remedy or "use one of them")
 
 
 def _as_ray_job(

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,7 @@ from actors.lease import RENEWED_EVERY_S, TERM_S, LeaseHeld, Leases
 from actors.search import SearchKey
 from cluster.config import RunConfig
 from cluster.config.files import read_yaml
-from cluster.config.functions import reference
 from cluster.config.loading import dump, validate
-from cluster.config.models import EmbeddedChatConfig, FunctionChatConfig
 from cluster.config.prompts import PromptRunConfig
 from cluster.config.section import first_difference, lasting
 from cluster.config.tasks import TaskConfig
@@ -36,8 +33,9 @@ from cluster.results.averages import families_of
 from cluster.results.outputs import as_json, as_json_lines, best_prompts, step_line, step_lines, summary
 from cluster.results.run_record import RunRecord
 from cluster.results.stored_run import json_object, restore_totals
+from cluster.runs.fingerprints import fingerprints_of_functions, require_same_functions
 from cluster.runs.stop_file import withdraw_stop
-from gpo.data.task import Task, fingerprint, function_digests
+from gpo.data.task import Task, fingerprint
 from gpo.errors import ConfigError, StorageError
 from gpo.text import without_controls
 from gpo.trajectory import Step
@@ -120,8 +118,7 @@ class RunFolder:
         """
         config = config.with_prompts(tasks)
         fingerprints = {task.name: fingerprint(task) for task in tasks}
-        functions = {task.name: function_digests(task) for task in tasks}
-        functions["models"] = _model_digests(config)
+        functions = fingerprints_of_functions(config, tasks)
         exists = self._exists(config, fingerprints, resume=resume)
         if self.leases is not None:
             take_lease(self.leases, self.folder)
@@ -139,7 +136,12 @@ class RunFolder:
         )
         if exists:
             self._restore(record)
-            self._require_same_functions(functions)
+            require_same_functions(
+                json_object(read_file(self.folder, "functions.json")),
+                functions,
+                where=f"the run in {self.folder.url!r}",
+                remedy="start a new run in another folder",
+            )
         record.families, record.config = families_of(tasks), dump(config)
         try:
             withdraw_stop(self.folder)
@@ -218,20 +220,6 @@ class RunFolder:
                     "restore the files, or start a new run",
                 )
 
-    def _require_same_functions(self, functions: Mapping[str, Mapping[str, str]]) -> None:
-        """Refuse a metric, parser, program or model that has changed: the scores would not compare."""
-        known = json_object(read_file(self.folder, "functions.json"))
-        for index, (owner, digests) in enumerate(functions.items()):
-            before = known.get(owner)
-            for option, digest in digests.items():
-                if isinstance(before, dict) and before.get(option, digest) != digest:
-                    what = "file" if option.endswith(".gguf") else "function"
-                    raise ConfigError(
-                        f"models.{option}" if owner == "models" else f"tasks[{index}].{option}",
-                        f"the {what} is not the one that the run in {self.folder.url!r} began with",
-                        "restore it, or start a new run in another folder",
-                    )
-
     def _restore(self, record: RunRecord) -> None:
         """Continue where the last attempt stopped: ``summary.json`` for time and cost, checkpoints for all else."""
         known = json_object(read_file(self.folder, "summary.json"))
@@ -291,30 +279,6 @@ class RunFolder:
     def _require_held(self) -> None:
         if self.leases is not None and (fence := self.leases.fence(self.folder)):
             self.folder.with_retries(fence.check)
-
-
-def _model_digests(config: RunConfig) -> dict[str, str]:
-    """A digest of the function or of the weights of each model that has one; each with the option that names it."""
-    digests: dict[str, str] = {}
-    for role in ("task", "optimizer", "judge"):
-        model = getattr(config.models, role)
-        if isinstance(model, FunctionChatConfig):
-            digests[f"{role}.function"] = reference(model.function, model.folder).digest()
-        # A missing file is reported when the models are checked.
-        elif isinstance(model, EmbeddedChatConfig) and model.gguf is not None and model.gguf.is_file():
-            digests[f"{role}.gguf"] = _sampled_digest(model.gguf)
-    return digests
-
-
-def _sampled_digest(path: Path, num_blocks: int = 64, block_bytes: int = 65_536) -> str:
-    """A digest of a file's size and of blocks in equal distances: reading gigabytes would delay the start."""
-    size = path.stat().st_size
-    digest = blake2b(str(size).encode(), digest_size=8)
-    with path.open("rb") as file:
-        for index in range(num_blocks):
-            file.seek(index * size // num_blocks)
-            digest.update(file.read(block_bytes))
-    return digest.hexdigest()
 
 
 def read_file(folder: Folder, name: str) -> bytes | None:

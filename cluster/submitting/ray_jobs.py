@@ -307,6 +307,8 @@ class RayJobs:
 
 
 _PODS_OVER = ("Succeeded", "Failed")
+_PLACEMENT = ("serviceAccountName", "imagePullSecrets", "nodeSelector", "tolerations")
+"""Fields of a pod that decide where it can start, and with whose image."""
 
 
 def _essence(spec: Mapping[str, Any]) -> object:
@@ -319,7 +321,7 @@ def _essence(spec: Mapping[str, Any]) -> object:
 def _reader(
     name: str, head: Mapping[str, Any], storage: Mapping[str, Any], image: str | None, current: str
 ) -> dict[str, Any]:
-    """A pod that prints the logs of a RayJob's earlier attempts, with the rights of its head and no network."""
+    """A pod that prints the logs of a RayJob's earlier attempts. It can start wherever the head can; no network."""
     container = head["containers"][0]
     return {
         "apiVersion": "v1",
@@ -329,6 +331,7 @@ def _reader(
             "labels": {"app.kubernetes.io/name": "gpo-logs", "app.kubernetes.io/part-of": "gpo"},
         },
         "spec": {
+            **{field: head[field] for field in _PLACEMENT if field in head},
             "restartPolicy": "Never",
             "activeDeadlineSeconds": _READER_S,
             "automountServiceAccountToken": False,

@@ -19,7 +19,7 @@ from cluster.session.session import Services
 from cluster.sweep.config import SweepConfig
 from cluster.sweep.space import Params
 from cluster.sweep.trial import Population
-from gpo.data.task import fingerprint
+from gpo.data.task import fingerprint, function_digests
 from gpo.errors import GPOError
 from gpo.runtime.concurrency import gather
 
@@ -102,6 +102,7 @@ def _holdout_digest(config: SweepConfig, params: Params) -> str:
     """A digest of one setting on the held-out tasks; its folder is named by it, so that each winner has its own."""
     assert config.holdout is not None  # noqa: S101
     tasks = [[lasting(task) for task in config.holdout.tasks], *map(fingerprint, config.holdout_tasks)]
+    tasks += filter(None, map(function_digests, config.holdout_tasks))
     return _digest([sorted(params.items()), list(config.holdout.run.seeds), tasks])
 
 

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cluster.config.section import first_difference, lasting
 from cluster.config.sweep import WilcoxonConfig
+from cluster.runs.fingerprints import fingerprints_of_functions, require_same_functions
 from cluster.sweep.config import SweepConfig
 from cluster.sweep.heartbeats import Heartbeats
 from cluster.sweep.pruners import build_pruner, wilcoxon_prunes
@@ -34,7 +35,7 @@ Outcome = Literal["complete", "pruned", "failed"]
 
 _OWNER, _FOLDER, _VALUES, _AWAY = "process", "folder", "values", "away"
 _CONFIRMING, _CONFIRMATION = "confirming", "confirmation"
-_CONFIG, _DATA = "config", "data"
+_CONFIG, _DATA, _FUNCTIONS = "config", "data", "functions"
 _ENQUEUED_WITHIN_S = 30.0
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
@@ -67,7 +68,7 @@ class SharedStudy:
         folder_of: trial number → URL of the folder for a new trial.
 
     Raises:
-        ConfigError: the study exists with another configuration.
+        ConfigError: the study exists with another configuration, other data, other functions or other weights.
         StorageError: the storage cannot be reached; likewise from every method.
     """
 
@@ -273,6 +274,8 @@ class SharedStudy:
             self._require_same(study)
             self._await_enqueued(study)
         else:
+            functions = fingerprints_of_functions(config.base, config.tasks)
+            study.set_user_attr(_FUNCTIONS, json.dumps(functions))
             study.set_user_attr(_CONFIG, json.dumps(_essence(config)))
             study.set_metric_names(list(section.objectives))
             self._enqueue(study)
@@ -316,6 +319,12 @@ class SharedStudy:
                 f"the study {study.study_name!r} has {old!r:.80}, not {new!r:.80}",
                 "use its own configuration, or name another study",
             )
+        require_same_functions(
+            json.loads(study.user_attrs.get(_FUNCTIONS, "{}")),
+            fingerprints_of_functions(self._config.base, self._config.tasks),
+            where=f"the study {study.study_name!r}",
+            remedy="name another study",
+        )
 
 
 def _essence(config: SweepConfig) -> dict[str, Any]:

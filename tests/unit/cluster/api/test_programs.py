@@ -85,6 +85,17 @@ def test_an_agent_with_tools_gets_better(endpoint: SimulatedEndpoint, tmp_path: 
     assert len(answered) % 2 == 0  # each example: a call of a tool, and the answer
 
 
+def test_a_single_prompt_has_the_name_that_the_task_gives_it(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
+    (tmp_path / "named_program.py").write_text(
+        "async def answer(prompts, example, client):\n    return prompts['label']\n"
+    )
+    program = {"function": "named_program:answer", "folder": str(tmp_path)}
+    changes = {"program": program, "prompts": {"label": "billing"}, "optimizer": {}}
+    run = gpo.optimize(**arguments(endpoint, tmp_path, **changes, steps=0))
+    assert run.best.prompts == {"label": "billing"}
+    assert [one.prompts for one in gpo.Run.open(tmp_path / "run").candidates()] == [{"label": "billing"}]
+
+
 def test_the_budget_is_kept_to_the_call(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
     run = gpo.optimize(**arguments(endpoint, tmp_path, budget={"calls": 301}))
     assert run.status == "budget_exhausted"

@@ -163,3 +163,45 @@ def test_a_sweep_resumes_with_the_same_files_elsewhere(laid_out: _LaidOut, tmp_p
     assert opened(place(files(sweep=section))) == first, "the confirmation would be paid for again"
     with pytest.raises(ConfigError, match="the examples of 'desk' are not those that the study"):
         opened(place(files(target="c", sweep=section)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"meta.txt": _META + " Be brief."}, r"optimizer\.meta_prompt\.text: the study 'run' has"),
+        ({"model.gguf": "other weights"}, r"models\.task\.gguf: the file is not the one that the study 'run' began"),
+        (
+            {"scores.py": _METRIC.replace("==", "!=")},
+            r"tasks\[0\]\.answer\.metric: the function is not the one that the study 'run' began with; restore it, or",
+        ),
+    ],
+)
+def test_a_sweep_does_not_resume_with_another_function_or_other_weights(
+    changed: Mapping[str, str], message: str, tmp_path: Path
+) -> None:
+    place, folder = in_another_job(tmp_path), tmp_path / "sweep"
+    folder.mkdir()
+    section = {"trials": 2, "space": _SPACE}
+
+    def opened(texts: Mapping[str, str]) -> None:
+        known = files(sweep=section, models={"task": _EMBEDDED})
+        config = load_sweep(place({**known, "model.gguf": "weights", **texts}), [])
+        SharedStudy(config, open_storage(config.section.storage, Folder.at(str(folder))), str)
+
+    opened({})
+    opened({})
+    with pytest.raises(ConfigError, match=message):
+        opened(changed)
+
+
+def test_another_function_of_held_out_tasks_needs_another_confirmation(tmp_path: Path) -> None:
+    place = in_another_job(tmp_path)
+    held_out = {**yaml.safe_load(files()["base.yaml"])["tasks"][0], "name": "other"}
+    section = {"trials": 2, "space": _SPACE, "holdout": {"tasks": [held_out]}}
+
+    def key(texts: Mapping[str, str]) -> str:
+        return confirmation_key(load_sweep(place({**files(sweep=section), **texts}), []), {"optimizer.candidates": 3})
+
+    first = key({})
+    assert key({}) == first
+    assert key({"scores.py": _METRIC.replace("==", "!=")}) != first

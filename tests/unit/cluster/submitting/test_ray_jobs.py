@@ -199,6 +199,25 @@ def test_the_pod_that_reads_logs_is_restricted(config: Path, cluster: FakeCluste
     assert pod["metadata"]["labels"]["app.kubernetes.io/name"] != "gpo", "no network policy allows it anything"
 
 
+def test_the_pod_that_reads_logs_can_start_where_the_head_can(config: Path, cluster: FakeCluster) -> None:
+    start(config)
+    spec = (cluster.object("RayJob", "first") or {})["spec"]
+    head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    assert head["serviceAccountName"] == "gpo-head"
+    head |= {
+        "imagePullSecrets": [{"name": "registry"}],
+        "nodeSelector": {"pool": "runs"},
+        "tolerations": [{"key": "runs", "operator": "Exists"}],
+    }
+    storage = next(volume for volume in head["volumes"] if volume["name"] == "storage")
+    pod = ray_jobs._reader("first", head, storage, None, "")
+    for field in ("serviceAccountName", "imagePullSecrets", "nodeSelector", "tolerations"):
+        assert pod["spec"][field] == head[field]
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    (found,) = pod_templates({**pod, "kind": "Job", "spec": {"template": pod}})
+    assert violations(found) == []
+
+
 def test_stopping_lets_the_run_save_its_work(
     config: Path, cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -283,3 +302,35 @@ def test_only_a_job_that_succeeded_and_is_complete_counts_as_success() -> None:
     assert RayJob("n", spec, "Failed", "SUCCEEDED").exit_code == 1
     assert RayJob("n", spec, "Complete", "STOPPED").exit_code == 1
     assert not RayJob("n", spec, "Retrying", "FAILED").is_over
+
+
+@pytest.mark.parametrize("kubernetes", [True, False])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"status": "first", "logs": "first"}, "--status: cannot be combined with --logs; use one of them"),
+        ({"logs": "first", "stop": "first"}, "--logs: cannot be combined with --stop; use one of them"),
+        ({"status": "a", "logs": "b", "stop": "c"}, "--status: cannot be combined with --logs and --stop"),
+        ({"logs": "first", "follow": True}, "--logs: cannot be combined with --follow; use --status ID --follow"),
+        ({"stop": "first", "follow": True}, "--stop: cannot be combined with --follow"),
+        ({"logs": "first", "wait": True}, "--logs: cannot be combined with --wait"),
+    ],
+)
+def test_two_actions_at_once_are_refused(
+    kubernetes: bool, options: dict[str, Any], words: str, config: Path, cluster: FakeCluster
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        submit(kubernetes=kubernetes, **options)
+    start(config)
+    cluster.report("first", jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+    commands = list(cluster.commands)
+    with pytest.raises(ConfigError, match=words):
+        submit(config, kubernetes=kubernetes, **options)
+    assert cluster.commands == commands
+
+
+def test_pairs_that_make_sense_stay(config: Path, cluster: FakeCluster) -> None:
+    start(config)
+    cluster.report("first", jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+    assert submit(kubernetes=True, status="first", follow=True, wait=True) == 0
+    assert submit(kubernetes=True, stop="first", wait=True) == 0
