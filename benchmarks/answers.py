@@ -187,7 +187,9 @@ def measure_recording(rounds: int, steps: int) -> None:
                     one = _searched(endpoint.base_url, folder, answers, steps)
                     if number:  # the first round loads code
                         found.append(one)
-    print("| `record.answers` | CPU, ms per call | Beyond the same round's `none` | Calls per second |\n|---|--:|--:|--:|")
+    print(
+        "| `record.answers` | CPU, ms per call | Beyond the same round's `none` | Calls per second |\n|---|--:|--:|--:|"
+    )
     for answers, found in figures.items():
         cpu, speed = (statistics.median(each) for each in zip(*found, strict=True))
         more = statistics.median(one / base - 1 for (one, _), (base, _) in zip(found, figures["none"], strict=True))

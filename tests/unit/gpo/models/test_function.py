@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-import time
 from collections.abc import Callable
 from threading import Barrier
 from typing import Any
