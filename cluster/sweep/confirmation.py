@@ -101,8 +101,8 @@ def confirmation_key(config: SweepConfig, params: Params) -> str:
 def _holdout_digest(config: SweepConfig, params: Params) -> str:
     """A digest of one setting on the held-out tasks; its folder is named by it, so that each winner has its own."""
     assert config.holdout is not None  # noqa: S101
-    tasks = [[lasting(task) for task in config.holdout.tasks], *map(fingerprint, config.holdout_tasks)]
-    tasks += filter(None, map(function_digests, config.holdout_tasks))
+    functions = [digests for task in config.holdout_tasks if (digests := function_digests(task))]
+    tasks = [[lasting(task) for task in config.holdout.tasks], *map(fingerprint, config.holdout_tasks), *functions]
     return _digest([sorted(params.items()), list(config.holdout.run.seeds), tasks])
 
 
