@@ -1,7 +1,8 @@
 """An OpenAI-compatible HTTP server for programs whose frameworks have clients of their own.
 
 One thread of a process receives the requests. The models are called in the event loop of the program that sends them,
-since their connections and limits belong to it.
+since their connections and limits belong to it. Requests that ``httpx`` sends in this process need no connection; see
+``gpo.evaluation.gateway_clients``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import cache
@@ -96,36 +97,57 @@ class Gateway:
         except OSError as error:
             started.set_exception(error)
             return
+        self._loop = asyncio.get_running_loop()
         started.set_result(None)
         await asyncio.Event().wait()  # until the process ends
 
     async def _handle(self, request: web.Request) -> web.Response:
+        reply = await self.reply(request.method, request.path, request.headers, request.read)
+        return web.Response(status=reply.status, body=reply.content, headers=reply.headers)
+
+    async def reply(
+        self, method: str, path: str, headers: Mapping[str, str], read: Callable[[], Awaitable[bytes]]
+    ) -> HttpReply:
+        """The reply to a request, in any event loop.
+
+        Args:
+            headers: names in any case.
+            read: the body; called only if the key is right.
+        """
         try:
-            reply = await self._reply(request)
+            caller = self._caller_of(headers)
+            content = await read()
+            if caller.loop is not asyncio.get_running_loop():
+                return await self._called(caller, method, path, content)
+            work = reply_to(caller.models, method, path, content, caller.recorder)
+            return await asyncio.create_task(work, context=caller.context.copy())
+        except NoCaller as unknown:
+            return unknown.reply
         except web.HTTPRequestEntityTooLarge:
-            reply = HttpReply.error(413, f"the request is larger than {MAX_BODY_BYTES} bytes")
+            return HttpReply.error(413, f"the request is larger than {MAX_BODY_BYTES} bytes")
         except Exception:
             log.exception("the gateway failed")
-            reply = HttpReply.error(500, "the gateway failed; see the log of the process")
-        response = web.Response(status=reply.status, body=reply.content, headers=reply.headers)
-        # A client of a module may be used in several event loops, one after the other, but not its connections.
-        response.force_close()
-        return response
+            return HttpReply.error(500, "the gateway failed; see the log of the process")
 
-    async def _reply(self, request: web.Request) -> HttpReply:
-        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    def reply_in_thread(self, method: str, path: str, headers: Mapping[str, str], content: bytes) -> HttpReply:
+        """The reply to a request; waits for it. The gateway must have been started."""
+
+        async def read() -> bytes:
+            return content
+
+        return asyncio.run_coroutine_threadsafe(self.reply(method, path, headers, read), self._loop).result()
+
+    def _caller_of(self, headers: Mapping[str, str]) -> Caller:
+        scheme, _, key = headers.get("Authorization", "").partition(" ")
         token, _, example = key.strip().partition(".")
         # As digests, in constant time: the duration reveals nothing about the token.
         is_known = hmac.compare_digest(sha256(token.encode(errors="replace")).digest(), self._known)
         if not is_known or scheme.lower() != "bearer":
-            return HttpReply.error(401, "the API key is not that of this gateway, which is in OPENAI_API_KEY")
-        try:
-            caller = self._caller(example or request.headers.get(EXAMPLE_HEADER, ""))
-        except NoCaller as unknown:
-            return unknown.reply
-        return await self._called(caller, request.method, request.path, await request.read())
+            raise NoCaller(401, "the API key is not that of this gateway, which is in OPENAI_API_KEY")
+        return self._caller(example or headers.get(EXAMPLE_HEADER, ""))
 
     async def _called(self, caller: Caller, method: str, path: str, content: bytes) -> HttpReply:
+        """The reply from the caller's event loop, which is another one than this."""
         begun = False
 
         async def work() -> HttpReply:
@@ -184,6 +206,6 @@ def opened_gateway() -> Iterator[Gateway]:
     """Run the gateway of this process, with the variables that lead to it while the block runs."""
     gateway = process_gateway()
     gateway.start()
-    name_examples(gateway.url)
+    name_examples(gateway.url, gateway=gateway)
     with replaced(gateway.variables):
         yield gateway

@@ -2,42 +2,75 @@
 
 A framework knows nothing of examples, but its client runs in the task or thread of one. The header is added to requests
 to the gateway alone. Threads that a program starts without their context name no example.
+
+``httpx``, which most frameworks use, needs no connection to a gateway of the same process: the gateway answers in place
+of the transport.
 """
 
 from __future__ import annotations
 
 import functools
 import http.client
+import os
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from multidict import CIMultiDict
 
 from gpo.evaluation.program_calls import EXAMPLE_HEADER, current_example
 
+if TYPE_CHECKING:
+    from gpo.evaluation.gateway import Gateway
+
 
 @cache
-def name_examples(url: str, current: Callable[[], str] = current_example.get) -> None:
+def name_examples(url: str, current: Callable[[], str] = current_example.get, gateway: Gateway | None = None) -> None:
     """Add the header to requests of the packages httpx, httpx2 and aiohttp, and of all that use ``http.client``.
 
     Args:
         url: of the gateway.
         current: the name of the example that is in work; empty if there is none.
+        gateway: answers the requests of httpx and httpx2, if it runs in this process.
     """
     address = urlsplit(url)
     host, port = address.hostname, address.port
+    pid = os.getpid()
 
-    def httpx_send(send: Callable[..., Any]) -> Callable[..., Any]:
-        def sent(self: Any, request: Any, **options: Any) -> Any:
-            if (example := current()) and request.url.port == port and request.url.host == host:
-                request.headers[EXAMPLE_HEADER] = example
-            return send(self, request, **options)
+    def in_this_process() -> Gateway | None:
+        return gateway if os.getpid() == pid else None  # a forked child has no thread of the gateway
 
-        return sent
+    def is_for_gateway(request: Any) -> bool:
+        if request.url.port != port or request.url.host != host:
+            return False
+        if example := current():
+            request.headers[EXAMPLE_HEADER] = example
+        return True
+
+    def httpx_async(module: Any, handle: Callable[..., Any]) -> Callable[..., Any]:
+        async def handled(self: Any, request: Any) -> Any:
+            if not is_for_gateway(request):
+                return await handle(self, request)
+            if (local := in_this_process()) is None:
+                # A client of a module may be used in several event loops, one after the other, but no connection can.
+                request.headers["Connection"] = "close"
+                return await handle(self, request)
+            reply = await local.reply(request.method, request.url.path, request.headers, request.aread)
+            return module.Response(reply.status, headers=reply.headers, content=reply.content)
+
+        return handled
+
+    def httpx_sync(module: Any, handle: Callable[..., Any]) -> Callable[..., Any]:
+        def handled(self: Any, request: Any) -> Any:
+            if not is_for_gateway(request) or (local := in_this_process()) is None:
+                return handle(self, request)
+            reply = local.reply_in_thread(request.method, request.url.path, request.headers, request.read())
+            return module.Response(reply.status, headers=reply.headers, content=reply.content)
+
+        return handled
 
     def aiohttp_request(request: Callable[..., Any]) -> Callable[..., Any]:
         def requested(self: Any, method: str, where: Any, **options: Any) -> Any:
@@ -60,8 +93,8 @@ def name_examples(url: str, current: Callable[[], str] = current_example.get) ->
     for package in ("httpx", "httpx2"):
         if find_spec(package) is not None:
             module = import_module(package)
-            _replace(module.Client, "send", httpx_send)
-            _replace(module.AsyncClient, "send", httpx_send)
+            _replace(module.AsyncHTTPTransport, "handle_async_request", functools.partial(httpx_async, module))
+            _replace(module.HTTPTransport, "handle_request", functools.partial(httpx_sync, module))
     _replace(import_module("aiohttp").ClientSession, "_request", aiohttp_request)
     _replace(http.client.HTTPConnection, "endheaders", headers_end)  # also of requests, urllib3 and urllib
 

@@ -102,22 +102,32 @@ def test_the_budget_is_kept_to_the_call(endpoint: SimulatedEndpoint, tmp_path: P
     assert run.summary["spent"]["calls"] == len(endpoint.requests) == 301
 
 
-def test_a_run_that_was_interrupted_ends_with_the_same_result(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
-    given = arguments(endpoint, tmp_path, cache={"kind": "none"})
+def test_a_run_that_was_interrupted_in_a_step_ends_with_the_same_result(
+    endpoint: SimulatedEndpoint, tmp_path: Path
+) -> None:
+    rows = {split: [json.loads(row) for row in (EXAMPLE / f"{split}.jsonl").open()][:12] for split in TASK["data"]}
+    given = arguments(endpoint, tmp_path, **rows, steps=2, cache={"kind": "none"})
 
-    async def interrupted() -> None:
+    async def interrupted(given: dict[str, Any]) -> None:
         has_step = asyncio.Event()
         on_event = lambda event: has_step.set() if isinstance(event, gpo.StepTaken) else None  # noqa: E731
         running = asyncio.create_task(gpo.optimize_async(**given, on_event=on_event))
         await has_step.wait()
+        before = len(endpoint.requests)
+        while len(endpoint.requests) < before + 10:  # noqa: ASYNC110  # the endpoint runs in a thread
+            await asyncio.sleep(0.01)
         running.cancel()
         await asyncio.wait([running])
 
-    asyncio.run(interrupted())
-    assert gpo.Run.open(tmp_path / "run").status == "interrupted"
-    run, whole = gpo.optimize(**given), gpo.optimize(**{**given, "run_dir": tmp_path / "whole"})
-    assert steps(tmp_path / "run") == steps(tmp_path / "whole")
-    assert run.best == whole.best
+    whole = gpo.optimize(**given)
+    for workers in ({"workers": "thread"}, {"workers": "process", "processes": 2}):
+        folder = tmp_path / workers["workers"]
+        changed = {**given, "program": {**given["program"], **workers}, "run_dir": folder}
+        asyncio.run(interrupted(changed))
+        assert gpo.Run.open(folder).status == "interrupted"
+        assert len(steps(folder)) == 1
+        assert gpo.optimize(**changed).best == whole.best
+        assert steps(folder) == steps(tmp_path / "run")
 
 
 @pytest.mark.parametrize(

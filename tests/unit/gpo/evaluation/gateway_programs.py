@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import urllib.request
@@ -73,6 +74,25 @@ async def with_aiohttp(prompts: Prompts, row: Row, client: openai.AsyncOpenAI) -
     url, body, headers = _request(prompts, row)
     async with aiohttp.ClientSession() as session, session.post(url, json=body, headers=headers) as reply:
         return _text(await reply.json())
+
+
+async def with_aiohttp_twice(prompts: Prompts, row: Row, client: openai.AsyncOpenAI) -> str:
+    url, body, headers = _request(prompts, row)
+    opened, trace = [], aiohttp.TraceConfig()
+
+    async def note(*_: object) -> None:
+        opened.append(1)
+
+    trace.on_connection_create_end.append(note)
+    async with aiohttp.ClientSession(trace_configs=[trace]) as session:
+        for _ in range(2):
+            async with session.post(url, json=body, headers=headers) as reply:
+                await reply.read()
+    return str(len(opened))
+
+
+def in_event_loops_of_its_own(prompts: Prompts, row: Row, client: openai.OpenAI) -> str:
+    return "".join(asyncio.run(with_async_openai(prompts, row, None)) for _ in range(2))  # type: ignore[arg-type]
 
 
 def in_a_thread_without_context(prompts: Prompts, row: Row, client: openai.OpenAI) -> str:

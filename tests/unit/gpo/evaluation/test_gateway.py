@@ -8,11 +8,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextvars import copy_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+from aiohttp import web
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from gpo.data.example import Example
@@ -20,7 +22,7 @@ from gpo.errors import BudgetExhausted, EvaluationError
 from gpo.evaluation import gateway as gateway_module
 from gpo.evaluation.gateway import MAX_BODY_BYTES, Gateway, opened_gateway, process_gateway
 from gpo.evaluation.program import Program, ProgramSpec, Response
-from gpo.evaluation.program_calls import Caller, OfferedModel, Recorder
+from gpo.evaluation.program_calls import Caller, HttpReply, OfferedModel, Recorder
 from gpo.limits.gate import Gate
 from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Pool, Spent
@@ -79,6 +81,47 @@ async def test_a_call_over_http_is_recorded_for_its_example(models: MODELS, way:
         assert response.usage.requests == 1
         assert response.usage.prompt_tokens > 0
     assert "OPENAI_BASE_URL" not in os.environ or os.environ["OPENAI_BASE_URL"] != process_gateway().url
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_httpx_opens_no_connection_to_a_gateway_of_its_process(
+    models: MODELS, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received = _count_received(monkeypatch)
+
+    assert (await respond(models, way)).usage.requests == 1
+
+    assert len(received) == (1 if way == "with_urllib" else 0)
+
+
+@pytest.mark.parametrize("way", ["with_openai", "with_async_openai", "in_event_loops_of_its_own"])
+async def test_a_forked_child_of_the_program_reaches_the_gateway(
+    models: MODELS, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened_gateway():
+        received = _count_received(monkeypatch)
+        monkeypatch.setattr("gpo.evaluation.gateway_clients.os", SimpleNamespace(getpid=lambda: 1))
+        response = await respond(models, way)
+
+    assert response.usage.requests == len(received) == (2 if way == "in_event_loops_of_its_own" else 1)
+
+
+def _count_received(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of the requests that reach the gateway over HTTP from now on."""
+    received, reply = [], Gateway.reply
+
+    async def replied(self: Gateway, method: str, path: str, headers: Any, read: Any) -> HttpReply:
+        if isinstance(getattr(read, "__self__", None), web.Request):
+            received.append(path)
+        return await reply(self, method, path, headers, read)
+
+    monkeypatch.setattr(Gateway, "reply", replied)
+    return received
+
+
+async def test_a_client_keeps_its_connection_and_works_in_one_event_loop_after_the_other(models: MODELS) -> None:
+    assert (await respond(models, "with_aiohttp_twice")).answer == "1"
+    assert (await respond(models, "in_event_loops_of_its_own")).usage.requests == 2
 
 
 async def test_a_call_of_a_thread_without_context_counts_for_the_next_example_that_ends(models: MODELS) -> None:
