@@ -23,7 +23,7 @@ def view(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8500,
 ) -> int:
-    """Show the runs and sweeps in DIR as a web page: a list, each of them as it is now, and runs side by side.
+    """Show the runs, comparisons and sweeps in DIR as web pages: a list, each as it is now, and runs side by side.
 
     Example: **gpo view runs**
 

@@ -1,4 +1,4 @@
-"""The web pages of ``gpo view``: a list of runs and sweeps, each of them as it is now, and runs side by side.
+"""The web pages of ``gpo view``: a list of runs, comparisons and sweeps, each as it is now, and runs side by side.
 
 They change nothing. All pages are made here, without files of other hosts. Their content security policy allows their
 own script alone. A page asks this server now and then for what is new.
@@ -30,7 +30,7 @@ from cluster.reporting.comparison import ComparedRun, compared_tasks, different_
 from cluster.reporting.rendering import Live, rendered
 from cluster.reporting.viewed_run import ViewedRun
 from cluster.reporting.viewed_sweep import PLOTS_POLICY, viewed_sweep
-from cluster.results.listed_runs import listed_runs, listed_sweeps
+from cluster.results.listed_runs import listed_comparisons, listed_runs, listed_sweeps
 from gpo.errors import GPOError
 from serve.http_limits import is_loopback
 
@@ -81,10 +81,10 @@ def view_app(parent: Folder, token: str | None) -> Starlette:
         routes=[
             Route("/", page(pages.overview)),
             Route("/compare", page(pages.comparison)),
-            Route("/run/{name}", page(pages.run)),
-            Route("/run/{name}/answers", data(pages.answers)),
-            Route("/run/{name}/curves/{task}", curves),
-            Route("/run/{name}/data", data(pages.data)),
+            Route("/run/{name:path}/answers", data(pages.answers)),
+            Route("/run/{name:path}/curves/{task}", curves),
+            Route("/run/{name:path}/data", data(pages.data)),
+            Route("/run/{name:path}", page(pages.run)),
             Route("/sweep/{name}", page(pages.sweep)),
             Route("/sweep/{name}/plots", plots),
         ],
@@ -102,9 +102,13 @@ class _Pages:
 
     def overview(self, request: Request) -> tuple[str, str | None]:
         where = PurePosixPath(self._parent.url).name or self._parent.url
-        runs, sweeps = listed_runs(self._parent), listed_sweeps(self._parent)
-        known = {"where": where, "runs": runs, "sweeps": sweeps, "most": _MOST_COMPARED}
-        return _page(request, "runs.html.j2", known, repr((runs, sweeps)))
+        parent = self._parent
+        known = {
+            "runs": listed_runs(parent),
+            "comparisons": listed_comparisons(parent),
+            "sweeps": listed_sweeps(parent),
+        }
+        return _page(request, "runs.html.j2", {**known, "where": where, "most": _MOST_COMPARED}, repr(known))
 
     def run(self, request: Request) -> tuple[str, str | None]:
         return self._run(request.path_params["name"]).page(request.headers.get("if-none-match", ""))
@@ -153,8 +157,12 @@ class _Pages:
         return content
 
     def _run(self, name: str) -> ViewedRun:
-        # Only names from the list: that is also what keeps requests inside the folder.
-        if name not in {run.name for run in listed_runs(self._parent)}:
+        # Only names from the lists: that is also what keeps requests inside the folder.
+        if "/" in name:
+            known = {f"{one.name}/{run.name}" for one in listed_comparisons(self._parent) for run in one.methods}
+        else:
+            known = {run.name for run in listed_runs(self._parent)}
+        if name not in known:
             raise HTTPException(404, "there is no such run")
         return self._runs.setdefault(name, ViewedRun(self._parent / name, name))
 

@@ -32,7 +32,7 @@ class ViewedRun:
     """Pages of one run. Threads may share it.
 
     Attributes:
-        name: of the run's folder, which is part of the address of its page.
+        name: of the run's folder, or ``COMPARISON/METHOD``; part of the address of its page.
     """
 
     folder: Folder

@@ -1,4 +1,4 @@
-"""``gpo runs``: the runs in a folder."""
+"""The runs, comparisons and sweeps in a folder, for ``gpo runs`` and ``gpo view``."""
 
 from __future__ import annotations
 
@@ -75,6 +75,51 @@ def listed_sweeps(parent: Folder) -> list[ListedSweep]:
     known = {name: json_object(content) for name, content in _contents(parent, "sweep.json")}
     sweeps = [_listed_sweep(name, document) for name, document in known.items()]
     return sorted(sweeps, key=lambda sweep: sweep.started_at, reverse=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedComparison:
+    """A comparison: a run for each method, named after its folder."""
+
+    name: str
+    methods: tuple[ListedRun, ...]
+
+    @property
+    def status(self) -> str:
+        """``completed`` if every method is; else the status of the first that is not."""
+        return next((run.status for run in self.methods if run.status != "completed"), "completed")
+
+    @property
+    def started_at(self) -> str:
+        """ISO 8601; empty if unknown."""
+        return min((run.started_at for run in self.methods if run.started_at), default="")
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks of all methods."""
+        return tuple(dict.fromkeys(task for run in self.methods for task in run.tasks))
+
+    @property
+    def calls(self) -> int:
+        """Calls of all methods."""
+        return sum(run.calls for run in self.methods)
+
+
+def listed_comparisons(parent: Folder) -> list[ListedComparison]:
+    """The comparisons in the folders directly below this one, the newest first.
+
+    Raises:
+        ConfigError: a folder cannot be read.
+    """
+    comparisons = []
+    for name, content in _contents(parent, "comparison.json"):
+        methods = json_object(content).get("methods")
+        order = [row.get("name") for row in methods if isinstance(row, dict)] if isinstance(methods, list) else []
+        # Only folders that are there: a name in a file could lead anywhere.
+        known = {run.name: run for run in listed_runs(parent / name)}
+        found = tuple(known[method] for method in order if isinstance(method, str) and method in known)
+        comparisons.append(ListedComparison(without_controls(name), found))
+    return sorted(comparisons, key=lambda comparison: comparison.started_at, reverse=True)
 
 
 def _contents(parent: Folder, name: str) -> Iterator[tuple[str, bytes]]:

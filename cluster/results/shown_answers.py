@@ -50,7 +50,8 @@ def _short(answer: RecordedAnswer | None) -> str:
     if answer is None:
         return "not asked"
     text = one_line(answer.answer, _CELL) if answer.answer.strip() else f"({answer.problem or 'empty'})"
-    return f"{percent(answer.value)}: {text}"
+    read = one_line(answer.read, _CELL)
+    return f"{percent(answer.value)}: {text}" + (f" (read as {read})" if read not in ("", text) else "")
 
 
 def example_lines(compared: Sequence[ComparedExample], name: str) -> Iterator[str]:
@@ -82,7 +83,7 @@ def example_lines(compared: Sequence[ComparedExample], name: str) -> Iterator[st
             yield f"  Call {number}{f' [{call.part}]' if call.part else ''}: {call.tokens} tokens, {call.seconds:.1f} s"
             yield from (f"    {role or 'input'}: {without_controls(text)}" for role, text in call.sent)
             yield f"    reply: {without_controls(call.reply)}"
-        for label, text in (("Reason", answer.reason), ("Problem", answer.problem)):
+        for label, text in (("Read as", answer.read), ("Reason", answer.reason), ("Problem", answer.problem)):
             if text:
                 yield f"  {label}: {without_controls(text)}"
 

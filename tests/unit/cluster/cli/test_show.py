@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,19 @@ def test_one_example_is_shown_as_a_whole(gpo: RunGpo, folder: Path) -> None:
     rows = [json.loads(line) for line in (folder / "data/test.jsonl").read_text().splitlines()]
     assert any(row["text"] in shown and f"Target: {row['label']}" in shown for row in rows)
     assert "Reason: <script>" in shown
+
+
+def test_what_was_read_from_an_answer_is_shown(gpo: RunGpo, tmp_path: Path) -> None:
+    async def wordy(messages: Sequence[dict[str, str]]) -> str:
+        return "I would say: \x1b[31m billing. That is my answer."
+
+    with SimulatedEndpoint() as endpoint:
+        library.optimize(**arguments(endpoint, tmp_path, metric="label", task_model=wordy, steps=0))
+    run = str(tmp_path / "run")
+    whole = gpo("show", run, "--example", "test/3", cwd=tmp_path).stdout
+    assert "\n  Read as: billing\n" in whole
+    assert "\x1b" not in whole
+    assert "answer. (read as billing)" in " ".join(gpo("show", run, cwd=tmp_path).stdout.split())
 
 
 def test_prompts_are_listed_and_chosen_by_the_beginning_of_their_ids(gpo: RunGpo, folder: Path) -> None:

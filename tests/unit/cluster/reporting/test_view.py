@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -155,6 +156,33 @@ def test_a_comparison_shows_scores_options_and_an_honest_test(runs: Path, client
     page = client.get("/compare?run=one&run=other").text
     assert "On test, the best prompt of other scores the same as that of one" in page
     assert "Different options" not in page
+
+
+def test_a_comparison_is_listed_with_its_methods(runs: Path, tmp_path: Path) -> None:
+    for method in ("gpo", "ape", "other"):
+        shutil.copytree(runs / "hostile", tmp_path / "runs/compared" / method)
+    shutil.copytree(runs / "done", tmp_path / "secret")
+    methods = [{"name": name} for name in ("gpo", "ape", "gone", "../../secret", "..", None)]
+    (tmp_path / "runs/compared/comparison.json").write_text(json.dumps({"status": "pending", "methods": [*methods, 3]}))
+    damaged = tmp_path / "runs" / MARKUP.replace("/", "")
+    damaged.mkdir()
+    (damaged / "comparison.json").write_text("[")
+    client = TestClient(view_app(Folder.at(str(tmp_path / "runs")), None), base_url="http://127.0.0.1")
+    page = client.get("/").text
+    assert "canary" in page
+    assert "<script>alert" not in page
+    assert '<span class="status completed">completed</span>' in page
+    assert re.findall(r'href="/run/(.*?)"', page) == ["compared/gpo", "compared/ape"]
+    (side_by_side,) = re.findall(r'href="(/compare.*?)"', page)
+    assert "<h1>2 runs side by side</h1>" in client.get(unescape(side_by_side)).text
+    opened = client.get("/run/compared/gpo")
+    assert opened.status_code == 200
+    (path,) = re.findall(r'"live": ?"(.*?)"', opened.text)
+    assert client.get(f"{path}/data").json()["rows"]
+    assert client.get(f"{path}/curves/task").status_code == 200
+    assert len(client.get(f"{path}/answers?task=task&seed=0").json()["examples"]) == 40
+    for name in ("compared", "compared/other", "compared/gone", "compared/../../secret", "compared/..", "compared/"):
+        assert client.get(f"/run/{quote(name, safe='')}").status_code == 404
 
 
 @pytest.mark.parametrize("name", ["other", "..%2f..", "%2e%2e%2fetc", "done%2f..%2f.."])
