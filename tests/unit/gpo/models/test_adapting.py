@@ -186,11 +186,11 @@ async def test_a_reply_that_is_no_answer_counts_as_billed(body: Any, billed: Usa
         assert caught.value.billed == billed
         assert given_up(caught.value) == (billed or Usage()) + Usage(failures=1, retries=caught.value.args[1] == 1)
         tokens = (billed or Usage()).prompt_tokens + (billed or Usage()).completion_tokens
-        async with asyncio.timeout(30):  # the gate reports after ``SETTLES_S``
-            while (spent := await limiter.budget_spent("run", Budget(), Spent())).tokens < tokens:
-                await asyncio.sleep(0.05)
-        await asyncio.sleep(2 * SETTLES_S)
-        spent = await limiter.budget_spent("run", Budget(), Spent())
+        for _ in range(40):  # the gate reports after ``SETTLES_S``, unless the machine is slow
+            await asyncio.sleep(2 * SETTLES_S)
+            spent = await limiter.budget_spent("run", Budget(), Spent())
+            if spent.tokens >= tokens:
+                break
         assert (spent.calls, spent.tokens) == (0, tokens)
         if isinstance(caught.value, ModelUnavailable):
             first = billed and BILLED
