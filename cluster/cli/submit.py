@@ -103,7 +103,8 @@ def submit(
         str | None,
         typer.Option(
             "--image",
-            help="Image of the RayJob's containers, for example the image built by make image.",
+            help="Image of the RayJob's containers, for example the image built by make image. With --logs: of the "
+            "pod that reads the storage, if the RayJob was deleted.",
             show_default=False,
         ),
     ] = None,

@@ -213,7 +213,11 @@ class RayJobs:
         job = self.find(run_id)
         name = object_name(run_id) if job is None else job.name
         if job is None and not image:
-            self.get(run_id)  # raises the error that names it
+            raise ConfigError(
+                "ID",
+                f"there is no RayJob {name!r} in the namespace {self._namespace!r}",
+                "correct the ID; if the RayJob was deleted, add --image to read its logs on the storage",
+            )
         pods = [] if job is None else self._submitters(name)
         # The newest attempt is read from its submitter, where it is complete also while it works.
         current = job.cluster if job is not None and pods else ""

@@ -20,6 +20,9 @@ from tests.kubectl import FakeCluster
 
 _REFUSED = "Job entrypoint command failed with exit code 2, last available logs (truncated to 20,000 chars):\nwhy"
 
+_LATE = "The RayJob has passed the activeDeadlineSeconds. StartTime: 2026-11-30. ActiveDeadlineSeconds: 86400"
+"""As KubeRay writes it."""
+
 
 _PROGRAM = """#!/bin/sh
 [ $3 = logs ] && echo "got $*" && exit
@@ -109,7 +112,12 @@ def test_a_run_that_has_ended_is_continued(
             2,
             "first Failed FAILED, 4 failed attempts: Job entrypoint command failed with exit code 2",
         ),
-        ({"jobDeploymentStatus": "Failed", "reason": "DeadlineExceeded"}, 1, "first Failed: DeadlineExceeded"),
+        (
+            {"jobDeploymentStatus": "Failed", "reason": "DeadlineExceeded", "message": _LATE},
+            1,
+            "first Failed: The RayJob has passed the activeDeadlineSeconds.",
+        ),
+        ({"jobDeploymentStatus": "Failed", "reason": "ValidationFailed"}, 1, "first Failed: ValidationFailed"),
     ],
 )
 def test_the_status_is_shown_and_decides_the_exit_code(
@@ -185,6 +193,16 @@ def test_the_logs_of_failed_attempts_come_from_the_storage(
     shown = capsys.readouterr().out
     assert shown.startswith("--- first-aaaaa-head-x\nearlier\n--- first-submitter-b\nnewest\n--- first Failed")
     assert cluster.commands[-1].startswith("delete pod first-logs-")
+
+
+def test_the_logs_of_a_deleted_rayjob_are_on_the_storage(
+    cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match="if the RayJob was deleted, add --image"):
+        submit(kubernetes=True, logs="first")
+    cluster.output["stored"] = "--- first-aaaaa-head-x\nearlier\n"
+    assert submit(kubernetes=True, logs="first", image="gpo:1") == 0
+    assert capsys.readouterr().out == "--- first-aaaaa-head-x\nearlier\n"
 
 
 def test_the_pod_that_reads_logs_is_restricted(config: Path, cluster: FakeCluster) -> None:
