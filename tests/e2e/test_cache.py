@@ -38,7 +38,7 @@ def test_trajectories_share_the_answers_of_the_task_model(
     endpoint.behaviour = Behaviour(latency_s=0.02)
     config = write_config(
         tmp_path, endpoint.base_url, run={"seeds": list(SEEDS)}, optimizer={"steps": 2},
-        cluster={"evaluator_replicas": 2, "trajectories_per_actor": 4},
+        evaluation={"scoring": {"kind": "full"}}, cluster={"evaluator_replicas": 2, "trajectories_per_actor": 4},
     )  # fmt: skip
     done = gpo("run", config, "--run-dir", "first", cwd=tmp_path)
     assert done.code == 0, done.stderr

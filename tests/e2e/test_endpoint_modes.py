@@ -50,7 +50,7 @@ def test_a_run_checks_its_models_adapts_to_them_and_warns(
     done = gpo("run", empty, "--run-dir", "empty", cwd=tmp_path)
     assert done.code == 0, done.stderr
     assert "Warning: the first reply of models.task" in done.stderr
-    assert "20 of 20 answers to the best prompt of triage/0 on val are cut off at max_tokens and score 0" in done.stderr
+    assert "20 of 20 answers to the best prompt of triage/0 on val are cut off at max_tokens" in done.stderr
     assert read_json(tmp_path / "empty" / "summary.json")["status"] == "completed"
 
 
