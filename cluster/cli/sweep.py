@@ -60,17 +60,20 @@ def sweep(
     require_packages(config.section)
     quiet()
     ray_address = resolve_address(address)
-    refused = check_endpoints(*config.with_other_models, tasks=config.tasks)
-
-    prepare_environment(ray_address)
     from cluster.runs.run_folder import new_run_id
-    from cluster.sweep.folder import SweepFolder
-    from cluster.sweep.results import FILES, sweep_table
-    from cluster.sweep.session import run_sweep
+    from cluster.session.budget import TimeLimit
+    from cluster.sweep.folder import SweepFolder, worked_s
 
     name = f"{config.base.run.name}-sweep"
     sweep_id = new_run_id(name)
     folder = results_folder(config.base.run.dir, name, sweep_id, run_dir, resume).folder
+    limit = TimeLimit(config.base.budget.wall_s, began - worked_s(folder))
+    refused = {} if limit.is_over else check_endpoints(*config.with_other_models, tasks=config.tasks)
+
+    prepare_environment(ray_address)
+    from cluster.sweep.results import FILES, sweep_table
+    from cluster.sweep.session import run_sweep
+
     sweep_folder = SweepFolder.open(folder, config, sweep_id=sweep_id, resume=resume, began=began)
     say(f"Sweep {sweep_folder.sweep_id} in {folder.path('')}")
     document = run_sweep(config, sweep_folder, ray_address, err, refused)

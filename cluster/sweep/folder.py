@@ -77,6 +77,16 @@ class SweepFolder:
         return (self.folder / "trials" / f"{number:04d}").url
 
 
+def worked_s(folder: Folder) -> float:
+    """Seconds of work in earlier attempts on the sweep in a folder.
+
+    Raises:
+        ConfigError: the folder cannot be read.
+    """
+    stored = _stored(read_file(folder, "sweep.json"))
+    return stored.wall_s if stored else 0.0
+
+
 def _stored(content: bytes | None) -> _Stored | None:
     """The stored values; ``None`` where they are damaged: the study and the trials' folders hold all that matters."""
     try:

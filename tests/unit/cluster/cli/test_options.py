@@ -41,6 +41,21 @@ def test_a_budget_that_ended_the_work_is_a_success_only_if_asked() -> None:
         assert not is_success(status, budget_ok=True)
 
 
+def test_a_sweep_without_time_left_starts_nothing(
+    gpo: RunGpo, endpoint: SimulatedEndpoint, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    sweep = {"trials": 2, "space": {"optimizer.candidates": {"low": 2, "high": 4}}}
+    path = write_config(tmp_path, endpoint.base_url, models=CHECKED, sweep=sweep)
+    (tmp_path / "tuned").mkdir()
+    known = {"sweep_id": "first", "started_at": "2026-11-30T12:00:00+00:00", "wall_s": 100.0}
+    (tmp_path / "tuned/sweep.json").write_text(json.dumps(known))
+    ended = gpo("sweep", path, "--run-dir", tmp_path / "tuned", "--resume", "--deadline", "100", cwd=tmp_path)
+    assert ended.code == 1
+    assert "Stopped by budget.wall_s: 100 s are over" in ended.stderr
+    assert endpoint.requests == []
+    assert json.loads((tmp_path / "tuned/sweep.json").read_text())["wall_s"] > 100.0
+
+
 def test_a_command_begins_before_its_run(
     gpo: RunGpo, endpoint: SimulatedEndpoint, write_config: WriteConfig, tmp_path: Path
 ) -> None:
