@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], bool], what: str = "it happened", *, timeout_s: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], what: str = "it happened", *, timeout_s: float = 120) -> None:
     """Wait for a condition, up to a deadline; an ``OSError`` of the condition counts as not yet."""
     deadline = time.monotonic() + timeout_s
     while not _holds(condition):

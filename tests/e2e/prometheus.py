@@ -62,7 +62,7 @@ def monitored(gpo: Gpo, folder: Path, until: Until) -> Iterator[Prometheus]:
         pytest.skip("needs the program prometheus")
     port = free_port()
     command = gpo.start("monitor", "--port", port, cwd=folder, env=home(folder))
-    until(lambda: _answers(port), "Prometheus answers", timeout_s=30)
+    until(lambda: _answers(port), "Prometheus answers")
     yield Prometheus(port)
     command.interrupt()
     finished = command.finish()

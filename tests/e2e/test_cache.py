@@ -80,7 +80,7 @@ def test_answers_from_before_a_crash_are_not_paid_for_again(
     until(lambda: _answered(endpoint, "task-model").total() >= 130, "candidates are being scored")
     killed_s = command.kill()
     command.process.communicate(timeout=30)
-    until(lambda: not command.survivors(), "every process has gone", timeout_s=20)
+    until(lambda: not command.survivors(), "every process has gone")
     first, before = _answered(endpoint, "task-model"), len(endpoint.requests)
     saved = sum(path.stat().st_size > 0 for path in (tmp_path / "results").rglob("*.msgpack"))
 

@@ -47,7 +47,7 @@ def test_a_killed_run_ends_with_the_same_result_within_limit_and_budget(
     until(lambda: steps.exists() and len(steps.read_text().splitlines()) >= 2, "two steps are done")
     command.kill()
     assert command.finish().code == -signal.SIGKILL
-    until(lambda: not command.survivors(), "every process of the run has ended", timeout_s=20)
+    until(lambda: not command.survivors(), "every process of the run has ended")
     until(lambda: endpoint._service._in_flight == 0, "the endpoint has answered every call")
     endpoint.behaviour = Behaviour()
     resumed = gpo.start("run", config, "--run-dir", killed, "--resume", cwd=tmp_path).finish()

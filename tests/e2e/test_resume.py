@@ -86,7 +86,7 @@ class Attempts:
             )
             end(command)
         finished = command.finish()
-        self.until(lambda: not command.survivors(), "every process of the run has ended", timeout_s=20)
+        self.until(lambda: not command.survivors(), "every process of the run has ended")
         # Else, a call of this attempt would count as one of the next.
         self.until(lambda: self.endpoint._service._in_flight == 0, "the endpoint has answered every call")
         (folder,) = (folder,) if folder is not None else runs.iterdir()

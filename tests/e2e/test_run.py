@@ -94,7 +94,7 @@ def test_plain_lines_report_the_progress_of_each_trajectory(run: Outcome) -> Non
 
 
 def test_a_run_leaves_no_process_behind(run: Outcome, until: Until) -> None:
-    until(lambda: not run.command.survivors(), "every process of the run has ended", timeout_s=20)
+    until(lambda: not run.command.survivors(), "every process of the run has ended")
 
 
 def test_the_summary_holds_the_result_of_each_trajectory(run: Outcome) -> None:
