@@ -19,7 +19,9 @@ def test_a_cluster_runs_no_unused_process_and_after_its_end_a_request_starts_no_
     with ray_connection("local", cpus_needed=1):
         assert ray.is_initialized()
         started = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids("")]
-        assert any(b"raylet/raylet" in command for command in started)
+        (raylet,) = (command for command in started if b"raylet/raylet" in command)
+        assert b"agent.py" in raylet
+        assert b"--minimal" in raylet
         assert not [command for command in started if any(name in command for name in _UNUSED)]
     for ask in (ray.nodes, lambda: ray.put(1), lambda: ray.get_actor("exporter")):
         with pytest.raises((ray.exceptions.RaySystemError, ConnectionError, AssertionError)):
