@@ -64,6 +64,7 @@ def observed(gpo: Gpo, write_config: WriteConfig, tmp_path_factory: pytest.TempP
             folder,
             endpoint.base_url,
             run={"seeds": list(SEEDS)},
+            preset="paper",  # a candidate is evaluated once
             optimizer={"steps": STEPS, "candidates": CANDIDATES},
             tracing={"otlp": receiver.url},
             tracking={"mlflow": {"uri": database, "experiment": "runs"}},

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def test_a_run_makes_no_more_calls_than_planned(
     endpoint: SimulatedEndpoint, gpo: Gpo, write_config: WriteConfig, tmp_path: Path
 ) -> None:
-    config = write_config(tmp_path, endpoint.base_url, optimizer={"direction": {"form": "score_reflection"}})
+    optimizer = {"direction": {"form": "score_reflection"}}
+    config = write_config(tmp_path, endpoint.base_url, optimizer=optimizer, evaluation={"scoring": {"kind": "full"}})
     done = gpo("plan", config, "--output", "plan.json", cwd=tmp_path)
     assert done.code == 0, done.stderr
     assert endpoint.requests == []

@@ -121,7 +121,7 @@ async def test_each_update_is_recorded_before_it_is_yielded(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("budget", "pause_s", "status"), [({}, 0.0, "completed"), ({"wall_s": 0.2}, 60.0, "budget_exhausted")]
+    ("budget", "pause_s", "status"), [({}, 0.0, "completed"), ({"wall_s": 2.0}, 60.0, "budget_exhausted")]
 )
 def test_a_run_saves_its_results_however_it_ends(
     budget: dict[str, Any], pause_s: float, status: str, tmp_path: Path
