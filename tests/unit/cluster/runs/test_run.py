@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
@@ -21,7 +20,6 @@ from cluster.runs import run as module
 from cluster.runs.run import Run, ending_recorded
 from cluster.runs.run_folder import RunFolder
 from cluster.runs.stop_file import STOP_FILE
-from cluster.session.interrupts import raise_if_stopped
 from cluster.session.models import Access
 from gpo.checkpoint import Checkpoint
 from gpo.errors import BudgetExhausted, ModelRefused, RefusalReason, StorageError
@@ -30,6 +28,7 @@ from gpo.limits.limiter import LocalLimiter
 from gpo.models.protocol import Usage
 from gpo.testing.samples import TRAJECTORIES
 from tests.unit.cluster.runs.test_run_folder import DATA, config
+from tests.waiting import wait_for_a_stop
 
 KEY = SearchKey("desk", 0)
 STARTED, STEPPED = (Checkpoint(TRAJECTORIES[name], {}) for name in ("only the initial prompt", "one step"))
@@ -143,10 +142,7 @@ class WaitingSession(FakeSession):
 
     @property
     def services(self) -> Any:
-        for _ in range(2000):
-            raise_if_stopped()
-            time.sleep(0.01)
-        raise AssertionError("it waits for ever")
+        wait_for_a_stop()
 
 
 def test_a_session_that_cannot_start_before_the_deadline_ends_the_run_as_the_deadline_does(tmp_path: Path) -> None:

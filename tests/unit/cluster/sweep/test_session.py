@@ -7,10 +7,10 @@ from unittest.mock import Mock
 
 from actors.folder import Folder
 from cluster.cli.options import with_deadline
-from cluster.session.interrupts import raise_if_stopped
 from cluster.sweep.folder import SweepFolder
 from cluster.sweep.session import SweepSession
 from tests.unit.cluster.sweep.test_study import Process
+from tests.waiting import wait_for_a_stop
 
 
 class WaitingSession:
@@ -18,10 +18,7 @@ class WaitingSession:
 
     @property
     def services(self) -> Any:
-        for _ in range(2000):
-            raise_if_stopped()
-            time.sleep(0.01)
-        raise AssertionError("it waits for ever")
+        wait_for_a_stop()
 
 
 def test_a_session_that_cannot_start_before_the_deadline_ends_the_sweep_as_the_deadline_does(tmp_path: Path) -> None:

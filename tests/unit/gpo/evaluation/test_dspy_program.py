@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +13,12 @@ from cluster.config.section import AllowedPaths
 from cluster.config.tasks import TaskConfig
 from gpo.errors import ConfigError
 from tests.configs import WriteConfig, triage_task
-from tests.paths import ROOT
-
-_PEERS = ROOT / ".venv-peers" / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+from tests.peers import is_missing, result_of
 
 
-@pytest.mark.skipif(find_spec("dspy") is None and not (_PEERS / "dspy").exists(), reason="DSPy is not installed")
+@pytest.mark.skipif(is_missing("dspy"), reason="DSPy is not installed")
 def test_a_dspy_program_is_optimized_and_its_result_is_loaded_by_dspy(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("dspy_run.py")
-    done = subprocess.run(
-        [sys.executable, script, tmp_path, _PEERS],
-        env={"PYTHONPATH": str(ROOT), "LITELLM_LOCAL_MODEL_COST_MAP": "True", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = result_of(Path(__file__).with_name("dspy_run.py"), tmp_path)
 
     code, shown, num_requests = found["evaluated"]
     assert (code, num_requests) == (0, 2 * 20), shown  # two predictors, 20 examples

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,23 +12,12 @@ from gpo.errors import EvaluationError
 from gpo.evaluation.gepa_program import GEPAProgram
 from gpo.evaluation.program_function import Answer
 from gpo.user_code.functions import passed_functions
-from tests.paths import ROOT
-
-_PEERS = ROOT / ".venv-peers" / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+from tests.peers import is_missing, result_of
 
 
-@pytest.mark.skipif(find_spec("gepa") is None and not (_PEERS / "gepa").exists(), reason="gepa is not installed")
+@pytest.mark.skipif(is_missing("gepa"), reason="gepa is not installed")
 def test_an_adapter_is_optimized_here_and_by_gepa(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("gepa_run.py")
-    done = subprocess.run(
-        [sys.executable, script, tmp_path, _PEERS],
-        env={"PYTHONPATH": str(ROOT), "LITELLM_LOCAL_MODEL_COST_MAP": "True", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = result_of(Path(__file__).with_name("gepa_run.py"), tmp_path)
     assert found["most_often"] == 1  # the cache of the run
     assert list(found["best"]) == ["label", "unused"]
     assert set(found["values"]) == {0.0, 1.0}
