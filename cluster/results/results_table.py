@@ -37,7 +37,7 @@ def results_table(record: RunRecord) -> FittingTable:
         title=Text(f"{record.run_id}: {record.status}"),
         title_justify="left",
         title_style="bold",
-        caption=_CAPTION,
+        caption=_CAPTION if record.checkpoints else None,
         caption_justify="left",
         caption_style="dim",
     )

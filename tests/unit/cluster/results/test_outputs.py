@@ -83,6 +83,12 @@ def test_scores_come_with_their_intervals_and_numbers_of_examples() -> None:
     assert "val is too high on average" in " ".join(console.file.getvalue().split())
 
 
+def test_a_table_without_scores_does_not_explain_scores() -> None:
+    console = Console(file=StringIO(), width=120)
+    console.print(results_table(RunRecord("run", 0.0, keys=(SearchKey("task", 0),))))
+    assert "too high" not in " ".join(console.file.getvalue().split())
+
+
 def test_a_run_says_how_many_answers_its_scoring_saved() -> None:
     estimated = Candidate(Prompt("Guess."), Score((1.0, None, *[None] * 1998), Partial(1998, 0.8, 0.1)))
     search = trajectory(candidate("Think.", *[0.0] * 2000), [candidate("Reason.", *[1.0] * 2000), estimated])
