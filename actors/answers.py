@@ -277,9 +277,9 @@ def _names_one(line: str, prompts: Collection[str]) -> bool:
 
 
 def _recorded(prompt: Prompt, split: Split, index: int, answer: Answered) -> RecordedAnswer:
-    usage, flaws = answer.spending.task, answer.flaws
-    if answer.spending.judge.requests or answer.spending.judge.cached:
-        usage += answer.spending.judge
+    usage, judge, flaws = answer.spending.task, answer.spending.judge, answer.flaws
+    if judge.requests or judge.cached or judge.failures:
+        usage += judge
     flaw: Literal["cut", "empty", "unreadable", ""] = ""
     if flaws.cut or flaws.empty or flaws.unreadable:
         flaw = "cut" if flaws.cut else "empty" if flaws.empty else "unreadable"

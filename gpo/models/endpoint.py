@@ -30,7 +30,8 @@ from gpo.text import without_controls
 _Reply = TypeVar("_Reply", bound=Reply)
 
 _MAX_MESSAGE_CHARACTERS = 300
-_MOST_KNOWN = 16
+_MAX_KNOWN_REQUESTS = 16
+"""Requests whose beginnings are kept; they differ in the path, and in a key that was renewed."""
 _RENEWAL_PAUSE_S = 5.0
 """A key that was read again and is still refused is not read again earlier."""
 _REASONS = {
@@ -53,17 +54,19 @@ _STREAMS_ONLY = re.compile(
 )
 
 
-class _HttpClient(openai.DefaultAsyncHttpxClient):
-    """Takes URL and headers of a request from an earlier one. Parsing them is a sixth of a call's cost.
+class _RequestReusingClient(openai.DefaultAsyncHttpxClient):
+    """Takes URL and headers of a request from an earlier one that began alike: to parse them is a sixth of a call.
 
-    For the transport on aiohttp, which adds the header with the length.
+    The transport on aiohttp adds ``Content-Length``, and ignores the time limits in a request. A request with cookies
+    is built anew, since they can change with every reply.
     """
 
     def build_request(
         self, method: str, url: Any, *, content: Any = None, headers: Any = None, **more: Any
     ) -> httpx2.Request:
         """See ``httpx2.AsyncClient.build_request``."""
-        if not isinstance(content, bytes) or more.get("params") or more.get("files"):
+        varies = self.cookies or any(more.get(name) for name in ("cookies", "params", "files", "data"))
+        if varies or not isinstance(content, bytes):
             return super().build_request(method, url, content=content, headers=headers, **more)
         known: dict[Any, httpx2.Request] = self.__dict__.setdefault("_built", {})
         key = (method, url, tuple(headers or ()))
@@ -71,7 +74,7 @@ class _HttpClient(openai.DefaultAsyncHttpxClient):
         if built is None:
             built = super().build_request(method, url, headers=headers, **more)
             built.headers.pop("Content-Length", None)
-            if len(known) >= _MOST_KNOWN:  # the key was renewed often
+            if len(known) >= _MAX_KNOWN_REQUESTS:
                 known.clear()
             known[key] = built
         return httpx2.Request(
@@ -184,7 +187,7 @@ class Endpoint(PicklesFieldsOnly):
         proxy, tls = proxy_for(self.base_url), tls_for(self.base_url)
         transport = None if proxy else AiohttpTransport(self.max_concurrency, tls)
         limits = httpx2.Limits(max_connections=self.max_concurrency, max_keepalive_connections=self.max_concurrency)
-        http_client = openai.DefaultAsyncHttpxClient if proxy else _HttpClient
+        http_client = openai.DefaultAsyncHttpxClient if proxy else _RequestReusingClient
         return openai.AsyncOpenAI(
             base_url=self.base_url,
             api_key=self._secrets[0],

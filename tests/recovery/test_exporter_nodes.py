@@ -10,6 +10,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.limiter import LimiterActor
 from benchmarks.measuring.servers import free_port
 from cluster.config.observability import MetricsConfig
 from cluster.monitoring.run_metrics import Metrics
@@ -40,6 +41,7 @@ def test_counts_outlive_their_node_and_the_limiter_and_exporter_after_it(
     port = config.port
     lost, stays = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
     metrics = Metrics(config, "r", is_alone=False)
+    limiter = LimiterActor().start()
     with closing(metrics):
         metrics.start()
         metrics.ready()
@@ -55,7 +57,7 @@ def test_counts_outlive_their_node_and_the_limiter_and_exporter_after_it(
         until(lambda: _scrape(port) == after, "the other node is counted")
 
         assert metrics._exporter is not None
-        for actor in (metrics._limiter._actor, metrics._exporter._actor):  # type: ignore[attr-defined]
+        for actor in (limiter._actor, metrics._exporter._actor):  # type: ignore[attr-defined]
             ray.kill(actor, no_restart=False)
         seen: list[dict[str, float]] = []
         until(lambda: _saw(seen, port) == 20, "the exporter is back")

@@ -28,7 +28,7 @@ ANSWERS = (
         "billing", 1.0, Spending(task=Usage(requests=1, prompt_tokens=5, completion_tokens=2)), seconds=0.1234, read="b"
     ),
     Answered("", 0.0, Spending(task=Usage(cached=1, cached_tokens=9)), flaws=Flaws(empty=1), reason="it is empty"),
-    Answered("", None, Spending(), problem="HTTP 503"),
+    Answered("", None, Spending(judge=Usage(failures=1, prompt_tokens=600)), problem="HTTP 503"),
 )
 
 
@@ -48,7 +48,7 @@ async def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert recorded(tmp_path) == [
         RecordedAnswer(ONE.id, Split.VAL, 4, "billing", 1.0, tokens=7, seconds=0.123, read="b"),
         RecordedAnswer(ONE.id, Split.VAL, 7, "", 0.0, "it is empty", flaw="empty", tokens=9, is_cached=True),
-        RecordedAnswer(ONE.id, Split.VAL, 9, "", None, problem="HTTP 503"),
+        RecordedAnswer(ONE.id, Split.VAL, 9, "", None, problem="HTTP 503", tokens=600),
     ]
 
 

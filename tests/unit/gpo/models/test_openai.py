@@ -218,6 +218,34 @@ async def test_sampling_settings_are_sent_unchanged() -> None:
     assert bodies == [{**asked, **sampling}, asked, {**asked, "max_completion_tokens": 7}]
 
 
+async def test_each_request_has_its_own_body_and_the_newest_cookie() -> None:
+    """Requests take URL and headers from earlier ones."""
+    seen: list[tuple[str, str, int, str]] = []
+
+    async def balance(request: web.Request) -> web.Response:
+        body, cookie = await request.json(), request.cookies.get("AWSALB", "")
+        seen.append((request.path_qs, body["messages"][0]["content"], request.content_length or 0, cookie))
+        response = web.json_response({"choices": [choice(content="yes")]})
+        response.set_cookie("AWSALB", f"n{len(seen)}")
+        return response
+
+    async def ask(asked: RetryingModel, *texts: str) -> None:
+        for text in texts:
+            await asked.complete([{"role": "user", "content": text}], Sampling())
+
+    async with serving(balance) as url:
+        await ask(model(url), "a", "bb", "a")
+        await ask(model(url, query=(("version", "2"),)), "a", "bb")
+    path, length = "/v1/chat/completions", seen[0][2]
+    assert seen == [
+        (path, "a", length, ""),
+        (path, "bb", length + 1, "n1"),
+        (path, "a", length, "n2"),
+        (f"{path}?version=2", "a", length, ""),
+        (f"{path}?version=2", "bb", length + 1, "n4"),
+    ]
+
+
 async def test_a_used_model_pickles_without_key_or_connection(server: SimulatedEndpoint) -> None:
     server.behaviour = Behaviour(api_key=KEY)
     used = model(server.base_url)
