@@ -103,7 +103,10 @@ class Gateway:
 
     async def _handle(self, request: web.Request) -> web.Response:
         reply = await self.reply(request.method, request.path, request.headers, request.read)
-        return web.Response(status=reply.status, body=reply.content, headers=reply.headers)
+        response = web.Response(status=reply.status, body=reply.content, headers=reply.headers)
+        # Forked children would share a connection that is kept, and another event loop could not use it.
+        response.force_close()
+        return response
 
     async def reply(
         self, method: str, path: str, headers: Mapping[str, str], read: Callable[[], Awaitable[bytes]]
@@ -117,17 +120,22 @@ class Gateway:
         try:
             caller = self._caller_of(headers)
             content = await read()
-            if caller.loop is not asyncio.get_running_loop():
-                return await self._called(caller, method, path, content)
-            work = reply_to(caller.models, method, path, content, caller.recorder)
-            return await asyncio.create_task(work, context=caller.context.copy())
+            if len(content) > MAX_BODY_BYTES:  # no server has bounded it
+                raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, len(content))
         except NoCaller as unknown:
             return unknown.reply
         except web.HTTPRequestEntityTooLarge:
             return HttpReply.error(413, f"the request is larger than {MAX_BODY_BYTES} bytes")
+        try:
+            if caller.loop is not asyncio.get_running_loop():
+                return await self._called(caller, method, path, content)
+            work = reply_to(caller.models, method, path, content, caller.recorder)
+            return await asyncio.create_task(work, context=caller.context.copy())
         except Exception:
             log.exception("the gateway failed")
-            return HttpReply.error(500, "the gateway failed; see the log of the process")
+            problem = "the gateway failed; see the log of the process"
+            caller.recorder.note(EvaluationError(problem))
+            return HttpReply.error(500, problem)
 
     def reply_in_thread(self, method: str, path: str, headers: Mapping[str, str], content: bytes) -> HttpReply:
         """The reply to a request; waits for it. The gateway must have been started."""
@@ -157,10 +165,14 @@ class Gateway:
 
         calling = work()
         try:
-            future = asyncio.wrap_future(caller.context.run(asyncio.run_coroutine_threadsafe, calling, caller.loop))
-        except RuntimeError:  # the loop has ended
+            # A copy, since only one thread at a time can be in a context.
+            started = caller.context.copy().run(asyncio.run_coroutine_threadsafe, calling, caller.loop)
+        except RuntimeError:
             calling.close()
+            if not caller.loop.is_closed():
+                raise
             return HttpReply.error(410, "the run of this program has ended")
+        future = asyncio.wrap_future(started)
         timer = asyncio.get_running_loop().call_later(_BLOCKED_S, lambda: begun or future.cancel())
         try:
             return await future

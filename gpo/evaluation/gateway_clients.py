@@ -9,6 +9,7 @@ of the transport.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import http.client
 import os
@@ -52,14 +53,10 @@ def name_examples(url: str, current: Callable[[], str] = current_example.get, ga
 
     def httpx_async(module: Any, handle: Callable[..., Any]) -> Callable[..., Any]:
         async def handled(self: Any, request: Any) -> Any:
-            if not is_for_gateway(request):
-                return await handle(self, request)
-            if (local := in_this_process()) is None:
-                # A client of a module may be used in several event loops, one after the other, but no connection can.
-                request.headers["Connection"] = "close"
+            if not is_for_gateway(request) or (local := in_this_process()) is None or not _in_asyncio():
                 return await handle(self, request)
             reply = await local.reply(request.method, request.url.path, request.headers, request.aread)
-            return module.Response(reply.status, headers=reply.headers, content=reply.content)
+            return reply.as_response_of(module)
 
         return handled
 
@@ -68,7 +65,7 @@ def name_examples(url: str, current: Callable[[], str] = current_example.get, ga
             if not is_for_gateway(request) or (local := in_this_process()) is None:
                 return handle(self, request)
             reply = local.reply_in_thread(request.method, request.url.path, request.headers, request.read())
-            return module.Response(reply.status, headers=reply.headers, content=reply.content)
+            return reply.as_response_of(module)
 
         return handled
 
@@ -97,6 +94,15 @@ def name_examples(url: str, current: Callable[[], str] = current_example.get, ga
             _replace(module.HTTPTransport, "handle_request", functools.partial(httpx_sync, module))
     _replace(import_module("aiohttp").ClientSession, "_request", aiohttp_request)
     _replace(http.client.HTTPConnection, "endheaders", headers_end)  # also of requests, urllib3 and urllib
+
+
+def _in_asyncio() -> bool:
+    """Whether the calling coroutine runs in a loop of asyncio, rather than of another package, such as trio."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _replace(owner: Any, name: str, wrapped: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:

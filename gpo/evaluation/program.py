@@ -268,7 +268,7 @@ class Program(PicklesFieldsOnly):
             reply = unknown.reply
         else:
             reply = await reply_to(self.models, request.method, request.url.path, content, caller.recorder)
-        return httpx2.Response(reply.status, headers=reply.headers, content=reply.content)
+        return reply.as_response_of(httpx2)
 
 
 class _InWork:
@@ -308,7 +308,7 @@ class _SyncTransport(httpx2.BaseTransport):
             raise RuntimeError("no program is running")
         if threading.get_ident() == self.thread:
             reply = HttpReply.error(409, "this is the client of a plain function, but the call is async; use async def")
-            return httpx2.Response(reply.status, headers=reply.headers, content=reply.content)
+            return reply.as_response_of(httpx2)
         work = self._program.reply_to(request, request.read())
         # The thread may be one that the program has started, without the context of the trajectory.
         context = context_of(request.headers.get(EXAMPLE_HEADER, "")) or copy_context()

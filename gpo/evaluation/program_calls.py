@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpo.errors import (
     AnswerError,
@@ -30,6 +31,9 @@ from gpo.models.adapting import LIMIT_FIELDS
 from gpo.models.protocol import Forwarded, ForwardingModel, Usage, given_up
 from gpo.runtime.context import current_caller
 from gpo.text import abridged, without_controls
+
+if TYPE_CHECKING:
+    import httpx2
 
 EXAMPLE_HEADER = "x-gpo-example"
 """The header of a request that names the example which it is for."""
@@ -301,6 +305,14 @@ class HttpReply:
         """With a word to ``openai`` clients: the request was repeated as often as the configuration wants."""
         return {"content-type": self.content_type, **({"x-should-retry": "false"} if self.status >= 400 else {})}
 
+    def as_response_of(self, module: Any) -> httpx2.Response:
+        """What a transport of ``httpx`` or ``httpx2`` returns; the client reads it as if it came over a connection."""
+        headers = {**self.headers, "content-length": str(len(self.content))}
+        response: httpx2.Response = module.Response(
+            self.status, headers=headers, stream=module.ByteStream(self.content)
+        )
+        return response
+
     @classmethod
     def error(cls, status: int, message: str) -> HttpReply:
         """An error in the form of the OpenAI API."""
@@ -471,12 +483,9 @@ def caller_named(identity: str) -> Caller:
         for caller in callers:  # each of them may miss the reply
             caller.recorder.note(EvaluationError(problem))
         raise NoCaller(409, problem)
-    global _unnamed
-    if _unnamed is None or _unnamed.models != first.models:
-        _unnamed = _Unnamed({}, models=first.models)
     context = first.context.copy()
     context.run(current_caller.set, "")
-    return Caller(first.models, _unnamed, first.loop, context)
+    return Caller(first.models, _unnamed_of(first.models), first.loop, context)
 
 
 @dataclass
@@ -491,6 +500,16 @@ class _Unnamed(Totals):
 
 
 _unnamed: _Unnamed | None = None
+_unnamed_lock = threading.Lock()
+
+
+def _unnamed_of(models: Mapping[str, OfferedModel]) -> _Unnamed:
+    """The one recorder of these models; requests come in several threads."""
+    global _unnamed
+    with _unnamed_lock:
+        if _unnamed is None or _unnamed.models != models:
+            _unnamed = _Unnamed({}, models=models)
+        return _unnamed
 
 
 def usage_of_unnamed(models: Mapping[str, OfferedModel]) -> Usage:

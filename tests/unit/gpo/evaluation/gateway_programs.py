@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import urllib.request
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any
 
 import aiohttp
@@ -76,23 +78,75 @@ async def with_aiohttp(prompts: Prompts, row: Row, client: openai.AsyncOpenAI) -
         return _text(await reply.json())
 
 
-async def with_aiohttp_twice(prompts: Prompts, row: Row, client: openai.AsyncOpenAI) -> str:
-    url, body, headers = _request(prompts, row)
-    opened, trace = [], aiohttp.TraceConfig()
-
-    async def note(*_: object) -> None:
-        opened.append(1)
-
-    trace.on_connection_create_end.append(note)
-    async with aiohttp.ClientSession(trace_configs=[trace]) as session:
-        for _ in range(2):
-            async with session.post(url, json=body, headers=headers) as reply:
-                await reply.read()
-    return str(len(opened))
-
-
 def in_event_loops_of_its_own(prompts: Prompts, row: Row, client: openai.OpenAI) -> str:
     return "".join(asyncio.run(with_async_openai(prompts, row, None)) for _ in range(2))  # type: ignore[arg-type]
+
+
+def in_threads_at_once(prompts: Prompts, row: Row, client: openai.OpenAI) -> str:
+    def in_a_loop() -> str:
+        return asyncio.run(swallowing(prompts, row, None))  # type: ignore[arg-type]
+
+    def without_a_loop() -> str:
+        try:
+            return with_openai(prompts, row, client)
+        except openai.APIError:
+            return "I gave up"
+
+    with ThreadPoolExecutor(8) as pool:
+        given = [pool.submit(copy_context().run, work) for work in (in_a_loop, without_a_loop) * 4]
+        return " ".join({one.result() for one in given})
+
+
+def reading_as_it_comes(prompts: Prompts, row: Row, client: openai.OpenAI) -> str:
+    url, body, headers = _request(prompts, row)
+    with httpx2.Client() as http, http.stream("POST", url, json=body, headers=headers) as reply:
+        text = _text(json.loads(b"".join(reply.iter_raw())))
+    assert reply.elapsed.total_seconds() > 0
+    given = client.chat.completions.with_raw_response.create(model="task", messages=_messages(prompts, row))
+    assert given.elapsed.total_seconds() > 0
+    return text
+
+
+async def reading_as_it_comes_async(prompts: Prompts, row: Row, client: openai.AsyncOpenAI) -> str:
+    url, body, headers = _request(prompts, row)
+    async with httpx2.AsyncClient() as http, http.stream("POST", url, json=body, headers=headers) as reply:
+        text = _text(json.loads(b"".join([part async for part in reply.aiter_raw()])))
+    assert reply.elapsed.total_seconds() > 0
+    given = await client.chat.completions.with_raw_response.create(model="task", messages=_messages(prompts, row))
+    assert given.elapsed.total_seconds() > 0
+    return text
+
+
+def too_large(prompts: Prompts, row: Row, client: openai.OpenAI) -> str:
+    url, _, headers = _request(prompts, row)
+    with httpx2.Client() as http:
+        return str(http.post(url, content=row["question"], headers=headers).status_code)
+
+
+def in_forked_children(prompts: Prompts, row: Row, client: openai.OpenAI) -> str:
+    """Children that ask at once, with clients that were used before; answers how many of them got their own replies.
+
+    The model must repeat what it is asked.
+    """
+    ways = (with_openai, with_urllib, in_event_loops_of_its_own)
+    for way in ways[:2]:
+        way(prompts, row, client)
+
+    def are_own_replies(name: str) -> bool:
+        signal.alarm(100)  # a child that waits for nothing does not stay
+        asked = [{"question": f"{name}, {number}"} for number in range(5)]
+        replies = [[way(prompts, one, client) for one in asked] for way in ways]
+        texts = [_messages(prompts, one)[0]["content"] for one in asked]
+        return replies == [texts, texts, [2 * text for text in texts]]
+
+    children = []
+    for number in range(3):
+        if not (child := os.fork()):
+            with suppress(BaseException):
+                os._exit(0 if are_own_replies(str(number)) else 1)
+            os._exit(2)
+        children.append(child)
+    return str([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children].count(0))
 
 
 def in_a_thread_without_context(prompts: Prompts, row: Row, client: openai.OpenAI) -> str:

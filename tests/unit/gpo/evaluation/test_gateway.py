@@ -4,14 +4,17 @@ import asyncio
 import http.client
 import json
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextvars import copy_context
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpcore2
 import httpx2
 import pytest
 from aiohttp import web
@@ -20,6 +23,7 @@ from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from gpo.data.example import Example
 from gpo.errors import BudgetExhausted, EvaluationError
 from gpo.evaluation import gateway as gateway_module
+from gpo.evaluation import program_calls
 from gpo.evaluation.gateway import MAX_BODY_BYTES, Gateway, opened_gateway, process_gateway
 from gpo.evaluation.program import Program, ProgramSpec, Response
 from gpo.evaluation.program_calls import Caller, HttpReply, OfferedModel, Recorder
@@ -35,6 +39,7 @@ from gpo.prompt import Prompt
 from gpo.runtime.context import current_caller
 from gpo.user_code.environment import replaced, variable
 from gpo.user_code.functions import FunctionReference
+from tests.paths import ROOT
 
 FOLDER = str(Path(__file__).parent)
 MODELS = dict[str, OfferedModel]
@@ -94,16 +99,50 @@ async def test_httpx_opens_no_connection_to_a_gateway_of_its_process(
     assert len(received) == (1 if way == "with_urllib" else 0)
 
 
-@pytest.mark.parametrize("way", ["with_openai", "with_async_openai", "in_event_loops_of_its_own"])
-async def test_a_forked_child_of_the_program_reaches_the_gateway(
-    models: MODELS, way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with opened_gateway():
-        received = _count_received(monkeypatch)
-        monkeypatch.setattr("gpo.evaluation.gateway_clients.os", SimpleNamespace(getpid=lambda: 1))
-        response = await respond(models, way)
+@pytest.mark.parametrize("way", ["reading_as_it_comes", "reading_as_it_comes_async"])
+async def test_a_reply_without_a_connection_reads_like_any_other(models: MODELS, way: str) -> None:
+    response = await respond(models, way)
 
-    assert response.usage.requests == len(received) == (2 if way == "in_event_loops_of_its_own" else 1)
+    assert response.usage.requests == 2
+    assert response.answer == response.calls[0].reply["choices"][0]["message"]["content"]
+
+
+async def test_a_request_without_a_connection_may_be_as_large_as_any_other(
+    models: MODELS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_module, "MAX_BODY_BYTES", 1_000)
+
+    statuses = [(await respond(models, "too_large", "x" * size)).answer for size in (1_000, 1_001)]
+
+    assert statuses == ["404", "413"]  # the first is no JSON
+
+
+def test_forked_children_of_a_program_get_their_own_replies() -> None:
+    """Of a program in the gateway's own process, and of one in a child process."""
+    script = Path(__file__).with_name("forking_run.py")
+
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=200, check=False, cwd=ROOT)
+
+    assert ran.stdout.splitlines() == ["3 of 3 children, 62 calls"] * 2, ran.stderr
+
+
+def test_httpx_uses_a_connection_in_an_event_loop_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+
+    async def handled(self: Any, request: Any) -> httpcore2.Response:
+        sent.append(request.url.target)
+        return httpcore2.Response(200, content=b"")
+
+    async def asked(gateway: Gateway) -> int:
+        headers = {"Authorization": f"Bearer {gateway.key()}"}
+        request = httpx2.Request("GET", f"{gateway.url}/models", headers=headers)
+        return (await httpx2.AsyncHTTPTransport().handle_async_request(request)).status_code
+
+    monkeypatch.setattr(httpcore2.AsyncConnectionPool, "handle_async_request", handled)
+    with opened_gateway() as gateway, pytest.raises(StopIteration) as ended:
+        asked(gateway).send(None)  # as a loop does that is not asyncio's
+
+    assert (ended.value.value, sent) == (200, [b"/v1/models"])
 
 
 def _count_received(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -119,9 +158,48 @@ def _count_received(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return received
 
 
-async def test_a_client_keeps_its_connection_and_works_in_one_event_loop_after_the_other(models: MODELS) -> None:
-    assert (await respond(models, "with_aiohttp_twice")).answer == "1"
+async def test_a_client_works_in_one_event_loop_after_the_other(models: MODELS) -> None:
     assert (await respond(models, "in_event_loops_of_its_own")).usage.requests == 2
+
+
+async def test_threads_of_an_example_call_at_once(models: MODELS, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = asyncio.run_coroutine_threadsafe
+
+    def slowly_submitted(coroutine: Any, loop: asyncio.AbstractEventLoop) -> Future[Any]:
+        time.sleep(0.01)  # so that the threads meet here
+        return submit(coroutine, loop)
+
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", slowly_submitted)
+    response = await respond(models, "in_threads_at_once")
+
+    assert len(response.calls) == response.usage.requests == 8
+    assert {response.answer} == {call.reply["choices"][0]["message"]["content"] for call in response.calls}
+
+
+async def test_calls_of_several_threads_that_name_no_example_are_counted_together(
+    models: MODELS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(program_calls._Unnamed):
+        def __init__(self, *arguments: Any, **fields: Any) -> None:
+            time.sleep(0.05)  # so that the threads meet here
+            super().__init__(*arguments, **fields)
+
+    monkeypatch.setattr(program_calls, "_Unnamed", Slow)
+    monkeypatch.setattr(program_calls, "_unnamed", None)
+    with program_calls.example_in_work(models, Recorder({})):
+        first, second = await asyncio.gather(*(asyncio.to_thread(program_calls.caller_named, "") for _ in range(2)))
+
+    assert first.recorder is second.recorder
+
+
+@pytest.mark.parametrize("way", ["swallowing", "swallowing_in_a_thread"])
+async def test_a_failure_of_the_gateway_itself_ends_the_run_whatever_the_program_does(way: str) -> None:
+    class Broken:
+        async def forward(self, route: str, body: Mapping[str, Any]) -> Forwarded:
+            raise RuntimeError("cannot enter context")
+
+    with pytest.raises(EvaluationError, match="the gateway failed"):
+        await respond({"own": OfferedModel(Broken(), {})}, way)
 
 
 async def test_a_call_of_a_thread_without_context_counts_for_the_next_example_that_ends(models: MODELS) -> None:
