@@ -563,7 +563,8 @@ class TaskConfig(Section):
         initial, *given = self._prompts(f"{where}.prompt")
         splits, demonstrations = self._load(where, initial).with_shots(self.shots, where=where)
         examples = [example for split in (*splits.values(), demonstrations) for example in split]
-        if self.position is not Position.TEMPLATE and (unfilled := placeholders(initial.text)):
+        is_filled = self.position is Position.TEMPLATE or self.program is not None
+        if not is_filled and (unfilled := placeholders(initial.text)):
             log.warning("%s.prompt contains %s, which only position: template fills in", where, unfilled[0])
         is_benchmark = isinstance(self.data, BenchmarkConfig)
         known = self.data.known if isinstance(self.data, BenchmarkConfig) else None
@@ -597,7 +598,7 @@ class TaskConfig(Section):
                 constraint, problem = broken
                 where = f"{where}.constraints.{name}"
                 raise ConfigError(f"{where}.{constraint}", f"the initial prompt {problem}", "change one of the two")
-        if broken := task.constraints.broken(initial, is_template=task.is_template):
+        if broken := task.constraints.broken(initial):
             constraint, problem = broken
             what, remedy = "the initial prompt", "change one of the two"
             if self.prompt is None:
@@ -605,7 +606,7 @@ class TaskConfig(Section):
             raise ConfigError(f"{where}.{constraint}", f"{what} {problem}", remedy)
         usable = []
         for number, prompt in enumerate(given, start=2):
-            broken = task.constraints.broken(prompt, is_template=task.is_template)
+            broken = task.constraints.broken(prompt)
             reason = task.prompt_problem(prompt) or (broken[1] if broken else None)
             if reason is None:
                 usable.append(prompt)

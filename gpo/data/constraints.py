@@ -40,16 +40,13 @@ class Constraints:
     language: str | None = None
     of_parts: Mapping[str, Constraints] = field(default_factory=dict[str, "Constraints"])
 
-    def broken(self, prompt: Prompt, *, is_template: bool = False) -> tuple[Constraint, str] | None:
+    def broken(self, prompt: Prompt) -> tuple[Constraint, str] | None:
         """The first constraint that the prompt does not keep, and how it breaks it; ``None`` if it keeps all.
 
         The second text follows "the prompt", as in "has 12 words, more than 10".
-
-        Args:
-            is_template: whether the prompt has placeholders, which do not count as words.
         """
         body = "\n\n".join(parts_of(prompt.text).values()) or prompt.text  # headings of parts do not count
-        text, written = _spaced(body), _written(prompt) if is_template else body
+        text, written = _spaced(body), _written(body)
         for kept in self.must_keep:
             if _spaced(kept) not in text:
                 return "must_keep", f"does not contain {kept!r}"
@@ -98,9 +95,9 @@ def _spaced(text: str) -> str:
     return " ".join("".join(sign for sign in text if unicodedata.category(sign) != "Cf").split())
 
 
-def _written(prompt: Prompt) -> str:
+def _written(text: str) -> str:
     """The text without placeholders and headings."""
-    return HEADING.sub(" ", PLACEHOLDER.sub(" ", prompt.text))
+    return HEADING.sub(" ", PLACEHOLDER.sub(" ", text))
 
 
 def _listed(texts: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from gpo.data.example import Example
 from gpo.evaluation.answer_format import AnswerFormat, Position
 from gpo.evaluation.metrics import CustomScorer, ParsedScorer, Rubric, Scorer
 from gpo.evaluation.program import ProgramSpec
-from gpo.evaluation.prompt_template import template_problem
+from gpo.evaluation.prompt_template import lost_placeholders, template_problem
 from gpo.prompt import Prompt
 from gpo.user_code.functions import FunctionReference
 
@@ -73,7 +73,7 @@ class Task:
     def prompt_problem(self, prompt: Prompt) -> str | None:
         """Why the task model cannot be asked with a prompt, in words that follow "the prompt"; ``None`` if it can."""
         if self.program is not None:
-            return self.program.problem(prompt)
+            return self.program.problem(prompt) or lost_placeholders(self.initial, prompt)
         return template_problem(self.initial, prompt) if self.is_template else None
 
     @property

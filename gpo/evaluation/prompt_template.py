@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from gpo.data.template import Template
 from gpo.errors import ConfigError
 from gpo.models.protocol import Message
-from gpo.prompt import ATOM, HEADING, PLACEHOLDER, Prompt, placeholder
+from gpo.prompt import ATOM, HEADING, PLACEHOLDER, Prompt, parts_of, placeholder
 from gpo.text import without_controls
 
 _STATEMENTS = {"{%": "a statement {% … %}", "{#": "a comment {# … #}"}
@@ -134,6 +134,21 @@ def template_problem(initial: Prompt, new: Prompt) -> str | None:
         if counts[one] != wanted_counts[one]:
             shown = without_controls(one if len(one) <= _SHOWN else f"{one[:_SHOWN]}…")
             return f"contains {shown} {_times(counts[one])}, the initial prompt {_times(wanted_counts[one])}"
+    return None
+
+
+def lost_placeholders(initial: Prompt, new: Prompt) -> str | None:
+    """Why a new prompt of a program cannot take the place of the initial one; ``None`` if it can.
+
+    The program fills in the placeholders of its prompts itself. Each prompt whose initial text is a template keeps its
+    placeholders; see ``template_problem``. In all other prompts, double braces are text.
+    """
+    texts = parts_of(new.text)
+    for name, text in (parts_of(initial.text) or {"": initial.text}).items():
+        if placeholders(text) and form_problem(text) is None:
+            problem = template_problem(Prompt(text), Prompt(texts.get(name, "") if name else new.text))
+            if problem is not None:
+                return f"{problem}, in [[{name}]]" if name else problem
     return None
 
 

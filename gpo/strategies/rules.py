@@ -11,8 +11,8 @@ from typing import Literal
 from gpo.data.constraints import Constraint, Constraints
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
-from gpo.evaluation.prompt_template import headings, placeholders, template_problem
-from gpo.prompt import Prompt
+from gpo.evaluation.prompt_template import form_problem, headings, lost_placeholders, placeholders, template_problem
+from gpo.prompt import Prompt, parts_of
 from gpo.runtime.process import PicklesFieldsOnly
 from gpo.strategies.sections import parts_of_a_request
 
@@ -37,35 +37,42 @@ class Rules(PicklesFieldsOnly):
     Attributes:
         initial: the initial prompt; its words may be used, and its placeholders must be.
         is_template: whether prompts have the placeholders of the initial prompt.
+        is_program: whether a program fills in the placeholders, if there are any; each part keeps its own.
         guarded: examples whose words a prompt must not copy; none turns this rule off.
     """
 
     initial: Prompt = field(default_factory=lambda: Prompt(""))
     constraints: Constraints = field(default_factory=Constraints)
     is_template: bool = False
+    is_program: bool = False
     guarded: tuple[Example, ...] = ()
 
     def broken(self, prompt: Prompt) -> Rule | None:
         """The first rule that a new prompt breaks; ``None`` if it keeps all."""
         if self.is_template and template_problem(self.initial, prompt) is not None:
             return "placeholders"
+        if self.is_program and lost_placeholders(self.initial, prompt) is not None:
+            return "placeholders"
         if parts_of_a_request(prompt.text) - parts_of_a_request(self.initial.text):
             return "parroted"
-        if (problem := self.constraints.broken(prompt, is_template=self.is_template)) is not None:
+        if (problem := self.constraints.broken(prompt)) is not None:
             return problem[0]
         return "copied_example" if self._copies(prompt) else None
 
     def of(self, part: str) -> Rules:
         """The rules that the author of one part has to know."""
-        return replace(self, constraints=self.constraints.of(part))
+        initial = Prompt(parts_of(self.initial.text).get(part, ""))
+        return replace(self, initial=initial, constraints=self.constraints.of(part))
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """The placeholders and headings to keep, and the constraints, in words, for the optimizer model."""
         constraints = self.constraints.sentences()
-        if not self.is_template:
+        kept: dict[str, None] = {}
+        if self.is_template or (self.is_program and form_problem(self.initial.text) is None):
+            kept = dict.fromkeys((*placeholders(self.initial.text), *headings(self.initial.text)))
+        if not kept:
             return tuple(constraints)
-        kept = dict.fromkeys((*placeholders(self.initial.text), *headings(self.initial.text)))
         return (f"Keep unchanged, each as often as now: {' '.join(kept)}.", *constraints)
 
     def _copies(self, prompt: Prompt) -> bool:
@@ -115,5 +122,6 @@ def search_rules(task: Task) -> Rules:
         initial=task.initial,
         constraints=task.constraints,
         is_template=task.is_template,
+        is_program=task.program is not None,
         guarded=task.examples[Split.TRAIN][:_MOST_GUARDED] if task.guards_examples else (),
     )

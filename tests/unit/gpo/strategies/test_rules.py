@@ -12,7 +12,7 @@ from gpo.data.constraints import LANGUAGE_CODES, Constraints
 from gpo.data.example import Example
 from gpo.evaluation.answer_format import Position
 from gpo.models.protocol import Completion, Sampling, Usage
-from gpo.prompt import Prompt
+from gpo.prompt import Prompt, joined_parts
 from gpo.strategies.demonstrations import DemonstrationMetaPrompt
 from gpo.strategies.proposer import SamplingProposer, parse_reply
 from gpo.strategies.rules import Rules
@@ -43,7 +43,7 @@ def parsed(text: str) -> str:
         (Constraints(must_keep=("one of: a, b",)), "Name one\n of:  a, b", None),
         (Constraints(max_words=3), "One two three", None),
         (Constraints(max_words=3), "One two three four", "max_words"),
-        (Constraints(max_words=3), "One {{ two words }} three", "max_words"),
+        (Constraints(max_words=1), "One {{ two words }} three", "max_words"),
         (Constraints(forbid=("art",)), "Start with the article.", None),
         (Constraints(forbid=("art",)), "Name the ART.", "forbid"),
         (Constraints(forbid=("do not",)), "Do\nnot guess.", "forbid"),
@@ -105,10 +105,33 @@ def test_the_values_of_placeholders_are_guarded() -> None:
     assert Rules(INITIAL, guarded=(example,)).broken(Prompt(text)) == "copied_example"
 
 
-def test_placeholders_do_not_count_as_words_of_a_template() -> None:
+def test_placeholders_do_not_count_as_words() -> None:
     prompt = Prompt("[[system]] One two [[user]] {{ a long name }} three")
-    assert Constraints(max_words=3).broken(prompt, is_template=True) is None
-    assert Constraints(max_words=2).broken(prompt, is_template=True) == ("max_words", "has 3 words, more than 2")
+    assert Constraints(max_words=3).broken(prompt) is None
+    assert Constraints(max_words=2).broken(prompt) == ("max_words", "has 3 words, more than 2")
+
+
+def test_each_prompt_of_a_program_keeps_its_placeholders() -> None:
+    plan, answer = "Plan for {{ question }} with {{notes}}.", "Answer from {{ passage }}."
+    rules = Rules(Prompt(joined_parts({"plan": plan, "answer": answer})), is_program=True)
+
+    def broken(**changed: str) -> str | None:
+        return rules.broken(Prompt(joined_parts({"plan": plan, "answer": answer, **changed})))
+
+    assert broken(plan="With {{ notes }}: a plan for {{question}}?") is None
+    assert broken(plan="Plan for {{ question }}.") == "placeholders"
+    assert broken(answer="Answer {{ question }} from {{ passage }}.") == "placeholders"
+    assert broken(plan=answer, answer=plan) == "placeholders"
+    assert broken(answer="{% if x %}Answer from {{ passage }}.{% endif %}") == "placeholders"
+    (sentence,) = rules.of("plan").sentences
+    assert sentence.endswith(": {{ question }} {{ notes }}.")
+
+
+@pytest.mark.parametrize("text", ["Answer.", "Write {{{ x }} }} or {% if x %}.", "Reply as {{name}: value}}."])
+def test_double_braces_that_are_no_placeholders_of_a_program_are_text(text: str) -> None:
+    rules = Rules(Prompt(text), is_program=True)
+    assert rules.broken(Prompt("Something {{ else }}.")) is None
+    assert rules.sentences == ()
 
 
 @pytest.mark.parametrize("text", ["Is it a complaint, praise or a question?", "The shop sent me. Sort it. A bag."])
