@@ -26,6 +26,8 @@ from benchmarks.power.results import Job, Result, draw, read_results, table
 from benchmarks.power.structures import STRUCTURES
 
 BUDGETS = (500, 1_000, 1_500, 2_500, 5_000)
+BRIDGES = "benchmarks.power.peers.bridges"
+"""Our search for a program of another optimizer's package, which is needed as well as our own packages."""
 OURS, PEER_MODULES = (
     "benchmarks.power.searches",
     {
@@ -34,6 +36,8 @@ OURS, PEER_MODULES = (
         "gepa": "benchmarks.power.peers.gepa_search",
         "capo": "benchmarks.power.peers.promptolution_search",
         "evoprompt": "benchmarks.power.peers.promptolution_search",
+        "dspy_bridge": BRIDGES,
+        "gepa_bridge": BRIDGES,
     },
 )
 NAMES = {
@@ -45,6 +49,8 @@ NAMES = {
     "gepa": "gepa",
     "capo": "promptolution CAPO",
     "evoprompt": "promptolution EvoPrompt",
+    "dspy_bridge": "`efficient`, the DSPy program",
+    "gepa_bridge": "`efficient`, the gepa adapter",
 }
 _PROGRESS_S = 3.0
 # With several threads each, the processes would wait for each other.
@@ -64,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--write", action="store_true", help="write table and figure into benchmarks/README.md and docs/images")
     add("--peers-python", type=Path, metavar="PATH", help="Python that has the peers (see `make bench-peers`)")
     settings = parser.parse_args(arguments)
-    methods = settings.methods or [name for name in NAMES if name not in PEER_MODULES or settings.peers_python]
+    methods = settings.methods or [
+        name for name in NAMES if name not in PEER_MODULES or (settings.peers_python and PEER_MODULES[name] != BRIDGES)
+    ]
     if settings.peers_python is None and PEER_MODULES.keys() & set(methods):
         parser.error("other optimizers need --peers-python")
     jobs = [
@@ -105,11 +113,12 @@ def _work(jobs: Sequence[Job], known: dict[Job, Result], settings: argparse.Name
     """Run jobs of one method in a process of its own; return what went wrong, or nothing."""
     method = jobs[0].method
     module = PEER_MODULES.get(method, OURS)
-    python = settings.peers_python.absolute() if method in PEER_MODULES else sys.executable
+    python = settings.peers_python.absolute() if method in PEER_MODULES and module != BRIDGES else sys.executable
+    packages = [_packages(settings.peers_python)] if module == BRIDGES else []
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log, tempfile.TemporaryFile("w+", encoding="utf-8") as todo:
         todo.writelines(json.dumps(asdict(job)) + "\n" for job in jobs)
         todo.seek(0)
-        command = [python, "-m", "benchmarks.power.worker", module]
+        command = [python, "-m", "benchmarks.power.worker", module, *packages]
         with subprocess.Popen(  # noqa: S603
             command, cwd=ROOT, env=_ENVIRONMENT, stdin=todo, stdout=subprocess.PIPE, stderr=log, text=True
         ) as process:
@@ -124,6 +133,13 @@ def _work(jobs: Sequence[Job], known: dict[Job, Result], settings: argparse.Name
         log.seek(0)
         last = [line for line in log.read().splitlines() if line.strip()][-1:]
     return f"{method} on {jobs[0].structure} failed: {' '.join(last) or process.returncode}"
+
+
+def _packages(python: Path) -> str:
+    """The folder of the packages of a Python environment."""
+    command = [str(python.absolute()), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    found: str = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
+    return found.strip()
 
 
 if __name__ == "__main__":

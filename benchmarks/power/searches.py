@@ -8,14 +8,14 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count, takewhile
-from typing import Any
+from typing import Any, Protocol
 
 from benchmarks.power.results import Found
 from benchmarks.power.structures import NUM_LABELS, Structure, StructuredTask
 from benchmarks.simulated.domains import make_task
 from benchmarks.simulated.models import SimulatedEmbedder, SimulatedModel
 from cluster.config import RunConfig
-from cluster.runs.searches import build_gpo
+from cluster.runs.searches import TaskEvaluator, build_gpo
 from cluster.session.models import SampledModel
 from gpo.data.task import Split, Task
 from gpo.evaluation.evaluator import Answered, Evaluation
@@ -112,7 +112,8 @@ class WithinBudget(StoppingRule):
 
 def search(method: str, structure: Structure, budget: int, seed: int) -> Found:
     """Run a search; if it costs more than the budget, the last state within the budget counts."""
-    return asyncio.run(_search(METHODS[method], StructuredTask(structure, seed), budget))
+    task = StructuredTask(structure, seed)
+    return asyncio.run(best_within(METHODS[method], task, budget, StructuredEvaluator(task)))
 
 
 def finished_search(method: Method, task: StructuredTask, steps: int) -> Trajectory:
@@ -129,14 +130,21 @@ def finished_search(method: Method, task: StructuredTask, steps: int) -> Traject
     return asyncio.run(run())
 
 
-def _built(config: RunConfig, task: StructuredTask, evaluator: StructuredEvaluator) -> GPO:
+class CountingEvaluator(TaskEvaluator, Protocol):
+    """An evaluator that counts the answered examples."""
+
+    calls: int
+
+
+def _built(config: RunConfig, task: StructuredTask, evaluator: CountingEvaluator) -> GPO:
     model = SampledModel(SimulatedModel(), Sampling(temperature=1.0))
     described = _described(task.domain, task.structure.num_val)
     return build_gpo(config, described, task.seed, evaluator, model, SimulatedEmbedder())
 
 
-async def _search(method: Method, task: StructuredTask, budget: int) -> Found:
-    num_val, evaluator = task.structure.num_val, StructuredEvaluator(task)
+async def best_within(method: Method, task: StructuredTask, budget: int, evaluator: CountingEvaluator) -> Found:
+    """Search; if it costs more than the budget, the last state within the budget counts."""
+    num_val = task.structure.num_val
     config = method.config(num_val, budget)
     gpo = _built(config, task, evaluator)
     rule = WithinBudget(budget=budget, step=method.usual * most_answers_of_step(config, num_val), scoring=gpo.scoring)

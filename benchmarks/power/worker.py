@@ -1,7 +1,7 @@
-"""Runs the searches of one method in this process: ``python -m benchmarks.power.worker MODULE``.
+"""Runs the searches of one method in this process: ``python -m benchmarks.power.worker MODULE [PACKAGES]``.
 
 Reads jobs from standard input and prints a result for each, as JSON lines. Also runs in the Python environment of the
-other optimizers.
+other optimizers. PACKAGES is a folder of packages that is searched last.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from benchmarks.power.results import Job, Result
 from benchmarks.power.structures import STRUCTURES, StructuredTask
 
 
-def main(module: str) -> None:
+def main(module: str, *packages: str) -> None:
     """Run the jobs with a module's ``search``."""
+    sys.path.extend(packages)
     search = import_module(module).search
     # Some optimizers print.
     output, sys.stdout = sys.stdout, sys.stderr

@@ -24,6 +24,14 @@ _EXAMPLES_OF_CANDIDATE = 10
 def search(method: str, structure: Structure, budget: int, seed: int) -> Found:
     """Run a search."""
     model, optimizer = TaskModel(StructuredTask(structure, seed), budget), OptimizerModel(seed)
+    dspy.configure(lm=_Model(optimizer), disable_history=True)
+    examples = [dspy.Example(text=text, label=target).with_inputs("text") for text, target in model.examples]
+    run = _gepa if method == "dspy_gepa" else _mipro
+    return model.best_within_budget(run(program(model), examples, budget, seed))
+
+
+def program(model: TaskModel) -> Any:
+    """The program whose instructions are optimized."""
 
     class Classify(dspy.Predict):  # type: ignore[misc]
         """Asks the task model without writing and parsing messages, which takes most of the time."""
@@ -34,11 +42,7 @@ def search(method: str, structure: Structure, budget: int, seed: int) -> Found:
                 dspy.settings.trace.append((self, inputs, prediction))
             return prediction
 
-    dspy.configure(lm=_Model(optimizer), disable_history=True)
-    program = Classify(dspy.Signature("text -> label", model.initial))
-    examples = [dspy.Example(text=text, label=target).with_inputs("text") for text, target in model.examples]
-    run = _gepa if method == "dspy_gepa" else _mipro
-    return model.best_within_budget(run(program, examples, budget, seed))
+    return Classify(dspy.Signature("text -> label", model.initial))
 
 
 def _gepa(program: Any, examples: list[Any], budget: int, seed: int) -> list[tuple[str, float]]:

@@ -19,21 +19,30 @@ def search(method: str, structure: Structure, budget: int, seed: int) -> Found:
     """Run a search."""
     del method
     model, optimizer = TaskModel(StructuredTask(structure, seed), budget), OptimizerModel(seed)
-    adapter = DefaultAdapter(
-        model=lambda messages: model.reply(messages[0]["content"], messages[1]["content"]), evaluator=_evaluated
-    )
-    rows = [{"input": text, "additional_context": {}, "answer": target} for text, target in model.examples]
+    data = rows(model)
     result = gepa.optimize(
         seed_candidate={"prompt": model.initial},
-        trainset=rows,
-        valset=rows,
-        adapter=adapter,
+        trainset=data,
+        valset=data,
+        adapter=adapter(model),
         reflection_lm=lambda request: optimizer.reply([{"role": "user", "content": request}]),
         max_metric_calls=budget,
         seed=seed,
     )
     prompts = [candidate["prompt"] for candidate in result.candidates]
     return model.best_within_budget(zip(prompts, result.val_aggregate_scores, strict=True))
+
+
+def adapter(model: TaskModel) -> Any:
+    """Gepa's default adapter for the task."""
+    return DefaultAdapter(
+        model=lambda messages: model.reply(messages[0]["content"], messages[1]["content"]), evaluator=_evaluated
+    )
+
+
+def rows(model: TaskModel) -> list[dict[str, Any]]:
+    """The ``val`` examples, as the adapter gets them."""
+    return [{"input": text, "additional_context": {}, "answer": target} for text, target in model.examples]
 
 
 def _evaluated(data: Any, response: str) -> Any:
