@@ -28,7 +28,7 @@ from gpo.evaluation.evaluator import Answered, LocalEvaluator
 from gpo.evaluation.grading import RuleGrader
 from gpo.evaluation.metrics import LabelScorer
 from gpo.evaluation.program import Program, ProgramSpec
-from gpo.evaluation.program_calls import OfferedModel, Response
+from gpo.evaluation.program_calls import OfferedModel, Response, caller_named, current_example
 from gpo.evaluation.program_function import Answer
 from gpo.limits.gate import Gate
 from gpo.limits.limiter import LocalLimiter
@@ -36,7 +36,7 @@ from gpo.limits.messages import Budget, Pool, Spent
 from gpo.models.cached import CachedModel
 from gpo.models.endpoint import Endpoint
 from gpo.models.openai import openai_model
-from gpo.models.protocol import Sampling
+from gpo.models.protocol import Forwarded, Sampling, Usage
 from gpo.models.retrying import RetryingModel, RetryPolicy
 from gpo.prompt import Prompt, joined_parts
 from gpo.user_code.functions import FunctionReference, passed_functions
@@ -327,17 +327,36 @@ class TestFaults:
         assert found.usage.requests == 1
 
     @pytest.mark.parametrize("num_calls", [1, 3])
-    async def test_waiting_for_models_does_not_count_as_hanging(
-        self, num_calls: int, endpoint: SimulatedEndpoint
-    ) -> None:
-        endpoint.behaviour = Behaviour(latency_s=0.3)
+    async def test_the_program_s_own_time_stands_still_while_models_are_called(self, num_calls: int) -> None:
+        loop, while_called, between = asyncio.get_running_loop(), list[float | None](), list[float | None]()
+
+        def end() -> float | None:
+            """When the program's time is over; ``None`` while it stands still."""
+            limit = caller_named(current_example.get()).recorder.limit
+            assert limit is not None
+            return limit.when()
+
+        class Model:
+            async def forward(self, route: str, body: Mapping[str, Any]) -> Forwarded:
+                while_called.append(end())
+                await asyncio.sleep(0.01 * len(while_called))  # the calls end one after the other
+                while_called.append(end())
+                return Forwarded({"choices": [{"message": {"content": "billing"}}]}, Usage(requests=1))
 
         async def answer(prompts: dict[str, str], example: dict[str, Any], client: openai.AsyncOpenAI) -> str:
-            answers = await asyncio.gather(*(one_call(prompts, example, client) for _ in range(num_calls)))
-            await asyncio.sleep(0.05)
-            return await one_call(prompts, example, client) if answers else ""
+            between.append(end())
+            await asyncio.gather(*(one_call(prompts, example, client) for _ in range(num_calls)))
+            between.append(end())
+            return await one_call(prompts, example, client)
 
-        assert (await respond(answer, program(endpoint.base_url, max_seconds=0.25))).answer == "billing"
+        began = loop.time()
+        found = await respond(answer, program({"own": OfferedModel(Model(), {})}, max_seconds=60))
+        assert found.answer == "billing"
+        assert while_called == [None] * 2 * (num_calls + 1)
+        first, second = between
+        assert first is not None
+        assert second is not None
+        assert began + 60 <= first < second <= loop.time() + 60
 
     async def test_a_hanging_plain_function_stays_unscored_and_its_later_calls_are_refused(
         self, endpoint: SimulatedEndpoint
