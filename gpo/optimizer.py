@@ -28,14 +28,14 @@ from gpo.scoring.candidates import (
 )
 from gpo.strategies.acceptance import Acceptance
 from gpo.strategies.batches import TrainBatches
-from gpo.strategies.parts import chosen_part, trajectory_of
+from gpo.strategies.parts import chosen_parts, trajectory_of
 from gpo.strategies.proposer import OnPrompt, Proposer, ignore_prompt
 from gpo.strategies.reflection import Reflector
 from gpo.strategies.retrieval import Retriever
 from gpo.strategies.schedule import StepSizeSchedule
 from gpo.strategies.stopping import StoppingRule
 from gpo.strategies.summary import Summarizer
-from gpo.trajectory import Candidate, Direction, Proposal, Samples, Spending, Step, Trajectory
+from gpo.trajectory import Candidate, Direction, OtherPart, Proposal, Samples, Spending, Step, Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -134,8 +134,7 @@ class GPO:
         if first is None:
             direction, spent = await self._direction(trajectory, batch, index, number)
         else:
-            part = chosen_part(self.parts, number, ()) if self.parts else ""
-            direction, spent = Direction(part=part), Spending()
+            direction, spent = Direction(), Spending()
 
         # Update method: rewrite the current prompt within a decaying step size.
         step_size = self.schedule(number) if first is None else None
@@ -176,16 +175,22 @@ class GPO:
                 self.reflector.reflect(trajectory.current, batch, seed=self._seed(index, "reflection")),
             )
         )
-        part = chosen_part(self.parts, number, reflection.failures) if self.parts else ""
-        neighbours = await self._neighbours(trajectory, part)
+        names, failures = self.parts, reflection.failures
+        parts = chosen_parts(names, number, self.num_steps, failures) if names else ("",)
         known = trajectory.reflections
+        shown = [
+            OtherPart(part, neighbours, tuple(known.get(neighbour.prompt) for neighbour in neighbours))
+            for part in parts
+            for neighbours in [await self._neighbours(trajectory, part)]
+        ]
         direction = Direction(
-            neighbours=neighbours,
-            neighbour_reflections=tuple(known.get(neighbour.prompt) for neighbour in neighbours),
+            neighbours=shown[0].neighbours,
+            neighbour_reflections=shown[0].neighbour_reflections,
             reflection=reflection.text,
             summary=summary.text,
-            failures=reflection.failures,
-            part=part,
+            failures=failures,
+            part=shown[0].name,
+            others=tuple(shown[1:]),
         )
         return direction, summary.spending + reflection.spending
 

@@ -81,6 +81,15 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherPart:
+    """A further part of the prompt that a step rewrites, and the past prompts that are shown for it."""
+
+    name: str
+    neighbours: tuple[Candidate, ...] = ()
+    neighbour_reflections: tuple[str | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Direction:
     """The update direction: what the optimizer model is shown of the search so far.
 
@@ -92,6 +101,7 @@ class Direction:
         failures: answers to train examples that the current prompt got wrong, if asked for; the worst first. With a
             reflection, the failures that it is about.
         part: the part of the prompt that the step rewrites; empty for a prompt without parts.
+        others: the parts that the step rewrites as well.
     """
 
     neighbours: tuple[Candidate, ...] = ()
@@ -100,6 +110,17 @@ class Direction:
     summary: str | None = None
     failures: tuple[Failure, ...] = ()
     part: str = ""
+    others: tuple[OtherPart, ...] = ()
+
+    @property
+    def of_parts(self) -> tuple[Direction, ...]:
+        """The direction for each part that the step rewrites; for a prompt without parts, the direction itself."""
+        own = replace(self, others=())
+        others = (
+            replace(own, part=one.name, neighbours=one.neighbours, neighbour_reflections=one.neighbour_reflections)
+            for one in self.others
+        )
+        return (own, *others)
 
 
 @dataclass(frozen=True, slots=True)

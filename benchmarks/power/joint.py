@@ -27,14 +27,13 @@ from benchmarks.simulated.domains import DOMAINS, make_task
 from benchmarks.simulated.models import SimulatedEmbedder, SimulatedModel
 from cluster.runs.searches import build_gpo
 from cluster.session.models import SampledModel
-from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.evaluation.evaluator import Answered, Evaluation
 from gpo.models.protocol import Sampling, Usage
 from gpo.optimizer import GPO
 from gpo.prompt import Prompt, joined_parts, parts_of
 from gpo.score import Score
-from gpo.strategies.proposer import OnPrompt, Proposals, Proposer, ignore_prompt
+from gpo.strategies.proposer import Proposals, Proposer
 from gpo.trajectory import Candidate, Direction
 
 NAMES = ("plan", "answer")
@@ -101,32 +100,17 @@ class _Evaluator:
 
 
 @dataclass(frozen=True, slots=True)
-class _HalfEach:
-    """Half of the candidates of a step rewrite the one part, half the other."""
+class _OnePart:
+    """All candidates of a step rewrite the same part alone, each part in turn."""
 
     proposer: Proposer
 
-    async def propose(
-        self,
-        current: Candidate,
-        direction: Direction,
-        *,
-        step_size: int | None,
-        exemplars: Sequence[Example],
-        n: int,
-        seed: int,
-        on_prompt: OnPrompt = ignore_prompt,
-    ) -> Proposals:
-        settings = {"step_size": step_size, "exemplars": exemplars, "n": n // 2, "on_prompt": on_prompt}
-        one, other = [
-            await self.proposer.propose(current, replace(direction, part=name), seed=seed + number, **settings)  # type: ignore[arg-type]
-            for number, name in enumerate(NAMES)
-        ]
-        return Proposals(one.prompts + other.prompts, one.num_malformed + other.num_malformed, one.usage + other.usage)
+    async def propose(self, current: Candidate, direction: Direction, **settings: Any) -> Proposals:
+        return await self.proposer.propose(current, replace(direction, others=()), **settings)
 
 
 async def _searched(
-    pipeline: Pipeline, parts: Sequence[str], fixed: Mapping[str, str], budget: int, *, halves: bool = False
+    pipeline: Pipeline, parts: Sequence[str], fixed: Mapping[str, str], budget: int, *, in_turn: bool = False
 ) -> tuple[dict[str, str], int]:
     """The best prompts within a budget, and what they cost."""
     method, evaluator = METHODS["efficient"], _Evaluator(pipeline, fixed)
@@ -143,7 +127,7 @@ async def _searched(
     )
     step = method.usual * most_answers_of_step(config, num_val)
     gpo = replace(gpo, stopping=WithinBudget(budget=budget, step=step, scoring=gpo.scoring))
-    gpo = _with_parts(gpo, parts, halves=halves)
+    gpo = _with_parts(gpo, parts, in_turn=in_turn)
     trajectory = await gpo.start(Prompt(joined_parts({name: fixed[name] for name in parts})))
     best, calls = trajectory.best, evaluator.calls
     async with aclosing(gpo.run(trajectory)) as states:
@@ -154,10 +138,8 @@ async def _searched(
     return {**fixed, **parts_of(best.prompt.text)}, calls
 
 
-def _with_parts(gpo: GPO, parts: Sequence[str], *, halves: bool) -> GPO:
-    if halves:
-        return replace(gpo, proposer=_HalfEach(gpo.proposer))
-    return replace(gpo, parts=tuple(parts))
+def _with_parts(gpo: GPO, parts: Sequence[str], *, in_turn: bool) -> GPO:
+    return replace(gpo, parts=tuple(parts), proposer=_OnePart(gpo.proposer) if in_turn else gpo.proposer)
 
 
 def _described(pipeline: Pipeline, num_val: int) -> Task:
@@ -166,8 +148,8 @@ def _described(pipeline: Pipeline, num_val: int) -> Task:
     return replace(task, examples={**task.examples, Split.VAL: task.examples[Split.VAL][:num_val]})
 
 
-async def _together(pipeline: Pipeline, budget: int, *, halves: bool = False) -> tuple[dict[str, str], int]:
-    return await _searched(pipeline, NAMES, pipeline.initial, budget, halves=halves)
+async def _together(pipeline: Pipeline, budget: int, *, in_turn: bool = False) -> tuple[dict[str, str], int]:
+    return await _searched(pipeline, NAMES, pipeline.initial, budget, in_turn=in_turn)
 
 
 async def _one_after_the_other(pipeline: Pipeline, budget: int) -> tuple[dict[str, str], int]:
@@ -184,8 +166,8 @@ async def _only(name: str, pipeline: Pipeline, budget: int) -> tuple[dict[str, s
 
 Method = Callable[[Pipeline, int], Coroutine[Any, Any, tuple[dict[str, str], int]]]
 METHODS_OF_BOTH: Mapping[str, Method] = {
-    "together, a part each step in turn": _together,
-    "together, half of a step's candidates each": partial(_together, halves=True),
+    "together, both in each candidate": _together,
+    "together, a part each step in turn": partial(_together, in_turn=True),
     "one after the other": _one_after_the_other,
 }
 METHODS_OF_ONE: Mapping[str, Method] = {

@@ -438,8 +438,8 @@ class TaskConfig(Section):
     program: ProgramConfig | None = None
     """Your own program in place of a single call of the task model: ``module:function``, or a section."""
     prompts: PromptsConfig | None = None
-    """The prompts of the program, by name, in place of ``prompt``. They are optimized together: each step rewrites one
-    of them, in turn, or the one that the reasons of wrong answers name."""
+    """The prompts of the program, by name, in place of ``prompt``. They are optimized together: a candidate has one
+    or two of them rewritten, in turn, or the one that the reasons of wrong answers name."""
     constraints: dict[PartName, ConstraintsConfig] = Field(default_factory=dict)
     """``must_keep``, ``max_words``, ``forbid`` and ``language`` of single prompts of ``prompts``, by name. Those of the
     task hold for all prompts together."""

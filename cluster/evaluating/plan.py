@@ -21,6 +21,7 @@ from gpo.prompt import Prompt
 from gpo.score import Score
 from gpo.strategies.batches import TrainBatches
 from gpo.strategies.meta_prompt import Brief
+from gpo.strategies.parts import chosen_parts
 from gpo.strategies.rules import search_rules
 from gpo.trajectory import Candidate, Direction, Failure
 
@@ -73,7 +74,8 @@ def _task_plan(config: RunConfig, task: Task) -> TaskPlan:
     settings = config.optimizer
     train, val, test = (task.examples[split] for split in (Split.TRAIN, Split.VAL, Split.TEST))
     steps, updates = config.num_steps(task), config.num_updates(task)
-    candidates = updates * settings.candidates
+    # Of several prompts, a candidate has one request for each that it rewrites.
+    rewritten = sum(len(chosen_parts(task.parts, step, steps, ())) if task.parts else 1 for step in range(updates))
     reflects = settings.direction.form == "score_reflection"
     batches = TrainBatches(len(train), settings.batch_size, seed=0)
     answered = sum(len(batches(step)) for step in range(updates)) if settings.direction.answers_train else 0
@@ -84,7 +86,7 @@ def _task_plan(config: RunConfig, task: Task) -> TaskPlan:
         scored += most_answers(len(val), 1, first) - most_answers(len(val), 0, first)
     answers = scored + len(test) * (2 if steps else 1) + answered
     rounds = 1 if task.answer_format.rounds == 1 or task.scorer.follow_up(val[0]) is None else 2
-    samples = candidates * (settings.refinement.max_samples if settings.refinement.enforce else 1)
+    samples = settings.candidates * rewritten * (settings.refinement.max_samples if settings.refinement.enforce else 1)
     reflections = updates * reflects + max(0, steps - 1) * (settings.direction.trajectory.kind == "summary")
     asked = _tokens(message for example in val for message in task.answer_format.messages(task.initial, example)) / len(
         val

@@ -160,7 +160,7 @@ def step_line(record: RunRecord, key: SearchKey, step: Step) -> dict[str, Any]:
         "step": step.index,
         "first_prompts": step.has_first_prompts,
         "step_size": step.step_size,
-        **({"part": step.direction.part} if step.direction.part else {}),
+        **({"parts": [one.part for one in step.direction.of_parts]} if step.direction.part else {}),
         "neighbours": [neighbour.prompt.text for neighbour in step.direction.neighbours],
         "reflection": step.direction.reflection,
         "summary": step.direction.summary,

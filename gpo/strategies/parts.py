@@ -1,4 +1,4 @@
-"""Prompts of several parts: a step rewrites one part, and the optimizer model sees the prompts of that part alone."""
+"""Prompts of several parts: a step rewrites one or two of them, each in a request that shows this part alone."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from gpo.prompt import Prompt, joined_parts, parts_of
 from gpo.trajectory import Candidate, Direction, Failure, Trajectory
 
 
-def chosen_part(names: Sequence[str], step: int, failures: Sequence[Failure]) -> str:
-    """The part that a step rewrites: the one that the failures' reasons name, or else each in turn.
+def chosen_parts(names: Sequence[str], step: int, num_steps: int, failures: Sequence[Failure]) -> tuple[str, ...]:
+    """The parts that a step rewrites: the one that the failures' reasons name, or else two, and later one, in turn.
+
+    A candidate with two changes needs no more answers than one with one change, and may gain twice as much. Near the
+    best prompts, most changes do harm, so in the second half of a search a candidate has one of them.
 
     A reason names a part in brackets, as in ``[plan] forgot the year``. Reasons count if most of the failures have one
     that names a part, and all of these name the same part.
 
     Args:
         step: number of the step, from 0.
+        num_steps: steps of the search, at most.
     """
     named = Counter(name for failure in failures if len(found := _named(names, failure.reason)) == 1 for name in found)
     if len(named) == 1 and named.total() > len(failures) / 2:
-        return next(iter(named))
-    return names[step % len(names)]
+        return tuple(named)
+    ahead = (0, 1) if 2 * step < num_steps else (0,)
+    return tuple(dict.fromkeys(names[(step + one) % len(names)] for one in ahead))
 
 
 def _named(names: Sequence[str], reason: str) -> set[str]:

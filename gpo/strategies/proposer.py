@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from gpo.data.example import Example
 from gpo.errors import MalformedReply, ModelError, ModelRefused
 from gpo.evaluation.answer_format import Position
 from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage, given_up
-from gpo.prompt import Prompt, edit_distance
+from gpo.prompt import Prompt, edit_distance, parts_of
 from gpo.runtime.concurrency import gather
 from gpo.strategies.meta_prompt import Brief, MetaPrompt
 from gpo.strategies.parts import direction_of, part_of, with_part
@@ -120,8 +120,40 @@ class SamplingProposer:
         on_prompt: OnPrompt = ignore_prompt,
     ) -> Proposals:
         draw = random.Random(seed)
+        briefs = {one.part: self._brief(current, one, step_size, exemplars) for one in direction.of_parts}
+        # Every endpoint accepts a signed 32-bit seed.
+        seeds = [draw.getrandbits(31) for _ in range(n)]
+        bound = step_size if self.max_samples > 1 else None
+        # An error that concerns every call cancels the others immediately.
+        rows = await gather(
+            self._candidate(
+                {part: self.meta_prompt.messages(replace(brief, sample=index)) for part, brief in briefs.items()},
+                seed,
+                current.prompt,
+                bound,
+                on_prompt,
+            )
+            for index, seed in enumerate(seeds)
+        )
+        samples = [sample for _, row in rows for sample in row]
+        # Some failed samples make the step smaller; if all failed, the model is unavailable.
+        lost = [sample.failure for sample in samples if sample.failure is not None and sample.num_rejected == 0]
+        if lost and len(lost) == len(samples):
+            raise lost[0]
+        return Proposals(
+            prompts=tuple(prompt for prompt, _ in rows if prompt is not None),
+            num_malformed=sum(sample.malformed for sample in samples),
+            num_rejected=sum(sample.num_rejected for sample in samples),
+            num_failed=sum(sample.failure is not None for sample in samples),
+            broken=tuple(sample.broken for sample in samples if sample.broken is not None),
+            usage=sum((sample.usage for sample in samples), start=Usage()),
+        )
+
+    def _brief(
+        self, current: Candidate, direction: Direction, step_size: int | None, exemplars: Sequence[Example]
+    ) -> Brief:
         part = direction.part
-        brief = Brief(
+        return Brief(
             part_of(current, part) if part else current,
             direction_of(direction) if part else direction,
             step_size,
@@ -130,31 +162,42 @@ class SamplingProposer:
             goal=self.goal,
             rules=self.rules.of(part) if part else self.rules,
         )
-        # Every endpoint accepts a signed 32-bit seed.
-        seeds = [draw.getrandbits(31) for _ in range(n)]
-        bound = step_size if self.max_samples > 1 else None
-        # An error that concerns every call cancels the others immediately.
+
+    async def _candidate(
+        self,
+        requests: Mapping[str, Sequence[Message]],
+        seed: int,
+        current: Prompt,
+        bound: int | None,
+        on_prompt: OnPrompt,
+    ) -> tuple[Prompt | None, Sequence[_Sample]]:
+        """A new prompt, with all parts rewritten for which a reply was usable; and the sample of each part.
+
+        Args:
+            requests: part → conversation; the part is empty for a prompt without parts.
+        """
         samples = await gather(
-            self._sample(
-                self.meta_prompt.messages(replace(brief, sample=index)), seed, current.prompt, part, bound, on_prompt
-            )
-            for index, seed in enumerate(seeds)
+            self._sample(messages, seed, current, part, bound) for part, messages in requests.items()
         )
-        # Some failed samples make the step smaller; if all failed, the model is unavailable.
-        lost = [sample.failure for sample in samples if sample.failure is not None and sample.num_rejected == 0]
-        if lost and len(lost) == len(samples):
-            raise lost[0]
-        return Proposals(
-            prompts=tuple(sample.prompt for sample in samples if sample.prompt is not None),
-            num_malformed=sum(sample.malformed for sample in samples),
-            num_rejected=sum(sample.num_rejected for sample in samples),
-            num_failed=sum(sample.failure is not None for sample in samples),
-            broken=tuple(sample.broken for sample in samples if sample.broken is not None),
-            usage=sum((sample.usage for sample in samples), start=Usage()),
-        )
+        prompt: Prompt | None = None
+        for index, (part, sample) in enumerate(zip(requests, samples, strict=True)):
+            if sample.prompt is None:
+                continue
+            if prompt is None:
+                prompt = sample.prompt
+                continue
+            # The bound of a rule may hold for each change alone, and not for both.
+            changed = with_part(prompt, part, parts_of(sample.prompt.text)[part])
+            if (broken := self.rules.broken(changed)) is None:
+                prompt = changed
+            else:
+                samples[index] = replace(sample, broken=broken)
+        if prompt is not None:
+            on_prompt(prompt)
+        return prompt, samples
 
     async def _sample(
-        self, messages: Sequence[Message], seed: int, current: Prompt, part: str, bound: int | None, on_prompt: OnPrompt
+        self, messages: Sequence[Message], seed: int, current: Prompt, part: str, bound: int | None
     ) -> _Sample:
         draw, usage = random.Random(seed), Usage()
         for num_rejected in range(self.max_samples):
@@ -175,7 +218,6 @@ class SamplingProposer:
             if (broken := self.rules.broken(prompt)) is not None:
                 return _Sample(None, usage, num_rejected, broken=broken)
             if bound is None or edit_distance(current, prompt) <= bound:
-                on_prompt(prompt)
                 return _Sample(prompt, usage, num_rejected)
             seed = draw.getrandbits(31)
         return _Sample(None, usage, self.max_samples)
@@ -183,7 +225,7 @@ class SamplingProposer:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """One of the ``n`` prompts, or the reason why there is none."""
+    """A prompt from one conversation, or the reason why there is none."""
 
     prompt: Prompt | None
     usage: Usage

@@ -44,6 +44,11 @@ def calls(made: RunConfig) -> dict[str, int]:
     [
         (config({}), {"task": 5 * 13 + 7 * 2, "optimizer": 12}),
         (config({"steps": 0}), {"task": 5 + 7, "optimizer": 0}),
+        # Each candidate of the first two steps of three rewrites both prompts.
+        (
+            config({}, {"program": "json:dumps", "prompt": None, "prompts": {"plan": "Plan.", "answer": "Answer."}}),
+            {"task": 5 * 13 + 7 * 2, "optimizer": 20},
+        ),
         # The optimizer model writes four first prompts from the goal.
         (config({}, {"prompt": None, "goal": "Sort."}), {"task": 5 * 17 + 7 * 2, "optimizer": 16}),
         # Two given prompts answer val as well, and the optimizer model is not asked for them.

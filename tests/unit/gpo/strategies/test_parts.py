@@ -12,17 +12,18 @@ from hypothesis import strategies as st
 
 from gpo.data.constraints import Constraints
 from gpo.data.example import Example
+from gpo.errors import ModelUnavailable
 from gpo.evaluation.answer_format import Position
-from gpo.models.protocol import Sampling
+from gpo.models.protocol import Message, Sampling
 from gpo.prompt import Prompt, edit_distance, joined_parts, parts_of
 from gpo.strategies.demonstrations import DemonstrationMetaPrompt
-from gpo.strategies.parts import chosen_part, direction_of, trajectory_of, with_part
+from gpo.strategies.parts import chosen_parts, direction_of, trajectory_of, with_part
 from gpo.strategies.proposer import Proposals, SamplingProposer
 from gpo.strategies.retrieval import RecencyRetriever
 from gpo.strategies.rules import Rules
 from gpo.testing.fakes import FakeModel
 from gpo.testing.samples import candidate
-from gpo.trajectory import Candidate, Direction, Failure, Samples, Spending, Step, Trajectory
+from gpo.trajectory import Candidate, Direction, Failure, OtherPart, Samples, Spending, Step, Trajectory
 
 NAMES = ("plan", "answer")
 PARTS = {"plan": "Write a query.", "answer": "Answer in one word."}
@@ -63,7 +64,7 @@ def failures(*reasons: str) -> list[Failure]:
 @pytest.mark.parametrize(
     ("reasons", "chosen"),
     [
-        ((), "answer"),  # step 1: in turn
+        ((), "answer"),  # step 5: in turn
         (("[plan] no year", "[plan] no name", "wrong"), "plan"),
         (("[plan] no year", "wrong"), "answer"),  # not most of them
         (("[plan] no year", "[answer] too long", "[plan] no name"), "answer"),  # they do not agree
@@ -73,8 +74,20 @@ def failures(*reasons: str) -> list[Failure]:
     ],
 )
 def test_a_step_rewrites_the_part_that_most_reasons_name_or_each_in_turn(reasons: Sequence[str], chosen: str) -> None:
-    assert chosen_part(NAMES, 1, failures(*reasons)) == chosen
-    assert [chosen_part(NAMES, step, ()) for step in range(4)] == ["plan", "answer"] * 2
+    assert chosen_parts(NAMES, 5, 8, failures(*reasons)) == (chosen,)
+
+
+def test_the_first_half_of_a_search_rewrites_two_parts_in_a_step() -> None:
+    assert [chosen_parts("abc", step, 5, ()) for step in range(5)] == [
+        ("a", "b"),
+        ("b", "c"),
+        ("c", "a"),
+        ("a",),
+        ("b",),
+    ]
+    assert chosen_parts(NAMES, 1, 8, ()) == ("answer", "plan")
+    assert chosen_parts(("only",), 0, 8, ()) == ("only",)
+    assert chosen_parts(NAMES, 0, 8, failures("[answer] too long")) == ("answer",)
 
 
 def trajectory(candidates: Sequence[Candidate], successor: int, initial: Candidate) -> Trajectory:
@@ -134,6 +147,59 @@ async def test_only_the_chosen_part_is_shown_and_replaced(part: str, other: str)
     assert PARTS[part] in shown
     assert PARTS[other] not in shown
     assert "[[" not in shown
+
+
+async def propose_both(made: SamplingProposer, n: int = 1, **changes: Any) -> tuple[Proposals, list[Prompt]]:
+    past = candidate(joined_parts({"plan": "Look it up.", "answer": "Be brief."}), 0.25)
+    direction = Direction((past,), (None,), part="plan", others=(OtherPart("answer", (past,), (None,)),))
+    arrived: list[Prompt] = []
+    settings = {"step_size": 20, "exemplars": [EXAMPLE], "n": n, "seed": 0, "on_prompt": arrived.append, **changes}
+    return await made.propose(CURRENT, direction, **settings), arrived
+
+
+def of_part(plan: str, answer: str) -> FakeModel:
+    """A model that replies so, depending on the part that it is shown."""
+    return FakeModel(lambda messages, _: plan if PARTS["plan"] in messages[-1]["content"] else answer)
+
+
+async def test_a_candidate_changes_two_parts_each_written_without_the_other() -> None:
+    model = of_part("<START>Query first.<END>", "<START>One word.<END>")
+    proposals, arrived = await propose_both(proposer(model))
+    assert [parts_of(prompt.text) for prompt in proposals.prompts] == [{"plan": "Query first.", "answer": "One word."}]
+    assert arrived == list(proposals.prompts)
+    plan, answer = (messages[-1]["content"] for messages, _ in model.calls)
+    assert ("Look it up." in plan, "Be brief." in plan, PARTS["answer"] in plan) == (True, False, False)
+    assert ("Be brief." in answer, "Look it up." in answer, PARTS["plan"] in answer) == (True, False, False)
+    assert proposals.usage.requests == 2
+
+
+async def test_a_part_without_a_usable_reply_stays() -> None:
+    proposals, _ = await propose_both(proposer(of_part("", "<START>One word.<END>")))
+    assert [parts_of(prompt.text) for prompt in proposals.prompts] == [{**PARTS, "answer": "One word."}]
+    assert proposals.num_malformed == 1
+
+    def away(messages: Sequence[Message], _: Any) -> str:
+        if PARTS["plan"] in messages[-1]["content"]:
+            raise ModelUnavailable("away")
+        return "<START>One word.<END>"
+
+    proposals, _ = await propose_both(proposer(FakeModel(away)))
+    assert [parts_of(prompt.text) for prompt in proposals.prompts] == [{**PARTS, "answer": "One word."}]
+    assert proposals.num_failed == 1
+
+
+async def test_of_two_changes_that_together_break_a_rule_the_first_one_stays() -> None:
+    model = of_part("<START>Write a good query.<END>", "<START>Answer in a single word.<END>")
+    proposals, _ = await propose_both(proposer(model, rules=Rules(constraints=Constraints(max_words=8))))
+    assert [parts_of(prompt.text) for prompt in proposals.prompts] == [{**PARTS, "plan": "Write a good query."}]
+    assert proposals.broken == ("max_words",)
+
+
+async def test_the_enforced_step_size_bounds_the_change_of_each_part() -> None:
+    model = of_part("<START>Ask.<END>", "<START>Answer in two.<END>")
+    proposals, _ = await propose_both(proposer(model, max_samples=2), step_size=2)
+    assert [parts_of(prompt.text) for prompt in proposals.prompts] == [{**PARTS, "answer": "Answer in two."}]
+    assert proposals.num_rejected == 2
 
 
 async def test_the_optimizer_model_is_told_the_constraints_of_the_part() -> None:
