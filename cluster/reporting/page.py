@@ -73,7 +73,7 @@ def report(
         live, progress: for a page of ``gpo view``. It has no curves, candidates and answers, but loads them.
         has_answers: whether a live page can load answers.
     """
-    data: dict[str, Any] = {"live": live.path} if live else report_data(record, answers)
+    data: dict[str, Any] = {"live": live.run} if live else report_data(record, answers)
     return rendered(
         "report.html.j2",
         ("page.js", "candidates.js", "examples.js"),
@@ -114,7 +114,7 @@ def _address(curves: Sequence[Curve], live: Live | None) -> str:
     if live is None:
         return data_url(curves_svg(curves))
     steps = "-".join(str(len(checkpoint.trajectory.steps)) for _, checkpoint in curves)
-    return f"{live.path}/curves/{quote(curves[0][0].task, safe='')}?{steps[:1000]}"
+    return f"/curves/{quote(curves[0][0].task, safe='')}/{live.run}?{steps[:1000]}"
 
 
 def _task(curve: tuple[SearchKey, Checkpoint]) -> str:

@@ -29,12 +29,12 @@ class Live:
     Attributes:
         version: of the content; the server answers a request for it without the page.
         every_s: seconds between two requests; 0 for a page that does not renew itself.
-        path: of a run, below which its parts are; empty for other pages.
+        run: quoted name of the run, with which its parts are requested; empty for other pages.
     """
 
     version: str
     every_s: float
-    path: str = ""
+    run: str = ""
 
 
 def rendered(template: str, scripts: Sequence[str], live: Live | None = None, **values: Any) -> str:

@@ -81,10 +81,11 @@ def view_app(parent: Folder, token: str | None) -> Starlette:
         routes=[
             Route("/", page(pages.overview)),
             Route("/compare", page(pages.comparison)),
-            Route("/run/{name:path}/answers", data(pages.answers)),
-            Route("/run/{name:path}/curves/{task}", curves),
-            Route("/run/{name:path}/data", data(pages.data)),
+            # Each has a prefix of its own, since a run in a comparison may have any name: "data", for example.
             Route("/run/{name:path}", page(pages.run)),
+            Route("/answers/{name:path}", data(pages.answers)),
+            Route("/curves/{task}/{name:path}", curves),
+            Route("/data/{name:path}", data(pages.data)),
             Route("/sweep/{name}", page(pages.sweep)),
             Route("/sweep/{name}/plots", plots),
         ],

@@ -103,7 +103,7 @@ class ViewedRun:
         stored = self._reader.read()
         status = run_status(stored, time.time())
         every_s = _EVERY_S if status.is_under_way else 10 * _EVERY_S
-        live = Live(version, every_s, f"/run/{quote(self.name, safe='')}")
+        live = Live(version, every_s, quote(self.name, safe=""))
         progress = Progress(status, self._pace(stored) if status.is_under_way else None, _budget(stored))
         document, has_answers = stored.document(), stored.has_answers
         return report(stored.record, document, live=live, has_answers=has_answers, progress=progress)

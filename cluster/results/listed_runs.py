@@ -79,14 +79,21 @@ def listed_sweeps(parent: Folder) -> list[ListedSweep]:
 
 @dataclass(frozen=True, slots=True)
 class ListedComparison:
-    """A comparison: a run for each method, named after its folder."""
+    """A comparison: a run for each method, named after its folder.
+
+    Attributes:
+        is_whole: whether ``comparison.json`` names methods, and each has a run.
+    """
 
     name: str
     methods: tuple[ListedRun, ...]
+    is_whole: bool
 
     @property
     def status(self) -> str:
-        """``completed`` if every method is; else the status of the first that is not."""
+        """``completed`` if every method is; else the status of the first that is not; ``unknown`` if not whole."""
+        if not self.is_whole:
+            return "unknown"
         return next((run.status for run in self.methods if run.status != "completed"), "completed")
 
     @property
@@ -114,11 +121,12 @@ def listed_comparisons(parent: Folder) -> list[ListedComparison]:
     comparisons = []
     for name, content in _contents(parent, "comparison.json"):
         methods = json_object(content).get("methods")
-        order = [row.get("name") for row in methods if isinstance(row, dict)] if isinstance(methods, list) else []
+        rows = methods if isinstance(methods, list) else []
+        order = [row.get("name") if isinstance(row, dict) else None for row in rows]
         # Only folders that are there: a name in a file could lead anywhere.
         known = {run.name: run for run in listed_runs(parent / name)}
         found = tuple(known[method] for method in order if isinstance(method, str) and method in known)
-        comparisons.append(ListedComparison(without_controls(name), found))
+        comparisons.append(ListedComparison(without_controls(name), found, 0 < len(found) == len(order)))
     return sorted(comparisons, key=lambda comparison: comparison.started_at, reverse=True)
 
 

@@ -23,7 +23,7 @@ function showExamples() {
   function asked(of, prompt) {
     const [task, seed] = page.trajectories[of], key = `${of} ${prompt}`;
     const query = new URLSearchParams({ task, seed, ...(prompt && { prompt }) });
-    if (!known.has(key)) known.set(key, fetch(`${page.live}/answers?${query}`).then((reply) => {
+    if (!known.has(key)) known.set(key, fetch(`/answers/${page.live}?${query}`).then((reply) => {
       if (!reply.ok) throw new Error(`status ${reply.status}`);
       return reply.json();
     }));

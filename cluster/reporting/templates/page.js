@@ -16,7 +16,7 @@ const onStart = [], onRefresh = [];
 async function load(source) {
   const known = JSON.parse(source.getElementById("data")?.textContent ?? "{}");
   if (!known.live) { page = known; return; }
-  const reply = await fetch(`${known.live}/data`);
+  const reply = await fetch(`/data/${known.live}`);
   if (!reply.ok) throw new Error(`status ${reply.status}`);
   page = { ...await reply.json(), ...known };
 }

@@ -116,12 +116,12 @@ def test_a_page_that_is_known_is_not_sent_again(client: TestClient) -> None:
 
 
 def test_answers_are_sent_when_they_are_looked_at(client: TestClient) -> None:
-    assert client.get("/run/hostile/data").json()["examples"]["answers"] == {}
-    known = client.get("/run/hostile/answers?task=task&seed=0").json()
+    assert client.get("/data/hostile").json()["examples"]["answers"] == {}
+    known = client.get("/answers/hostile?task=task&seed=0").json()
     assert len(known["examples"]) == 40
     assert {MARKUP in row[2] and row[3] == [MARKUP] for row in known["examples"]} == {True}
     for prompt, number in known["recorded"].items():
-        answers = client.get("/run/hostile/answers", params={"task": "task", "seed": 0, "prompt": prompt}).json()
+        answers = client.get("/answers/hostile", params={"task": "task", "seed": 0, "prompt": prompt}).json()
         assert len(answers["answers"]) == number
         assert {MARKUP in row[2] and row[5] == MARKUP for row in answers["answers"]} == {True}
 
@@ -129,13 +129,13 @@ def test_answers_are_sent_when_they_are_looked_at(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        ("/run/done/answers?task=other&seed=0", 404),
-        ("/run/done/answers?task=..%2F..&seed=0", 404),
-        ("/run/done/answers?task=task", 400),
-        ("/run/other/data", 404),
-        ("/run/done/curves/other", 404),
-        ("/run/other/curves/task", 404),
-        ("/run/other/answers?task=task&seed=0", 404),
+        ("/answers/done?task=other&seed=0", 404),
+        ("/answers/done?task=..%2F..&seed=0", 404),
+        ("/answers/done?task=task", 400),
+        ("/data/other", 404),
+        ("/curves/other/done", 404),
+        ("/curves/task/other", 404),
+        ("/answers/other?task=task&seed=0", 404),
         ("/compare?run=done", 400),
         ("/compare?run=done&run=..", 404),
         ("/sweep/done", 404),
@@ -164,6 +164,8 @@ def test_a_comparison_is_listed_with_its_methods(runs: Path, tmp_path: Path) -> 
     shutil.copytree(runs / "done", tmp_path / "secret")
     methods = [{"name": name} for name in ("gpo", "ape", "gone", "../../secret", "..", None)]
     (tmp_path / "runs/compared/comparison.json").write_text(json.dumps({"status": "pending", "methods": [*methods, 3]}))
+    shutil.copytree(tmp_path / "runs/compared/gpo", tmp_path / "runs/whole/gpo")
+    (tmp_path / "runs/whole/comparison.json").write_text(json.dumps({"methods": [{"name": "gpo"}]}))
     damaged = tmp_path / "runs" / MARKUP.replace("/", "")
     damaged.mkdir()
     (damaged / "comparison.json").write_text("[")
@@ -171,18 +173,36 @@ def test_a_comparison_is_listed_with_its_methods(runs: Path, tmp_path: Path) -> 
     page = client.get("/").text
     assert "canary" in page
     assert "<script>alert" not in page
-    assert '<span class="status completed">completed</span>' in page
-    assert re.findall(r'href="/run/(.*?)"', page) == ["compared/gpo", "compared/ape"]
+    (table,) = re.findall(r'id="comparisons-table">(.*?)</table>', page, re.DOTALL)
+    rows = re.findall(
+        r'>([^<>]+)(?:</a>)?</th>\n.*?<span class="status (\w+)">', table.partition("<tbody")[2], re.DOTALL
+    )
+    statuses = {unescape(name): status for name, status in rows}
+    assert statuses == {"compared": "unknown", "whole": "completed", damaged.name: "unknown"}
+    assert re.findall(r'href="/run/(compared.*?)"', page) == ["compared/gpo", "compared/ape"]
     (side_by_side,) = re.findall(r'href="(/compare.*?)"', page)
     assert "<h1>2 runs side by side</h1>" in client.get(unescape(side_by_side)).text
     opened = client.get("/run/compared/gpo")
     assert opened.status_code == 200
     (path,) = re.findall(r'"live": ?"(.*?)"', opened.text)
-    assert client.get(f"{path}/data").json()["rows"]
-    assert client.get(f"{path}/curves/task").status_code == 200
-    assert len(client.get(f"{path}/answers?task=task&seed=0").json()["examples"]) == 40
+    assert client.get(f"/data/{path}").json()["rows"]
+    assert client.get(f"/curves/task/{path}").status_code == 200
+    assert len(client.get(f"/answers/{path}?task=task&seed=0").json()["examples"]) == 40
     for name in ("compared", "compared/other", "compared/gone", "compared/../../secret", "compared/..", "compared/"):
         assert client.get(f"/run/{quote(name, safe='')}").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["data", "answers", "curves", "task"])
+def test_a_method_of_any_name_has_a_page(name: str, runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "done", tmp_path / "compared" / name)
+    (tmp_path / "compared/comparison.json").write_text(json.dumps({"methods": [{"name": name}]}))
+    client = TestClient(view_app(Folder.at(str(tmp_path)), None), base_url="http://127.0.0.1")
+    page = client.get(f"/run/compared/{name}")
+    assert (page.status_code, page.headers["content-type"].partition(";")[0]) == (200, "text/html")
+    (curves,) = re.findall(r'src="(/curves/.*?)"', page.text)
+    assert client.get(unescape(curves)).headers["content-type"].startswith("image/svg+xml")
+    for path in (f"/data/compared/{name}", f"/answers/compared/{name}?task=task&seed=0"):
+        assert client.get(path).headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize("name", ["other", "..%2f..", "%2e%2e%2fetc", "done%2f..%2f.."])
