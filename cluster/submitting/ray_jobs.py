@@ -311,7 +311,17 @@ class RayJobs:
 
 
 _PODS_OVER = ("Succeeded", "Failed")
-_PLACEMENT = ("serviceAccountName", "imagePullSecrets", "nodeSelector", "tolerations")
+_PLACEMENT = (
+    "serviceAccountName",
+    "imagePullSecrets",
+    "nodeSelector",
+    "affinity",
+    "tolerations",
+    "topologySpreadConstraints",
+    "runtimeClassName",
+    "priorityClassName",
+    "schedulerName",
+)
 """Fields of a pod that decide where it can start, and with whose image."""
 
 

@@ -226,11 +226,18 @@ def test_the_pod_that_reads_logs_can_start_where_the_head_can(config: Path, clus
         "imagePullSecrets": [{"name": "registry"}],
         "nodeSelector": {"pool": "runs"},
         "tolerations": [{"key": "runs", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+        ],
+        "runtimeClassName": "gvisor",
+        "priorityClassName": "runs",
+        "schedulerName": "packed",
     }
+    fields = {name: head[name] for name in ("serviceAccountName", *list(head)[-8:])}
     storage = next(volume for volume in head["volumes"] if volume["name"] == "storage")
     pod = ray_jobs._reader("first", head, storage, None, "")
-    for field in ("serviceAccountName", "imagePullSecrets", "nodeSelector", "tolerations"):
-        assert pod["spec"][field] == head[field]
+    assert {name: pod["spec"].get(name) for name in fields} == fields
     assert pod["spec"]["automountServiceAccountToken"] is False
     (found,) = pod_templates({**pod, "kind": "Job", "spec": {"template": pod}})
     assert violations(found) == []
