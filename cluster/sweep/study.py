@@ -260,6 +260,8 @@ class SharedStudy:
 
     def _open(self) -> Study:
         config, section = self._config, self._section
+        # Before the study is created: a study without them could never be used.
+        essence, functions = _essence(config), fingerprints_of_functions(config.base, config.tasks)
         directions = [
             StudyDirection.MAXIMIZE if objective == "val" else StudyDirection.MINIMIZE
             for objective in section.objectives
@@ -271,12 +273,11 @@ class SharedStudy:
             )
         except DuplicatedStudyError:
             study = optuna.load_study(study_name=config.study, storage=self._storage, pruner=pruner)
-            self._require_same(study)
+            self._require_same(study, essence, functions)
             self._await_enqueued(study)
         else:
-            functions = fingerprints_of_functions(config.base, config.tasks)
             study.set_user_attr(_FUNCTIONS, json.dumps(functions))
-            study.set_user_attr(_CONFIG, json.dumps(_essence(config)))
+            study.set_user_attr(_CONFIG, json.dumps(essence))
             study.set_metric_names(list(section.objectives))
             self._enqueue(study)
         return study
@@ -296,7 +297,9 @@ class SharedStudy:
             before = known
             time.sleep(1.0)
 
-    def _require_same(self, study: Study) -> None:
+    def _require_same(
+        self, study: Study, essence: Mapping[str, Any], functions: Mapping[str, Mapping[str, str]]
+    ) -> None:
         deadline = time.monotonic() + _ENQUEUED_WITHIN_S
         while (stored := study.user_attrs.get(_CONFIG)) is None and time.monotonic() < deadline:
             time.sleep(0.1)  # created a moment ago
@@ -304,7 +307,7 @@ class SharedStudy:
             raise ConfigError(
                 "sweep.study", f"the study {study.study_name!r} was not created by gpo sweep", "name another study"
             )
-        difference = first_difference(json.loads(stored), _essence(self._config))
+        difference = first_difference(json.loads(stored), essence)
         if difference is not None:
             field, old, new = difference
             if field.startswith(f"{_DATA}."):
@@ -321,7 +324,7 @@ class SharedStudy:
             )
         require_same_functions(
             json.loads(study.user_attrs.get(_FUNCTIONS, "{}")),
-            fingerprints_of_functions(self._config.base, self._config.tasks),
+            functions,
             where=f"the study {study.study_name!r}",
             remedy="name another study",
         )

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import Mock
 from uuid import uuid4
 
 import pytest
@@ -20,11 +21,12 @@ from optuna.trial import TrialState
 
 from actors.folder import Folder
 from cluster.config.sweep import JournalStorageConfig
+from cluster.sweep import study as study_module
 from cluster.sweep.config import SweepConfig, load_sweep
 from cluster.sweep.samplers import require_packages
 from cluster.sweep.storage import open_storage
 from cluster.sweep.study import Claim, SharedStudy, best_trial, pareto_front, values_by_step
-from gpo.errors import ConfigError, StorageError
+from gpo.errors import ConfigError, EvaluationError, StorageError
 from gpo.limits.messages import Spent
 from tests.paths import ROOT, TRIAGE
 from tests.servers import postgresql_server, redis_server
@@ -431,3 +433,15 @@ def test_a_missing_storage_package_is_named(
     monkeypatch.setattr("cluster.sweep.storage.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=re.escape(f"install it: pip install '{package}'")):
         Process(tmp_path, storage=url)
+
+
+def test_a_study_can_be_used_after_a_first_attempt_that_could_not_describe_its_functions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_module, "_ENQUEUED_WITHIN_S", 0.0)
+    with monkeypatch.context() as patch:
+        away = Mock(side_effect=EvaluationError("the weights are on a share that is away"))
+        patch.setattr(study_module, "fingerprints_of_functions", away)
+        with pytest.raises(EvaluationError, match="on a share that is away"):
+            Process(tmp_path, trials=2)
+    assert Process(tmp_path, trials=2).claim().number == 0
