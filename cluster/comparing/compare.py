@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -17,9 +18,10 @@ from cluster.display.progress import View
 from cluster.runs.run import Run
 from cluster.runs.run_folder import RunFolder, read_file, take_lease
 from cluster.runs.stop_file import withdraw_stop
+from cluster.session.budget import TimeLimit
 from cluster.session.session import Session
 from gpo.data.task import Task
-from gpo.errors import ConfigError
+from gpo.errors import BudgetExhausted, ConfigError
 
 
 class _StoredMethod(BaseModel):
@@ -108,8 +110,24 @@ def run_comparison(comparison: Comparison, folder: ComparisonFolder, session: Se
         ConfigError, GPOError, KeyboardInterrupt: as for ``Run.execute``; all finished work is saved.
     """
     count = len(comparison.methods)
+    _start(session, [method for method in comparison.methods if not method.record.is_complete])
     for number, method in enumerate(comparison.methods, start=1):
         run = Run(method.config, comparison.tasks, method.record, folder.method(method.name))
-        if not method.record.is_complete:
-            session.start()  # so that starting does not count as the method's time
         run.execute(session, view, title=f"{method.name} ({number} of {count})", outer=[folder.folder])
+
+
+def _start(session: Session, methods: Sequence[MethodRun]) -> None:
+    """Start the session for these methods, so that starting does not count as a method's time.
+
+    If it does not start within the time that any of them has left, it does count: no method has time left then.
+    """
+    if not methods:
+        return
+    began = time.monotonic()
+    limits = [TimeLimit.of(method.config.budget, method.record) for method in methods]
+    try:
+        with max(limits, key=lambda limit: limit.left_s).while_waiting():
+            session.start()
+    except BudgetExhausted:
+        for method in methods:
+            method.record.began = began

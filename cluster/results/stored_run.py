@@ -280,6 +280,14 @@ def restore_totals(record: RunRecord, known: Mapping[str, Any]) -> bool:
     return True
 
 
+def finished_at(known: Mapping[str, Any]) -> float | None:
+    """When the run of a summary ended, in seconds since 1970; ``None`` if the summary does not say it."""
+    try:
+        return datetime.fromisoformat(known["finished_at"]).timestamp()
+    except NOT_AS_WRITTEN:
+        return None
+
+
 def _amount(value: Any) -> float:
     amount = float(value)
     if not (isfinite(amount) and amount >= 0):

@@ -20,7 +20,7 @@ from cluster.results.run_record import RunRecord
 from cluster.runs.run_folder import RunFolder
 from cluster.runs.searches import TaskEvaluator, build_searches
 from cluster.runs.stop_file import stop_requested
-from cluster.session.budget import BudgetTracker, TimeLimit
+from cluster.session.budget import SAVED_EVERY_S, BudgetTracker, TimeLimit
 from cluster.session.interrupts import StopRequested, run_interruptibly, stoppable_work
 from cluster.session.models import Access
 from cluster.session.preflight import explained_refusal
@@ -33,8 +33,6 @@ log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from cluster.session.session import Session
-
-_SAVED_EVERY_S = 10.0
 
 
 class Services(Protocol):
@@ -145,7 +143,7 @@ class Run:
         """
         with self._end_reported(), self._saved() as limit:
             if not self.record.is_complete:
-                with limit.while_waiting():
+                with limit.while_waiting(lambda: self._save_time(limit)):
                     services = session.services
                 folders = (self._folder.folder, *outer)
                 run_interruptibly(self._follow(services, view, title, limit), lambda: stop_requested(folders))
@@ -180,14 +178,19 @@ class Run:
         """Track the run, record how the block ends, and save everything then; gives the run's time limit."""
         record = self.record
         with tracked(self._config, record, self._folder.folder):
-            limit = TimeLimit.of(self._config.budget, record)
+            limit, was_complete = TimeLimit.of(self._config.budget, record), record.is_complete
             try:
                 record.status = "running"
+                if not was_complete:
+                    record.wall_s = limit.spent_s
                 self._folder.save(record)
                 with ending_recorded(record, self._config):
                     yield limit
             finally:
-                record.finished_at, record.wall_s = time.time(), limit.spent_s
+                if not was_complete:
+                    record.finished_at, record.wall_s = time.time(), limit.spent_s
+                elif record.finished_at is None:  # the process that completed it was killed before it said so
+                    record.finished_at = time.time()
                 self._folder.save(record)
 
     @contextmanager
@@ -235,11 +238,16 @@ class Run:
             progress.receive_spent(self.record.reported)
             progress.wait = await budget.longest_wait()
             self.record.wall_s = limit.spent_s
-            if time.monotonic() - saved > _SAVED_EVERY_S:  # a killed driver loses no more than that
+            if time.monotonic() - saved > SAVED_EVERY_S:
                 with suppress(StorageError):  # if the problem lasts, saving at the end reports it
                     # In a thread: a store that cannot be reached must not delay the trajectories' updates.
                     await asyncio.to_thread(self._folder.write_summary, self._folder.summary(self.record))
                 saved = time.monotonic()
+
+    def _save_time(self, limit: TimeLimit) -> None:
+        self.record.wall_s = limit.spent_s
+        with suppress(StorageError):  # if the problem lasts, saving at the end reports it
+            self._folder.write_summary(self._folder.summary(self.record))
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from cluster.results.answers import encoded_examples, examples_name
 from cluster.results.averages import families_of
 from cluster.results.outputs import as_json, as_json_lines, best_prompts, step_line, step_lines, summary
 from cluster.results.run_record import RunRecord
-from cluster.results.stored_run import json_object, restore_totals
+from cluster.results.stored_run import finished_at, json_object, restore_totals
 from cluster.runs.fingerprints import fingerprints_of_functions, require_same_functions
 from cluster.runs.stop_file import withdraw_stop
 from gpo.data.task import Task, fingerprint
@@ -231,6 +231,8 @@ class RunFolder:
             checkpoint = self.checkpoints.load(key)
             if checkpoint is not None:
                 record.checkpoints[key] = checkpoint
+        if record.is_complete:
+            record.finished_at = finished_at(known)
 
     def append_step(self, record: RunRecord, key: SearchKey, step: Step) -> None:
         """Append a step to ``steps.jsonl``, where the folder is local; ``save`` rewrites the file in order."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from math import inf
 
 from cluster.config.run import BudgetConfig
 from cluster.results.run_record import RunRecord
@@ -14,6 +15,9 @@ from cluster.session.interrupts import limited_by
 from cluster.session.models import Access
 from gpo.errors import BudgetExhausted, ClusterError
 from gpo.limits.messages import Wait
+
+SAVED_EVERY_S = 10.0
+"""How often the time of work is saved; a killed process loses no more than that."""
 
 _PATIENCE_S, _PAUSE_S = 30.0, 0.5
 
@@ -42,9 +46,14 @@ class TimeLimit:
         return time.monotonic() - self.began
 
     @property
+    def left_s(self) -> float:
+        """Seconds that are left, infinite without a limit; 0 or less if the time is over."""
+        return inf if self.most_s is None else self.most_s - self.spent_s
+
+    @property
     def is_over(self) -> bool:
         """Whether no time is left."""
-        return self.most_s is not None and self.spent_s >= self.most_s
+        return self.left_s <= 0
 
     def require_left(self) -> None:
         """Check that time is left.
@@ -56,14 +65,26 @@ class TimeLimit:
             raise self._exceeded()
 
     @contextmanager
-    def while_waiting(self) -> Iterator[None]:
+    def while_waiting(self, save: Callable[[], object] = lambda: None) -> Iterator[None]:
         """End the waits in the block, which are outside any event loop, when the time is over.
+
+        Args:
+            save: saves the time of work; called every 10 s of such a wait.
 
         Raises:
             BudgetExhausted: it is.
         """
+        saved = time.monotonic()
+
+        def check() -> None:
+            nonlocal saved
+            self.require_left()
+            if time.monotonic() - saved > SAVED_EVERY_S:
+                save()
+                saved = time.monotonic()
+
         self.require_left()
-        with limited_by(self.require_left):
+        with limited_by(check):
             yield
 
     @asynccontextmanager
@@ -74,9 +95,8 @@ class TimeLimit:
             BudgetExhausted: it is.
         """
         self.require_left()
-        left_s = None if self.most_s is None else self.most_s - self.spent_s
         try:
-            async with asyncio.timeout(left_s) as time_left:
+            async with asyncio.timeout(None if self.most_s is None else self.left_s) as time_left:
                 yield
         except TimeoutError:
             if not time_left.expired():

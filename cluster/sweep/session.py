@@ -151,14 +151,18 @@ class SweepSession:
         """
         try:
             with ending_recorded(self._record, self._config.base):
-                self._call_now(self._heartbeat)
+                self._others = self._before = self._record.reported = self._call_now(self._heartbeat)
                 if self._call_now(self._has_work):
-                    with self._limit.while_waiting():
+                    with self._limit.while_waiting(self._save_now):
                         services = session.services
                     folders = [self._folder.folder]
                     run_interruptibly(self._work(services), lambda: stop_requested(folders))
         finally:
             self._leave()
+
+    def _save_now(self) -> None:
+        with suppress(StorageError):  # if the problem lasts, saving at the end reports it
+            self._call_now(partial(self.save, with_report=False))
 
     def _has_work(self) -> bool:
         return not self._study.is_over() or self._unconfirmed() is not None

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
@@ -20,6 +22,7 @@ from cluster.runs import run as module
 from cluster.runs.run import Run, ending_recorded
 from cluster.runs.run_folder import RunFolder
 from cluster.runs.stop_file import STOP_FILE
+from cluster.session.interrupts import raise_if_stopped
 from cluster.session.models import Access
 from gpo.checkpoint import Checkpoint
 from gpo.errors import BudgetExhausted, ModelRefused, RefusalReason, StorageError
@@ -95,15 +98,22 @@ class FakeSession:
         return view
 
 
+def complete(checkpoint: Checkpoint) -> Checkpoint:
+    for end in (checkpoint.trajectory.initial, checkpoint.trajectory.best):
+        checkpoint = checkpoint.with_test(end.prompt, Evaluation(end.score, Usage()))
+    return checkpoint
+
+
 @pytest.fixture(autouse=True)
 def _without_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "build_searches", lambda *_: [])
 
 
-def opened(folder: Path, **sections: Any) -> Run:
+def opened(folder: Path, *, began: float | None = None, **sections: Any) -> Run:
     run_folder = RunFolder(Folder.at(str(folder)))
     settings = config(**{"run": {"seeds": [0]}, **sections})
-    return Run(settings, DATA, run_folder.open(settings, DATA, run_id="run-1", resume=True), run_folder)
+    record = run_folder.open(settings, DATA, run_id="run-1", resume=True, began=began)
+    return Run(settings, DATA, record, run_folder)
 
 
 def steps_in(folder: Path) -> int:
@@ -158,6 +168,27 @@ def test_a_session_that_cannot_start_before_the_deadline_ends_the_run_as_the_dea
     assert run.record.status == "completed"
 
 
+def test_a_driver_that_is_killed_while_it_waits_for_the_cluster_loses_little_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.session.budget.SAVED_EVERY_S", -1.0)
+
+    def saved() -> float:
+        return float(json.loads((tmp_path / "summary.json").read_text())["wall_s"])
+
+    class Waiting(FakeSession):
+        @property
+        def services(self) -> Any:
+            assert saved() >= 50.0, "the imports and the data count"
+            (tmp_path / "summary.json").unlink()
+            raise_if_stopped()
+            assert saved() >= 50.0
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        opened(tmp_path, began=time.monotonic() - 50.0).execute(cast("Any", Waiting()), Mock())
+
+
 @pytest.mark.parametrize("where", ["run", "."])
 def test_a_stop_file_ends_a_run_as_ctrl_c_does(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the run's folder, or in that of the comparison to which the run belongs."""
@@ -193,9 +224,25 @@ def test_a_trajectory_that_stops_early_says_why_everywhere(tmp_path: Path) -> No
 
 def test_a_complete_run_starts_nothing(tmp_path: Path) -> None:
     run = opened(tmp_path)
-    checkpoint = STEPPED
-    for end in (checkpoint.trajectory.initial, checkpoint.trajectory.best):
-        checkpoint = checkpoint.with_test(end.prompt, Evaluation(end.score, Usage()))
-    run.record.checkpoints[KEY], run.record.num_steps = checkpoint, {KEY: 1}
+    run.record.checkpoints[KEY], run.record.num_steps = complete(STEPPED), {KEY: 1}
     run.execute(cast("Any", None), PlainView(Console(file=StringIO())))  # there is no session to start
     assert run.record.status == "completed"
+
+
+def test_a_complete_run_that_is_shown_again_took_no_longer(tmp_path: Path) -> None:
+    def shown() -> dict[str, Any]:
+        run = opened(tmp_path, began=time.monotonic() - 7.0, optimizer={"steps": 1})
+        run.execute(cast("Any", FakeSession()), PlainView(Console(file=StringIO())))
+        summary: dict[str, Any] = json.loads((tmp_path / "summary.json").read_text())
+        assert summary["status"] == "completed"
+        return summary
+
+    first = shown()
+    assert first["wall_s"] >= 7.0
+    RunFolder(Folder.at(str(tmp_path))).checkpoints.save(KEY, complete(STEPPED))
+    again = shown()
+    assert (again["wall_s"], again["finished_at"]) == (first["wall_s"], first["finished_at"])
+    # The process that completed it was killed before it said so.
+    (tmp_path / "summary.json").write_text(json.dumps({**first, "finished_at": None}))
+    again = shown()
+    assert (again["wall_s"], again["finished_at"] is None) == (first["wall_s"], False)

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import Mock
 
+import pytest
+
 from actors.folder import Folder
 from cluster.cli.options import with_deadline
+from cluster.session.interrupts import raise_if_stopped
 from cluster.sweep.folder import SweepFolder
 from cluster.sweep.session import SweepSession
+from gpo.limits.messages import Spent
 from tests.unit.cluster.sweep.test_study import Process
 from tests.waiting import wait_for_a_stop
 
@@ -31,3 +36,24 @@ def test_a_session_that_cannot_start_before_the_deadline_ends_the_sweep_as_the_d
     assert (document["status"], document["ended_by"]) == ("budget_exhausted", "budget.wall_s: 100 s are over")
     assert (document["trials"]["waiting"], document["spent"]["calls"]) == (2, 0)
     assert document["wall_s"] >= 100.0
+
+
+def test_a_process_that_is_killed_while_it_waits_for_the_cluster_loses_little_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.session.budget.SAVED_EVERY_S", -1.0)
+    Process(tmp_path, trials=2).study.heartbeats.beat(Spent(calls=9), ended=True)
+    process = Process(tmp_path, trials=2)
+    folder = SweepFolder(Folder.at(str(tmp_path)), "tuned-sweep-1", 0.0, began=time.monotonic() - 50.0)
+
+    class Waiting:
+        @property
+        def services(self) -> Any:
+            raise_if_stopped()
+            document = json.loads((tmp_path / "sweep.json").read_text())
+            assert (document["status"], document["wall_s"] >= 50.0) == ("running", True)
+            assert document["spent"]["calls"] == 9, "by an earlier attempt"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        SweepSession(process.config, process.study, folder, Mock(), Mock()).execute(cast("Any", Waiting()))
