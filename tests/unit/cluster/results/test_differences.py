@@ -81,7 +81,7 @@ def test_many_trajectories_share_a_sentence_and_few_have_their_own() -> None:
     assert one.startswith("desk/0: On test, the best prompt scores 79.2 points higher")
     assert other.startswith("desk/1: ")
     assert difference_lines(record(BETTER, UNCLEAR, BETTER)) == [
-        "On test, the best prompt is better than the initial prompt in 2 of 3 trajectories, "
+        "On test, the best prompt is better than the initial prompt in 2 of 3 searches, "
         f"beyond chance (p < {differences.SIGNIFICANT} in each)."
     ]
-    assert " in 1 of 3 trajectories and worse in 1, beyond" in difference_summary(record(BETTER, UNCLEAR, WORSE))
+    assert " in 1 of 3 searches and worse in 1, beyond" in difference_summary(record(BETTER, UNCLEAR, WORSE))
