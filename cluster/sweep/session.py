@@ -26,7 +26,7 @@ from cluster.session.models import RefusedParameters
 from cluster.session.session import Services, Session
 from cluster.sweep.config import SweepConfig
 from cluster.sweep.confirmation import confirm, confirmation_document, confirmation_key
-from cluster.sweep.folder import SweepFolder
+from cluster.sweep.folder import SweepFolder, worked_s
 from cluster.sweep.metrics import SweepMetrics
 from cluster.sweep.progress import SweepProgress, SweepView, sweep_view
 from cluster.sweep.results import SweepRecord, save_sweep
@@ -107,6 +107,7 @@ class SweepSession:
         self._config, self._study, self._folder, self._view, self._track = config, study, folder, view, track
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="study")
         self._limit = TimeLimit(config.base.budget.wall_s, folder.began)
+        self._complete_s: float | None = None  # the time of a sweep that was complete before this attempt
         self._record = RunRecord(config.study, started_at=time.time(), status="running")
         self._others = self._before = Spent()
         self._running: dict[int, tuple[Claim, asyncio.Task[Any]]] = {}
@@ -115,7 +116,7 @@ class SweepSession:
     @property
     def wall_s(self) -> float:
         """Seconds of work in this folder, over all attempts."""
-        return self._limit.spent_s
+        return self._limit.spent_s if self._complete_s is None else self._complete_s
 
     @property
     def spent(self) -> Spent:
@@ -157,6 +158,8 @@ class SweepSession:
                         services = session.services
                     folders = [self._folder.folder]
                     run_interruptibly(self._work(services), lambda: stop_requested(folders))
+                else:
+                    self._complete_s = worked_s(self._folder.folder)
         finally:
             self._leave()
 

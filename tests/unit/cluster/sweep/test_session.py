@@ -57,3 +57,15 @@ def test_a_process_that_is_killed_while_it_waits_for_the_cluster_loses_little_ti
 
     with pytest.raises(KeyboardInterrupt):
         SweepSession(process.config, process.study, folder, Mock(), Mock()).execute(cast("Any", Waiting()))
+
+
+def test_a_complete_sweep_that_is_shown_again_took_no_longer(tmp_path: Path) -> None:
+    process = Process(tmp_path, trials=1)
+    process.complete(process.claim(), 0.5)
+    stored = {"sweep_id": "tuned-sweep-1", "started_at": "2026-01-01T00:00:00+00:00", "wall_s": 12.5}
+    (tmp_path / "sweep.json").write_text(json.dumps(stored))
+    folder = SweepFolder(Folder.at(str(tmp_path)), "tuned-sweep-1", 0.0, began=time.monotonic() - 19.5)
+    sweep = SweepSession(process.config, process.study, folder, Mock(), Mock())
+    sweep.execute(cast("Any", None))
+    document = sweep.save(with_report=False)
+    assert (document["status"], document["wall_s"]) == ("completed", 12.5)
