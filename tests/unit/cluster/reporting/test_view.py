@@ -262,6 +262,12 @@ def address(runs: Path, until: Callable[..., None]) -> Iterator[str]:
     assert f"4 runs in {runs}" in errors
 
 
+def replaced(source: str, target: str) -> None:
+    """Copies a file as a run writes its files: a reader finds the old content or the new, never a part."""
+    shutil.copyfile(source, f"{target}.new")
+    Path(f"{target}.new").replace(target)
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (Debian's package chromium)")
 def test_a_person_finds_compares_and_follows(address: str, made: Path) -> None:
     from playwright.sync_api import expect, sync_playwright
@@ -271,7 +277,7 @@ def test_a_person_finds_compares_and_follows(address: str, made: Path) -> None:
         page = browser.new_page()
         problems: list[str] = []
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: problems.append(message.text))
+        page.on("console", lambda message: problems.append(f"{message.text} {message.location['url']}"))
         page.on("dialog", lambda dialog: problems.append(dialog.message))
 
         # Three clicks to an answer that is wrong.
@@ -332,7 +338,7 @@ def test_a_person_finds_compares_and_follows(address: str, made: Path) -> None:
         page.click("#confusion > summary")
         page.click(".lineage > summary")
         expect(page.locator(".path li")).to_have_count(1)
-        shutil.copytree(made / "later", made / "runs/working", dirs_exist_ok=True)
+        shutil.copytree(made / "later", made / "runs/working", dirs_exist_ok=True, copy_function=replaced)
         expect(page.locator("#found")).not_to_have_text("1 to 1 of 1 prompts", timeout=30_000)
         expect(page.locator("#figures")).to_contain_text("Calls per second")
         assert page.locator("#curves img").get_attribute("src") != curve
