@@ -5,26 +5,31 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from math import ceil
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import ray
+from ray._private import services
 from ray._private import utils as ray_utils
 from ray._private.node import Node
 
 from cluster.display import logs
-from gpo.errors import ConfigError
+from gpo.errors import ClusterError, ConfigError
 from gpo.runtime.process import usable_cores
 
 EMBEDDED_CPUS = 1.0
 """CPUs that Ray reserves for an embedded model's server."""
 _QUIET = ("ray", "ray.serve", "ray._private.worker")
+_START_S = 180.0
+"""How long the processes of a new cluster may take to start."""
 
 
 _P = ParamSpec("_P")
+_R = TypeVar("_R")
 _thread = ThreadPoolExecutor(1, "ray")
 _connecting = threading.Lock()
 _users: list[str] = []
@@ -49,6 +54,7 @@ def ray_connection(address: str, *, cpus_needed: float) -> Iterator[None]:
             for models, and must not wait for each other.
 
     Raises:
+        ClusterError: no cluster starts on this machine.
         ConfigError: no cluster answers at the address, or this process is connected to another one.
     """
     with _connecting:
@@ -109,15 +115,22 @@ def _open(address: str, cpus_needed: float) -> None:
 def _connect(address: str, cpus_needed: float) -> None:
     environment = logs.chosen().for_workers() or None
     if address == "local":
-        with _without_unused_processes():
-            ray.init(
-                "local",
-                num_cpus=max(usable_cores(), ceil(cpus_needed)),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env=environment,
-            )
+        try:
+            with _without_unused_processes(), _replaced(services, "get_node", _patient(services.get_node)):
+                ray.init(
+                    "local",
+                    num_cpus=max(usable_cores(), ceil(cpus_needed)),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    runtime_env=environment,
+                )
+        except Exception as error:  # Ray has no class for it
+            reason = str(error).strip().partition("\n")[0]
+            raise ClusterError(
+                f"Ray did not start on this machine ({reason}). If the machine is busy or short of memory, "
+                "run the command again later"
+            ) from error
         return
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=environment)
@@ -142,18 +155,37 @@ def _without_unused_processes() -> Iterator[None]:
     with ExitStack() as stack:
         for name in unused:
             if hasattr(Node, name):
-                stack.enter_context(_replaced(Node, name))
+                stack.enter_context(_replaced(Node, name, lambda *_args, **_options: None))
         if hasattr(ray_utils, "get_dashboard_dependency_error"):
             missing = ImportError("the dashboard is not used")
-            stack.enter_context(_replaced(ray_utils, "get_dashboard_dependency_error", missing))
+            stack.enter_context(_replaced(ray_utils, "get_dashboard_dependency_error", lambda: missing))
         yield
 
 
+def _patient(get_node: Callable[_P, _R], within_s: float = _START_S) -> Callable[_P, _R]:
+    """Ray's question for the node that starts, which gives up only after ``within_s`` seconds.
+
+    Ray itself asks for 30 s, which a busy machine can exceed, and has no option for it.
+    """
+
+    def ask(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        end = time.monotonic() + within_s
+        while True:
+            try:
+                return get_node(*args, **kwargs)
+            except RuntimeError:  # not there yet
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(0.1)
+
+    return ask
+
+
 @contextmanager
-def _replaced(owner: object, name: str, result: object = None) -> Iterator[None]:
-    """A function that only returns something, for now."""
+def _replaced(owner: object, name: str, function: Callable[..., object]) -> Iterator[None]:
+    """Another function in the place of one of Ray's, for now."""
     method = getattr(owner, name)
-    setattr(owner, name, lambda *_args, **_options: result)
+    setattr(owner, name, function)
     try:
         yield
     finally:
