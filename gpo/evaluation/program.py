@@ -120,6 +120,8 @@ class Program(PicklesFieldsOnly):
             BudgetExhausted, OutOfReach: as for every model call.
         """
         recorder = Recorder(PromptTexts(self.spec.prompts(prompt)), max_requests=self.spec.max_calls)
+        async with self._in_work.starting:
+            await asyncio.sleep(0)
         with self.gateway(), example_in_work(self.models, recorder) as identity:
             if self.spec.processes:
                 response = await self._responded_by_process(example, recorder, identity)
@@ -272,10 +274,15 @@ class Program(PicklesFieldsOnly):
 
 
 class _InWork:
-    """Turns of the examples, and the child processes, of one event loop."""
+    """Turns of the examples, and the child processes, of one event loop.
+
+    Examples start one at a time, each in another pass of the event loop. A program prepares its first call without a
+    pause, so if many programs started in one pass, no request would be sent until the last one is prepared.
+    """
 
     def __init__(self, spec: ProgramSpec) -> None:
         self.loop = asyncio.get_running_loop()
+        self.starting = asyncio.Lock()
         self.turns = asyncio.Semaphore(spec.processes or _MAX_THREADS)
         self.workers = Workers(spec.function, spec.max_memory_mb)
 

@@ -35,6 +35,7 @@ from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Pool, Spent
 from gpo.models.cached import CachedModel
 from gpo.models.endpoint import Endpoint
+from gpo.models.limited import LimitedModel
 from gpo.models.openai import openai_model
 from gpo.models.protocol import Forwarded, Sampling, Usage
 from gpo.models.retrying import RetryingModel, RetryPolicy
@@ -137,6 +138,25 @@ class TestAnswers:
         with passed_functions({"own:answer": answer}):
             found = await asyncio.gather(*(made.respond(Prompt(GOOD), EXAMPLE) for _ in range(6)))
         assert ([one.answer for one in found], most) == (["billing"] * 6, 2)
+
+    async def test_the_first_request_is_sent_before_most_programs_have_prepared_theirs(self) -> None:
+        started, started_at_request = list[int](), list[int]()
+
+        class Model:
+            async def forward(self, route: str, body: Mapping[str, Any]) -> Forwarded:
+                started_at_request.append(len(started))
+                return Forwarded({"choices": [{"message": {"content": "billing"}}]}, Usage(requests=1))
+
+        async def answer(prompts: dict[str, str], example: dict[str, Any], client: openai.AsyncOpenAI) -> str:
+            started.append(1)
+            return await one_call(prompts, example, client)
+
+        gate = Gate(LocalLimiter(), Pool("http://127.0.0.1:9/v1", "own", 8, 8))
+        made = program({"own": OfferedModel(LimitedModel(Model(), gate), {})})  # type: ignore[arg-type]
+        with passed_functions({"own:answer": answer}):
+            found = await asyncio.gather(*(made.respond(Prompt(GOOD), EXAMPLE) for _ in range(48)))
+        assert [one.answer for one in found] == ["billing"] * 48
+        assert started_at_request[0] < 24
 
     async def test_an_object_with_a_call_method(self, endpoint: SimulatedEndpoint) -> None:
         class Agent:
