@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import logging
 import secrets
 import socket
 import threading
@@ -23,10 +22,17 @@ from aiohttp import web
 
 from gpo.errors import EvaluationError
 from gpo.evaluation.gateway_clients import name_examples
-from gpo.evaluation.program_calls import EXAMPLE_HEADER, Caller, HttpReply, NoCaller, caller_named, reply_to
+from gpo.evaluation.program_calls import (
+    EXAMPLE_HEADER,
+    Caller,
+    HttpReply,
+    NoCaller,
+    begun_in,
+    caller_named,
+    reply_to,
+    reply_to_unexpected,
+)
 from gpo.user_code.environment import replaced, variable
-
-log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 32_000_000
 """Largest request; conversations may contain pictures."""
@@ -131,11 +137,10 @@ class Gateway:
                 return await self._called(caller, method, path, content)
             work = reply_to(caller.models, method, path, content, caller.recorder)
             return await asyncio.create_task(work, context=caller.context.copy())
+        except NoCaller as ended:
+            return ended.reply
         except Exception:
-            log.exception("the gateway failed")
-            problem = "the gateway failed; see the log of the process"
-            caller.recorder.note(EvaluationError(problem))
-            return HttpReply.error(500, problem)
+            return reply_to_unexpected(caller.recorder)
 
     def reply_in_thread(self, method: str, path: str, headers: Mapping[str, str], content: bytes) -> HttpReply:
         """The reply to a request; waits for it. The gateway must have been started."""
@@ -163,16 +168,8 @@ class Gateway:
             begun = True
             return await reply_to(caller.models, method, path, content, caller.recorder)
 
-        calling = work()
-        try:
-            # A copy, since only one thread at a time can be in a context.
-            started = caller.context.copy().run(asyncio.run_coroutine_threadsafe, calling, caller.loop)
-        except RuntimeError:
-            calling.close()
-            if not caller.loop.is_closed():
-                raise
-            return HttpReply.error(410, "the run of this program has ended")
-        future = asyncio.wrap_future(started)
+        # A copy, since only one thread at a time can be in a context.
+        future = asyncio.wrap_future(begun_in(caller.loop, caller.context.copy(), work()))
         timer = asyncio.get_running_loop().call_later(_BLOCKED_S, lambda: begun or future.cancel())
         try:
             return await future
@@ -207,9 +204,18 @@ def bound_socket(host: str, port: int) -> socket.socket:
     return listening
 
 
-@cache
+_opening = threading.Lock()
+"""Held while the gateway is made: ``functools.cache`` alone would make one for each thread that asks at that moment."""
+
+
 def process_gateway() -> Gateway:
     """The gateway of this process for its programs."""
+    with _opening:
+        return _made_gateway()
+
+
+@cache
+def _made_gateway() -> Gateway:
     return Gateway(secrets.token_urlsafe(32), caller_named, bound_socket("127.0.0.1", 0))
 
 
@@ -218,6 +224,7 @@ def opened_gateway() -> Iterator[Gateway]:
     """Run the gateway of this process, with the variables that lead to it while the block runs."""
     gateway = process_gateway()
     gateway.start()
-    name_examples(gateway.url, gateway=gateway)
+    with _opening:
+        name_examples(gateway.url, gateway=gateway)
     with replaced(gateway.variables):
         yield gateway

@@ -28,11 +28,13 @@ from gpo.evaluation.program_calls import (
     OfferedModel,
     Recorder,
     Response,
+    begun_in,
     caller_named,
     context_of,
     current_example,
     example_in_work,
     reply_to,
+    reply_to_unexpected,
     usage_of_unnamed,
 )
 from gpo.evaluation.program_function import PromptTexts, Raised, answer_in, is_async
@@ -267,9 +269,11 @@ class Program(PicklesFieldsOnly):
         try:
             caller = caller_named(request.headers.get(EXAMPLE_HEADER) or current_example.get())
         except NoCaller as unknown:
-            reply = unknown.reply
-        else:
+            return unknown.reply.as_response_of(httpx2)
+        try:
             reply = await reply_to(self.models, request.method, request.url.path, content, caller.recorder)
+        except Exception:
+            reply = reply_to_unexpected(caller.recorder)
         return reply.as_response_of(httpx2)
 
 
@@ -316,7 +320,9 @@ class _SyncTransport(httpx2.BaseTransport):
         if threading.get_ident() == self.thread:
             reply = HttpReply.error(409, "this is the client of a plain function, but the call is async; use async def")
             return reply.as_response_of(httpx2)
-        work = self._program.reply_to(request, request.read())
         # The thread may be one that the program has started, without the context of the trajectory.
         context = context_of(request.headers.get(EXAMPLE_HEADER, "")) or copy_context()
-        return context.run(asyncio.run_coroutine_threadsafe, work, self.loop).result()
+        try:
+            return begun_in(self.loop, context, self._program.reply_to(request, request.read())).result()
+        except NoCaller as ended:
+            return ended.reply.as_response_of(httpx2)

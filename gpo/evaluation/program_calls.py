@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gpo.errors import (
     AnswerError,
@@ -34,6 +36,10 @@ from gpo.text import abridged, without_controls
 
 if TYPE_CHECKING:
     import httpx2
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 EXAMPLE_HEADER = "x-gpo-example"
 """The header of a request that names the example which it is for."""
@@ -354,6 +360,17 @@ async def reply_to(
     return HttpReply(200, json.dumps(reply.body).encode())
 
 
+def reply_to_unexpected(recorder: Recorder) -> HttpReply:
+    """The reply to a request that this program could not handle, called where the error is caught.
+
+    The run ends, whatever the user's program does with the reply. The error is in the log alone.
+    """
+    log.exception("a call of a program failed")
+    problem = "a call of the program failed for an unexpected reason, which is in the log of the process"
+    recorder.note(EvaluationError(problem))
+    return HttpReply.error(500, problem)
+
+
 def _status(failure: GPOError) -> int:
     if isinstance(failure, ModelRefused):
         return _STATUS.get(failure.reason, 400)
@@ -431,6 +448,21 @@ class NoCaller(LookupError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(status, message)
         self.reply = HttpReply.error(status, message)
+
+
+def begun_in(loop: asyncio.AbstractEventLoop, context: Context, work: Coroutine[Any, Any, _T]) -> Future[_T]:
+    """Run a coroutine in the event loop of another thread.
+
+    Raises:
+        NoCaller: the loop has ended.
+    """
+    try:
+        return context.run(asyncio.run_coroutine_threadsafe, work, loop)
+    except RuntimeError:
+        work.close()
+        if not loop.is_closed():
+            raise
+        raise NoCaller(410, "the run of this program has ended") from None
 
 
 _in_work: dict[str, Caller] = {}

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -198,7 +199,7 @@ async def test_a_failure_of_the_gateway_itself_ends_the_run_whatever_the_program
         async def forward(self, route: str, body: Mapping[str, Any]) -> Forwarded:
             raise RuntimeError("cannot enter context")
 
-    with pytest.raises(EvaluationError, match="the gateway failed"):
+    with pytest.raises(EvaluationError, match="a call of the program failed for an unexpected reason"):
         await respond({"own": OfferedModel(Broken(), {})}, way)
 
 
@@ -342,6 +343,31 @@ def standalone(models: MODELS) -> Gateway:
     gateway = Gateway("token", lambda _: caller, gateway_module.bound_socket("127.0.0.1", 0))
     gateway.start()
     return gateway
+
+
+def test_threads_that_open_the_gateway_first_at_the_same_moment_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    bind, named = gateway_module.bound_socket, list[str]()
+
+    def slowly_bound(*address: Any) -> Any:
+        time.sleep(0.05)  # so that the threads meet here
+        return bind(*address)
+
+    @cache
+    def slowly_named(url: str, gateway: Gateway) -> None:
+        time.sleep(0.05)
+        named.append(url)
+
+    def opened() -> Gateway:
+        with opened_gateway() as gateway:
+            return gateway
+
+    monkeypatch.setattr(gateway_module, "bound_socket", slowly_bound)
+    monkeypatch.setattr(gateway_module, "name_examples", slowly_named)
+    monkeypatch.setattr(gateway_module, "_made_gateway", cache(gateway_module._made_gateway.__wrapped__))
+    with ThreadPoolExecutor(4) as pool:
+        gateways = {one.result() for one in [pool.submit(opened) for _ in range(4)]}
+
+    assert len(gateways) == len(named) == 1
 
 
 async def test_our_own_keys_are_not_the_gateway_s(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import openai
@@ -309,6 +310,53 @@ class TestRequests:
             EvaluationError, match="asked for the model 'gpt-9'; the configured models are: task, task-mod"
         ):
             await respond(answer, endpoint.base_url)
+        assert endpoint.requests == []
+
+    @pytest.mark.parametrize("is_async", [True, False])
+    async def test_an_unexpected_failure_of_a_call_ends_the_run_whatever_the_program_does(
+        self, caplog: pytest.LogCaptureFixture, *, is_async: bool
+    ) -> None:
+        class Broken:
+            async def forward(self, route: str, body: Mapping[str, Any]) -> Forwarded:
+                raise RuntimeError("a mistake of ours")
+
+        statuses = list[int]()
+
+        async def answer_async(prompts: dict[str, str], example: dict[str, Any], client: openai.AsyncOpenAI) -> str:
+            try:
+                return await asked(client, "Which?")
+            except openai.APIStatusError as error:
+                statuses.append(error.status_code)
+            return "billing"
+
+        def answer(prompts: dict[str, str], example: dict[str, Any], client: openai.OpenAI) -> str:
+            try:
+                client.chat.completions.create(model="task", messages=[{"role": "user", "content": "Which?"}])
+            except openai.APIStatusError as error:
+                statuses.append(error.status_code)
+            return "billing"
+
+        made = program({"own": OfferedModel(Broken(), {})})
+        with pytest.raises(EvaluationError, match="a call of the program failed for an unexpected reason"):
+            await respond(answer_async if is_async else answer, made)
+        assert statuses == [500]  # as over HTTP
+        assert "a mistake of ours" in caplog.text
+
+    def test_a_call_after_the_end_of_the_run_is_refused(self, endpoint: SimulatedEndpoint) -> None:
+        has_ended, outcome = threading.Event(), Queue[int]()
+
+        def answer(prompts: dict[str, str], example: dict[str, Any], client: openai.OpenAI) -> str:
+            has_ended.wait(20)
+            try:
+                client.chat.completions.create(model="task", messages=[{"role": "user", "content": "Late?"}])
+            except openai.APIStatusError as error:
+                outcome.put(error.status_code)
+            return "billing"
+
+        found = asyncio.run(respond(answer, program(endpoint.base_url, max_seconds=0.1)))
+        has_ended.set()
+        assert "took longer" in found.problem
+        assert outcome.get(timeout=20) == 410
         assert endpoint.requests == []
 
     async def test_an_unknown_route_is_a_bug(self, endpoint: SimulatedEndpoint) -> None:
