@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
 from collections import Counter
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 import gpo
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from gpo.evaluation.program_processes import Worker
 from gpo.models import retrying
 from gpo.prompt import parts_of
 from tests.commands import gpo_in_this_process
 from tests.paths import ROOT
+
+if TYPE_CHECKING:
+    from tests.conftest import Until
 
 EXAMPLE = ROOT / "examples" / "support_desk"
 SECTIONS = yaml.safe_load((EXAMPLE / "config.yaml").read_text())
@@ -102,13 +109,43 @@ def test_the_budget_is_kept_to_the_call(endpoint: SimulatedEndpoint, tmp_path: P
     assert run.summary["spent"]["calls"] == len(endpoint.requests) == 301
 
 
+def killed_in_the_second_step(given: dict[str, Any]) -> None:
+    """Run in a process of its own, which SIGKILL ends while its child processes work on examples."""
+    num_steps = num_answers = 0
+    answer = Worker.answer
+
+    def on_event(event: object) -> None:
+        nonlocal num_steps
+        num_steps += isinstance(event, gpo.StepTaken)
+
+    async def counted(self: Worker, *arguments: Any) -> gpo.Answer:
+        nonlocal num_answers
+        num_answers += num_steps
+        if num_answers == 10:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await answer(self, *arguments)
+
+    Worker.answer = counted  # type: ignore[method-assign]
+    gpo.optimize(**given, on_event=on_event)
+
+
+def is_worker_of(command: Path, pid: int | None) -> bool:
+    """Whether a file ``/proc/.../cmdline`` is of a child process that runs a program for the process."""
+    try:
+        words = command.read_bytes().split(b"\0")
+    except OSError:  # it has ended
+        return False
+    return any(b"program_worker" in word for word in words) and str(pid).encode() in words
+
+
 def test_a_run_that_was_interrupted_in_a_step_ends_with_the_same_result(
-    endpoint: SimulatedEndpoint, tmp_path: Path
+    endpoint: SimulatedEndpoint, tmp_path: Path, until: Until
 ) -> None:
     rows = {split: [json.loads(row) for row in (EXAMPLE / f"{split}.jsonl").open()][:12] for split in TASK["data"]}
     given = arguments(endpoint, tmp_path, **rows, steps=2, cache={"kind": "none"})
+    whole = gpo.optimize(**given)
 
-    async def interrupted(given: dict[str, Any]) -> None:
+    async def cancelled(given: dict[str, Any]) -> None:
         has_step = asyncio.Event()
         on_event = lambda event: has_step.set() if isinstance(event, gpo.StepTaken) else None  # noqa: E731
         running = asyncio.create_task(gpo.optimize_async(**given, on_event=on_event))
@@ -119,15 +156,27 @@ def test_a_run_that_was_interrupted_in_a_step_ends_with_the_same_result(
         running.cancel()
         await asyncio.wait([running])
 
-    whole = gpo.optimize(**given)
-    for workers in ({"workers": "thread"}, {"workers": "process", "processes": 2}):
-        folder = tmp_path / workers["workers"]
-        changed = {**given, "program": {**given["program"], **workers}, "run_dir": folder}
-        asyncio.run(interrupted(changed))
-        assert gpo.Run.open(folder).status == "interrupted"
-        assert len(steps(folder)) == 1
-        assert gpo.optimize(**changed).best == whole.best
-        assert steps(folder) == steps(tmp_path / "run")
+    def resumed(given: dict[str, Any]) -> None:
+        assert len(steps(given["run_dir"])) == 1
+        assert gpo.optimize(**given).best == whole.best
+        assert steps(given["run_dir"]) == steps(tmp_path / "run")
+
+    in_threads = {**given, "run_dir": tmp_path / "threads"}
+    asyncio.run(cancelled(in_threads))
+    assert gpo.Run.open(tmp_path / "threads").status == "interrupted"
+    resumed(in_threads)
+
+    program = {**given["program"], "workers": "process", "processes": 2}
+    in_processes = {**given, "run_dir": tmp_path / "processes", "program": program}
+    killed = get_context("spawn").Process(target=killed_in_the_second_step, args=(in_processes,))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    until(
+        lambda: not any(is_worker_of(command, killed.pid) for command in Path("/proc").glob("[0-9]*/cmdline")),
+        "its child processes have ended",
+    )
+    resumed(in_processes)
 
 
 @pytest.mark.parametrize(
