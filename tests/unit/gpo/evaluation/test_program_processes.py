@@ -33,7 +33,7 @@ GOOD = (
     "label, the best topic of billing, technical, shipping, account. Decide by department, reason, support, nothing."
 )
 PROGRAM = """
-import json, os, subprocess, sys, threading, time
+import json, os, signal, subprocess, sys, threading, time
 import gpo
 
 leak = []
@@ -70,6 +70,16 @@ def answer(prompts, example, client):
             leak.append(bytearray(10_000_000_000))
         case "exits":
             os._exit(3)
+        case "exits in Python":
+            sys.exit("enough")
+        case "crashes":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "forks and exits":
+            if os.fork() == 0:
+                time.sleep(300)
+            os._exit(4)
+        case "disturbs":
+            os.write(int(sys.argv[1]), b"x" * 100)
         case "forks":
             if os.fork() == 0:
                 return "child"
@@ -209,17 +219,24 @@ async def test_a_leak_costs_no_example_but_one_that_needs_too_much_stays_unscore
 
 async def test_an_end_of_the_process_leaves_the_example_unscored(made: Any) -> None:
     program = made()
-    found = await respond(program, "exits")
-    problem = "the program ended its process with exit code 3"
-    assert (found.answer, found.problem, found.usage.requests) == (None, problem, 1)
-    assert processes_of(program) == []
+    for number, (does, problem) in enumerate(
+        (
+            ("exits", "the program ended its process with exit code 3"),
+            ("forks and exits", "the program ended its process with exit code 4"),  # its child keeps the connection
+            ("crashes", "the program's process was ended by SIGSEGV"),
+            ("disturbs", "the program's process sent something else than an answer"),
+        )
+    ):
+        found = await respond(program, does, number)
+        assert (found.answer, found.problem, found.usage.requests) == (None, problem, 1)
+        assert processes_of(program) == []
 
 
 async def test_other_faults_have_the_rules_of_programs_in_this_process(
     made: Any, endpoint: SimulatedEndpoint, capfd: pytest.CaptureFixture[str]
 ) -> None:
     limiter = LocalLimiter()
-    await limiter.open_budget("run", Budget(calls=7), Spent())
+    await limiter.open_budget("run", Budget(calls=8), Spent())
     pool = Pool(endpoint.base_url, "task-model", 4, 4, budget_name="run", has_budget=True, has_call_budget=True)
     program = made(models=model(endpoint.base_url, Gate(limiter, pool)))
     assert (await respond(program, "forks")).answer == "billing"
@@ -231,6 +248,7 @@ async def test_other_faults_have_the_rules_of_programs_in_this_process(
     assert (await respond(program, "gives up")).fault == "AnswerError: [prompt] no query"
     for does, message in (
         ("returns nothing", "own_program:answer returned a NoneType, not a text or a gpo.Answer"),
+        ("exits in Python", "own_program:answer failed: SystemExit: enough"),
         ("has a bug", r"own_program:answer failed: OSError: a bug \(.*own_program.py, line \d+\)"),
         ("names a prompt", "there is no prompt 'plan'; the prompts are: prompt"),
     ):
@@ -238,7 +256,7 @@ async def test_other_faults_have_the_rules_of_programs_in_this_process(
             await respond(program, does)
     with pytest.raises(BudgetExhausted):
         await respond(program, "answers")
-    assert len(endpoint.requests) == 7
+    assert len(endpoint.requests) == 8
     program.models["task-model"] = OfferedModel(model("http://127.0.0.1:9/v1"), {})
     found = await respond(program, "returns nothing")
     assert "task-model at http://127.0.0.1:9/v1" in found.problem
