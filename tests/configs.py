@@ -21,8 +21,13 @@ def write_small_config(folder: Path, base_url: str | None, **changes: Any) -> Pa
 
     ``tasks`` holds one dictionary per task, each merged over the triage task. The completion store is beside the
     configuration: an endpoint of another test may have had the same port.
+
+    Unless the changes choose a scoring, a preset or methods to compare, the initial prompt answers all of ``val``, and
+    steps have more calls than with the defaults. Tests can then kill a run during a step.
     """
     changes.setdefault("cache", {"path": str(folder / "completions.sqlite")})
+    if not changes.keys() & {"preset", "compare"}:
+        changes["evaluation"] = {"scoring": {"block": 5, "most": 20}, **changes.get("evaluation", {})}
     changes["tasks"] = [merged(triage_task(), task) for task in changes.get("tasks", [{}])]
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(merged(small_config(base_url), changes), sort_keys=False), encoding="utf-8")

@@ -81,9 +81,9 @@ class AdaptiveScoringConfig(Section):
     """Candidates answer the examples that tell most about them; the best prompt answers all of ``val`` at the end."""
 
     kind: Literal["adaptive"] = "adaptive"
-    block: PositiveInt = 5
+    block: PositiveInt = 3
     """Examples in the first block. Later blocks grow as candidates drop out, so that each has about as many calls."""
-    most: Annotated[int, Field(ge=2)] = 20
+    most: Annotated[int, Field(ge=2)] = 12
     """Examples that the initial prompt answers, and that a candidate answers at most."""
 
     def build(self, num_val: int, max_unscored: float, seed: int) -> Adaptive:

@@ -149,7 +149,7 @@ def test_a_reader_optimizes_a_prompt_for_their_own_data(gpo: Gpo, endpoint: Simu
 
     planned = type_in(gpo, plan, tmp_path)
     assert planned.code == 0, planned.stderr
-    assert "≤ 1,146" in planned.stdout  # 20, 12·(8·5 + 4·5 + 2·10 + 5) and 2·24 answers, 2 on 29
+    assert "≤ 734" in planned.stdout  # 12, 12·(8·3 + 4·3 + 2·6 + 3) and 2·26 answers, 2 on 29
 
     done = type_in(gpo, run, tmp_path, *fewer, **access(endpoint))
     assert done.code == 0, done.stderr

@@ -83,7 +83,7 @@ def test_the_preset_paper_is_gpo_as_published(tmp_path: Path) -> None:
 def test_the_default_is_the_efficient_preset(tmp_path: Path) -> None:
     config = load_config(written(tmp_path, raw()))
     assert config.preset == "efficient"
-    assert config.evaluation.scoring == AdaptiveScoringConfig(kind="adaptive", block=5, most=20)
+    assert config.evaluation.scoring == AdaptiveScoringConfig(kind="adaptive", block=3, most=12)
     assert config.optimizer.acceptance.kind == "best_so_far"
     trajectory = config.optimizer.direction.trajectory
     assert trajectory.model_dump() == {"kind": "retrieval", "by": "mixed", "k": 8}
@@ -365,7 +365,7 @@ def test_scoring_is_built_as_configured() -> None:
     assert scoring_of("full") == scoring_of({"kind": "full"}) == FullScoring()
     raced = Racing(num_examples=90, block=7, alpha=0.01, max_unscored=0.3, seed=4)
     assert scoring_of({"kind": "racing", "block": 7, "alpha": 0.01}) == raced
-    adaptive = Adaptive(num_examples=90, block=5, most=30, max_unscored=0.3, seed=4)
+    adaptive = Adaptive(num_examples=90, block=3, most=30, max_unscored=0.3, seed=4)
     assert scoring_of({"kind": "adaptive", "most": 30}) == scoring_of({"most": 30}) == adaptive
 
 

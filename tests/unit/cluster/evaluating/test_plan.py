@@ -27,7 +27,7 @@ def config(optimizer: dict[str, Any], task: dict[str, Any] | None = None, **sect
             "models": {"task": MODEL, "optimizer": MODEL},
             "tasks": [{**triage, **(task or {})}],
             "optimizer": {"steps": 3, "candidates": 4, **optimizer},
-            "evaluation": {"val_size": 5, "test_size": 7},
+            "evaluation": {"val_size": 5, "test_size": 7, "scoring": {"block": 5}},
             **sections,
         },
         base_dir=Path("/"),
