@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import count, takewhile
+from itertools import chain, count, takewhile
 from typing import Any, Protocol
 
 from benchmarks.power.results import Found
 from benchmarks.power.structures import NUM_LABELS, Structure, StructuredTask
-from benchmarks.simulated.domains import make_task
+from benchmarks.simulated.domains import DOMAINS, make_task
 from benchmarks.simulated.models import SimulatedEmbedder, SimulatedModel
 from cluster.config import RunConfig
 from cluster.runs.searches import TaskEvaluator, build_gpo
@@ -167,9 +167,11 @@ def most_answers_of_step(config: RunConfig, num_val: int) -> int:
 
 @cache
 def _described(domain: str, num_val: int) -> Task:
-    """The task as the optimizer model sees it: its initial prompt and some ``train`` examples."""
+    """The task as the optimizer model sees it, with labels in the order that a structure has."""
     task = make_task(domain, f"power/{domain}", {"train": 6, "val": -(-num_val // NUM_LABELS)})
-    return replace(task, examples={**task.examples, Split.VAL: task.examples[Split.VAL][:num_val]})
+    by_label = [[one for one in task.examples[Split.VAL] if one.target == label] for label in DOMAINS[domain].labels]
+    in_turn = tuple(chain.from_iterable(zip(*by_label, strict=True)))
+    return replace(task, examples={**task.examples, Split.VAL: in_turn[:num_val]})
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil
 from typing import Annotated, Any, Literal, Self
 
@@ -19,6 +20,7 @@ from cluster.config.presets import PresetName, with_preset
 from cluster.config.secrets import IN_ENVIRONMENT, PROBLEM, holds_credentials
 from cluster.config.section import OWN, OptionInfo, Section, by_kind
 from cluster.config.tasks import Tasks
+from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.limits.messages import Budget
 from gpo.scoring.adaptive import Adaptive
@@ -45,8 +47,8 @@ class FullScoringConfig(_CompleteScoringConfig):
 
     kind: Literal["full"]
 
-    def build(self, num_val: int, max_unscored: float, seed: int) -> CandidateScoring:
-        """The scoring of a search with ``num_val`` examples in ``val``."""
+    def build(self, val: Sequence[Example], max_unscored: float, seed: int) -> CandidateScoring:
+        """The scoring of a search with these ``val`` examples."""
         return FullScoring()
 
 
@@ -61,9 +63,9 @@ class RacingConfig(_CompleteScoringConfig):
     their best candidate if eight candidates are equally good, the hardest case. Smaller values are safer and save
     fewer calls."""
 
-    def build(self, num_val: int, max_unscored: float, seed: int) -> CandidateScoring:
-        """The scoring of a search with ``num_val`` examples in ``val``."""
-        return Racing(num_examples=num_val, block=self.block, alpha=self.alpha, max_unscored=max_unscored, seed=seed)
+    def build(self, val: Sequence[Example], max_unscored: float, seed: int) -> CandidateScoring:
+        """The scoring of a search with these ``val`` examples."""
+        return Racing(num_examples=len(val), block=self.block, alpha=self.alpha, max_unscored=max_unscored, seed=seed)
 
 
 class OwnScoringConfig(OwnStrategyConfig, _CompleteScoringConfig):
@@ -71,9 +73,9 @@ class OwnScoringConfig(OwnStrategyConfig, _CompleteScoringConfig):
 
     passed = ("num_val", "max_unscored", "seed")
 
-    def build(self, num_val: int, max_unscored: float, seed: int) -> OwnScoring:
-        """The scoring of a search with ``num_val`` examples in ``val``."""
-        given = {"num_val": num_val, "max_unscored": max_unscored, "seed": seed}
+    def build(self, val: Sequence[Example], max_unscored: float, seed: int) -> OwnScoring:
+        """The scoring of a search with these ``val`` examples."""
+        given = {"num_val": len(val), "max_unscored": max_unscored, "seed": seed}
         return OwnScoring(self.function, self.arguments, given)
 
 
@@ -86,13 +88,17 @@ class AdaptiveScoringConfig(Section):
     most: Annotated[int, Field(ge=2)] = 12
     """Examples that the initial prompt answers, and that a candidate answers at most."""
 
-    def build(self, num_val: int, max_unscored: float, seed: int) -> Adaptive:
-        """The scoring of a search with ``num_val`` examples in ``val``."""
-        return Adaptive(num_examples=num_val, block=self.block, most=self.most, max_unscored=max_unscored, seed=seed)
+    def build(self, val: Sequence[Example], max_unscored: float, seed: int) -> Adaptive:
+        """The scoring of a search with these ``val`` examples."""
+        targets = tuple(example.target for example in val)
+        return replace(self._of(len(val), seed), max_unscored=max_unscored, targets=targets)
+
+    def _of(self, num_val: int, seed: int) -> Adaptive:
+        return Adaptive(num_examples=num_val, block=self.block, most=self.most, max_unscored=0.0, seed=seed)
 
     def most_answers(self, num_val: int, num_steps: int, num_candidates: int) -> int:
         """The largest number of ``val`` examples that a search answers, if two prompts are confirmed in the end."""
-        scoring = self.build(num_val, max_unscored=0.0, seed=0)
+        scoring = self._of(num_val, seed=0)
         most, asked, left, in_step = min(self.most, num_val), 0, num_candidates, 0
         while asked < most and left:
             size = scoring.next_block(asked, num_candidates, left)
@@ -102,7 +108,7 @@ class AdaptiveScoringConfig(Section):
 
     def first_example(self, num_val: int, seed: int) -> int:
         """An example of ``val`` that the initial prompt answers, whatever the search finds."""
-        return self.build(num_val, max_unscored=0.0, seed=seed).initial_block[0]
+        return self._of(num_val, seed).initial_block[0]
 
 
 def _kind_alone(value: Any) -> Any:

@@ -76,7 +76,7 @@ def build_gpo(
         batches=TrainBatches(len(train), settings.batch_size, seed),
         num_exemplars=config.meta_prompt.exemplars,
         seed=seed,
-        scoring=config.evaluation.scoring.build(len(task.examples[Split.VAL]), config.evaluation.max_unscored, seed),
+        scoring=config.evaluation.scoring.build(task.examples[Split.VAL], config.evaluation.max_unscored, seed),
         stopping=config.stop.build(),
         first=_first(config, task, proposer),
         parts=task.parts,

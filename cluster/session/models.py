@@ -127,13 +127,13 @@ def check_strategies(config: RunConfig, tasks: Sequence[Task]) -> None:
 def _own_strategies(config: RunConfig, task: Task) -> Iterator[tuple[str, OwnStrategy]]:
     """The user's own strategies in a search on this task, each with the option that names it."""
     settings, evaluation = config.optimizer, config.evaluation
-    num_val, seed = len(task.examples[Split.VAL]), config.run.seeds[0]
+    val, seed = task.examples[Split.VAL], config.run.seeds[0]
     strategies: dict[str, object] = {
         "optimizer.direction.trajectory.kind": settings.direction.build_retriever(StaticEmbedder()),
         "optimizer.schedule.kind": settings.schedule.build(config.num_updates(task)),
         "optimizer.refinement.kind": settings.refinement.build(),
         "optimizer.acceptance.kind": settings.acceptance.build(),
-        "evaluation.scoring.kind": evaluation.scoring.build(num_val, evaluation.max_unscored, seed),
+        "evaluation.scoring.kind": evaluation.scoring.build(val, evaluation.max_unscored, seed),
     }
     for option, strategy in strategies.items():
         if isinstance(strategy, OwnStrategy):

@@ -7,6 +7,7 @@ makes scores comparable that rest on different examples.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -47,7 +48,8 @@ class Adaptive:
     estimated mean plus one standard error is below the leader's mean are dropped, and at most half of the rest answer
     another block, which tells most about prompts as able as the best of them. Blocks grow as candidates drop out. This
     continues until none is left, or until they have answered ``most`` examples. The leader is the prompt of the whole
-    search with the highest mean minus one standard error.
+    search with the highest mean minus one standard error. All targets occur about equally often in the blocks of a
+    step: a candidate that helps with one label only is otherwise judged by the labels that its few examples have.
 
     Meanwhile, a current prompt that the last step has not replaced answers another ``block`` of random examples.
     Otherwise a prompt could stay the current one for many steps by luck alone.
@@ -66,6 +68,7 @@ class Adaptive:
         most: number of examples that the initial prompt answers, and a candidate at most, ≥ 1.
         max_unscored: share of examples in [0, 1] that may stay unscored for a prompt.
         seed: determines which examples are drawn.
+        targets: the right answer of each example; empty if all are different, or not known.
     """
 
     num_examples: int
@@ -73,6 +76,7 @@ class Adaptive:
     most: int
     max_unscored: float
     seed: int
+    targets: tuple[str, ...] = ()
 
     async def first(self, evaluator: Evaluator, prompt: Prompt) -> Evaluation:
         indices = self.initial_block
@@ -157,17 +161,26 @@ class AdaptiveStep:
     @cached_property
     def _first_block(self) -> list[int]:
         row = self._before.rows[self.trajectory.current.prompt]
-        return self._drawn(self._before.model, row, range(self.scoring.num_examples), self.scoring.next_block(0, 1, 1))
+        return self._drawn(self._before.model, row, [], self.scoring.next_block(0, 1, 1))
 
-    def _drawn(self, model: Abilities, row: int, among: Sequence[int], size: int) -> list[int]:
-        """Examples drawn without replacement, with odds that grow with their information about a prompt."""
+    def _drawn(self, model: Abilities, row: int, asked: Sequence[int], size: int) -> list[int]:
+        """Examples that are not asked yet, drawn with odds that grow with their information about a prompt.
+
+        They are drawn without replacement. Those with the rarest targets so far in the step come first.
+        """
+        targets: Sequence[object] = self.scoring.targets or range(self.scoring.num_examples)
+        among = sorted(set(range(self.scoring.num_examples)) - set(asked))
         draw = Random(f"{self.scoring.seed}/{len(self.trajectory.steps)}/{len(among)}/adaptive")
         information_E = model.information(row)
         # The largest of log-odds with Gumbel noise are such a draw.
         keys = {
             index: _SHARPNESS * log(information_E[index]) - log(max(draw.expovariate(1.0), 1e-12)) for index in among
         }
-        return sorted(sorted(among, key=lambda index: -keys[index])[:size])
+        numbers, num_drawn = dict[int, int](), Counter(targets[index] for index in asked)
+        for index in sorted(among, key=lambda index: -keys[index]):
+            numbers[index] = num_drawn[targets[index]]
+            num_drawn[targets[index]] += 1
+        return sorted(sorted(numbers, key=numbers.__getitem__)[:size])
 
     async def begin(self, evaluator: Evaluator, prompt: Prompt, settled: Callable[[], object]) -> Evaluation:
         (evaluation,) = await evaluator.evaluate([prompt], Split.VAL, self._first_block)
@@ -196,9 +209,8 @@ class AdaptiveStep:
                 settled()
             left = remaining
             if left:
-                among = sorted(set(range(scoring.num_examples)) - set(asked))
                 size = scoring.next_block(len(asked), len(runners), len(left))
-                block = self._drawn(fitted.model, fitted.rows[left[0].prompt], among, size)
+                block = self._drawn(fitted.model, fitted.rows[left[0].prompt], asked, size)
                 outcomes = await gather(evaluated(evaluator, runner.prompt, block) for runner in left)
         for runner in runners:
             runner.require_a_value()

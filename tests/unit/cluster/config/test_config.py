@@ -25,6 +25,7 @@ from cluster.config.secrets import secret_values
 from cluster.config.section import LocatedText, OptionInfo, declared
 from cluster.config.sweep import SweepSection
 from cluster.config.tasks import TaskConfig
+from gpo.data.example import Example
 from gpo.errors import ConfigError
 from gpo.models.credentials import Header
 from gpo.scoring.adaptive import Adaptive
@@ -356,16 +357,20 @@ def test_the_number_of_replicas_follows_the_concurrent_calls(
     assert load_config(written(tmp_path, raw()), overrides).num_replicas == number
 
 
+VAL = [Example(f"{index}", ("yes" if index % 3 else "no",)) for index in range(90)]
+
+
 def scoring_of(scoring: object) -> CandidateScoring:
     config = EvaluationConfig.model_validate({"max_unscored": 0.3, "scoring": scoring})
-    return config.scoring.build(90, config.max_unscored, seed=4)
+    return config.scoring.build(VAL, config.max_unscored, seed=4)
 
 
 def test_scoring_is_built_as_configured() -> None:
     assert scoring_of("full") == scoring_of({"kind": "full"}) == FullScoring()
     raced = Racing(num_examples=90, block=7, alpha=0.01, max_unscored=0.3, seed=4)
     assert scoring_of({"kind": "racing", "block": 7, "alpha": 0.01}) == raced
-    adaptive = Adaptive(num_examples=90, block=3, most=30, max_unscored=0.3, seed=4)
+    targets = ("no", "yes", "yes") * 30
+    adaptive = Adaptive(num_examples=90, block=3, most=30, max_unscored=0.3, seed=4, targets=targets)
     assert scoring_of({"kind": "adaptive", "most": 30}) == scoring_of({"most": 30}) == adaptive
 
 

@@ -23,6 +23,7 @@ from cluster.evaluating.plan import plan_table, planned
 from cluster.session.models import build_tasks
 from cluster.submitting.package import package
 from cluster.sweep.space import Space
+from gpo.data.example import Example
 from gpo.errors import ConfigError
 from gpo.models.protocol import Embedder
 from gpo.scoring.candidates import FullScoring
@@ -119,7 +120,7 @@ def test_each_kind_is_built_with_its_options_and_what_the_program_passes(folder:
     assert made.optimizer.direction.num_neighbours == 3
     assert made.optimizer.schedule.build(7)(0) == 12
     assert made.optimizer.refinement.build().instruction("", None) == "Improve."
-    scoring = made.evaluation.scoring.build(20, 0.05, seed=3)
+    scoring = made.evaluation.scoring.build([Example("?", ("yes",))] * 20, 0.05, seed=3)
     assert vars(scoring.own) == {"num_val": 20, "max_unscored": 0.05, "seed": 3}  # type: ignore[attr-defined]
     assert isinstance(scoring.own, FullScoring)  # type: ignore[attr-defined]
 

@@ -92,7 +92,7 @@ async def test_the_example_of_the_check_is_one_that_the_run_scores(tmp_path: Pat
         (task,) = build_tasks(config)
         await check(config)
         asked = [sent["messages"][-1]["content"] for sent in endpoint.requests if sent["model"] == "task-model"]
-    made = config.evaluation.scoring.build(40, 0.0, seed=5)
+    made = config.evaluation.scoring.build(task.examples[Split.VAL], 0.0, seed=5)
     indices = made.initial_block if isinstance(made, Adaptive) else range(40)
     (index,) = [index for index, one in enumerate(task.examples[Split.VAL]) if one.input in asked[0]]
     assert index in indices

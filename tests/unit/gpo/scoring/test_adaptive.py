@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
@@ -143,6 +144,20 @@ async def test_candidates_of_a_step_answer_the_same_blocks_and_fewer_go_on_each_
         assert len(set(indices)) == len(indices)
     for bound, most in ((5, 4), (10, 2), (20, 1)):
         assert sum(len(indices) > bound for indices in asked) <= most
+
+
+async def test_the_targets_occur_equally_often_in_the_blocks_of_a_step() -> None:
+    """Most examples have the first target, so blocks without regard to targets would often lack the others."""
+    targets = tuple("abc"[index % 3 if index < 45 else 0] for index in range(SIZE))
+    gpo = optimizer(num_steps=1, scoring=adaptive(targets=targets, block=4, most=32))
+    await anext(run := gpo.run(await gpo.start(Prompt("one two"))))
+    trajectory = await anext(run)
+    asked = [gpo.evaluator.asked[one.prompt] for one in trajectory.history[1:]]  # type: ignore[attr-defined]
+    sizes = {len(indices) for indices in asked}
+    assert len(sizes) > 1
+    for indices in asked:
+        counts = Counter(targets[index] for index in indices)
+        assert max(counts.values()) - min(counts[target] for target in "abc") <= 1
 
 
 async def test_the_best_prompt_and_a_close_second_are_confirmed_on_all_of_val() -> None:
