@@ -31,7 +31,7 @@ def config(tmp_path: Path, endpoint: SimulatedEndpoint) -> Path:
     for model in sections["models"].values():
         model |= {"base_url": endpoint.base_url, "check": False, "max_concurrency": LIMIT}
     sections["optimizer"] |= {"steps": 4, "candidates": 3}
-    sections["evaluation"] = {"test_size": 30}
+    sections["evaluation"] = {"test_size": 30, "scoring": {"block": 5, "most": 20}}  # long enough to be killed
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump({**sections, "cache": {"path": str(tmp_path / "completions.sqlite")}}))
     return path

@@ -94,6 +94,7 @@ def request(number: int) -> dict[str, Any]:
             }
         ],
         "optimizer": {"steps": 3, "candidates": 3},
+        "evaluation": {"scoring": {"block": 5, "most": 20}},
         "budget": {"calls": CALLS} if number % 2 else {},
     }
 
