@@ -13,17 +13,23 @@ from math import ceil
 from typing import Any, ParamSpec, TypeVar
 
 import ray
+from ray import _raylet
 from ray._private import services
-from ray._private import utils as ray_utils
 from ray._private.node import Node
 
 from cluster.display import logs
+from cluster.session.ray_environment import is_private
 from gpo.errors import ClusterError, ConfigError
 from gpo.runtime.process import usable_cores
 
 EMBEDDED_CPUS = 1.0
 """CPUs that Ray reserves for an embedded model's server."""
 _QUIET = ("ray", "ray.serve", "ray._private.worker")
+_IDLE = "sh -c cat"
+"""Stands in for an agent of a raylet. It lives as long as the raylet, whose end closes the pipe that it reads."""
+_PIPE_TO_AGENTS = {"RAY_enable_pipe_based_agent_to_parent_health_check": "1"}
+_NO_PORT = -1
+"""What an agent that listens nowhere reports as its port."""
 _START_S = 180.0
 """How long the processes of a new cluster may take to start."""
 
@@ -116,7 +122,10 @@ def _connect(address: str, cpus_needed: float) -> None:
     environment = logs.chosen().for_workers() or None
     if address == "local":
         try:
-            with _without_unused_processes(), _replaced(services, "get_node", _patient(services.get_node)):
+            with (
+                _without_unused_processes(runtime_environments=environment is not None or not is_private()),
+                _replaced(services, "get_node", _patient(services.get_node)),
+            ):
                 ray.init(
                     "local",
                     num_cpus=max(usable_cores(), ceil(cpus_needed)),
@@ -143,22 +152,37 @@ def _connect(address: str, cpus_needed: float) -> None:
 
 
 @contextmanager
-def _without_unused_processes() -> Iterator[None]:
-    """Let a new cluster start without the autoscaler, the dashboard's server and the copying of logs to the driver.
+def _without_unused_processes(*, runtime_environments: bool) -> Iterator[None]:
+    """Let a new cluster start without Python processes that nothing here uses.
 
-    Each is a Python process that takes a second of CPU time to start, and nothing here uses it. Ray's options do not
-    turn them off; a version of Ray in which they are started otherwise starts them. The dashboard's agent, without
-    which no worker starts, begins in the form that it has where the dashboard's packages are missing: that saves
-    another second.
+    Those are the autoscaler, the dashboard's server, the copying of logs to the driver, and the agents of the dashboard
+    and of runtime environments. Each takes a second of CPU time to start, and the raylet waits for its agents. Ray's
+    options do not turn them off; a version of Ray in which they are started otherwise starts them.
+
+    Args:
+        runtime_environments: whether a worker may have one. The raylet ends if it needs their agent and has none.
     """
-    unused = ("start_monitor", "start_api_server", "start_log_monitor")
+    start, idle = services.start_ray_process, {"--dashboard_agent_command": _IDLE}
+    persist_port = getattr(_raylet, "persist_port", None)
+    no_ports = ["metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port"]
+    if not runtime_environments:
+        idle["--runtime_env_agent_command"] = _IDLE
+        no_ports.append("runtime_env_agent_port")
+
+    def start_process(command: list[str], process_type: str, *args: Any, **options: Any) -> Any:
+        if process_type == "raylet" and persist_port is not None:
+            words = dict(word.partition("=")[::2] for word in command)
+            for name in no_ports:
+                persist_port(words["--session_dir"], words["--node_id"], name, _NO_PORT)
+            command = [f"{name}={idle[name]}" if (name := word.partition("=")[0]) in idle else word for word in command]
+            options["env_updates"] = {**(options.get("env_updates") or {}), **_PIPE_TO_AGENTS}
+        return start(command, process_type, *args, **options)
+
     with ExitStack() as stack:
-        for name in unused:
+        for name in ("start_monitor", "start_api_server", "start_log_monitor"):
             if hasattr(Node, name):
                 stack.enter_context(_replaced(Node, name, lambda *_args, **_options: None))
-        if hasattr(ray_utils, "get_dashboard_dependency_error"):
-            missing = ImportError("the dashboard is not used")
-            stack.enter_context(_replaced(ray_utils, "get_dashboard_dependency_error", lambda: missing))
+        stack.enter_context(_replaced(services, "start_ray_process", start_process))
         yield
 
 

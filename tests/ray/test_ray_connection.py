@@ -1,32 +1,56 @@
 from __future__ import annotations
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import ray
 
+from cluster.display import logs
 from cluster.session.ray_connection import ray_connection
 from gpo.errors import ConfigError
+from tests.conftest import Until
 from tests.ray.conftest import Pids
 
-_UNUSED = (b"dashboard/dashboard.py", b"log_monitor.py", b"_private/monitor.py")
+_UNUSED = (b"dashboard/", b"log_monitor.py", b"_private/monitor.py", b"runtime_env/agent")
+_IDLE = b"cat"
+_LOGS_JSON = logs.Logs(format=logs.Format.JSON)
 
 
-def test_a_cluster_runs_no_unused_process_and_after_its_end_a_request_starts_no_other(pids: Pids) -> None:
+@ray.remote(num_cpus=0)
+def _variable(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def _programs(pids: Pids) -> list[bytes]:
+    """The first words of each process of the cluster: its program, and the script of a Python process."""
+    commands = []
+    for pid in pids(""):
+        with suppress(OSError):
+            commands.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+    return [b" ".join(command.split(b"\0")[:3]).strip() for command in commands]
+
+
+def test_a_cluster_runs_no_unused_process_and_after_its_end_a_request_starts_no_other(pids: Pids, until: Until) -> None:
     with ray_connection("local", cpus_needed=1):
-        assert ray.is_initialized()
-        started = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids("")]
-        (raylet,) = (command for command in started if b"raylet/raylet" in command)
-        assert b"agent.py" in raylet
-        assert b"--minimal" in raylet
-        assert not [command for command in started if any(name in command for name in _UNUSED)]
+        assert ray.get(_variable.remote("GPO_LOGS")) is None  # workers start
+        assert not [program for program in _programs(pids) if any(name in program for name in _UNUSED)]
+        assert _IDLE in _programs(pids)
+    until(lambda: _IDLE not in _programs(pids), "what stands in for an agent ends with the raylet")
     for ask in (ray.nodes, lambda: ray.put(1), lambda: ray.get_actor("exporter")):
         with pytest.raises((ray.exceptions.RaySystemError, ConnectionError, AssertionError)):
             ask()
         assert not ray.is_initialized()
+
+
+def test_a_runtime_environment_has_its_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_chosen", _LOGS_JSON)
+    with ray_connection("local", cpus_needed=1):
+        assert ray.get(_variable.remote("GPO_LOGS")) is not None
 
 
 def test_sessions_of_several_threads_share_a_connection_until_the_last_has_ended() -> None:
