@@ -110,7 +110,7 @@ def test_the_budget_is_kept_to_the_call(endpoint: SimulatedEndpoint, tmp_path: P
 
 
 def killed_in_the_second_step(given: dict[str, Any]) -> None:
-    """Run in a process of its own, which SIGKILL ends while its child processes work on examples."""
+    """Run in a process of its own, which SIGKILL ends while its child process works on an example."""
     num_steps = num_answers = 0
     answer = Worker.answer
 
@@ -122,7 +122,7 @@ def killed_in_the_second_step(given: dict[str, Any]) -> None:
         nonlocal num_answers
         num_answers += num_steps
         if num_answers == 10:
-            os.kill(os.getpid(), signal.SIGKILL)
+            asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGKILL)
         return await answer(self, *arguments)
 
     Worker.answer = counted  # type: ignore[method-assign]
@@ -142,7 +142,8 @@ def test_a_run_that_was_interrupted_in_a_step_ends_with_the_same_result(
     endpoint: SimulatedEndpoint, tmp_path: Path, until: Until
 ) -> None:
     rows = {split: [json.loads(row) for row in (EXAMPLE / f"{split}.jsonl").open()][:12] for split in TASK["data"]}
-    given = arguments(endpoint, tmp_path, **rows, steps=2, cache={"kind": "none"})
+    settings = {"candidates": 2, "direction": {"form": "feedback"}}
+    given = arguments(endpoint, tmp_path, **rows, steps=2, optimizer=settings, cache={"kind": "none"})
     whole = gpo.optimize(**given)
 
     async def cancelled(given: dict[str, Any]) -> None:
@@ -166,7 +167,7 @@ def test_a_run_that_was_interrupted_in_a_step_ends_with_the_same_result(
     assert gpo.Run.open(tmp_path / "threads").status == "interrupted"
     resumed(in_threads)
 
-    program = {**given["program"], "workers": "process", "processes": 2}
+    program = {**given["program"], "workers": "process", "processes": 1}
     in_processes = {**given, "run_dir": tmp_path / "processes", "program": program}
     killed = get_context("spawn").Process(target=killed_in_the_second_step, args=(in_processes,))
     killed.start()
