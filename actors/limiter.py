@@ -16,6 +16,7 @@ from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Budget, Grant, Report, Spent, Wait
 from gpo.limits.sharing import SharedLimits
 from gpo.runtime.process import ProcessIdentity
+from gpo.text import first_line
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class LimiterActor:
         The next call looks for the actor again, or starts it.
         """
         self.__dict__.pop("_actor", None)
-        reason = str(lost).partition("\n")[0] or type(lost).__name__
+        reason = first_line(lost)
         # Not a warning: the gate warns if calls wait, and at the end of a run the limiter may end before its callers.
         log.info("the limiter was not reached: %s", reason)
         return ConnectionError(reason)

@@ -23,6 +23,21 @@ def one_line(text: str, max_characters: int) -> str:
     return abridged(" ".join(without_controls(text).split()), max_characters)
 
 
+def first_line(said: object) -> str:
+    """The first line of a text or of an error's message; the name of its class if the error has none."""
+    return _lines(said)[0]
+
+
+def last_line(said: object) -> str:
+    """The last line of a text or of an error's message; the name of its class if the error has none."""
+    return _lines(said)[-1]
+
+
+def _lines(said: object) -> list[str]:
+    text = str(said).strip() or (type(said).__name__ if isinstance(said, BaseException) else "")
+    return text.splitlines() or [""]
+
+
 def abridged(text: str, max_characters: int) -> str:
     """The text, or its beginning and its end around `` […] ``; then exactly ``max_characters`` ≥ 5 long."""
     if len(text) <= max_characters:

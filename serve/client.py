@@ -18,6 +18,7 @@ from gpo.evaluation.evaluator import Answered, Evaluation
 from gpo.prompt import Prompt
 from gpo.runtime.concurrency import gather
 from gpo.runtime.context import current_caller, current_step
+from gpo.text import first_line
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ async def reply(ask: Callable[[], Any]) -> Any:
         except (RayError, RayServeException) as lost:
             wait_s = next(waits_s, None)
             if wait_s is None:
-                reason = (str(lost).strip() or type(lost).__name__).splitlines()[0]
+                reason = first_line(lost)
                 raise OutOfReach(Part.EVALUATOR, f"{len(_WAITS_S) + 1} requests were lost; {reason}") from None
             log.warning("a replica of the evaluator was lost; asking again in %g s: %s", wait_s, lost)
         await asyncio.sleep(wait_s)

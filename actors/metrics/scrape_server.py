@@ -13,6 +13,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from gpo.text import first_line
+
 log = logging.getLogger(__name__)
 
 _SILENCE_S = 10.0
@@ -61,7 +63,7 @@ class ScrapeServer:
         try:
             answer: Iterable[bytes] = self._app(environ, start_response)
         except Exception as error:  # no traceback in the output of the run
-            log.warning("a scrape failed: %s: %s", type(error).__name__, str(error).partition("\n")[0])
+            log.warning("a scrape failed: %s: %s", type(error).__name__, first_line(error))
             start_response("503 Service Unavailable", [("Content-Type", "text/plain")])
             yield b"the counts cannot be read now"
             return

@@ -14,18 +14,16 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 
 from actors.folder import Folder
-from actors.lease import Leases
 from cluster.api.handle import RunHandle, ended_run
 from cluster.api.keywords import named_by_arguments
 from cluster.api.optimize import checked_models
 from cluster.api.progress import progress_view
 from cluster.api.run import Run
 from cluster.config import RunConfig
-from cluster.runs.run import Run as RunLoop
+from cluster.runs.opening import Opening
 from cluster.runs.run_folder import RunFolder
-from cluster.session.budget import TimeLimit
 from cluster.session.interrupts import run_interruptibly, stoppable_by
-from cluster.session.models import build_tasks
+from cluster.session.models import RefusedParameters
 from cluster.session.ray_environment import prepare_environment, resolve_address
 from gpo.errors import ConfigError
 from gpo.events import OnEvent
@@ -59,28 +57,21 @@ class RunOnRay:
             ConfigError, GPOError, KeyboardInterrupt: as for ``cluster.runs.run.Run.execute``.
         """
         began = time.monotonic()
-        config, run_folder = self.config, RunFolder(self.folder, leases := Leases())
-        continues = run_folder.holds_run
-        if continues:
-            config = run_folder.with_known_prompts(config)
-        tasks = build_tasks(config, log.info)
+        opening = Opening(self.config, RunFolder(self.folder), log.info)
         with progress_view(self.progress) as view:
-            # A run that is continued is checked once it is known to be incomplete: otherwise no model is called.
-            refused = {} if continues else run_interruptibly(checked_models(config, tasks, view))
-            with leases:
-                record = run_folder.open(config, tasks, run_id=self.run_id, resume=True, began=began)
-                loop = RunLoop(config, tasks, record, run_folder, on_event=self.on_event)
-                if record.is_complete:
-                    loop.conclude()
-                    return
-                if continues and not TimeLimit.of(config.budget, record).is_over:
-                    refused = run_interruptibly(checked_models(config, tasks, view))
-                on_prepared()
-                from cluster.session.session import Session  # imports Ray, whose environment is prepared by now
 
-                name = f"gpo-{record.run_id}"
-                with Session(config, tasks, name=name, address=self.address, view=view, refused=refused) as session:
-                    loop.execute(session, view)
+            def checked() -> RefusedParameters:
+                return run_interruptibly(checked_models(opening.config, opening.tasks, view))
+
+            refused = checked() if opening.is_new else {}
+            with opening.opened(self.run_id, began) as opened:
+                if opened.record.is_complete:
+                    opened.loop(self.on_event).conclude()
+                    return
+                if opened.needs_check:
+                    refused = checked()
+                on_prepared()
+                opened.execute_on_ray(self.address, view, refused, self.on_event)
 
 
 class BackgroundRun(RunHandle):

@@ -24,6 +24,7 @@ from cluster.submitting.jobs import Jobs, JobSpec, exit_code
 from cluster.submitting.package import input_paths
 from cluster.submitting.submission import Submission, reachable_run_dir, working_directory
 from gpo.errors import ClusterError, ConfigError
+from gpo.text import last_line
 
 log = logging.getLogger(__name__)
 
@@ -86,9 +87,7 @@ class JobRun(RunHandle):
         """
         job = self._jobs.wait(self.job_id)
         code = exit_code(job)
-        failure = ClusterError(
-            f"job {self.job_id} failed: {(job.message or job.status.value).strip().splitlines()[-1]}"
-        )
+        failure = ClusterError(f"job {self.job_id} failed: {last_line(job.message or job.status.value)}")
         try:
             run = Run.open(self._folder.url)
         except ConfigError:

@@ -11,28 +11,27 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import replace
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from actors.folder import Folder
-from actors.lease import Leases
 from cluster.api.keywords import Arguments, named_by_arguments
 from cluster.api.progress import progress_view
 from cluster.api.run import Run, folder_at, run_id_for
 from cluster.config import RunConfig
 from cluster.display.progress import View
-from cluster.runs.run import Run as RunLoop
+from cluster.runs.opening import Opening
 from cluster.runs.run_folder import RunFolder, new_run_id
 from cluster.session.in_process import local_services, require_no_metrics
 from cluster.session.interrupts import StopRequested
-from cluster.session.models import EmbeddedUrls, RefusedParameters, build_tasks
+from cluster.session.models import EmbeddedUrls, RefusedParameters
 from cluster.session.preflight import check_models
 from gpo.data.task import Task
 from gpo.errors import GPOError
 from gpo.events import OnEvent
 from gpo.limits.limiter import Limiter
+from gpo.runtime.concurrency import in_threads
 from gpo.user_code.functions import passed_functions
 
 log = logging.getLogger(__name__)
@@ -163,27 +162,21 @@ async def run_in_this_process(
     Raises:
         ConfigError, GPOError: as for ``cluster.runs.run.Run.execute``.
     """
-    continues = await asyncio.to_thread(lambda: run_folder.holds_run)
-    if continues:
-        config = run_folder.with_known_prompts(config)
-    tasks = await asyncio.to_thread(build_tasks, config, log.info)
-    leases = Leases()
-    run_folder = replace(run_folder, leases=leases)
-    # A run that is continued is checked once it is known to be incomplete: otherwise no model is called.
-    refused = {} if continues else await checked_models(config, tasks, view, limiter)
-    with leases:
-        record = await asyncio.to_thread(lambda: run_folder.open(config, tasks, run_id=run_id, resume=True))
-        loop = RunLoop(config, tasks, record, run_folder, on_event=on_event)
-        if record.is_complete:
-            await asyncio.to_thread(loop.conclude)
+    opening = await asyncio.to_thread(Opening, config, run_folder, log.info)
+    config, tasks = opening.config, opening.tasks
+    refused = await checked_models(config, tasks, view, limiter) if opening.is_new else {}
+    async with in_threads(opening.opened(run_id)) as opened:
+        if opened.record.is_complete:
+            await asyncio.to_thread(opened.loop(on_event).conclude)
             return
-        if continues and checks_again:
+        if checks_again and opened.needs_check:
             refused = await checked_models(config, tasks, view, limiter)
+        name = f"gpo-{opened.record.run_id}"
         services = await local_services(
-            config, tasks, view, budget_name=f"gpo-{record.run_id}", refused=refused, limiter=limiter, urls=urls
+            config, tasks, view, budget_name=name, refused=refused, limiter=limiter, urls=urls
         )
         try:
-            await loop.execute_here(services, view)
+            await opened.loop(on_event).execute_here(services, view)
         except StopRequested:
             where = run_folder.folder.path("").rstrip("/")
             log.warning("stopped; finished work is saved in %s; %s", where, _HOW_TO_CONTINUE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -60,11 +59,11 @@ def run(
     """
     began = time.monotonic()
     from cluster.config import load_config
-    from cluster.session.models import build_tasks
     from cluster.session.ray_environment import prepare_environment, resolve_address
 
     config = with_deadline(load_config(config_path, overrides or []), deadline)
     ray_address = resolve_address(address)
+    from cluster.runs.opening import Opening
     from cluster.runs.run_folder import new_run_id, require_run_id
 
     if run_id is not None and run_dir is None:
@@ -72,37 +71,24 @@ def run(
         run_dir = f"{config.run.dir.rstrip('/')}/{run_id}"
     run_id = run_id or new_run_id(config.run.name)
     run_folder = results_folder(config.run.dir, config.run.name, run_id, run_dir, resume)
-    continues = resume and run_folder.holds_run
-    if continues:
-        config = run_folder.with_known_prompts(config)
-    tasks = build_tasks(config, say)
+    opening = Opening(config, run_folder, say, resume=resume)
 
     prepare_environment(ray_address)
-    from actors.lease import Leases
     from cluster.display.live_view import view_for
     from cluster.results.results_table import closing_lines, results_table, written_files
     from cluster.results.warnings import run_warnings
-    from cluster.runs.run import Run
-    from cluster.session.budget import TimeLimit
-    from cluster.session.session import Session
 
-    leases = Leases()
-    run_folder = replace(run_folder, leases=leases)
-    # The models of a run that is resumed are checked once it is known to be incomplete: otherwise none is called.
-    refused = {} if continues else check_endpoints(config, tasks=tasks)
-    record = run_folder.open(config, tasks, run_id=run_id, resume=resume, began=began)
-    folder = run_folder.folder
-    logs.choose_for(record.run_id, folder.local)
-    say(f"Run {record.run_id} in {folder.path('')}")
-    interrupted = False
-    with leases:
-        if continues and not record.is_complete and not TimeLimit.of(config.budget, record).is_over:
-            refused = check_endpoints(config, tasks=tasks)
+    refused = check_endpoints(opening.config, tasks=opening.tasks) if opening.is_new else {}
+    folder, interrupted = run_folder.folder, False
+    with opening.opened(run_id, began) as opened:
+        record = opened.record
+        logs.choose_for(record.run_id, folder.local)
+        say(f"Run {record.run_id} in {folder.path('')}")
+        if opened.needs_check:
+            refused = check_endpoints(opening.config, tasks=opening.tasks)
         with view_for(err) as view:
             try:
-                name = f"gpo-{record.run_id}"
-                with Session(config, tasks, name=name, address=ray_address, view=view, refused=refused) as session:
-                    Run(config, tasks, record, run_folder).execute(session, view)
+                opened.execute_on_ray(ray_address, view, refused)
             except KeyboardInterrupt:
                 interrupted = True
     out.print(results_table(record))

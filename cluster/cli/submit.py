@@ -12,6 +12,7 @@ import typer
 from cluster.cli.options import BudgetOk, Overrides
 from cluster.cli.terminal import BAD_CONFIG, OK, say
 from gpo.errors import ConfigError
+from gpo.text import first_line
 
 if TYPE_CHECKING:
     from cluster.submitting.submission import Submission
@@ -235,7 +236,7 @@ class _JobBackend:
 
         job_id = self.jobs.newest(run_id)
         job = self.jobs.info(job_id)
-        typer.echo(f"{job_id} {job.status.value}: {(job.message or '').partition(chr(10))[0]}")
+        typer.echo(f"{job_id} {job.status.value}: {first_line(job.message or '')}")
         return exit_code(job) if job.status.is_terminal() else OK
 
     def show_logs(self, run_id: str) -> int:

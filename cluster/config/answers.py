@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
 from cluster.config.functions import (
     FUNCTION,
@@ -21,7 +20,7 @@ from cluster.config.functions import (
     require_allowed,
     require_loadable,
 )
-from cluster.config.section import LOCATION, ConfigPath, Section
+from cluster.config.section import LOCATION, ConfigPath, Section, unfit
 from gpo.data.catalogue import BenchmarkTask, Family
 from gpo.data.example import Example, inferred_kind
 from gpo.errors import ConfigError, EvaluationError
@@ -44,11 +43,7 @@ from gpo.user_code.functions import FunctionReference
 def _parser(name: str, info: ValidationInfo) -> str:
     refuse_file(name)
     if name not in PARSERS and not re.fullmatch(FUNCTION, name):
-        raise PydanticCustomError(
-            "parser",
-            "{value} is not a parser; choose default, paper, or a function as module:function",
-            {"value": quoted(name)},
-        )
+        raise unfit(f"{quoted(name)} is not a parser; choose default, paper, or a function as module:function")
     if name not in PARSERS:
         require_allowed(name, info)
     return name
@@ -102,20 +97,14 @@ class AnswerConfig(Section):
     def _options_fit_the_kind(self) -> Self:
         for option, kind in _OPTION_OF.items():
             if getattr(self, option) is not None and self.kind != kind:
-                raise PydanticCustomError(
-                    "kind",
-                    "needs kind: {kind}; set that kind, or leave it out",
-                    {"at": option, "kind": kind},
-                )
+                raise unfit(f"needs kind: {kind}; set that kind, or leave it out", at=option)
         for kind, option in (("custom", "metric"), ("judge", "rubric")):
             if self.kind == kind and getattr(self, option) is None:
-                raise PydanticCustomError("missing_option", "is missing; set it", {"at": option})
+                raise unfit("is missing; set it", at=option)
         if self.kind in ("custom", "judge") and self.parser != "default":
-            raise PydanticCustomError(
-                "parser", "is used only by kinds that judge by rule; leave it out", {"at": "parser"}
-            )
+            raise unfit("is used only by kinds that judge by rule; leave it out", at="parser")
         if self.folder is not None and not _names_function({"metric": self.metric, "parser": self.parser}):
-            raise PydanticCustomError("folder", "is not used by metric or parser; leave it out", {"at": "folder"})
+            raise unfit("is not used by metric or parser; leave it out", at="folder")
         return self
 
     def scorer(self, examples: list[Example], where: str, known: BenchmarkTask | None = None) -> Scorer | Rubric:

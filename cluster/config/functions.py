@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
-from cluster.config.section import AllowedPaths, LocatedText, Section
+from cluster.config.section import AllowedPaths, LocatedText, Section, unfit
 from gpo.errors import ConfigError, EvaluationError
 from gpo.user_code.functions import FunctionReference
 from gpo.user_code.modules import home_of
@@ -26,19 +25,13 @@ def quoted(text: str) -> str:
 def refuse_file(name: str) -> None:
     """Refuse the path of a file, with what to write instead."""
     if name.partition(":")[0].endswith(".py"):
-        raise PydanticCustomError(
-            "function",
-            "{value} is a file; write module:function without .py, and the file's folder as folder",
-            {"value": quoted(name)},
-        )
+        raise unfit(f"{quoted(name)} is a file; write module:function without .py, and the file's folder as folder")
 
 
 def _function(name: str, info: ValidationInfo) -> str:
     refuse_file(name)
     if not re.fullmatch(FUNCTION, name):
-        raise PydanticCustomError(
-            "function", "{value} is not a function; write it as module:function", {"value": quoted(name)}
-        )
+        raise unfit(f"{quoted(name)} is not a function; write it as module:function")
     require_allowed(name, info)
     return name
 

@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from cluster.config.functions import FunctionName, FunctionSection, reference
-from cluster.config.section import LOCATION, ConfigPath, OptionInfo, Section, VariableName, by_kind
+from cluster.config.section import LOCATION, ConfigPath, OptionInfo, Section, VariableName, by_kind, unfit
 from gpo.models.credentials import Header, KeySource, fits_header, names_a_secret
 from gpo.models.function import FunctionModel
 from gpo.models.protocol import Sampling
@@ -77,7 +77,7 @@ class SamplingConfig(Section):
         # `n` would pay for replies that are not read, and `stream` changes their format.
         for name in extra:
             if name in _RESERVED:
-                raise PydanticCustomError("reserved", "is set by the program; leave it out", {"at": name})
+                raise unfit("is set by the program; leave it out", at=name)
         return extra
 
     def build(self) -> Sampling:
@@ -134,9 +134,9 @@ HeaderValue = Annotated[Annotated[str, Tag("text")] | Annotated[FromVariable, Ta
 
 def _header_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-        raise PydanticCustomError("header", "is not the name of a header; write a name such as X-Organization")
+        raise unfit("is not the name of a header; write a name such as X-Organization")
     if name.lower() in _RESERVED_HEADERS:
-        raise PydanticCustomError("header", "is a header that the program sets; leave it out")
+        raise unfit("is a header that the program sets; leave it out")
     return name
 
 
@@ -206,12 +206,11 @@ class EndpointConfig(Section):
     def _no_secret_headers(cls, headers: dict[str, str | FromVariable]) -> dict[str, str | FromVariable]:
         for name, value in headers.items():
             if isinstance(value, str) and names_a_secret(name):
-                problem = "usually carries a key; put it into an environment variable, and write {env: NAME}"
-                raise PydanticCustomError("header", problem, {"at": name})
-            if isinstance(value, str) and not fits_header(value):
-                raise PydanticCustomError(
-                    "header", "does not fit into a header; use printable ASCII characters in one line", {"at": name}
+                raise unfit(
+                    "usually carries a key; put it into an environment variable, and write {env: NAME}", at=name
                 )
+            if isinstance(value, str) and not fits_header(value):
+                raise unfit("does not fit into a header; use printable ASCII characters in one line", at=name)
         return headers
 
     @field_validator("query")
@@ -219,16 +218,16 @@ class EndpointConfig(Section):
     def _no_secret_parameters(cls, query: dict[str, str]) -> dict[str, str]:
         for name in query:
             if names_a_secret(name):
-                problem = "usually carries a key, and URLs appear in logs; send it as a header, or set api_key_header"
-                raise PydanticCustomError("query", problem, {"at": name})
+                raise unfit(
+                    "usually carries a key, and URLs appear in logs; send it as a header, or set api_key_header",
+                    at=name,
+                )
         return query
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:
         if self.api_key_command and (self.api_key_env or self.api_key_file):
-            raise PydanticCustomError(
-                "two_keys", "is set together with another source of the key; keep one", {"at": "api_key_command"}
-            )
+            raise unfit("is set together with another source of the key; keep one", at="api_key_command")
         return self
 
     def build(self) -> Endpoint:

@@ -9,11 +9,10 @@ from importlib.util import find_spec
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
-from pydantic_core import PydanticCustomError
 
 from actors.search import Record, SearchKey
 from cluster.config.secrets import HttpAddress
-from cluster.config.section import Section
+from cluster.config.section import Section, unfit
 from gpo.errors import ConfigError
 from gpo.optimizer import GPO
 
@@ -109,9 +108,7 @@ def _is_installed(module: str) -> bool:
 def _store(uri: str) -> str:
     # A database's address holds a password more often than not, and would be in config.yaml.
     if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?|sqlite:////\S+", uri):
-        raise PydanticCustomError(
-            "tracking_uri", "is not like http://HOST:5000 or sqlite:////ABSOLUTE/FILE, without user or password"
-        )
+        raise unfit("is not like http://HOST:5000 or sqlite:////ABSOLUTE/FILE, without user or password")
     return uri
 
 
@@ -142,7 +139,7 @@ class MlflowConfig(Section):
     @model_validator(mode="after")
     def _alias_needs_a_name(self) -> Self:
         if self.alias is not None and self.register is None:
-            raise PydanticCustomError("no_name", "is set, but tracking.mlflow.register is not", {"at": "alias"})
+            raise unfit("is set, but tracking.mlflow.register is not", at="alias")
         return self
 
 

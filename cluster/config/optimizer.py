@@ -15,7 +15,6 @@ from pydantic import (
     Tag,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from cluster.config.own_strategies import (
     OwnAcceptanceConfig,
@@ -23,7 +22,7 @@ from cluster.config.own_strategies import (
     OwnRetrievalConfig,
     OwnScheduleConfig,
 )
-from cluster.config.section import LOCATION, OWN, ConfigPath, OptionInfo, Section, by_kind
+from cluster.config.section import LOCATION, OWN, ConfigPath, OptionInfo, Section, by_kind, unfit
 from gpo.data.example import Example
 from gpo.data.files import read_text
 from gpo.data.template import Template
@@ -252,7 +251,7 @@ class MetaPromptConfig(Section):
     @model_validator(mode="after")
     def _template_is_read(self) -> Self:
         if (self.template or self.text) and self.kind is not None:
-            raise PydanticCustomError("kind", "is set as well as template; keep one of the two", {"at": "kind"})
+            raise unfit("is set as well as template; keep one of the two", at="kind")
         try:
             # A run that is resumed elsewhere has the text without the file.
             if self.template is not None and (self.text is None or self.template.exists()):
@@ -261,10 +260,7 @@ class MetaPromptConfig(Section):
             if (own := self.own) is not None:
                 own.check()
         except ConfigError as error:
-            raise PydanticCustomError(
-                "template", "{problem}; {remedy}",
-                {"at": "template", "problem": error.problem, "remedy": error.remedy},
-            ) from None  # fmt: skip
+            raise unfit(f"{error.problem}; {error.remedy}", at="template") from None
         return self
 
     @property
@@ -386,16 +382,15 @@ class OptimizerConfig(Section):
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if self.steps is not None and self.epochs is not None:
-            raise PydanticCustomError("epochs", "is set as well as steps; leave one of the two out", {"at": "epochs"})
+            raise unfit("is set as well as steps; leave one of the two out", at="epochs")
         return self
 
     @model_validator(mode="after")
     def _enforced_step_size_exists(self) -> Self:
         if self.refinement.enforce and self.schedule.kind == "none":
-            raise PydanticCustomError(
-                "enforce",
+            raise unfit(
                 "has no step size to enforce, since schedule.kind is none; choose a schedule, or leave it out",
-                {"at": "refinement.enforce"},
+                at="refinement.enforce",
             )
         return self
 
@@ -403,16 +398,12 @@ class OptimizerConfig(Section):
     def _own_refinement_is_shown(self) -> Self:
         if isinstance(self.refinement, OwnRefinementConfig):
             if self.meta_prompt.kind not in (None, "full"):
-                raise PydanticCustomError(
-                    "kind",
-                    "is {kind}, which does not show the instruction of optimizer.refinement; set full, or leave it out",
-                    {"at": "meta_prompt.kind", "kind": self.meta_prompt.kind},
-                )
+                problem = f"is {self.meta_prompt.kind}, which does not show the instruction of optimizer.refinement"
+                raise unfit(f"{problem}; set full, or leave it out", at="meta_prompt.kind")
             if self.meta_prompt.own is not None:
-                raise PydanticCustomError(
-                    "template",
+                raise unfit(
                     "does not show the instruction of optimizer.refinement; keep one of the two",
-                    {"at": "meta_prompt.template"},
+                    at="meta_prompt.template",
                 )
         return self
 
@@ -420,14 +411,9 @@ class OptimizerConfig(Section):
     def _warmup_fits(self) -> Self:
         # The number of steps in an epoch is known only once the data is loaded.
         if self.steps is not None and not self.warm_up_fits(self.steps):
-            raise PydanticCustomError(
-                "warmup",
-                "{warmup} is too large for {steps} steps; use a smaller value",
-                {
-                    "at": "schedule.warmup_steps",
-                    "warmup": self.schedule.warmup_steps,
-                    "steps": self.steps,
-                },
+            raise unfit(
+                f"{self.schedule.warmup_steps} is too large for {self.steps} steps; use a smaller value",
+                at="schedule.warmup_steps",
             )
         return self
 

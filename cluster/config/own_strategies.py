@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, JsonValue, NonNegativeInt, field_validator
-from pydantic_core import PydanticCustomError
 
 from cluster.config.functions import FunctionName, FunctionSection, reference
-from cluster.config.section import LOCATION, ConfigPath
+from cluster.config.section import LOCATION, ConfigPath, unfit
 from gpo.models.protocol import Embedder
 from gpo.strategies.own import OwnAcceptance, OwnRefinement, OwnRetriever, OwnSchedule
 from gpo.user_code.functions import FunctionReference
@@ -34,7 +33,7 @@ class OwnStrategyConfig(FunctionSection):
     def _options_are_not_passed(cls, options: dict[str, JsonValue]) -> dict[str, JsonValue]:
         for name in options:
             if name in cls.passed:
-                raise PydanticCustomError("option", "is passed by the program; leave it out", {"at": name})
+                raise unfit("is passed by the program; leave it out", at=name)
         return options
 
     @property

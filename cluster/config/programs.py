@@ -16,11 +16,10 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from cluster.config.functions import FunctionName, FunctionSection, quoted, reference, require_loadable
 from cluster.config.prompts import PromptText
-from cluster.config.section import LOCATION, ConfigPath
+from cluster.config.section import LOCATION, ConfigPath, unfit
 from gpo.errors import EvaluationError
 from gpo.evaluation.dspy_program import DSPyProgram
 from gpo.evaluation.gepa_program import GEPAProgram
@@ -66,11 +65,11 @@ class ProgramSection(FunctionSection):
     @model_validator(mode="after")
     def _options_fit_workers(self) -> Self:
         if self.workers == "process" and self.function.startswith("__main__:"):
-            problem = "is known only in this process; write it into a module, or leave program.workers out"
-            raise PydanticCustomError("workers", problem, {"at": "function"})
+            raise unfit(
+                "is known only in this process; write it into a module, or leave program.workers out", at="function"
+            )
         if self.workers == "thread" and self.max_memory_mb is not None:
-            problem = "bounds processes; set workers: process, or leave it out"
-            raise PydanticCustomError("workers", problem, {"at": "max_memory_mb"})
+            raise unfit("bounds processes; set workers: process, or leave it out", at="max_memory_mb")
         return self
 
     @property
@@ -135,9 +134,7 @@ ProgramConfig = Annotated[ProgramSection, BeforeValidator(_short_forms)]
 
 def _can_be_joined(prompts: dict[str, str]) -> dict[str, str]:
     if parts_of(joined_parts(prompts)) != prompts:
-        raise PydanticCustomError(
-            "prompts", "holds a text with a line such as [[name]], which divides prompts; change that line"
-        )
+        raise unfit("holds a text with a line such as [[name]], which divides prompts; change that line")
     return prompts
 
 
@@ -146,8 +143,8 @@ _NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,39}$"
 
 def _name_of_part(name: str) -> str:
     if not re.match(_NAME, name):
-        problem = "{value} is not a name; use at most 40 letters, digits and _, and begin with a letter or _"
-        raise PydanticCustomError("name", problem, {"value": quoted(name)})
+        problem = "is not a name; use at most 40 letters, digits and _, and begin with a letter or _"
+        raise unfit(f"{quoted(name)} {problem}")
     return name
 
 
@@ -180,4 +177,4 @@ def own_prompts(program: Any, context: Any) -> dict[str, str] | None:
             loaded: Any = section.reference.load()
             return dict(loaded.prompts)
     except EvaluationError as failure:
-        raise PydanticCustomError("program", "{problem}", {"problem": str(failure), "at": "program"}) from None
+        raise unfit(str(failure), at="program") from None

@@ -17,11 +17,10 @@ from pydantic import (
     Tag,
     ValidationInfo,
 )
-from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from cluster.config.secrets import IN_ENVIRONMENT, PROBLEM, holds_credentials
-from cluster.config.section import LOCATION, AllowedPaths, ConfigPath, Section, absolute, option_of
+from cluster.config.section import LOCATION, AllowedPaths, ConfigPath, Section, absolute, option_of, unfit
 from gpo.data.files import cell_texts, read_rows, read_text
 from gpo.errors import ConfigError
 from gpo.evaluation.prompt_template import in_messages
@@ -54,9 +53,7 @@ def _usable(text: str) -> str:
     try:
         return usable_prompt(text, "")
     except ConfigError as error:
-        raise PydanticCustomError(
-            "prompt", "{problem}; {remedy}", {"problem": error.problem, "remedy": error.remedy}
-        ) from None
+        raise unfit(f"{error.problem}; {error.remedy}") from None
 
 
 def _distinct(texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -152,11 +149,9 @@ def _folder(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, str) or "://" not in value:
         return absolute(value, info)
     if holds_credentials(value):  # not shown
-        raise PydanticCustomError("address", "{problem}; {remedy}", {"problem": PROBLEM, "remedy": IN_ENVIRONMENT})
+        raise unfit(f"{PROBLEM}; {IN_ENVIRONMENT}")
     if AllowedPaths.of(info) is not None:
-        raise PydanticCustomError(
-            "address", "is an address, which the service does not open; send the prompts as a list"
-        )
+        raise unfit("is an address, which the service does not open; send the prompts as a list")
     return str(value)
 
 

@@ -8,7 +8,6 @@ from math import ceil
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, Tag, model_validator
-from pydantic_core import PydanticCustomError
 
 from cluster.config.cache import CacheConfig, SqliteCacheConfig
 from cluster.config.cluster import ClusterConfig
@@ -18,7 +17,7 @@ from cluster.config.optimizer import DEFAULT_STEPS, MetaPromptConfig, OptimizerC
 from cluster.config.own_strategies import OwnStrategyConfig
 from cluster.config.presets import PresetName, with_preset
 from cluster.config.secrets import IN_ENVIRONMENT, PROBLEM, holds_credentials
-from cluster.config.section import OWN, OptionInfo, Section, by_kind
+from cluster.config.section import OWN, OptionInfo, Section, by_kind, unfit
 from cluster.config.tasks import Tasks
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
@@ -148,7 +147,7 @@ _CALLS_OF_REPLICA = 64
 
 def _without_credentials(location: str) -> str:
     if holds_credentials(location):
-        raise PydanticCustomError("run_dir", "{problem}; {remedy}", {"problem": PROBLEM, "remedy": IN_ENVIRONMENT})
+        raise unfit(f"{PROBLEM}; {IN_ENVIRONMENT}")
     return location
 
 
@@ -243,28 +242,22 @@ class RunConfig(Section):
         for path, what, values in (("tasks", "task name", names), ("run.seeds", "seed", self.run.seeds)):
             repeated = next((value for value in values if list(values).count(value) > 1), None)
             if repeated is not None:
-                raise PydanticCustomError(
-                    "repeated",
-                    "duplicate {what} '{value}'; {what}s must be unique",
-                    {"at": path, "value": str(repeated), "what": what},
-                )
+                raise unfit(f"duplicate {what} '{repeated}'; {what}s must be unique", at=path)
         return self
 
     @model_validator(mode="after")
     def _money_can_be_counted(self) -> Self:
         models = (self.models.task, self.models.optimizer, self.models.judge)
         if self.budget.tokens is not None and any(isinstance(model, FunctionChatConfig) for model in models):
-            raise PydanticCustomError(
-                "no_tokens",
+            raise unfit(
                 "is set, but the tokens of a model of kind function are not known; set budget.calls instead",
-                {"at": "budget.tokens"},
+                at="budget.tokens",
             )
         prices = [model.price for model in models if isinstance(model, ChatEndpointConfig)]
         if self.budget.usd is not None and not any(price.prompt or price.completion for price in prices):
-            raise PydanticCustomError(
-                "no_price", "is set, but no model has a price; set models.task.price and models.optimizer.price",
-                {"at": "budget.usd"},
-            )  # fmt: skip
+            raise unfit(
+                "is set, but no model has a price; set models.task.price and models.optimizer.price", at="budget.usd"
+            )
         return self
 
     @model_validator(mode="after")
@@ -273,11 +266,9 @@ class RunConfig(Section):
         if own is not None and not own.shows_rules:
             for task in self.tasks:
                 if task.must_keep or task.max_words or task.forbid or task.language:
-                    raise PydanticCustomError(
-                        "rules",
-                        "does not show the constraints of task {task}; write {{ rules | join(' ') }} where they belong",
-                        {"at": "optimizer.meta_prompt.template", "task": task.name},
-                    )
+                    problem = f"does not show the constraints of task {task.name}"
+                    remedy = "write {{ rules | join(' ') }} where they belong"
+                    raise unfit(f"{problem}; {remedy}", at="optimizer.meta_prompt.template")
         return self
 
     @property

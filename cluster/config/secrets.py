@@ -11,9 +11,8 @@ from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator
-from pydantic_core import PydanticCustomError
 
-from cluster.config.section import Section, options
+from cluster.config.section import Section, options, unfit
 from gpo.errors import ConfigError
 
 # -- addresses without credentials ------------------------------------------------------------------------------------
@@ -32,7 +31,7 @@ _CONTAINER = re.compile(r"abfss?://[^/?#@:]+@")
 def _plain(address: str) -> str:
     if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", address):
         # Not shown: it may hold a password.
-        raise PydanticCustomError("address", "is not an address like http://HOST:PORT, without user or password")
+        raise unfit("is not an address like http://HOST:PORT, without user or password")
     return address
 
 

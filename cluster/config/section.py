@@ -77,6 +77,15 @@ LOCATION = OptionInfo(may_change=True)
 """Of a path: a run compares what is there, by its fingerprint, since each pod and each job may have it elsewhere."""
 
 
+def unfit(message: str, at: str = "") -> PydanticCustomError:
+    """The error of a validator: what is wrong, and after a semicolon the remedy.
+
+    Args:
+        at: the option of the section that it is about; by default, the one that is validated.
+    """
+    return PydanticCustomError("unfit", "{message}", {"at": at, "message": message})
+
+
 class Section(BaseModel):
     """A part of the configuration: immutable, closed to unknown options, documented field by field."""
 
@@ -102,9 +111,7 @@ class Section(BaseModel):
                 if option not in known:
                     near = get_close_matches(str(option), known, n=1)
                     remedy = f"did you mean {near[0]!r}?" if near else f"choose among: {', '.join(known)}"
-                    raise PydanticCustomError(
-                        "unknown_option", "is not an option; {remedy}", {"at": str(option), "remedy": remedy}
-                    )
+                    raise unfit(f"is not an option; {remedy}", at=str(option))
         return data
 
 
@@ -250,11 +257,7 @@ class AllowedPaths:
         lack = "is not in the folder that the service allows"
         if self.shared is None:
             lack = "is a file, folder or function, and the service allows none"
-        return PydanticCustomError(
-            "outside",
-            "{shown} {lack}; send examples as rows, or ask for gpo serve --allow-dir",
-            {"shown": repr(str(shown)), "lack": lack},
-        )
+        return unfit(f"{str(shown)!r} {lack}; send examples as rows, or ask for gpo serve --allow-dir")
 
 
 def absolute(value: Any, info: ValidationInfo) -> Any:
@@ -272,9 +275,7 @@ def absolute(value: Any, info: ValidationInfo) -> Any:
         if allowed is not None:
             path = path.resolve()
     except (RuntimeError, ValueError) as error:  # an unknown user's home, or a NUL
-        raise PydanticCustomError(
-            "path", "{path} is not a path ({reason}); name another", {"path": repr(str(value)), "reason": str(error)}
-        ) from None
+        raise unfit(f"{str(value)!r} is not a path ({error}); name another") from None
     if allowed is not None:
         allowed.require(path, value)
     return path
@@ -327,9 +328,7 @@ ConfigPath = Annotated[Path, BeforeValidator(absolute)]
 def _variable_name(name: str) -> str:
     # Capitals only, so that a key or an address with a password is refused, and not shown.
     if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
-        raise PydanticCustomError(
-            "variable", "is not the name of an environment variable in capitals; write its name, not its value"
-        )
+        raise unfit("is not the name of an environment variable in capitals; write its name, not its value")
     return name
 
 

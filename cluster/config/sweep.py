@@ -14,10 +14,9 @@ from pydantic import (
     Tag,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
-from cluster.config.section import ConfigPath, OptionInfo, Section, VariableName, by_kind
+from cluster.config.section import ConfigPath, OptionInfo, Section, VariableName, by_kind, unfit
 from cluster.config.tasks import Tasks
 
 MAY_CHANGE = OptionInfo(may_change=True)
@@ -62,11 +61,11 @@ class Range(Section):
     @model_validator(mode="after")
     def _is_not_empty(self) -> Self:
         if self.low > self.high:
-            raise PydanticCustomError("range", "is above high; swap the two", {"at": "low"})
+            raise unfit("is above high; swap the two", at="low")
         if self.log and (self.low <= 0 or self.step is not None):
-            raise PydanticCustomError("range", "needs a positive low and no step; correct the range", {"at": "log"})
+            raise unfit("needs a positive low and no step; correct the range", at="log")
         if self.step is not None and self.step <= 0:
-            raise PydanticCustomError("range", "must be above 0; correct it", {"at": "step"})
+            raise unfit("must be above 0; correct it", at="step")
         return self
 
 
@@ -100,12 +99,10 @@ class UrlStorageConfig(Section):
     @model_validator(mode="after")
     def _one_address(self) -> Self:
         if (self.url is None) == (self.url_env is None):
-            raise PydanticCustomError("url_env", "or url must be set, but not both; set one", {"at": "url_env"})
+            raise unfit("or url must be set, but not both; set one", at="url_env")
         if self.url is not None and ("://" not in self.url or _WITH_PASSWORD.search(self.url)):
             problem = "holds a password" if "://" in self.url else "is not a URL"
-            raise PydanticCustomError(
-                "url_env", "{problem}; name a variable with the URL in url_env", {"at": "url_env", "problem": problem}
-            )
+            raise unfit(f"{problem}; name a variable with the URL in url_env", at="url_env")
         return self
 
 
@@ -273,13 +270,9 @@ class SweepSection(Section):
     @model_validator(mode="after")
     def _objectives_fit(self) -> Self:
         if self.objectives[0] != "val" or len(set(self.objectives)) < len(self.objectives):
-            raise PydanticCustomError(
-                "objectives", "must begin with val and name each once; correct the list", {"at": "objectives"}
-            )
+            raise unfit("must begin with val and name each once; correct the list", at="objectives")
         if len(self.objectives) > 1 and self.pruner is not None and self.pruner.kind != "none":
-            raise PydanticCustomError(
-                "pruner", "cannot prune with several objectives; leave it out, or keep one objective", {"at": "pruner"}
-            )
+            raise unfit("cannot prune with several objectives; leave it out, or keep one objective", at="pruner")
         return self
 
     @property

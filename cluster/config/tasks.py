@@ -24,7 +24,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from cluster.config.answers import AnswerConfig
 from cluster.config.functions import quoted
@@ -37,7 +36,7 @@ from cluster.config.prompts import (
     PromptText,
     known_texts,
 )
-from cluster.config.section import LOCATION, ConfigPath, OptionInfo, Section, absolute, option_of
+from cluster.config.section import LOCATION, ConfigPath, OptionInfo, Section, absolute, option_of, unfit
 from gpo.data.benchmarks import BENCHMARKS
 from gpo.data.catalogue import BenchmarkTask, known_task, tasks_of
 from gpo.data.constraints import LANGUAGE_CODES, Constraints
@@ -93,15 +92,11 @@ class FieldsConfig(Section):
                 continue
             if column is not None:
                 other = "input" if option == "template" else "target"
-                raise PydanticCustomError(
-                    "template", "is set as well as {other}; keep one of the two", {"at": option, "other": other}
-                )
+                raise unfit(f"is set as well as {other}; keep one of the two", at=option)
             try:
                 Template(template, option).check()
             except ConfigError as error:
-                raise PydanticCustomError(
-                    "template", "{problem}; {remedy}", {"at": option, "problem": error.problem, "remedy": error.remedy}
-                ) from None
+                raise unfit(f"{error.problem}; {error.remedy}", at=option) from None
         return self
 
     @property
@@ -204,18 +199,13 @@ class SplitConfig(Section):
     def _sizes_fit(self) -> Self:
         for split, size in self.sizes.items():
             if size > 1 and not size.is_integer():
-                raise PydanticCustomError(
-                    "size",
-                    "{size} is neither a share nor a number of examples; use a share below 1 or a whole number",
-                    {"at": str(split), "size": size},
+                raise unfit(
+                    f"{size} is neither a share nor a number of examples; use a share below 1 or a whole number",
+                    at=str(split),
                 )
         shares = sum(size for size in self.sizes.values() if size < 1)
         if shares > 1 + 1e-9:
-            raise PydanticCustomError(
-                "shares",
-                "the shares of train, val and test are more than 1 together ({shares}); make one smaller",
-                {"shares": f"{shares:g}"},
-            )
+            raise unfit(f"the shares of train, val and test are more than 1 together ({shares:g}); make one smaller")
         return self
 
 
@@ -258,28 +248,22 @@ class BenchmarkConfig(Section):
         for one in name if isinstance(name, list | tuple) else () if name is None else (name,):
             if not isinstance(one, str) or not re.fullmatch(TASK_NAME, one):
                 shown = repr(one) if len(repr(one)) <= 40 else f"{repr(one)[:40]}…"
-                raise PydanticCustomError(
-                    "task_name", "{name} is not the name of a task; name one, a list of them, or all", {"name": shown}
-                )
+                raise unfit(f"{shown} is not the name of a task; name one, a list of them, or all")
         return name
 
     @model_validator(mode="after")
     def _listed_tasks_are_known(self) -> Self:
         if self.name is None and len(tasks_of(self.benchmark)) > 1:
-            raise PydanticCustomError("no_task", "is missing; name one, a list of them, or all", {"at": "name"})
+            raise unfit("is missing; name one, a list of them, or all", at="name")
         if self.name == ():
-            raise PydanticCustomError("no_task", "names no task; name some, or write all", {"at": "name"})
+            raise unfit("names no task; name some, or write all", at="name")
         if isinstance(self.name, tuple):
             known = [task.name for task in tasks_of(self.benchmark)]
             for name in self.name:
                 if name not in known:
                     near = get_close_matches(name.lower(), known, n=3)
                     remedy = f"did you mean {' or '.join(near)}?" if near else f"choose among: {', '.join(known)}"
-                    raise PydanticCustomError(
-                        "unknown_task",
-                        "'{name}' is not a task of {benchmark}; {remedy}",
-                        {"at": "name", "name": name, "benchmark": self.benchmark, "remedy": remedy},
-                    )
+                    raise unfit(f"'{name}' is not a task of {self.benchmark}; {remedy}", at="name")
         return self
 
     @property
@@ -455,10 +439,8 @@ class TaskConfig(Section):
         own, benchmark = data.get("name"), data.get("benchmark")
         if benchmark and (own == ALL or isinstance(own, list | tuple)):
             if "name" in task:
-                raise PydanticCustomError(
-                    "one_name",
-                    "is one name for several tasks; leave it out, each task is named as in its benchmark",
-                    {"at": "name"},
+                raise unfit(
+                    "is one name for several tasks; leave it out, each task is named as in its benchmark", at="name"
                 )
             # Until one_each gives each task its own.
             own = benchmark
@@ -505,7 +487,7 @@ class TaskConfig(Section):
         elif unknown := self.constraints.keys() - (self.prompts or {}).keys():
             at, problem = "constraints", f"names {quoted(min(unknown))}, which is not in prompts; name one of them"
         if at is not None:
-            raise PydanticCustomError("program", problem, {"at": at})
+            raise unfit(problem, at=at)
         return self
 
     @model_validator(mode="after")
@@ -513,34 +495,23 @@ class TaskConfig(Section):
         if self.position is Position.TEMPLATE:
             self._require_template()
         elif isinstance(self.prompt, MessagesConfig):
-            raise PydanticCustomError(
-                "messages",
-                "has two messages, which needs position: template; set it, or write a text",
-                {"at": "prompt"},
-            )
+            raise unfit("has two messages, which needs position: template; set it, or write a text", at="prompt")
         return self
 
     def _require_template(self) -> None:
         if isinstance(self.data, BenchmarkConfig):
-            raise PydanticCustomError(
-                "template",
+            raise unfit(
                 "template does not apply to a benchmark, whose columns are not named; choose another position",
-                {"at": "position"},
+                at="position",
             )
         if self.question_marks:
-            raise PydanticCustomError(
-                "template",
-                "does not apply to a template; write Q: and A: into the prompt, and leave this out",
-                {"at": "question_marks"},
+            raise unfit(
+                "does not apply to a template; write Q: and A: into the prompt, and leave this out", at="question_marks"
             )
         known = self._known_texts
         problem = initial_problem(known[0]) if known else None  # otherwise checked once they are read
         if problem is not None:
-            raise PydanticCustomError(
-                "template",
-                "{problem}; correct it, or choose another position than template",
-                {"at": "prompt", "problem": problem},
-            )
+            raise unfit(f"{problem}; correct it, or choose another position than template", at="prompt")
 
     def build(self, where: str, val_size: PositiveInt | None, test_size: PositiveInt | None) -> Task:
         """Load and check the task.

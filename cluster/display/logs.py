@@ -15,6 +15,7 @@ from typing import Any
 
 from gpo.errors import ConfigError
 from gpo.runtime.context import ContextFilter
+from gpo.text import last_line
 
 log = logging.getLogger(__name__)
 
@@ -163,8 +164,3 @@ def log_failures(what: str) -> Iterator[None]:
         yield
     except Exception as error:
         log.warning("%s failed: %s", what, last_line(error))
-
-
-def last_line(error: Exception) -> str:
-    """The last line of an error's message, or the name of its class."""
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cluster.config.observability import MlflowConfig
+from gpo.text import first_line
 
 log = logging.getLogger(__name__)
 
@@ -204,6 +205,5 @@ class Writer:
             self._was_lost = False
         except Exception as error:  # a problem of MLflow never ends a run
             if is_last or not self._was_lost:
-                said = (str(error).strip() or type(error).__name__).splitlines()[0]
-                log.warning("writing to MLflow at %s failed: %s", self._config.uri, said)
+                log.warning("writing to MLflow at %s failed: %s", self._config.uri, first_line(error))
             self._was_lost = True

@@ -20,6 +20,7 @@ import yaml
 from cluster.monitoring.targets import targets_folder, withdraw_dead
 from gpo.cache.store import cache_folder
 from gpo.errors import ClusterError, ConfigError
+from gpo.text import last_line
 
 _MONITORING = Path(__file__).resolve().parents[2] / "k8s" / "monitoring"
 DASHBOARDS = _MONITORING / "dashboards"
@@ -163,5 +164,4 @@ def _is_ready(url: str) -> bool:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "its log is empty"
+    return last_line(log.read_text(encoding="utf-8", errors="replace")) or "its log is empty"

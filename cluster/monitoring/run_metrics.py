@@ -36,6 +36,7 @@ from cluster.monitoring.metrics_view import MetricsView
 from cluster.monitoring.targets import announce, withdraw
 from cluster.results.run_record import RunRecord
 from gpo.errors import ConfigError
+from gpo.text import last_line
 from serve.http_limits import is_loopback
 
 log = logging.getLogger(__name__)
@@ -303,5 +304,4 @@ def exported(config: MetricsConfig, run: str, *, is_alone: bool) -> Iterator[Met
 
 
 def _reason(error: Exception) -> str:
-    cause = getattr(error, "cause", None) or error
-    return (str(cause).strip() or type(cause).__name__).splitlines()[-1]
+    return last_line(getattr(error, "cause", None) or error)

@@ -18,7 +18,7 @@ from rich.console import Console
 from actors.limiter import LimiterActor
 from cluster.config import RunConfig
 from cluster.display.live_view import view_for
-from cluster.display.logs import last_line, log_failures
+from cluster.display.logs import log_failures
 from cluster.monitoring.run_metrics import exported
 from cluster.results.run_record import RunRecord
 from cluster.serving.folders import RunFolders
@@ -31,6 +31,7 @@ from cluster.session.models import Access, RefusedParameters, build_evaluators, 
 from cluster.session.ray_connection import EMBEDDED_CPUS, ray_connection
 from gpo.data.task import Task
 from gpo.errors import ClusterError, ConfigError
+from gpo.text import last_line
 from serve.embedded_model import free_port
 from serve.evaluator import evaluator_app
 from serve.http_errors import TIMEOUT_S

@@ -13,9 +13,10 @@ from ray import serve as ray_serve
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
-from cluster.display.logs import last_line, log_failures
+from cluster.display.logs import log_failures
 from cluster.session.interrupts import raise_if_stopped
 from gpo.errors import ClusterError
+from gpo.text import last_line
 
 
 def start_serve() -> None:
@@ -66,5 +67,5 @@ def _problem(name: str) -> str:
         if app is not None and app.status is ApplicationStatus.RUNNING:
             return ""
         if app is not None and app.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
-            return app.message.strip().rpartition("\n")[2] or app.status.value
+            return last_line(app.message) or app.status.value
         time.sleep(0.25)

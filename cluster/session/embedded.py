@@ -10,11 +10,12 @@ from urllib.request import ProxyHandler, build_opener
 
 import ray
 
-from cluster.display.logs import last_line, log_failures
+from cluster.display.logs import log_failures
 from cluster.session.interrupts import raise_if_stopped
 from cluster.session.models import EmbeddedUrls
 from cluster.session.ray_connection import EMBEDDED_CPUS, distinct_hosts
 from gpo.errors import ConfigError, ModelUnavailable
+from gpo.text import last_line
 from serve.embedded_model import HOST, EmbeddedModelServer, EmbeddedModelSpec, free_port
 
 _RESTARTS = -1

@@ -21,6 +21,7 @@ from cluster.display import logs
 from cluster.session.ray_environment import is_private
 from gpo.errors import ClusterError, ConfigError
 from gpo.runtime.process import usable_cores
+from gpo.text import first_line
 
 EMBEDDED_CPUS = 1.0
 """CPUs that Ray reserves for an embedded model's server."""
@@ -146,7 +147,7 @@ def _connect(address: str, cpus_needed: float) -> None:
     except (ConnectionError, ValueError) as error:
         raise ConfigError(
             "--address",
-            f"no Ray cluster answers at {address!r} ({str(error).strip().partition(chr(10))[0]})",
+            f"no Ray cluster answers at {address!r} ({first_line(error)})",
             "start one with 'ray start --head', or leave the option out",
         ) from None
 

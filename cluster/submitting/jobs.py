@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -22,18 +22,20 @@ import aiohttp
 from cluster.config.secrets import refuse_credentials
 from cluster.submitting.package import Package
 from gpo.errors import ClusterError, ConfigError
+from gpo.text import first_line
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
     from ray.job_submission import JobSubmissionClient
 
+_T = TypeVar("_T")
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 RUN_ID = "gpo_run_id"
 """Metadata of a job: the ID of its run."""
 _ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _POLL_S = 1.0
 _PATIENCE_S = 60.0
-"""Seconds for which the Jobs API may be unreachable while this process waits for a job."""
+"""Seconds for which a cluster may be unreachable while this process waits for a job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class Jobs:
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 "--address",
-                f"no Ray dashboard answers at {self.address} ({str(error).strip().partition(chr(10))[0]})",
+                f"no Ray dashboard answers at {self.address} ({first_line(error)})",
                 "name the address of the cluster's dashboard, such as http://127.0.0.1:8265",
             ) from None
 
@@ -167,18 +169,7 @@ class Jobs:
         Raises:
             ClusterError: the cluster was unreachable for a minute.
         """
-        reached = began = time.monotonic()
-        while True:
-            try:
-                job = self.info(job_id)
-            except ClusterError:
-                if time.monotonic() - reached > _PATIENCE_S:
-                    raise
-            else:
-                reached = time.monotonic()
-                if job.status.is_terminal() or reached - began >= timeout_s:
-                    return job
-            time.sleep(max(0.0, min(_POLL_S, timeout_s - (time.monotonic() - began))))
+        return asked_until(lambda: self.info(job_id), lambda job: job.status.is_terminal(), timeout_s, _POLL_S)
 
     def follow(self, job_id: str, show: Callable[[str], None]) -> JobDetails:
         """Show a job's output from its beginning until the job ends; its final state.
@@ -211,7 +202,7 @@ class Jobs:
                     seen += len(text)
                     shown = max(shown, seen)
             except (RuntimeError, OSError, aiohttp.ClientError) as error:
-                failure = _first_line(error)
+                failure = first_line(error)
             try:
                 # Asked even if there is no more output: the job may be lost with its node.
                 if (await asyncio.to_thread(self.info, job_id)).status.is_terminal():
@@ -219,7 +210,7 @@ class Jobs:
                 reached = time.monotonic()
             except ClusterError as error:
                 if time.monotonic() - reached > _PATIENCE_S:
-                    raise ClusterError(f"{self.address} cannot be reached: {failure or _first_line(error)}") from None
+                    raise ClusterError(f"{self.address} cannot be reached: {failure or first_line(error)}") from None
             await asyncio.sleep(_POLL_S)
 
     def _checked(self, job: JobDetails) -> JobDetails:
@@ -253,14 +244,34 @@ class Jobs:
         try:
             return question()
         except RuntimeError as refusal:  # the client raises it for every unsuccessful reply
-            said = _first_line(refusal)
+            said = first_line(refusal)
             if "404" in said and "does not exist" in said:
                 raise ConfigError(
                     "ID", f"there is no such job at {self.address}", "list them with: ray job list"
                 ) from None
             raise ClusterError(f"{self.address} refused: {said}") from None
         except OSError as error:
-            raise ClusterError(f"{self.address} cannot be reached: {_first_line(error)}") from None
+            raise ClusterError(f"{self.address} cannot be reached: {first_line(error)}") from None
+
+
+def asked_until(ask: Callable[[], _T], is_over: Callable[[_T], bool], timeout_s: float, poll_s: float) -> _T:
+    """Ask a cluster until something is over, or for some seconds; the last answer.
+
+    Raises:
+        ClusterError: the cluster was unreachable for a minute.
+    """
+    reached = began = time.monotonic()
+    while True:
+        try:
+            state = ask()
+        except ClusterError:
+            if time.monotonic() - reached > _PATIENCE_S:
+                raise
+        else:
+            reached = time.monotonic()
+            if is_over(state) or reached - began >= timeout_s:
+                return state
+        time.sleep(max(0.0, min(poll_s, timeout_s - (time.monotonic() - began))))
 
 
 def exit_code(job: JobDetails) -> int:
@@ -298,7 +309,3 @@ def _prepare_environment() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).partition("\n")[0]

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.submitting.jobs import asked_until
 from cluster.submitting.kubernetes import Manifest, as_yaml, object_name, rayjob_template
 from gpo.errors import ClusterError, ConfigError
+from gpo.text import first_line
 
 _POLL_S = 2.0
-_PATIENCE_S = 60.0
-"""Seconds for which Kubernetes may be unreachable while this process waits for a RayJob."""
 _READER_S = 300
 """Seconds after which a pod that reads logs is given up."""
 _OVER = ("Complete", "Failed", "ValidationFailed", "Suspended")
@@ -88,7 +88,7 @@ class RayJob:
         suspended = "queued" if self.has_queue else "stopped"
         state = suspended if self.state == "Suspended" else self.state or "new"
         parts = [f"{self.name} {state}"] + ([self.job] if self.job and self.state != "Suspended" else [])
-        return f"{' '.join(parts)}{failed}: {self.message.strip().partition(chr(10))[0]}".removesuffix(": ")
+        return f"{' '.join(parts)}{failed}: {first_line(self.message)}".removesuffix(": ")
 
 
 class RayJobs:
@@ -168,18 +168,7 @@ class RayJobs:
         Raises:
             ClusterError: Kubernetes was unreachable for a minute.
         """
-        reached = began = time.monotonic()
-        while True:
-            try:
-                job = self.get(run_id)
-            except ClusterError:
-                if time.monotonic() - reached > _PATIENCE_S:
-                    raise
-            else:
-                reached = time.monotonic()
-                if job.is_over or reached - began >= timeout_s:
-                    return job
-            time.sleep(_POLL_S)
+        return asked_until(lambda: self.get(run_id), lambda job: job.is_over, timeout_s, _POLL_S)
 
     def follow(self, run_id: str, show: Callable[[str], None], say: Say) -> RayJob:
         """Show the output of all attempts until the RayJob ends; its final state.
@@ -275,22 +264,19 @@ class RayJobs:
 
     def _read(self, *command: str) -> str:
         """What ``kubectl`` prints."""
-        done = self._run(list(command), None)
-        if done.returncode:
-            raise ClusterError(f"kubectl {command[0]} failed: {_first_line(done.stderr)}")
-        return done.stdout
+        return self._run(list(command))
 
     def _write(self, command: list[str], document: dict[str, Any]) -> None:
-        done = self._run([*command, "-f", "-"], as_yaml(document))
-        if done.returncode:
-            what = f"{document['kind']} {document['metadata']['name']}"
-            raise ClusterError(f"kubectl {command[0]} failed for the {what}: {_first_line(done.stderr)}")
+        what = f" for the {document['kind']} {document['metadata']['name']}"
+        self._run([*command, "-f", "-"], as_yaml(document), what)
 
-    def _run(self, command: list[str], text: str | None) -> subprocess.CompletedProcess[str]:
+    def _run(self, command: list[str], text: str = "", what: str = "") -> str:
         with _kubectl_needed():
-            return subprocess.run(  # noqa: S603
-                self._line(command), input=text or "", capture_output=True, text=True, check=False
-            )
+            done = subprocess.run(self._line(command), input=text, capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode:
+            reason = first_line(done.stderr) or "it gave no reason"
+            raise ClusterError(f"kubectl {command[0]} failed{what}: {reason}")
+        return done.stdout
 
     @contextmanager
     def _started(self, command: list[str]) -> Iterator[subprocess.Popen[str]]:
@@ -375,7 +361,3 @@ def _kubectl_needed() -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise ConfigError("--kubernetes", "kubectl is not installed", "install it, or print the objects only") from None
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0] or "it gave no reason"

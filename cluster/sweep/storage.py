@@ -18,6 +18,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 from actors.folder import Folder
 from cluster.config.sweep import JournalStorageConfig, StorageConfig, UrlStorageConfig
 from gpo.errors import ConfigError, StorageError
+from gpo.text import first_line
 
 _JOURNAL = "study.journal"
 _REDIS = ("redis://", "rediss://", "unix://")
@@ -49,14 +50,14 @@ def open_storage(config: StorageConfig, folder: Folder) -> BaseStorage:
     except RuntimeError as error:  # tables of another release of Optuna
         raise ConfigError(
             where,
-            str(error).strip().splitlines()[0],
+            first_line(error),
             "upgrade them with 'optuna storage upgrade', or use another database",
         ) from None
     except (StorageError, ImportError, ValueError, sqlalchemy.exc.ArgumentError) as error:
         reason = type(error.__cause__ or error).__name__ if config.url_env else f"{error.__cause__ or error}"
         raise ConfigError(
             where,
-            f"the study's storage cannot be used ({reason.strip().splitlines()[0]})",
+            f"the study's storage cannot be used ({first_line(reason)})",
             "start the server, correct the URL, or install the database's package",
         ) from None
 

@@ -167,6 +167,16 @@ def test_an_exhausted_budget_returns_what_there_is(endpoint: SimulatedEndpoint, 
     assert issubclass(BudgetExhausted, gpo.GPOError)
 
 
+def test_a_run_whose_time_is_over_calls_no_model_when_it_is_called_again(
+    endpoint: SimulatedEndpoint, tmp_path: Path
+) -> None:
+    given = arguments(endpoint, tmp_path, budget={"wall_s": 0.001}, cache={"kind": "none"})
+    assert gpo.optimize(**given).status == "budget_exhausted"
+    calls = len(endpoint.requests)
+    assert gpo.optimize(**given).status == "budget_exhausted"
+    assert len(endpoint.requests) == calls
+
+
 def test_a_stop_file_ends_it(endpoint: SimulatedEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cluster.session.interrupts._POLLED_EVERY_S", 0.05)
 
