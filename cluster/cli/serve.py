@@ -50,15 +50,14 @@ def serve(
     """
     from cluster.config import load_config
     from cluster.serving.folders import run_folders
-    from cluster.session.models import build_tasks
+    from cluster.session.models import build_tasks, is_judged
     from cluster.session.ray_environment import prepare_environment, resolve_address
 
     config = load_config(config_path, overrides or [])
     folders = run_folders(config, runs_dir, allow_dir, max_runs)
     ray_address = resolve_address(address)
     tasks = build_tasks(config)
-    is_judged = any(task.answer.kind == "judge" for task in config.tasks)
-    refused = check_endpoints(config, tasks=tasks, roles=("task", "judge") if is_judged else ("task",))
+    refused = check_endpoints(config, tasks=tasks, roles=("task", "judge") if is_judged(config) else ("task",))
 
     prepare_environment(ray_address)
     from cluster.serving.command import serve_evaluator

@@ -29,12 +29,11 @@ def view(
 
     Ctrl-C ends it. Nothing is changed. If the variable **GPO_VIEW_TOKEN** is set, every request needs it as password.
     """
-    import socket
-
     import uvicorn
 
     from cluster.reporting.view import view_app
     from cluster.results.listed_runs import listed_runs
+    from gpo.sockets import bound_socket
     from serve.http_limits import is_loopback
 
     token = os.environ.get(_TOKEN_VARIABLE) or None
@@ -42,14 +41,7 @@ def view(
         raise ConfigError("--host", f"others can reach {host!r}, but no token is set", f"export {_TOKEN_VARIABLE}=…")
     parent = folder_at("DIR", folder)
     num_runs = len(listed_runs(parent))
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((host, port))
-        except OSError as error:
-            problem = f"{host}:{port} cannot be listened on ({error.strerror or error})"
-            raise ConfigError("--port", problem, "choose another, or --port 0") from None
+    with bound_socket(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
         say(f"{num_runs} runs in {parent.path('')}: http://{shown}:{listening.getsockname()[1]} (Ctrl-C ends it)")
         server = uvicorn.Server(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import yaml
 from cluster.monitoring.targets import targets_folder, withdraw_dead
 from gpo.cache.store import cache_folder
 from gpo.errors import ClusterError, ConfigError
+from gpo.sockets import bound_socket
 from gpo.text import last_line
 
 _MONITORING = Path(__file__).resolve().parents[2] / "k8s" / "monitoring"
@@ -98,7 +98,7 @@ def prometheus(run: str | None, port: int) -> Iterator[Server]:
     program = shutil.which("prometheus")
     if program is None:
         raise ConfigError("prometheus", "is not on PATH", "install it: apt-get install prometheus")
-    _require_free(port)
+    bound_socket(_HOST, port).close()  # a port that is taken is an error now
     folder = cache_folder() / "monitoring"
     try:
         targets_folder().mkdir(parents=True, exist_ok=True)
@@ -134,17 +134,6 @@ def prometheus(run: str | None, port: int) -> Iterator[Server]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _require_free(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError as error:
-            raise ConfigError(
-                "--port", f"{port} cannot be listened at ({error.strerror})", "name another port"
-            ) from None
 
 
 def _await_ready(server: Server) -> None:

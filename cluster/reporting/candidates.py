@@ -7,15 +7,14 @@ from functools import lru_cache
 from typing import Any
 
 from cluster.reporting.diff import changes
-from cluster.results.intervals import score_interval
+from cluster.results.intervals import rounded, score_interval
 from cluster.results.run_record import RunRecord
 from gpo.checkpoint import Checkpoint
 from gpo.prompt import Prompt
-from gpo.score import Score, finite
+from gpo.score import Score
 from gpo.text import abridged
 from gpo.trajectory import Candidate, Failure
 
-_DECIMALS = 4
 _MAX_CHARACTERS = 500
 """Of each text of a failure; ``steps.jsonl`` has more."""
 _MOST_KEPT = 50_000
@@ -91,7 +90,7 @@ def _row(
     return [
         number,
         step,
-        _rounded(score.mean),
+        rounded(score.mean),
         _ends(score),
         candidate.edit_distance,
         step_size,
@@ -124,8 +123,3 @@ def _notes(number: int, checkpoint: Checkpoint) -> Iterator[tuple[str, dict[str,
 def _texts(failure: Failure) -> list[str]:
     texts = (failure.input, failure.target, failure.answer, failure.reason)
     return [abridged(text, _MAX_CHARACTERS) for text in texts]
-
-
-def _rounded(value: float) -> float | None:
-    known = finite(value)
-    return None if known is None else round(known, _DECIMALS)

@@ -1,4 +1,4 @@
-"""Intervals of scores, as in the files of a run."""
+"""Scores and their intervals, as in the files of a run."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ from math import isnan
 from typing import Any
 
 from gpo.intervals import LEVEL, interval
-from gpo.score import Score
+from gpo.score import Score, finite
 
 _DECIMALS = 4
+
+
+def rounded(value: float) -> float | None:
+    """A score with four decimals, enough to distinguish means over 5,000 examples; ``None`` for NaN and infinity."""
+    known = finite(value)
+    return None if known is None else round(known, _DECIMALS)
 
 
 def interval_document(ends: tuple[float, float]) -> dict[str, Any] | None:

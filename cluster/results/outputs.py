@@ -11,18 +11,13 @@ from typing import Any
 from actors.search import SearchKey
 from cluster.results.averages import averages
 from cluster.results.differences import difference_on_test
-from cluster.results.intervals import interval_document, score_interval
+from cluster.results.intervals import interval_document, rounded, score_interval
 from cluster.results.run_record import RunRecord, by_role
 from cluster.results.warnings import run_warnings
 from gpo.checkpoint import Checkpoint
 from gpo.prompt import parts_of
-from gpo.score import finite
 from gpo.scoring.generalization import expected_of_best
 from gpo.trajectory import Candidate, Step
-
-_DECIMALS = 4
-"""Decimals of a score in the files: enough to distinguish means over 5,000 examples."""
-
 
 Described = Callable[[SearchKey, Checkpoint], dict[str, Any]]
 
@@ -97,7 +92,7 @@ def samples(steps: Sequence[Step]) -> dict[str, Any]:
         "failed": sum(step.samples.num_failed for step in steps),
         "broken": dict(Counter(rule for step in steps for rule in step.samples.broken)),
         "unscored": sum(len(step.unscored) for step in steps),
-        "acceptance_rate": _rounded(kept / judged) if judged else None,
+        "acceptance_rate": rounded(kept / judged) if judged else None,
     }
 
 
@@ -109,10 +104,10 @@ def scored_prompt(candidate: Candidate, checkpoint: Checkpoint) -> dict[str, Any
     test = checkpoint.test.get(candidate.prompt.id)
     return {
         "prompt": candidate.prompt.text,
-        "val": _rounded(candidate.score.mean),
+        "val": rounded(candidate.score.mean),
         "val_interval": score_interval(candidate.score),
         "val_scored": len(candidate.score.scored),
-        "test": _rounded(test.score.mean) if test else None,
+        "test": rounded(test.score.mean) if test else None,
         "test_interval": score_interval(test.score) if test else None,
         "test_scored": len(test.score.scored) if test else None,
     }
@@ -126,7 +121,7 @@ def best_prompt(checkpoint: Checkpoint) -> dict[str, Any]:
     known = scored_prompt(checkpoint.trajectory.best, checkpoint)
     expected = expected_of_best(checkpoint.trajectory)
     known["val_interval"] = interval_document((expected.low, expected.high))
-    return {**known, "val_expected": _rounded(expected.mean)}
+    return {**known, "val_expected": rounded(expected.mean)}
 
 
 def best_prompts(record: RunRecord) -> dict[str, Any]:
@@ -168,8 +163,8 @@ def step_line(record: RunRecord, key: SearchKey, step: Step) -> dict[str, Any]:
         "candidates": [
             {
                 "prompt": candidate.prompt.text,
-                "val": _rounded(candidate.score.mean),
-                "stderr": _rounded(candidate.score.stderr),
+                "val": rounded(candidate.score.mean),
+                "stderr": rounded(candidate.score.stderr),
                 "interval": score_interval(candidate.score),
                 "scored": len(candidate.score.scored),
                 "unscored": candidate.score.num_unscored,
@@ -199,8 +194,3 @@ def as_json(document: Mapping[str, Any]) -> bytes:
 def as_json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
     """Rows as JSON Lines."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-
-
-def _rounded(value: float) -> float | None:
-    known = finite(value)
-    return None if known is None else round(known, _DECIMALS)

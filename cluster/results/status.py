@@ -49,14 +49,14 @@ class TrajectoryStatus:
     seed: int
     steps: int
     of_steps: int | None
-    initial: float | None
-    best: float | None
-    best_interval: Mapping[str, float] | None
-    best_scored: int
-    tried: int
-    done: bool
-    stopped_by: str | None
-    error: str | None
+    initial: float | None = None
+    best: float | None = None
+    best_interval: Mapping[str, float] | None = None
+    best_scored: int = 0
+    tried: int = 0
+    done: bool = False
+    stopped_by: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,20 +115,7 @@ def _trajectory(record: RunRecord, key: SearchKey) -> TrajectoryStatus:
     checkpoint, error = record.checkpoints.get(key), record.errors.get(key)
     task = without_controls(key.task)  # the name of a folder, which may hold any character
     if checkpoint is None:
-        return TrajectoryStatus(
-            task,
-            key.seed,
-            0,
-            record.num_steps.get(key),
-            None,
-            None,
-            None,
-            0,
-            0,
-            done=False,
-            stopped_by=None,
-            error=error,
-        )
+        return TrajectoryStatus(task, key.seed, 0, record.num_steps.get(key), error=error)
     trajectory = checkpoint.trajectory
     return TrajectoryStatus(
         task,

@@ -64,12 +64,15 @@ def _model_digests(config: RunConfig) -> dict[str, str]:
     return digests
 
 
-def _sampled_digest(path: Path, num_blocks: int = 64, block_bytes: int = 65_536) -> str:
+_NUM_BLOCKS, _BLOCK_BYTES = 64, 65_536
+
+
+def _sampled_digest(path: Path) -> str:
     """A digest of a file's size and of blocks in equal distances: reading gigabytes would delay the start."""
     size = path.stat().st_size
     digest = blake2b(str(size).encode(), digest_size=8)
     with path.open("rb") as file:
-        for index in range(num_blocks):
-            file.seek(index * size // num_blocks)
-            digest.update(file.read(block_bytes))
+        for index in range(_NUM_BLOCKS):
+            file.seek(index * size // _NUM_BLOCKS)
+            digest.update(file.read(_BLOCK_BYTES))
     return digest.hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -31,6 +30,7 @@ from cluster.session.models import Access, RefusedParameters, build_evaluators, 
 from cluster.session.ray_connection import EMBEDDED_CPUS, ray_connection
 from gpo.data.task import Task
 from gpo.errors import ClusterError, ConfigError
+from gpo.sockets import bound_socket
 from gpo.text import last_line
 from serve.embedded_model import free_port
 from serve.evaluator import evaluator_app
@@ -78,7 +78,7 @@ def serve_evaluator(
         raise ConfigError(TOKEN_VARIABLE, "has characters that an HTTP header cannot hold", "use ASCII characters")
     port = port or free_port()
     if address == "local":
-        _require_free(host, port)
+        bound_socket(host, port).close()  # an address that is taken is an error now
     specs = embedded_specs(config)
     cluster = config.cluster
     cpus = config.num_replicas * cluster.evaluator_cpus + len(specs) * EMBEDDED_CPUS + 1
@@ -164,18 +164,6 @@ def _runs_actor(settings: Settings) -> Iterator[tuple[RunsActor, int]]:
         with log_failures("ending the runs"):
             ray.get(actor.close.remote(), timeout=_CLOSE_S)
             ray.kill(actor)
-
-
-def _require_free(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except OSError as error:
-        raise ConfigError(
-            "--port", f"{host}:{port} cannot be listened on ({error.strerror or error})", "choose another, or --port 0"
-        ) from None
 
 
 def _start_http(host: str, port: int) -> str:

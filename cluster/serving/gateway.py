@@ -18,10 +18,11 @@ from cluster.session.in_process import embedded_urls
 from cluster.session.interrupts import run_interruptibly
 from cluster.session.models import Access, embedded_specs, program_models
 from gpo.errors import ConfigError
-from gpo.evaluation.gateway import Gateway, bound_socket
+from gpo.evaluation.gateway import Gateway
 from gpo.evaluation.program_calls import Caller, Totals
 from gpo.limits.limiter import LocalLimiter
 from gpo.models.credentials import fits_header
+from gpo.sockets import bound_socket
 from serve.http_limits import is_loopback
 
 TOKEN_VARIABLE = "GPO_GATEWAY_TOKEN"  # noqa: S105  # a name, not a token
@@ -40,11 +41,7 @@ def serve_models(config: RunConfig, host: str, port: int, console: Console) -> N
     if "." in token or " " in token or not fits_header(token):
         problem = "has a dot, a space or a character that is not ASCII"
         raise ConfigError(TOKEN_VARIABLE, problem, "use other characters")
-    try:
-        listening = bound_socket(host, port)
-    except OSError as error:
-        problem = f"{host}:{port} cannot be listened on ({error.strerror or error})"
-        raise ConfigError("--port", problem, "choose another, or --port 0") from None
+    listening = bound_socket(host, port)
     with console.status("Starting the embedded model …"):
         urls = embedded_urls(embedded_specs(config))
     access = Access(urls, LocalLimiter(), budget_name="gateway")

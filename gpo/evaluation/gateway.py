@@ -32,6 +32,7 @@ from gpo.evaluation.program_calls import (
     reply_to,
     reply_to_unexpected,
 )
+from gpo.sockets import bound_socket
 from gpo.user_code.environment import replaced, variable
 
 MAX_BODY_BYTES = 32_000_000
@@ -185,23 +186,6 @@ class Gateway:
             return HttpReply.error(409, problem)
         finally:
             timer.cancel()
-
-
-def bound_socket(host: str, port: int) -> socket.socket:
-    """A socket with this address; port 0 takes a free one.
-
-    Raises:
-        OSError: it cannot be taken.
-    """
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listening = socket.socket(family, kind, protocol)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-    except OSError:
-        listening.close()
-        raise
-    return listening
 
 
 _opening = threading.Lock()

@@ -38,6 +38,7 @@ from gpo.models.protocol import Forwarded, Usage
 from gpo.models.retrying import RetryPolicy
 from gpo.prompt import Prompt
 from gpo.runtime.context import current_caller
+from gpo.sockets import bound_socket
 from gpo.user_code.environment import replaced, variable
 from gpo.user_code.functions import FunctionReference
 from tests.paths import ROOT
@@ -340,7 +341,7 @@ async def test_requests_that_cannot_be_answered(
 def standalone(models: MODELS) -> Gateway:
     """A gateway for whoever has the token."""
     caller = Caller(models, Recorder({}), asyncio.get_running_loop(), copy_context())
-    gateway = Gateway("token", lambda _: caller, gateway_module.bound_socket("127.0.0.1", 0))
+    gateway = Gateway("token", lambda _: caller, bound_socket("127.0.0.1", 0))
     gateway.start()
     return gateway
 
