@@ -75,19 +75,18 @@ class Difference:
     num_examples: int
 
 
-def paired_difference(score: Score, other: Score, level: float = LEVEL) -> Difference | None:
+def paired_difference(score: Score, other: Score) -> Difference | None:
     """The difference of two scores of the same examples; ``None`` if no example is scored for both.
 
     The p-value is that of a sign-flip test. If all differences have the same size, as for right and wrong answers, it
     is exact, and the test is McNemar's. Otherwise it comes from 10,000 random flips, with always the same seed.
 
-    The interval is Bonett and Price's (2012): it adds a difference in each direction, as large as the largest one, and
-    uses the normal distribution.
+    The interval, of the default level, is Bonett and Price's (2012): it adds a difference in each direction, as large
+    as the largest one, and uses the normal distribution.
 
     Args:
         score: of the prompt that is better if the difference is positive.
         other: of the prompt that it is compared with.
-        level: of the interval, in (0, 1).
     """
     pairs = zip(score.values_E, other.values_E, strict=False)
     differences = [mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None]
@@ -97,7 +96,7 @@ def paired_difference(score: Score, other: Score, level: float = LEVEL) -> Diffe
     n = len(differences) + 2
     centre = sum(differences) / n
     variance = (sum(value**2 for value in differences) + 2 * largest**2) / n - centre**2
-    half = NormalDist().inv_cdf((1 + level) / 2) * sqrt(variance / n)
+    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * sqrt(variance / n)
     return Difference(
         fmean(differences),
         (max(-1.0, centre - half), min(1.0, centre + half)),

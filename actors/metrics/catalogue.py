@@ -174,8 +174,3 @@ CATALOGUE: dict[str, Metric] = {
     metric.name: metric for metric in list(globals().values()) if isinstance(metric, Metric)
 }
 """Name → metric, in the order above."""
-
-
-def exposed_names() -> frozenset[str]:
-    """The names of all series that a query may use."""
-    return frozenset(name for metric in CATALOGUE.values() for name in metric.exposed)

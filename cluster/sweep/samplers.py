@@ -13,14 +13,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.study import Study
 
-from cluster.config.sweep import (
-    CmaEsConfig,
-    GpConfig,
-    QmcConfig,
-    RandomConfig,
-    SweepSection,
-    TpeConfig,
-)
+from cluster.config.sweep import CmaEsConfig, GpConfig, QmcConfig, RandomConfig, SweepSection, TpeConfig
 from gpo.errors import ConfigError
 
 _PACKAGES = {"gp": "torch", "cmaes": "cmaes"}
@@ -57,6 +50,7 @@ def build_sampler(sweep: SweepSection, trial: int, *, conditional: bool) -> Base
     """
     config = sweep.sampler
     seed = Random(f"{sweep.seed}/{trial}/sampler").getrandbits(31)
+    rest: dict[str, Any] = {"independent_sampler": RandomSampler(seed), "warn_independent_sampling": False}
     match config:
         case TpeConfig():
             # With groups, conditional options are sampled jointly with the others.
@@ -68,30 +62,14 @@ def build_sampler(sweep: SweepSection, trial: int, *, conditional: bool) -> Base
                 constant_liar=True,
             )
         case GpConfig():
-            return GPSampler(
-                n_startup_trials=config.startup_trials,
-                seed=seed,
-                independent_sampler=RandomSampler(seed),
-                warn_independent_sampling=False,
-            )
+            return GPSampler(n_startup_trials=config.startup_trials, seed=seed, **rest)
         case RandomConfig():
             return RandomSampler(seed)
         case QmcConfig():
             # One sequence for all trials, so that they are spread evenly.
-            return _NumberedQmc(
-                trial,
-                scramble=True,
-                seed=sweep.seed,
-                independent_sampler=RandomSampler(seed),
-                warn_independent_sampling=False,
-            )
+            return _NumberedQmc(trial, scramble=True, seed=sweep.seed, **rest)
         case CmaEsConfig():
-            return CmaEsSampler(
-                n_startup_trials=config.startup_trials,
-                seed=seed,
-                independent_sampler=RandomSampler(seed),
-                warn_independent_sampling=False,
-            )
+            return CmaEsSampler(n_startup_trials=config.startup_trials, seed=seed, **rest)
 
 
 class _NumberedQmc(QMCSampler):

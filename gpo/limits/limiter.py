@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 from gpo.limits.limiter_state import LimiterState
@@ -53,14 +52,13 @@ class LocalLimiter:
     spending again once ``budget_spent`` is called.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._state = LimiterState(clock)
+    def __init__(self) -> None:
+        self._state = LimiterState(time.monotonic)
         self._changed: tuple[asyncio.AbstractEventLoop | None, asyncio.Event] = (None, asyncio.Event())
 
-    def __reduce__(self) -> tuple[type[LocalLimiter], tuple[Callable[[], float]]]:
+    def __reduce__(self) -> tuple[type[LocalLimiter], tuple[()]]:
         # A limiter serves the gates that share the object; a copy in another process starts without any.
-        return type(self), (self._clock,)
+        return type(self), ()
 
     @property
     def is_idle(self) -> bool:
@@ -79,12 +77,12 @@ class LocalLimiter:
     async def exchange(self, report: Report, wait_s: float) -> Grant:
         """Take a report and reply; see ``Limiter``."""
         self._take(report)
-        deadline = self._clock() + wait_s
+        deadline = time.monotonic() + wait_s
         while True:
             try:
                 if (grant := self._state.grant(report.holder)) is not None:
                     return grant
-                remaining_s = deadline - self._clock()
+                remaining_s = deadline - time.monotonic()
                 if remaining_s <= 0:
                     return self._state.renewal(report.holder)
                 timeout_s = min(remaining_s, self._state.next_s(report.holder))

@@ -239,7 +239,7 @@ def _concerns_one_sample(failure: ModelError) -> bool:
     return not (isinstance(failure, ModelRefused) and failure.reason.concerns_every_call)
 
 
-def parse_reply(reply: Completion, *, max_words: int = MAX_WORDS, max_characters: int = MAX_CHARACTERS) -> Prompt:
+def parse_reply(reply: Completion, *, max_words: int = MAX_WORDS) -> Prompt:
     """Extract the prompt from a reply.
 
     The prompt is the text between the last nonempty ``<START>`` and the following ``<END>`` (or the end of a reply that
@@ -248,7 +248,7 @@ def parse_reply(reply: Completion, *, max_words: int = MAX_WORDS, max_characters
 
     Raises:
         MalformedReply: there is no prompt, it was cut off at the token limit, or it has more than ``max_words`` words
-            or ``max_characters`` characters.
+            or ``MAX_CHARACTERS`` characters.
     """
     text = without_controls(reply.answer)
     # Only one tag is left if the request already contained the opening one or ``stop`` removed the closing one.
@@ -265,6 +265,6 @@ def parse_reply(reply: Completion, *, max_words: int = MAX_WORDS, max_characters
         raise MalformedReply("the reply contains no prompt")
     if len(found.split()) > max_words:
         raise MalformedReply(f"the prompt in the reply is longer than {max_words} words")
-    if len(found) > max_characters:
-        raise MalformedReply(f"the prompt in the reply is longer than {max_characters} characters")
+    if len(found) > MAX_CHARACTERS:
+        raise MalformedReply(f"the prompt in the reply is longer than {MAX_CHARACTERS} characters")
     return Prompt(found)

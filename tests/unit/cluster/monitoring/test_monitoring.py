@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from actors.metrics.catalogue import CATALOGUE, exposed_names
+from actors.metrics.catalogue import CATALOGUE
 from cluster.monitoring.monitor import scrape_config
 from k8s.monitoring.generate_dashboards import DASHBOARDS, FOLDER, rendered
 
@@ -32,7 +32,8 @@ def _rules() -> Iterator[dict[str, Any]]:
 
 
 def _known() -> set[str]:
-    return exposed_names() | NOT_OURS | {rule["record"] for rule in _rules() if "record" in rule}
+    series = {name for metric in CATALOGUE.values() for name in metric.exposed}
+    return series | NOT_OURS | {rule["record"] for rule in _rules() if "record" in rule}
 
 
 def _queries(document: Any) -> Iterator[str]:
