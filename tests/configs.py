@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import pytest
 import yaml
 
 from cluster.config.section import Section, option_docs, sections_in
+from gpo.errors import ConfigError
 from tests.paths import TRIAGE
 
 
@@ -84,6 +86,15 @@ def submitted_config(**models: Any) -> dict[str, Any]:
             }
         ],
     }
+
+
+def refused(action: Callable[[], object]) -> ConfigError:
+    """The mistake that an action finds; it is described in one line, with a remedy."""
+    with pytest.raises(ConfigError) as caught:
+        action()
+    assert "\n" not in str(caught.value)
+    assert caught.value.remedy
+    return caught.value
 
 
 def merged(config: Any, changes: Any) -> Any:

@@ -31,6 +31,7 @@ from gpo.models.credentials import Header
 from gpo.scoring.adaptive import Adaptive
 from gpo.scoring.candidates import CandidateScoring, FullScoring
 from gpo.scoring.racing import Racing
+from tests.configs import refused
 
 KEY = "canary-key"
 
@@ -57,10 +58,7 @@ def written(folder: Path, document: Any) -> Path:
 
 
 def refusal(document: Any, overrides: tuple[str, ...], folder: Path) -> ConfigError:
-    with pytest.raises(ConfigError) as caught:
-        load_config(written(folder, document), overrides)
-    assert "\n" not in str(caught.value)
-    return caught.value
+    return refused(lambda: load_config(written(folder, document), overrides))
 
 
 def test_the_preset_paper_is_gpo_as_published(tmp_path: Path) -> None:

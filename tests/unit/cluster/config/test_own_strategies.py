@@ -31,7 +31,7 @@ from gpo.strategies.meta_prompt import FullMetaPrompt
 from gpo.strategies.retrieval import RecencyRetriever
 from gpo.testing.fakes import WordEmbedder
 from gpo.testing.samples import TRAJECTORIES
-from tests.configs import small_config, triage_task
+from tests.configs import refused, small_config, triage_task
 from tests.paths import ROOT
 
 STRATEGIES = """
@@ -98,10 +98,7 @@ def config(folder: Path, **kinds: Any) -> RunConfig:
 
 
 def refusal(folder: Path, **kinds: Any) -> ConfigError:
-    with pytest.raises(ConfigError) as caught:
-        build_tasks(config(folder, **kinds))
-    assert "\n" not in str(caught.value)
-    return caught.value
+    return refused(lambda: build_tasks(config(folder, **kinds)))
 
 
 def test_each_kind_is_built_with_its_options_and_what_the_program_passes(folder: Path) -> None:

@@ -14,6 +14,7 @@ from cluster.config.run import RunConfig
 from cluster.session.models import build_tasks
 from gpo.data.task import Task
 from gpo.errors import ConfigError
+from tests.configs import refused
 from tests.paths import TRIAGE
 
 MODEL = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model"}
@@ -36,11 +37,7 @@ def texts(made: RunConfig) -> list[str]:
 
 
 def refusal(folder: Path, prompt: Any) -> ConfigError:
-    with pytest.raises(ConfigError) as caught:
-        build_tasks(config(folder, prompt))
-    assert "\n" not in str(caught.value)
-    assert caught.value.remedy
-    return caught.value
+    return refused(lambda: build_tasks(config(folder, prompt)))
 
 
 def test_a_text_is_the_initial_prompt(tmp_path: Path) -> None:

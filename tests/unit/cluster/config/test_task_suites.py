@@ -16,6 +16,7 @@ from cluster.session.models import build_tasks
 from gpo.data.catalogue import tasks_of
 from gpo.data.task import Split
 from gpo.errors import ConfigError
+from tests.configs import refused
 
 MODEL = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model"}
 
@@ -25,11 +26,7 @@ def config(folder: Path, *tasks: dict[str, Any]) -> RunConfig:
 
 
 def refusal(folder: Path, *tasks: dict[str, Any]) -> ConfigError:
-    with pytest.raises(ConfigError) as caught:
-        build_tasks(config(folder, *tasks))
-    assert "\n" not in str(caught.value)
-    assert caught.value.remedy
-    return caught.value
+    return refused(lambda: build_tasks(config(folder, *tasks)))
 
 
 def names(config: RunConfig) -> list[str]:

@@ -17,7 +17,7 @@ from cluster.serving.posted import Terms, read_posted
 from cluster.session.models import build_tasks, embedded_spec
 from gpo.data.task import Split
 from gpo.errors import ConfigError
-from tests.configs import merged, option_texts
+from tests.configs import merged, option_texts, refused
 from tests.unit.cluster.serving.requests import posted, posted_task, rows, service_config
 
 OWN, SECOND = "http://127.0.0.1:9/v1", "http://127.0.0.1:9/second/v1"
@@ -72,11 +72,10 @@ def read(body: dict[str, Any], service: RunConfig, tmp_path: Path, allow_dir: Pa
 
 
 def refusal(body: dict[str, Any], service: RunConfig, tmp_path: Path, allow_dir: Path | None = None) -> ConfigError:
-    with pytest.raises(ConfigError) as caught:
-        read(body, service, tmp_path, allow_dir)
-    assert "canary" not in str(caught.value)
-    assert OWN not in str(caught.value)
-    return caught.value
+    error = refused(lambda: read(body, service, tmp_path, allow_dir))
+    assert "canary" not in str(error)
+    assert OWN not in str(error)
+    return error
 
 
 def files(**paths: str) -> dict[str, Any]:

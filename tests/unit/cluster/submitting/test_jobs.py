@@ -19,8 +19,7 @@ from cluster.submitting.jobs import JobSpec, _resolved, require_reachable
 from cluster.submitting.package import Package, package, require_outputs_outside
 from cluster.submitting.submission import Submission
 from cluster.sweep.config import load_sweep
-from gpo.errors import ConfigError
-from tests.configs import submitted_config
+from tests.configs import refused, submitted_config
 from tests.mounts import mount
 from tests.paths import ROOT
 
@@ -64,9 +63,7 @@ def _packed(work: Path, config: RunConfig | None = None) -> Package:
 
 
 def _refusal(action: Callable[[], object]) -> str:
-    with pytest.raises(ConfigError) as caught:
-        action()
-    return str(caught.value)
+    return str(refused(action))
 
 
 def test_only_what_a_run_needs_is_shipped(work: Path) -> None:

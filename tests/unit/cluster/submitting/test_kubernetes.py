@@ -15,8 +15,7 @@ from cluster.config import load_config
 from cluster.submitting.jobs import JobSpec
 from cluster.submitting.kubernetes import Manifest, as_yaml, manifest, object_name
 from cluster.sweep.config import load_sweep
-from gpo.errors import ConfigError
-from tests.configs import submitted_config
+from tests.configs import refused, submitted_config
 from tests.paths import ROOT
 
 KEY = "correct-horse-battery"
@@ -35,9 +34,7 @@ def work(tmp_path: Path) -> Path:
 
 
 def _refusal(action: Callable[[], object]) -> str:
-    with pytest.raises(ConfigError) as caught:
-        action()
-    return str(caught.value)
+    return str(refused(action))
 
 
 @pytest.mark.parametrize(
