@@ -264,19 +264,17 @@ class RayJobs:
 
     def _read(self, *command: str) -> str:
         """What ``kubectl`` prints."""
-        return self._run(list(command))
+        return _printed(self._run(list(command), None), command[0])
 
     def _write(self, command: list[str], document: dict[str, Any]) -> None:
         what = f" for the {document['kind']} {document['metadata']['name']}"
-        self._run([*command, "-f", "-"], as_yaml(document), what)
+        _printed(self._run([*command, "-f", "-"], as_yaml(document)), command[0], what)
 
-    def _run(self, command: list[str], text: str = "", what: str = "") -> str:
+    def _run(self, command: list[str], text: str | None) -> subprocess.CompletedProcess[str]:
         with _kubectl_needed():
-            done = subprocess.run(self._line(command), input=text, capture_output=True, text=True, check=False)  # noqa: S603
-        if done.returncode:
-            reason = first_line(done.stderr) or "it gave no reason"
-            raise ClusterError(f"kubectl {command[0]} failed{what}: {reason}")
-        return done.stdout
+            return subprocess.run(  # noqa: S603
+                self._line(command), input=text or "", capture_output=True, text=True, check=False
+            )
 
     @contextmanager
     def _started(self, command: list[str]) -> Iterator[subprocess.Popen[str]]:
@@ -361,3 +359,10 @@ def _kubectl_needed() -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise ConfigError("--kubernetes", "kubectl is not installed", "install it, or print the objects only") from None
+
+
+def _printed(done: subprocess.CompletedProcess[str], command: str, what: str = "") -> str:
+    if done.returncode:
+        reason = first_line(done.stderr) or "it gave no reason"
+        raise ClusterError(f"kubectl {command} failed{what}: {reason}")
+    return done.stdout
