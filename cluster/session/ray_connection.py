@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from math import ceil
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import ray
@@ -18,6 +19,8 @@ from ray._private import services
 from ray._private.node import Node
 
 from cluster.display import logs
+from cluster.session import fork_server
+from cluster.session.fork_server import ForkServer
 from cluster.session.ray_environment import is_private
 from gpo.errors import ClusterError, ConfigError
 from gpo.runtime.process import usable_cores
@@ -28,7 +31,6 @@ EMBEDDED_CPUS = 1.0
 _QUIET = ("ray", "ray.serve", "ray._private.worker")
 _IDLE = "sh -c cat"
 """Stands in for an agent of a raylet. It lives as long as the raylet, whose end closes the pipe that it reads."""
-_PIPE_TO_AGENTS = {"RAY_enable_pipe_based_agent_to_parent_health_check": "1"}
 _NO_PORT = -1
 """What an agent that listens nowhere reports as its port."""
 _START_S = 180.0
@@ -39,6 +41,8 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _thread = ThreadPoolExecutor(1, "ray")
 _connecting = threading.Lock()
+_resources = ExitStack()
+"""What ends with the connection."""
 _users: list[str] = []
 """The addresses that this process's sessions connected with. They share a connection, and the last one closes it."""
 
@@ -79,7 +83,7 @@ def ray_connection(address: str, *, cpus_needed: float) -> Iterator[None]:
             if is_ours:
                 _users.remove(address)
                 if not _users:
-                    _lasting(ray.shutdown)
+                    _lasting(_close)
 
 
 def require_here(address: str) -> None:
@@ -115,16 +119,24 @@ def _open(address: str, cpus_needed: float) -> None:
         with _sigterm_kept():
             _connect(address, cpus_needed)
     except BaseException:  # such as Ctrl-C while Ray starts
-        ray.shutdown()
+        _close()
         raise
+
+
+def _close() -> None:
+    with _resources:
+        ray.shutdown()
 
 
 def _connect(address: str, cpus_needed: float) -> None:
     environment = logs.chosen().for_workers() or None
     if address == "local":
+        server = ForkServer()
+        _resources.callback(server.close)
         try:
             with (
                 _without_unused_processes(runtime_environments=environment is not None or not is_private()),
+                _workers_forked_by(server),
                 _replaced(services, "get_node", _patient(services.get_node)),
             ):
                 ray.init(
@@ -163,27 +175,60 @@ def _without_unused_processes(*, runtime_environments: bool) -> Iterator[None]:
     Args:
         runtime_environments: whether a worker may have one. The raylet ends if it needs their agent and has none.
     """
-    start, idle = services.start_ray_process, {"--dashboard_agent_command": _IDLE}
+    idle = {"--dashboard_agent_command": _IDLE}
     persist_port = getattr(_raylet, "persist_port", None)
     no_ports = ["metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port"]
     if not runtime_environments:
         idle["--runtime_env_agent_command"] = _IDLE
         no_ports.append("runtime_env_agent_port")
 
-    def start_process(command: list[str], process_type: str, *args: Any, **options: Any) -> Any:
-        if process_type == "raylet" and persist_port is not None:
-            words = dict(word.partition("=")[::2] for word in command)
-            for name in no_ports:
-                persist_port(words["--session_dir"], words["--node_id"], name, _NO_PORT)
-            command = [f"{name}={idle[name]}" if (name := word.partition("=")[0]) in idle else word for word in command]
-            options["env_updates"] = {**(options.get("env_updates") or {}), **_PIPE_TO_AGENTS}
-        return start(command, process_type, *args, **options)
+    def change(command: list[str], variables: dict[str, str]) -> list[str]:
+        if persist_port is None:
+            return command
+        words = dict(word.partition("=")[::2] for word in command)
+        for name in no_ports:
+            persist_port(words["--session_dir"], words["--node_id"], name, _NO_PORT)
+        variables["RAY_enable_pipe_based_agent_to_parent_health_check"] = "1"
+        return [f"{name}={idle[name]}" if (name := word.partition("=")[0]) in idle else word for word in command]
 
     with ExitStack() as stack:
         for name in ("start_monitor", "start_api_server", "start_log_monitor"):
             if hasattr(Node, name):
                 stack.enter_context(_replaced(Node, name, lambda *_args, **_options: None))
-        stack.enter_context(_replaced(services, "start_ray_process", start_process))
+        stack.enter_context(_raylet_changed(change))
+        yield
+
+
+@contextmanager
+def _workers_forked_by(server: ForkServer) -> Iterator[None]:
+    """Let a new raylet start its workers with the script that asks the server."""
+    script = str(Path(services.__file__).with_name("workers") / "default_worker.py")
+
+    def change(command: list[str], variables: dict[str, str]) -> list[str]:
+        variables[fork_server.VARIABLE] = server.variable(script)
+        start = "--python_worker_command="
+        return [word.replace(script, str(fork_server.SCRIPT)) if word.startswith(start) else word for word in command]
+
+    with _raylet_changed(change):
+        yield
+
+
+@contextmanager
+def _raylet_changed(change: Callable[[list[str], dict[str, str]], list[str]]) -> Iterator[None]:
+    """Change the command of a raylet that starts now.
+
+    Args:
+        change: receives the command, and additional environment variables, to which it can add; returns the command.
+    """
+    start = services.start_ray_process
+
+    def start_process(command: list[str], process_type: str, *args: Any, **options: Any) -> Any:
+        if process_type == "raylet":
+            options["env_updates"] = dict(options.get("env_updates") or {})
+            command = change(command, options["env_updates"])
+        return start(command, process_type, *args, **options)
+
+    with _replaced(services, "start_ray_process", start_process):
         yield
 
 

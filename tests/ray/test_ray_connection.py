@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,11 @@ def _variable(name: str) -> str | None:
     return os.environ.get(name)
 
 
+@ray.remote(num_cpus=0)
+def _is_loaded(module: str) -> bool:
+    return module in sys.modules
+
+
 def _programs(pids: Pids) -> list[bytes]:
     """The first words of each process of the cluster: its program, and the script of a Python process."""
     commands = []
@@ -37,7 +43,8 @@ def _programs(pids: Pids) -> list[bytes]:
 
 def test_a_cluster_runs_no_unused_process_and_after_its_end_a_request_starts_no_other(pids: Pids, until: Until) -> None:
     with ray_connection("local", cpus_needed=1):
-        assert ray.get(_variable.remote("GPO_LOGS")) is None  # workers start
+        assert ray.get(_variable.remote("GPO_LOGS")) is None
+        assert ray.get(_is_loaded.remote("gpo.models.openai"))  # the worker was forked
         assert not [program for program in _programs(pids) if any(name in program for name in _UNUSED)]
         assert _IDLE in _programs(pids)
     until(lambda: _IDLE not in _programs(pids), "what stands in for an agent ends with the raylet")
