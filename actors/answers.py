@@ -10,7 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from actors.folder import Folder
 from actors.lease import Fence
@@ -107,7 +107,7 @@ class AnswerLog:
     ) -> None:
         self._folder, self._writes_all, self._fence = folder / name_of(key), writes_all, fence
         self._left = max_bytes - _size(self._folder)  # what earlier attempts have written counts, too
-        self._new: dict[str, list[RecordedAnswer]] = {}
+        self._new: dict[str, list[str]] = {}  # ID of a prompt → lines of a file
         self._num_saved: Counter[str] = Counter()  # of each prompt in ``_new``, in the second files
         self._key = key
 
@@ -115,7 +115,7 @@ class AnswerLog:
         """Keep answers until they are written."""
         positions = range(len(answers)) if indices is None else indices
         self._new.setdefault(prompt.id, []).extend(
-            _recorded(prompt, split, index, answer) for index, answer in zip(positions, answers, strict=False)
+            _line(prompt, split, index, answer) for index, answer in zip(positions, answers, strict=False)
         )
 
     async def write(self, name: str, chosen: Iterable[Prompt]) -> None:
@@ -125,10 +125,10 @@ class AnswerLog:
             name: of the file; writing it again replaces it.
         """
         ids = list(self._new) if self._writes_all else list(dict.fromkeys(prompt.id for prompt in chosen))
-        rows = [row for prompt in ids for row in self._new.pop(prompt, [])]
-        others = [row for prompt, kept in self._new.items() for row in kept[self._num_saved[prompt] :]]
+        chosen_lines = {prompt: lines for prompt in ids if (lines := self._new.pop(prompt, None))}
+        others = {prompt: kept[self._num_saved[prompt] :] for prompt, kept in self._new.items()}
         self._num_saved = Counter({prompt: len(kept) for prompt, kept in self._new.items()})
-        await self._write(f"{name}{_SUFFIX}", rows)
+        await self._write(f"{name}{_SUFFIX}", chosen_lines)
         await self._write(f"{name}{_NOT_CHOSEN}", others)
 
     async def restore(self) -> None:
@@ -139,10 +139,10 @@ class AnswerLog:
         """Remove the answers of prompts that were not chosen: no prompt will be."""
         await asyncio.to_thread(self._remove)
 
-    async def _write(self, name: str, rows: Sequence[RecordedAnswer]) -> None:
-        if not rows or self._left <= 0:
+    async def _write(self, name: str, lines: Mapping[str, Sequence[str]]) -> None:
+        if not any(lines.values()) or self._left <= 0:
             return
-        content = await asyncio.to_thread(_encoded, rows)
+        content = await asyncio.to_thread(_encoded, lines)
         self._left -= len(content)
         if self._left <= 0:
             log.warning("record.max_bytes is reached: no more answers of %s are recorded", self._key)
@@ -158,14 +158,14 @@ class AnswerLog:
     def _restore(self) -> None:
         try:
             kept = list(_rows(self._folder, _NOT_CHOSEN, None))
-            prompts = {row.prompt for row in kept}
-            written = {(row.prompt, row.split, row.index) for row in _rows(self._folder, _SUFFIX, prompts)}
+            prompts = {row.prompt for row, _ in kept}
+            written = {(row.prompt, row.split, row.index) for row, _ in _rows(self._folder, _SUFFIX, prompts)}
         except OSError as error:
             log.warning("earlier answers of %s cannot be read: %s", self._key, error)
             return
-        for row in kept:
+        for row, line in kept:
             if (row.prompt, row.split, row.index) not in written:
-                self._new.setdefault(row.prompt, []).append(row)
+                self._new.setdefault(row.prompt, []).append(line)
         self._num_saved = Counter({prompt: len(rows) for prompt, rows in self._new.items()})
 
     def _remove(self) -> None:
@@ -200,7 +200,7 @@ def read_answers(folder: Folder, key: SearchKey, prompts: Collection[str] | None
     """
     answers = folder / name_of(key)
     try:
-        yield from _rows(answers, _SUFFIX, prompts)
+        yield from (row for row, _ in _rows(answers, _SUFFIX, prompts))
     except OSError as error:
         raise StorageError(f"{answers.url} cannot be read: {error}") from None
 
@@ -242,9 +242,10 @@ def _files(folder: Folder, suffix: str) -> Iterator[tuple[str, bytes, _Blocks]]:
             _leave_out(folder, name, error)
 
 
-def _rows(folder: Folder, suffix: str, prompts: Collection[str] | None) -> Iterator[RecordedAnswer]:
+def _rows(folder: Folder, suffix: str, prompts: Collection[str] | None) -> Iterator[tuple[RecordedAnswer, str]]:
+    """Each answer, and its line."""
     for name, content, blocks in _files(folder, suffix):
-        rows: list[RecordedAnswer] = []
+        rows: list[tuple[RecordedAnswer, str]] = []
         end = 0
         try:
             for size, numbers in blocks:
@@ -254,7 +255,7 @@ def _rows(folder: Folder, suffix: str, prompts: Collection[str] | None) -> Itera
                 lines = gzip.decompress(content[begin:end]).decode().splitlines()
                 if len(lines) != sum(numbers.values()):
                     raise ValueError("answers are missing")
-                rows += [_read(line) for line in lines if prompts is None or _names_one(line, prompts)]
+                rows += [(_read(line), line) for line in lines if prompts is None or _names_one(line, prompts)]
         except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError) as error:
             _leave_out(folder, name, error)
             continue
@@ -276,28 +277,36 @@ def _names_one(line: str, prompts: Collection[str]) -> bool:
     return any(prompt in line[:60] for prompt in prompts)
 
 
-def _recorded(prompt: Prompt, split: Split, index: int, answer: Answered) -> RecordedAnswer:
+def _line(prompt: Prompt, split: Split, index: int, answer: Answered) -> str:
+    """The line of a ``RecordedAnswer``: made at once, since it takes less time and memory than an object of its own."""
     usage, judge, flaws = answer.spending.task, answer.spending.judge, answer.flaws
     if judge.requests or judge.cached or judge.failures:
         usage += judge
-    flaw: Literal["cut", "empty", "unreadable", ""] = ""
+    values: dict[str, Any] = {
+        "prompt": prompt.id,
+        "split": split,
+        "index": index,
+        "answer": _written(abridged(answer.text, _MOST_CHARACTERS)),
+        "value": answer.value,
+    }
+    # Fields with their defaults are left out.
+    if answer.reason:
+        values["reason"] = _written(answer.reason)
+    if answer.problem:
+        values["problem"] = _written(answer.problem)
     if flaws.cut or flaws.empty or flaws.unreadable:
-        flaw = "cut" if flaws.cut else "empty" if flaws.empty else "unreadable"
-    return RecordedAnswer(
-        prompt=prompt.id,
-        split=split,
-        index=index,
-        answer=_written(abridged(answer.text, _MOST_CHARACTERS)),
-        value=answer.value,
-        reason=_written(answer.reason),
-        problem=_written(answer.problem),
-        flaw=flaw,
-        tokens=usage.prompt_tokens + usage.completion_tokens + usage.cached_tokens,
-        seconds=round(answer.seconds, 3),
-        is_cached=usage.cached > 0 and usage.requests == 0,
-        calls=answer.calls,
-        read=_written(answer.read),
-    )
+        values["flaw"] = "cut" if flaws.cut else "empty" if flaws.empty else "unreadable"
+    if tokens := usage.prompt_tokens + usage.completion_tokens + usage.cached_tokens:
+        values["tokens"] = tokens
+    if seconds := round(answer.seconds, 3):
+        values["seconds"] = seconds
+    if usage.cached > 0 and usage.requests == 0:
+        values["is_cached"] = True
+    if answer.calls:
+        values["calls"] = [asdict(call) for call in answer.calls]
+    if answer.read:
+        values["read"] = _written(answer.read)
+    return json.dumps(values)
 
 
 def _written(text: str) -> str:
@@ -305,30 +314,28 @@ def _written(text: str) -> str:
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
-def _encoded(rows: Sequence[RecordedAnswer]) -> bytes:
-    defaults = {name: field.default for name, field in RecordedAnswer.__dataclass_fields__.items()}
+def _encoded(lines_of: Mapping[str, Sequence[str]]) -> bytes:
+    """A file with these lines; ``lines_of`` is ID of a prompt → lines."""
     blocks: list[tuple[bytes, Counter[str]]] = []
-    lines: list[str] = []
+    block: list[str] = []
     numbers, length = Counter[str](), 0
 
     def end_block() -> None:
-        nonlocal lines, numbers, length
-        blocks.append((_compressed("".join(lines)), numbers))
-        lines, numbers, length = [], Counter(), 0
+        nonlocal block, numbers, length
+        blocks.append((_compressed("\n".join((*block, ""))), numbers))
+        block, numbers, length = [], Counter(), 0
 
-    for row in rows:
-        values = {name: value for name, default in defaults.items() if (value := getattr(row, name)) != default}
-        if row.calls:
-            values["calls"] = [asdict(call) for call in row.calls]
-        lines.append(f"{json.dumps(values)}\n")
-        numbers[row.prompt] += 1
-        length += len(lines[-1])
-        if length >= _BLOCK:
-            end_block()
-    if lines:
+    for prompt, lines in lines_of.items():
+        for line in lines:
+            block.append(line)
+            numbers[prompt] += 1
+            length += len(line) + 1
+            if length >= _BLOCK:
+                end_block()
+    if block:
         end_block()
-    head = {"blocks": [[len(block), numbers] for block, numbers in blocks]}
-    return b"".join((_compressed(f"{json.dumps(head)}\n"), *(block for block, _ in blocks)))
+    head = {"blocks": [[len(compressed), numbers] for compressed, numbers in blocks]}
+    return b"".join((_compressed(f"{json.dumps(head)}\n"), *(compressed for compressed, _ in blocks)))
 
 
 def _compressed(text: str) -> bytes:

@@ -50,6 +50,9 @@ class Flaws:
         return Flaws(self.empty + other.empty, self.cut + other.cut, self.unreadable + other.unreadable)
 
 
+NO_FLAWS = Flaws()
+
+
 @dataclass(frozen=True)
 class Score(PicklesFieldsOnly):
     """The values of one prompt, one in [0, 1] per example.

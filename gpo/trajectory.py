@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from gpo.models.protocol import Usage
+from gpo.models.protocol import NO_USAGE, Usage
 from gpo.prompt import Prompt
 from gpo.runtime.process import PicklesFieldsOnly
 from gpo.score import Score
@@ -51,9 +51,9 @@ def best_of(candidates: Iterable[Candidate]) -> Candidate | None:
 class Spending:
     """What calls cost, by the role of the called model."""
 
-    task: Usage = field(default_factory=Usage)
-    optimizer: Usage = field(default_factory=Usage)
-    judge: Usage = field(default_factory=Usage)
+    task: Usage = NO_USAGE
+    optimizer: Usage = NO_USAGE
+    judge: Usage = NO_USAGE
 
     def __add__(self, other: Spending) -> Spending:
         return Spending(self.task + other.task, self.optimizer + other.optimizer, self.judge + other.judge)

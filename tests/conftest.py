@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from cluster.session.ray_environment import prepare_environment
 from tests.configs import WriteConfig, write_small_config
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 # Before anything imports them, so that their assertions are explained like those of a test module.
 pytest.register_assert_rewrite("gpo.testing.contracts")
 
-settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
+settings.register_profile(
+    "deterministic",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],  # on a busy machine, everything is
+)
 settings.load_profile("deterministic")
 
 # Before anything imports Ray, which reads its variables once. The tests' cluster requires a token, as a run's does.

@@ -8,12 +8,10 @@ import logging
 import sqlite3
 import threading
 import time
-from collections import defaultdict
-from contextlib import suppress
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from gpo.cache.sqlite_file import Action, CompletionFile, Request
@@ -80,7 +78,9 @@ class _FileThread:
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self._path, self._max_bytes = path, max_bytes
-        self._queue: SimpleQueue[_Queued | None] = SimpleQueue()
+        self._queue: deque[_Queued | None] = deque()
+        # One wake-up for many requests: while the thread works or collects, a new one costs no switch between threads.
+        self._is_queued, self._is_urgent = threading.Event(), threading.Event()
         self._file: CompletionFile | None = None
         self._collect_until = 0.0
         self.failed = False
@@ -91,7 +91,9 @@ class _FileThread:
     def send(self, request: Request) -> None:
         """Queue a request without waiting for it; requests are served in order."""
         if not self.failed:
-            self._queue.put(_Queued(request))
+            self._queue.append(_Queued(request))
+            if not self._is_queued.is_set():
+                self._is_queued.set()
 
     async def ask(self, request: Request) -> _Answer:
         """The answer of the file; ``None`` if the file has failed."""
@@ -99,7 +101,7 @@ class _FileThread:
             return None
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_Answer] = loop.create_future()
-        self._queue.put(_Queued(request, loop, future))
+        self._put_urgent(_Queued(request, loop, future))
         try:
             return await future
         except asyncio.CancelledError:
@@ -109,8 +111,14 @@ class _FileThread:
 
     def end(self) -> None:
         """Close the file, so that opening it again needs no recovery."""
-        self._queue.put(None)
+        self._put_urgent(None)
         self._thread.join(_CLOSE_TIMEOUT_S)
+
+    def _put_urgent(self, item: _Queued | None) -> None:
+        self._queue.append(item)
+        if not (self._is_urgent.is_set() and self._is_queued.is_set()):
+            self._is_urgent.set()
+            self._is_queued.set()
 
     def _work(self) -> None:
         is_open = True
@@ -135,15 +143,16 @@ class _FileThread:
             self._file.close()
 
     def _next_batch(self) -> list[_Queued | None]:
-        """The queued requests, or the next one; empty when it is time to renew the claims."""
-        batch: list[_Queued | None] = []
-        with suppress(Empty):
-            batch.append(self._queue.get(timeout=_RENEW_S))
-            while len(batch) < _MAX_BATCH:
-                last = batch[-1]
-                can_wait = last is not None and last.future is None
-                left_s = self._collect_until - time.monotonic() if can_wait else 0.0
-                batch.append(self._queue.get(timeout=max(0.0, left_s)))
+        """The queued requests, or the next ones; empty when it is time to renew the claims."""
+        if self._is_queued.wait(_RENEW_S):
+            self._is_urgent.wait(max(0.0, self._collect_until - time.monotonic()))
+        # Cleared first: a request that comes later sets them again.
+        self._is_queued.clear()
+        self._is_urgent.clear()
+        batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH))]
+        if self._queue:
+            self._is_queued.set()
+            self._is_urgent.set()
         return batch
 
     def _answers(self, requests: list[Request]) -> list[_Answer]:

@@ -14,10 +14,10 @@ from gpo.evaluation.grading import Grade, Grader
 from gpo.evaluation.metrics.scorer import can_read, explanation, reading
 from gpo.evaluation.program import Program
 from gpo.evaluation.program_calls import CallRecord, Response
-from gpo.models.protocol import ChatModel, Completion, Message, Sampling, Usage, given_up
+from gpo.models.protocol import NO_USAGE, ChatModel, Completion, Message, Sampling, Usage, given_up
 from gpo.prompt import Prompt
 from gpo.runtime.concurrency import gather
-from gpo.score import Flaws, Score
+from gpo.score import NO_FLAWS, Flaws, Score
 from gpo.text import one_line
 from gpo.trajectory import Spending
 
@@ -37,7 +37,7 @@ class Answered:
         is_refused: whether the endpoint refused the request, rather than being unavailable.
         flaws: what the answer lacks.
         reason: why the grade is below 1, on one line; empty if it is not, or if nobody can say.
-        seconds: until the answer was there, the wait for the limits included.
+        seconds: until the answer was there, the wait for the limits included; the judge's time does not count.
         calls: the model calls of a program, if the evaluator keeps them.
         read: what the scorer read from the answer, such as a label; empty if nothing, or for other kinds of answers.
     """
@@ -47,9 +47,9 @@ class Answered:
     spending: Spending
     problem: str = ""
     is_refused: bool = False
-    flaws: Flaws = field(default_factory=Flaws)
+    flaws: Flaws = NO_FLAWS
     reason: str = ""
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
     calls: tuple[CallRecord, ...] = ()
     read: str = ""
 
@@ -63,7 +63,7 @@ class Evaluation:
 
     score: Score
     usage: Usage
-    judge: Usage = field(default_factory=Usage)
+    judge: Usage = NO_USAGE
     answers: tuple[Answered, ...] = ()
 
     @property
@@ -141,7 +141,10 @@ class LocalEvaluator:
         examples = self.task.examples[split] if indices is None else self._chosen(split, indices)
         # Prompt by prompt, so that a server that caches prefixes sees equal beginnings one after the other.
         # The inner list is needed: a generator would run later, and see only the last prompt.
-        rows = await gather(gather([self._timed(prompt, example) for example in examples]) for prompt in prompts)
+        rows = await gather(
+            gather([self._answered(prompt, example, explains=self.keeps_answers) for example in examples])
+            for prompt in prompts
+        )
         return [self._evaluation(split, row, is_whole=indices is None) for row in rows]
 
     async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
@@ -176,16 +179,10 @@ class LocalEvaluator:
         kept = tuple(answers) if self.keeps_answers else ()
         return Evaluation(score, spending.task, spending.judge, kept)
 
-    async def _timed(self, prompt: Prompt, example: Example) -> Answered:
-        if not self.keeps_answers:
-            return await self._answered(prompt, example)
-        began = time.monotonic()
-        answered = await self._answered(prompt, example, explains=True)
-        return replace(answered, seconds=time.monotonic() - began)
-
     async def _answered(self, prompt: Prompt, example: Example, *, explains: bool = False) -> Answered:
         if self.program is not None:
             return await self._answered_by(self.program, prompt, example, explains=explains)
+        began = time.monotonic()
         messages = self.task.answer_format.messages(prompt, example)
         question = second_question(self.task, example)
         usage, text = Usage(), ""
@@ -198,17 +195,21 @@ class LocalEvaluator:
         except ModelRefused as refusal:
             if refusal.reason.concerns_every_call:
                 raise
-            return Answered(text, None, Spending(task=usage + given_up(refusal)), str(refusal), is_refused=True)
+            spending, seconds = Spending(task=usage + given_up(refusal)), time.monotonic() - began
+            return Answered(text, None, spending, str(refusal), is_refused=True, seconds=seconds)
         except ModelUnavailable as failure:
-            return Answered(text, None, Spending(task=usage + given_up(failure)), str(failure))
-        return await self._judged(text, reply, usage, example, explains=explains)
+            spending, seconds = Spending(task=usage + given_up(failure)), time.monotonic() - began
+            return Answered(text, None, spending, str(failure), seconds=seconds)
+        seconds = time.monotonic() - began
+        return await self._judged(text, reply, usage, example, seconds, explains=explains)
 
     async def _answered_by(self, program: Program, prompt: Prompt, example: Example, *, explains: bool) -> Answered:
+        began = time.monotonic()
         response = await program.respond(prompt, example)
+        seconds = time.monotonic() - began
         answered = await self._graded(response, example, explains=explains)
-        return (
-            replace(answered, calls=tuple(call.record() for call in response.calls)) if self.keeps_calls else answered
-        )
+        calls = tuple(call.record() for call in response.calls) if self.keeps_calls else ()
+        return replace(answered, seconds=seconds, calls=calls)
 
     async def _graded(self, response: Response, example: Example, *, explains: bool) -> Answered:
         spending = Spending(task=response.usage)
@@ -221,10 +222,10 @@ class LocalEvaluator:
             reason = one_line(response.reason, _MAX_REASON) if response.score < 1 else ""
             return Answered(response.text, response.score, spending, reason=reason)
         reply = Completion(response.answer, response.usage)
-        return await self._judged(response.text, reply, response.usage, example, explains=explains)
+        return await self._judged(response.text, reply, response.usage, example, 0.0, explains=explains)
 
     async def _judged(
-        self, text: str, reply: Completion, usage: Usage, example: Example, *, explains: bool
+        self, text: str, reply: Completion, usage: Usage, example: Example, seconds: float, *, explains: bool
     ) -> Answered:
         grade = await self.grader.grade(reply.answer, example)
         return Answered(
@@ -235,6 +236,7 @@ class LocalEvaluator:
             grade.is_refused,
             self._flaws(reply, example, grade.value),
             self._reason(reply, example, grade) if explains else "",
+            seconds,
             read=reading(self.task.scorer, reply.answer, example) if explains else "",
         )
 
@@ -254,7 +256,7 @@ class LocalEvaluator:
             return Flaws(cut=1)
         if is_empty:
             return Flaws(empty=1)
-        return Flaws(unreadable=int(not can_read(self.task.scorer, reply.answer, example)))
+        return NO_FLAWS if can_read(self.task.scorer, reply.answer, example) else Flaws(unreadable=1)
 
 
 def second_question(task: Task, example: Example) -> str | None:

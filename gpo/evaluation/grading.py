@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from gpo.data.example import Example
 from gpo.errors import MalformedReply, ModelRefused, ModelUnavailable
 from gpo.evaluation.metrics import Rubric, Scorer
 from gpo.evaluation.metrics.scorer import score_with_reason
-from gpo.models.protocol import ChatModel, Sampling, Usage, given_up
+from gpo.models.protocol import NO_USAGE, ChatModel, Sampling, Usage, given_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Grade:
     """
 
     value: float | None
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     problem: str = ""
     is_refused: bool = False
     reason: str = ""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 from gpo.errors import ModelRefused, ModelUnavailable
-from gpo.limits.gate import Admission, Gate
+from gpo.limits.gate import Gate
 from gpo.models.events import Outcome, observer
 from gpo.models.protocol import Completion, Embeddings, Forwarded, Message, Model, Sampling, billed
 from gpo.runtime.context import current_caller, is_retry
+
+_Reply = TypeVar("_Reply", Completion, Embeddings, Forwarded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +36,24 @@ class LimitedModel:
     async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """Reply to a conversation; see ``gpo.models.protocol.ChatModel``."""
         prompt_characters = sum(len(message["content"]) for message in messages)
-        async with self._admitted(prompt_characters, sampling.max_tokens) as admission:
-            reply = await self.model.complete(messages, sampling)
-            admission.usage = reply.usage
-            return reply
+        return await self._admitted(
+            prompt_characters, sampling.max_tokens, lambda: self.model.complete(messages, sampling)
+        )
 
     async def embed_batch(self, texts: Sequence[str]) -> Embeddings:
         """Embed texts; see ``gpo.models.protocol.EmbeddingModel``."""
-        async with self._admitted(sum(map(len, texts)), max_tokens=1) as admission:
-            reply = await self.model.embed_batch(texts)
-            admission.usage = reply.usage
-            return reply
+        return await self._admitted(sum(map(len, texts)), 1, lambda: self.model.embed_batch(texts))
 
     async def forward(self, route: str, body: Mapping[str, Any]) -> Forwarded:
         """Send a request as it is; see ``gpo.models.protocol.ForwardingModel``."""
         bound = body.get("max_completion_tokens") or body.get("max_tokens")
-        async with self._admitted(len(json.dumps(body)), bound if isinstance(bound, int) else None) as admission:
-            reply = await self.model.forward(route, body)
-            admission.usage = reply.usage
-            return reply
+        return await self._admitted(
+            len(json.dumps(body)), bound if isinstance(bound, int) else None, lambda: self.model.forward(route, body)
+        )
 
-    @asynccontextmanager
-    async def _admitted(self, prompt_characters: int, max_tokens: int | None) -> AsyncIterator[Admission]:
+    async def _admitted(
+        self, prompt_characters: int, max_tokens: int | None, request: Callable[[], Awaitable[_Reply]]
+    ) -> _Reply:
         events, pool, caller = observer(), self.gate.pool, current_caller.get()
         queued = perf_counter()
         events.request_queued(pool, caller)
@@ -69,8 +66,9 @@ class LimitedModel:
         events.request_started(pool, caller, started - queued, is_retry=is_retry.get())
         outcome = Outcome.CANCELLED
         try:
-            yield admission
-            outcome = Outcome.ANSWERED
+            reply = await request()
+            outcome, admission.usage = Outcome.ANSWERED, reply.usage
+            return reply
         except ModelUnavailable as failure:
             outcome = Outcome.TOO_MANY if failure.too_many else Outcome.UNAVAILABLE
             admission.usage = billed(failure)

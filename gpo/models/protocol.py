@@ -96,6 +96,10 @@ class Usage:
         )
 
 
+NO_USAGE = Usage()
+"""One object for all answers, since pickling each takes time."""
+
+
 def billed(failure: ModelError) -> Usage | None:
     """The tokens and the cost of replies that cannot be used; ``None`` if the endpoint reports none."""
     cost = getattr(failure, "billed", None)

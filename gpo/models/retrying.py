@@ -130,8 +130,10 @@ class RetryingModel:
                         str(failure), retries, failure.retry_after_s, too_many, is_away, _billed(failures)
                     ) from None
             else:
+                if not failures:
+                    return reply
                 usage = reply.usage + Usage(retries=len(failures)) + (_billed(failures) or Usage())
-                return replace(reply, usage=usage) if failures else reply
+                return replace(reply, usage=usage)
             failing_s = time.monotonic() - failing_since
             if failing_s + wait_s > SAY_AFTER_S:
                 _announce(pool, failures[-1], failing_s, wait_s)

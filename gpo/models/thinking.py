@@ -7,6 +7,7 @@ optimizer read the answer alone: a thought that names every option is no answer.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _NAMES = "think|thinking|thought|thoughts|reasoning|seed:think"
 _OPENING = rf"<(?:{_NAMES})>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>|<unused94>(?:thought\n)?"
@@ -20,6 +21,7 @@ _BARE_ANALYSIS = re.compile(r"\s*analysis(?=[A-Z\d\"'(\[])")
 _BARE_FINAL = "assistantfinal"
 
 
+@lru_cache(maxsize=256)
 def answer_in(text: str) -> str | None:
     """The reply without the model's thoughts; ``None`` where it ends before the thoughts do.
 
