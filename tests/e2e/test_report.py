@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from actors.search import SearchKey
 from cluster.reporting.page import report
@@ -16,8 +16,11 @@ from gpo.checkpoint import Checkpoint
 from gpo.prompt import Prompt, edit_distance
 from gpo.score import Score
 from gpo.trajectory import Candidate, Direction, Failure, Samples, Spending, Step, Trajectory
+from tests.browser import chromium, window
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if TYPE_CHECKING:
+    from tests.conftest import Until
+
 HOSTILE = (
     '</script><script>window.ran = 1</script><img src="x" onerror="window.ran = 2">'
     "<svg onload='window.ran = 3'><a href=\"javascript:window.ran=4\">{{ 7 * 7 }} <!--"
@@ -62,12 +65,8 @@ def record() -> RunRecord:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium (Debian's package chromium)")
-    with sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +82,13 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     """The page in a new window; it must request nothing else and log no message."""
     asked: list[str] = []
     messages: list[str] = []
-    context: BrowserContext = browser.new_context(viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
-    opened.on("request", lambda request: asked.append(request.url))
-    opened.on("console", lambda entry: messages.append(entry.text))
-    opened.on("pageerror", lambda error: messages.append(str(error)))
-    opened.goto(address)
-    yield opened
-    context.close()
+    with window(browser) as context:
+        opened = context.new_page()
+        opened.on("request", lambda request: asked.append(request.url))
+        opened.on("console", lambda entry: messages.append(entry.text))
+        opened.on("pageerror", lambda error: messages.append(str(error)))
+        opened.goto(address)
+        yield opened
     assert [url for url in asked if not url.startswith("data:")] == [address]
     assert messages == []
 
@@ -159,10 +157,14 @@ def test_the_best_prompt_is_compared_with_the_initial_one(page: Page) -> None:
     expect(section.get_by_text("5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")).to_be_visible()
 
 
-def test_nothing_that_a_model_wrote_runs(page: Page) -> None:
-    for _ in range(3):  # what is opened contains more to open
+def test_nothing_that_a_model_wrote_runs(page: Page, until: Until) -> None:
+    innermost = page.locator("li .inner .prompt").filter(has_text="names no desk").first
+
+    def is_open() -> bool:
         page.evaluate("document.querySelectorAll('details:not([open]) > summary').forEach((one) => one.click())")
-    expect(page.locator("li .inner .prompt").filter(has_text="names no desk").first).to_be_visible()
+        return innermost.is_visible()
+
+    until(is_open, "what is opened contains nothing more to open")
     assert page.evaluate("window.ran") is None
     assert page.locator("img[onerror], svg, #rows a, #rows img").count() == 0
     expect(page.locator("#rows .prompt").filter(has_text="Name the desk").first).to_contain_text(HOSTILE)
@@ -170,16 +172,17 @@ def test_nothing_that_a_model_wrote_runs(page: Page) -> None:
 
 
 def test_the_page_runs_no_other_script_and_makes_no_request(browser: Browser, address: str) -> None:
-    page = browser.new_page()
-    refused: list[str] = []
-    page.on("console", lambda message: refused.append(message.text))
-    page.goto(address)
-    page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.ran = 5'}))")
-    page.evaluate("fetch('http://127.0.0.1:9/').catch(() => { window.offline = true; })")
-    page.wait_for_function("window.offline")
-    assert page.evaluate("window.ran") is None
-    assert ["script-src" in refused[0], "connect-src" in refused[1]] == [True, True]
-    page.close()
+    with window(browser) as context:
+        page = context.new_page()
+        page.goto(address)
+        with page.expect_console_message(lambda message: "script-src" in message.text):
+            page.evaluate(
+                "document.body.append(Object.assign(document.createElement('script'), {text: 'window.ran = 5'}))"
+            )
+        with page.expect_console_message(lambda message: "connect-src" in message.text):
+            page.evaluate("fetch('http://127.0.0.1:9/').catch(() => { window.offline = true; })")
+        page.wait_for_function("window.offline")
+        assert page.evaluate("window.ran") is None
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -187,6 +190,7 @@ def test_the_page_runs_no_other_script_and_makes_no_request(browser: Browser, ad
 def test_the_page_fits_any_screen_and_is_readable(page: Page, width: int, scheme: str) -> None:
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     page.set_viewport_size({"width": width, "height": 844})
+    page.wait_for_function(f"window.innerWidth === {width}")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.locator("#rows tr").first.bounding_box()["width"] <= width  # type: ignore[index]
     # WCAG's contrast of 4.5 : 1 between each text and its background.
