@@ -73,7 +73,7 @@ def test_unpickled_evaluators_of_a_deployment_share_one_handle() -> None:
 async def asked(handle: Handle, *prompts: str) -> asyncio.Task[Any]:
     evaluator = ServeEvaluator(cast("Any", handle), "desk")
     task = asyncio.create_task(evaluator.evaluate([Prompt(text) for text in prompts], Split.VAL))  # type: ignore[arg-type]
-    await asyncio.sleep(0.01)
+    await until_asked(handle, len(prompts))
     return task
 
 
@@ -105,7 +105,7 @@ async def test_one_failure_stops_the_other_requests() -> None:
 
 
 async def until_asked(handle: Handle, times: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(handle.responses) < times:  # noqa: ASYNC110  # the client counts by itself
             await asyncio.sleep(0.001)
 
@@ -154,7 +154,7 @@ async def test_answers_are_one_request_that_ends_with_its_caller() -> None:
     evaluator = ServeEvaluator(cast("Any", handle), "desk")
     answered = Answered("yes", 1.0, Spending())
     tasks = [asyncio.create_task(evaluator.answer(Prompt("a"), Split.TRAIN, (4, 2))) for _ in range(2)]  # type: ignore[arg-type]
-    await asyncio.sleep(0.01)
+    await until_asked(handle, 2)
     assert handle.asked == [("desk", Prompt("a"), Split.TRAIN, (4, 2), "", None)] * 2
     handle.responses[0].work.set_result([answered])
     assert await tasks[0] == [answered]
@@ -180,7 +180,7 @@ async def test_a_block_of_examples_is_one_request_per_prompt() -> None:
     log_about(step=3)
     evaluator = ServeEvaluator(cast("Any", handle), "desk")
     task = asyncio.create_task(evaluator.evaluate([Prompt("a"), Prompt("b")], Split.VAL, [4, 2]))  # type: ignore[arg-type]
-    await asyncio.sleep(0.01)
+    await until_asked(handle, 2)
     assert handle.asked == [("desk", [Prompt(text)], Split.VAL, [4, 2], "some/0", 3) for text in "ab"]
     for response in handle.responses:
         response.work.set_result([SCORED])

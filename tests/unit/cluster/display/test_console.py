@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from io import StringIO
 
 import pytest
@@ -23,6 +22,7 @@ from gpo.checkpoint import Checkpoint
 from gpo.evaluation.evaluator import Evaluation
 from gpo.models.protocol import Usage
 from gpo.testing.samples import TRAJECTORIES
+from tests.waiting import wait_until
 
 KEY = SearchKey("sentiment_of_reviews_2", 0)
 STEPPED = Checkpoint(TRAJECTORIES["one step"], {})
@@ -128,9 +128,7 @@ def test_the_start_of_a_sweep_is_a_line_now_and_then(lines: LineConsole, monkeyp
     monkeypatch.setattr(waiting, "SILENCE_S", 0.01)
     with sweep_view(lines, SweepProgress(1, ())) as view:
         view.status("Starting Ray")
-        until = time.monotonic() + 10
-        while lines.file.getvalue().count("\n") < 2 and time.monotonic() < until:  # type: ignore[attr-defined]
-            time.sleep(0.01)
+        wait_until(lambda: lines.file.getvalue().count("\n") >= 2, "a second line")  # type: ignore[attr-defined]
     first, second, *_ = lines.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert first.endswith("] Starting Ray …")
     assert re.fullmatch(r"\[\d:\d\d\] Starting Ray … \(for \d+ s\)", second)

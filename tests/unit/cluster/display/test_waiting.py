@@ -11,6 +11,7 @@ from cluster.display import waiting
 from cluster.display.line_views import PlainView
 from cluster.display.live_view import LiveView
 from cluster.display.progress import Progress
+from tests.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -26,10 +27,9 @@ def lines(output: StringIO) -> list[str]:
 def test_a_view_repeats_the_latest_wait_until_the_work_begins() -> None:
     output = StringIO()
     with PlainView(Console(file=output)) as view:
-        view.status("Starting Ray")
-        time.sleep(0.3)
-        view.status("Starting the evaluator")
-        time.sleep(0.3)
+        for what in ("Starting Ray", "Starting the evaluator"):
+            view.status(what)
+            wait_until(lambda what=what: f"{what} … (for N s)" in lines(output), f"{what} is repeated")
         view.begin(Progress({}))
         said = lines(output)
         time.sleep(0.2)
@@ -44,5 +44,4 @@ def test_the_live_view_shows_how_long_it_waits() -> None:
     output = StringIO()
     with LiveView(Console(file=output, force_terminal=True)) as view:
         view.status("Starting Ray")
-        time.sleep(0.8)
-    assert re.search(r"Starting Ray … \(for \d+ s\)", output.getvalue())
+        wait_until(lambda: bool(re.search(r"Starting Ray … \(for \d+ s\)", output.getvalue())), "it shows the time")

@@ -112,7 +112,7 @@ async def test_a_locked_file_is_ignored(
         assert other.stdout is not None
         assert other.stdout.readline() == b"locked\n"
         assert "locked" in await keeps_nothing(SqliteStore(path), caplog)
-        other.communicate(timeout=10)
+        other.communicate(timeout=60)
 
 
 async def test_a_folder_that_cannot_be_created_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -282,7 +282,7 @@ async def test_a_completion_is_written_at_once_if_the_thread_is_idle(
     await store.find(b"key")
     await store.put(b"key", reply("kept"))
     other = sqlite_file.CompletionFile(store.path, 1_000_000)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(50):
         while other.serve([sqlite_file.Request(sqlite_file.Action.FIND, b"key")]) != [reply("kept")]:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     other.close()

@@ -295,9 +295,11 @@ async def test_requests_are_told_apart_where_a_process_works_on_several_runs(mod
     mine, its = await asyncio.gather(respond(models, "with_openai"), respond(others, "with_openai"))
     assert its.answer == "the other run" != mine.answer
 
-    model = openai_model(Endpoint("http://127.0.0.1:9/v1", "away"))
-    waiting = asyncio.create_task(respond({"away": OfferedModel(model, {})}, "with_async_openai"))
-    await asyncio.sleep(0.3)
+    silent = _Silent({})
+    waiting = asyncio.create_task(respond({"silent": OfferedModel(silent, {})}, "with_async_openai"))
+    async with asyncio.timeout(60):
+        while not silent.bodies:  # noqa: ASYNC110  # the model may be asked in another thread
+            await asyncio.sleep(0.01)
     with pytest.raises(EvaluationError, match="works on several runs"):
         await respond(others, "in_a_thread_without_context")
     waiting.cancel()
@@ -411,6 +413,15 @@ class _Recorded:
         self.bodies.append(body)
         self.callers.append(current_caller.get())
         return Forwarded(self._reply, Usage(requests=1))
+
+
+class _Silent(_Recorded):
+    """A model that never replies."""
+
+    async def forward(self, route: str, body: Mapping[str, Any]) -> Forwarded:
+        await super().forward(route, body)
+        await asyncio.Event().wait()
+        raise AssertionError
 
 
 def _post(gateway: Gateway, body: Any, key: str) -> tuple[int, Any]:

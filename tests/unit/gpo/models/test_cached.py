@@ -51,7 +51,7 @@ class Gate:
         return Completion(self.reply, Usage(requests=1, retries=2, prompt_tokens=5))
 
     async def until_begun(self, count: int = 1) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while self.begun < count:  # noqa: ASYNC110  # the simplest
                 await asyncio.sleep(0.001)
 

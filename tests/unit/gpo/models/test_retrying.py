@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -102,19 +103,29 @@ async def test_a_wait_is_logged_again_only_after_a_while(
 
 async def test_the_limiter_knows_a_long_wait_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpo.limits.gate._BUSY_S", 0.01)
-    monkeypatch.setattr(RetryPolicy, "wait_s", lambda *_: 0.5)
     limiter = LocalLimiter()
     gate = Gate(limiter, Pool("url", "m", 1, 1, budget_name="run"))
 
-    async def waits() -> list[str]:
-        await asyncio.sleep(0.1)
-        found = [await limiter.longest_wait(name) for name in ("run", "another run")]
-        return [str(wait) for wait in found]
+    async def says(pattern: str) -> None:
+        async with asyncio.timeout(60):
+            while not re.fullmatch(pattern, str(await limiter.longest_wait("run"))):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert await limiter.longest_wait("another run") is None
 
-    for say_after_s, said in ((60.0, "None"), (0.1, "waiting for 0 s: no connection")):
-        monkeypatch.setattr(retrying, "SAY_AFTER_S", say_after_s)
+    def calls() -> list[asyncio.Task[Completion]]:
         model = RetryingModel(AwayAtFirst(1), RetryPolicy(), gate)
-        calls = [asyncio.create_task(model.complete([], Sampling())) for _ in range(2)]
-        assert await waits() == [said, "None"]
-        await asyncio.gather(*calls)
-        assert await waits() == ["None", "None"]
+        return [asyncio.create_task(model.complete([], Sampling())) for _ in range(2)]
+
+    monkeypatch.setattr(RetryPolicy, "wait_s", lambda *_: 0.3)
+    short = calls()
+    while not all(call.done() for call in short):
+        assert await limiter.longest_wait("run") is None
+        await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(RetryPolicy, "wait_s", lambda *_: 3600.0)
+    long = calls()
+    await says(r"waiting for \d s: no connection")
+    for call in long:
+        call.cancel()
+    await asyncio.gather(*long, return_exceptions=True)
+    await says("None")

@@ -159,7 +159,7 @@ async def test_a_reply_that_arrives_byte_by_byte_is_bounded_in_time(
         if proxied:
             monkeypatch.setenv("HTTP_PROXY", url.removesuffix("/v1"))
             url = "http://far.invalid/v1"
-        said = await asyncio.wait_for(failure(model(url, timeout_s=0.2)), 5)
+        said = await asyncio.wait_for(failure(model(url, timeout_s=0.2)), 60)
     assert "no reply within 0.2 s" in said
 
 
@@ -167,13 +167,13 @@ async def test_a_cancelled_call_closes_its_connection(server: SimulatedEndpoint)
     server.behaviour = Behaviour(hang_rate=1.0)
     asked = model(server.base_url, timeout_s=60.0)
     call = asyncio.create_task(complete(asked))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not server._service._in_flight:  # noqa: ASYNC110  # the server's thread knows no event of ours
             await asyncio.sleep(0.01)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not server.requests:  # noqa: ASYNC110  # the server's thread knows no event of ours
             await asyncio.sleep(0.01)
     assert [record.status for record in server.requests] == [CLIENT_GONE]
