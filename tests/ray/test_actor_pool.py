@@ -49,7 +49,7 @@ async def test_returned_actors_are_reused_first_and_free_their_cpus_in_the_end(
         assert not pool.takes_back
         pool.give_back(again.pop())  # returned after the pool was closed
         await pool.last()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while _free_cpus() != 1.0:  # noqa: ASYNC110  # Ray sends no event
                 await asyncio.sleep(0.1)
         await pool.end()
