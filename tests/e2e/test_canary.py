@@ -9,24 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.simulated_endpoint import BadReply, Behaviour, SimulatedEndpoint
+from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from tests.e2e.secrets import CANARY, leaks, memory_of_gcs
 from tests.paths import read_json
+from tests.unit.cluster.api.test_faulty_endpoint import ALL_AT_ONCE, FILED, KEY, everything_went_wrong
 
 if TYPE_CHECKING:
     from tests.commands import Gpo
     from tests.configs import WriteConfig
     from tests.conftest import Until
-
-# One in a variable, one in a file; with characters that JSON, HTML and URLs escape.
-KEY, FILED = 'sk-canary-5d1f0b/"env"&', "sk-canary-77e2c9'<file>%"
-
-ALL_AT_ONCE = Behaviour(
-    latency_s=0.01,
-    error_rate=0.05,
-    repeats_key=True,
-    bad_replies=dict.fromkeys(BadReply, 0.5 / len(BadReply)),
-)
 
 
 @pytest.fixture
@@ -46,48 +37,20 @@ def config(endpoint: SimulatedEndpoint, write_config: WriteConfig, folder: Path)
         endpoint.base_url,
         run={"seeds": [0, 1]},
         models={"optimizer": optimizer},
-        optimizer={"steps": 2, "candidates": 8},
+        optimizer={"steps": 100, "candidates": 8},  # more than the test waits for
         # A huge reply is refused, which leaves its example unscored.
         evaluation={"max_unscored": 0.5},
     )
 
 
-def test_a_run_on_a_faulty_endpoint_completes_and_leaks_no_key(
+def test_a_run_meets_every_fault_and_then_a_refused_key_and_leaks_no_key(
     endpoint: SimulatedEndpoint, gpo: Gpo, config: Path, folder: Path, env: dict[str, str], until: Until
 ) -> None:
+    """``tests/unit/cluster/api/test_faulty_endpoint.py`` tests that such a run would complete."""
     endpoint.behaviour = ALL_AT_ONCE
     command = gpo.start("run", config, "--run-dir", "results", cwd=folder, env=env)
-    until(lambda: len(endpoint.requests) > 60, "the run calls models")
+    until(lambda: everything_went_wrong(endpoint), "everything went wrong")
     state = memory_of_gcs(command)
-    finished = command.finish()
-    assert finished.code == 0, finished.stderr
-
-    # Everything went wrong.
-    bad = {record.bad for record in endpoint.requests}
-    assert bad >= set(BadReply) - {BadReply.WRONG_TAG, BadReply.DUPLICATE, BadReply.IDENTICAL, BadReply.INJECTION}
-    assert bad & {BadReply.WRONG_TAG, BadReply.DUPLICATE, BadReply.IDENTICAL, BadReply.INJECTION}
-    assert 500 in {record.status for record in endpoint.requests}
-    summary = read_json(folder / "results" / "summary.json")
-    assert summary["status"] == "completed"
-    task = summary["llm"]["task"]
-    assert all(task[name] > 0 for name in ("retries", "failures", "empty", "truncated", "unmetered")), task
-    assert sum(row["samples"][name] for row in summary["trajectories"] for name in ("malformed", "failed")) > 0
-
-    # The keys are nowhere, though other values are.
-    assert b"task-model" in state
-    assert CANARY not in state
-    assert (folder / "ray").exists()
-    assert b"***" in b"".join(path.read_bytes() for path in folder.glob("completions.sqlite*"))
-    assert leaks(folder) == []
-    assert "canary" not in finished.stdout + finished.stderr
-
-
-def test_a_run_whose_key_is_refused_half_way_ends_with_one_line_and_leaks_no_key(
-    endpoint: SimulatedEndpoint, gpo: Gpo, config: Path, folder: Path, env: dict[str, str], until: Until
-) -> None:
-    endpoint.behaviour = Behaviour(latency_s=0.02, repeats_key=True)
-    command = gpo.start("run", config, "--run-dir", "results", cwd=folder, env=env)
-    until(lambda: len(endpoint.requests) > 60, "the run calls models")
     endpoint.behaviour = Behaviour(fail_next=10_000, error_status=401, repeats_key=True)
     half_way = len(endpoint.requests)
     finished = command.finish()
@@ -100,6 +63,12 @@ def test_a_run_whose_key_is_refused_half_way_ends_with_one_line_and_leaks_no_key
     assert read_json(folder / "results" / "summary.json")["status"] == "failed"
     evaluated = gpo("evaluate", config, "--prompt", "Never asked before.", cwd=folder, env=env)
     assert evaluated.code != 0
+
+    # The keys are nowhere, though other values are.
+    assert b"task-model" in state
+    assert CANARY not in state
+    assert (folder / "ray").exists()
+    assert b"***" in b"".join(path.read_bytes() for path in folder.glob("completions.sqlite*"))
     assert leaks(folder) == []
     assert "canary" not in finished.stdout + finished.stderr + evaluated.stdout + evaluated.stderr
 
