@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cluster
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from tests.configs import TRIAGE, triage_task, write_small_config
-from tests.paths import read_json
+from tests.paths import ROOT
 
 if TYPE_CHECKING:
-    from tests.commands import Finished, Gpo, Started
+    from tests.commands import Gpo
     from tests.conftest import Until
 
 _METRICS = """
@@ -25,7 +24,7 @@ import json, sys
 import cluster, gpo
 from metrics_of_mine import is_right
 
-base_url, prompt, folder, phase = sys.argv[1:]
+base_url, prompt, folder = sys.argv[1:]
 rows = {split: [json.loads(line) for line in open(f"{folder}/{split}.jsonl")] for split in ("train", "val", "test")}
 
 
@@ -44,24 +43,14 @@ def launched():
     )
 
 
-slow = ["optimizer.steps=6", "models.task.max_concurrency=2"]
-first = cluster.launch("config.yaml", address="local", overrides=slow, run_dir="runs/first")
+long = ["optimizer.steps=1000", "models.task.max_concurrency=2"]
+first = cluster.launch("config.yaml", address="local", overrides=long, run_dir="runs/first")
 second = launched()
 print(second.result().status, flush=True)
-if phase == "continue":
-    print(first.result().status, second.result().best.num_test, flush=True)
-# In the other phase, the first run ends with the program.
+again = launched()
+print(again.result().status, again.result().best.num_test, flush=True)
+# The first run ends with the program.
 """
-
-
-def _start(gpo: Gpo, folder: Path, arguments: Sequence[str]) -> Started:
-    return gpo.start(*arguments, cwd=folder, program=("program.py",), env={"PYTHONPATH": f"{folder}:{_root()}"})
-
-
-def _root() -> str:
-    from tests.paths import ROOT
-
-    return str(ROOT)
 
 
 def test_runs_are_launched_stopped_from_another_process_and_continued(
@@ -73,30 +62,19 @@ def test_runs_are_launched_stopped_from_another_process_and_continued(
     arguments = [endpoint.base_url, triage_task()["prompt"], str(TRIAGE)]
     endpoint.behaviour = Behaviour(latency_s=0.2)
 
-    program = _start(gpo, folder, [*arguments, "stop"])
+    program = gpo.start(*arguments, cwd=folder, program=("program.py",), env={"PYTHONPATH": f"{folder}:{ROOT}"})
     run = folder / "runs/second"
     until(lambda: (run / "steps.jsonl").exists() and cluster.attach(run).status()["steps"] >= 1, "a step is done")
     handle = cluster.attach(run)
     assert handle.status()["state"] == "running"
     handle.stop()
-    stopped = handle.result()
-    assert stopped.status == "interrupted"
-    ended = _finished(program)
-    assert ended.stdout.split() == ["interrupted"]
+    endpoint.behaviour = Behaviour(latency_s=0.05)
+    ended = program.finish()
+    assert ended.code == 0, ended.stderr
+    assert ended.stdout.split() == ["interrupted", "completed", "30"]
+    assert handle.result().best.test is not None
     assert "the program ends, so the run in" in ended.stderr
     assert cluster.attach(folder / "runs/first").status()["state"] == "interrupted"
     assert not program.survivors()
-
-    endpoint.behaviour = Behaviour()
-    again = _finished(_start(gpo, folder, [*arguments, "continue"]))
-    assert again.stdout.split() == ["completed", "completed", "30"]
-    assert handle.result().best.test is not None
-    assert [row["steps"] for row in read_json(folder / "runs/first/summary.json")["trajectories"]] == [6, 6]
     calls = [json.dumps([call.model, call.content]) for call in endpoint.requests if call.status == 200 and call.model]
     assert len(calls) - len(set(calls)) <= 3 * 4 * 6  # in flight at the ends, and prompts that were partly scored
-
-
-def _finished(program: Started) -> Finished:
-    ended = program.finish()
-    assert ended.code == 0, ended.stderr
-    return ended
