@@ -29,8 +29,9 @@ from gpo.text import first_line
 EMBEDDED_CPUS = 1.0
 """CPUs that Ray reserves for an embedded model's server."""
 _QUIET = ("ray", "ray.serve", "ray._private.worker")
-_IDLE = "sh -c cat"
-"""Stands in for an agent of a raylet. It lives as long as the raylet, whose end closes the pipe that it reads."""
+_IDLE = "sh -c \"trap '' INT; exec cat\""
+"""Stands in for an agent of a raylet. It lives as long as the raylet, whose end closes the pipe that it reads. Ctrl-C
+reaches it, too, and must not end it: the raylet ends with its agents."""
 _NO_PORT = -1
 """What an agent that listens nowhere reports as its port."""
 _START_S = 180.0

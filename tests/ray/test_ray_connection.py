@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -18,7 +19,6 @@ from tests.conftest import Until
 from tests.ray.conftest import Pids
 
 _UNUSED = (b"dashboard/", b"log_monitor.py", b"_private/monitor.py", b"runtime_env/agent")
-_IDLE = b"cat"
 _LOGS_JSON = logs.Logs(format=logs.Format.JSON)
 
 
@@ -46,8 +46,12 @@ def test_a_cluster_runs_no_unused_process_and_after_its_end_a_request_starts_no_
         assert ray.get(_variable.remote("GPO_LOGS")) is None
         assert ray.get(_is_loaded.remote("gpo.models.openai"))  # the worker was forked
         assert not [program for program in _programs(pids) if any(name in program for name in _UNUSED)]
-        assert _IDLE in _programs(pids)
-    until(lambda: _IDLE not in _programs(pids), "what stands in for an agent ends with the raylet")
+        idle = pids("cat")
+        for pid in idle:  # as Ctrl-C in a terminal does
+            os.kill(pid, signal.SIGINT)
+        assert ray.get(_variable.remote("GPO_LOGS")) is None
+        assert pids("cat") == idle != []
+    until(lambda: not pids("cat"), "what stands in for an agent ends with the raylet")
     for ask in (ray.nodes, lambda: ray.put(1), lambda: ray.get_actor("exporter")):
         with pytest.raises((ray.exceptions.RaySystemError, ConnectionError, AssertionError)):
             ask()
