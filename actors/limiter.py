@@ -125,7 +125,8 @@ class SharedLimiter(LocalLimiter):
     """The class of the actor: a limiter that keeps reports of counts, and may share limits with other clusters."""
 
     def __init__(self) -> None:
-        super().__init__()
+        was_restarted = ray.is_initialized() and ray.get_runtime_context().was_current_actor_reconstructed
+        super().__init__(is_successor=bool(was_restarted))
         self._reports, self._shared = ReportStore(), SharedLimits(self)
 
     def _take(self, report: Report) -> None:

@@ -50,10 +50,13 @@ class LocalLimiter:
 
     A restarted limiter knows all slots and permits again as soon as the gates have reported. It knows the
     spending again once ``budget_spent`` is called.
+
+    Args:
+        is_successor: whether an earlier limiter may have granted slots that are still held.
     """
 
-    def __init__(self) -> None:
-        self._state = LimiterState(time.monotonic)
+    def __init__(self, *, is_successor: bool = False) -> None:
+        self._state = LimiterState(time.monotonic, is_successor=is_successor)
         self._changed: tuple[asyncio.AbstractEventLoop | None, asyncio.Event] = (None, asyncio.Event())
 
     def __reduce__(self) -> tuple[type[LocalLimiter], tuple[()]]:

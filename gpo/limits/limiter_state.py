@@ -30,10 +30,14 @@ class LimiterState:
 
     Args:
         clock: seconds, never decreasing.
+        is_successor: whether an earlier limiter may have granted slots that are still held. A report of such slots
+            tells it as well. In its first ``LEASE_S`` seconds, a successor grants no more than what the gates report to
+            hold: other gates, which have not reported yet, may hold the rest.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], *, is_successor: bool = False) -> None:
         self._clock, self._checked = clock, -inf
+        self._settled_at, self._is_successor = clock() + LEASE_S, is_successor
         self._gates: dict[str, _Gate] = {}
         self._endpoints: dict[str, _Endpoint] = {}
         self._rates: dict[tuple[str, str], ModelRates] = {}
@@ -92,6 +96,7 @@ class LimiterState:
         if gate is None:
             # After a restart of the limiter, the gate reports what it holds.
             gate = _Gate(pool, report.process, epoch=report.epoch, held=report.slots, granted=report.slots)
+            self._is_successor |= report.epoch > 0
             self._gates[report.holder] = endpoint.gates[report.holder] = gate
             endpoint.limits_changed()
         if report.number > gate.number and report.epoch == gate.epoch:
@@ -120,6 +125,8 @@ class LimiterState:
             is_news = gate.demand > gate.in_flight or not gate.granted_exhausted
             return self._granted(gate, exhausted=exhausted) if is_news else None
         slots = endpoint.slots_for(holder)
+        if self._is_successor and now < self._settled_at:
+            slots = min(slots, gate.granted)
         contended = endpoint.is_contended_for(holder)
         permits = self._permits(holder, gate, now)
         old = (

@@ -122,13 +122,34 @@ def test_a_silent_holder_is_dropped_after_its_lease() -> None:
     assert other.slots == 32
 
 
-def test_a_restarted_limiter_learns_the_held_slots_from_reports() -> None:
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_restarted_limiter_grants_only_what_is_reported_until_all_gates_had_time_to_report(is_known: bool) -> None:
+    clock = Clock()
+    limiter = LimiterState(clock, is_successor=is_known)
+    first, second, new = Holder(limiter, "a"), Holder(limiter, "b"), Holder(limiter, "c")
+    if is_known:
+        new.reports(demand=40)
+        new.receives()
+    first.reports(demand=40, in_flight=16, slots=16, epoch=17)
+    first.receives()
+    assert (first.slots, new.slots) == (16, 0)
+    second.reports(demand=40, in_flight=16, slots=16, epoch=3)
+    for holder in (second, first, new):
+        holder.reports(demand=40)
+        holder.receives()
+        assert first.slots + second.slots + new.slots <= 32
+    clock.now += LEASE_S + 1
+    first.reports(demand=40, in_flight=10, slots=10)  # the second is silent
+    new.reports(demand=40)
+    new.receives()
+    assert (first.slots, new.slots) == (10, 16)
+
+
+def test_a_gate_of_a_restarted_limiter_that_holds_more_than_its_share_returns_the_rest() -> None:
     limiter = LimiterState(Clock())
     survivor, other = Holder(limiter, "a"), Holder(limiter, "b")
     survivor.reports(demand=40, in_flight=30, slots=30, epoch=17)
     other.reports(demand=40)
-    other.receives()
-    assert other.slots == 2
     grant = survivor.receives()
     assert grant is not None
     assert (grant.epoch, grant.slots) == (18, 16)
