@@ -61,7 +61,7 @@ def config(optimizer: Mapping[str, Any] = {}, **task: Any) -> RunConfig:
             "models": {"task": model, "optimizer": model},
             "tasks": [{**triage_task(), **task}],
             "optimizer": {"steps": STEPS, "candidates": CANDIDATES, "batch_size": BATCH, **optimizer},
-            "evaluation": {"val_size": VAL},
+            "evaluation": {"val_size": VAL, "scoring": {"block": VAL}},  # each candidate answers all of val
         },
         base_dir=Path("/"),
     )
