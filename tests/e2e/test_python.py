@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
@@ -17,7 +14,6 @@ from nbclient import NotebookClient
 
 import gpo
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
-from tests.commands import Gpo
 from tests.e2e.test_readme import MODELS, write_table
 from tests.paths import ROOT
 
@@ -38,13 +34,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("XDG_CACHE_HOME", os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"))
     return tmp_path
-
-
-@pytest.fixture
-def gpo_command() -> Iterator[Gpo]:
-    running = Gpo()
-    yield running
-    running.end()
 
 
 def script(code: str) -> str:
@@ -75,23 +64,6 @@ def test_the_example_is_a_script_and_a_notebook_with_an_endpoint(folder: Path, m
         NotebookClient(notebook, timeout=280).execute()
         (progress,) = (output for output in notebook.cells[0].outputs if output.output_type == "display_data")
         assert '<progress value="1.000"' in progress["data"]["text/html"]
-
-
-def test_gpo_run_takes_the_same_steps(folder: Path, gpo_command: Gpo, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the configuration that the call left in its folder, on a Ray cluster."""
-
-    def steps(of: str) -> list[dict[str, Any]]:
-        rows = [json.loads(line) for line in (folder / of / "steps.jsonl").read_text("utf-8").splitlines()]
-        return [{name: value for name, value in row.items() if name != "llm"} for row in rows]  # a cache costs nothing
-
-    with SimulatedEndpoint(Behaviour(models=MODELS)) as endpoint:
-        monkeypatch.setenv("OPENAI_BASE_URL", endpoint.base_url)
-        script(EXAMPLE.replace('run_dir="runs/reviews",', 'run_dir="runs/reviews", steps=3, seed=[0, 1],'))
-        options = ("--run-dir", "other", "--set", f"cache.path={folder / 'other.sqlite'}")
-        done = gpo_command("run", "runs/reviews/config.yaml", *options, cwd=folder)
-    assert done.code == 0, done.stderr
-    assert len(steps("other")) == 6
-    assert steps("other") == steps("runs/reviews")
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import yaml
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from gpo.data.task import Split
-from tests.commands import Finished, Gpo
+from tests.commands import Finished, Gpo, RunGpo, gpo_in_this_process
 from tests.pages import commands, files
 from tests.paths import ROOT
 
@@ -41,13 +41,13 @@ def write_table(folder: Path) -> None:
         csv.writer(file).writerows([("text", "label"), *((row["text"], row["label"]) for row in rows)])
 
 
-def type_in(gpo: Gpo, command: str, folder: Path, *more: str, **env: str) -> Finished:
+def type_in(gpo: RunGpo, command: str, folder: Path, *more: str, **env: str) -> Finished:
     """Run a command in a folder; its replies are cached below that folder."""
     program, *arguments = shlex.split(command)
     assert program == "gpo"
     if arguments[0] in ("run", "compare", "sweep", "evaluate"):
         more = (*more, "--set", f"cache.path={folder / 'completions.sqlite'}")
-    return gpo(*arguments, *more, cwd=folder, env=env, timeout_s=280)
+    return gpo(*arguments, *more, cwd=folder, env=env)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_the_first_run_of_the_tutorial(gpo: Gpo, tmp_path: Path) -> None:
     run, status, report, _ = commands("docs/tutorial/first-run.md", "gpo")
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
 
-    done = type_in(gpo, run, tmp_path)
+    done = type_in(gpo, run, tmp_path, "--set", "evaluation.test_size=16")
 
     assert done.code == 0, done.stderr
     folder = tmp_path / "runs" / "first"
@@ -119,9 +119,9 @@ def test_the_first_run_of_the_tutorial(gpo: Gpo, tmp_path: Path) -> None:
     assert len(listed) == 5
     assert all((folder / name).is_file() for name in listed)
 
-    assert "completed" in type_in(gpo, status, tmp_path).stdout
+    assert "completed" in type_in(gpo_in_this_process, status, tmp_path).stdout
     (folder / "report.html").unlink()
-    assert type_in(gpo, report, tmp_path).code == 0
+    assert type_in(gpo_in_this_process, report, tmp_path).code == 0
     assert (folder / "report.html").is_file()
 
 
@@ -129,10 +129,10 @@ def test_a_reader_scores_one_prompt(gpo: Gpo, tmp_path: Path) -> None:
     (evaluate,) = commands("docs/tutorial/first-run.md", "gpo evaluate")
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
 
-    done = type_in(gpo, evaluate, tmp_path)
+    done = type_in(gpo, evaluate, tmp_path, "--set", "evaluation.test_size=8")
 
     assert done.code == 0, done.stderr
-    assert re.search(r"sentiment test: \d+\.\d % \(90 % interval: .*\), 48 examples", done.stdout)
+    assert re.search(r"sentiment test: \d+\.\d % \(90 % interval: .*\), 8 examples", done.stdout)
 
 
 def test_a_reader_optimizes_a_prompt_for_their_own_data(gpo: Gpo, endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
@@ -141,13 +141,13 @@ def test_a_reader_optimizes_a_prompt_for_their_own_data(gpo: Gpo, endpoint: Simu
     write_table(tmp_path)
     fewer = ("--set", "optimizer.steps=1")
 
-    proposed = type_in(gpo, init, tmp_path)
+    proposed = type_in(gpo_in_this_process, init, tmp_path)
     assert proposed.code == 0, proposed.stderr
     assert "CHECK" not in proposed.stdout
     written = (tmp_path / "reviews.yaml").read_text(encoding="utf-8")
     assert yaml.safe_load(written) == yaml.safe_load(files(page)["reviews.yaml"])
 
-    planned = type_in(gpo, plan, tmp_path)
+    planned = type_in(gpo_in_this_process, plan, tmp_path)
     assert planned.code == 0, planned.stderr
     assert "≤ 734" in planned.stdout  # 12, 12·(8·3 + 4·3 + 2·6 + 3) and 2·26 answers, 2 on 29
 
@@ -158,7 +158,7 @@ def test_a_reader_optimizes_a_prompt_for_their_own_data(gpo: Gpo, endpoint: Simu
     best = (folder / "best_prompts.json").read_text(encoding="utf-8")
 
     calls = completions(endpoint)
-    done = type_in(gpo, resume, tmp_path, *fewer, **access(endpoint))
+    done = type_in(gpo_in_this_process, resume, tmp_path, *fewer, **access(endpoint))
     assert done.code == 0, done.stderr
     assert completions(endpoint) == calls
     assert (folder / "best_prompts.json").read_text(encoding="utf-8") == best
@@ -203,7 +203,7 @@ def test_a_reader_scores_answers_with_their_own_metric(gpo: Gpo, endpoint: Simul
     report = (tmp_path / "runs/ratings/report.html").read_text(encoding="utf-8")
     assert "the answer contains no number from 1 to 5" in report
 
-    planned = type_in(gpo, plan, tmp_path)
+    planned = type_in(gpo_in_this_process, plan, tmp_path)
     assert planned.code == 0, planned.stderr
     assert "judge" in planned.stdout
 

@@ -1,3 +1,5 @@
+"""Commands that are interrupted, killed and resumed; the same run without a disturbance works in this process."""
+
 from __future__ import annotations
 
 import signal
@@ -9,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import gpo as library
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from gpo.checkpoint import decode
 from gpo.trajectory import Spending
-from tests.commands import best_without_a_cluster, gpo_in_this_process
+from tests.commands import Finished, gpo_in_this_process
+from tests.configs import triage_task
 from tests.paths import read_json
+from tests.unit.cluster.api.test_optimize import ROWS
 
 if TYPE_CHECKING:
-    from tests.commands import Finished, Gpo, Started
-    from tests.configs import WriteConfig
+    from tests.commands import Gpo, Started
     from tests.conftest import Until
 
 NUM_STEPS = 6
@@ -30,13 +34,14 @@ class Attempt:
     """One command over a run's folder.
 
     Attributes:
+        run: the folder.
         folder: a copy of its files at the end of the attempt, without the checkpoints.
         paid: how often each call was answered, by model and content.
         saved: the spending in the checkpoints, over all attempts so far.
     """
 
-    command: Started
     finished: Finished
+    run: Path
     folder: Path
     paid: Counter[tuple[str, str]]
     saved: Spending
@@ -51,9 +56,14 @@ class Attempt:
 
 @dataclass
 class Attempts:
-    """The attempts over one configuration, by name."""
+    """The attempts over one configuration, by name.
+
+    Attributes:
+        work: the working directory.
+    """
 
     gpo: Gpo
+    work: Path
     config: Path
     endpoint: SimulatedEndpoint
     until: Until
@@ -62,23 +72,15 @@ class Attempts:
     def __getitem__(self, name: str) -> Attempt:
         return self.made[name]
 
-    def make(
-        self,
-        name: str,
-        *options: object,
-        folder: Path | None,
-        end: Callable[[Started], object] | None = None,
-    ) -> None:
-        """Run a command.
+    def make(self, name: str, *options: object, end: Callable[[Started], object] | None = None) -> None:
+        """Run a command in the only folder below ``run.dir``, or in a new one.
 
         Args:
-            folder: of the run; ``None`` for the only one below ``run.dir``.
             end: ends the command early, after two more steps.
         """
-        runs, before = self.config.with_name("runs"), len(self.endpoint.requests)
+        runs, before = self.work / "runs", len(self.endpoint.requests)
         self.endpoint.behaviour = SLOW if end else Behaviour()
-        where = () if folder is None else ("--run-dir", folder)
-        command = self.gpo.start("run", self.config, *where, *options, cwd=self.config.parent)
+        command = self.gpo.start("run", self.config, *options, cwd=self.work)
         if end is not None:
             done = sum(_num_lines(path) for path in runs.glob("*/steps.jsonl"))
             self.until(
@@ -89,12 +91,13 @@ class Attempts:
         self.until(lambda: not command.survivors(), "every process of the run has ended")
         # Else, a call of this attempt would count as one of the next.
         self.until(lambda: self.endpoint._service._in_flight == 0, "the endpoint has answered every call")
-        (folder,) = (folder,) if folder is not None else runs.iterdir()
-        self.made[name] = self._attempt(name, command, finished, folder, before)
+        (run,) = runs.iterdir()
+        self.add(name, finished, run, before)
 
-    def _attempt(self, name: str, command: Started, finished: Finished, folder: Path, before: int) -> Attempt:
+    def add(self, name: str, finished: Finished, folder: Path, before: int) -> None:
+        """Add an attempt, whose calls are those after the first ``before``."""
         calls = [call for call in self.endpoint.requests[before:] if call.model and call.status == 200]
-        copy = self.config.with_name(f"after-{name}")
+        copy = self.work / f"after-{name}"
         copy.mkdir()
         for path in folder.iterdir():
             if path.is_file():
@@ -103,29 +106,36 @@ class Attempts:
         tests = [Spending(task=test.usage) for checkpoint in saved for test in checkpoint.test.values()]
         searches = [checkpoint.trajectory.spending for checkpoint in saved]
         paid = Counter((call.model, call.content) for call in calls)
-        return Attempt(command, finished, copy, paid, sum([*searches, *tests], start=Spending()))
+        saving = sum([*searches, *tests], start=Spending())
+        self.made[name] = Attempt(finished, folder, copy, paid, saving)
 
 
 @pytest.fixture(scope="module")
-def attempts(
-    gpo: Gpo, write_config: WriteConfig, until: Until, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Attempts]:
-    """A run without a disturbance; another that is interrupted, killed, and then completes."""
+def attempts(gpo: Gpo, until: Until, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attempts]:
+    """A run without a disturbance, in this process; its configuration is then interrupted, killed, and completed."""
     folder = tmp_path_factory.mktemp("resume")
     with SimulatedEndpoint() as endpoint:
-        config = write_config(
-            folder,
-            endpoint.base_url,
-            optimizer={"steps": NUM_STEPS},
-            models={"task": {"max_concurrency": 8}},
+        run = library.optimize(
+            triage_task()["prompt"],
+            **ROWS,
+            name="triage",
+            metric="exact",
+            position="question_begin",
+            task_model=library.Endpoint(endpoint.base_url, model="task-model", max_concurrency=8, check=False),
+            optimizer_model=library.Endpoint(endpoint.base_url, model="opt-model", check=False),
+            seed=[0, 1],
+            steps=NUM_STEPS,
+            optimizer={"candidates": 3},
+            evaluation={"val_size": 20, "test_size": 30},
             cache={"kind": "none"},  # so that the checkpoints alone save calls
+            run_dir=folder / "undisturbed",
+            progress=False,
         )
-        made = Attempts(gpo, config, endpoint, until)
-        made.make("undisturbed", folder=folder / "undisturbed")
-        made.make("interrupted", folder=None, end=lambda command: command.interrupt())
-        made.make("killed", "--resume", folder=None, end=lambda command: command.kill())
-        (run,) = (folder / "runs").iterdir()
-        made.make("resumed", "--resume", folder=run)
+        made = Attempts(gpo, folder, folder / "undisturbed" / "config.yaml", endpoint, until)
+        made.add("undisturbed", Finished(int(run.status != "completed"), "", ""), folder / "undisturbed", 0)
+        made.make("interrupted", end=lambda command: command.interrupt())
+        made.make("killed", "--resume", end=lambda command: command.kill())
+        made.make("resumed", "--resume", "--run-dir", made["killed"].run)
         yield made
 
 
@@ -136,7 +146,7 @@ def _num_lines(path: Path) -> int:
 def test_an_interrupted_run_saves_its_steps_and_says_how_to_resume(attempts: Attempts) -> None:
     stopped = attempts["interrupted"]
     assert stopped.finished.code == 1
-    assert stopped.summary["status"] == "interrupted"
+    assert stopped.summary["status"] == "interrupted", stopped.finished.stderr
     *_, last = stopped.finished.stderr.splitlines()
     assert "Interrupted" in last
     assert "--resume" in last
@@ -146,7 +156,7 @@ def test_an_interrupted_run_saves_its_steps_and_says_how_to_resume(attempts: Att
     assert _num_lines(stopped.folder / "steps.jsonl") == sum(row["steps"] for row in rows)
 
 
-def test_a_resumed_run_has_the_result_of_an_undisturbed_one(attempts: Attempts) -> None:
+def test_a_resumed_run_has_the_result_of_an_undisturbed_one_without_a_cluster(attempts: Attempts) -> None:
     undisturbed, resumed = attempts["undisturbed"], attempts["resumed"]
     assert (undisturbed.finished.code, resumed.finished.code) == (0, 0), resumed.finished.stderr
     for name in ("steps.jsonl", "best_prompts.json"):
@@ -154,12 +164,6 @@ def test_a_resumed_run_has_the_result_of_an_undisturbed_one(attempts: Attempts) 
     assert resumed.summary["status"] == "completed"
     assert resumed.summary["trajectories"] == undisturbed.summary["trajectories"]
     assert resumed.summary["llm"] == undisturbed.summary["llm"]
-
-
-def test_a_run_has_the_result_of_a_search_without_a_cluster(attempts: Attempts) -> None:
-    rows = attempts["undisturbed"].summary["trajectories"]
-    best = {(row["task"], row["seed"]): tuple(row["best"][name] for name in ("prompt", "val", "test")) for row in rows}
-    assert best == best_without_a_cluster(attempts.config)
 
 
 def test_a_resumed_run_is_the_same_run(attempts: Attempts) -> None:
@@ -183,15 +187,15 @@ def test_saved_work_is_not_paid_for_again(attempts: Attempts) -> None:
     assert sum(twice.values()) <= 2 * (2 * 3 * 20)
 
 
-def test_resuming_a_completed_run_makes_no_call(attempts: Attempts) -> None:
-    attempts.make("again", "--resume", folder=attempts.config.with_name("undisturbed"))
-    undisturbed, again = attempts["undisturbed"], attempts["again"]
-    assert again.finished.code == 0
-    assert not again.paid
-    assert "Ray" not in again.finished.stderr
+def test_resuming_a_completed_run_makes_no_call_and_starts_no_ray(attempts: Attempts) -> None:
+    resumed, before = attempts["resumed"], len(attempts.endpoint.requests)
+    options = ("--resume", "--run-dir", resumed.run)
+    again = gpo_in_this_process("run", attempts.config, *options, cwd=attempts.work)
+    assert again.code == 0, again.stderr
+    assert len(attempts.endpoint.requests) == before
     for name in ("steps.jsonl", "best_prompts.json"):
-        assert (again.folder / name).read_bytes() == (undisturbed.folder / name).read_bytes()
-    assert again.summary["trajectories"] == undisturbed.summary["trajectories"]
+        assert (resumed.run / name).read_bytes() == (resumed.folder / name).read_bytes()
+    assert read_json(resumed.run / "summary.json")["trajectories"] == resumed.summary["trajectories"]
 
 
 @pytest.mark.parametrize(
@@ -206,9 +210,9 @@ def test_resuming_a_completed_run_makes_no_call(attempts: Attempts) -> None:
 def test_a_run_is_neither_overwritten_nor_resumed_with_other_settings(
     options: tuple[str, ...], words: tuple[str, ...], attempts: Attempts
 ) -> None:
-    config, folder = attempts.config, attempts.config.with_name("undisturbed")
+    config, folder = attempts.config, attempts["resumed"].run
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    finished = gpo_in_this_process("run", config, "--run-dir", folder, *options, cwd=config.parent)
+    finished = gpo_in_this_process("run", config, "--run-dir", folder, *options, cwd=attempts.work)
     assert finished.code == 2
     (line,) = finished.stderr.splitlines()
     assert not [word for word in words if word not in line], line

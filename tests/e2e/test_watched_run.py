@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
 from gpo.prompt import Prompt
+from tests.commands import gpo_in_this_process
 from tests.paths import read_json, read_json_lines
 
 if TYPE_CHECKING:
@@ -67,11 +68,11 @@ def run(gpo: Gpo, write_config: WriteConfig, until: Until, tmp_path_factory: pyt
         command = gpo.start(*options, "run", config, "--run-dir", "results", cwd=cwd, env={"OPENAI_API_KEY": "k"})
         until(lambda: (folder / "steps.jsonl").exists() and bool((folder / "steps.jsonl").read_bytes()), "a step ended")
         endpoint.behaviour = Behaviour(latency_s=1.5)  # the run is to last longer than the next two commands
-        status = gpo("status", folder, "--json", cwd=cwd)
-        assert gpo("report", folder, cwd=cwd).stdout == f"{folder / 'report.html'}\n"
+        status = gpo_in_this_process("status", folder, "--json", cwd=cwd)
+        assert gpo_in_this_process("report", folder, cwd=cwd).stdout == f"{folder / 'report.html'}\n"
         report = (folder / "report.html").read_text(encoding="utf-8")
         endpoint.behaviour = Behaviour()
-        watched = gpo("status", folder, "--watch", "--every", "0.2", cwd=cwd)
+        watched = gpo_in_this_process("status", folder, "--watch", "--every", "0.2", cwd=cwd)
         return Watched(folder, command.finish(), status, report, watched)
 
 
