@@ -7,14 +7,18 @@ import socket
 from gpo.errors import ConfigError
 
 
-def bound_socket(host: str, port: int) -> socket.socket:
-    """A socket with this address; port 0 takes a free one.
+def bound_socket(host: str, port: int, *, remedy: str = "choose another, or --port 0") -> socket.socket:
+    """A socket with this address; port 0 takes a free one. If a name stands for several addresses, IPv4 comes first.
+
+    Args:
+        remedy: what the user can do if it cannot be taken.
 
     Raises:
         ConfigError: it cannot be taken.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = min(addresses, key=lambda one: one[0] != socket.AF_INET)
         listening = socket.socket(family, kind, protocol)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -24,5 +28,5 @@ def bound_socket(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         problem = f"{host}:{port} cannot be listened on ({error.strerror or error})"
-        raise ConfigError("--port", problem, "choose another, or --port 0") from None
+        raise ConfigError("--port", problem, remedy) from None
     return listening

@@ -98,7 +98,7 @@ def prometheus(run: str | None, port: int) -> Iterator[Server]:
     program = shutil.which("prometheus")
     if program is None:
         raise ConfigError("prometheus", "is not on PATH", "install it: apt-get install prometheus")
-    bound_socket(_HOST, port).close()  # a port that is taken is an error now
+    bound_socket(_HOST, port, remedy="choose another").close()  # a port that is taken is an error now
     folder = cache_folder() / "monitoring"
     try:
         targets_folder().mkdir(parents=True, exist_ok=True)

@@ -48,8 +48,9 @@ class Adaptive:
     estimated mean plus one standard error is below the leader's mean are dropped, and at most half of the rest answer
     another block, which tells most about prompts as able as the best of them. Blocks grow as candidates drop out. This
     continues until none is left, or until they have answered ``most`` examples. The leader is the prompt of the whole
-    search with the highest mean minus one standard error. All targets occur about equally often in the blocks of a
-    step: a candidate that helps with one label only is otherwise judged by the labels that its few examples have.
+    search with the highest mean minus one standard error. In the blocks of a step, each target has about the share
+    that it has in ``val``: a candidate that helps with one label only is otherwise judged by the labels that its few
+    examples happen to have.
 
     Meanwhile, a current prompt that the last step has not replaced answers another ``block`` of random examples.
     Otherwise a prompt could stay the current one for many steps by luck alone.
@@ -166,7 +167,8 @@ class AdaptiveStep:
     def _drawn(self, model: Abilities, row: int, asked: Sequence[int], size: int) -> list[int]:
         """Examples that are not asked yet, drawn with odds that grow with their information about a prompt.
 
-        They are drawn without replacement. Those with the rarest targets so far in the step come first.
+        They are drawn without replacement. Those with targets of which the smallest share was drawn in the step
+        come first.
         """
         targets: Sequence[object] = self.scoring.targets or range(self.scoring.num_examples)
         among = sorted(set(range(self.scoring.num_examples)) - set(asked))
@@ -176,11 +178,13 @@ class AdaptiveStep:
         keys = {
             index: _SHARPNESS * log(information_E[index]) - log(max(draw.expovariate(1.0), 1e-12)) for index in among
         }
-        numbers, num_drawn = dict[int, int](), Counter(targets[index] for index in asked)
+        totals, num_drawn = Counter(targets), Counter(targets[index] for index in asked)
+        shares = dict[int, float]()
         for index in sorted(among, key=lambda index: -keys[index]):
-            numbers[index] = num_drawn[targets[index]]
-            num_drawn[targets[index]] += 1
-        return sorted(sorted(numbers, key=numbers.__getitem__)[:size])
+            target = targets[index]
+            shares[index] = (num_drawn[target] + 0.5) / totals[target]
+            num_drawn[target] += 1
+        return sorted(sorted(shares, key=shares.__getitem__)[:size])
 
     async def begin(self, evaluator: Evaluator, prompt: Prompt, settled: Callable[[], object]) -> Evaluation:
         (evaluation,) = await evaluator.evaluate([prompt], Split.VAL, self._first_block)
