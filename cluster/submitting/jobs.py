@@ -265,13 +265,15 @@ def asked_until(ask: Callable[[], _T], is_over: Callable[[_T], bool], timeout_s:
         try:
             state = ask()
         except ClusterError:
-            if time.monotonic() - reached > _PATIENCE_S:
+            left_s = _PATIENCE_S - (time.monotonic() - reached)
+            if left_s <= 0:
                 raise
         else:
             reached = time.monotonic()
-            if is_over(state) or reached - began >= timeout_s:
+            left_s = timeout_s - (reached - began)
+            if is_over(state) or left_s <= 0:
                 return state
-        time.sleep(max(0.0, min(poll_s, timeout_s - (time.monotonic() - began))))
+        time.sleep(min(poll_s, left_s))
 
 
 def exit_code(job: JobDetails) -> int:

@@ -15,10 +15,11 @@ from cluster.config import RunConfig, load_config
 from cluster.config.loading import validate
 from cluster.config.sweep import SweepSection
 from cluster.submitting import package as packaging
-from cluster.submitting.jobs import JobSpec, _resolved, require_reachable
+from cluster.submitting.jobs import JobSpec, _resolved, asked_until, require_reachable
 from cluster.submitting.package import Package, package, require_outputs_outside
 from cluster.submitting.submission import Submission
 from cluster.sweep.config import load_sweep
+from gpo.errors import ClusterError
 from tests.configs import refused, submitted_config
 from tests.mounts import mount
 from tests.paths import ROOT
@@ -355,3 +356,21 @@ def test_keys_are_mentioned_only_if_a_model_was_refused(
     said = capsys.readouterr().err
     assert message in said
     assert ("never shipped" in said) == is_said
+
+
+def test_an_unreachable_cluster_is_asked_at_each_poll_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, asked_at = 0.0, list[float]()
+
+    def sleep(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+
+    def ask() -> None:
+        asked_at.append(now_s)
+        assert len(asked_at) < 100, "it is asked without a pause"
+        raise ClusterError("it cannot be reached")
+
+    monkeypatch.setattr("cluster.submitting.jobs.time", SimpleNamespace(monotonic=lambda: now_s, sleep=sleep))
+    with pytest.raises(ClusterError, match="it cannot be reached"):
+        asked_until(ask, lambda _: True, 0.0, 2.0)
+    assert asked_at == [2.0 * number for number in range(31)]
