@@ -25,28 +25,36 @@ async def gather(coroutines: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
 
 @asynccontextmanager
 async def in_threads(context: AbstractContextManager[_T]) -> AsyncGenerator[_T]:
-    """Enter and leave a context in threads, since it blocks. A cancelled task leaves it first."""
+    """Enter and leave a context in threads, since it blocks. A task leaves it however often it is cancelled."""
 
-    async def finished(call: Callable[..., Any], *arguments: Any) -> Any:
-        work = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await asyncio.wait([work])
-            raise
+    def begin(call: Callable[..., Any], *arguments: Any) -> asyncio.Task[Any]:
+        return asyncio.create_task(asyncio.to_thread(call, *arguments))
 
+    async def finished(work: asyncio.Task[Any]) -> Any:
+        cancelled: asyncio.CancelledError | None = None
+        while not work.done():
+            try:
+                await asyncio.wait([work])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+        return work.result()
+
+    entering = begin(context.__enter__)
     try:
-        value: _T = await finished(context.__enter__)
+        value: _T = await finished(entering)
     except asyncio.CancelledError as cancelled:
-        await finished(context.__exit__, type(cancelled), cancelled, cancelled.__traceback__)
+        if entering.exception() is None:
+            await finished(begin(context.__exit__, type(cancelled), cancelled, cancelled.__traceback__))
         raise
     try:
         yield value
     except BaseException as error:
-        if not await finished(context.__exit__, type(error), error, error.__traceback__):
+        if not await finished(begin(context.__exit__, type(error), error, error.__traceback__)):
             raise
     else:
-        await finished(context.__exit__, None, None, None)
+        await finished(begin(context.__exit__, None, None, None))
 
 
 class FailFastGroup:

@@ -161,3 +161,28 @@ async def test_a_task_that_is_cancelled_while_it_enters_a_context_leaves_it() ->
     with pytest.raises(asyncio.CancelledError):
         await task
     assert blocking.log == [False, asyncio.CancelledError]
+
+
+async def test_a_task_that_is_cancelled_again_while_it_enters_a_context_still_leaves_it() -> None:
+    may_enter, log = threading.Event(), list[str]()
+
+    @contextmanager
+    def held() -> Iterator[None]:
+        assert may_enter.wait(60)
+        try:
+            yield
+        finally:
+            log.append("left")
+
+    async def work() -> None:
+        async with in_threads(held()):
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(work())
+    for _ in range(3):
+        await asyncio.sleep(0.01)
+        task.cancel()
+    may_enter.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert log == ["left"]
