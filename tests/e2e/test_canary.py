@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -37,9 +38,9 @@ def config(endpoint: SimulatedEndpoint, write_config: WriteConfig, folder: Path)
         endpoint.base_url,
         run={"seeds": [0, 1]},
         models={"optimizer": optimizer},
-        optimizer={"steps": 100, "candidates": 8},  # more than the test waits for
+        optimizer={"steps": 100, "candidates": 4},  # more than the test waits for
         # A huge reply is refused, which leaves its example unscored.
-        evaluation={"max_unscored": 0.5},
+        evaluation={"val_size": 10, "max_unscored": 0.5},
     )
 
 
@@ -50,6 +51,7 @@ def test_a_run_meets_every_fault_and_then_a_refused_key_and_leaks_no_key(
     endpoint.behaviour = ALL_AT_ONCE
     command = gpo.start("run", config, "--run-dir", "results", cwd=folder, env=env)
     until(lambda: everything_went_wrong(endpoint), "everything went wrong")
+    until(lambda: _both_make_steps(folder / "results" / "steps.jsonl"), "both seeds make steps, on bad replies, too")
     state = memory_of_gcs(command)
     endpoint.behaviour = Behaviour(fail_next=10_000, error_status=401, repeats_key=True)
     half_way = len(endpoint.requests)
@@ -60,7 +62,14 @@ def test_a_run_meets_every_fault_and_then_a_refused_key_and_leaks_no_key(
     assert not [word for word in ("HTTP 401", "set a key", "***") if word not in line], line
     # The calls in flight end, and no other call is made again and again.
     assert [record.status for record in endpoint.requests[half_way:]].count(401) <= 2 * 3 * 20
-    assert read_json(folder / "results" / "summary.json")["status"] == "failed"
+    summary = read_json(folder / "results" / "summary.json")
+    assert summary["status"] == "failed"
+    rows, used = summary["trajectories"], summary["llm"].values()
+    assert not [row for row in rows if row["error"] and "HTTP 401" not in row["error"]]
+    assert all(row["steps"] > 0 for row in rows)
+    for name in ("retries", "failures", "empty", "truncated", "unmetered"):
+        assert sum(counts[name] for counts in used) > 0, (name, summary["llm"])
+    assert sum(row["samples"][name] for row in rows for name in ("malformed", "failed")) > 0
     evaluated = gpo("evaluate", config, "--prompt", "Never asked before.", cwd=folder, env=env)
     assert evaluated.code != 0
 
@@ -71,6 +80,12 @@ def test_a_run_meets_every_fault_and_then_a_refused_key_and_leaks_no_key(
     assert b"***" in b"".join(path.read_bytes() for path in folder.glob("completions.sqlite*"))
     assert leaks(folder) == []
     assert "canary" not in finished.stdout + finished.stderr + evaluated.stdout + evaluated.stderr
+
+
+def _both_make_steps(path: Path) -> bool:
+    written = path.read_bytes().split(b"\n")[:-1] if path.exists() else []  # the last line may be incomplete
+    rows = [json.loads(line) for line in written]
+    return {row["seed"] for row in rows} == {0, 1} and any(row["malformed"] + row["failed"] for row in rows)
 
 
 def test_the_search_finds_a_leak(folder: Path) -> None:
