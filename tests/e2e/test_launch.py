@@ -1,13 +1,24 @@
-"""``cluster.launch`` in a program that starts Ray on this machine, and ``cluster.attach`` in another process."""
+"""``cluster.launch`` in a program that starts Ray on this machine, and ``cluster.attach`` in another process.
+
+Another process without Ray then continues the run that ended with the program.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 import cluster
+from actors.folder import Folder
 from benchmarks.simulated_endpoint import Behaviour, SimulatedEndpoint
+from cluster.api.optimize import run_in_this_process
+from cluster.api.progress import SilentView
+from cluster.config.loading import load_config
+from cluster.runs.run_folder import RunFolder
 from tests.configs import TRIAGE, triage_task, write_small_config
 from tests.paths import ROOT
 
@@ -20,9 +31,9 @@ def is_right(answer, example):
     return float(answer.strip() == example.target)
 """
 _PROGRAM = """
-import json, sys
+import json, sys, time
 import cluster, gpo
-from metrics_of_mine import is_right
+from launched_metrics import is_right
 
 base_url, prompt, folder = sys.argv[1:]
 rows = {split: [json.loads(line) for line in open(f"{folder}/{split}.jsonl")] for split in ("train", "val", "test")}
@@ -43,21 +54,28 @@ def launched():
     )
 
 
-long = ["optimizer.steps=1000", "models.task.max_concurrency=2"]
-first = cluster.launch("config.yaml", address="local", overrides=long, run_dir="runs/first")
+first = cluster.launch("config.yaml", address="local", run_dir="runs/first")
 second = launched()
 print(second.result().status, flush=True)
 again = launched()
 print(again.result().status, again.result().best.num_test, flush=True)
+while first.status()["steps"] == 0:
+    time.sleep(0.1)
 # The first run ends with the program.
 """
 
 
 def test_runs_are_launched_stopped_from_another_process_and_continued(
-    endpoint: SimulatedEndpoint, gpo: Gpo, until: Until, folder: Path
+    endpoint: SimulatedEndpoint, gpo: Gpo, until: Until, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_small_config(folder, endpoint.base_url)
-    (folder / "metrics_of_mine.py").write_text(_METRICS, encoding="utf-8")
+    config = write_small_config(
+        folder,
+        endpoint.base_url,
+        models={"task": {"max_concurrency": 2}},
+        optimizer={"steps": 1000},
+        tasks=[{"answer": {"kind": "custom", "metric": "launched_metrics:is_right"}}],
+    )
+    (folder / "launched_metrics.py").write_text(_METRICS, encoding="utf-8")
     (folder / "program.py").write_text(_PROGRAM, encoding="utf-8")
     arguments = [endpoint.base_url, triage_task()["prompt"], str(TRIAGE)]
     endpoint.behaviour = Behaviour(latency_s=0.2)
@@ -74,7 +92,17 @@ def test_runs_are_launched_stopped_from_another_process_and_continued(
     assert ended.stdout.split() == ["interrupted", "completed", "30"]
     assert handle.result().best.test is not None
     assert "the program ends, so the run in" in ended.stderr
-    assert cluster.attach(folder / "runs/first").status()["state"] == "interrupted"
     assert not program.survivors()
+
+    first = cluster.attach(folder / "runs/first")
+    stopped = first.status()
+    assert stopped["state"] == "interrupted"
+    monkeypatch.syspath_prepend(folder)
+    budget = f"budget.calls={stopped['spent']['calls'] + 200}"
+    opened = load_config(config, [budget]), RunFolder(Folder.at(first.run_dir))
+    asyncio.run(run_in_this_process(*opened, "first", SilentView()))
+    continued = first.status()
+    assert continued["state"] == "budget_exhausted"
+    assert continued["steps"] > stopped["steps"] > 0
     calls = [json.dumps([call.model, call.content]) for call in endpoint.requests if call.status == 200 and call.model]
     assert len(calls) - len(set(calls)) <= 3 * 4 * 6  # in flight at the ends, and prompts that were partly scored
