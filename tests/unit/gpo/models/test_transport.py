@@ -342,6 +342,7 @@ async def test_a_collected_client_closes_its_connections_without_warnings(
     in_a_cycle: bool, server: SimulatedEndpoint, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
 ) -> None:
     gc.collect()  # what other tests left
+    caplog.clear()
     recwarn.clear()
     asked = model(server.base_url)
     await complete(asked)
