@@ -23,10 +23,10 @@ def bound_socket(host: str, port: int, *, remedy: str = "choose another, or --po
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address)
-        except OSError:
+        except (OSError, OverflowError):
             listening.close()
             raise
-    except OSError as error:
-        problem = f"{host}:{port} cannot be listened on ({error.strerror or error})"
+    except (OSError, OverflowError, UnicodeError) as error:
+        problem = f"{host}:{port} cannot be listened on ({getattr(error, 'strerror', None) or error})"
         raise ConfigError("--port", problem, remedy) from None
     return listening

@@ -43,7 +43,8 @@ class Opening:
         self.is_new = not (resume and folder.holds_run)
         self.config = config if self.is_new else folder.with_known_prompts(config)
         self.tasks = build_tasks(self.config, say)
-        self._folder = replace(folder, leases=Leases())
+        self._leases = Leases()
+        self._folder = replace(folder, leases=self._leases)
 
     @contextmanager
     def opened(self, run_id: str, began: float | None = None) -> Iterator[OpenRun]:
@@ -56,7 +57,7 @@ class Opening:
         Raises:
             ConfigError, StorageError: as for ``RunFolder.open``.
         """
-        with self._folder.leases or Leases():
+        with self._leases:
             record = self._folder.open(self.config, self.tasks, run_id=run_id, resume=self._resume, began=began)
             yield OpenRun(self, self._folder, record)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from math import ceil
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec
 
 import ray
 from ray import _raylet
@@ -26,6 +28,8 @@ from gpo.errors import ClusterError, ConfigError
 from gpo.runtime.process import usable_cores
 from gpo.text import first_line
 
+log = logging.getLogger(__name__)
+
 EMBEDDED_CPUS = 1.0
 """CPUs that Ray reserves for an embedded model's server."""
 _QUIET = ("ray", "ray.serve", "ray._private.worker")
@@ -36,10 +40,14 @@ _NO_PORT = -1
 """What an agent that listens nowhere reports as its port."""
 _START_S = 180.0
 """How long the processes of a new cluster may take to start."""
+_TIMED_OUT = "timed out during startup"
+"""Part of Ray's message if they take longer."""
+_ENVIRONMENT_VARIABLES = ("RAY_RUNTIME_ENV_HOOK", "RAY_JOB_CONFIG_JSON_ENV_VAR")
+"""Each can give the workers a runtime environment."""
 
 
 _P = ParamSpec("_P")
-_R = TypeVar("_R")
+_Function = Callable[..., Any]
 _thread = ThreadPoolExecutor(1, "ray")
 _connecting = threading.Lock()
 _resources = ExitStack()
@@ -132,14 +140,11 @@ def _close() -> None:
 def _connect(address: str, cpus_needed: float) -> None:
     environment = logs.chosen().for_workers() or None
     if address == "local":
-        server = ForkServer()
-        _resources.callback(server.close)
+        has_environments = (
+            environment is not None or not is_private() or any(map(os.environ.get, _ENVIRONMENT_VARIABLES))
+        )
         try:
-            with (
-                _without_unused_processes(runtime_environments=environment is not None or not is_private()),
-                _workers_forked_by(server),
-                _replaced(services, "get_node", _patient(services.get_node)),
-            ):
+            with _without_unused_processes(runtime_environments=has_environments), _workers_forked(), _patient():
                 ray.init(
                     "local",
                     num_cpus=max(usable_cores(), ceil(cpus_needed)),
@@ -149,11 +154,10 @@ def _connect(address: str, cpus_needed: float) -> None:
                     runtime_env=environment,
                 )
         except Exception as error:  # Ray has no class for it
-            reason = str(error).strip().partition("\n")[0]
-            raise ClusterError(
-                f"Ray did not start on this machine ({reason}). If the machine is busy or short of memory, "
-                "run the command again later"
-            ) from error
+            problem = f"Ray did not start on this machine ({first_line(error)})"
+            if _TIMED_OUT in str(error):
+                problem += ". If the machine is busy or short of memory, run the command again later"
+            raise ClusterError(problem) from error
         return
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=environment)
@@ -184,31 +188,43 @@ def _without_unused_processes(*, runtime_environments: bool) -> Iterator[None]:
         no_ports.append("runtime_env_agent_port")
 
     def change(command: list[str], variables: dict[str, str]) -> list[str]:
-        if persist_port is None:
-            return command
         words = dict(word.partition("=")[::2] for word in command)
+        folder, node = words.get("--session_dir"), words.get("--node_id")
+        if persist_port is None or folder is None or node is None:
+            return command
         for name in no_ports:
-            persist_port(words["--session_dir"], words["--node_id"], name, _NO_PORT)
+            persist_port(folder, node, name, _NO_PORT)
         variables["RAY_enable_pipe_based_agent_to_parent_health_check"] = "1"
         return [f"{name}={idle[name]}" if (name := word.partition("=")[0]) in idle else word for word in command]
 
     with ExitStack() as stack:
         for name in ("start_monitor", "start_api_server", "start_log_monitor"):
-            if hasattr(Node, name):
-                stack.enter_context(_replaced(Node, name, lambda *_args, **_options: None))
+            stack.enter_context(_replaced(Node, name, lambda _: lambda *_args, **_options: None))
         stack.enter_context(_raylet_changed(change))
         yield
 
 
 @contextmanager
-def _workers_forked_by(server: ForkServer) -> Iterator[None]:
-    """Let a new raylet start its workers with the script that asks the server."""
+def _workers_forked() -> Iterator[None]:
+    """Let a new raylet start its workers with the script that asks a fork server, if there can be one.
+
+    The server ends with the connection.
+    """
+    try:
+        server = ForkServer()
+    except OSError as error:
+        log.debug("The cluster's workers start without a fork server: %s", error)
+        yield
+        return
+    _resources.callback(server.close)
     script = str(Path(services.__file__).with_name("workers") / "default_worker.py")
+    # Quoted as Ray quotes it.
+    rays_word, our_word = (subprocess.list2cmdline([path]) for path in (script, str(fork_server.SCRIPT)))
 
     def change(command: list[str], variables: dict[str, str]) -> list[str]:
         variables[fork_server.VARIABLE] = server.variable(script)
         start = "--python_worker_command="
-        return [word.replace(script, str(fork_server.SCRIPT)) if word.startswith(start) else word for word in command]
+        return [word.replace(rays_word, our_word) if word.startswith(start) else word for word in command]
 
     with _raylet_changed(change):
         yield
@@ -221,46 +237,69 @@ def _raylet_changed(change: Callable[[list[str], dict[str, str]], list[str]]) ->
     Args:
         change: receives the command, and additional environment variables, to which it can add; returns the command.
     """
-    start = services.start_ray_process
 
-    def start_process(command: list[str], process_type: str, *args: Any, **options: Any) -> Any:
-        if process_type == "raylet":
-            options["env_updates"] = dict(options.get("env_updates") or {})
-            command = change(command, options["env_updates"])
-        return start(command, process_type, *args, **options)
+    def changed(start: _Function) -> _Function:
+        def start_process(command: list[str], process_type: str, *args: Any, **options: Any) -> Any:
+            if process_type == "raylet":
+                options["env_updates"] = dict(options.get("env_updates") or {})
+                command = change(command, options["env_updates"])
+            return start(command, process_type, *args, **options)
 
-    with _replaced(services, "start_ray_process", start_process):
+        return start_process
+
+    with _replaced(services, "start_ray_process", changed):
         yield
-
-
-def _patient(get_node: Callable[_P, _R], within_s: float = _START_S) -> Callable[_P, _R]:
-    """Ray's question for the node that starts, which gives up only after ``within_s`` seconds.
-
-    Ray itself asks for 30 s, which a busy machine can exceed, and has no option for it.
-    """
-
-    def ask(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        end = time.monotonic() + within_s
-        while True:
-            try:
-                return get_node(*args, **kwargs)
-            except RuntimeError:  # not there yet
-                if time.monotonic() >= end:
-                    raise
-                time.sleep(0.1)
-
-    return ask
 
 
 @contextmanager
-def _replaced(owner: object, name: str, function: Callable[..., object]) -> Iterator[None]:
-    """Another function in the place of one of Ray's, for now."""
-    method = getattr(owner, name)
-    setattr(owner, name, function)
+def _patient(within_s: float = _START_S) -> Iterator[None]:
+    """Let Ray wait for a new node until ``within_s`` seconds have passed or its raylet has ended.
+
+    Ray itself asks for the node for 30 s, which a busy machine can exceed, and has no option for it.
+    """
+    raylets: list[Any] = []
+
+    def remembered(start: _Function) -> _Function:
+        def start_process(command: list[str], process_type: str, *args: Any, **options: Any) -> Any:
+            started = start(command, process_type, *args, **options)
+            if process_type == "raylet":
+                raylets.append(started.process)
+            return started
+
+        return start_process
+
+    def patient(get_node: _Function) -> _Function:
+        def ask(*args: Any, **options: Any) -> Any:
+            end = time.monotonic() + within_s
+            while True:
+                try:
+                    return get_node(*args, **options)
+                except RuntimeError:  # not there yet
+                    for raylet in raylets:
+                        if (code := raylet.poll()) is not None:
+                            raise ClusterError(f"its raylet ended with exit code {code}") from None
+                    if time.monotonic() >= end:
+                        raise
+                    time.sleep(0.1)
+
+        return ask
+
+    with _replaced(services, "start_ray_process", remembered), _replaced(services, "get_node", patient):
+        yield
+
+
+@contextmanager
+def _replaced(owner: object, name: str, changed: Callable[[_Function], _Function]) -> Iterator[None]:
+    """Change one of Ray's functions for now. A version of Ray without it stays as it is."""
+    function = getattr(owner, name, None)
+    if function is None:
+        yield
+        return
+    setattr(owner, name, changed(function))
     try:
         yield
     finally:
-        setattr(owner, name, method)
+        setattr(owner, name, function)
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def prepare_environment(address: str) -> None:
     if address != "local" or "RAY_AUTH_MODE" in os.environ:
         return
     try:
-        folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))  # readable by this user only
+        folder = Path(tempfile.mkdtemp(prefix="gpo-ray-"))  # readable by this user only
     except OSError as error:
         raise ConfigError("TMPDIR", f"no temporary file can be made ({error.strerror})", _REMEDY) from None
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -84,14 +84,16 @@ def prepare_environment(address: str) -> None:
     token.write_text(secrets.token_hex(32), encoding="utf-8")
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+    _tokens.add(str(token))
 
 
 def is_private() -> bool:
     """Whether only this process and its workers know the token of a local cluster."""
-    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "")).parent.name.startswith(_FOLDER_PREFIX)
+    return os.environ.get("RAY_AUTH_TOKEN_PATH") in _tokens
 
 
-_FOLDER_PREFIX = "gpo-ray-"
+_tokens = set[str]()
+"""The files with the tokens that this process has made."""
 _LONGEST_SOCKET_PATH = 107
 _RAY_SOCKET = "ray/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 _REMEDY = "set TMPDIR to a short path that this user can write, such as /tmp"

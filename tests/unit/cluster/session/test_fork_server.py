@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cluster.session import forked_worker
 from cluster.session.fork_server import SCRIPT, VARIABLE, ForkServer
 from tests.conftest import Until
 
@@ -19,7 +22,8 @@ import json, os, resource, sys
 from pathlib import Path
 seen = {"parent": os.getppid(), "group": os.getpgid(0), "pid": os.getpid(), "arguments": sys.argv[1:],
         "variable": os.environ["MINE"], "folder": os.getcwd(), "loaded": "colorsys" in sys.modules,
-        "name": __name__, "path": sys.path[0], "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0]}
+        "name": __name__, "path": sys.path[0], "python": sys.executable, "no_user_site": sys.flags.no_user_site,
+        "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0]}
 print("printed", flush=True)
 Path("part").write_text(json.dumps(seen))
 os.rename("part", "seen")
@@ -40,9 +44,9 @@ def start(server: ForkServer, tmp_path: Path, until: Until) -> Start:
     script.parent.mkdir()
     script.write_text(_WORKER)
 
-    def start(**env: str) -> dict[str, Any]:
+    def start(python: str = sys.executable, **env: str) -> dict[str, Any]:
         variables = {**os.environ, VARIABLE: server.variable(str(script)), "MINE": "x" * 100_000, **env}
-        command = ["bash", "-c", f"ulimit -Sn 500; exec {sys.executable} {SCRIPT} --a 1"]
+        command = ["bash", "-c", f"ulimit -Sn 500; exec {python} {SCRIPT} --a 1"]
         with (tmp_path / "out").open("wb") as out:
             subprocess.run(command, cwd=tmp_path, env=variables, stdout=out, check=True, timeout=120)
         until((tmp_path / "seen").exists, "the worker ran")
@@ -72,10 +76,131 @@ def test_a_worker_starts_without_the_server_and_with_other_modules(server: ForkS
     assert not start()["loaded"]
 
 
-def test_the_server_ends_with_the_process_that_started_it(until: Until) -> None:
+def test_a_worker_without_the_server_has_its_own_python_with_its_options(start: Start, tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.symlink_to(sys.executable)
+    for python, options in ((str(other), ""), (sys.executable, " -s")):
+        worker = start(python + options)
+        assert (worker["loaded"], worker["python"]) == (False, python)
+        assert worker["no_user_site"] == int(bool(options))
+
+
+def test_only_this_user_can_open_the_folder_of_the_socket_which_ends_with_the_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    server = ForkServer([])
+    path = Path(json.loads(server.variable("script.py"))[0])
+    assert path.is_socket()
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    server.close()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", ["missing", "long" * 30])
+def test_where_no_socket_can_be_there_is_no_server(
+    folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / folder))
+    if folder != "missing":
+        (tmp_path / folder).mkdir()
+    with pytest.raises(OSError):  # noqa: PT011 - of several kinds
+        ForkServer([])
+    assert not list(tmp_path.glob("*/*"))
+
+
+def test_a_system_that_does_not_tell_who_connects_has_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(socket, "SO_PEERCRED")
+    with pytest.raises(OSError, match="only Linux"):
+        ForkServer([])
+
+
+def _connection(server: ForkServer) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(json.loads(server.variable(""))[0])
+    return connection
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], bytes]:
+    """Waits for the end of the worker that a script of this process asks for; returns what the worker printed."""
+    reading, writing = os.pipe()
+    send = socket.send_fds
+    monkeypatch.setattr(socket, "send_fds", lambda to, data, _files: send(to, data, [reading, writing, writing]))
+
+    def wait() -> bytes:
+        os.close(writing)
+        with os.fdopen(reading, "rb") as file:
+            return file.read()
+
+    return wait
+
+
+def test_silent_and_broken_clients_do_not_end_the_server(server: ForkServer, start: Start) -> None:
+    with _connection(server), _connection(server) as broken, _connection(server) as partial:
+        broken.sendall(b"no JSON")
+        broken.shutdown(socket.SHUT_WR)
+        assert broken.recv(1) == b""  # an end without a reply: the script becomes the worker
+        partial.sendall(b'{"script": ')
+        _connection(server).close()
+        assert start()["parent"] == server.process.pid
+
+
+def test_a_script_that_was_killed_gets_no_worker(
+    server: ForkServer, start: Start, tmp_path: Path, printed: Callable[[], bytes]
+) -> None:
+    worker = {"script": str(tmp_path / "scripts" / "worker.py"), "arguments": [], "environ": {"MINE": ""}}
+    settings = {"folder": str(tmp_path), "open_files": [500, 500], "oom_score_adj": "0"}
+    with _connection(server) as connection:
+        connection.shutdown(socket.SHUT_RD)
+        socket.send_fds(connection, [json.dumps({**worker, **settings}).encode()], [])
+    assert printed() == b""
+    assert not (tmp_path / "seen").exists()
+    assert start()["parent"] == server.process.pid
+
+
+def test_a_script_does_not_wait_for_a_stopped_server_which_forks_no_second_worker_later(
+    server: ForkServer, start: Start, tmp_path: Path, printed: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start()  # the server is ready
+    monkeypatch.setattr(forked_worker, "WITHIN_S", 0.05)
+    monkeypatch.setenv("MINE", "")
+    monkeypatch.chdir(tmp_path)
+    server.process.send_signal(signal.SIGSTOP)
+    path = json.loads(server.variable(""))[0]
+    assert not forked_worker._is_forked(path, str(tmp_path / "scripts" / "worker.py"))
+    server.process.send_signal(signal.SIGCONT)
+    assert printed() == b""
+    assert not (tmp_path / "seen").exists()
+
+
+def test_a_script_whose_folder_was_removed_asks_for_no_fork(
+    server: ForkServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "getcwd", missing)
+    assert not forked_worker._is_forked(json.loads(server.variable(""))[0], "script.py")
+
+
+def test_the_server_loads_numpy_with_one_thread_whatever_the_workers_may_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    server = ForkServer([])
+    variables = Path(f"/proc/{server.process.pid}/environ").read_bytes().split(b"\0")
+    server.close()
+    assert {b"OMP_NUM_THREADS=1", b"OPENBLAS_NUM_THREADS=1"} <= set(variables)
+
+
+def test_the_server_and_its_folder_end_with_the_process_that_started_it(until: Until, tmp_path: Path) -> None:
     code = "from cluster.session.fork_server import ForkServer; print(ForkServer([]).process.pid)"
-    pid = int(subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, timeout=120).stdout)
+    env = {**os.environ, "RAY_TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    pid = int(subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, timeout=120).stdout)
     until(lambda: not Path(f"/proc/{pid}").exists(), "the server ends")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_server_loads_what_workers_need_but_not_ray_and_has_one_thread() -> None:

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from cluster.session.deployments import silence_serve
-from cluster.session.ray_environment import prepare_environment
+from cluster.session.ray_environment import is_private, prepare_environment
 from gpo.errors import ConfigError
 
 
@@ -63,6 +64,20 @@ def test_an_unusable_folder_that_is_named_for_ray_is_refused(folder: str, proble
     with pytest.raises(ConfigError, match=problem) as caught:
         prepare_environment("local")
     assert caught.value.field == "RAY_TMPDIR"
+
+
+def test_a_cluster_is_private_only_with_a_token_of_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    del os.environ["RAY_AUTH_MODE"]
+    prepare_environment("local")
+    assert is_private()
+    foreign = tmp_path / "gpo-ray-theirs" / "token"
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(foreign)
+    assert not is_private()
+    del os.environ["RAY_AUTH_TOKEN_PATH"]
+    assert not is_private()
 
 
 def test_no_line_of_serve_below_an_error_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
