@@ -15,16 +15,22 @@ from ray._private import services
 from cluster.session import fork_server, ray_connection
 from gpo.errors import ClusterError
 
-_PATH = "/a folder/ray/_private/services.py"
-_SCRIPT = "/a folder/ray/_private/workers/default_worker.py"
-_COMMAND = [
-    "raylet",
-    "--session_dir=folder",
-    "--node_id=1",
-    f"--python_worker_command={subprocess.list2cmdline(['python', '-s', _SCRIPT, '--a=1'])}",
-    "--dashboard_agent_command=python dashboard",
-    "--runtime_env_agent_command=python environments",
-]
+_PYTHON_WORKERS = "--python_worker_command"
+
+
+def _command(script: str) -> list[str]:
+    """A raylet's command, as Ray writes it."""
+    return [
+        "raylet",
+        "--session_dir=folder",
+        "--node_id=1",
+        f"{_PYTHON_WORKERS}={subprocess.list2cmdline(['python', '-s', script, '--a=1'])}",
+        "--dashboard_agent_command=python dashboard",
+        "--runtime_env_agent_command=python environments",
+    ]
+
+
+_COMMAND = _command("/ray/_private/workers/default_worker.py")
 
 
 @pytest.fixture
@@ -33,7 +39,7 @@ def raylet(monkeypatch: pytest.MonkeyPatch) -> Mock:
     start = Mock()
     start.return_value.process.poll.return_value = None
     monkeypatch.setattr(services, "start_ray_process", start)
-    monkeypatch.setattr(services, "__file__", _PATH)
+    monkeypatch.setattr(services, "__file__", "/ray/_private/services.py")
     monkeypatch.setattr(_raylet, "persist_port", Mock())
     monkeypatch.setattr(ray_connection, "ForkServer", Mock(side_effect=OSError("no server here")))
     return start
@@ -98,20 +104,23 @@ def test_a_cluster_that_does_not_start_is_an_error_with_its_reason(
         _connect(monkeypatch, Mock(side_effect=ValueError(message)))
 
 
-def test_the_script_of_a_worker_may_be_in_a_folder_with_a_space(raylet: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("folder", ["/ray", "/a folder/ray"])
+def test_the_script_of_a_worker_may_be_in_a_folder_with_a_space(
+    folder: str, raylet: Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = Mock()
     monkeypatch.setattr(ray_connection, "ForkServer", Mock(return_value=server))
     monkeypatch.setattr(fork_server, "SCRIPT", Path("/my project/forked_worker.py"))
-    _connect(monkeypatch, _start_raylet)
-    words = shlex.split(_words(raylet)["--python_worker_command"])
+    monkeypatch.setattr(services, "__file__", f"{folder}/_private/services.py")
+    _connect(monkeypatch, lambda: _start_raylet(_command(f"{folder}/_private/workers/default_worker.py")))
+    words = shlex.split(_words(raylet)[_PYTHON_WORKERS])
     assert words == ["python", "-s", "/my project/forked_worker.py", "--a=1"]
-    server.variable.assert_called_once_with(_SCRIPT)
     server.close.assert_called_once_with()
 
 
 def test_without_a_fork_server_the_workers_start_as_usual(raylet: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
     _connect(monkeypatch, _start_raylet)
-    assert f"--python_worker_command={_words(raylet)['--python_worker_command']}" == _COMMAND[3]
+    assert f"{_PYTHON_WORKERS}={_words(raylet)[_PYTHON_WORKERS]}" in _COMMAND
     assert fork_server.VARIABLE not in raylet.call_args.kwargs["env_updates"]
 
 
