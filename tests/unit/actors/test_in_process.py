@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from actors import in_process
 from actors.checkpoints import CheckpointStore
 from actors.folder import Folder
 from actors.in_process import run_in_process
@@ -85,7 +84,7 @@ async def test_a_limiter_out_of_reach_is_tried_again(tmp_path: Path, monkeypatch
         else:  # something else, in another thread
             await slept(seconds)
 
-    monkeypatch.setattr(in_process.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     lost = OutOfReach(Part.LIMITER, "restarting")
     assert (await updates(tmp_path / "a", search(KEYS[0], lost, lost)))[-1].error is None
     assert [wait for wait in waits if wait] == [1.0, 2.0]
