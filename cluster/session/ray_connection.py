@@ -231,19 +231,25 @@ def _workers_forked() -> Iterator[None]:
 
 
 @contextmanager
-def _raylet_changed(change: Callable[[list[str], dict[str, str]], list[str]]) -> Iterator[None]:
+def _raylet_changed(
+    change: Callable[[list[str], dict[str, str]], list[str]] = lambda command, _: command,
+    started: Callable[[Any], object] = lambda _: None,
+) -> Iterator[None]:
     """Change the command of a raylet that starts now.
 
     Args:
         change: receives the command, and additional environment variables, to which it can add; returns the command.
+        started: receives the process.
     """
 
     def changed(start: _Function) -> _Function:
         def start_process(command: list[str], process_type: str, *args: Any, **options: Any) -> Any:
-            if process_type == "raylet":
-                options["env_updates"] = dict(options.get("env_updates") or {})
-                command = change(command, options["env_updates"])
-            return start(command, process_type, *args, **options)
+            if process_type != "raylet":
+                return start(command, process_type, *args, **options)
+            options["env_updates"] = dict(options.get("env_updates") or {})
+            raylet = start(change(command, options["env_updates"]), process_type, *args, **options)
+            started(raylet.process)
+            return raylet
 
         return start_process
 
@@ -258,15 +264,6 @@ def _patient(within_s: float = _START_S) -> Iterator[None]:
     Ray itself asks for the node for 30 s, which a busy machine can exceed, and has no option for it.
     """
     raylets: list[Any] = []
-
-    def remembered(start: _Function) -> _Function:
-        def start_process(command: list[str], process_type: str, *args: Any, **options: Any) -> Any:
-            started = start(command, process_type, *args, **options)
-            if process_type == "raylet":
-                raylets.append(started.process)
-            return started
-
-        return start_process
 
     def patient(get_node: _Function) -> _Function:
         def ask(*args: Any, **options: Any) -> Any:
@@ -284,7 +281,7 @@ def _patient(within_s: float = _START_S) -> Iterator[None]:
 
         return ask
 
-    with _replaced(services, "start_ray_process", remembered), _replaced(services, "get_node", patient):
+    with _raylet_changed(started=raylets.append), _replaced(services, "get_node", patient):
         yield
 
 
