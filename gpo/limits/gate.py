@@ -374,6 +374,9 @@ class _GateState:
                 continue
             answered_at, is_lost = self.loop.time(), False
             self._apply(grant, sent_at)
+            # A limiter in this process replies without a pause. Cancelled requests must learn of it before the next
+            # report counts them, or else reports and replies would follow each other for ever.
+            await asyncio.sleep(0)
             idle_rounds = 0 if self._demand or self.waits else idle_rounds + 1
         leaving = Report(
             self._holder, self._number + 1, self._pool, spent=self._spent,

@@ -19,7 +19,7 @@ from gpo.data.example import Example
 from gpo.data.task import Split, Task
 from gpo.evaluation.metrics import BooleanScorer
 from gpo.prompt import Prompt
-from tests.configs import option_texts
+from tests.configs import collect_leftovers, option_texts
 from tests.paths import ROOT
 
 CONFIGS = ROOT / "configs"
@@ -137,6 +137,7 @@ def test_the_benchmark_configurations_have_the_papers_settings(suite: str) -> No
 
 @pytest.mark.skipif(not SCHEMA.exists(), reason="there is no schema file; make schema writes it")
 def test_the_schema_file_is_current() -> None:
+    collect_leftovers()
     assert SCHEMA.read_text(encoding="utf-8") == schema(), "run: make schema"
 
 

@@ -191,6 +191,21 @@ async def test_a_call_budget_is_exact() -> None:
     assert results == {type(None): 2, BudgetExhausted: 1}
 
 
+@pytest.mark.timeout(30)
+async def test_a_request_that_is_cancelled_while_the_budget_ends_does_not_stop_the_event_loop() -> None:
+    limiter, began = LocalLimiter(), time.monotonic()
+    await limiter.open_budget("run", Budget(calls=1), Spent())
+    gate = Gate(limiter, replace(POOL, budget_name="run", has_call_budget=True))
+    async with admitted(gate):
+        waiting = asyncio.create_task(gate.enter())
+        await asyncio.sleep(0.05)
+        await limiter.open_budget("run", Budget(calls=1), Spent(calls=1))  # the gate learns of it in the next pass,
+        waiting.cancel()  # before this request does
+        await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    assert time.monotonic() - began < 20  # the gate would catch the error of the test's time limit
+
+
 @pytest.mark.parametrize("budget", [Budget(tokens=500), Budget(usd=0.5)])
 async def test_token_and_dollar_budgets_are_exceeded_only_by_calls_in_flight(budget: Budget) -> None:
     limiter, served = LocalLimiter(), Served()
