@@ -319,7 +319,10 @@ class _GateState:
 
     def _report_soon(self, delay_s: float = 0.0) -> None:
         """Report changes, unless the limiter would grant the same without the report."""
-        if self._exchanging is None or self._exchanging.done():
+        exchanging = self._exchanging
+        if exchanging is not None and exchanging.cancelling() and not (exchanging.done() and self._waiting):
+            return  # the event loop ends, and would not wait for a new task
+        if exchanging is None or exchanging.done():
             self._exchanging = asyncio.create_task(self._exchange())
         elif self._notifying is None and (delay_s or not self._is_demand_known()):
             self._notifying = asyncio.create_task(self._notify(delay_s))
@@ -350,6 +353,9 @@ class _GateState:
             await self._exchange_while_busy()
         except Exception as fault:  # a bug; without this, waiting requests would never end
             self._reject_waiting(fault)
+            raise
+        except asyncio.CancelledError:  # likewise
+            self._reject_waiting(OutOfReach(Part.LIMITER, "the event loop of this process ends"))
             raise
 
     async def _exchange_while_busy(self) -> None:

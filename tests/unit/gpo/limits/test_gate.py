@@ -206,6 +206,44 @@ async def test_a_request_that_is_cancelled_while_the_budget_ends_does_not_stop_t
     assert time.monotonic() - began < 20  # the gate would catch the error of the test's time limit
 
 
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_an_event_loop_that_ends_leaves_no_task_of_a_gate_behind(is_refused: bool) -> None:
+    """Each would be an error in the log."""
+    loops = []
+
+    async def call(gate: Gate) -> None:
+        async with admitted(gate) as admission:
+            if is_refused:
+                admission.refused(0.0)
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        loops.append(asyncio.get_running_loop())
+        limiter = LocalLimiter()
+        await limiter.open_budget("run", Budget(calls=100), Spent())
+        gate = Gate(limiter, replace(POOL, budget_name="run", has_call_budget=True))
+        calls = [asyncio.create_task(call(gate)) for _ in range(3 * POOL.concurrency)]
+        await gate.enter()
+        assert not any(one.done() for one in calls)
+
+    for _ in range(20):  # the order in which the tasks are cancelled is random
+        asyncio.run(main())
+    assert [asyncio.all_tasks(loop) for loop in loops] == [set()] * len(loops)
+
+
+async def test_requests_do_not_wait_for_an_exchange_that_was_cancelled() -> None:
+    gate = Gate(LocalLimiter(), replace(POOL, concurrency=1))
+    async with admitted(gate):
+        waiting = asyncio.create_task(gate.enter())
+        await asyncio.sleep(0)
+        (exchange,) = [task for task in asyncio.all_tasks() if "GateState._exchange" in repr(task)]
+        exchange.cancel()
+        with pytest.raises(OutOfReach, match="the event loop of this process ends"):
+            await waiting
+    async with asyncio.timeout(60), admitted(gate):
+        pass
+
+
 @pytest.mark.parametrize("budget", [Budget(tokens=500), Budget(usd=0.5)])
 async def test_token_and_dollar_budgets_are_exceeded_only_by_calls_in_flight(budget: Budget) -> None:
     limiter, served = LocalLimiter(), Served()
