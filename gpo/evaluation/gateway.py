@@ -83,15 +83,38 @@ class Gateway:
         }
 
     def start(self) -> None:
-        """Start the server, if it does not run yet, and wait for it."""
+        """Start the server, if it does not run yet, and wait for it.
+
+        Raises:
+            EvaluationError: it does not start. The next call tries again.
+        """
         with self._lock:
             if self._started is None:
                 self._started = Future()
-                threading.Thread(target=self._run, args=(self._started,), name="gateway", daemon=True).start()
-        self._started.result()
+                try:
+                    threading.Thread(target=self._run, args=(self._started,), name="gateway", daemon=True).start()
+                except RuntimeError as error:  # too many threads
+                    self._started.set_exception(error)
+            started = self._started
+        try:
+            started.result()
+        except Exception as error:
+            with self._lock:
+                if self._started is started:
+                    self._started = None
+            raise EvaluationError(
+                f"the HTTP server for programs does not start ({error}); if this process has too many threads or open "
+                "files, raise its limits (ulimit) or lower the number of concurrent calls"
+            ) from error
 
     def _run(self, started: Future[None]) -> None:
-        asyncio.run(self._serve(started))
+        try:
+            with asyncio.Runner() as runner:
+                runner.run(self._serve(started))
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)  # else, all callers would wait for ever
 
     async def _serve(self, started: Future[None]) -> None:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
@@ -99,11 +122,7 @@ class Gateway:
         # A client that goes away needs no reply: its call is cancelled, and frees its slot.
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
         await runner.setup()
-        try:
-            await web.SockSite(runner, self._socket).start()
-        except OSError as error:
-            started.set_exception(error)
-            return
+        await web.SockSite(runner, self._socket).start()
         self._loop = asyncio.get_running_loop()
         started.set_result(None)
         await asyncio.Event().wait()  # until the process ends

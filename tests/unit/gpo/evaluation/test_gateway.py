@@ -348,6 +348,29 @@ def standalone(models: MODELS) -> Gateway:
     return gateway
 
 
+@pytest.mark.parametrize("what", ["a thread", "an event loop", "the server"])
+def test_a_gateway_that_does_not_start_says_so_to_all_who_wait_and_starts_later(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = Gateway("token", lambda _: pytest.fail("nobody calls"), bound_socket("127.0.0.1", 0))
+
+    def fail(*_args: Any, **_options: Any) -> None:
+        raise RuntimeError("no more")
+
+    with monkeypatch.context() as patch:
+        owner, name = {
+            "a thread": (gateway_module.threading.Thread, "start"),
+            "an event loop": (asyncio.events, "new_event_loop"),
+            "the server": (web.AppRunner, "setup"),
+        }[what]
+        patch.setattr(owner, name, fail)
+        for _ in range(2):
+            with pytest.raises(EvaluationError, match=r"does not start \(no more\); if this process has too many"):
+                gateway.start()
+    gateway.start()
+    assert httpx2.get(f"{gateway.url}/models", timeout=60).status_code == 401
+
+
 def test_threads_that_open_the_gateway_first_at_the_same_moment_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
     bind, named = gateway_module.bound_socket, list[str]()
 
