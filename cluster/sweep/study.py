@@ -37,6 +37,8 @@ _OWNER, _FOLDER, _VALUES, _AWAY = "process", "folder", "values", "away"
 _CONFIRMING, _CONFIRMATION = "confirming", "confirmation"
 _CONFIG, _DATA, _FUNCTIONS = "config", "data", "functions"
 _ENQUEUED_WITHIN_S = 30.0
+_DESCRIBED_WITHIN_S = 2.0
+"""Time between the first and the last write of processes that describe the same study at once."""
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -273,14 +275,21 @@ class SharedStudy:
             )
         except DuplicatedStudyError:
             study = optuna.load_study(study_name=config.study, storage=self._storage, pruner=pruner)
+            if not _is_described(study) and _is_empty(study) and study.directions == directions:
+                # Whoever created it was killed. If several processes describe it, the last one to write decides.
+                self._describe(study, essence, functions)
+                time.sleep(_DESCRIBED_WITHIN_S)
             self._require_same(study, essence, functions)
             self._await_enqueued(study)
         else:
-            study.set_user_attr(_FUNCTIONS, json.dumps(functions))
-            study.set_user_attr(_CONFIG, json.dumps(essence))
-            study.set_metric_names(list(section.objectives))
+            self._describe(study, essence, functions)
             self._enqueue(study)
         return study
+
+    def _describe(self, study: Study, essence: Mapping[str, Any], functions: Mapping[str, Mapping[str, str]]) -> None:
+        study.set_user_attr(_FUNCTIONS, json.dumps(functions))
+        study.set_metric_names(list(self._section.objectives))
+        study.set_user_attr(_CONFIG, json.dumps(essence))  # the last: with it, others use the study
 
     def _enqueue(self, study: Study) -> None:
         for number in range(len(study.get_trials(deepcopy=False)), self._section.trials):
@@ -300,9 +309,7 @@ class SharedStudy:
     def _require_same(
         self, study: Study, essence: Mapping[str, Any], functions: Mapping[str, Mapping[str, str]]
     ) -> None:
-        deadline = time.monotonic() + _ENQUEUED_WITHIN_S
-        while (stored := study.user_attrs.get(_CONFIG)) is None and time.monotonic() < deadline:
-            time.sleep(0.1)  # created a moment ago
+        stored = study.user_attrs.get(_CONFIG)
         if stored is None:
             raise ConfigError(
                 "sweep.study", f"the study {study.study_name!r} was not created by gpo sweep", "name another study"
@@ -334,6 +341,19 @@ def _essence(config: SweepConfig) -> dict[str, Any]:
     """The options and the data that must be the same in all processes of a study."""
     data = {task.name: fingerprint(task) for task in config.tasks}
     return {**lasting(config.base), "sweep": lasting(config.section), _DATA: data}
+
+
+def _is_described(study: Study) -> bool:
+    """Whether the study has its configuration; waits for the process that may have created it a moment ago."""
+    deadline = time.monotonic() + _ENQUEUED_WITHIN_S
+    while not (is_described := _CONFIG in study.user_attrs) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return is_described
+
+
+def _is_empty(study: Study) -> bool:
+    """Whether the study holds nothing but what a killed process may have written before the configuration."""
+    return not study.user_attrs.keys() - {_FUNCTIONS} and not study.get_trials(deepcopy=False)
 
 
 def _owner(trial: FrozenTrial) -> str | None:

@@ -13,10 +13,12 @@ from typing import Any
 from unittest.mock import Mock
 from uuid import uuid4
 
+import optuna
 import pytest
 import yaml
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from actors.folder import Folder
@@ -433,6 +435,46 @@ def test_a_missing_storage_package_is_named(
     monkeypatch.setattr("cluster.sweep.storage.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=re.escape(f"install it: pip install '{package}'")):
         Process(tmp_path, storage=url)
+
+
+@pytest.mark.parametrize("writes", range(7))
+def test_a_study_can_be_used_after_the_process_that_created_it_was_killed(
+    writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_ENQUEUED_WITHIN_S", "_DESCRIBED_WITHIN_S"):
+        monkeypatch.setattr(study_module, name, 0.0)
+    append, so_far = JournalFileBackend.append_logs, [0]
+
+    def appended_or_killed(self: JournalFileBackend, entries: list[dict[str, Any]]) -> None:
+        so_far[0] += 1
+        if so_far[0] > writes:
+            raise KeyboardInterrupt
+        append(self, entries)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JournalFileBackend, "append_logs", appended_or_killed)
+        with pytest.raises(KeyboardInterrupt):
+            Process(tmp_path, trials=2)
+    survivor = Process(tmp_path, trials=2)
+    assert [survivor.claim().number, survivor.claim().number] == [0, 1]
+    assert survivor.study.study.metric_names == ["val"]
+    with pytest.raises(ConfigError, match="sampler"):
+        Process(tmp_path, trials=2, sampler={"kind": "random"})
+
+
+@pytest.mark.parametrize("content", ["a trial", "an attribute", "a direction"])
+def test_a_study_of_another_program_is_refused(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_module, "_ENQUEUED_WITHIN_S", 0.0)
+    config = load_sweep(sweep_file(tmp_path), ())
+    storage = open_storage(config.section.storage, Folder.at(str(tmp_path)))
+    direction = "minimize" if content == "a direction" else "maximize"
+    other = optuna.create_study(study_name=config.study, storage=storage, direction=direction)
+    if content == "a trial":
+        other.ask()
+    if content == "an attribute":
+        other.set_user_attr("theirs", 1)
+    with pytest.raises(ConfigError, match="was not created by gpo sweep"):
+        Process(tmp_path)
 
 
 def test_a_study_can_be_used_after_a_first_attempt_that_could_not_describe_its_functions(
