@@ -7,11 +7,13 @@ import atexit
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from contextvars import copy_context
 from functools import cache, wraps
+from math import inf
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -234,13 +236,13 @@ def _blocking(work: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, _T]:
         context = copy_context()
         loop.call_soon_threadsafe(begin)
         try:
-            while not wait([outcome], _POLLED_EVERY_S).done:
-                if not thread.is_alive():
-                    _background_loop.cache_clear()
-                    raise GPOError("a function of yours ended the event loop, such as by raising KeyboardInterrupt")
+            _wait(outcome, thread)
         except KeyboardInterrupt:
             loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
-            wait([outcome])  # a second interrupt ends this
+            with suppress(GPOError):
+                if not _wait(outcome, thread, _ENDS_WITHIN_S):
+                    log.warning("the run is still ending, which a function of yours may delay; Ctrl-C ends it at once")
+                    _wait(outcome, thread)
             raise
         try:
             return outcome.result()
@@ -248,6 +250,22 @@ def _blocking(work: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, _T]:
             raise error.with_traceback(None) from None  # where it was raised says nothing about the caller's mistake
 
     return run
+
+
+def _wait(outcome: Future[Any], thread: threading.Thread, within_s: float = inf) -> bool:
+    """Wait for the outcome of a coroutine in the loop of a thread, for so many seconds; whether there is one.
+
+    Raises:
+        GPOError: the loop has ended, so that there will be none.
+    """
+    end = time.monotonic() + within_s
+    while not wait([outcome], min(_POLLED_EVERY_S, max(0.0, end - time.monotonic()))).done:
+        if not thread.is_alive():
+            _background_loop.cache_clear()
+            raise GPOError("a function of yours ended the event loop, such as by raising KeyboardInterrupt")
+        if time.monotonic() >= end:
+            return False
+    return True
 
 
 @cache

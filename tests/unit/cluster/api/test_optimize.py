@@ -236,6 +236,53 @@ def test_ctrl_c_stops_a_script_and_says_how_to_continue(
     assert gpo.Run.open(tmp_path / "run").status == "interrupted"
 
 
+INTERRUPTED = """
+import asyncio, logging, signal, sys, threading
+from cluster.api import optimize
+logging.basicConfig(format="%(message)s")
+optimize._ENDS_WITHIN_S = 0.5
+is_over = threading.Event()
+
+async def work():
+    try:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        {what}
+        raise
+
+try:
+    optimize._blocking(work)()
+except KeyboardInterrupt:
+    is_over.set()
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("what", ["asyncio.get_running_loop().call_soon(sys.exit); await asyncio.Event().wait()", ""])
+def test_an_interrupt_does_not_wait_for_an_event_loop_that_has_ended(what: str) -> None:
+    code = INTERRUPTED.format(what=what or "pass")
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=_environment(), check=False, timeout=60
+    )
+    assert (done.stdout, "still ending" in done.stderr) == ("interrupted\n", False)
+
+
+def test_an_interrupt_says_that_a_second_one_ends_what_hangs() -> None:
+    code = INTERRUPTED.format(what="is_over.wait(300)")
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment()
+    )
+    try:
+        assert process.stderr is not None
+        assert "Ctrl-C ends it at once" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60)[0] == "interrupted\n"
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
