@@ -7,8 +7,10 @@ Several trajectories share one actor: a trajectory mostly waits for language mod
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from importlib import import_module
+from math import inf
 from typing import Any
 
 import ray
@@ -19,6 +21,9 @@ from actors.trajectory_worker import TrajectoryWorker
 
 ProcessHook = Callable[[], Callable[[], object]]
 """Called when a process starts. What it returns is called before the process ends as intended."""
+
+_PROGRESS_EVERY_S = 0.25
+"""Time between two updates that only say how far a step has come."""
 
 
 class TrajectoryActor:
@@ -50,8 +55,9 @@ class TrajectoryActor:
         """
         if self._worker is None:
             self._worker = asyncio.create_task(_worker(searches[0], store))
-        async for update in (await self._worker).run(key):
-            yield update
+        async with aclosing(fewer((await self._worker).run(key))) as updates:
+            async for update in updates:
+                yield update
 
     async def stop(self, ends: bool) -> bool:
         """Cancel all searches and all calls that they are waiting for. Their last checkpoints remain.
@@ -71,6 +77,32 @@ class TrajectoryActor:
             if self._on_end is not None and (ends or not is_idle):  # an actor that is not idle will be killed
                 await asyncio.to_thread(self._on_end)
         return is_idle
+
+
+async def fewer(updates: AsyncGenerator[Update]) -> AsyncGenerator[Update]:
+    """The updates; of those without a checkpoint, few, since each one is a message to the driver."""
+    loop = asyncio.get_running_loop()
+    sent, held = -inf, None
+    async with aclosing(updates):
+        coming = asyncio.ensure_future(anext(updates, None))
+        try:
+            while True:
+                wait_s = None if held is None else max(0.0, sent + _PROGRESS_EVERY_S - loop.time())
+                await asyncio.wait([coming], timeout=wait_s)
+                if coming.done():
+                    held = update = coming.result()
+                    if update is None:
+                        return
+                    coming = asyncio.ensure_future(anext(updates, None))
+                    if update.checkpoint is None and loop.time() - sent < _PROGRESS_EVERY_S:
+                        continue
+                if held is not None:
+                    sent = loop.time()
+                    yield held
+                    held = None
+        finally:
+            coming.cancel()
+            await asyncio.wait([coming])
 
 
 async def _worker(searches: ray.ObjectRef[Any], store: CheckpointStore) -> TrajectoryWorker:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -39,7 +39,7 @@ class TrajectoryWorker:
         self._runs: dict[SearchKey, asyncio.Task[None]] = {}
         self._is_stopped = False
 
-    async def run(self, key: SearchKey) -> AsyncIterator[Update]:
+    async def run(self, key: SearchKey) -> AsyncGenerator[Update]:
         """Run one search to its end and yield an update after every change; a finished search only yields ``DONE``.
 
         Raises:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from ray.exceptions import RayError, RayTaskError
@@ -13,17 +13,22 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from gpo.data.task import Split
-from gpo.errors import OutOfReach, Part
+from gpo.errors import OutOfReach, Part, PromptUnscored
 from gpo.evaluation.evaluator import Answered, Evaluation
 from gpo.prompt import Prompt
 from gpo.runtime.concurrency import gather
 from gpo.runtime.context import current_caller, current_step
+from gpo.scoring.candidates import Outcome
 from gpo.text import first_line
 
 log = logging.getLogger(__name__)
 
 _WAITS_S = (0.1, 1.0, 2.0, 4.0, 8.0, 16.0, 16.0)
 """Waits before a request whose replica died is repeated. The first is short: another replica may be running already."""
+_GATHERED_S = 0.005
+"""How long a small request waits for other prompts: a request costs as much as several model calls."""
+_MOST_EXAMPLES = 32
+"""Answers that such a request asks for, at most. Larger ones are divided, so that several replicas share the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +48,12 @@ class ServeEvaluator:
     async def evaluate(
         self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
     ) -> Sequence[Evaluation]:
-        """Send one request per prompt, so that several replicas share the work."""
-        rows = await gather(self._evaluate(prompt, split, indices) for prompt in prompts)
-        return [evaluation for row in rows for evaluation in row]
+        """See ``gpo.evaluation.evaluator.Evaluator``.
+
+        Prompts that a trajectory has scored on the same few examples at the same time are one request; others are one
+        each.
+        """
+        return await gather(self._evaluate(prompt, split, indices) for prompt in prompts)
 
     async def answer(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Sequence[Answered]:
         """Send one request for all examples."""
@@ -58,15 +66,75 @@ class ServeEvaluator:
             ),
         )
 
-    async def _evaluate(self, prompt: Prompt, split: Split, indices: Sequence[int] | None) -> Sequence[Evaluation]:
+    async def _evaluate(self, prompt: Prompt, split: Split, indices: Sequence[int] | None) -> Evaluation:
+        if indices is None or 2 * len(indices) > _MOST_EXAMPLES:
+            (outcome,) = await self._outcomes([prompt], split, indices)
+        else:
+            outcome = await self._outcome_with_others(prompt, split, indices)
+        if isinstance(outcome, PromptUnscored):
+            raise outcome
+        return outcome
+
+    async def _outcome_with_others(self, prompt: Prompt, split: Split, indices: Sequence[int]) -> Outcome:
+        about = (current_caller.get(), current_step(), self.task, split, tuple(indices))
+        key = (asyncio.get_running_loop(), id(self.handle), about)
+        batch = _gathering.get(key)
+        if batch is None:
+            batch = _gathering[key] = _Batch()
+            batch.sending = asyncio.create_task(self._sent(batch, key, split, indices))
+        position = len(batch.prompts)
+        batch.prompts.append(prompt)
+        batch.num_waiting += 1
+        if (len(batch.prompts) + 1) * len(indices) > _MOST_EXAMPLES:
+            _close(key, batch)
+        try:
+            # Shielded: the others still wait for the reply if this caller is cancelled.
+            return (await asyncio.shield(batch.sending))[position]
+        finally:
+            batch.num_waiting -= 1
+            if not batch.num_waiting:
+                _close(key, batch)
+                if batch.sending.cancel():
+                    await asyncio.wait([batch.sending])
+
+    async def _sent(
+        self, batch: _Batch, key: Hashable, split: Split, indices: Sequence[int] | None
+    ) -> Sequence[Outcome]:
+        await asyncio.sleep(_GATHERED_S)
+        _close(key, batch)
+        return await self._outcomes(batch.prompts, split, indices)
+
+    async def _outcomes(
+        self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None
+    ) -> Sequence[Outcome]:
+        """Send one request for all prompts."""
         return cast(
-            "Sequence[Evaluation]",
+            "Sequence[Outcome]",
             await reply(
-                lambda: self.handle.evaluate.remote(
-                    self.task, [prompt], split, indices, current_caller.get(), current_step()
+                lambda: self.handle.outcomes.remote(
+                    self.task, prompts, split, indices, current_caller.get(), current_step()
                 )
             ),
         )
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A request that is about to be sent, and those who wait for its reply."""
+
+    prompts: list[Prompt] = field(default_factory=list[Prompt])
+    num_waiting: int = 0
+    sending: asyncio.Task[Sequence[Outcome]] = field(init=False)
+
+
+_gathering: dict[Hashable, _Batch] = {}
+"""What such a request is about → the request that still takes prompts."""
+
+
+def _close(key: Hashable, batch: _Batch) -> None:
+    """Let the request take no more prompts."""
+    if _gathering.get(key) is batch:
+        del _gathering[key]
 
 
 _HANDLES: dict[Any, DeploymentHandle[Any]] = {}

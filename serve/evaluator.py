@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from ray import serve as ray_serve
@@ -11,7 +12,9 @@ from gpo.data.task import Split
 from gpo.evaluation.evaluator import Answered, Evaluation, LocalEvaluator
 from gpo.limits.work_limiter import WorkLimiter
 from gpo.prompt import Prompt
+from gpo.runtime.concurrency import gather
 from gpo.runtime.context import current_caller, log_about
+from gpo.scoring.candidates import Outcome, evaluated
 
 MAX_ONGOING_REQUESTS = 10_000
 """Requests that a replica accepts at once. They wait inside for the model's limits, so that one trajectory's calls fill
@@ -68,14 +71,22 @@ class EvaluatorReplica:
             UnfitPrompt: a prompt lacks a placeholder of the task's template, or has another one.
         """
         self._begin(task, caller, step)
-        evaluator = self._evaluator(task)
-        for prompt in prompts:
-            problem = evaluator.task.prompt_problem(prompt)
-            if problem is not None:
-                raise UnfitPrompt(f"the prompt {problem}")
-        num_examples = len(evaluator.task.examples[split] if indices is None else indices)
-        async with self._work_limiter.entered(len(prompts) * num_examples):
+        async with self._work(task, prompts, split, indices) as evaluator:
             return await evaluator.evaluate(prompts, split, indices)
+
+    async def outcomes(
+        self,
+        task: str,
+        prompts: Sequence[Prompt],
+        split: Split,
+        indices: Sequence[int] | None = None,
+        caller: str = "",
+        step: int | None = None,
+    ) -> Sequence[Outcome]:
+        """As ``evaluate``, but for a prompt that cannot be scored, the reason takes the place of its evaluation."""
+        self._begin(task, caller, step)
+        async with self._work(task, prompts, split, indices) as evaluator:
+            return await gather(evaluated(evaluator, prompt, indices, split) for prompt in prompts)
 
     async def answer(
         self,
@@ -96,6 +107,20 @@ class EvaluatorReplica:
             name: {split: len(examples) for split, examples in evaluator.task.examples.items()}
             for name, evaluator in self._evaluators.items()
         }
+
+    @asynccontextmanager
+    async def _work(
+        self, task: str, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None
+    ) -> AsyncIterator[LocalEvaluator]:
+        """The evaluator of a task, once it is the turn of this work."""
+        evaluator = self._evaluator(task)
+        for prompt in prompts:
+            problem = evaluator.task.prompt_problem(prompt)
+            if problem is not None:
+                raise UnfitPrompt(f"the prompt {problem}")
+        num_examples = len(evaluator.task.examples[split] if indices is None else indices)
+        async with self._work_limiter.entered(len(prompts) * num_examples):
+            yield evaluator
 
     def _begin(self, task: str, caller: str, step: int | None) -> None:
         # Serve runs each request as an asyncio task with its own context.

@@ -17,6 +17,8 @@ INTERRUPTED = 130
 def main() -> None:
     """Entry point of the console script."""
     signal.signal(signal.SIGINT, _end_at_once)  # until a command begins, nothing needs to be cleaned up
+    # Small matrices take several times as long with more threads. NumPy reads this when it is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         from cluster.cli.app import app
 

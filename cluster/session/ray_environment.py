@@ -62,8 +62,6 @@ def prepare_environment(address: str) -> None:
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     # Under ``uv run``, Ray would copy the working folder, with ``.env`` and all, to every worker.
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    # Small matrices take several times as long with more threads. Ray sets this as well, but after NumPy is loaded.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if address == "local":
         # A record of every call between processes, for the dashboard alone; it grows by 2 MB a minute.
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")

@@ -152,10 +152,12 @@ class FullScoring(NothingEstimated):
         return begun
 
 
-async def evaluated(evaluator: Evaluator, prompt: Prompt, indices: Sequence[int]) -> Outcome:
-    """The evaluation of a prompt on these ``val`` examples, or why it cannot be scored."""
+async def evaluated(
+    evaluator: Evaluator, prompt: Prompt, indices: Sequence[int] | None, split: Split = Split.VAL
+) -> Outcome:
+    """The evaluation of a prompt, or why it cannot be scored; see ``Evaluator.evaluate``."""
     try:
-        (evaluation,) = await evaluator.evaluate([prompt], Split.VAL, indices)
+        (evaluation,) = await evaluator.evaluate([prompt], split, indices)
     except PromptUnscored as failure:
         return failure
     return evaluation

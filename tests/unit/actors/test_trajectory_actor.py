@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -14,10 +14,11 @@ import pytest
 from actors.checkpoints import CheckpointStore
 from actors.folder import Folder
 from actors.search import Phase, Search, SearchKey, Update
-from actors.trajectory_actor import TrajectoryActor
+from actors.trajectory_actor import TrajectoryActor, fewer
 from actors.trajectory_worker import TrajectoryWorker
 from gpo.checkpoint import Checkpoint
 from gpo.data.task import Split
+from gpo.errors import EvaluationError
 from gpo.evaluation.evaluator import Evaluation
 from gpo.prompt import Prompt
 from gpo.strategies.stopping import StoppingRule
@@ -230,3 +231,37 @@ async def test_an_actor_calls_its_hook_once_before_it_ends_and_not_while_it_can_
     if is_idle:
         assert await actor.stop(ends=True)
         assert log == ["ended"]
+
+
+async def test_few_updates_are_sent_of_those_that_only_say_how_far_a_step_has_come(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = (await updates_of(worker(store)))[-1]
+    assert last.checkpoint is not None
+    given = [Update(KEY, Phase.EVALUATING, number, 30) for number in range(30)]
+    closed = asyncio.Event()
+
+    async def updates(pause_s: float) -> AsyncGenerator[Update]:
+        try:
+            for update in given:
+                await asyncio.sleep(pause_s)
+                yield update
+            yield last
+            yield given[0]
+        finally:
+            closed.set()
+
+    monkeypatch.setattr("actors.trajectory_actor._PROGRESS_EVERY_S", 3600.0)
+    assert [update async for update in fewer(updates(0.0))] == [given[0], last]
+    assert closed.is_set()
+    monkeypatch.setattr("actors.trajectory_actor._PROGRESS_EVERY_S", 0.001)
+    assert [update async for update in fewer(updates(0.01))][:31] == [*given, last]
+
+
+async def test_a_failure_ends_the_updates() -> None:
+    async def failing() -> AsyncGenerator[Update]:
+        yield Update(KEY, Phase.EVALUATING, 1, 2)
+        raise EvaluationError("a defect")
+
+    with pytest.raises(EvaluationError, match="a defect"):
+        [update async for update in fewer(failing())]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, cast
 
 import pytest
@@ -12,7 +12,7 @@ from ray.serve.exceptions import ReplicaUnavailableError
 
 from gpo.data.example import Example
 from gpo.data.task import Split, Task
-from gpo.errors import EvaluationError, OutOfReach
+from gpo.errors import EvaluationError, ModelUnavailable, OutOfReach, PromptUnscored
 from gpo.evaluation.evaluator import Answered, Evaluation, LocalEvaluator
 from gpo.evaluation.grading import RuleGrader
 from gpo.evaluation.metrics import ExactScorer
@@ -46,7 +46,7 @@ class Handle:
 
     def __init__(self) -> None:
         self.responses: list[Response] = []
-        self.evaluate = self.answer = self
+        self.outcomes = self.answer = self
         self.asked: list[tuple[Any, ...]] = []
 
     def remote(self, *arguments: Any) -> Response:
@@ -174,17 +174,90 @@ async def test_a_replica_answers_for_its_tasks() -> None:
         await replica.answer("other", Prompt("a"), Split.TRAIN, [0])
 
 
-async def test_a_block_of_examples_is_one_request_per_prompt() -> None:
-    handle = Handle()
+@pytest.fixture
+def handle(monkeypatch: pytest.MonkeyPatch) -> Handle:
+    """A handle whose clients wait for other prompts long enough for every test."""
+    monkeypatch.setattr("serve.client._GATHERED_S", 0.2)
     current_caller.set("some/0")
     log_about(step=3)
+    return Handle()
+
+
+def scoring(handle: Handle, indices: Sequence[int], *prompts: str) -> list[asyncio.Task[Sequence[Evaluation]]]:
     evaluator = ServeEvaluator(cast("Any", handle), "desk")
-    task = asyncio.create_task(evaluator.evaluate([Prompt("a"), Prompt("b")], Split.VAL, [4, 2]))  # type: ignore[arg-type]
+    return [asyncio.create_task(evaluator.evaluate([Prompt(text)], Split.VAL, indices)) for text in prompts]  # type: ignore[arg-type]
+
+
+async def test_prompts_that_are_scored_on_the_same_few_examples_share_a_request(handle: Handle) -> None:
+    same, other = scoring(handle, [4, 2], "a", "b"), scoring(handle, [4, 3], "a")
     await until_asked(handle, 2)
-    assert handle.asked == [("desk", [Prompt(text)], Split.VAL, [4, 2], "some/0", 3) for text in "ab"]
+    about = (Split.VAL, [4, 2], "some/0", 3)
+    assert handle.asked == [
+        ("desk", [Prompt("a"), Prompt("b")], *about),
+        ("desk", [Prompt("a")], Split.VAL, [4, 3], "some/0", 3),
+    ]
+    unscored = PromptUnscored("all failed", is_refused=True)
+    handle.responses[0].work.set_result([SCORED, unscored])
+    handle.responses[1].work.set_result([SCORED])
+    assert await same[0] == await other[0] == [SCORED]
+    with pytest.raises(PromptUnscored, match="all failed"):
+        await same[1]
+
+
+async def test_other_steps_and_other_trajectories_have_requests_of_their_own(handle: Handle) -> None:
+    tasks = scoring(handle, [4, 2], "a")
+    current_caller.set("some/1")
+    tasks += scoring(handle, [4, 2], "a")
+    log_about(step=4)
+    tasks += scoring(handle, [4, 2], "a")
+    await until_asked(handle, 3)
+    assert [asked[-2:] for asked in handle.asked] == [("some/0", 3), ("some/1", 3), ("some/1", 4)]
     for response in handle.responses:
         response.work.set_result([SCORED])
-    assert await task == [SCORED, SCORED]
+    assert await asyncio.gather(*tasks) == [[SCORED]] * 3
+
+
+async def test_a_shared_request_asks_for_few_answers(handle: Handle) -> None:
+    tasks = scoring(handle, range(12), *"abcde")
+    await until_asked(handle, 3)
+    sizes = [len(asked[1]) for asked in handle.asked]
+    assert sorted(sizes) == [1, 2, 2]
+    for size, response in zip(sizes, handle.responses, strict=True):
+        response.work.set_result([SCORED] * size)
+    assert await asyncio.gather(*tasks) == [[SCORED]] * 5
+
+
+async def test_a_shared_request_ends_with_the_last_one_that_waits_for_it(handle: Handle) -> None:
+    first, second = scoring(handle, [4, 2], "a", "b")
+    await until_asked(handle, 1)
+    first.cancel()
+    await asyncio.wait([first])
+    assert not handle.responses[0].cancelled
+    second.cancel()
+    await asyncio.wait([second])
+    assert handle.responses[0].cancelled
+    assert first.cancelled()
+    assert second.cancelled()
+
+
+async def test_nothing_is_sent_for_prompts_that_are_no_longer_wanted(handle: Handle) -> None:
+    (gone,) = scoring(handle, [4, 2], "a")
+    await asyncio.sleep(0.01)
+    gone.cancel()
+    (asked,) = scoring(handle, [4, 2], "b")
+    await asyncio.wait([gone])
+    await until_asked(handle, 1)
+    assert [prompts for _, prompts, *_ in handle.asked] == [[Prompt("b")]]
+    handle.responses[0].work.set_result([SCORED])
+    assert await asked == [SCORED]
+
+
+async def test_a_failure_of_a_shared_request_is_everyones(handle: Handle) -> None:
+    tasks = scoring(handle, [4, 2], "a", "b")
+    await until_asked(handle, 1)
+    handle.responses[0].work.set_exception(RuntimeError("lost"))
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [str(outcome) for outcome in outcomes] == ["lost", "lost"]
 
 
 async def test_a_replica_scores_the_requested_examples() -> None:
@@ -194,6 +267,21 @@ async def test_a_replica_scores_the_requested_examples() -> None:
     replica = EvaluatorReplica([LocalEvaluator(task, model, Sampling(), RuleGrader(task.scorer))], 100)
     (evaluation,) = await replica.evaluate("desk", [Prompt("a")], Split.VAL, [1, 0])
     assert evaluation.score.values_E == (0.0, 1.0)
+
+
+async def test_a_prompt_that_cannot_be_scored_does_not_affect_others_of_its_request() -> None:
+    def answer(messages: Sequence[Any], sampling: Sampling) -> str:
+        if "b" in str(messages):
+            raise ModelUnavailable("HTTP 500: broken")
+        return "yes"
+
+    task = Task("desk", Prompt("a"), {Split.VAL: (Example("?", ("yes",)),)}, ExactScorer())
+    replica = EvaluatorReplica([LocalEvaluator(task, FakeModel(answer), Sampling(), RuleGrader(task.scorer))], 100)
+    scored, unscored = await replica.outcomes("desk", [Prompt("go"), Prompt("b")], Split.VAL)
+    assert isinstance(scored, Evaluation)
+    assert isinstance(unscored, PromptUnscored)
+    with pytest.raises(PromptUnscored, match="HTTP 500: broken"):
+        await replica.evaluate("desk", [Prompt("go"), Prompt("b")], Split.VAL)
 
 
 async def test_a_replicas_log_lines_name_the_step(caplog: pytest.LogCaptureFixture) -> None:
