@@ -178,12 +178,14 @@ async def test_a_replica_answers_for_its_tasks() -> None:
 def handle(monkeypatch: pytest.MonkeyPatch) -> Handle:
     """A handle whose clients wait for other prompts long enough for every test."""
     monkeypatch.setattr("serve.client._GATHERED_S", 0.2)
-    current_caller.set("some/0")
-    log_about(step=3)
     return Handle()
 
 
-def scoring(handle: Handle, indices: Sequence[int], *prompts: str) -> list[asyncio.Task[Sequence[Evaluation]]]:
+def scoring(
+    handle: Handle, indices: Sequence[int], *prompts: str, caller: str = "some/0", step: int = 3
+) -> list[asyncio.Task[Sequence[Evaluation]]]:
+    current_caller.set(caller)
+    log_about(step=step)
     evaluator = ServeEvaluator(cast("Any", handle), "desk")
     return [asyncio.create_task(evaluator.evaluate([Prompt(text)], Split.VAL, indices)) for text in prompts]  # type: ignore[arg-type]
 
@@ -206,10 +208,8 @@ async def test_prompts_that_are_scored_on_the_same_few_examples_share_a_request(
 
 async def test_other_steps_and_other_trajectories_have_requests_of_their_own(handle: Handle) -> None:
     tasks = scoring(handle, [4, 2], "a")
-    current_caller.set("some/1")
-    tasks += scoring(handle, [4, 2], "a")
-    log_about(step=4)
-    tasks += scoring(handle, [4, 2], "a")
+    tasks += scoring(handle, [4, 2], "a", caller="some/1")
+    tasks += scoring(handle, [4, 2], "a", caller="some/1", step=4)
     await until_asked(handle, 3)
     assert [asked[-2:] for asked in handle.asked] == [("some/0", 3), ("some/1", 3), ("some/1", 4)]
     for response in handle.responses:
