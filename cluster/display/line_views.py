@@ -35,6 +35,7 @@ class _LineView:
         self._reminder.end()
 
     def status(self, text: str) -> None:
+        self._reminder.end()
         self._say(f"{text} …")
         self._reminder.begin(text)
 

@@ -48,6 +48,7 @@ class LiveView:
         self._live.stop()
 
     def status(self, text: str) -> None:
+        self._reminder.end()
         self._spinner.update(text=Text(f"{text} …"))
         self._reminder.begin(text)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 
 SILENCE_S = 5.0
 """Seconds without an event after which lines of output show a sign of life."""
@@ -18,7 +18,7 @@ class Reminder:
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+        self._say, self._saying = say, Lock()
         self._ended = Event()
 
     def begin(self, text: str) -> None:
@@ -28,10 +28,13 @@ class Reminder:
         Thread(target=self._remind, args=(text, self._ended), daemon=True).start()
 
     def end(self) -> None:
-        """Wait for nothing any more."""
-        self._ended.set()
+        """Wait for nothing any more. Nothing is said after this has returned."""
+        with self._saying:
+            self._ended.set()
 
     def _remind(self, text: str, ended: Event) -> None:
         began = time.monotonic()
         while not ended.wait(SILENCE_S):
-            self._say(f"{text} … (for {time.monotonic() - began:.0f} s)")
+            with self._saying:
+                if not ended.is_set():
+                    self._say(f"{text} … (for {time.monotonic() - began:.0f} s)")

@@ -91,6 +91,7 @@ class SweepView:
         """Show what the program is waiting for."""
         if text != self._status:
             self._status = text
+            self._reminder.end()
             self._print(f"{text} …")
             self._reminder.begin(text)
 

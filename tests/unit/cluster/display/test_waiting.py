@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import re
-import time
+import threading
 from io import StringIO
+from threading import Event, Timer
 
 import pytest
 from rich.console import Console
@@ -31,13 +32,29 @@ def test_a_view_repeats_the_latest_wait_until_the_work_begins() -> None:
             view.status(what)
             wait_until(lambda what=what: f"{what} … (for N s)" in lines(output), f"{what} is repeated")
         view.begin(Progress({}))
-        said = lines(output)
-        time.sleep(0.2)
-        assert lines(output) == said
+    said = lines(output)
     assert said[0] == "Starting Ray …"
     second = said.index("Starting the evaluator …")
     assert set(said[1:second]) == {"Starting Ray … (for N s)"}
     assert set(said[second + 1 :]) == {"Starting the evaluator … (for N s)"}
+
+
+def test_nothing_is_said_after_the_end() -> None:
+    saying, go_on, said = Event(), Event(), list[str]()
+
+    def say(line: str) -> None:
+        saying.set()
+        assert go_on.wait(60)
+        said.append(line)
+
+    reminder, before = waiting.Reminder(say), set(threading.enumerate())
+    reminder.begin("Starting Ray")
+    assert saying.wait(60)
+    Timer(0.1, go_on.set).start()
+    reminder.end()
+    known = [*said]
+    wait_until(lambda: set(threading.enumerate()) <= before, "its thread ends")
+    assert known == said != []
 
 
 def test_the_live_view_shows_how_long_it_waits() -> None:

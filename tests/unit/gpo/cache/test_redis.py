@@ -190,7 +190,7 @@ async def test_a_server_is_used_again_when_it_is_back(
         mortal.end() if way == "ended" else mortal.process.send_signal(signal.SIGSTOP)
     assert await store.find(b"key") is Missing.CLAIMED
     assert AWAY in caplog.text
-    async with asyncio.timeout(0.25):  # no call waits while the server is known to be away
+    async with asyncio.timeout(redis_store._TIMEOUT_S):  # no call waits while the server is known to be away
         for number in range(100):
             assert await store.find(b"%d" % number) is Missing.CLAIMED
         await store.put(b"made meanwhile", REPLY)

@@ -8,7 +8,9 @@ import stat
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -235,17 +237,18 @@ def test_simultaneous_processes_make_each_call_once(tmp_path: Path) -> None:
 
 
 async def test_the_claim_of_a_dead_process_expires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "completions.sqlite"
-    monkeypatch.setattr(sqlite_file, "_LEASE_S", 0.3)
+    path, now = tmp_path / "completions.sqlite", [time.time()]
+    clock = SimpleNamespace(time=lambda: now[0], monotonic=time.monotonic, sleep=time.sleep)
+    monkeypatch.setattr(sqlite_file, "time", clock)
     other = sqlite_file.CompletionFile(path, 1_000_000)
     find = sqlite_file.Request(sqlite_file.Action.FIND, b"key")
     assert other.serve([find]) == [Missing.CLAIMED]
     store = SqliteStore(path)
     for _ in range(5):  # the holder lives and renews the claim
-        await asyncio.sleep(0.1)
+        now[0] += sqlite_file._LEASE_S / 2
         other.renew()
         assert await store.find(b"key") is Missing.ELSEWHERE
-    await asyncio.sleep(0.4)
+    now[0] += sqlite_file._LEASE_S + 1
     assert await store.find(b"key") is Missing.CLAIMED
     other.close()
 
