@@ -23,7 +23,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -32,6 +31,7 @@ from select import select
 from typing import Any
 
 from cluster.session.forked_worker import WITHIN_S, is_own_user
+from gpo.runtime.temporary import PrivateFolder
 
 VARIABLE = "GPO_FORK_SERVER"
 """Tells ``forked_worker.py`` where the server is, and what it can fork."""
@@ -75,8 +75,8 @@ class ForkServer:
     def __init__(self, modules: Sequence[str] = MODULES) -> None:
         if not (hasattr(socket, "SO_PEERCRED") and Path("/proc/self/oom_score_adj").exists()):
             raise OSError("only Linux has what a fork server needs")
-        self._folder = tempfile.mkdtemp(prefix="gpo-fork-", dir=os.environ.get("RAY_TMPDIR"))
-        self._path = f"{self._folder}/socket"
+        self._folder = PrivateFolder("gpo-fork-", os.environ.get("RAY_TMPDIR"))
+        self._path = f"{self._folder.path}/socket"
         # Ray passes these on to its workers.
         options = [
             option for option, is_set in {"-S": sys.flags.no_site, "-s": sys.flags.no_user_site}.items() if is_set
@@ -88,7 +88,7 @@ class ForkServer:
                 listener.listen(128)
                 self.process = subprocess.Popen(  # noqa: S603
                     # -P: a file in the working folder must not take the place of a module.
-                    [*self._python, "-P", "-m", __name__, str(listener.fileno()), self._folder, *modules],
+                    [*self._python, "-P", "-m", __name__, str(listener.fileno()), str(self._folder.path), *modules],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
@@ -97,8 +97,8 @@ class ForkServer:
                     pass_fds=[listener.fileno()],
                     start_new_session=True,  # Ctrl-C is for the command
                 )
-        except OSError:
-            self._remove_folder()
+        except BaseException:
+            self._folder.remove()
             raise
 
     def variable(self, script: str) -> str:
@@ -113,10 +113,7 @@ class ForkServer:
         """End the server. Workers that it has forked continue."""
         self.process.kill()
         self.process.communicate()
-        self._remove_folder()
-
-    def _remove_folder(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
 
 
 def load(modules: Iterable[str]) -> None:

@@ -6,13 +6,13 @@ import atexit
 import logging
 import os
 import secrets
-import shutil
 import socket
 import tempfile
 from pathlib import Path
 
 from cluster.config.secrets import PROBLEM
 from gpo.errors import ConfigError
+from gpo.runtime.temporary import PrivateFolder
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +74,11 @@ def prepare_environment(address: str) -> None:
     if address != "local" or "RAY_AUTH_MODE" in os.environ:
         return
     try:
-        folder = Path(tempfile.mkdtemp(prefix="gpo-ray-"))  # readable by this user only
+        folder = PrivateFolder("gpo-ray-")
     except OSError as error:
         raise ConfigError("TMPDIR", f"no temporary file can be made ({error.strerror})", _REMEDY) from None
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    token = folder / "token"
+    atexit.register(folder.remove)
+    token = folder.path / "token"
     token.write_text(secrets.token_hex(32), encoding="utf-8")
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)

@@ -203,6 +203,21 @@ def test_the_server_and_its_folder_end_with_the_process_that_started_it(until: U
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_is_removed_by_the_next_server_if_the_process_and_its_server_were_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    code = (
+        "import os, signal; from cluster.session.fork_server import ForkServer; server = ForkServer([])\n"
+        "server.process.kill(); server.process.wait(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    with pytest.raises(subprocess.CalledProcessError):
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    assert len(list(tmp_path.iterdir())) == 1
+    ForkServer([]).close()
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_server_loads_what_workers_need_but_not_ray_and_has_one_thread() -> None:
     code = (
         "import os, sys\n"
