@@ -18,6 +18,7 @@ import json
 import os
 import resource
 import runpy
+import select
 import shutil
 import signal
 import socket
@@ -27,7 +28,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from select import select
 from typing import Any
 
 from cluster.session.forked_worker import WITHIN_S, is_own_user
@@ -131,9 +131,11 @@ def main() -> None:
     listener = socket.socket(fileno=int(number))
     load(modules)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel removes workers that have ended
+    ready = select.poll()  # unlike ``select``, with any number: that of the listener is the starting process's
+    for file in (listener, sys.stdin):
+        ready.register(file, select.POLLIN)
     while True:
-        ready, _, _ = select([listener, sys.stdin], [], [])
-        if sys.stdin in ready:
+        if sys.stdin.fileno() in dict(ready.poll()):
             shutil.rmtree(folder, ignore_errors=True)  # the process that would remove it may have been killed
             return
         connection, _ = listener.accept()

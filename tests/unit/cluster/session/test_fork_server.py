@@ -85,6 +85,29 @@ def test_a_worker_without_the_server_has_its_own_python_with_its_options(start: 
         assert worker["no_user_site"] == int(bool(options))
 
 
+def test_a_process_with_many_open_files_can_start_a_server(until: Until) -> None:
+    code = (
+        "import os, resource, sys\n"
+        "from cluster.session.fork_server import ForkServer\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (2000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))\n"
+        "files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]\n"
+        "server = ForkServer([])\n"
+        "print(server.variable('missing.py'), server.process.pid, sep='\\n', flush=True)\n"
+        "sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        path, pid = json.loads(process.stdout.readline())[0], int(process.stdout.readline())
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(path)
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(1) == b""  # the server has taken the request, or has ended
+        assert Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+        process.communicate("")
+    until(lambda: not Path(f"/proc/{pid}").exists(), "the server ends")
+
+
 def test_only_this_user_can_open_the_folder_of_the_socket_which_ends_with_the_server(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
