@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 _WAITS_S = (0.1, 1.0, 2.0, 4.0, 8.0, 16.0, 16.0)
 """Waits before a request whose replica died is repeated. The first is short: another replica may be running already."""
-_GATHERED_S = 0.005
-"""How long a small request waits for other prompts: a request costs as much as several model calls."""
+_NEXT_WITHIN_S, _GATHERED_S = 0.001, 0.005
+"""How long a small request waits for the next prompt, and for all: it costs as much as several model calls."""
 _MOST_EXAMPLES = 32
 """Answers that such a request asks for, at most. Larger ones are divided, so that several replicas share the work."""
 
@@ -100,7 +100,11 @@ class ServeEvaluator:
     async def _sent(
         self, batch: _Batch, key: Hashable, split: Split, indices: Sequence[int] | None
     ) -> Sequence[Outcome]:
-        await asyncio.sleep(_GATHERED_S)
+        loop = asyncio.get_running_loop()
+        num_prompts, most = 0, loop.time() + _GATHERED_S
+        while num_prompts < len(batch.prompts) and loop.time() < most:
+            num_prompts = len(batch.prompts)
+            await asyncio.sleep(_NEXT_WITHIN_S)
         _close(key, batch)
         return await self._outcomes(batch.prompts, split, indices)
 

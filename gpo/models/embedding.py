@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,14 @@ class StaticEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         """One vector per text; see ``gpo.models.protocol.Embedder``. Never fails and never waits."""
-        return word_vectors().embed(list(texts)) if texts else []
+        return [_mean_vector(text) for text in texts]
+
+
+@lru_cache(maxsize=8192)
+def _mean_vector(text: str) -> Sequence[float]:
+    """Kept, since each step compares all earlier prompts. A text has the same vector in every batch."""
+    vector: Sequence[float] = word_vectors().embed([text])[0]
+    return vector
 
 
 @cache

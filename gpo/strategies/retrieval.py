@@ -53,8 +53,7 @@ class ImportanceRetriever:
 class RelevanceRetriever:
     """The prompts most similar to the current one by cosine of embeddings; of equal ones, the later ones.
 
-    GPO's own choice. Embeds the whole history in every step: O(history) texts, which takes a static embedding model
-    microseconds per text and an endpoint one request.
+    GPO's own choice. The embedder is asked for the whole history in every step; it keeps the vectors that it knows.
     """
 
     embedder: Embedder

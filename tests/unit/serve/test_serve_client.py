@@ -177,7 +177,8 @@ async def test_a_replica_answers_for_its_tasks() -> None:
 @pytest.fixture
 def handle(monkeypatch: pytest.MonkeyPatch) -> Handle:
     """A handle whose clients wait for other prompts long enough for every test."""
-    monkeypatch.setattr("serve.client._GATHERED_S", 0.2)
+    monkeypatch.setattr("serve.client._NEXT_WITHIN_S", 0.2)
+    monkeypatch.setattr("serve.client._GATHERED_S", 3600.0)
     return Handle()
 
 

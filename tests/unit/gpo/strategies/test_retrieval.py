@@ -3,9 +3,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 
-from gpo.models.embedding import StaticEmbedder
+from gpo.models.embedding import StaticEmbedder, word_vectors
 from gpo.strategies.retrieval import (
     ImportanceRetriever,
     MixedRetriever,
@@ -134,3 +135,10 @@ async def test_static_embeddings_of_similar_texts_are_close() -> None:
         "Think step by step.",
     ]
     assert len(await StaticEmbedder().embed([])) == 0
+
+
+async def test_a_static_embedding_does_not_depend_on_the_other_texts() -> None:
+    """Vectors are kept, and a resumed search has not the same ones."""
+    texts = ["Think.", "Think step by step, and name the capital of the country.", "", "Answer with one word. " * 40]
+    together = np.asarray(word_vectors().embed(texts))
+    assert np.array_equal(np.asarray(await StaticEmbedder().embed(texts)), together)
