@@ -10,6 +10,19 @@ from typing import Any, Self, TypeVar
 _T = TypeVar("_T")
 
 
+def is_cancelled() -> bool:
+    """Whether the running task is being cancelled.
+
+    If it is not, a ``CancelledError`` comes from a function that was called, such as one of the user that awaits a task
+    which was cancelled. It is a failure then: whoever took it for a cancellation would end without a result.
+    """
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop runs here
+        return False
+    return task is not None and task.cancelling() > 0
+
+
 async def gather(coroutines: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
     """The results, in order. The first failure cancels the rest and is raised itself, not in a group.
 

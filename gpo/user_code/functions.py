@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -98,7 +99,7 @@ class FunctionReference:
         function = self.load()
         try:
             value = function(*arguments, **options)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, CancelledError) as error:  # the last could be taken for the end of the run
             # If its first line was not reached, the arguments do not match.
             inside = error.__traceback__ is None or error.__traceback__.tb_next is not None
             shown = shown_error(error, None if inside else function, within=function)

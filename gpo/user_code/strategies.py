@@ -6,6 +6,7 @@ not pickle. What it keeps between two calls is lost when a search moves to anoth
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from inspect import Parameter, iscoroutinefunction, signature
 from typing import Any, ClassVar
 
 from gpo.errors import EvaluationError, GPOError, StrategyError
+from gpo.runtime.concurrency import is_cancelled
 from gpo.runtime.process import PicklesFieldsOnly
 from gpo.user_code.functions import FunctionReference, shown_error, shown_value
 
@@ -67,7 +69,9 @@ class OwnStrategy(PicklesFieldsOnly):
         own = self.own
         try:
             yield own
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, CancelledError) as error:
+            if isinstance(error, CancelledError) and is_cancelled():
+                raise
             known = _first_known(error)
             raise known or StrategyError(f"{method} of {self.function} failed: {shown_error(error)}") from None
 

@@ -28,7 +28,7 @@ KEYS = (SearchKey("desk", 0), SearchKey("desk", 1))
 class FailingEvaluator(FakeEvaluator):
     """Raises these errors in its first calls, one each."""
 
-    failures: list[Exception] = field(default_factory=list)
+    failures: list[BaseException] = field(default_factory=list)
 
     async def evaluate(
         self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None = None
@@ -38,7 +38,7 @@ class FailingEvaluator(FakeEvaluator):
         return await super().evaluate(prompts, split, indices)
 
 
-def search(key: SearchKey, *failures: Exception) -> Search:
+def search(key: SearchKey, *failures: BaseException) -> Search:
     optimizer = fake_optimizer(num_steps=2)
     return Search(key, Prompt("Say."), replace(optimizer, evaluator=FailingEvaluator(by_length, failures=[*failures])))
 
@@ -67,6 +67,14 @@ async def test_a_defect_is_logged_with_its_traceback(tmp_path: Path, caplog: pyt
     found = await updates(tmp_path, search(KEYS[0], ZeroDivisionError("a defect")))
     assert found[-1].error == "ZeroDivisionError: a defect"
     assert "Traceback" in caplog.text
+
+
+@pytest.mark.timeout(60)
+async def test_a_function_that_raises_what_a_cancellation_raises_ends_its_search(tmp_path: Path) -> None:
+    found = await updates(tmp_path, search(KEYS[0], asyncio.CancelledError()), search(KEYS[1]))
+    errors = {update.key: update.error for update in found if update.phase is Phase.DONE}
+    problem = "RuntimeError: a function raised CancelledError, although the search was not cancelled"
+    assert errors == {KEYS[0]: problem, KEYS[1]: None}
 
 
 async def test_an_error_that_all_would_meet_ends_all(tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def test_what_a_parser_returned_is_part_of_the_explanation() -> None:
         ("return {}[answer]", "KeyError: '2'"),
         ("raise ValueError('first\\nsecond')", "ValueError: first second"),
         ("raise SystemExit(3)", "SystemExit: 3"),
+        ("import asyncio; raise asyncio.CancelledError('of a task')", "CancelledError: of a task"),
         ("assert False", "AssertionError"),
         ("raise RuntimeError('x' * 9999)", "RuntimeError: xxx"),
         ("raise type('Odd', (Exception,), {'__str__': lambda self: 1 / 0})", "Odd: an error without a message"),

@@ -90,10 +90,11 @@ async def test_an_object_and_a_function_that_returns_a_coroutine_can_be_called()
         (StatusError(404), ModelRefused, {"reason": RefusalReason.MODEL}),
         (ValueError("a bug"), EvaluationError, {}),
         (KeyError("content"), EvaluationError, {}),
+        (asyncio.CancelledError("of a task that it awaited"), EvaluationError, {}),
     ],
 )
 async def test_errors_are_transient_refusals_or_faults(
-    raised: Exception, expected: type[Exception], attributes: dict[str, Any]
+    raised: BaseException, expected: type[Exception], attributes: dict[str, Any]
 ) -> None:
     async def ask(messages: Any) -> str:
         raise raised

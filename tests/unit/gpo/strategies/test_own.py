@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,30 @@ class make:
     own = OwnRetriever(reference(source, module, tmp_path))
     with pytest.raises(BudgetExhausted, match="calls are used up"):
         await own.retrieve(SEVERAL, k=2)
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_a_cancelled_error_is_a_failure_unless_the_search_is_cancelled(
+    is_cancelled: bool, module: Write, tmp_path: Path
+) -> None:
+    source = """
+class make:
+    async def retrieve(self, trajectory, *, k):
+        import asyncio
+        if not trajectory.steps:
+            raise asyncio.CancelledError("of a task that it awaited")
+        await asyncio.Event().wait()
+"""
+    own = OwnRetriever(reference(source, module, tmp_path))
+    if not is_cancelled:
+        with pytest.raises(StrategyError, match=r"retrieve of .* failed: CancelledError: of a task that it awaited"):
+            await own.retrieve(TRAJECTORIES["only the initial prompt"], k=2)
+        return
+    retrieving = asyncio.create_task(own.retrieve(SEVERAL, k=2))
+    await asyncio.sleep(0)
+    retrieving.cancel()
+    await asyncio.wait([retrieving])
+    assert retrieving.cancelled()
 
 
 def test_options_and_wanted_values_are_passed_and_others_are_not(module: Write, tmp_path: Path) -> None:
