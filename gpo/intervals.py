@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from math import isclose, nan, sqrt
 from statistics import NormalDist, fmean
 
-import numpy as np
-
 from gpo.score import Score
 
 LEVEL = 0.9
@@ -119,6 +117,8 @@ def _sign_flip_p_value(differences: Sequence[float]) -> float:
         num_positive = sum(value > 0 for value in differences)
         rarer = min(num_positive, len(differences) - num_positive)
         return min(1.0, 2 * float(bdtr(rarer, len(differences), 0.5)))
+    import numpy as np  # most commands need no p-value
+
     random, num_extreme = np.random.default_rng(0), 0
     for _ in range(10):  # in parts, for less memory
         positive = random.random((1_000, len(sizes))) < 0.5

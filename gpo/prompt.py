@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 
-from rapidfuzz.distance import Levenshtein
-
 from gpo.runtime.process import PicklesFieldsOnly
 
 PLACEHOLDER = re.compile(r"\{\{([^{}\n]*)\}\}")
@@ -74,4 +72,6 @@ def edit_distance(before: Prompt, after: Prompt) -> int:
 
     The paper bounds this number by the step size. White space does not count. O(n·m) in the numbers of words.
     """
+    from rapidfuzz.distance import Levenshtein  # only a search measures distances
+
     return Levenshtein.distance(before.words, after.words)

@@ -43,6 +43,7 @@ MODULES = (
     "actors.metrics.totals",
     "gpo.models.openai",
     "gpo.optimizer",
+    "gpo.scoring.abilities",
     # Of Ray and Serve. Not pandas, which Serve loads if it is installed: it starts a thread.
     "click",
     "fastapi.encoders",
@@ -52,6 +53,7 @@ MODULES = (
     "opentelemetry.metrics",
     "opentelemetry.trace",
     "prometheus_client",
+    "rapidfuzz.distance",
     "requests",
     "tqdm",
     "uvicorn",

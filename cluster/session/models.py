@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cluster.config import RunConfig
 from cluster.config.functions import require_loadable
@@ -33,14 +33,15 @@ from gpo.limits.messages import Budget, Pool
 from gpo.models.adapting import AdaptingModel
 from gpo.models.cached import CachedModel
 from gpo.models.embedding import CachedEmbedder, StaticEmbedder
-from gpo.models.endpoint import Endpoint
 from gpo.models.limited import LimitedModel
-from gpo.models.openai import openai_model
 from gpo.models.protocol import ChatModel, Embedder, Sampling
 from gpo.models.retrying import RetryingModel, RetryPolicy
 from gpo.score import Score
 from gpo.user_code.strategies import OwnStrategy
 from serve.embedded_model import EmbeddedModelSpec
+
+if TYPE_CHECKING:
+    from gpo.models.endpoint import Endpoint
 
 ChatRole = Literal["task", "optimizer", "judge"]
 _NAMES: Mapping[ChatRole, str] = {"task": "the task model", "optimizer": "the optimizer model", "judge": "the judge"}
@@ -231,7 +232,7 @@ def program_models(config: RunConfig, access: Access, *, retries: RetryPolicy | 
     embedding = config.models.embedding
     if isinstance(embedding, EndpointConfig):
         gate = _gate(config, "embedding", access)
-        remote = openai_model(embedding.build(), gate, retries or embedding.retries)
+        remote = _remote(embedding.build(), gate, retries or embedding.retries)
         identity, store = {"base_url": embedding.base_url, "model": embedding.model}, config.cache.build()
         cached = CachedModel(remote, store, identity, "embedding") if store else remote
         models.setdefault(embedding.model, OfferedModel(cached, {}))
@@ -262,19 +263,30 @@ def _stack(
         identity = {"base_url": model.base_url, "model": model.model, **model.variant}
         if model.completion_limit != "max_tokens":  # some servers ignore it
             identity["completion_limit"] = model.completion_limit
-        remote = openai_model(model.build(), gate, retries or model.retries, model.completion_limit)
+        remote = _remote(model.build(), gate, retries or model.retries, model.completion_limit)
     else:
         spec = embedded_spec(model)
         name, sampling, identity = spec.name, model.bounded_sampling, spec.identity
+        from gpo.models.endpoint import Endpoint
+
         endpoint = Endpoint(
             base_url=access.urls[spec],
             model=spec.name,
             max_concurrency=model.parallel,
             timeout_s=model.timeout_s,
         )
-        remote = openai_model(endpoint, gate)
+        remote = _remote(endpoint, gate)
     store = config.cache.build() if is_cached else None
     return _Stack(CachedModel(remote, store, identity, role) if store else remote, name, sampling, limit_field)
+
+
+def _remote(
+    endpoint: Endpoint, gate: Gate, retries: RetryPolicy | None = None, completion_limit: str = "max_tokens"
+) -> RetryingModel:
+    # Imports openai, which takes as long as all else here. Commands that only load the tasks do without it.
+    from gpo.models.openai import openai_model
+
+    return openai_model(endpoint, gate, retries, completion_limit)
 
 
 def chat_model(
@@ -304,7 +316,7 @@ def embedder(config: RunConfig, access: Access, *, retries: RetryPolicy | None =
     if isinstance(embedding, EmbeddedEmbeddingConfig):
         return StaticEmbedder()
     gate = _gate(config, "embedding", access)
-    return CachedEmbedder(openai_model(embedding.build(), gate, retries or embedding.retries))
+    return CachedEmbedder(_remote(embedding.build(), gate, retries or embedding.retries))
 
 
 def _chat_config(config: RunConfig, role: ChatRole) -> ChatEndpointConfig | EmbeddedChatConfig | FunctionChatConfig:

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from math import ceil, log, sqrt
 from random import Random
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from gpo.data.task import Split
 from gpo.errors import PromptUnscored
@@ -22,9 +21,11 @@ from gpo.evaluation.evaluator import Evaluation, Evaluator
 from gpo.prompt import Prompt
 from gpo.runtime.concurrency import gather
 from gpo.score import Flaws, Partial, Score
-from gpo.scoring.abilities import Abilities, Answers, Variances, fit
 from gpo.scoring.candidates import Outcome, Unanswered, evaluated, too_many_unscored
 from gpo.trajectory import Candidate, Spending, Trajectory
+
+if TYPE_CHECKING:
+    from gpo.scoring.abilities import Abilities, Variances
 
 _SHARPNESS = 4.0
 """How strongly informative examples are preferred: an example is drawn with odds of its information to this power."""
@@ -264,6 +265,8 @@ def fit_search(
         candidates: prompt → values; the prompts were made from the current one.
         variances: of the model; they are estimated if they are not given.
     """
+    import numpy as np  # the configuration imports this module, and most commands need no NumPy
+
     kept, parents = _kept(trajectory)
     rows = {candidate.prompt: row for row, candidate in enumerate(kept)}
     values = [candidate.score.values_E for candidate in kept]
@@ -279,6 +282,10 @@ def fit_search(
 @lru_cache(maxsize=16)
 def _fitted_once(values_PE: bytes, parents_P: tuple[int, ...], variances: Variances | None) -> Abilities:
     """The model of these answers. The end of a step, the next step and the summary ask for the same one."""
+    import numpy as np
+
+    from gpo.scoring.abilities import Answers, fit
+
     matrix = np.frombuffer(values_PE, dtype=np.float64).reshape(len(parents_P), -1)
     return fit(Answers(matrix, np.array(parents_P, dtype=np.intp)), variances)
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
 
-import numpy as np
-
 from gpo.models.protocol import Embedder
 from gpo.trajectory import Candidate, Trajectory
 
@@ -62,6 +60,8 @@ class RelevanceRetriever:
         past = _past(trajectory)
         if not past or not k:
             return ()
+        import numpy as np  # the configuration imports this module, and most commands need no NumPy
+
         texts = [trajectory.current.prompt.text, *(candidate.prompt.text for candidate in past)]
         vectors_ND = np.asarray(await self.embedder.embed(texts), dtype=np.float64)
         lengths_N = np.linalg.norm(vectors_ND, axis=1)

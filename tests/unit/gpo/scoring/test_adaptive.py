@@ -107,7 +107,7 @@ async def test_a_step_begins_with_the_model_that_the_step_before_it_ended_with(m
         estimated += variances is None
         return fit(answers, variances)
 
-    monkeypatch.setattr("gpo.scoring.adaptive.fit", counted)
+    monkeypatch.setattr("gpo.scoring.abilities.fit", counted)
     await search(optimizer(num_steps=3))
     assert estimated == 1 + 3 + 1
 
