@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -64,7 +65,7 @@ class SqliteStore:
 
     @property
     def _file_thread(self) -> _FileThread:
-        return _file_thread(self.path, self.max_bytes)
+        return _file_thread(self.path, self.max_bytes, os.getpid())
 
 
 class _Queued(NamedTuple):
@@ -199,5 +200,5 @@ class _FileThread:
 
 
 @cache
-def _file_thread(path: Path, max_bytes: int) -> _FileThread:
+def _file_thread(path: Path, max_bytes: int, _pid: int) -> _FileThread:  # a forked child has no thread of its parent
     return _FileThread(path, max_bytes)

@@ -289,3 +289,23 @@ async def test_a_completion_is_written_at_once_if_the_thread_is_idle(
         while other.serve([sqlite_file.Request(sqlite_file.Action.FIND, b"key")]) != [reply("kept")]:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     other.close()
+
+
+FORKS = """
+import asyncio, os, sys
+from pathlib import Path
+from gpo.cache.sqlite import SqliteStore
+
+store = SqliteStore(Path(sys.argv[1]))
+asyncio.run(store.find(b"key"))
+child = os.fork()
+print(asyncio.run(asyncio.wait_for(store.find(b"another" if child else b"a third"), 60)), flush=True)
+if child:
+    os.waitpid(child, 0)
+"""
+
+
+def test_a_forked_child_uses_the_file_by_itself(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORKS, str(tmp_path / "completions.sqlite")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.splitlines() == [str(Missing.CLAIMED)] * 2, done.stderr
