@@ -35,6 +35,8 @@ def serve_models(config: RunConfig, host: str, port: int, console: Console) -> N
     Raises:
         ConfigError: a token is required but not set or cannot be one, or the address is taken.
     """
+    import gpo.models.client  # noqa: F401  # now rather than during the first call
+
     token = os.environ.get(TOKEN_VARIABLE, "")
     if not token and not is_loopback(host):
         raise ConfigError("--host", f"others can reach {host!r}, but no token is set", f"export {TOKEN_VARIABLE}=…")

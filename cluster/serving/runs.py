@@ -159,6 +159,8 @@ class RunService:
     """
 
     def __init__(self, settings: Settings) -> None:
+        import gpo.models.client  # noqa: F401  # now rather than during the first call
+
         self._settings = settings
         self._runs: dict[str, _Run] = {}
         self._leases = Leases()

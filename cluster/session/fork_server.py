@@ -41,6 +41,7 @@ MODULES = (
     "actors.checkpoints",
     "actors.metrics.counts",
     "actors.metrics.totals",
+    "gpo.models.client",
     "gpo.models.openai",
     "gpo.optimizer",
     "gpo.scoring.abilities",

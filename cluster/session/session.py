@@ -37,7 +37,7 @@ class ReusedActors(SpareActors, Protocol):
 
 
 _DEPLOYMENTS = "cluster.session.deployments"
-_PRELOADED = ("serve.client", "gpo.models.openai", "gpo.scoring.abilities")
+_PRELOADED = ("serve.client", "gpo.models.client", "gpo.scoring.abilities")
 """Modules that every trajectory actor needs."""
 
 

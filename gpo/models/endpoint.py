@@ -9,29 +9,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx2
-import openai
-from openai import RequestOptions
 from pydantic import ValidationError
 
 from gpo.errors import ConfigError, GPOError, ModelRefused, ModelUnavailable, RefusalReason
-from gpo.models.bodies import ACCEPTED_ENCODINGS, ReplyTooLarge, bound_reply
+from gpo.models.bodies import ReplyTooLarge
 from gpo.models.credentials import NO_KEY, Header, KeySource
 from gpo.models.failures import FailureKind, read_failure, words_in
 from gpo.models.protocol import Usage
 from gpo.models.redaction import Redaction
 from gpo.models.replies import ChatReply, Price, Reply, WholeReply, unstreamed
-from gpo.models.transport import AiohttpTransport, proxy_for, tls_for
 from gpo.runtime.process import PicklesFieldsOnly
 from gpo.text import without_controls
+
+if TYPE_CHECKING:
+    import openai
+    from openai import RequestOptions
 
 _Reply = TypeVar("_Reply", bound=Reply)
 
 _MAX_MESSAGE_CHARACTERS = 300
-_MAX_KNOWN_REQUESTS = 16
-"""Requests whose beginnings are kept; they differ in the path, and in a key that was renewed."""
 _RENEWAL_PAUSE_S = 5.0
 """A key that was read again and is still refused is not read again earlier."""
 _REASONS = {
@@ -42,44 +41,11 @@ _REASONS = {
     FailureKind.FILTER: RefusalReason.FILTER,
     FailureKind.REQUEST: RefusalReason.REQUEST,
 }
-_NOT_SENT: Mapping[str, Any] = {
-    f"X-Stainless-{name}": openai.Omit()
-    for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
-}
-"""Headers with which the client describes the machine. No endpoint needs them, and each costs time in each request."""
 _STREAMS_ONLY = re.compile(
     r"(?:only|must|requires?|required).{0,60}\bstream|"
     r"\bstream\w*\b.{0,60}(?:only|must be (?:true|enabled)|required|set to true)",
     re.IGNORECASE,
 )
-
-
-class _RequestReusingClient(openai.DefaultAsyncHttpxClient):
-    """Takes URL and headers of a request from an earlier one that began alike: to parse them is a sixth of a call.
-
-    The transport on aiohttp adds ``Content-Length``, and ignores the time limits in a request. A request with cookies
-    is built anew, since they can change with every reply.
-    """
-
-    def build_request(
-        self, method: str, url: Any, *, content: Any = None, headers: Any = None, **more: Any
-    ) -> httpx2.Request:
-        """See ``httpx2.AsyncClient.build_request``."""
-        varies = self.cookies or any(more.get(name) for name in ("cookies", "params", "files", "data"))
-        if varies or not isinstance(content, bytes):
-            return super().build_request(method, url, content=content, headers=headers, **more)
-        known: dict[Any, httpx2.Request] = self.__dict__.setdefault("_built", {})
-        key = (method, url, tuple(headers or ()))
-        built = known.get(key)
-        if built is None:
-            built = super().build_request(method, url, headers=headers, **more)
-            built.headers.pop("Content-Length", None)
-            if len(known) >= _MAX_KNOWN_REQUESTS:
-                known.clear()
-            known[key] = built
-        return httpx2.Request(
-            method, built.url, headers=built.headers, stream=httpx2.ByteStream(content), extensions=built.extensions
-        )
 
 
 @dataclass(frozen=True)
@@ -108,6 +74,12 @@ class Endpoint(PicklesFieldsOnly):
     headers: tuple[Header, ...] = ()
     query: tuple[tuple[str, str], ...] = ()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # A process that receives an endpoint sends requests to it, and should not import this during the first one.
+        # The process that creates it may send none, such as the driver of a run on an embedded model.
+        import gpo.models.client  # noqa: F401
+
     async def request(self, path: str, body: Mapping[str, object], kind: type[_Reply], **context: object) -> _Reply:
         """Send one request and read the reply.
 
@@ -132,6 +104,8 @@ class Endpoint(PicklesFieldsOnly):
             raise
 
     async def _request(self, path: str, body: Mapping[str, object], kind: type[_Reply], **context: object) -> _Reply:
+        import openai
+
         if self._streams:
             body = {**body, "stream": True, "stream_options": {"include_usage": True}}
         # The client's own errors are not chained, since they contain the request and with it the key.
@@ -183,32 +157,16 @@ class Endpoint(PicklesFieldsOnly):
         Raises:
             ConfigError: the key, a header, the proxy or the certificates of the environment cannot be used.
         """
-        # Proxies need the stock transport, which supports more kinds of them than aiohttp does.
-        proxy, tls = proxy_for(self.base_url), tls_for(self.base_url)
-        transport = None if proxy else AiohttpTransport(self.max_concurrency, tls)
-        limits = httpx2.Limits(max_connections=self.max_concurrency, max_keepalive_connections=self.max_concurrency)
-        http_client = openai.DefaultAsyncHttpxClient if proxy else _RequestReusingClient
-        return openai.AsyncOpenAI(
-            base_url=self.base_url,
-            api_key=self._secrets[0],
-            max_retries=0,  # see gpo.models.retrying
-            timeout=self.timeout_s,
-            default_headers={
-                **_NOT_SENT,
-                # The stock transport does not bound the size of what it decompresses.
-                "Accept-Encoding": "identity" if proxy else ACCEPTED_ENCODINGS,
-                **dict(zip((header.name for header in self.headers), self._secrets[1:], strict=True)),
-            },
-            default_query=dict(self.query),
-            http_client=http_client(
-                limits=limits,
-                timeout=self.timeout_s,
-                transport=transport,
-                proxy=proxy,
-                verify=tls,
-                trust_env=False,  # only the variables for this endpoint count, which are checked
-                event_hooks={"response": [bound_reply] if proxy else []},
-            ),
+        from gpo.models.client import opened_client  # takes a second
+
+        key, *values = self._secrets
+        return opened_client(
+            self.base_url,
+            key,
+            max_connections=self.max_concurrency,
+            timeout_s=self.timeout_s,
+            headers=dict(zip((header.name for header in self.headers), values, strict=True)),
+            query=dict(self.query),
         )
 
     @cached_property
@@ -234,6 +192,8 @@ class Endpoint(PicklesFieldsOnly):
     @property
     def key_headers(self) -> dict[str, str | openai.Omit]:
         """Headers of a request that differ from the client's own: those of a key that has a header for itself."""
+        import openai
+
         key = self.client.api_key
         return {self.key_header: key, "Authorization": openai.Omit()} if self.key_header else {}
 
@@ -244,6 +204,8 @@ class Endpoint(PicklesFieldsOnly):
     @cached_property
     def _options(self) -> RequestOptions:
         """Options that the client would otherwise copy or generate for each request, at a tenth of a call's cost."""
+        import openai
+
         return {
             "headers": {
                 **self.key_headers,

@@ -10,7 +10,8 @@ _BEFORE_RAY = (
     "cluster.config, cluster.session.models, cluster.session.preflight, cluster.sweep.config, cluster.runs.run_folder"
 )
 _WITHOUT_A_CALL = (
-    "cluster.session.models, cluster.evaluating.evaluate, cluster.evaluating.plan, cluster.proposing.configuration"
+    "gpo.models.openai, cluster.session.models, cluster.session.preflight, cluster.runs.opening, "
+    "cluster.evaluating.evaluate, cluster.evaluating.plan, cluster.proposing.configuration"
 )
 _SHOW = 'import sys; print(*sorted(name for name in sys.modules if "." not in name))'
 
@@ -24,6 +25,20 @@ def test_help_imports_nothing_heavy_and_checks_do_not_import_ray() -> None:
     # Importing openai takes a second, in each process of a run, and NumPy a tenth.
     assert not {"openai", "ray", "numpy", "rapidfuzz"} & imported("cluster.config")
     # `gpo plan` and `gpo init` call no model; `gpo evaluate` needs no NumPy.
-    assert not {"openai", "ray", "numpy", "rapidfuzz"} & imported(_WITHOUT_A_CALL)
+    assert not {"openai", "ray", "numpy"} & imported(_WITHOUT_A_CALL)
     assert not {"openai", "numpy", "jinja2"} & imported("actors.limiter")
     assert "ray" not in imported(f"{_BEFORE_RAY}, cluster.submitting.jobs, cluster.submitting.kubernetes")
+
+
+def test_an_endpoint_loads_its_client_where_it_is_unpickled_and_not_where_it_is_created() -> None:
+    code = (
+        "import pickle, sys\n"
+        "from gpo.models.endpoint import Endpoint\n"
+        "from gpo.models.openai import OpenAIModel\n"
+        "pickled = pickle.dumps(OpenAIModel(Endpoint('http://127.0.0.1:9/v1', 'model')))\n"
+        "print('openai' in sys.modules)\n"
+        "pickle.loads(pickled)\n"
+        "print('openai' in sys.modules)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert found.stdout.split() == ["False", "True"], found.stderr
