@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cluster.cli.options import Config, Overrides
+from cluster.cli.preloading import preload
 from cluster.cli.terminal import OK, err, out
 
 
@@ -31,6 +32,7 @@ def evaluate(
 
     Example: **gpo evaluate configs/quickstart.yaml --task language --prompt "Name the language."**
     """
+    preload("cluster.evaluating.evaluate")
     from cluster.config import load_config
     from cluster.evaluating.evaluate import evaluate_prompt, report_evaluation
     from cluster.evaluating.score import require_writable
@@ -38,5 +40,6 @@ def evaluate(
     config = load_config(config_path, overrides or [])
     if output is not None:
         require_writable(output)
+    preload("gpo.models.client")
     report_evaluation(evaluate_prompt(config, task, prompt, split, err), out, output)
     return OK

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cluster.cli.options import Config, Overrides
+from cluster.cli.preloading import preload
 from cluster.cli.terminal import OK, out, say
 
 
@@ -25,6 +26,7 @@ def plan(
     Loads and checks the configuration and the data, calls no model and starts nothing. Prices come from the option
     **price** of each model.
     """
+    preload("cluster.evaluating.plan")
     from cluster.config.loading import read_overridden, validate_run_file
     from cluster.evaluating.plan import CHARACTERS_PER_TOKEN, plan_document, plan_table, planned
     from cluster.evaluating.score import require_writable, write_output

@@ -20,6 +20,7 @@ from cluster.cli.options import (
     resume_command,
     with_deadline,
 )
+from cluster.cli.preloading import preload
 from cluster.cli.terminal import FAILED, OK, check_endpoints, err, out, say, show
 from cluster.display import logs
 
@@ -58,6 +59,7 @@ def run(
     continues.
     """
     began = time.monotonic()
+    preload("cluster.runs.opening")
     from cluster.config import load_config
     from cluster.session.ray_environment import prepare_environment, resolve_address
 
@@ -88,6 +90,7 @@ def run(
             refused = check_endpoints(opening.config, tasks=opening.tasks)
         with view_for(err) as view:
             try:
+                preload("cluster.session.session")  # imports Ray
                 opened.execute_on_ray(ray_address, view, refused)
             except KeyboardInterrupt:
                 interrupted = True

@@ -121,11 +121,13 @@ class ForkServer:
 
 def load(modules: Iterable[str]) -> None:
     """Import modules, and keep their memory shared after a fork: the garbage collector would write into it."""
+    gc.disable()  # it would look through all that was imported, again and again
     for name in modules:
         with suppress(ImportError):
             import_module(name)
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def main() -> None:

@@ -42,3 +42,16 @@ def test_an_endpoint_loads_its_client_where_it_is_unpickled_and_not_where_it_is_
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert found.stdout.split() == ["False", "True"], found.stderr
+
+
+def test_a_command_imports_without_looking_for_garbage() -> None:
+    code = (
+        "import gc\n"
+        "from cluster.cli.preloading import preload\n"
+        "def collections(): return sum(generation['collections'] for generation in gc.get_stats())\n"
+        "before = collections()\n"
+        "preload('cluster.evaluating.evaluate', 'gpo.models.client')\n"
+        "print(collections() - before, gc.isenabled(), gc.get_freeze_count() > 100_000)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert found.stdout.split() == ["0", "True", "True"], found.stderr
