@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -26,9 +26,10 @@ log = logging.getLogger(__name__)
 _WAITS_S = (0.1, 1.0, 2.0, 4.0, 8.0, 16.0, 16.0)
 """Waits before a request whose replica died is repeated. The first is short: another replica may be running already."""
 _NEXT_WITHIN_S, _GATHERED_S = 0.001, 0.005
-"""How long a small request waits for the next prompt, and for all: it costs as much as several model calls."""
+"""How long a small request waits for the next prompt, and for all of them. A request costs as much as several model
+calls, so prompts share it."""
 _MOST_EXAMPLES = 32
-"""Answers that such a request asks for, at most. Larger ones are divided, so that several replicas share the work."""
+"""Answers that a shared request asks for, at most; with more, several replicas share the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ class ServeEvaluator:
     ) -> Sequence[Evaluation]:
         """See ``gpo.evaluation.evaluator.Evaluator``.
 
-        Prompts that a trajectory has scored on the same few examples at the same time are one request; others are one
-        each.
+        Prompts that one trajectory evaluates on the same few examples at the same time share a request. Every other
+        prompt has its own.
         """
         return await gather(self._evaluate(prompt, split, indices) for prompt in prompts)
 
@@ -82,31 +83,27 @@ class ServeEvaluator:
         if batch is None:
             batch = _gathering[key] = _Batch()
             batch.sending = asyncio.create_task(self._sent(batch, key, split, indices))
-        position = len(batch.prompts)
-        batch.prompts.append(prompt)
-        batch.num_waiting += 1
+        me = object()
+        batch.prompts[me] = prompt
         if (len(batch.prompts) + 1) * len(indices) > _MOST_EXAMPLES:
             _close(key, batch)
         try:
             # Shielded: the others still wait for the reply if this caller is cancelled.
-            return (await asyncio.shield(batch.sending))[position]
+            return (await asyncio.shield(batch.sending))[me]
         finally:
-            batch.num_waiting -= 1
-            if not batch.num_waiting:
+            del batch.prompts[me]
+            if not batch.prompts:
                 _close(key, batch)
                 if batch.sending.cancel():
                     await asyncio.wait([batch.sending])
 
     async def _sent(
         self, batch: _Batch, key: Hashable, split: Split, indices: Sequence[int] | None
-    ) -> Sequence[Outcome]:
-        loop = asyncio.get_running_loop()
-        num_prompts, most = 0, loop.time() + _GATHERED_S
-        while num_prompts < len(batch.prompts) and loop.time() < most:
-            num_prompts = len(batch.prompts)
-            await asyncio.sleep(_NEXT_WITHIN_S)
+    ) -> Mapping[object, Outcome]:
+        await _gathered(batch)
         _close(key, batch)
-        return await self._outcomes(batch.prompts, split, indices)
+        callers, prompts = list(batch.prompts), list(batch.prompts.values())
+        return dict(zip(callers, await self._outcomes(prompts, split, indices), strict=True))
 
     async def _outcomes(
         self, prompts: Sequence[Prompt], split: Split, indices: Sequence[int] | None
@@ -124,15 +121,28 @@ class ServeEvaluator:
 
 @dataclass(slots=True)
 class _Batch:
-    """A request that is about to be sent, and those who wait for its reply."""
+    """A request that is about to be sent or waits for its reply.
 
-    prompts: list[Prompt] = field(default_factory=list[Prompt])
-    num_waiting: int = 0
-    sending: asyncio.Task[Sequence[Outcome]] = field(init=False)
+    Attributes:
+        prompts: of those who wait for the reply, by caller; a caller that is cancelled leaves.
+        sending: sends the request; its result is caller → outcome.
+    """
+
+    prompts: dict[object, Prompt] = field(default_factory=dict[object, Prompt])
+    sending: asyncio.Task[Mapping[object, Outcome]] = field(init=False)
 
 
 _gathering: dict[Hashable, _Batch] = {}
-"""What such a request is about → the request that still takes prompts."""
+"""What a small request is about → the request that still takes prompts."""
+
+
+async def _gathered(batch: _Batch) -> None:
+    """Wait until no further prompt comes, or for as long as a request may wait."""
+    loop = asyncio.get_running_loop()
+    num_prompts, end = 0, loop.time() + _GATHERED_S
+    while num_prompts < len(batch.prompts) and loop.time() < end:
+        num_prompts = len(batch.prompts)
+        await asyncio.sleep(_NEXT_WITHIN_S)
 
 
 def _close(key: Hashable, batch: _Batch) -> None:

@@ -241,16 +241,34 @@ async def test_a_shared_request_ends_with_the_last_one_that_waits_for_it(handle:
     assert second.cancelled()
 
 
-async def test_nothing_is_sent_for_prompts_that_are_no_longer_wanted(handle: Handle) -> None:
-    (gone,) = scoring(handle, [4, 2], "a")
-    await asyncio.sleep(0.01)
+@pytest.mark.parametrize("others", [[], ["b", "c"]])
+async def test_a_prompt_whose_caller_was_cancelled_is_not_sent(
+    others: list[str], handle: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches, is_complete = list[Any](), asyncio.Event()
+
+    async def gathered(batch: Any) -> None:
+        batches.append(batch)
+        await is_complete.wait()
+
+    async def joined(*texts: str) -> None:
+        async with asyncio.timeout(60):
+            while not batches or [*batches[-1].prompts.values()] != [Prompt(text) for text in texts]:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+
+    monkeypatch.setattr("serve.client._gathered", gathered)
+    gone, *waiting = scoring(handle, [4, 2], "a", *others)
+    await joined("a", *others)
     gone.cancel()
-    (asked,) = scoring(handle, [4, 2], "b")
     await asyncio.wait([gone])
+    waiting += scoring(handle, [4, 2], "d")
+    await joined(*others, "d")
+    is_complete.set()
     await until_asked(handle, 1)
-    assert [prompts for _, prompts, *_ in handle.asked] == [[Prompt("b")]]
-    handle.responses[0].work.set_result([SCORED])
-    assert await asked == [SCORED]
+    assert [prompts for _, prompts, *_ in handle.asked] == [[Prompt(text) for text in [*others, "d"]]]
+    evaluations = [Evaluation(Score((float(number),)), Usage()) for number in range(len(waiting))]
+    handle.responses[0].work.set_result(evaluations)
+    assert await asyncio.gather(*waiting) == [[evaluation] for evaluation in evaluations]
 
 
 async def test_a_failure_of_a_shared_request_is_everyones(handle: Handle) -> None:
