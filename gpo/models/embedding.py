@@ -51,14 +51,13 @@ class StaticEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         """One vector per text; see ``gpo.models.protocol.Embedder``. Never fails and never waits."""
-        return [_mean_vector(text) for text in texts]
+        return [_mean_vector(text).copy() for text in texts]  # a user's strategy may change its own
 
 
 @lru_cache(maxsize=8192)
-def _mean_vector(text: str) -> Sequence[float]:
+def _mean_vector(text: str) -> Any:
     """Kept, since each step compares all earlier prompts. A text has the same vector in every batch."""
-    vector: Sequence[float] = word_vectors().embed([text])[0]
-    return vector
+    return word_vectors().embed([text])[0]
 
 
 @cache

@@ -142,3 +142,10 @@ async def test_a_static_embedding_does_not_depend_on_the_other_texts() -> None:
     texts = ["Think.", "Think step by step, and name the capital of the country.", "", "Answer with one word. " * 40]
     together = np.asarray(word_vectors().embed(texts))
     assert np.array_equal(np.asarray(await StaticEmbedder().embed(texts)), together)
+
+
+async def test_static_embeddings_can_be_changed_by_whoever_asked_for_them() -> None:
+    first = np.array(await StaticEmbedder().embed(["Think.", "Think."]))
+    for vector in await StaticEmbedder().embed(["Think."]):
+        np.asarray(vector)[:] = 0
+    assert np.array_equal(np.array(await StaticEmbedder().embed(["Think.", "Think."])), first)
