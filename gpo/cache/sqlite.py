@@ -112,6 +112,8 @@ class _FileThread:
 
     def end(self) -> None:
         """Close the file, so that opening it again needs no recovery."""
+        if not self._thread.is_alive():  # in a forked child, which may have inherited a lock that nobody releases
+            return
         self._put_urgent(None)
         self._thread.join(_CLOSE_TIMEOUT_S)
 

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
+import signal
 import sqlite3
 import stat
 import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -291,6 +294,22 @@ async def test_a_completion_is_written_at_once_if_the_thread_is_idle(
     other.close()
 
 
+ENDS = """
+import asyncio, os, sys
+from pathlib import Path
+from threading import Thread
+from gpo.cache.sqlite import SqliteStore
+
+store = SqliteStore(Path(sys.argv[1]))
+asyncio.run(store.find(b"key"))
+lock = store._file_thread._is_urgent._cond
+holder = Thread(target=lock.acquire)
+holder.start()
+holder.join()
+if child := os.fork():
+    lock.release()
+    print(os.waitpid(child, 0)[1])
+"""
 FORKS = """
 import asyncio, os, sys
 from pathlib import Path
@@ -309,3 +328,15 @@ def test_a_forked_child_uses_the_file_by_itself(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FORKS, str(tmp_path / "completions.sqlite")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.splitlines() == [str(Missing.CLAIMED)] * 2, done.stderr
+
+
+def test_a_forked_child_ends_even_if_a_thread_of_its_parent_held_a_lock(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ENDS, str(tmp_path / "completions.sqlite")]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, start_new_session=True
+    ) as process:
+        try:
+            assert process.communicate(timeout=60)[0] == "0\n"
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
