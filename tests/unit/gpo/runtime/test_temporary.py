@@ -56,7 +56,9 @@ def test_folders_in_use_and_those_of_others_stay(tmp_path: Path) -> None:
 def test_a_forked_child_removes_nothing(tmp_path: Path) -> None:
     folder = PrivateFolder("one-", str(tmp_path))
     if (child := os.fork()) == 0:
-        folder.remove()
-        os._exit(0)
+        try:
+            folder.remove()
+        finally:
+            os._exit(0)  # never on to the other tests
     os.waitpid(child, 0)
     assert folder.path.exists()
