@@ -23,7 +23,7 @@ ProcessHook = Callable[[], Callable[[], object]]
 """Called when a process starts. What it returns is called before the process ends as intended."""
 
 _PROGRESS_EVERY_S = 0.25
-"""Time between two updates that only say how far a step has come."""
+"""Least time before an update that only says how many prompts of a step are scored."""
 
 
 class TrajectoryActor:
@@ -80,7 +80,7 @@ class TrajectoryActor:
 
 
 async def fewer(updates: AsyncGenerator[Update]) -> AsyncGenerator[Update]:
-    """The updates; of those without a checkpoint, few, since each one is a message to the driver."""
+    """Every update with a checkpoint, and the latest of the others a few times a second: each costs a message."""
     loop = asyncio.get_running_loop()
     sent, held = -inf, None
     async with aclosing(updates):

@@ -253,10 +253,14 @@ def _blocking(work: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, _T]:
 
 
 def _wait(outcome: Future[Any], thread: threading.Thread, within_s: float = inf) -> bool:
-    """Wait for the outcome of a coroutine in the loop of a thread, for so many seconds; whether there is one.
+    """Wait until a coroutine in the event loop of another thread has ended; return whether it has.
+
+    Args:
+        thread: runs the event loop.
+        within_s: seconds to wait at most.
 
     Raises:
-        GPOError: the loop has ended, so that there will be none.
+        GPOError: the event loop has ended, and so the coroutine never will.
     """
     end = time.monotonic() + within_s
     while not wait([outcome], min(_POLLED_EVERY_S, max(0.0, end - time.monotonic()))).done:

@@ -28,7 +28,7 @@ class Reminder:
         Thread(target=self._remind, args=(text, self._ended), daemon=True).start()
 
     def end(self) -> None:
-        """Wait for nothing any more. Nothing is said after this has returned."""
+        """End the wait. Nothing is said after this has returned."""
         with self._saying:
             self._ended.set()
 

@@ -136,7 +136,8 @@ def main() -> None:
     listener = socket.socket(fileno=int(number))
     load(modules)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel removes workers that have ended
-    ready = select.poll()  # unlike ``select``, with any number: that of the listener is the starting process's
+    # Not ``select.select``, which fails above 1,023: the listener keeps its number from a process with many open files.
+    ready = select.poll()
     for file in (listener, sys.stdin):
         ready.register(file, select.POLLIN)
     while True:

@@ -14,7 +14,7 @@ def is_cancelled() -> bool:
     """Whether the running task is being cancelled.
 
     If it is not, a ``CancelledError`` comes from a function that was called, such as one of the user that awaits a task
-    which was cancelled. It is a failure then: whoever took it for a cancellation would end without a result.
+    which was cancelled. It is a failure then: a caller that took it for a cancellation would end without a result.
     """
     try:
         task = asyncio.current_task()
