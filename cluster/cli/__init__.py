@@ -20,7 +20,7 @@ def main() -> None:
     # Small matrices take several times as long with more threads. NumPy reads this when it is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        from cluster.cli.preloading import preload
+        from gpo.runtime.preloading import preload
 
         preload("cluster.cli.app")
         from cluster.cli.app import app

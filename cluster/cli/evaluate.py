@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from cluster.cli.options import Config, Overrides
-from cluster.cli.preloading import preload
 from cluster.cli.terminal import OK, err, out
+from gpo.runtime.preloading import preload
 
 
 def evaluate(
@@ -40,6 +40,5 @@ def evaluate(
     config = load_config(config_path, overrides or [])
     if output is not None:
         require_writable(output)
-    preload("gpo.models.client")
     report_evaluation(evaluate_prompt(config, task, prompt, split, err), out, output)
     return OK

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from cluster.cli.options import Config, Overrides
-from cluster.cli.preloading import preload
 from cluster.cli.terminal import OK, out, say
+from gpo.runtime.preloading import preload
 
 
 def plan(

@@ -20,9 +20,9 @@ from cluster.cli.options import (
     resume_command,
     with_deadline,
 )
-from cluster.cli.preloading import preload
 from cluster.cli.terminal import FAILED, OK, check_endpoints, err, out, say, show
 from cluster.display import logs
+from gpo.runtime.preloading import preload
 
 
 def run(

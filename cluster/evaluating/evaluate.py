@@ -12,7 +12,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from cluster.config import RunConfig
-from cluster.config.models import EmbeddedChatConfig
+from cluster.config.models import EmbeddedChatConfig, FunctionChatConfig
 from cluster.display.progress import percent_with_interval
 from cluster.evaluating.score import write_output
 from cluster.results.intervals import score_interval
@@ -30,6 +30,7 @@ from gpo.limits.limiter import LocalLimiter
 from gpo.limits.messages import Spent
 from gpo.models.protocol import Usage
 from gpo.prompt import Prompt
+from gpo.runtime.preloading import preload
 from gpo.score import finite
 
 _T = TypeVar("_T")
@@ -77,7 +78,10 @@ def evaluate_prompt(
     problem = loaded.prompt_problem(scored)
     if problem is not None:
         raise ConfigError("--prompt", problem, "write the placeholders and headings as in the task's initial prompt")
+    models = [config.models.task, *([config.models.judging] if is_judged else [])]
     with console.status("Checking the models …"):
+        if not all(isinstance(model, FunctionChatConfig) for model in models):
+            preload("gpo.models.client")
         roles: tuple[Role, ...] = ("task", "judge") if is_judged else ("task",)
         checked = asyncio.run(
             check_models(config, [loaded], roles, prompt=scored, split=split, say=partial(_say, console))
@@ -85,7 +89,6 @@ def evaluate_prompt(
     for warning in checked.warnings:
         _say(console, f"Warning: {warning}.", style="yellow")
 
-    models = [config.models.task, *([config.models.judging] if is_judged else [])]
     with console.status("Starting the embedded model …"):
         urls = embedded_urls([embedded_spec(model) for model in models if isinstance(model, EmbeddedChatConfig)])
     access = Access(urls, LocalLimiter(), budget_name="evaluation", refused=checked.refused)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 _HEAVY = {"ray", "optuna", "openai", "pydantic", "fastapi"}
 _BEFORE_RAY = (
@@ -47,7 +49,7 @@ def test_an_endpoint_loads_its_client_where_it_is_unpickled_and_not_where_it_is_
 def test_a_command_imports_without_looking_for_garbage() -> None:
     code = (
         "import gc\n"
-        "from cluster.cli.preloading import preload\n"
+        "from gpo.runtime.preloading import preload\n"
         "def collections(): return sum(generation['collections'] for generation in gc.get_stats())\n"
         "before = collections()\n"
         "preload('cluster.evaluating.evaluate', 'gpo.models.client')\n"
@@ -55,3 +57,32 @@ def test_a_command_imports_without_looking_for_garbage() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert found.stdout.split() == ["0", "True", "True"], found.stderr
+
+
+def test_an_evaluation_of_a_function_does_not_import_the_client_of_endpoints(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("def ask(messages): return 'yes'\n")
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps({"input": split, "target": "yes"}) + "\n")
+    config = {
+        "run": {"name": "own"},
+        "models": {role: {"kind": "function", "function": "own:ask"} for role in ("task", "optimizer")},
+        "tasks": [
+            {
+                "name": "desk",
+                "data": {split: f"{split}.jsonl" for split in ("train", "val", "test")},
+                "prompt": "Yes or no?",
+                "answer": {"kind": "exact"},
+            }
+        ],
+    }
+    (tmp_path / "own.yaml").write_text(json.dumps(config))
+    code = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('openai' in sys.modules))\n"
+        f"sys.argv = ['gpo', 'evaluate', {str(tmp_path / 'own.yaml')!r}]\n"
+        "from cluster.cli import main\n"
+        "main()\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split()[-1] == "False"
