@@ -397,13 +397,14 @@ def _digest(content: bytes) -> str:
 
 def _document(run: _Run) -> Document:
     """The status of a run, from its folder; see ``serve.http_schemas.RunReply``."""
-    request = run.request
+    # First: the end of a run must not be said of a folder that was read before it.
+    status, request = run.status, run.request
     known: Mapping[str, Any] = {}
     with suppress(ConfigError):  # nothing is in the folder yet
         known = status_document(run_status(run.read(), time.time()))
     return {
         "id": run.id,
-        "status": run.status,
+        "status": status,
         "accepted_at": datetime.fromtimestamp(request.accepted_at, UTC).isoformat(timespec="milliseconds"),
         "steps": known.get("steps", 0),
         "of_steps": known.get("of_steps"),

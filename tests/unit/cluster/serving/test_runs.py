@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import pytest
 
 import gpo
 from benchmarks.simulated_endpoint import Behaviour
+from cluster.results.stored_run import RunReader, StoredRun
 from cluster.serving.runs import REQUEST_FILE, RunService
 from gpo.errors import ConfigError
 from serve.http_schemas import ResultReply, RunReply
@@ -172,6 +174,32 @@ async def test_a_run_that_fails_says_why(endpoint: SimulatedEndpoint, tmp_path: 
     async with serving(endpoint, tmp_path) as service:
         assert await service.status(run_id) == document
     assert len(endpoint.requests) == before
+
+
+async def test_an_end_is_not_said_of_a_folder_that_was_read_before_it(
+    endpoint: SimulatedEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, begun, may_return = RunReader.read, threading.Event(), threading.Event()
+
+    def read_late(reader: RunReader) -> StoredRun:
+        stored = read(reader)
+        begun.set()
+        may_return.wait(60)
+        return stored
+
+    endpoint.behaviour = Behaviour(latency_s=0.05)
+    async with serving(endpoint, tmp_path) as service:
+        run_id = (await service.submit(posted(), "a"))["id"]
+        await reached(service, run_id, lambda document: document["trajectories"])
+        monkeypatch.setattr(RunReader, "read", read_late)
+        early = asyncio.create_task(service.status(run_id))
+        assert await asyncio.to_thread(begun.wait, 60)
+        monkeypatch.setattr(RunReader, "read", read)
+        last = await ended(service, run_id)
+        may_return.set()
+        assert (await early)["status"] == "running"
+        assert last["status"] == "completed"
+        assert last["wall_s"] > 0
 
 
 async def test_each_run_keeps_its_budget(endpoint: SimulatedEndpoint, tmp_path: Path) -> None:
