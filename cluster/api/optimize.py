@@ -231,14 +231,26 @@ def _blocking(work: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, _T]:
                 outcome.set_exception(error)
 
         def begin() -> None:
-            tasks.append(loop.create_task(main(), context=context))
+            task = loop.create_task(main(), context=context)
+            task.add_done_callback(lambda _: end())
+            tasks.append(task)
+
+        def end() -> None:
+            if not outcome.done():  # it was cancelled before its first step
+                outcome.set_exception(asyncio.CancelledError())
+
+        def cancel() -> None:
+            for task in tasks:
+                task.cancel()
+            if not tasks:  # interrupted before it could begin
+                end()
 
         context = copy_context()
-        loop.call_soon_threadsafe(begin)
         try:
+            loop.call_soon_threadsafe(begin)
             _wait(outcome, thread)
         except KeyboardInterrupt:
-            loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+            loop.call_soon_threadsafe(cancel)
             with suppress(GPOError):
                 if not _wait(outcome, thread, _ENDS_WITHIN_S):
                     log.warning("the run is still ending, which a function of yours may delay; Ctrl-C ends it at once")

@@ -18,6 +18,7 @@ import gpo
 from actors.folder import Folder
 from benchmarks.simulated.service import Behaviour
 from benchmarks.simulated_endpoint import SimulatedEndpoint
+from cluster.api import optimize
 from cluster.runs.stop_file import request_stop
 from gpo.errors import BudgetExhausted
 from tests.configs import TRIAGE
@@ -281,6 +282,42 @@ def test_an_interrupt_says_that_a_second_one_ends_what_hangs() -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_an_interrupt_in_the_moment_of_the_beginning_cancels_the_work(
+    has_begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, thread = optimize._background_loop(os.getpid())
+    happened: list[str] = []
+
+    class Interrupted:
+        """The event loop; the first call of it is interrupted."""
+
+        def __init__(self) -> None:
+            self.create_task, self.calls = loop.create_task, 0
+
+        def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
+            self.calls += 1
+            if self.calls > 1 or has_begun:
+                loop.call_soon_threadsafe(callback)
+            if self.calls == 1:
+                raise KeyboardInterrupt
+
+    async def work() -> None:
+        happened.append("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            happened.append("ended")
+
+    interrupted = Interrupted()
+    monkeypatch.setattr(optimize, "_background_loop", lambda pid: (interrupted, thread))
+    with pytest.raises(KeyboardInterrupt):
+        optimize._blocking(work)()
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(60)
+    assert interrupted.calls == 2
+    assert happened in ([], ["begun", "ended"])
 
 
 def _environment() -> dict[str, str]:
