@@ -15,7 +15,7 @@ from gpo.checkpoint import Checkpoint, encode
 from gpo.data.task import Split
 from gpo.models.events import observer
 from gpo.prompt import Prompt
-from gpo.runtime.concurrency import gather, is_cancelled
+from gpo.runtime.concurrency import gather, is_cancellation
 from gpo.runtime.context import current_caller, log_about
 from gpo.score import finite
 from gpo.trajectory import Trajectory
@@ -100,7 +100,7 @@ class _SearchRun:
         try:
             await self._execute()
         except asyncio.CancelledError as error:
-            if is_cancelled():
+            if is_cancellation(error):
                 raise
             # Without an error, the search would never be over for those who wait for it.
             raise RuntimeError("a function raised CancelledError, although the search was not cancelled") from error

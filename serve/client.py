@@ -98,7 +98,7 @@ class ServeEvaluator:
                     await asyncio.wait([batch.sending])
 
     async def _sent(
-        self, batch: _Batch, key: Hashable, split: Split, indices: Sequence[int] | None
+        self, batch: _Batch, key: Hashable, split: Split, indices: Sequence[int]
     ) -> Mapping[object, Outcome]:
         await _gathered(batch)
         _close(key, batch)

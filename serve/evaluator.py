@@ -52,27 +52,15 @@ class EvaluatorReplica:
         self._evaluators = {evaluator.task.name: evaluator for evaluator in evaluators}
         self._work_limiter = WorkLimiter(examples_at_once)
 
-    async def evaluate(
-        self,
-        task: str,
-        prompts: Sequence[Prompt],
-        split: Split,
-        indices: Sequence[int] | None = None,
-        caller: str = "",
-        step: int | None = None,
-    ) -> Sequence[Evaluation]:
+    async def evaluate(self, task: str, prompts: Sequence[Prompt], split: Split) -> Sequence[Evaluation]:
         """One evaluation per prompt, in order; see ``gpo.evaluation.evaluator.Evaluator``.
-
-        Args:
-            caller: the trajectory that asks; callers take turns.
-            step: the caller's step, for the log.
 
         Raises:
             UnfitPrompt: a prompt lacks a placeholder of the task's template, or has another one.
         """
-        self._begin(task, caller, step)
-        async with self._work(task, prompts, split, indices) as evaluator:
-            return await evaluator.evaluate(prompts, split, indices)
+        self._begin(task, "", None)
+        async with self._work(task, prompts, split, None) as evaluator:
+            return await evaluator.evaluate(prompts, split)
 
     async def outcomes(
         self,
@@ -83,7 +71,13 @@ class EvaluatorReplica:
         caller: str = "",
         step: int | None = None,
     ) -> Sequence[Outcome]:
-        """As ``evaluate``, but for a prompt that cannot be scored, the reason takes the place of its evaluation."""
+        """As ``evaluate``, but for a prompt that cannot be scored, the reason takes the place of its evaluation.
+
+        Args:
+            indices: evaluate only these examples of the split.
+            caller: the trajectory that asks; callers take turns.
+            step: the caller's step, for the log.
+        """
         self._begin(task, caller, step)
         async with self._work(task, prompts, split, indices) as evaluator:
             return await gather(evaluated(evaluator, prompt, indices, split) for prompt in prompts)

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.session.forked_worker import WITHIN_S, is_own_user
+from gpo.runtime.preloading import collector_off
 from gpo.runtime.temporary import PrivateFolder
 
 VARIABLE = "GPO_FORK_SERVER"
@@ -121,13 +122,11 @@ class ForkServer:
 
 def load(modules: Iterable[str]) -> None:
     """Import modules, and keep their memory shared after a fork: the garbage collector would write into it."""
-    gc.disable()  # it would look through all that was imported, again and again
-    for name in modules:
-        with suppress(ImportError):
-            import_module(name)
-    gc.collect()
-    gc.freeze()
-    gc.enable()
+    with collector_off():
+        for name in modules:
+            with suppress(ImportError):
+                import_module(name)
+        gc.collect()
 
 
 def main() -> None:

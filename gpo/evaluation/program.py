@@ -40,7 +40,7 @@ from gpo.evaluation.program_calls import (
 from gpo.evaluation.program_function import PromptTexts, Raised, answer_in, is_async
 from gpo.evaluation.program_processes import ProcessLost, ProgramRaised, Workers
 from gpo.prompt import Prompt, parts_of
-from gpo.runtime.concurrency import is_cancelled
+from gpo.runtime.concurrency import is_cancellation
 from gpo.runtime.process import PicklesFieldsOnly
 from gpo.user_code.functions import FunctionReference
 
@@ -182,7 +182,7 @@ class Program(PicklesFieldsOnly):
         except ProcessLost:
             raise
         except (Exception, SystemExit, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+            if is_cancellation(error):
                 raise
             recorder.raise_fatal()
             if isinstance(error, TimeoutError) and limit.expired():

@@ -10,7 +10,7 @@ from typing import Any
 
 from gpo.errors import EvaluationError, ModelRefused, ModelUnavailable, RefusalReason
 from gpo.models.protocol import Completion, Embeddings, Forwarded, Message, Sampling, Usage
-from gpo.runtime.concurrency import is_cancelled
+from gpo.runtime.concurrency import is_cancellation
 from gpo.user_code.functions import FunctionReference, shown_error
 
 _NETWORK = ("ConnectionError", "ConnectError", "TransportError", "Timeout", "TimeoutError")
@@ -58,7 +58,7 @@ class FunctionModel:
             async with asyncio.timeout(self.timeout_s):
                 reply = await _called(function, [dict(message) for message in messages], known)
         except (Exception, SystemExit, asyncio.CancelledError) as error:  # ``sys.exit`` would end the event loop
-            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+            if is_cancellation(error):
                 raise
             raise self._explained(error) from None
         if not isinstance(reply, str):

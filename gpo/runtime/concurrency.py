@@ -10,12 +10,14 @@ from typing import Any, Self, TypeVar
 _T = TypeVar("_T")
 
 
-def is_cancelled() -> bool:
-    """Whether the running task is being cancelled.
+def is_cancellation(error: BaseException) -> bool:
+    """Whether an error means that the running task is being cancelled.
 
-    If it is not, a ``CancelledError`` comes from a function that was called, such as one of the user that awaits a task
+    Otherwise, a ``CancelledError`` comes from a function that was called, such as one of the user that awaits a task
     which was cancelled. It is a failure then: a caller that took it for a cancellation would end without a result.
     """
+    if not isinstance(error, asyncio.CancelledError):
+        return False
     try:
         task = asyncio.current_task()
     except RuntimeError:  # no event loop runs here

@@ -15,7 +15,7 @@ from inspect import Parameter, iscoroutinefunction, signature
 from typing import Any, ClassVar
 
 from gpo.errors import EvaluationError, GPOError, StrategyError
-from gpo.runtime.concurrency import is_cancelled
+from gpo.runtime.concurrency import is_cancellation
 from gpo.runtime.process import PicklesFieldsOnly
 from gpo.user_code.functions import FunctionReference, shown_error, shown_value
 
@@ -70,7 +70,7 @@ class OwnStrategy(PicklesFieldsOnly):
         try:
             yield own
         except (Exception, SystemExit, CancelledError) as error:
-            if isinstance(error, CancelledError) and is_cancelled():
+            if is_cancellation(error):
                 raise
             known = _first_known(error)
             raise known or StrategyError(f"{method} of {self.function} failed: {shown_error(error)}") from None

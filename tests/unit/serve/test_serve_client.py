@@ -284,7 +284,8 @@ async def test_a_replica_scores_the_requested_examples() -> None:
     task = Task("desk", Prompt("a"), {Split.VAL: examples}, ExactScorer())
     model = FakeModel(lambda messages, sampling: "yes")
     replica = EvaluatorReplica([LocalEvaluator(task, model, Sampling(), RuleGrader(task.scorer))], 100)
-    (evaluation,) = await replica.evaluate("desk", [Prompt("a")], Split.VAL, [1, 0])
+    (evaluation,) = await replica.outcomes("desk", [Prompt("a")], Split.VAL, [1, 0])
+    assert isinstance(evaluation, Evaluation)
     assert evaluation.score.values_E == (0.0, 1.0)
 
 
@@ -312,7 +313,7 @@ async def test_a_replicas_log_lines_name_the_step(caplog: pytest.LogCaptureFixtu
     task = Task("desk", Prompt("a"), {Split.VAL: (Example("?", ("yes",)),)}, ExactScorer())
     replica = EvaluatorReplica([LocalEvaluator(task, FakeModel(answer), Sampling(), RuleGrader(task.scorer))], 100)
     await asyncio.gather(
-        replica.evaluate("desk", [Prompt("a")], Split.VAL, caller="desk/0", step=4),
+        replica.outcomes("desk", [Prompt("a")], Split.VAL, caller="desk/0", step=4),
         replica.answer("desk", Prompt("a"), Split.VAL, [0], caller="desk/1", step=5),
         replica.evaluate("desk", [Prompt("a")], Split.VAL),
     )
